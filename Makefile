@@ -1,0 +1,63 @@
+# Needs make and Python >= 3.11; everything else goes into .venv.
+#
+#   make demo PYTHON=python3.12                               another interpreter
+#   make demo TORCH="torch==2.13.0 torchvision==0.28.0"       another PyTorch; pip options may follow
+#
+# A torch that is in .venv already is kept. `rm -rf .venv` starts anew.
+
+PYTHON ?= python3
+VENV ?= .venv
+TORCH ?= -r constraints.txt
+
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+# OpenMP threads that spin at barriers instead of sleeping can cost several times the run time on shared cores.
+PYTEST := OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest
+
+.PHONY: help demo test gpu lint format types clean
+.NOTPARALLEL:
+
+help:  ## list the targets
+	@sed -n 's/^\([a-z]*\):.*## */make \1\t/p' Makefile
+
+demo: $(VENV)/.base  ## label the photos of examples/photos and measure their depth
+	$(BIN)/densevit predict examples/photos --out demo
+	@echo "The pictures are in $(CURDIR)/demo"
+
+test: $(VENV)/.dev  ## run the tests that need no accelerator
+	$(PYTEST)
+
+gpu: $(VENV)/.dev  ## run the tests that need an accelerator
+	$(PYTEST) -m gpu
+
+lint: $(VENV)/.dev  ## check style and formatting
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+
+format: $(VENV)/.dev  ## mend style and formatting
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+types: $(VENV)/.dev  ## check the types of src/
+	$(BIN)/mypy
+
+clean:  ## remove caches, builds and demo pictures; .venv stays
+	rm -rf build dist demo .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# pip is what venv installs last, so a half-made environment is made again.
+$(BIN)/pip:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "$(PYTHON) is '$$($(PYTHON) --version 2>&1)' but densevit needs Python 3.11 or newer;" \
+	       "name one, as in: make PYTHON=python3.11" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+# Two stamps, so that the demo does not wait for the test tools; newer than pyproject.toml means nothing to do.
+# torch comes first and by itself, then whatever version is there is held fixed while pip resolves the rest.
+$(VENV)/.base: WHAT := .
+$(VENV)/.dev: WHAT := .[test,dev]
+$(VENV)/.base $(VENV)/.dev: pyproject.toml | $(BIN)/pip
+	$(BIN)/python -c 'from importlib.metadata import version; version("torch")' 2>/dev/null || $(PIP) install $(TORCH)
+	$(PIP) list --format=freeze | grep -E '^torch(vision)?==' > $(VENV)/constraints.txt
+	$(PIP) install -c $(VENV)/constraints.txt -e '$(WHAT)'
+	touch $(VENV)/.base $@
