@@ -1,0 +1,167 @@
+"""The pre-norm transformer block, shared by the encoder and by Segmenter's mask transformer.
+
+Source: Dosovitskiy et al. 2021, section 3.1; LayerScale: Touvron et al. 2021 (CaiT); rotary embedding: Su et al. 2021.
+"""
+
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+Activation = Literal["gelu", "gelu_tanh", "quick_gelu", "relu"]
+MlpKind = Literal["mlp", "swiglu"]
+
+
+def quick_gelu(x: Tensor) -> Tensor:
+    """x * sigmoid(1.702 x), the approximation that OpenAI's CLIP was trained with."""
+    return x * torch.sigmoid(1.702 * x)
+
+
+def _gelu_tanh(x: Tensor) -> Tensor:
+    return F.gelu(x, approximate="tanh")
+
+
+ACTIVATIONS: dict[Activation, Callable[[Tensor], Tensor]] = {
+    "gelu": F.gelu,
+    "gelu_tanh": _gelu_tanh,
+    "quick_gelu": quick_gelu,
+    "relu": F.relu,
+}
+
+
+class Rotation:
+    """Angles of a rotary position embedding for the patch tokens of one grid.
+
+    Attributes:
+        sin, cos: (N, C / heads), to be applied to the last N tokens of a sequence; prefix tokens are not rotated.
+    """
+
+    def __init__(self, sin: Tensor, cos: Tensor) -> None:
+        self.sin, self.cos = sin, cos
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Rotate queries or keys (B, heads, P + N, C / heads)."""
+        num_prefix = x.shape[2] - self.sin.shape[0]
+        prefix, patches = x[:, :, :num_prefix], x[:, :, num_prefix:]
+        first, second = patches.chunk(2, dim=-1)
+        turned = torch.cat((-second, first), dim=-1)
+        rotated = patches * self.cos.to(x.dtype) + turned * self.sin.to(x.dtype)
+        return torch.cat((prefix, rotated), dim=2)
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention; logits are scaled by (C / heads) ** -0.5."""
+
+    def __init__(self, dim: int, num_heads: int, *, qkv_bias: bool = True, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.dropout = dropout
+        self.qkv = nn.Linear(dim, 3 * dim, bias=qkv_bias)
+        self.proj = nn.Linear(dim, dim)
+
+    def forward(self, x: Tensor, rotation: Rotation | None = None) -> Tensor:
+        """(B, T, C) -> (B, T, C)."""
+        qkv = self.qkv(x).unflatten(2, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)  # (3, B, heads, T, C / heads)
+        q, k, v = qkv.unbind(0)
+        if rotation is not None:
+            q, k = rotation(q), rotation(k)
+        x = F.scaled_dot_product_attention(q, k, v, dropout_p=self.dropout if self.training else 0.0)
+        x = self.proj(x.transpose(1, 2).flatten(2))  # (B, T, C)
+        return F.dropout(x, self.dropout, self.training)
+
+
+class Mlp(nn.Module):
+    """Linear, activation, linear."""
+
+    def __init__(self, dim: int, hidden_dim: int, *, activation: Activation = "gelu", dropout: float = 0.0) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(dim, hidden_dim)
+        self.fc2 = nn.Linear(hidden_dim, dim)
+        self.activation = ACTIVATIONS[activation]
+        self.dropout = dropout
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, T, C) -> (B, T, C)."""
+        x = F.dropout(self.activation(self.fc1(x)), self.dropout, self.training)
+        return F.dropout(self.fc2(x), self.dropout, self.training)
+
+
+class Swiglu(nn.Module):
+    """SwiGLU feed-forward (Shazeer 2020): silu(gate) * value; gate and value come from one projection, gate first."""
+
+    def __init__(self, dim: int, hidden_dim: int, *, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(dim, 2 * hidden_dim)
+        self.fc2 = nn.Linear(hidden_dim, dim)
+        self.dropout = dropout
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, T, C) -> (B, T, C)."""
+        gate, value = self.fc1(x).chunk(2, dim=-1)
+        x = F.dropout(F.silu(gate) * value, self.dropout, self.training)
+        return F.dropout(self.fc2(x), self.dropout, self.training)
+
+
+class LayerScale(nn.Module):
+    """A learnt factor per channel on a residual branch."""
+
+    def __init__(self, dim: int, initial: float) -> None:
+        super().__init__()
+        self.gamma = nn.Parameter(torch.full((dim,), initial))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, T, C) -> (B, T, C)."""
+        return x * self.gamma
+
+
+class DropPath(nn.Module):
+    """Drops a residual branch for whole samples with the given probability (Huang et al. 2016)."""
+
+    def __init__(self, probability: float) -> None:
+        super().__init__()
+        self.probability = probability
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, T, C) -> (B, T, C), rescaled to keep the expectation."""
+        if not self.training or self.probability == 0.0:
+            return x
+        keep = 1.0 - self.probability
+        return x * (torch.rand(x.shape[0], 1, 1, device=x.device) < keep).to(x.dtype) / keep
+
+
+class Block(nn.Module):
+    """x + attention(norm(x)), then x + feed-forward(norm(x))."""
+
+    def __init__(
+        self,
+        dim: int,
+        num_heads: int,
+        *,
+        mlp_hidden_dim: int,
+        mlp: MlpKind = "mlp",
+        activation: Activation = "gelu",
+        norm_eps: float = 1e-6,
+        qkv_bias: bool = True,
+        layer_scale: float | None = None,
+        drop_path: float = 0.0,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(dim, eps=norm_eps)
+        self.attn = Attention(dim, num_heads, qkv_bias=qkv_bias, dropout=dropout)
+        self.ls1 = nn.Identity() if layer_scale is None else LayerScale(dim, layer_scale)
+        self.norm2 = nn.LayerNorm(dim, eps=norm_eps)
+        self.mlp = (
+            Mlp(dim, mlp_hidden_dim, activation=activation, dropout=dropout)
+            if mlp == "mlp"
+            else Swiglu(dim, mlp_hidden_dim, dropout=dropout)
+        )
+        self.ls2 = nn.Identity() if layer_scale is None else LayerScale(dim, layer_scale)
+        self.drop_path = DropPath(drop_path)
+
+    def forward(self, x: Tensor, rotation: Rotation | None = None) -> Tensor:
+        """(B, T, C) -> (B, T, C)."""
+        x = x + self.drop_path(self.ls1(self.attn(self.norm1(x), rotation)))
+        return x + self.drop_path(self.ls2(self.mlp(self.norm2(x))))

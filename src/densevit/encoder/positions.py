@@ -1,0 +1,71 @@
+"""Position embeddings: a learned grid, resampled by a stated rule, or rotary angles (RoPE) as in DINOv3."""
+
+import math
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field, PositiveInt
+from torch import Tensor
+
+from densevit.blocks import Rotation
+from densevit.config import Config
+from densevit.types import Size
+
+InterpolationMode = Literal["bilinear", "bicubic"]
+
+
+class LearnedPositions(Config):
+    """A grid of learned vectors, one per patch of the pre-training image, and optionally one per prefix token.
+
+    Attributes:
+        grid: (h, w) of the stored grid.
+        num_prefix: how many of the prefix tokens (class, distillation, registers, in this order) have a vector.
+        mode: how the grid is resampled to another size (always align_corners=False, without antialiasing).
+        offset: 0.0 maps grid onto grid. DINOv2's code gives the interpolation a scale of (h + 0.1) / h_stored instead
+            of a target size, which shifts every sample point: 0.1 reproduces it.
+    """
+
+    kind: Literal["learned"] = "learned"
+    grid: tuple[PositiveInt, PositiveInt]
+    num_prefix: int = Field(default=1, ge=0)
+    mode: InterpolationMode = "bicubic"
+    offset: float = 0.0
+
+
+class RotaryPositions(Config):
+    """Rotary embedding over both axes; coordinates of patch centres in [-1, 1]. Source: DINOv3, section 3.2.
+
+    Attributes:
+        base: ratio of the longest to the shortest period.
+    """
+
+    kind: Literal["rotary"] = "rotary"
+    base: float = 100.0
+
+
+def resample_positions(
+    positions: Tensor, old: Size, new: Size, *, mode: InterpolationMode, offset: float = 0.0
+) -> Tensor:
+    """Resample (1, h_old * w_old, C) grid vectors to (1, h * w, C) in float32; the identity for equal grids."""
+    if old == new:
+        return positions
+    grid = positions.float().unflatten(1, old).permute(0, 3, 1, 2)  # (1, C, h_old, w_old)
+    if offset:
+        scale = (float(new[0] + offset) / old[0], float(new[1] + offset) / old[1])
+        grid = F.interpolate(grid, scale_factor=scale, mode=mode, align_corners=False, antialias=False)
+    else:
+        grid = F.interpolate(grid, size=new, mode=mode, align_corners=False, antialias=False)
+    return grid.flatten(2).transpose(1, 2).to(positions.dtype)  # (1, N, C)
+
+
+def rotary_angles(grid: Size, head_dim: int, *, base: float, device: torch.device) -> Rotation:
+    """The rotation of every patch centre of a grid; each axis takes half of the frequencies."""
+    h, w = grid
+    rows = (torch.arange(h, device=device, dtype=torch.float32) + 0.5) / h * 2 - 1
+    columns = (torch.arange(w, device=device, dtype=torch.float32) + 0.5) / w * 2 - 1
+    periods = base ** (torch.arange(head_dim // 4, device=device, dtype=torch.float32) / (head_dim // 4))
+    y = (2 * math.pi * rows[:, None] / periods)[:, None].expand(h, w, -1)
+    x = (2 * math.pi * columns[:, None] / periods)[None].expand(h, w, -1)
+    angles = torch.cat((y, x), dim=-1).flatten(0, 1).repeat(1, 2)  # (N, head_dim)
+    return Rotation(angles.sin(), angles.cos())

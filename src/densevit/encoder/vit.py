@@ -1,0 +1,225 @@
+"""A plain Vision Transformer, configured by facts and giving the tokens after chosen blocks.
+
+Source: Dosovitskiy et al. 2021; the options are those of DeiT (distillation token), CLIP (pre-norm, quick GELU),
+DINOv2 (LayerScale, registers, SwiGLU) and DINOv3 (rotary embedding). Parameters bear the names that timm gives them.
+"""
+
+from typing import Annotated, Literal, Self
+
+import torch
+from pydantic import Field, PositiveInt, model_validator
+from torch import Tensor, nn
+
+from densevit.blocks import Activation, Block, MlpKind, Rotation
+from densevit.config import Config
+from densevit.encoder.hybrid import HybridEmbed, HybridStem
+from densevit.encoder.patches import PatchEmbed
+from densevit.encoder.positions import LearnedPositions, RotaryPositions, resample_positions, rotary_angles
+from densevit.errors import ShapeError
+from densevit.types import Size, Taps
+
+Width = Literal["Ti", "S", "B", "L"]
+
+NAMED_SIZES: dict[Width, dict[str, int]] = {
+    "Ti": {"embed_dim": 192, "depth": 12, "num_heads": 3},
+    "S": {"embed_dim": 384, "depth": 12, "num_heads": 6},
+    "B": {"embed_dim": 768, "depth": 12, "num_heads": 12},
+    "L": {"embed_dim": 1024, "depth": 24, "num_heads": 16},
+}
+
+
+class EncoderConfig(Config):
+    """Facts of a plain ViT.
+
+    Attributes:
+        depth: blocks of the full model; those after the last tap are not built.
+        norm_eps: of every LayerNorm. Codebases differ (1e-12 to 1e-5) and outputs with them.
+        pre_norm: LayerNorm before the first block (CLIP).
+        layer_scale: initial value of LayerScale, or none.
+        taps: 0-based indices of the blocks whose output is given, increasing.
+        final_norm: apply the final LayerNorm to every tap (Segmenter, DINOv2), or give the raw residual stream
+            (SETR, DPT).
+        drop_path: rate at the last block of the full model, growing linearly from 0 at the first.
+        stem: convolutional stem of DPT-Hybrid instead of the patch projection.
+    """
+
+    embed_dim: int = Field(gt=0)
+    depth: int = Field(gt=0)
+    num_heads: int = Field(gt=0)
+    patch_size: tuple[PositiveInt, PositiveInt] = (16, 16)
+    in_channels: int = Field(default=3, gt=0)
+    mlp: MlpKind = "mlp"
+    mlp_ratio: float = Field(default=4.0, gt=0)
+    activation: Activation = "gelu"
+    norm_eps: float = Field(default=1e-6, gt=0)
+    pre_norm: bool = False
+    patch_bias: bool = True
+    qkv_bias: bool = True
+    layer_scale: float | None = None
+    cls_token: bool = True
+    dist_token: bool = False
+    num_registers: int = Field(default=0, ge=0)
+    positions: Annotated[LearnedPositions | RotaryPositions, Field(discriminator="kind")]
+    taps: tuple[int, ...] = Field(min_length=1)
+    final_norm: bool = False
+    drop_path: float = Field(default=0.0, ge=0, lt=1)
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+    stem: HybridStem | None = None
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.embed_dim % self.num_heads:
+            raise ValueError(f"embed_dim {self.embed_dim} is not a multiple of num_heads {self.num_heads}")
+        if list(self.taps) != sorted(set(self.taps)) or self.taps[0] < 0 or self.taps[-1] >= self.depth:
+            raise ValueError(f"taps {self.taps} must be increasing block indices in 0..{self.depth - 1}")
+        if isinstance(self.positions, LearnedPositions) and self.positions.num_prefix > self.num_prefix:
+            raise ValueError(
+                f"positions.num_prefix {self.positions.num_prefix} exceeds {self.num_prefix} prefix tokens"
+            )
+        if isinstance(self.positions, RotaryPositions) and (self.embed_dim // self.num_heads) % 4:
+            raise ValueError("rotary positions need a head width that is a multiple of 4")
+        if self.stem is not None and self.patch_size != (16, 16):
+            raise ValueError("the hybrid stem has stride 16; patch_size must be 16")
+        return self
+
+    @model_validator(mode="before")
+    @classmethod
+    def _square_patch(cls, data: object) -> object:
+        if isinstance(data, dict) and isinstance(data.get("patch_size"), int):
+            return data | {"patch_size": (data["patch_size"], data["patch_size"])}
+        return data
+
+    @property
+    def num_prefix(self) -> int:
+        """Class, distillation and register tokens together."""
+        return int(self.cls_token) + int(self.dist_token) + self.num_registers
+
+
+def vit_config(
+    width: Width, *, patch_size: int = 16, image_size: int = 224, taps: tuple[int, ...] | None = None, **facts: object
+) -> EncoderConfig:
+    """The config of a named size: a learned grid for square images, taps on the last block unless given."""
+    size = NAMED_SIZES[width]
+    grid = image_size // patch_size
+    defaults: dict[str, object] = {
+        **size,
+        "patch_size": patch_size,
+        "positions": {"kind": "learned", "grid": (grid, grid)},
+        "taps": taps or (size["depth"] - 1,),
+    }
+    return EncoderConfig.parse(defaults | facts, source=f"ViT-{width}/{patch_size}")
+
+
+class VisionTransformer(nn.Module):
+    """The encoder: images to ``Taps``.
+
+    Images are float (B, channels, H, W), already normalised, both sides multiples of the patch size.
+    """
+
+    def __init__(self, config: EncoderConfig) -> None:
+        super().__init__()
+        self.config = config
+        dim = config.embed_dim
+        self.patch_embed: PatchEmbed | HybridEmbed = (
+            PatchEmbed(config.in_channels, dim, config.patch_size, bias=config.patch_bias)
+            if config.stem is None
+            else HybridEmbed(config.stem, config.in_channels, dim)
+        )
+        if config.cls_token:
+            self.cls_token = nn.Parameter(torch.zeros(1, 1, dim))
+        if config.dist_token:
+            self.dist_token = nn.Parameter(torch.zeros(1, 1, dim))
+        if config.num_registers:
+            self.reg_token = nn.Parameter(torch.zeros(1, config.num_registers, dim))
+        if isinstance(config.positions, LearnedPositions):
+            h, w = config.positions.grid
+            self.pos_embed = nn.Parameter(torch.zeros(1, config.positions.num_prefix + h * w, dim))
+        self.norm_pre = nn.LayerNorm(dim, eps=config.norm_eps) if config.pre_norm else nn.Identity()
+        self.blocks = nn.ModuleList(
+            Block(
+                dim,
+                config.num_heads,
+                mlp_hidden_dim=int(dim * config.mlp_ratio),
+                mlp=config.mlp,
+                activation=config.activation,
+                norm_eps=config.norm_eps,
+                qkv_bias=config.qkv_bias,
+                layer_scale=config.layer_scale,
+                drop_path=config.drop_path * i / max(config.depth - 1, 1),
+                dropout=config.dropout,
+            )
+            for i in range(config.taps[-1] + 1)
+        )
+        self.norm = nn.LayerNorm(dim, eps=config.norm_eps) if config.final_norm else nn.Identity()
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Truncated normal of 0.02 for linears, tokens and positions, zero biases (ViT's own rule)."""
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.trunc_normal_(module.weight, std=0.02)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+        for name in ("cls_token", "dist_token", "reg_token", "pos_embed"):
+            if isinstance(token := getattr(self, name, None), nn.Parameter):
+                nn.init.trunc_normal_(token, std=0.02)
+
+    def forward(self, images: Tensor) -> Taps:
+        """(B, channels, H, W) -> tokens and prefix tokens of every tap.
+
+        Raises:
+            ShapeError: if a side is not a multiple of the patch size.
+        """
+        grid = self.grid_of((images.shape[-2], images.shape[-1]))
+        patches, stem_maps = self.patch_embed(images)
+        x = self._embed(patches.flatten(2).transpose(1, 2), grid)  # (B, P + N, C)
+        rotation = self._rotation(grid, x.device)
+        wanted, outputs = set(self.config.taps), []
+        for index, block in enumerate(self.blocks):
+            x = block(x, rotation)
+            if index in wanted:
+                outputs.append(self.norm(x))
+        num_prefix = self.config.num_prefix
+        return Taps(
+            tokens=tuple(t[:, num_prefix:] for t in outputs),
+            prefix=tuple(t[:, :num_prefix] for t in outputs),
+            grid=grid,
+            patch_size=self.config.patch_size,
+            stem_maps=stem_maps,
+        )
+
+    def grid_of(self, image_size: Size) -> Size:
+        """The token grid of an image size.
+
+        Raises:
+            ShapeError: naming the next size that is accepted.
+        """
+        (height, width), (ph, pw) = image_size, self.config.patch_size
+        if height % ph or width % pw or not height or not width:
+            needed = (max(-(-height // ph), 1) * ph, max(-(-width // pw), 1) * pw)
+            size = ph if ph == pw else f"{ph} x {pw}"
+            raise ShapeError(
+                f"image is {height} x {width} but both sides must be multiples of patch size {size}; "
+                f"pad to {needed[0]} x {needed[1]} or use Predictor, which does it"
+            )
+        return height // ph, width // pw
+
+    def _embed(self, x: Tensor, grid: Size) -> Tensor:
+        """Patch tokens (B, N, C) -> the sequence (B, P + N, C) with prefix tokens and positions."""
+        names = ("cls_token", "dist_token", "reg_token")
+        prefix = [getattr(self, name) for name in names if hasattr(self, name)]
+        if isinstance(self.config.positions, LearnedPositions):
+            rule = self.config.positions
+            prefix_positions, positions = self.pos_embed[:, : rule.num_prefix], self.pos_embed[:, rule.num_prefix :]
+            x = x + resample_positions(positions, rule.grid, grid, mode=rule.mode, offset=rule.offset)
+            if prefix:
+                tokens = torch.cat(prefix, dim=1)  # (1, P, C)
+                placed = tokens[:, : rule.num_prefix] + prefix_positions
+                prefix = [placed, tokens[:, rule.num_prefix :]]
+        return self.norm_pre(torch.cat([*(t.expand(x.shape[0], -1, -1) for t in prefix), x], dim=1))
+
+    def _rotation(self, grid: Size, device: torch.device) -> Rotation | None:
+        if not isinstance(self.config.positions, RotaryPositions):
+            return None
+        head_dim = self.config.embed_dim // self.config.num_heads
+        return rotary_angles(grid, head_dim, base=self.config.positions.base, device=device)

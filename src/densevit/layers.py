@@ -1,0 +1,29 @@
+"""Small layers that three rooms or more share."""
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from densevit.types import Size
+
+
+class ConvBnRelu(nn.Sequential):
+    """Convolution without bias, batch norm, ReLU; the size of the map is kept."""
+
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int) -> None:
+        super().__init__(
+            nn.Conv2d(in_channels, out_channels, kernel_size, padding=kernel_size // 2, bias=False),
+            nn.BatchNorm2d(out_channels),
+            nn.ReLU(inplace=True),
+        )
+
+
+def resize(x: Tensor, size: Size, *, align_corners: bool) -> Tensor:
+    """Bilinear resize of (B, K, h, w) to ``size``, without antialiasing; the identity when the size is right."""
+    if x.shape[-2:] == size:
+        return x
+    return F.interpolate(x, size=size, mode="bilinear", align_corners=align_corners, antialias=False)
+
+
+def upsample(x: Tensor, factor: int, *, align_corners: bool = False) -> Tensor:
+    """Bilinear upsampling of (B, K, h, w) to (B, K, h * factor, w * factor)."""
+    return resize(x, (x.shape[-2] * factor, x.shape[-1] * factor), align_corners=align_corners)

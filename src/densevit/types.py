@@ -1,0 +1,60 @@
+"""The three things that travel through densevit, and the legend of their shapes.
+
+Legend, used in every shape comment of the project:
+    B batch, N = h*w patch tokens, P prefix tokens, C embedding width, h w token grid, H W pixels,
+    K output channels, F fusion width, h' w' the grid at a decoder's own stride.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from torch import Tensor
+
+Size = tuple[int, int]
+"""(height, width), always in this order."""
+
+
+@dataclass(frozen=True, slots=True)
+class Taps:
+    """What an encoder gives and every decoder takes: the token sequence after each tapped block.
+
+    Attributes:
+        tokens: per tap (B, N, C), patch tokens only, row-major over the grid.
+        prefix: per tap (B, P, C): class, distillation and register tokens, in this order.
+        grid: (h, w) in patches.
+        patch_size: (height, width) of a patch in pixels.
+        stem_maps: maps of a convolutional stem (DPT-Hybrid), finest first, each (B, C_i, h_i, w_i); else empty.
+    """
+
+    tokens: tuple[Tensor, ...]
+    prefix: tuple[Tensor, ...]
+    grid: Size
+    patch_size: Size
+    stem_maps: tuple[Tensor, ...] = ()
+
+    def maps(self) -> tuple[Tensor, ...]:
+        """The patch tokens as images: per tap (B, C, h, w)."""
+        h, w = self.grid
+        return tuple(t.transpose(1, 2).unflatten(2, (h, w)) for t in self.tokens)
+
+    def select(self, indices: tuple[int, ...]) -> "Taps":
+        """The same encoder pass seen through fewer taps; ``indices`` are positions in ``tokens``."""
+        tokens, prefix = tuple(self.tokens[i] for i in indices), tuple(self.prefix[i] for i in indices)
+        return Taps(tokens, prefix, self.grid, self.patch_size, self.stem_maps)
+
+    @property
+    def image_size(self) -> Size:
+        """(H, W) of the image that went in, in pixels."""
+        return self.grid[0] * self.patch_size[0], self.grid[1] * self.patch_size[1]
+
+
+class DenseOutput(NamedTuple):
+    """What every decoder gives, in training and in evaluation.
+
+    Attributes:
+        logits: (B, K, h', w') at the decoder's own stride, never resized to the image.
+        aux: deep supervision, each (B, K, h'', w''); filled only in training mode.
+    """
+
+    logits: Tensor
+    aux: tuple[Tensor, ...] = ()
