@@ -1,0 +1,39 @@
+"""The decoders. A new one is one file and one row in ``DECODERS``; the key is its tag on disk."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from densevit.config import nearest
+from densevit.decoders.base import Decoder, DecoderConfig
+from densevit.decoders.dpt import Dpt, DptConfig
+from densevit.decoders.segmenter import SegmenterLinear, SegmenterLinearConfig, SegmenterMask, SegmenterMaskConfig
+from densevit.decoders.setr import SetrMla, SetrMlaConfig, SetrNaive, SetrNaiveConfig, SetrPup, SetrPupConfig
+
+DECODERS: dict[str, tuple[type[DecoderConfig], type[Decoder]]] = {
+    "setr_naive": (SetrNaiveConfig, SetrNaive),
+    "setr_pup": (SetrPupConfig, SetrPup),
+    "setr_mla": (SetrMlaConfig, SetrMla),
+    "segmenter_linear": (SegmenterLinearConfig, SegmenterLinear),
+    "segmenter_mask": (SegmenterMaskConfig, SegmenterMask),
+    "dpt": (DptConfig, Dpt),
+}
+
+
+def parse_decoder(data: DecoderConfig | Mapping[str, Any]) -> DecoderConfig:
+    """Plain data -> the config class that its ``kind`` names (a pydantic validator: raises ValueError)."""
+    if isinstance(data, DecoderConfig):
+        return data
+    kind = data.get("kind") if isinstance(data, Mapping) else None
+    if kind not in DECODERS:
+        raise ValueError(f"decoder kind {kind!r} is unknown{nearest(str(kind), DECODERS)}")
+    return DECODERS[kind][0].model_validate(data)
+
+
+def build_decoder(config: DecoderConfig, *, embed_dim: int, num_taps: int, out_channels: int) -> Decoder:
+    """The module that belongs to a decoder's config."""
+    module: Any = DECODERS[config.kind][1]
+    decoder: Decoder = module(config, embed_dim=embed_dim, num_taps=num_taps, out_channels=out_channels)
+    return decoder
+
+
+__all__ = ["DECODERS", "Decoder", "DecoderConfig", "build_decoder", "parse_decoder"]

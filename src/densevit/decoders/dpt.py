@@ -1,0 +1,286 @@
+"""DPT: tokens are reassembled into maps at four strides and fused from coarse to fine by residual units.
+
+Source: Ranftl et al. 2021, "Vision Transformers for Dense Prediction", section 3; the Depth Anything form (Yang et al.
+2024) differs in where each fusion and the depth head upsample to.
+"""
+
+from typing import Annotated, Literal, Self
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field, PositiveInt, model_validator
+from torch import Tensor, nn
+
+from densevit.config import Config
+from densevit.decoders.base import Decoder, DecoderConfig
+from densevit.layers import ConvBnRelu, resize
+from densevit.types import DenseOutput, Size, Taps
+
+Readout = Literal["ignore", "add", "project"]
+UpTo = Literal["double", "next_level"]
+
+
+class SegmentationHead(Config):
+    """3x3 convolution, batch norm, ReLU, dropout, 1x1 classifier; logits at the stride of the last fusion.
+
+    Attributes:
+        align_corners: of the resize to the image that follows: True in the authors' code, False in mmseg's.
+        aux: auxiliary head on the last fusion output, on the one before it (the paper), or none.
+    """
+
+    kind: Literal["segmentation"] = "segmentation"
+    dropout: float = Field(default=0.1, ge=0, lt=1)
+    align_corners: bool = True
+    aux: Literal["none", "last", "penultimate"] = "none"
+
+
+class DepthHead(Config):
+    """3x3 convolution to half the width, upsampling, 3x3 convolution, ReLU, 1x1 convolution to one value.
+
+    Attributes:
+        up_to: upsample by two, or to the image (patch size times grid; Depth Anything, and any patch size).
+        hidden_channels: width before the last convolution.
+        projection: a further 3x3 convolution and ReLU in front (transformers' ``add_projection``).
+        activation: "relu" for values >= 0, "none" for signed ones, "sigmoid" for values in (0, max_depth_m).
+        scale, shift, invert: with ``invert`` the value d becomes 1 / max(scale * d + shift, 1e-8), which turns the
+            disparity of the KITTI and NYU releases into metres.
+        max_depth_m: factor after a sigmoid, in metres.
+    """
+
+    kind: Literal["depth"] = "depth"
+    up_to: Literal["double", "image"] = "image"
+    hidden_channels: int = Field(default=32, gt=0)
+    projection: bool = False
+    activation: Literal["relu", "none", "sigmoid"] = "relu"
+    scale: float = 1.0
+    shift: float = 0.0
+    invert: bool = False
+    max_depth_m: float = Field(default=1.0, gt=0)
+
+
+class RegressionHead(Config):
+    """Like the depth head without an activation, for any number of channels (surface normals, say)."""
+
+    kind: Literal["regression"] = "regression"
+    up_to: Literal["double", "image"] = "image"
+    hidden_channels: int = Field(default=32, gt=0)
+
+
+class DptConfig(DecoderConfig):
+    """DPT.
+
+    Attributes:
+        channels: width of the reassembled maps, finest first.
+        fusion_channels: width F of the fusion pathway.
+        readout: use of the class token: "ignore", "add", or "project" it with every patch token.
+        num_readout: prefix tokens averaged by "add" (2 for distilled DeiT); "project" reads the first alone.
+        batch_norm: in the residual units; the default for segmentation.
+        residual_bias: biases of the residual units' convolutions; by default present without batch norm.
+        fusion_up_to: upsample by two, or to the size of the next finer level (Depth Anything; any grid).
+        stem_channels: widths of the encoder's stem maps, which then are the first levels (DPT-Hybrid).
+    """
+
+    kind: Literal["dpt"] = "dpt"
+    channels: tuple[PositiveInt, PositiveInt, PositiveInt, PositiveInt] = (256, 512, 1024, 1024)
+    fusion_channels: int = Field(default=256, gt=1)
+    readout: Readout = "project"
+    num_readout: int = Field(default=1, ge=1)
+    batch_norm: bool = False
+    residual_bias: bool | None = None
+    fusion_up_to: UpTo = "next_level"
+    stem_channels: tuple[int, ...] = ()
+    head: Annotated[SegmentationHead | DepthHead | RegressionHead, Field(discriminator="kind")]
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.stem_channels and self.stem_channels != self.channels[: len(self.stem_channels)]:
+            raise ValueError(f"channels {self.channels} must begin with stem_channels {self.stem_channels}")
+        return self
+
+    @property
+    def num_levels(self) -> int:
+        """Taps read: four, less those that the stem gives."""
+        return 4 - len(self.stem_channels)
+
+    @property
+    def num_readout_tokens(self) -> int:
+        """Prefix tokens read."""
+        return {"ignore": 0, "add": self.num_readout, "project": 1}[self.readout]
+
+
+class Reassemble(nn.Module):
+    """Tokens -> map at 4, 2, 1 or 1/2 times the token grid: readout, 1x1 projection, resampling."""
+
+    def __init__(self, embed_dim: int, channels: int, *, level: int, readout: Readout, num_readout: int) -> None:
+        super().__init__()
+        self.readout = readout
+        self.num_readout = num_readout
+        if readout == "project":
+            self.readout_project = nn.Linear(2 * embed_dim, embed_dim)
+        self.project = nn.Conv2d(embed_dim, channels, 1)
+        self.resample = _resample(channels, level)
+
+    def forward(self, tokens: Tensor, prefix: Tensor, grid: Size) -> Tensor:
+        """Tokens (B, N, C) and prefix (B, P, C) -> (B, channels, h_level, w_level)."""
+        if self.readout == "add":
+            tokens = tokens + prefix[:, : self.num_readout].mean(dim=1, keepdim=True)
+        elif self.readout == "project":
+            pairs = torch.cat((tokens, prefix[:, :1].expand_as(tokens)), dim=-1)  # (B, N, 2 C)
+            tokens = F.gelu(self.readout_project(pairs))  # (B, N, C)
+        maps = tokens.transpose(1, 2).unflatten(2, grid)  # (B, C, h, w)
+        return self.resample(self.project(maps))
+
+
+def _resample(channels: int, level: int) -> nn.Module:
+    match level:
+        case 0:
+            return nn.ConvTranspose2d(channels, channels, 4, stride=4)
+        case 1:
+            return nn.ConvTranspose2d(channels, channels, 2, stride=2)
+        case 2:
+            return nn.Identity()
+        case _:
+            return nn.Conv2d(channels, channels, 3, stride=2, padding=1)
+
+
+class ResidualUnit(nn.Module):
+    """ReLU and 3x3 convolution, twice, added to the input as it came."""
+
+    def __init__(self, channels: int, *, batch_norm: bool, bias: bool) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels, channels, 3, padding=1, bias=bias)
+        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1, bias=bias)
+        self.bn1 = nn.BatchNorm2d(channels) if batch_norm else nn.Identity()
+        self.bn2 = nn.BatchNorm2d(channels) if batch_norm else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, F, h, w) -> (B, F, h, w)."""
+        y = self.bn1(self.conv1(F.relu(x)))
+        return self.bn2(self.conv2(F.relu(y))) + x
+
+
+class Fusion(nn.Module):
+    """Adds a level's map to the path so far, refines, upsamples (align_corners=True) and projects.
+
+    The 1x1 projection runs before the upsampling, with which it commutes; outputs agree up to rounding.
+    """
+
+    def __init__(self, channels: int, *, batch_norm: bool, bias: bool, coarsest: bool) -> None:
+        super().__init__()
+        self.skip_unit = None if coarsest else ResidualUnit(channels, batch_norm=batch_norm, bias=bias)
+        self.unit = ResidualUnit(channels, batch_norm=batch_norm, bias=bias)
+        self.project = nn.Conv2d(channels, channels, 1)
+
+    def forward(self, level: Tensor, path: Tensor | None, size: Size | None) -> Tensor:
+        """Level (B, F, h, w), path (B, F, h, w) or None -> (B, F, *size), twice the path's size without ``size``."""
+        if path is None or self.skip_unit is None:
+            x = level
+        else:
+            skip = resize(level, (path.shape[-2], path.shape[-1]), align_corners=False)
+            x = path + self.skip_unit(skip)
+        x = self.project(self.unit(x))
+        return resize(x, size or (2 * x.shape[-2], 2 * x.shape[-1]), align_corners=True)
+
+
+class _Segmentation(nn.Module):
+    def __init__(self, channels: int, out_channels: int, dropout: float) -> None:
+        super().__init__()
+        self.conv = ConvBnRelu(channels, channels, 3)
+        self.dropout = nn.Dropout2d(dropout)
+        self.classifier = nn.Conv2d(channels, out_channels, 1)
+
+    def forward(self, x: Tensor, image_size: Size) -> Tensor:
+        return self.classifier(self.dropout(self.conv(x)))
+
+
+class _Regression(nn.Module):
+    """The convolutions that depth and plain regression share; depth adds what its config says to the values."""
+
+    def __init__(self, channels: int, out_channels: int, config: DepthHead | RegressionHead) -> None:
+        super().__init__()
+        self.config = config
+        depth = config if isinstance(config, DepthHead) else None
+        self.projection = nn.Conv2d(channels, channels, 3, padding=1) if depth and depth.projection else None
+        self.conv1 = nn.Conv2d(channels, channels // 2, 3, padding=1)
+        self.conv2 = nn.Conv2d(channels // 2, config.hidden_channels, 3, padding=1)
+        self.conv3 = nn.Conv2d(config.hidden_channels, out_channels, 1)
+        if depth and depth.activation == "relu" and self.conv3.bias is not None:
+            nn.init.ones_(self.conv3.bias)  # a negative start would be zero everywhere and get no gradient
+
+    def forward(self, x: Tensor, image_size: Size) -> Tensor:
+        if self.projection is not None:
+            x = F.relu(self.projection(x))
+        x = self.conv1(x)  # (B, F / 2, h', w')
+        size = image_size if self.config.up_to == "image" else (2 * x.shape[-2], 2 * x.shape[-1])
+        x = self.conv3(F.relu(self.conv2(resize(x, size, align_corners=True))))  # (B, K, *size)
+        return self._activate(x, self.config) if isinstance(self.config, DepthHead) else x
+
+    @staticmethod
+    def _activate(x: Tensor, config: DepthHead) -> Tensor:
+        if config.activation == "relu":
+            x = F.relu(x)
+        elif config.activation == "sigmoid":
+            x = torch.sigmoid(x) * config.max_depth_m
+        if config.invert:
+            x = 1.0 / (config.scale * x + config.shift).clamp(min=1e-8)
+        return x
+
+
+class Dpt(Decoder):
+    """Reassemble four levels, fuse them from coarse to fine, and read the finest with a head for the task.
+
+    Differs from the paper: nothing but what the config says. Differs from mmseg: nothing with fusion_up_to="double"
+    and a segmentation head of align_corners=False. The residual unit that the published code builds on the coarsest
+    skip is never used there and does not exist here.
+    """
+
+    def __init__(self, config: DptConfig, *, embed_dim: int, num_taps: int, out_channels: int) -> None:
+        super().__init__()
+        width, num_stem = config.fusion_channels, len(config.stem_channels)
+        bias = (not config.batch_norm) if config.residual_bias is None else config.residual_bias
+        self.fusion_up_to = config.fusion_up_to
+        self.num_stem = num_stem
+        self.reassemble = nn.ModuleList(
+            Reassemble(embed_dim, channels, level=level, readout=config.readout, num_readout=config.num_readout)
+            for level, channels in enumerate(config.channels)
+            if level >= num_stem
+        )
+        self.convs = nn.ModuleList(nn.Conv2d(c, width, 3, padding=1, bias=False) for c in config.channels)
+        self.fusions = nn.ModuleList(
+            Fusion(width, batch_norm=config.batch_norm, bias=bias, coarsest=level == 3) for level in range(4)
+        )
+        self.aux_from: str | None = None
+        if isinstance(config.head, SegmentationHead):
+            self.align_corners = config.head.align_corners
+            self.head: nn.Module = _Segmentation(width, out_channels, config.head.dropout)
+            if config.head.aux != "none":
+                self.aux_from = config.head.aux
+                self.aux_head = _Segmentation(width, out_channels, config.head.dropout)
+        else:
+            self.align_corners = True
+            self.head = _Regression(width, out_channels, config.head)
+
+    def paths(self, taps: Taps) -> list[Tensor]:
+        """The fusion outputs, finest first, each (B, F, h', w')."""
+        maps = list(taps.stem_maps[: self.num_stem])
+        maps += [
+            module(tokens, prefix, taps.grid)
+            for module, tokens, prefix in zip(self.reassemble, taps.tokens, taps.prefix, strict=True)
+        ]
+        levels = [conv(x) for conv, x in zip(self.convs, maps, strict=True)]
+        path: Tensor | None = None
+        paths: list[Tensor] = []
+        for index in reversed(range(4)):
+            finer = levels[index - 1] if index and self.fusion_up_to == "next_level" else None
+            size = None if finer is None else (finer.shape[-2], finer.shape[-1])
+            path = self.fusions[index](levels[index], path, size)
+            paths.insert(0, path)
+        return paths
+
+    def decode(self, taps: Taps, *, with_aux: bool) -> DenseOutput:
+        """Logits at an eighth of the patch's stride (segmentation), or values at the head's own size."""
+        paths = self.paths(taps)
+        logits = self.head(paths[0], taps.image_size)
+        if self.aux_from is None or not with_aux:
+            return DenseOutput(logits)
+        return DenseOutput(logits, (self.aux_head(paths[0 if self.aux_from == "last" else 1], taps.image_size),))

@@ -1,0 +1,158 @@
+"""DenseModel: normalise -> one encoder pass -> one or several named decoders."""
+
+from typing import Annotated, Any, Self
+
+import torch
+from pydantic import BeforeValidator, Field, PositiveFloat, SerializeAsAny, model_validator
+from torch import Tensor, nn
+
+from densevit.config import Config
+from densevit.decoders import Decoder, DecoderConfig, build_decoder, parse_decoder
+from densevit.decoders.dpt import DptConfig
+from densevit.decoders.setr import SetrNaiveConfig, SetrPupConfig
+from densevit.encoder import EncoderConfig, VisionTransformer
+from densevit.errors import ShapeError
+from densevit.types import DenseOutput, Taps
+
+
+class HeadConfig(Config):
+    """One named decoder of a model.
+
+    Attributes:
+        out_channels: K, the number of classes or regressed values.
+        taps: encoder block indices that the decoder reads, in its order (repeats allowed); all of the encoder's taps
+            by default.
+    """
+
+    decoder: Annotated[SerializeAsAny[DecoderConfig], BeforeValidator(parse_decoder)]
+    out_channels: int = Field(gt=0)
+    taps: tuple[int, ...] | None = Field(default=None, min_length=1)
+
+
+class Normalisation(Config):
+    """Mean and standard deviation per channel of images in [0, 1]; ImageNet's by default."""
+
+    mean: tuple[float, ...] = (0.485, 0.456, 0.406)
+    std: tuple[PositiveFloat, ...] = (0.229, 0.224, 0.225)
+
+
+class ModelConfig(Config):
+    """Everything that determines the computation; with the weights it rebuilds the model."""
+
+    encoder: EncoderConfig
+    heads: dict[str, HeadConfig] = Field(min_length=1)
+    normalisation: Normalisation = Normalisation()
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        channels = (len(self.normalisation.mean), len(self.normalisation.std), self.encoder.in_channels)
+        if len(set(channels)) != 1:
+            raise ValueError(f"mean, std and encoder.in_channels have {channels} channels but must agree")
+        for name, head in self.heads.items():
+            self._check_head(name, head)
+        return self
+
+    def _check_head(self, name: str, head: HeadConfig) -> None:
+        if not name.isidentifier() or hasattr(nn.ModuleDict(), name):
+            raise ValueError(f"head name {name!r} cannot name a module; use a plain word such as 'depth' or 'streets'")
+        unknown = [tap for tap in self.head_taps(name) if tap not in self.encoder.taps]
+        if unknown:
+            raise ValueError(f"head {name!r} reads taps {unknown} but the encoder gives {self.encoder.taps}")
+        levels = head.decoder.num_levels
+        if levels is not None and levels != len(self.head_taps(name)):
+            raise ValueError(
+                f"head {name!r} reads {len(self.head_taps(name))} taps but {head.decoder.kind} takes {levels}"
+            )
+        num_taps = len(self.head_taps(name))
+        aux_taps = head.decoder.aux_taps if isinstance(head.decoder, SetrNaiveConfig | SetrPupConfig) else ()
+        if any(not 0 <= position < num_taps for position in aux_taps):
+            raise ValueError(f"head {name!r} has aux_taps {aux_taps} but they are positions in 0..{num_taps - 1}")
+        if head.decoder.num_readout_tokens > self.encoder.num_prefix:
+            raise ValueError(
+                f"head {name!r} reads {head.decoder.num_readout_tokens} prefix tokens but the encoder has "
+                f"{self.encoder.num_prefix}; set readout to 'ignore'"
+            )
+        stem = self.encoder.stem.channels[:2] if self.encoder.stem else ()
+        if isinstance(head.decoder, DptConfig) and head.decoder.stem_channels not in ((), stem):
+            raise ValueError(f"head {name!r} expects stem maps {head.decoder.stem_channels}, the encoder gives {stem}")
+
+    def head_taps(self, name: str) -> tuple[int, ...]:
+        """The block indices that a head reads."""
+        taps = self.heads[name].taps
+        return self.encoder.taps if taps is None else taps
+
+
+class DenseModel(nn.Module):
+    """Images to the logits of every head.
+
+    Takes float (B, 3, H, W) in [0, 1], both sides multiples of the patch size; mean and std are buffers, so an
+    exported graph or a server cannot normalise wrongly.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.restore_normalisation()
+        self.encoder = VisionTransformer(config.encoder)
+        self.heads = nn.ModuleDict(
+            {
+                name: build_decoder(
+                    head.decoder,
+                    embed_dim=config.encoder.embed_dim,
+                    num_taps=len(config.head_taps(name)),
+                    out_channels=head.out_channels,
+                )
+                for name, head in config.heads.items()
+            }
+        )
+        positions = {block: position for position, block in enumerate(config.encoder.taps)}
+        self.tap_positions = {name: tuple(positions[t] for t in config.head_taps(name)) for name in config.heads}
+
+    def restore_normalisation(self) -> None:
+        """Set mean and std from the config: they are no part of the state dict, so a meta model lacks them."""
+        for name in ("mean", "std"):
+            values = torch.tensor(getattr(self.config.normalisation, name), device="cpu").view(1, -1, 1, 1)
+            self.register_buffer(name, values, persistent=False)
+
+    def forward(self, images: Tensor, heads: tuple[str, ...] | None = None) -> dict[str, DenseOutput]:
+        """(B, 3, H, W) in [0, 1] -> the output of each head, or of those named.
+
+        Raises:
+            ShapeError: if a side is not a multiple of the patch size, or the channels are wrong.
+        """
+        return self.decode(self.encode(images), heads)
+
+    def encode(self, images: Tensor) -> Taps:
+        """Normalise, then the encoder."""
+        if images.ndim != 4 or images.shape[1] != self.config.encoder.in_channels:
+            raise ShapeError(
+                f"images have shape {tuple(images.shape)} but must be (B, {self.config.encoder.in_channels}, H, W); "
+                "add the batch dimension or put channels first"
+            )
+        if not images.is_floating_point():
+            raise ShapeError(f"images are {images.dtype} but must be float in [0, 1]; divide uint8 images by 255")
+        taps: Taps = self.encoder((images - self.mean) / self.std)
+        return taps
+
+    def decode(self, taps: Taps, heads: tuple[str, ...] | None = None) -> dict[str, DenseOutput]:
+        """Every head, or those named, on the encoder's taps."""
+        names = tuple(self.config.heads) if heads is None else heads
+        return {name: self.heads[name](taps.select(self.tap_positions[name])) for name in names}
+
+    def decoder(self, head: str) -> Decoder:
+        """The module of a head."""
+        decoder = self.heads[head]
+        assert isinstance(decoder, Decoder)
+        return decoder
+
+    def num_parameters(self) -> int:
+        """Parameters of encoder and heads together."""
+        return sum(p.numel() for p in self.parameters())
+
+    def extra_repr(self) -> str:
+        """The heads by name and kind."""
+        heads: dict[str, Any] = {name: head.decoder.kind for name, head in self.config.heads.items()}
+        return ", ".join(f"{name}: {kind}" for name, kind in heads.items())
