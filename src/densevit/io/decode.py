@@ -1,0 +1,154 @@
+"""Open an image file and decode its first frame, or say in a ``DataError`` what is wrong with it."""
+
+import logging
+import stat
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeVar
+
+from PIL import Image, UnidentifiedImageError
+
+from densevit.errors import DataError
+
+MAX_PIXELS = 1_000_000_000
+"""Largest image that is opened, in pixels (1 gigapixel); stands in for Pillow's own limit of 89 megapixels."""
+
+FORMATS = {
+    "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"),
+    "PNG": (".png", ".apng"),
+    "WEBP": (".webp",),
+    "TIFF": (".tif", ".tiff"),
+    "GIF": (".gif",),
+    "BMP": (".bmp", ".dib"),
+    "PPM": (".ppm", ".pgm", ".pbm", ".pnm", ".pfm"),
+    "JPEG2000": (".jp2", ".j2k", ".jpx"),
+    "AVIF": (".avif",),
+}
+"""Pillow's name of each format that is opened -> the extensions by which a folder or a glob finds it.
+
+Short on purpose: each is recognised by its first bytes, and none starts another program (as PostScript would).
+"""
+
+IMAGE_SUFFIXES = frozenset(suffix for suffixes in FORMATS.values() for suffix in suffixes)
+
+# EXIF tag 274: how to turn the stored pixels so that the photo stands upright; 1 needs nothing.
+_ORIENTATION_TAG = 274
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+# First bytes of files that are often taken for photos -> what they are.
+_STRANGERS = {
+    b"ftyphei": "a HEIC photo",
+    b"ftypmif": "a HEIC photo",
+    b"%PDF": "a PDF",
+    b"<svg": "an SVG drawing",
+    b"git-lfs": "a Git LFS pointer, so the real file was not fetched",
+}
+_ACCEPTED = "a whole JPEG, PNG, WebP, AVIF, TIFF, GIF, BMP, PPM or JPEG 2000 file is accepted"
+
+_log = logging.getLogger(__name__)
+_limit_lock = threading.Lock()
+_T = TypeVar("_T")
+
+
+def decode(path: Path, convert: Callable[[Image.Image, str], _T]) -> _T:
+    """Open, check, load and turn upright the first frame of ``path``, and give what ``convert`` makes of it.
+
+    Raises:
+        DataError: no such file, not an image of ``FORMATS``, damaged or cut short, or over ``MAX_PIXELS``.
+    """
+    require_file(path, _ACCEPTED)
+    with guarded(path), _open(path) as image:
+        if image.height * image.width > MAX_PIXELS:
+            raise DataError(
+                f"{path} has {image.height} x {image.width} pixels; up to {MAX_PIXELS:,} pixels are accepted; scale it"
+                " down or cut it into tiles"
+            )
+        result = convert(upright(image, str(path)), str(path))
+    return result
+
+
+def _open(path: Path) -> Image.Image:
+    """Read the header of ``path``; pixels are not decoded yet."""
+    # Pillow checks its own size limit here, warns from 89 megapixels on and refuses 179; MAX_PIXELS replaces it. The
+    # limit is one global of Pillow, so it is lifted only for the moment and by one thread at a time.
+    with _limit_lock:
+        limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+        try:
+            return Image.open(path, formats=list(FORMATS))
+        except UnidentifiedImageError as error:
+            raise DataError(f"{path} is {_stranger(path)}; {_ACCEPTED}; convert it or copy it again") from error
+        finally:
+            Image.MAX_IMAGE_PIXELS = limit
+
+
+def upright(image: Image.Image, name: str) -> Image.Image:
+    """The loaded image with its EXIF orientation applied."""
+    image.load()
+    # Asked after loading, because Pillow turns TIFFs by itself while loading and then drops the tag.
+    try:
+        orientation = image.getexif().get(_ORIENTATION_TAG, 1)
+    except Exception as error:  # Damaged metadata raises whatever its parser met; the pixels are still good.
+        _log.warning("%s has damaged EXIF data (%s); it is taken as upright", name, reason(error))
+        orientation = 1
+    if orientation not in _UPRIGHT:
+        return image
+    turned = image.transpose(_UPRIGHT[orientation])
+    turned.format = image.format
+    return turned
+
+
+def require_file(path: Path, accepted: str) -> Path:
+    """``path`` itself if it is a file with content, else a ``DataError`` in which ``accepted`` is the second clause."""
+    try:
+        status = path.stat()
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise DataError(f"{path} does not exist; {accepted}; check the path") from error
+    except (OSError, ValueError) as error:  # ValueError: a null character
+        raise DataError(f"{path} cannot be read ({reason(error)}); {accepted}; check path and permissions") from error
+    if stat.S_ISDIR(status.st_mode):
+        raise DataError(f"{path} is a folder; {accepted}; name a file in it")
+    if not stat.S_ISREG(status.st_mode):
+        raise DataError(f"{path} is a device or a pipe; {accepted}; save it to a file first")
+    if status.st_size == 0:
+        raise DataError(f"{path} is empty (0 bytes); {accepted}; copy or download it again")
+    return path
+
+
+@contextmanager
+def guarded(name: object, accepted: str = _ACCEPTED) -> Iterator[None]:
+    """Turn whatever a damaged file makes a decoder raise into a ``DataError``."""
+    try:
+        yield
+    except DataError:
+        raise
+    except MemoryError as error:
+        raise DataError(f"{name} does not fit in memory; a smaller image is needed; scale it down") from error
+    except Exception as error:  # Decoders raise OSError, SyntaxError, ValueError, struct.error and more.
+        raise DataError(f"{name} is damaged or cut short ({reason(error)}); {accepted}; copy it again") from error
+
+
+def reason(error: Exception) -> str:
+    """The error in a few words, without the path that an ``OSError`` repeats."""
+    return (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
+
+
+def _stranger(path: Path) -> str:
+    """What the first bytes say about a file that is not an image."""
+    with path.open("rb") as file:
+        start = file.read(64)
+    for mark, name in _STRANGERS.items():
+        if mark in start:
+            return name
+    if start.isascii() and start.decode().replace("\n", "").replace("\r", "").replace("\t", "").isprintable():
+        return f"a text file that begins with {start.decode()[:20]!r}"
+    return "not an image, or its first bytes are damaged"

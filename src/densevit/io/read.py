@@ -1,0 +1,247 @@
+"""Photos, label masks and depth maps as arrays."""
+
+import math
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from densevit.errors import DataError
+from densevit.io.decode import decode, guarded, require_file, upright
+
+# Pillow's names; MPO is a JPEG with a second picture inside, as phones make them.
+_LOSSY = {"JPEG", "MPO"}
+
+
+def read_image(path: Path) -> NDArray[np.uint8]:
+    """Read one photo.
+
+    EXIF orientation is applied. Transparent parts are composited on white. 16-bit grey is scaled from 0..65535; float
+    pixels from 0..1 if all lie there, else from 0..255. CMYK, YCCK, LAB, HSV and palettes are converted; embedded
+    colour profiles are ignored. Of an animation or a multi-page file the first frame counts. JPEGs are decoded in full.
+
+    Args:
+        path: a file in one of ``FORMATS``; the content decides, not the extension.
+
+    Returns:
+        (H, W, 3) uint8, RGB.
+
+    Raises:
+        DataError: no such file, not an image, damaged or cut short, over ``MAX_PIXELS``, values of unknown range.
+    """
+    return decode(Path(path), _to_rgb)
+
+
+def as_image(source: object) -> NDArray[np.uint8]:
+    """Take a photo in any form a user may hold it in.
+
+    Args:
+        source: a path, read by ``read_image``; a Pillow image, converted by the same rules; an array (H, W), (H, W, 1),
+            (H, W, 3) or (H, W, 4); or a tensor (3, H, W), (1, 3, H, W) or (H, W, 3), channels first where both fit.
+            Arrays are uint8, uint16 or floats in [0, 1], tensors uint8 or floats in [0, 1], both RGB or RGBA.
+
+    Returns:
+        (H, W, 3) uint8, RGB; may share memory with ``source``.
+
+    Raises:
+        DataError: another type, shape, dtype or range; the errors of ``read_image``.
+    """
+    if isinstance(source, str | os.PathLike):
+        return read_image(Path(source))
+    if isinstance(source, Image.Image):
+        name = "the Pillow image"
+        with guarded(name):
+            image = _to_rgb(upright(source, name), name)
+        return image
+    if isinstance(source, np.ndarray):
+        return _array_to_rgb(source, f"an array {source.shape} of {source.dtype}")
+    # Whoever holds a tensor has imported torch; looking it up keeps this module free of it.
+    torch = sys.modules.get("torch")
+    if torch is not None and isinstance(source, torch.Tensor):
+        return _tensor_to_rgb(source)
+    raise DataError(
+        f"the image is of type {type(source).__name__}; a path, a Pillow image, a numpy array or a torch tensor is"
+        " accepted; convert it to one of these"
+    )
+
+
+def read_labels(path: Path) -> NDArray[np.int32]:
+    """Read a mask of class indices; EXIF orientation is applied as for the photo.
+
+    Args:
+        path: a lossless image with one channel: 8-bit grey, palette (the *indices* count, not the colours), 1-bit
+            (0 and 1), 16-bit or 32-bit integers.
+
+    Returns:
+        (H, W) int32.
+
+    Raises:
+        DataError: the errors of ``read_image``; colours, alpha or floats instead of indices; a JPEG.
+    """
+    return decode(Path(path), _to_labels)
+
+
+def read_depth(path: Path, *, unit_m: float = 0.001) -> NDArray[np.float32]:
+    """Read a depth map.
+
+    Args:
+        path: a 16-bit image (integer steps of ``unit_m``), or floats in metres as ``.npy``, TIFF or PFM.
+        unit_m: metres per step of an integer image; 0.001 means that it holds millimetres.
+
+    Returns:
+        (H, W) float32 in metres; 0, NaN and infinity mean "no measurement" and are 0.
+
+    Raises:
+        DataError: the errors of ``read_image``; 8-bit or colour images; negative values; an array but (H, W) floats.
+    """
+    path = Path(path)
+    if not (math.isfinite(unit_m) and unit_m > 0):
+        raise DataError(f"unit_m is {unit_m}; metres per step must be a positive number; 0.001 means millimetres")
+    if path.suffix.lower() == ".npy":
+        accepted = "one array of floats in metres, as np.save writes it, is accepted"
+        return _metres(_load_array(path, accepted), str(path))
+    return decode(path, lambda image, name: _to_depth(image, name, unit_m))
+
+
+def read_values(path: Path) -> NDArray[np.float32]:
+    """Read a value map, the target of a dense regression.
+
+    Args:
+        path: a ``.npy`` file of one (H, W, K) array of floats, NaN where unknown.
+
+    Returns:
+        (H, W, K) float32.
+
+    Raises:
+        DataError: no such file, damaged or not ``.npy``; an array but (H, W, K) floats.
+    """
+    path = Path(path)
+    accepted = "a .npy file of one (H, W, K) array of floats, as np.save writes it, is accepted"
+    values = _load_array(path, accepted)
+    if not isinstance(values, np.ndarray) or values.ndim != 3 or values.dtype.kind != "f" or values.size == 0:
+        raise DataError(f"{path} holds {_what(values)}; one (H, W, K) array of floats is accepted; save it as such")
+    return values.astype(np.float32)
+
+
+def _load_array(path: Path, accepted: str) -> object:
+    require_file(path, accepted)
+    with guarded(path, accepted):
+        loaded: object = np.load(path, allow_pickle=False)
+    return loaded
+
+
+def _to_rgb(image: Image.Image, name: str) -> NDArray[np.uint8]:
+    """(H, W, 3) uint8 from a loaded image of any mode."""
+    if image.mode.startswith("I") or image.mode == "F":
+        return _grey_to_rgb(_to_8_bit(_integers_as_16_bit(np.asarray(image), name), name, float_maximum=(1, 255)))
+    if image.has_transparency_data:
+        return _on_white(np.asarray(image.convert("RGBA")))
+    return np.array(image.convert("RGB"))
+
+
+def _array_to_rgb(array: NDArray[Any], name: str) -> NDArray[np.uint8]:
+    """(H, W, 3) uint8 from (H, W) or (H, W, 1|3|4)."""
+    if array.ndim == 2:
+        array = array[:, :, None]
+    if array.ndim != 3 or array.shape[2] not in {1, 3, 4} or array.size == 0:
+        raise DataError(f"the image is {name}; (H, W) and (H, W, 1|3|4) are accepted; give one RGB image")
+    array = _to_8_bit(array, f"the image, {name},")
+    if array.shape[2] == 4:
+        return _on_white(array)
+    return _grey_to_rgb(array[:, :, 0]) if array.shape[2] == 1 else np.ascontiguousarray(array)
+
+
+def _tensor_to_rgb(tensor: Any) -> NDArray[np.uint8]:
+    """(H, W, 3) uint8 from a torch tensor (3, H, W), (1, 3, H, W) or (H, W, 3)."""
+    name = f"a tensor {tuple(tensor.shape)} of {tensor.dtype}"
+    if tensor.ndim == 4 and len(tensor) == 1:
+        tensor = tensor[0]
+    if tensor.ndim == 3 and tensor.shape[0] == 3:
+        tensor = tensor.permute(1, 2, 0)
+    if tensor.ndim != 3 or tensor.shape[2] != 3:
+        raise DataError(f"the image is {name}; (3, H, W), (1, 3, H, W) and (H, W, 3) are accepted; give one RGB image")
+    tensor = tensor.detach().cpu()
+    # numpy has no bfloat16.
+    return _array_to_rgb((tensor.float() if tensor.is_floating_point() else tensor).numpy(), name)
+
+
+def _to_8_bit(array: NDArray[Any], name: str, float_maximum: tuple[int, ...] = (1,)) -> NDArray[np.uint8]:
+    """Scale uint16, or floats from 0 to the first of ``float_maximum`` that holds them all, to 0..255."""
+    if array.dtype == np.uint8:
+        return array
+    if array.dtype.kind == "u" and array.dtype.itemsize == 2:
+        return ((array.astype(np.uint32) + 128) // 257).astype(np.uint8)
+    if array.dtype.kind != "f":
+        raise DataError(f"{name} holds {array.dtype}; uint8, uint16 and floats are accepted; convert the values")
+    low, high = float(array.min()), float(array.max())
+    for maximum in float_maximum:
+        # Resampling overshoots by rounding; that much is clipped. NaN fails both comparisons.
+        if low >= -1e-3 * maximum and high <= 1.001 * maximum:
+            return np.rint(array.astype(np.float32).clip(0, maximum) * (255 / maximum)).astype(np.uint8)
+    ranges = " or ".join(f"0..{maximum}" for maximum in float_maximum)
+    raise DataError(f"{name} holds floats from {low:g} to {high:g}; floats in {ranges} are accepted; scale the values")
+
+
+def _integers_as_16_bit(array: NDArray[Any], name: str) -> NDArray[Any]:
+    """Pillow's mode I (int32) as uint16, as 16-bit PPMs come in it; other dtypes unchanged."""
+    if array.dtype != np.int32:
+        return array
+    low, high = int(array.min()), int(array.max())
+    if low < 0 or high > 65535:
+        raise DataError(f"{name} holds 32-bit integers from {low} to {high}; 0..65535 is accepted; scale the values")
+    return array.astype(np.uint16)
+
+
+def _grey_to_rgb(grey: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    return np.repeat(grey[:, :, None], 3, axis=2)
+
+
+def _on_white(rgba: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """(H, W, 4) -> (H, W, 3), what shows through being white."""
+    alpha = rgba[:, :, 3:].astype(np.uint16)
+    mixed = rgba[:, :, :3] * alpha  # at most 255 * 255, also with the white added
+    mixed += 255 * (255 - alpha) + 127
+    mixed //= 255
+    return mixed.astype(np.uint8)
+
+
+def _to_labels(image: Image.Image, name: str) -> NDArray[np.int32]:
+    if image.format in _LOSSY:
+        raise DataError(f"{name} is a JPEG, which blurs class indices; lossless masks are accepted; export it as PNG")
+    if image.mode not in {"1", "L", "P", "I"} and not image.mode.startswith("I;16"):
+        raise DataError(
+            f"{name} is a mask of mode {image.mode}; one channel of class indices (grey or palette PNG) is accepted;"
+            " replace each colour by its class index and save that"
+        )
+    return np.asarray(image).astype(np.int32)
+
+
+def _to_depth(image: Image.Image, name: str, unit_m: float) -> NDArray[np.float32]:
+    if image.mode == "F":
+        return _metres(np.asarray(image), name)
+    if not image.mode.startswith("I"):
+        raise DataError(
+            f"{name} is a depth map of mode {image.mode} (8-bit or colour), too coarse or not a measurement; a 16-bit"
+            " grey PNG, or floats in metres as .npy or TIFF, are accepted; export the depth again"
+        )
+    return _metres(np.asarray(image) * unit_m, name)
+
+
+def _metres(depth: object, name: str) -> NDArray[np.float32]:
+    if not isinstance(depth, np.ndarray) or depth.ndim != 2 or depth.dtype.kind != "f" or depth.size == 0:
+        raise DataError(
+            f"{name} holds {_what(depth)}; one (H, W) array of floats in metres is accepted; save it as such"
+        )
+    depth = np.nan_to_num(depth.astype(np.float32), nan=0.0, posinf=0.0, neginf=0.0)
+    if depth.min() < 0:
+        raise DataError(f"{name} holds a depth of {depth.min():g} m; 0 (no measurement) and more is accepted; check it")
+    return depth
+
+
+def _what(loaded: object) -> str:
+    """What a ``.npy`` or ``.npz`` file held, in words."""
+    return f"an array {loaded.shape} of {loaded.dtype}" if isinstance(loaded, np.ndarray) else type(loaded).__name__

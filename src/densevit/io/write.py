@@ -1,0 +1,168 @@
+"""Files that appear whole or not at all."""
+
+import json
+import math
+import os
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from densevit.errors import DataError
+from densevit.io.decode import reason
+
+
+def write_png(path: Path, array: NDArray[Any]) -> None:
+    """Write (H, W) uint8 or uint16, or (H, W, 3) uint8 RGB, as PNG.
+
+    Raises:
+        DataError: another shape or dtype; the file cannot be written.
+    """
+    kinds = {(2, np.dtype(np.uint8)), (2, np.dtype(np.uint16)), (3, np.dtype(np.uint8))}
+    if (array.ndim, array.dtype) not in kinds or array.size == 0 or array.shape[2:] not in {(), (3,)}:
+        raise DataError(
+            f"{path} would hold an array {array.shape} of {array.dtype}; a PNG takes (H, W) uint8 or uint16, or"
+            " (H, W, 3) uint8; convert the array"
+        )
+    _save_png(path, Image.fromarray(np.ascontiguousarray(array)))
+
+
+def write_labels(path: Path, labels: NDArray[Any], palette: Sequence[Sequence[int]] | NDArray[np.uint8]) -> None:
+    """Write class indices as an indexed PNG, or as 16-bit grey without colours if there are more than 256 classes.
+
+    Args:
+        path: the PNG.
+        labels: (H, W) integers, 0 <= label < len(palette); 255 (ignore) is also taken and shown in black.
+        palette: (K, 3) RGB colours 0..255, one per class.
+
+    Raises:
+        DataError: labels out of range or not (H, W) integers; the file cannot be written.
+    """
+    num_colours = len(palette)
+    if labels.ndim != 2 or labels.size == 0 or labels.dtype.kind not in "iu":
+        raise DataError(
+            f"{path} would hold labels {labels.shape} of {labels.dtype}; (H, W) integers are accepted; take the arg max"
+        )
+    unknown = labels[(labels < 0) | ((labels >= num_colours) & (labels != 255))]
+    if unknown.size:
+        raise DataError(
+            f"{path} would hold label {unknown[0]}; 0 to {num_colours - 1} (a palette of {num_colours} colours) and 255"
+            " (ignore) are accepted; check the class names and the palette"
+        )
+    if num_colours > 256:
+        write_png(path, labels.astype(np.uint16))
+        return
+    image = Image.fromarray(labels.astype(np.uint8))
+    # Always 256 colours: Pillow packs a shorter palette into fewer bits per pixel, which would lose label 255.
+    colours = np.zeros((256, 3), np.uint8)
+    colours[:num_colours] = np.asarray(palette, np.uint8).reshape(num_colours, 3)
+    image.putpalette(colours.tobytes())
+    _save_png(path, image)
+
+
+def write_depth_mm(path: Path, depth_m: NDArray[Any]) -> None:
+    """Write a depth map as 16-bit PNG in millimetres.
+
+    Args:
+        path: the PNG.
+        depth_m: (H, W) metres; clipped to 0..65.535, NaN and infinity become 0 (no measurement).
+
+    Raises:
+        DataError: not (H, W); the file cannot be written.
+    """
+    millimetres = np.nan_to_num(np.asarray(depth_m, np.float64) * 1000, nan=0.0, posinf=0.0, neginf=0.0)
+    write_png(path, np.rint(millimetres.clip(0, 65535)).astype(np.uint16))
+
+
+def write_array(path: Path, array: NDArray[Any]) -> None:
+    """Write one array of numbers as ``.npy``.
+
+    Raises:
+        DataError: an array of objects; the file cannot be written.
+    """
+    if array.dtype.hasobject:
+        raise DataError(f"{path} would hold an array of {array.dtype}; numbers are accepted; convert the array")
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        np.save(file, array, allow_pickle=False)
+
+
+def write_json(path: Path, obj: object) -> None:
+    """Write JSON with an indent of two; numpy values become numbers and lists, paths strings, NaN and infinity null.
+
+    Raises:
+        DataError: the file cannot be written.
+    """
+    text = json.dumps(_plain(obj), indent=2, ensure_ascii=False, allow_nan=False)
+    write_bytes_atomic(path, (text + "\n").encode())
+
+
+def write_bytes_atomic(path: Path, data: bytes) -> None:
+    """Write a whole file or nothing.
+
+    Raises:
+        DataError: the file cannot be written.
+    """
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(data)
+
+
+@contextmanager
+def atomic_path(path: Path, *, sync: bool = False) -> Iterator[Path]:
+    """Give the name of a new file beside ``path`` to write to; it takes the place of ``path`` when the block ends well.
+
+    An error in the block leaves what was at ``path`` before, and no partial file. Missing parent folders are made.
+
+    Args:
+        path: where the file belongs; a link is followed.
+        sync: wait until the data is on the disk, so that not even a power cut can lose it (for checkpoints).
+
+    Raises:
+        DataError: any ``OSError`` in the block or from the file system: disk full, no permission, a folder in the way.
+    """
+    # Through a link such as /dev/stdout the link itself would be replaced, so its target is.
+    target = Path(os.path.realpath(path))
+    # The suffix stays, because some writers look at it; the leading dot hides the file from find_images.
+    temporary = target.with_name(f".densevit-{uuid.uuid4().hex}{target.suffix}")
+    try:
+        if target.exists() and not target.is_file():
+            raise DataError(f"{path} is a folder or a device; a file is written here; choose the name of a file")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+        if sync:
+            with temporary.open("rb+") as file:
+                os.fsync(file.fileno())
+        temporary.replace(target)
+    except OSError as error:
+        raise DataError(
+            f"{path} cannot be written ({reason(error)}); a writable folder with free space is needed; choose"
+            " another place or make room"
+        ) from error
+    finally:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def _save_png(path: Path, image: Image.Image) -> None:
+    with atomic_path(path) as temporary:
+        image.save(temporary, format="PNG")
+
+
+def _plain(obj: object) -> Any:
+    """``obj`` in the types that JSON knows."""
+    match obj:
+        case dict():
+            return {str(key): _plain(value) for key, value in obj.items()}
+        case list() | tuple():
+            return [_plain(value) for value in obj]
+        case np.ndarray() | np.generic():
+            return _plain(obj.tolist())
+        case float():
+            return obj if math.isfinite(obj) else None
+        case Path():
+            return str(obj)
+    return obj
