@@ -1,0 +1,91 @@
+"""What a data set holds: photos with their labels and depth, and the names of the classes."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from densevit.errors import DataError
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One photo and what is known of it.
+
+    Attributes:
+        name: unique in its data set; names files and rows in reports.
+        image: uint8 (H, W, 3) RGB.
+        labels: int32 (H, W) class indices, ``ignore_index`` where unknown; None if there is no mask.
+        depth: float32 (H, W) metres, 0 where unknown; None if there is no depth map.
+        values: float32 (H, W, K) of any dense regression, NaN where unknown; None if there are none.
+    """
+
+    name: str
+    image: NDArray[np.uint8]
+    labels: NDArray[np.int32] | None = None
+    depth: NDArray[np.float32] | None = None
+    values: NDArray[np.float32] | None = None
+
+
+@dataclass(frozen=True)
+class ClassTable:
+    """The classes of a data set, and coarser views of them.
+
+    Attributes:
+        names: class names by index.
+        ignore_index: the value of pixels without a class.
+        views: further class lists, each with the index in it of every class of ``names`` (ignore_index drops one).
+    """
+
+    names: tuple[str, ...]
+    ignore_index: int = 255
+    views: Mapping[str, tuple[tuple[str, ...], tuple[int, ...]]] = field(default_factory=dict)
+
+    def lookup(self, wanted: tuple[str, ...]) -> NDArray[np.int64] | None:
+        """Table from this data set's ids (0..255) to the ids of ``wanted`` class names, or None if no view has them."""
+        if wanted == self.names:
+            mapping = tuple(range(len(self.names)))
+        else:
+            fitting = [mapping for names, mapping in self.views.values() if names == wanted]
+            if not fitting:
+                return None
+            mapping = fitting[0]
+        size = max(256, self.ignore_index + 1, len(mapping))
+        table = np.full(size, 255, dtype=np.int64)
+        table[: len(mapping)] = [255 if m == self.ignore_index else m for m in mapping]
+        return table
+
+    def check(self, labels: NDArray[np.int32], name: str) -> None:
+        """Refuse a mask with a value that is neither a class nor the ignore value.
+
+        Raises:
+            DataError: naming the values.
+        """
+        values = np.unique(labels)
+        wrong = values[((values < 0) | (values >= len(self.names))) & (values != self.ignore_index)]
+        if wrong.size:
+            raise DataError(
+                f"mask {name} holds class {', '.join(map(str, wrong[:8]))} but the data set has {len(self.names)} "
+                f"classes, 0..{len(self.names) - 1}, and {self.ignore_index} for ignored pixels; "
+                "mend the mask, or list the missing class in classes.json"
+            )
+
+
+@runtime_checkable
+class Dataset(Protocol):
+    """Any sequence of samples is a data set; ``classes`` is None when it has no masks."""
+
+    @property
+    def classes(self) -> ClassTable | None:
+        """The classes of its masks."""
+        ...
+
+    def __len__(self) -> int:
+        """Number of samples."""
+        ...
+
+    def __getitem__(self, index: int, /) -> Sample:
+        """Read one sample."""
+        ...

@@ -1,0 +1,56 @@
+"""Pixels as tensors: uint8 arrays to floats in [0, 1], the input size for a photo, and resizing."""
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from pydantic import Field
+from torch import Tensor
+
+from densevit.config import Config
+from densevit.types import Size
+
+
+class FitConfig(Config):
+    """Resize so that the short side is about ``short_side``, keeping the aspect, each side rounded to the patch size.
+
+    Attributes:
+        short_side: target of the shorter side, in pixels.
+        max_long_side: bound on the longer side, in pixels; panoramas and strips are shrunk to it.
+    """
+
+    short_side: int = Field(default=512, gt=0)
+    max_long_side: int = Field(default=2048, gt=0)
+
+    def size_for(self, image_size: Size, patch_size: Size) -> Size:
+        """The input size (H, W) for an image: at least one patch, and never more than ``max_long_side`` rounded up."""
+        scale = min(self.short_side / min(image_size), self.max_long_side / max(image_size))
+        height, width = (max(round(n * scale / p), 1) * p for n, p in zip(image_size, patch_size, strict=True))
+        return height, width
+
+
+def to_tensor(image: NDArray[np.uint8]) -> Tensor:
+    """uint8 (H, W, 3) -> float32 (3, H, W) in [0, 1]."""
+    return torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1).float().div_(255.0)
+
+
+def resize_image(image: Tensor, size: Size) -> Tensor:
+    """Antialiased bilinear resize of (3, H, W), clamped to [0, 1]."""
+    if image.shape[-2:] == size:
+        return image
+    resized = F.interpolate(image[None], size=size, mode="bilinear", align_corners=False, antialias=True)[0]
+    return resized.clamp_(0.0, 1.0)
+
+
+def resize_nearest(values: Tensor, size: Size) -> Tensor:
+    """Resize labels or depth (..., H, W) by taking the nearest pixel; no new value appears."""
+    if values.shape[-2:] == size:
+        return values
+    rows = _nearest_indices(values.shape[-2], size[0])
+    columns = _nearest_indices(values.shape[-1], size[1])
+    return values[..., rows[:, None], columns]
+
+
+def _nearest_indices(old: int, new: int) -> Tensor:
+    """Index of the old pixel whose centre is nearest to each new pixel's centre."""
+    return ((torch.arange(new, dtype=torch.float64) + 0.5) * old / new).long().clamp_(max=old - 1)

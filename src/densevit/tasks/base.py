@@ -1,0 +1,61 @@
+"""What a task is: it gives logits their meaning. Class names, palette, units and ranges live here, once."""
+
+from abc import ABC, abstractmethod
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from densevit.config import Config
+from densevit.data.sample import ClassTable
+from densevit.data.transforms import Example
+from densevit.types import DenseOutput, Size
+
+
+class Metrics(Protocol):
+    """Running sums over images; memory does not grow with their number."""
+
+    def update(self, prediction: Tensor, target: Tensor, /) -> None:
+        """Add one image, or a batch of them."""
+        ...
+
+    def compute(self) -> dict[str, Any]:
+        """The figures by name."""
+        ...
+
+
+class Task(Config, ABC):
+    """A task, by its facts. ``kind`` is the tag on disk, the key in ``TASKS``."""
+
+    kind: str
+
+    @property
+    @abstractmethod
+    def out_channels(self) -> int:
+        """K, the channels that a decoder needs."""
+
+    @property
+    @abstractmethod
+    def headline(self) -> tuple[str, bool]:
+        """The figure that ranks models, and whether higher is better."""
+
+    @abstractmethod
+    def read_target(self, example: Example, classes: ClassTable | None) -> Tensor | None:
+        """The target of an example, in this task's terms; None if the data set has none for it."""
+
+    @abstractmethod
+    def loss(self, output: DenseOutput, target: Tensor, *, align_corners: bool) -> Tensor:
+        """Logits (B, K, h', w') and a batch of targets -> a float32 scalar."""
+
+    @abstractmethod
+    def new_metrics(self) -> Metrics:
+        """Empty sums."""
+
+    @abstractmethod
+    def decode(self, logits: Tensor, size: Size, *, align_corners: bool) -> Tensor:
+        """Logits (K, h', w') of one image -> what the task predicts, at ``size``."""
+
+    @abstractmethod
+    def colourise(self, prediction: NDArray[Any]) -> NDArray[np.uint8]:
+        """What ``decode`` gave -> a picture (H, W, 3)."""

@@ -1,0 +1,76 @@
+"""Dense regression: any number of values for every pixel (surface normals, albedo, height)."""
+
+from typing import Any, Literal
+
+import numpy as np
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from pydantic import Field
+from torch import Tensor
+
+from densevit.data.sample import ClassTable
+from densevit.data.transforms import Example
+from densevit.layers import resize
+from densevit.tasks.base import Task
+from densevit.tasks.losses import cosine, l1
+from densevit.tasks.metrics import RegressionMetrics
+from densevit.types import DenseOutput, Size
+from densevit.upsampling import upsample_values
+
+
+class Regression(Task):
+    """What the channels are.
+
+    Attributes:
+        channels: their names.
+        unit: of all channels, for people; empty if they have none.
+        unit_vectors: the channels are the components of a direction: predictions are normalised, the loss is the
+            cosine's, and the mean angle is measured.
+    """
+
+    kind: Literal["regression"] = "regression"
+    channels: tuple[str, ...] = Field(min_length=1)
+    unit: str = ""
+    unit_vectors: bool = False
+
+    @property
+    def out_channels(self) -> int:
+        """One channel per name."""
+        return len(self.channels)
+
+    @property
+    def headline(self) -> tuple[str, bool]:
+        """MAE, lower is better."""
+        return "MAE", False
+
+    def read_target(self, example: Example, classes: ClassTable | None) -> Tensor | None:
+        """float32 (K, H, W), NaN where unknown."""
+        return example.values
+
+    def loss(self, output: DenseOutput, target: Tensor, *, align_corners: bool) -> Tensor:
+        """Mean absolute error, or one minus the cosine for unit vectors."""
+        values = resize(output.logits, (target.shape[-2], target.shape[-1]), align_corners=align_corners).float()
+        if self.unit_vectors:
+            return cosine(values, target)
+        return l1(values, target, target.isfinite().all(dim=1))
+
+    def new_metrics(self) -> RegressionMetrics:
+        """MAE, RMSE, and the mean angle for unit vectors."""
+        return RegressionMetrics(len(self.channels), unit_vectors=self.unit_vectors)
+
+    def decode(self, logits: Tensor, size: Size, *, align_corners: bool) -> Tensor:
+        """Values (K, H, W)."""
+        values = upsample_values(logits, size, align_corners=align_corners)
+        return F.normalize(values, dim=0) if self.unit_vectors else values
+
+    def colourise(self, prediction: NDArray[Any]) -> NDArray[np.uint8]:
+        """The first three channels as red, green and blue: -1..1 for unit vectors, else each over its own range."""
+        picture = np.moveaxis(np.asarray(prediction, dtype=np.float32), 0, -1)[..., :3]
+        if self.unit_vectors:
+            scaled = (picture + 1) / 2
+        else:
+            low, high = np.nanmin(picture, axis=(0, 1)), np.nanmax(picture, axis=(0, 1))
+            scaled = (picture - low) / np.maximum(high - low, 1e-12)
+        if scaled.shape[-1] < 3:
+            scaled = np.repeat(scaled[..., :1], 3, axis=-1)
+        return (np.nan_to_num(scaled.clip(0, 1)) * 255).round().astype(np.uint8)

@@ -1,0 +1,101 @@
+"""Semantic segmentation: a class for every pixel."""
+
+from typing import Any, Literal, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import Field, model_validator
+from torch import Tensor
+
+from densevit.data.sample import ClassTable
+from densevit.data.transforms import Example
+from densevit.layers import resize
+from densevit.tasks.base import Task
+from densevit.tasks.colour import Rgb, colourise_labels, palette_for
+from densevit.tasks.losses import cross_entropy, lovasz_softmax
+from densevit.tasks.metrics import SegmentationMetrics
+from densevit.types import DenseOutput, Size
+from densevit.upsampling import upsample_labels
+
+
+class Segmentation(Task):
+    """Classes and how they are learnt.
+
+    Attributes:
+        classes: names by index.
+        palette: colours by index; chosen from the names if not given.
+        ignore_index: of target pixels that count in neither loss nor metric.
+        aux_weight: weight of each auxiliary head's loss.
+        lovasz_weight: weight of the Lovasz-softmax loss beside cross entropy.
+        denominator: of cross entropy: "valid" pixels, or "all" as mmsegmentation.
+    """
+
+    kind: Literal["segmentation"] = "segmentation"
+    classes: tuple[str, ...] = Field(min_length=1)
+    palette: tuple[Rgb, ...] = ()
+    ignore_index: int = 255
+    aux_weight: float = Field(default=0.4, ge=0)
+    lovasz_weight: float = Field(default=0.0, ge=0)
+    denominator: Literal["valid", "all"] = "valid"
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if len(set(self.classes)) != len(self.classes):
+            raise ValueError(f"classes holds a name twice: {self.classes}")
+        if 0 <= self.ignore_index < len(self.classes):
+            raise ValueError(
+                f"ignore_index {self.ignore_index} is also the id of class {self.classes[self.ignore_index]!r}"
+            )
+        if not self.palette:
+            object.__setattr__(self, "palette", palette_for(self.classes))
+        if len(self.palette) != len(self.classes):
+            raise ValueError(f"palette has {len(self.palette)} colours for {len(self.classes)} classes")
+        return self
+
+    @property
+    def out_channels(self) -> int:
+        """One channel per class."""
+        return len(self.classes)
+
+    @property
+    def headline(self) -> tuple[str, bool]:
+        """mIoU, higher is better."""
+        return "mIoU", True
+
+    def read_target(self, example: Example, classes: ClassTable | None) -> Tensor | None:
+        """int64 (H, W) in this task's ids, through the data set's view with the same class names."""
+        if example.labels is None:
+            return None
+        table = None if classes is None else classes.lookup(self.classes)
+        if table is None:
+            return example.labels if classes is None else None
+        return torch.from_numpy(table)[example.labels]
+
+    def loss(self, output: DenseOutput, target: Tensor, *, align_corners: bool) -> Tensor:
+        """Cross entropy at the target's size, plus the weighted auxiliary and Lovasz terms."""
+        size = (target.shape[-2], target.shape[-1])
+        logits = resize(output.logits, size, align_corners=align_corners)
+        total = self._cross_entropy(logits, target)
+        if self.lovasz_weight:
+            total = total + self.lovasz_weight * lovasz_softmax(logits, target, ignore_index=self.ignore_index)
+        for aux in output.aux:
+            total = total + self.aux_weight * self._cross_entropy(
+                resize(aux, size, align_corners=align_corners), target
+            )
+        return total
+
+    def _cross_entropy(self, logits: Tensor, target: Tensor) -> Tensor:
+        return cross_entropy(logits, target, ignore_index=self.ignore_index, denominator=self.denominator)
+
+    def new_metrics(self) -> SegmentationMetrics:
+        """mIoU, aAcc, mAcc and the figures of each class."""
+        return SegmentationMetrics(len(self.classes), ignore_index=self.ignore_index, class_names=self.classes)
+
+    def decode(self, logits: Tensor, size: Size, *, align_corners: bool) -> Tensor:
+        """Labels (H, W): fused upsampling and arg max."""
+        return upsample_labels(logits, size, align_corners=align_corners)
+
+    def colourise(self, prediction: NDArray[Any]) -> NDArray[np.uint8]:
+        """Labels in the palette's colours."""
+        return colourise_labels(prediction, self.palette, ignore_index=self.ignore_index)
