@@ -1,0 +1,1 @@
+"""Weights on disk: the native format, and the loading of others."""

@@ -1,0 +1,82 @@
+"""Where weights are: a local file, or a file on the Hugging Face hub."""
+
+import re
+from pathlib import Path
+
+from densevit.errors import CheckpointError
+
+SCHEME = "hf://"
+_HUB = re.compile(r"hf://(?P<repo>[^/@\s]+/[^/@\s]+)(?:/(?P<file>[^@\s]+))?(?:@(?P<revision>\S+))?")
+
+# Looked for in this order where no file is named; safetensors first, because it cannot hold code.
+HUB_FILES = ("model.safetensors", "pytorch_model.bin")
+
+
+def resolve(source: str) -> Path:
+    """The local path of a weights file, downloaded (or taken from the hub's cache) if need be.
+
+    Args:
+        source: a path, or ``hf://owner/name``, ``hf://owner/name/file``, either with ``@revision``.
+
+    Raises:
+        CheckpointError: if there is no such file, or the hub cannot be reached or refuses.
+    """
+    if source.startswith(SCHEME):
+        return _from_hub(source)
+    path = Path(source).expanduser()
+    if path.is_file():
+        return path
+    if path.is_dir():
+        raise CheckpointError(f"{source} is a folder, but weights are one file; name the file inside it")
+    on_hub = re.fullmatch(r"[\w.-]+/[\w.-]+", source) and not path.suffix
+    hint = f"for the hub write {SCHEME}{source}" if on_hub else "check the path"
+    raise CheckpointError(f"{source} does not exist; give a file or {SCHEME}owner/name[/file][@revision]; {hint}")
+
+
+def _from_hub(source: str) -> Path:
+    match = _HUB.fullmatch(source)
+    if match is None:
+        raise CheckpointError(f"{source} is no hub address; the form is {SCHEME}owner/name[/file][@revision]; mend it")
+    try:
+        from huggingface_hub import errors, hf_hub_download
+    except ImportError:
+        raise CheckpointError(
+            f"{source} is on the hub and huggingface_hub is not installed; "
+            "run `pip install huggingface_hub`, or download the file and give its path"
+        ) from None
+    repo, revision = match["repo"], match["revision"]
+    files = (match["file"],) if match["file"] else HUB_FILES
+    offline = False
+    for name in files:
+        try:
+            return Path(hf_hub_download(repo, name, revision=revision))
+        except errors.LocalEntryNotFoundError:
+            offline = True
+        except errors.EntryNotFoundError:
+            continue
+        except errors.GatedRepoError:
+            raise CheckpointError(
+                f"{source} is gated; access needs an account that accepted its licence; "
+                f"accept it on https://huggingface.co/{repo} and run `hf auth login`"
+            ) from None
+        except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError, errors.HFValidationError):
+            at = f" at revision {revision}" if revision else ""
+            raise CheckpointError(
+                f"{source}: the hub has no repository {repo}{at} that you may read; "
+                "public and your own repositories work; check the name, or run `hf auth login`"
+            ) from None
+        except OSError as error:
+            raise _unreachable(source, str(error).splitlines()[0] if str(error) else type(error).__name__) from None
+    if offline:
+        raise _unreachable(source, "no connection, and not in the local cache")
+    raise CheckpointError(
+        f"{source}: the repository has no {' or '.join(files)}; weights are safetensors or torch.save files; "
+        f"name one of its files: {SCHEME}{repo}/FILE"
+    )
+
+
+def _unreachable(source: str, reason: str) -> CheckpointError:
+    return CheckpointError(
+        f"{source} could not be downloaded ({reason}); the hub or a cached copy is needed; "
+        "go online (and unset HF_HUB_OFFLINE), or download the file elsewhere and give its path"
+    )

@@ -1,0 +1,244 @@
+"""The native checkpoint: one safetensors file that rebuilds the model alone.
+
+Its metadata hold, as JSON, the model's config, the tasks (class names, palette, unit, range), how photos are fitted,
+and the card (provenance, licence, figures). Tensors are stored as they are, in float16, or as int8 with one scale per
+output channel; both are turned into float32 at load.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import torch
+from pydantic import BeforeValidator, Field, SerializeAsAny
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from densevit.config import Config
+from densevit.errors import CheckpointError, ConfigError
+from densevit.io import atomic_path
+from densevit.model import DenseModel, ModelConfig
+from densevit.pixels import FitConfig
+from densevit.presets import preset
+from densevit.tasks import Task, parse_task
+
+FORMAT = 1
+METADATA_KEY = "densevit"
+SCALE_SUFFIX = ".int8_scale"
+
+AnyTask = Annotated[SerializeAsAny[Task], BeforeValidator(parse_task)]
+
+
+class Card(Config):
+    """What a person should know of the weights.
+
+    Attributes:
+        licence: of the weights; what may be done with them.
+        provenance: what they were made from, and by which code and data.
+        data_licence: terms of the training data, as stated by their sources.
+        metrics: measured figures, by data set and head.
+    """
+
+    name: str = ""
+    description: str = ""
+    licence: str = "unknown"
+    data_licence: str = ""
+    provenance: tuple[str, ...] = ()
+    metrics: dict[str, Any] = Field(default_factory=dict)
+
+
+class Storage(Config):
+    """How tensors are stored, by patterns of their names (``encoder.blocks.*.weight``); float32 where none fits.
+
+    Attributes:
+        int8: per output channel; exact for weights that came from such a format, else rounded.
+        float16: rounded.
+    """
+
+    int8: tuple[str, ...] = ()
+    float16: tuple[str, ...] = ()
+
+    def kind(self, name: str, tensor: Tensor) -> Literal["int8", "float16", "plain"]:
+        """What to do with one tensor; int8 needs a matrix or a convolution."""
+        if tensor.is_floating_point():
+            if tensor.ndim >= 2 and any(fnmatchcase(name, pattern) for pattern in self.int8):
+                return "int8"
+            if any(fnmatchcase(name, pattern) for pattern in self.float16):
+                return "float16"
+        return "plain"
+
+
+class Header(Config):
+    """The metadata of a native checkpoint."""
+
+    format: int = FORMAT
+    model: ModelConfig
+    tasks: dict[str, AnyTask]
+    fit: FitConfig = FitConfig()
+    card: Card = Card()
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A model with all that gives its numbers meaning: they travel together."""
+
+    model: DenseModel
+    tasks: dict[str, Task]
+    fit: FitConfig
+    card: Card
+
+    def __post_init__(self) -> None:
+        """Every head has a task of its width."""
+        check_tasks(self.model.config, self.tasks)
+
+
+def check_tasks(model: ModelConfig, tasks: Mapping[str, Task]) -> None:
+    """Refuse heads without a task, tasks without a head, and widths that differ.
+
+    Raises:
+        ConfigError: naming them.
+    """
+    if set(model.heads) != set(tasks):
+        raise ConfigError(f"heads are {sorted(model.heads)} but tasks are {sorted(tasks)}; give one task for each head")
+    for name, head in model.heads.items():
+        if head.out_channels != tasks[name].out_channels:
+            raise ConfigError(
+                f"head {name!r} has {head.out_channels} output channels but its task needs {tasks[name].out_channels}"
+            )
+
+
+def preset_bundle(name: str) -> Bundle:
+    """A preset's model with random weights and unnamed classes.
+
+    Raises:
+        ConfigError: if there is no such preset.
+    """
+    row = preset(name)
+    (head,) = row.model["heads"]
+    facts = {"classes": tuple(f"class {i}" for i in range(row.num_classes))} if row.task == "segmentation" else {}
+    task = parse_task({"kind": row.task, **facts, **row.task_facts})
+    model = DenseModel(ModelConfig.parse(row.model, source=f"preset {name}")).eval()
+    return Bundle(model, {head: task}, FitConfig(short_side=row.short_side), Card(name=name, licence="Apache-2.0"))
+
+
+def save_bundle(bundle: Bundle, path: Path, storage: Storage | None = None) -> None:
+    """Write a native checkpoint, atomically.
+
+    Raises:
+        DataError: if the file cannot be written.
+    """
+    storage = storage or Storage()
+    tensors: dict[str, Tensor] = {}
+    for name, value in bundle.model.state_dict().items():
+        tensor = value.detach().cpu().contiguous()
+        kind = storage.kind(name, tensor)
+        if kind == "int8":
+            tensors[name], tensors[name + SCALE_SUFFIX] = quantise_rows(tensor)
+        else:
+            tensors[name] = tensor.half() if kind == "float16" else tensor
+    header = Header(model=bundle.model.config, tasks=bundle.tasks, fit=bundle.fit, card=bundle.card)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_path(path) as temporary:
+        save_file(tensors, temporary, metadata={METADATA_KEY: json.dumps(header.plain())})
+
+
+def load_bundle(path: Path) -> Bundle:
+    """Read a native checkpoint and rebuild its model, in evaluation mode on the CPU.
+
+    Raises:
+        CheckpointError: if the file is missing, damaged, of another kind, or does not fit its own config.
+    """
+    header = read_header(path)
+    with torch.device("meta"):
+        model = DenseModel(header.model)
+    expected = model.state_dict()
+    state: dict[str, Tensor] = {}
+    with _open(path) as file:
+        names = set(file.keys())
+        for name in names:
+            if name.endswith(SCALE_SUFFIX):
+                continue
+            tensor = file.get_tensor(name)
+            if tensor.dtype == torch.int8 and name + SCALE_SUFFIX in names:
+                tensor = dequantise_rows(tensor, file.get_tensor(name + SCALE_SUFFIX))
+            state[name] = tensor.float() if tensor.is_floating_point() else tensor
+    missing, unexpected = sorted(set(expected) - set(state)), sorted(set(state) - set(expected))
+    wrong = [n for n in expected if n in state and state[n].shape != expected[n].shape]
+    if missing or unexpected or wrong:
+        raise CheckpointError(
+            f"{path} does not fit its own config: {len(missing)} tensors missing ({', '.join(missing[:3])}), "
+            f"{len(unexpected)} unknown ({', '.join(unexpected[:3])}), {len(wrong)} of another shape "
+            f"({', '.join(wrong[:3])}); fetch the file again"
+        )
+    model.to_empty(device="cpu")
+    model.restore_normalisation()
+    model.load_state_dict(state, assign=True)
+    return Bundle(model.eval(), dict(header.tasks), header.fit, header.card)
+
+
+def read_header(path: Path) -> Header:
+    """The metadata alone, without reading a weight.
+
+    Raises:
+        CheckpointError: if the file is no native checkpoint, or of a newer format.
+    """
+    with _open(path) as file:
+        metadata = file.metadata() or {}
+    if METADATA_KEY not in metadata:
+        raise CheckpointError(
+            f"{path} is a safetensors file of another program; a densevit checkpoint carries its config in the file. "
+            "For pre-trained encoder weights set encoder_weights in a training config"
+        )
+    try:
+        data = json.loads(metadata[METADATA_KEY])
+        newer = int(data.get("format", 0)) > FORMAT
+        if not newer:
+            return Header.parse(data, source=str(path))
+    except (ValueError, AttributeError, TypeError) as error:
+        raise CheckpointError(f"the metadata of {path} are damaged ({error}); fetch the file again") from None
+    except ConfigError as error:
+        raise CheckpointError(str(error)) from None
+    raise CheckpointError(f"{path} has format {data['format']} but this densevit reads up to {FORMAT}; update densevit")
+
+
+def quantise_rows(weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Weights (out, ...) -> int8 of the same shape and float32 scales (out,).
+
+    The scale is the largest magnitude over 127, or a float next to it if that one gives the row back exactly, so
+    weights that were dequantised from int8 lose nothing.
+    """
+    rows = weight.float().flatten(1)
+    base = rows.abs().amax(dim=1) / 127
+    base = torch.where(base > 0, base, torch.ones_like(base))
+    best_scale, best_error = base, torch.full_like(base, torch.inf)
+    up, down = torch.full_like(base, torch.inf), torch.zeros_like(base)
+    candidates = [base]
+    for direction in (up, down):
+        candidates += [base.nextafter(direction), base.nextafter(direction).nextafter(direction)]
+    for scale in candidates:
+        error = (_round_rows(rows, scale) * scale[:, None] - rows).abs().amax(dim=1)
+        best_scale = torch.where(error < best_error, scale, best_scale)
+        best_error = torch.minimum(error, best_error)
+    return _round_rows(rows, best_scale).to(torch.int8).view(weight.shape), best_scale
+
+
+def dequantise_rows(weight: Tensor, scale: Tensor) -> Tensor:
+    """int8 (out, ...) and scales (out,) -> float32 weights."""
+    return weight.float() * scale.view(-1, *[1] * (weight.ndim - 1))
+
+
+def _round_rows(rows: Tensor, scale: Tensor) -> Tensor:
+    return (rows / scale[:, None]).round().clamp(-127, 127)
+
+
+def _open(path: Path) -> Any:
+    if not path.is_file():
+        raise CheckpointError(f"there is no checkpoint {path}; give the path of a .safetensors file or 'default'")
+    try:
+        return safe_open(path, framework="pt")
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path} is not a whole safetensors file ({error}); fetch it again") from None
