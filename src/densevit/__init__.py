@@ -1,0 +1,71 @@
+"""densevit: dense prediction with plain Vision Transformers.
+
+>>> import densevit
+>>> model = densevit.load("default")          # doctest: +SKIP
+>>> model.predict("room.jpg").save("out")     # doctest: +SKIP
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from densevit.encoder import EncoderConfig, VisionTransformer
+    from densevit.inference.predictor import Predictor
+    from densevit.inference.results import Prediction
+    from densevit.model import DenseModel, ModelConfig
+    from densevit.types import DenseOutput, Taps
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "DenseModel": "densevit.model",
+    "DenseOutput": "densevit.types",
+    "EncoderConfig": "densevit.encoder",
+    "ModelConfig": "densevit.model",
+    "Prediction": "densevit.inference.results",
+    "Predictor": "densevit.inference.predictor",
+    "Taps": "densevit.types",
+    "VisionTransformer": "densevit.encoder",
+}
+
+
+def load(source: Any = "default", **options: Any) -> "Predictor":
+    """Load a model that is ready to predict.
+
+    Args:
+        source: "default" (ships with the package), the path of a checkpoint, ``hf://owner/name``, or a preset's name.
+        options: ``heads``, names of the heads to run; ``device``.
+
+    Raises:
+        CheckpointError, ConfigError: if there is no such model, or its file cannot be used.
+    """
+    from densevit.inference.predictor import Predictor
+
+    return Predictor.load(source, **options)
+
+
+def models() -> tuple[str, ...]:
+    """Names that ``load`` takes: "default" and the presets."""
+    from densevit.presets import PRESETS
+
+    return ("default", *PRESETS)
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'densevit' has no attribute {name!r}")
+
+
+__all__ = [
+    "DenseModel",
+    "DenseOutput",
+    "EncoderConfig",
+    "ModelConfig",
+    "Prediction",
+    "Predictor",
+    "Taps",
+    "VisionTransformer",
+    "load",
+    "models",
+]

@@ -1,0 +1,54 @@
+"""The command line: ``densevit COMMAND``. Torch is imported by a command's body, never for ``--help``."""
+
+import logging
+import os
+import sys
+
+import typer
+
+from densevit.cli.evaluate import evaluate
+from densevit.cli.models import models
+from densevit.cli.predict import predict
+from densevit.cli.train import train
+from densevit.errors import DensevitError
+
+app = typer.Typer(
+    name="densevit",
+    help="Dense prediction with plain Vision Transformers: SETR, Segmenter and DPT.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+for command in (predict, train, evaluate, models):
+    app.command()(command)
+
+
+@app.callback()
+def _options(
+    debug: bool = typer.Option(False, "--debug", help="Show the traceback of an error."),
+    quiet: bool = typer.Option(False, "--quiet", "-q", help="Print warnings and errors alone."),
+) -> None:
+    logging.basicConfig(
+        level=logging.WARNING if quiet else logging.INFO, format="%(message)s", stream=sys.stderr, force=True
+    )
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    if debug:
+        os.environ["DENSEVIT_DEBUG"] = "1"
+
+
+def main() -> None:
+    """Run; a user's mistake ends in its message and exit code 2."""
+    try:
+        app()
+    except DensevitError as error:
+        if os.environ.get("DENSEVIT_DEBUG"):
+            raise
+        typer.echo(f"densevit: {error}", err=True)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        typer.echo("densevit: interrupted", err=True)
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

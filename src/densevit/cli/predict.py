@@ -1,0 +1,85 @@
+"""``densevit predict``: photos in, label and depth pictures out."""
+
+import json
+import time
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+
+def predict(
+    sources: Annotated[
+        list[str], typer.Argument(metavar="PHOTO|FOLDER|GLOB...", help="Photos, folders or quoted globs.")
+    ],
+    out: Annotated[Path, typer.Option(help="Folder for the pictures; made if it does not exist.")],
+    model: Annotated[str, typer.Option(help='"default", a checkpoint, or hf://owner/name.')] = "default",
+    heads: Annotated[str | None, typer.Option(help="Heads to run, separated by commas; all by default.")] = None,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write the records of all photos here too.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Skip photos whose result is there already.")] = False,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, ...; a GPU if there is one.")] = None,
+) -> None:
+    """Label photos and estimate their depth.
+
+    For every photo and head: <photo>.<head>.labels.png (indexed), .overlay.png; .mm.png (16 bit, millimetres) and
+    .colours.png for depth; and <photo>.json. A broken photo is reported and the others go on; the exit code is then 2.
+    """
+    from densevit.errors import DensevitError
+    from densevit.inference.predictor import Predictor
+    from densevit.io import find_images, write_json
+
+    console = Console(stderr=True)
+    photos = find_images(sources)
+    predictor = Predictor.load(model, heads=heads.split(",") if heads else None, device=device)
+    out.mkdir(parents=True, exist_ok=True)
+    records: list[dict[str, Any]] = []
+    failures: list[str] = []
+    skipped = 0
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console) as progress:
+        bar = progress.add_task("predicting", total=len(photos))
+        for photo, stem in zip(photos, unique_stems(photos), strict=True):
+            stamp = {"source": str(photo), "bytes": photo.stat().st_size if photo.exists() else -1, "model": model}
+            earlier = _earlier(out / f"{stem}.json", stamp, predictor.heads) if resume else None
+            if earlier is not None:
+                records.append(earlier)
+                skipped += 1
+            else:
+                try:
+                    began = time.perf_counter()
+                    prediction = predictor.predict(photo)
+                    seconds = {"seconds": round(time.perf_counter() - began, 3)}
+                    records.append(prediction.save(out, stem, extra=stamp | seconds))
+                except DensevitError as error:
+                    failures.append(str(error))
+                    console.print(f"[red]failed[/red] {error}", highlight=False, soft_wrap=True)
+            progress.advance(bar)
+    if json_file is not None:
+        write_json(json_file, {"model": model, "photos": records, "failures": failures})
+    counts = f"{len(records) - skipped} predicted, {skipped} skipped, {len(failures)} failed"
+    console.print(f"{counts}; pictures in {out}", highlight=False)
+    if failures:
+        raise typer.Exit(2)
+
+
+def unique_stems(photos: Sequence[Path]) -> list[str]:
+    """A name for the results of every photo: its stem, with suffix or folder where stems repeat."""
+    names = [photo.stem for photo in photos]
+    for longer in (lambda p: p.name, lambda p: f"{p.parent.name}_{p.name}", lambda p: "_".join(p.absolute().parts[1:])):
+        counts = Counter(name.lower() for name in names)
+        names = [longer(p) if counts[n.lower()] > 1 else n for p, n in zip(photos, names, strict=True)]
+    return names
+
+
+def _earlier(path: Path, stamp: dict[str, Any], heads: Sequence[str]) -> dict[str, Any] | None:
+    """The record of a finished photo, if it was made from the same file by the same model; it is written last."""
+    try:
+        record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    same = all(record.get(key) == value for key, value in stamp.items())
+    return record if same and set(heads) <= set(record.get("heads", ())) else None

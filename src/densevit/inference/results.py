@@ -1,0 +1,332 @@
+"""What a prediction is: typed results, computed from the logits when asked for, in the photo's own size."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from densevit.errors import DensevitError
+from densevit.io import write_array, write_depth_mm, write_json, write_labels, write_png
+from densevit.tasks import Depth, Regression, Segmentation, Task
+from densevit.tasks.colour import overlay
+from densevit.upsampling import upsample_entropy, upsample_scores
+
+Picture = NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class HeadResult:
+    """The result of one head on one photo.
+
+    Attributes:
+        name: of the head.
+        image: uint8 (H, W, 3), the photo.
+        logits: (K, h', w') float32 at the decoder's stride.
+        align_corners: how the logits are resized to the photo.
+        licence: of the weights that made it.
+    """
+
+    name: str
+    image: Picture
+    logits: Tensor
+    align_corners: bool
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(H, W) of the photo."""
+        return self.image.shape[0], self.image.shape[1]
+
+
+@dataclass(frozen=True)
+class SegmentationResult(HeadResult):
+    """Labels and how sure they are."""
+
+    task: Segmentation
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names by label."""
+        return self.task.classes
+
+    @cached_property
+    def labels(self) -> NDArray[Any]:
+        """(H, W) uint8 (int32 beyond 256 classes): the most likely class."""
+        return self.task.decode(self.logits, self.size, align_corners=self.align_corners).cpu().numpy()
+
+    @cached_property
+    def scores(self) -> NDArray[np.float32]:
+        """(H, W) in [0, 1]: softmax probability of the label; not calibrated."""
+        return upsample_scores(self.logits, self.size, align_corners=self.align_corners).cpu().numpy()
+
+    @cached_property
+    def entropy(self) -> NDArray[np.float32]:
+        """(H, W) in [0, 1]: entropy of the softmax over that of a uniform one."""
+        return upsample_entropy(self.logits, self.size, align_corners=self.align_corners).cpu().numpy()
+
+    @cached_property
+    def shares(self) -> dict[str, float]:
+        """Share of the photo that each class covers, by name; they sum to one."""
+        counts = np.bincount(self.labels.ravel(), minlength=len(self.class_names))
+        return {name: float(n) / self.labels.size for name, n in zip(self.class_names, counts, strict=True)}
+
+    @property
+    def mean_entropy(self) -> float:
+        """Mean entropy over the token-scale logits: how unsure the head is of the photo as a whole."""
+        height, width = self.logits.shape[-2:]
+        small = (min(height, 64), min(width, 64))
+        return float(upsample_entropy(self.logits, small, align_corners=self.align_corners).mean())
+
+    def colours(self) -> Picture:
+        """(H, W, 3): labels in the palette's colours."""
+        return self.task.colourise(self.labels)
+
+    def overlay(self, alpha: float = 0.55) -> Picture:
+        """(H, W, 3): the colours over the photo, with edges between labels."""
+        return overlay(self.image, self.colours(), alpha=alpha, labels=self.labels)
+
+    def save(self, folder: Path | str, stem: str) -> dict[str, Any]:
+        """Write ``<stem>.<head>.labels.png`` (indexed) and ``.overlay.png``; returns what the JSON record says."""
+        base = Path(folder) / f"{stem}.{self.name}"
+        labels, picture = Path(f"{base}.labels.png"), Path(f"{base}.overlay.png")
+        write_labels(labels, self.labels, self.task.palette)
+        write_png(picture, self.overlay())
+        return {
+            "task": "segmentation",
+            "labels": labels.name,
+            "overlay": picture.name,
+            "classes": list(self.class_names),
+            "shares": {name: round(share, 6) for name, share in self.shares.items()},
+            "mean_entropy": round(self.mean_entropy, 4),
+        }
+
+
+@dataclass(frozen=True)
+class DepthResult(HeadResult):
+    """Depth with its quantity and unit."""
+
+    task: Depth
+
+    @cached_property
+    def depth(self) -> NDArray[np.float32]:
+        """(H, W) float32: metres for "depth" (larger is farther), no unit for "disparity" (larger is nearer)."""
+        return self.task.decode(self.logits, self.size, align_corners=self.align_corners).cpu().numpy()
+
+    @property
+    def quantity(self) -> Literal["depth", "disparity"]:
+        """What the values are."""
+        return self.task.quantity
+
+    @property
+    def unit(self) -> str:
+        """Metres, "m", for depth; "" for disparity."""
+        return self.task.unit
+
+    def colours(self) -> Picture:
+        """(H, W, 3): near is bright."""
+        return self.task.colourise(self.depth)
+
+    def overlay(self, alpha: float = 0.55) -> Picture:
+        """(H, W, 3): the colours over the photo."""
+        return overlay(self.image, self.colours(), alpha=alpha)
+
+    def save(self, folder: Path | str, stem: str) -> dict[str, Any]:
+        """Write ``<stem>.<head>.mm.png`` (16-bit, millimetres) or ``.disparity.png`` (over its range), and a picture.
+
+        The picture is ``<stem>.<head>.colours.png``. Returns what the JSON record says.
+        """
+        base = Path(folder) / f"{stem}.{self.name}"
+        low, high = float(self.depth.min()), float(self.depth.max())
+        if self.quantity == "depth":
+            values = Path(f"{base}.mm.png")
+            write_depth_mm(values, self.depth)
+        else:
+            values = Path(f"{base}.disparity.png")
+            scaled = (self.depth - low) / max(high - low, 1e-12) * 65535
+            write_png(values, scaled.round().astype(np.uint16))
+        colours = Path(f"{base}.colours.png")
+        write_png(colours, self.colours())
+        return {
+            "task": "depth",
+            "quantity": self.quantity,
+            "unit": self.unit,
+            "values": values.name,
+            "colours": colours.name,
+            "min": round(low, 4),
+            "max": round(high, 4),
+            "mean": round(float(self.depth.mean()), 4),
+        }
+
+
+@dataclass(frozen=True)
+class RegressionResult(HeadResult):
+    """Any values per pixel."""
+
+    task: Regression
+
+    @cached_property
+    def values(self) -> NDArray[np.float32]:
+        """(K, H, W) float32."""
+        return self.task.decode(self.logits, self.size, align_corners=self.align_corners).cpu().numpy()
+
+    def colours(self) -> Picture:
+        """(H, W, 3): the first three channels."""
+        return self.task.colourise(self.values)
+
+    def overlay(self, alpha: float = 0.55) -> Picture:
+        """(H, W, 3): the colours over the photo."""
+        return overlay(self.image, self.colours(), alpha=alpha)
+
+    def save(self, folder: Path | str, stem: str) -> dict[str, Any]:
+        """Write ``<stem>.<head>.npy`` (K, H, W) and ``.colours.png``."""
+        base = Path(folder) / f"{stem}.{self.name}"
+        values, colours = Path(f"{base}.npy"), Path(f"{base}.colours.png")
+        write_array(values, self.values)
+        write_png(colours, self.colours())
+        return {
+            "task": "regression",
+            "values": values.name,
+            "colours": colours.name,
+            "channels": list(self.task.channels),
+        }
+
+
+def head_result(name: str, task: Task, image: Picture, logits: Tensor, *, align_corners: bool) -> HeadResult:
+    """The result class that belongs to a task."""
+    if isinstance(task, Segmentation):
+        return SegmentationResult(name, image, logits, align_corners, task)
+    if isinstance(task, Depth):
+        return DepthResult(name, image, logits, align_corners, task)
+    if isinstance(task, Regression):
+        return RegressionResult(name, image, logits, align_corners, task)
+    raise TypeError(f"task {type(task).__name__} has no result class")
+
+
+class Prediction(Mapping[str, HeadResult]):
+    """The results of one photo by head: ``prediction["depth"].depth``.
+
+    With several segmentation heads, ``labels``, ``scores``, ``entropy``, ``class_names`` and ``overlay`` are those of
+    the head that is surest of the photo (lowest mean entropy); ``primary`` names it.
+    """
+
+    def __init__(self, image: Picture, results: Mapping[str, HeadResult]) -> None:
+        self.image = image
+        self._results = dict(results)
+
+    def __getitem__(self, name: str) -> HeadResult:
+        if name not in self._results:
+            raise DensevitError(f"there is no head {name!r}; this prediction has {', '.join(self._results)}")
+        return self._results[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._results)
+
+    def __len__(self) -> int:
+        return len(self._results)
+
+    def __repr__(self) -> str:
+        height, width = self.image.shape[:2]
+        return f"Prediction({height} x {width}; {', '.join(self._results)})"
+
+    @cached_property
+    def primary(self) -> str | None:
+        """The segmentation head that is surest of the photo; None without one."""
+        heads = {name: r.mean_entropy for name, r in self._results.items() if isinstance(r, SegmentationResult)}
+        return min(heads, key=lambda name: heads[name]) if heads else None
+
+    @property
+    def segmentation(self) -> SegmentationResult:
+        """The primary segmentation."""
+        result = self._results.get(self.primary or "")
+        if not isinstance(result, SegmentationResult):
+            raise DensevitError(f"this model has no segmentation head; it has {', '.join(self._results)}")
+        return result
+
+    @property
+    def labels(self) -> NDArray[Any]:
+        """(H, W): the most likely class."""
+        return self.segmentation.labels
+
+    @property
+    def scores(self) -> NDArray[np.float32]:
+        """(H, W) in [0, 1]: softmax probability of the label."""
+        return self.segmentation.scores
+
+    @property
+    def entropy(self) -> NDArray[np.float32]:
+        """(H, W) in [0, 1]: entropy of the softmax over that of a uniform one."""
+        return self.segmentation.entropy
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names by label."""
+        return self.segmentation.class_names
+
+    @property
+    def shares(self) -> dict[str, float]:
+        """Share of the photo that each class covers."""
+        return self.segmentation.shares
+
+    @property
+    def depth_result(self) -> DepthResult:
+        """The depth head's result."""
+        for result in self._results.values():
+            if isinstance(result, DepthResult):
+                return result
+        raise DensevitError(f"this model has no depth head; it has {', '.join(self._results)}")
+
+    @property
+    def depth(self) -> NDArray[np.float32]:
+        """(H, W): see ``depth_quantity`` and ``depth_unit``."""
+        return self.depth_result.depth
+
+    @property
+    def depth_quantity(self) -> Literal["depth", "disparity"]:
+        """What the values are: "depth", larger is farther, or "disparity", larger is nearer."""
+        return self.depth_result.quantity
+
+    @property
+    def depth_unit(self) -> str:
+        """Metres, "m", or "" for disparity."""
+        return self.depth_result.unit
+
+    def overlay(self, head: str | None = None, alpha: float = 0.55) -> Picture:
+        """(H, W, 3) uint8: a head's colours over the photo; by default the primary segmentation's, else the first's."""
+        result: Any = self[head or self.primary or next(iter(self))]
+        picture: Picture = result.overlay(alpha)
+        return picture
+
+    def save(
+        self, folder: Path | str, stem: str = "prediction", *, extra: Mapping[str, Any] | None = None
+    ) -> dict[str, Any]:
+        """Write every head's files and, last, ``<stem>.json`` into a folder.
+
+        Args:
+            folder: made if it does not exist.
+            stem: how the files' names begin.
+            extra: further entries of the JSON record.
+
+        Returns:
+            The record.
+
+        Raises:
+            DataError: if a file cannot be written.
+        """
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        height, width = self.image.shape[:2]
+        record: dict[str, Any] = {
+            **(extra or {}),
+            "height": height,
+            "width": width,
+            "primary": self.primary,
+            "heads": {},
+        }
+        for name in self:
+            result: Any = self[name]
+            record["heads"][name] = result.save(folder, stem)
+        write_json(Path(folder) / f"{stem}.json", record)
+        return record

@@ -1,0 +1,148 @@
+"""Batches as pure functions of the step: batch ``t`` is the same whoever asks, so a resumed run sees the same data."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+from torch.utils.data import Dataset as TorchDataset
+
+from densevit.data.sample import Dataset
+from densevit.data.transforms import AugmentConfig, Example, augment, crop, flip
+from densevit.errors import DataError
+from densevit.tasks import Task
+from densevit.training.features import FeatureCache
+from densevit.training.recipe import SourceConfig, TrainConfig
+from densevit.types import Size
+
+_STREAM = 1_000_003
+"""Prime that keeps the seeds of different runs' draws apart."""
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """One step's share of a source.
+
+    Attributes:
+        inputs: images (B, 3, H, W), or cached features (B, taps, P + N, C) in float16.
+        grid: (h, w) of the token grid.
+        targets: per head, stacked.
+    """
+
+    inputs: Tensor
+    grid: Size
+    targets: dict[str, Tensor]
+
+
+class SourceBatches(TorchDataset[Batch]):
+    """The batches of one source by step number."""
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        source: SourceConfig,
+        config: TrainConfig,
+        tasks: dict[str, Task],
+        cache: FeatureCache | None,
+    ) -> None:
+        self.dataset, self.source, self.config, self.cache = dataset, source, config, cache
+        self.tasks = {head: tasks[head] for head in source.heads}
+        if not len(dataset):
+            raise DataError("the data set is empty; it needs at least one photo")
+
+    def __getitem__(self, step: int) -> Batch:
+        """Batch number ``step``; the data set is shuffled anew each time it has been seen."""
+        size = self.source.batch_size
+        examples = [self._example(draw) for draw in range(step * size, (step + 1) * size)]
+        targets = {
+            head: torch.stack([self._target(head, task, example) for _, example in examples])
+            for head, task in self.tasks.items()
+        }
+        patch = self.config.model.encoder.patch_size
+        height, width = examples[0][1].image.shape[-2:]
+        inputs = torch.stack([values for values, _ in examples])
+        return Batch(inputs, (height // patch[0], width // patch[1]), targets)
+
+    def prepare(self) -> Iterator[int]:
+        """Encode every view of every photo that the cache lacks; yields the number done so far."""
+        features = self.config.features
+        if self.cache is None or features is None:
+            return
+        for view in range(features.views):
+            for index in range(len(self.dataset)):
+                self.cache.ensure(self._view(index, view).image)
+                yield view * len(self.dataset) + index + 1
+
+    def _example(self, draw: int) -> tuple[Tensor, Example]:
+        """The draw-th sample of the run: what goes into the model, and the example that has its targets."""
+        index = _order(self.config.seed, draw // len(self.dataset), len(self.dataset))[draw % len(self.dataset)]
+        generator = torch.Generator().manual_seed(self.config.seed * _STREAM + draw)
+        if self.cache is None or self.config.features is None:
+            example = augment(self.dataset[index], self.config.augment, generator)
+            return example.image, example
+        view = int(torch.randint(self.config.features.views, (), generator=generator))
+        example = self._view(index, view)
+        features = torch.from_numpy(np.array(self.cache.read(example.image)))
+        return self._crop_features(features, example, generator)
+
+    def _view(self, index: int, view: int) -> Example:
+        """A fixed view of a photo; view 0 is not augmented."""
+        rule = self.config.augment
+        if view == 0:
+            rule = AugmentConfig(crop=rule.crop, scale=(1.0, 1.0), flip=0.0, colour=0.0, cat_max_ratio=1.0)
+        generator = torch.Generator().manual_seed((self.config.seed * _STREAM + index) * 64 + view)
+        return augment(self.dataset[index], rule, generator)
+
+    def _crop_features(self, features: Tensor, example: Example, generator: torch.Generator) -> tuple[Tensor, Example]:
+        """Features (taps, P + N, C) and example, cropped at token boundaries and mirrored alike."""
+        rule, encoder = self.config.features, self.config.model.encoder
+        assert rule is not None
+        (ph, pw), num_prefix = encoder.patch_size, encoder.num_prefix
+        grid = (example.image.shape[-2] // ph, example.image.shape[-1] // pw)
+        prefix, tokens = features[:, :num_prefix], features[:, num_prefix:].unflatten(1, grid)  # (taps, h, w, C)
+        if rule.crop is not None:
+            top = int(torch.randint(grid[0] - rule.crop[0] + 1, (), generator=generator))
+            left = int(torch.randint(grid[1] - rule.crop[1] + 1, (), generator=generator))
+            bottom, right = top + rule.crop[0], left + rule.crop[1]
+            tokens = tokens[:, top:bottom, left:right]
+            example = crop(example, (slice(top * ph, bottom * ph), slice(left * pw, right * pw)))
+        if rule.flip and torch.rand((), generator=generator) < 0.5:
+            tokens, example = tokens.flip(2), flip(example)
+        return torch.cat((prefix, tokens.flatten(1, 2)), dim=1), example
+
+    def _target(self, head: str, task: Task, example: Example) -> Tensor:
+        target = task.read_target(example, self.dataset.classes)
+        if target is None:
+            raise DataError(no_target(head, task, self.dataset))
+        return target
+
+
+def no_target(head: str, task: Task, dataset: Dataset) -> str:
+    """Why a data set cannot serve a head."""
+    if task.kind != "segmentation":
+        return f"head {head!r} needs {task.kind} targets but the data set has none; add the folder, or drop the head"
+    if dataset.classes is None:
+        return f"head {head!r} needs masks but the data set has none; add a folder masks/, or drop the head"
+    views = [dataset.classes.names, *(names for names, _ in dataset.classes.views.values())]
+    return (
+        f"head {head!r} has classes {', '.join(getattr(task, 'classes', ()))} but the data set has "
+        f"{' or '.join(', '.join(names[:8]) + (', ...' if len(names) > 8 else '') for names in views)}; "
+        "use the data set's names in its order, or add a view to classes.json"
+    )
+
+
+def steps(batches: SourceBatches, start: int, end: int, workers: int) -> Iterator[Batch]:
+    """Batches ``start`` to ``end``, prepared ahead by worker processes if there are any."""
+    if workers == 0:
+        return (batches[step] for step in range(start, end))
+    sampler = range(start, end)
+    return iter(DataLoader(batches, batch_size=None, sampler=sampler, num_workers=workers, prefetch_factor=2))
+
+
+@lru_cache(maxsize=8)
+def _order(seed: int, epoch: int, length: int) -> tuple[int, ...]:
+    generator = torch.Generator().manual_seed(seed * _STREAM + epoch)
+    return tuple(torch.randperm(length, generator=generator).tolist())

@@ -1,0 +1,117 @@
+"""Fills in what a user need not say twice: presets are laid out, class counts and names come from the data."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from densevit.config import apply_overrides, merge, read_yaml
+from densevit.data import FolderConfig
+from densevit.data.folder import read_classes
+from densevit.errors import ConfigError
+from densevit.presets import preset
+from densevit.tasks import TASKS, parse_task
+from densevit.training.recipe import TrainConfig
+
+
+def read_recipe(
+    path: Path | None,
+    overrides: list[str],
+    *,
+    preset_name: str | None = None,
+    data: Path | None = None,
+) -> TrainConfig:
+    """The config of a run: preset < ``data`` < file < overrides, completed and checked.
+
+    Args:
+        path: YAML file.
+        overrides: ``a.b=c`` pairs.
+        preset_name: a preset to train.
+        data: root of a folder data set with the splits train and val.
+
+    Raises:
+        ConfigError: if anything is missing, unknown or wrong.
+        DataError: if class names are to come from data that cannot be read.
+    """
+    raw: dict[str, Any] = {}
+    if preset_name is not None:
+        raw["model"] = {"preset": preset_name}
+    if data is not None:
+        raw["sources"] = [{"train": _split(data, "train"), "val": _split(data, "val")}]
+    if path is not None:
+        raw = merge(raw, read_yaml(path))
+    return TrainConfig.parse(complete(apply_overrides(raw, overrides)), source=str(path or "the command line"))
+
+
+def complete(raw: Mapping[str, Any]) -> dict[str, Any]:
+    """Plain data with the gaps filled; what is there already stays as it is."""
+    filled = _lay_out_preset(dict(raw))
+    model = filled.get("model")
+    if not isinstance(model, Mapping) or not isinstance(heads := model.get("heads"), Mapping):
+        raise ConfigError(
+            "the config has no model.heads; name a preset (model: {preset: segmenter-s-mask}) or give heads"
+        )
+    sources = filled.get("sources")
+    if not isinstance(sources, list | tuple) or not all(isinstance(s, Mapping) for s in sources):
+        raise ConfigError(
+            "the config has no sources; give --data DIR, or sources: a list of {train: {root: DIR, split: train}}"
+        )
+    filled["sources"] = [{"heads": list(heads), **source} for source in sources]
+    tasks = {name: dict(task) for name, task in (filled.get("tasks") or {}).items() if isinstance(task, Mapping)}
+    for name, task in tasks.items():
+        if task.get("kind") == "segmentation" and "classes" not in task:
+            task["classes"] = _classes_for(name, filled["sources"])
+    filled["tasks"] = {**(filled.get("tasks") or {}), **tasks}
+    filled["model"] = {**model, "heads": {n: _with_width(n, h, tasks.get(n)) for n, h in heads.items()}}
+    filled.setdefault("augment", {}).setdefault("crop", _crop(filled))
+    return filled
+
+
+def _lay_out_preset(raw: dict[str, Any]) -> dict[str, Any]:
+    """``model: {preset: NAME}`` -> the preset's model, task and image size below what the config says itself."""
+    model = raw.get("model")
+    if not isinstance(model, Mapping) or "preset" not in model:
+        return raw
+    row = preset(str(model["preset"]))
+    (head,) = row.model["heads"]
+    facts = {key: value for key, value in row.model["heads"][head].items() if key != "out_channels"}
+    below = {
+        "model": {**row.model, "heads": {head: facts}},
+        "tasks": {head: {"kind": row.task, **row.task_facts}},
+        "fit": {"short_side": row.short_side},
+    }
+    own = {**raw, "model": {key: value for key, value in model.items() if key != "preset"}}
+    return merge(below, own)
+
+
+def _classes_for(head: str, sources: list[dict[str, Any]]) -> tuple[str, ...]:
+    """The class names of the first source that trains a head."""
+    for source in sources:
+        if head in source["heads"] and isinstance(source.get("train"), Mapping):
+            table = read_classes(FolderConfig.parse(source["train"], source=f"the source of head {head!r}"))
+            if table is not None:
+                return table.names
+    raise ConfigError(
+        f"the class names of head {head!r} are not known; put classes.json into the data set's root, "
+        f"or set tasks.{head}.classes (names) or sources' train.classes (names or a number)"
+    )
+
+
+def _with_width(name: str, head: Any, task: dict[str, Any] | None) -> Any:
+    if not isinstance(head, Mapping) or "out_channels" in head or task is None or task.get("kind") not in TASKS:
+        return head
+    try:
+        return {**head, "out_channels": parse_task(task).out_channels}
+    except ValueError as error:
+        raise ConfigError(f"tasks.{name}: {error}") from None
+
+
+def _crop(raw: Mapping[str, Any]) -> tuple[int, int]:
+    """A square of the image size, rounded down to the patch size."""
+    side = int((raw.get("fit") or {}).get("short_side", 512))
+    patch = raw["model"].get("encoder", {}).get("patch_size", 16)
+    height, width = (patch, patch) if isinstance(patch, int) else patch
+    return max(side // height, 1) * height, max(side // width, 1) * width
+
+
+def _split(root: Path, split: str) -> dict[str, str]:
+    return {"root": str(root), "split": split}

@@ -1,0 +1,136 @@
+"""Evaluation: every photo at its own size against its target; memory does not grow with the data set or the classes."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from densevit.config import nearest
+from densevit.data import Dataset, FolderConfig, FolderDataset
+from densevit.data.transforms import as_example
+from densevit.errors import ConfigError, DataError
+from densevit.model import DenseModel
+from densevit.pixels import FitConfig, resize_image
+from densevit.tasks import Metrics, Segmentation, Task
+from densevit.training.batches import no_target
+from densevit.types import Taps
+
+Encode = Callable[[Tensor], Taps]
+
+
+def evaluate(
+    model: DenseModel,
+    tasks: dict[str, Task],
+    fit: FitConfig,
+    dataset: Dataset,
+    *,
+    encode: Encode | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> dict[str, dict[str, Any]]:
+    """Figures of some heads on a data set, single scale.
+
+    Args:
+        model: in evaluation mode.
+        tasks: the heads to evaluate.
+        fit: how photos are brought to the encoder.
+        dataset: samples with the targets that the tasks need.
+        encode: images (1, 3, H, W) -> taps, instead of the model's own encoder (a cache, say).
+        progress: called with (done, total).
+
+    Returns:
+        Per head what its metrics compute.
+
+    Raises:
+        DataError: if a head finds no target in the data set, or the set is empty.
+    """
+    if not len(dataset):
+        raise DataError("the data set is empty; it needs at least one photo")
+    device = model.mean.device
+    metrics: dict[str, Metrics] = {name: task.new_metrics() for name, task in tasks.items()}
+    with torch.inference_mode():
+        for index in range(len(dataset)):
+            sample = dataset[index]
+            example = as_example(sample)
+            size = (example.image.shape[-2], example.image.shape[-1])
+            image = resize_image(example.image, fit.size_for(size, model.config.encoder.patch_size))
+            taps = (encode or model.encode)(image[None].to(device))
+            outputs = model.decode(taps, tuple(tasks))
+            for name, task in tasks.items():
+                target = task.read_target(example, dataset.classes)
+                if target is None:
+                    raise DataError(no_target(name, task, dataset))
+                corners = model.decoder(name).align_corners
+                prediction = task.decode(outputs[name].logits[0], size, align_corners=corners)
+                metrics[name].update(prediction.cpu()[None], target[None])
+            if progress is not None:
+                progress(index + 1, len(dataset))
+    return {name: values.compute() for name, values in metrics.items()}
+
+
+def headlines(figures: dict[str, dict[str, Any]], tasks: dict[str, Task]) -> Iterator[tuple[str, str, float]]:
+    """Per head its name, the name of its headline figure and the value."""
+    for head, values in figures.items():
+        name, _ = tasks[head].headline
+        yield head, name, float(values[name])
+
+
+def open_for(places: dict[str, Any], kind: str) -> FolderDataset:
+    """A folder data set with the targets of one kind of task.
+
+    Raises:
+        ConfigError: if no place is given.
+        DataError: if there is no such data.
+    """
+    config = FolderConfig.parse(places, source="the data options (--data or --images)")
+    dataset = FolderDataset(
+        config, with_labels=kind == "segmentation", with_depth=kind == "depth", with_values=kind == "regression"
+    )
+    found = {"segmentation": dataset.masks, "depth": dataset.depths, "regression": dataset.values}[kind]
+    if found is None:
+        folder = {"segmentation": "masks", "depth": "depth", "regression": "values"}[kind]
+        raise DataError(
+            f"{config.root or config.images} has no folder {folder}/ for task {kind}; add it, or give --{folder} DIR"
+        )
+    return dataset
+
+
+def choose_head(
+    tasks: dict[str, Task], dataset: FolderDataset, kind: str, wanted: str | None
+) -> tuple[str, FolderDataset]:
+    """The head to measure on a data set: the one named, else the one whose task and classes fit.
+
+    A data set whose classes have no names takes those of the head.
+
+    Raises:
+        ConfigError: if none fits, or several do.
+        DataError: if the classes differ from the named head's.
+    """
+    fitting = [name for name, task in tasks.items() if task.kind == kind]
+    if wanted is not None:
+        if wanted not in tasks:
+            raise ConfigError(f"there is no decoder {wanted!r}{nearest(wanted, tasks)}")
+        if wanted not in fitting:
+            raise ConfigError(
+                f"decoder {wanted!r} does {tasks[wanted].kind}, not {kind}; choose --task {tasks[wanted].kind}"
+            )
+        fitting = [wanted]
+    table = dataset.classes
+    if kind == "segmentation" and table is not None:
+        fitting = [
+            n for n in fitting if isinstance(t := tasks[n], Segmentation) and table.lookup(t.classes) is not None
+        ]
+    if not fitting and wanted is not None:
+        raise DataError(no_target(wanted, tasks[wanted], dataset))
+    if len(fitting) != 1:
+        heads = ", ".join(f"{name} ({task.kind})" for name, task in tasks.items())
+        found = "several decoders fit" if fitting else "no decoder fits"
+        raise ConfigError(f"{found} this data set and task {kind}; the model has {heads}; name one with --decoder")
+    task = tasks[fitting[0]]
+    if table is None and isinstance(task, Segmentation):
+        dataset = FolderDataset(
+            dataset.config.model_copy(update={"classes": task.classes, "ignore_index": task.ignore_index}),
+            with_depth=False,
+            with_values=False,
+        )
+    return fitting[0], dataset

@@ -1,0 +1,110 @@
+"""The config of a training run."""
+
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from densevit.checkpoints.native import AnyTask, Card, Storage, check_tasks
+from densevit.config import Config
+from densevit.data import FolderConfig
+from densevit.data.transforms import AugmentConfig
+from densevit.errors import ConfigError
+from densevit.model import ModelConfig
+from densevit.pixels import FitConfig
+from densevit.training.optim import OptimConfig
+from densevit.training.schedule import ScheduleConfig
+from densevit.types import Size
+
+
+class SourceConfig(Config):
+    """A data set and the heads that learn from it.
+
+    Attributes:
+        heads: names of heads; each needs a target in this data set.
+        batch_size: samples of this source in every step.
+        weight: factor on its losses.
+    """
+
+    train: FolderConfig
+    val: FolderConfig | None = None
+    heads: tuple[str, ...] = Field(min_length=1)
+    batch_size: int = Field(default=8, gt=0)
+    weight: float = Field(default=1.0, gt=0)
+
+
+class FeaturesConfig(Config):
+    """Cached features of a frozen encoder.
+
+    Attributes:
+        directory: where they are kept, shared between runs.
+        views: per photo, one plain view and ``views - 1`` augmented ones, drawn once.
+        crop: (height, width) in tokens of a random crop of the features at every step.
+        flip: mirror features and targets at random; close to, not equal to, the features of the mirrored photo.
+    """
+
+    directory: Path
+    views: int = Field(default=1, gt=0)
+    crop: Size | None = None
+    flip: bool = False
+
+
+class TrainConfig(Config):
+    """Everything that determines a run; the file is written to the run folder and is itself a valid ``--config``.
+
+    Attributes:
+        tasks: one per head.
+        encoder_weights: pre-trained weights, a file or ``hf://owner/name``; random if not given.
+        init: a densevit checkpoint whose fitting weights are taken before training.
+        freeze: "encoder" trains the heads alone.
+        features: cache of the frozen encoder's output.
+        precision: of the forward pass; losses are always float32. bf16 is slower than float32 on most CPUs.
+        ema: decay of a running mean of the weights, which then is evaluated and saved; none if not given.
+        eval_every, checkpoint_every, log_every: in iterations.
+        workers: processes that prepare batches; 0 does it in the loop.
+        storage: how the finished model is stored.
+    """
+
+    model: ModelConfig
+    tasks: dict[str, AnyTask]
+    fit: FitConfig = FitConfig()
+    card: Card = Card()
+    storage: Storage = Storage()
+    encoder_weights: str | None = None
+    init: str | None = None
+    sources: tuple[SourceConfig, ...] = Field(min_length=1)
+    augment: AugmentConfig
+    optim: OptimConfig = OptimConfig()
+    schedule: ScheduleConfig = ScheduleConfig()
+    iterations: int = Field(gt=0)
+    freeze: Literal["none", "encoder"] = "none"
+    features: FeaturesConfig | None = None
+    precision: Literal["float32", "bf16"] = "float32"
+    ema: float | None = Field(default=None, gt=0, lt=1)
+    seed: int = 0
+    workers: int = Field(default=0, ge=0)
+    eval_every: int = Field(default=1000, gt=0)
+    checkpoint_every: int = Field(default=500, gt=0)
+    log_every: int = Field(default=50, gt=0)
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        try:
+            check_tasks(self.model, self.tasks)
+        except ConfigError as error:
+            raise ValueError(str(error)) from None
+        trained = [head for source in self.sources for head in source.heads]
+        if unknown := [head for head in trained if head not in self.tasks]:
+            raise ValueError(f"sources name heads {unknown} but the model has {sorted(self.tasks)}")
+        if untrained := [head for head in self.tasks if head not in trained]:
+            raise ValueError(f"heads {untrained} belong to no source; add them to a source or drop them")
+        patch = self.model.encoder.patch_size
+        if self.augment.crop[0] % patch[0] or self.augment.crop[1] % patch[1]:
+            raise ValueError(f"augment.crop {self.augment.crop} must be multiples of patch size {patch}")
+        if self.features is not None and self.freeze != "encoder":
+            raise ValueError("features are those of a frozen encoder; set freeze: encoder")
+        if self.features is not None and self.features.crop is not None:
+            grid = (self.augment.crop[0] // patch[0], self.augment.crop[1] // patch[1])
+            if self.features.crop[0] > grid[0] or self.features.crop[1] > grid[1]:
+                raise ValueError(f"features.crop {self.features.crop} exceeds the token grid {grid}")
+        return self
