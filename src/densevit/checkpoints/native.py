@@ -10,10 +10,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import torch
-from pydantic import BeforeValidator, Field, SerializeAsAny
+from pydantic import BeforeValidator, Field, SerializeAsAny, model_validator
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -80,6 +80,14 @@ class Header(Config):
     tasks: dict[str, AnyTask]
     fit: FitConfig = FitConfig()
     card: Card = Card()
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        try:
+            check_tasks(self.model, self.tasks)
+        except ConfigError as error:
+            raise ValueError(str(error)) from None
+        return self
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ def evaluate(
     images: Annotated[Path | None, typer.Option(help="Folder of photos, instead of --data.")] = None,
     masks: Annotated[Path | None, typer.Option(help="Folder of masks, with --images.")] = None,
     depth: Annotated[Path | None, typer.Option(help="Folder of depth maps, with --images.")] = None,
+    values: Annotated[Path | None, typer.Option(help="Folder of value maps (.npy), with --images.")] = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures here.")] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, ...; a GPU if there is one.")] = None,
 ) -> None:
@@ -34,7 +35,7 @@ def evaluate(
 
     console = Console(stderr=True)
     predictor = Predictor.load(model, device=device)
-    places = {"root": data, "split": split, "images": images, "masks": masks, "depth": depth}
+    places = {"root": data, "split": split, "images": images, "masks": masks, "depth": depth, "values": values}
     dataset = open_for({key: value for key, value in places.items() if value is not None}, task)
     head, dataset = choose_head(predictor.tasks, dataset, task, decoder)
     began = time.perf_counter()

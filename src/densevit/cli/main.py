@@ -6,7 +6,9 @@ import sys
 
 import typer
 
+from densevit.allocator import keep_freed_memory
 from densevit.cli.evaluate import evaluate
+from densevit.cli.merge import merge
 from densevit.cli.models import models
 from densevit.cli.predict import predict
 from densevit.cli.train import train
@@ -19,7 +21,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (predict, train, evaluate, models):
+for command in (predict, train, evaluate, merge, models):
     app.command()(command)
 
 
@@ -31,6 +33,7 @@ def _options(
     logging.basicConfig(
         level=logging.WARNING if quiet else logging.INFO, format="%(message)s", stream=sys.stderr, force=True
     )
+    keep_freed_memory()
     logging.getLogger("httpx").setLevel(logging.WARNING)
     if debug:
         os.environ["DENSEVIT_DEBUG"] = "1"

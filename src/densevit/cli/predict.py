@@ -9,7 +9,11 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+FILES = ("labels", "overlay", "values", "colours")
+"""The entries of a head's record that name a file."""
 
 
 def predict(
@@ -30,12 +34,13 @@ def predict(
     """
     from densevit.errors import DensevitError
     from densevit.inference.predictor import Predictor
-    from densevit.io import find_images, write_json
+    from densevit.io import find_images, make_folder, write_json
 
     console = Console(stderr=True)
     photos = find_images(sources)
-    predictor = Predictor.load(model, heads=heads.split(",") if heads else None, device=device)
-    out.mkdir(parents=True, exist_ok=True)
+    wanted = [head.strip() for head in heads.split(",")] if heads else None
+    predictor = Predictor.load(model, heads=wanted, device=device)
+    make_folder(out)
     records: list[dict[str, Any]] = []
     failures: list[str] = []
     skipped = 0
@@ -43,7 +48,7 @@ def predict(
     with Progress(*columns, console=console) as progress:
         bar = progress.add_task("predicting", total=len(photos))
         for photo, stem in zip(photos, unique_stems(photos), strict=True):
-            stamp = {"source": str(photo), "bytes": photo.stat().st_size if photo.exists() else -1, "model": model}
+            stamp = _stamp(photo, model)
             earlier = _earlier(out / f"{stem}.json", stamp, predictor.heads) if resume else None
             if earlier is not None:
                 records.append(earlier)
@@ -56,12 +61,12 @@ def predict(
                     records.append(prediction.save(out, stem, extra=stamp | seconds))
                 except DensevitError as error:
                     failures.append(str(error))
-                    console.print(f"[red]failed[/red] {error}", highlight=False, soft_wrap=True)
+                    console.print(f"[red]failed[/red] {escape(str(error))}", highlight=False, soft_wrap=True)
             progress.advance(bar)
     if json_file is not None:
         write_json(json_file, {"model": model, "photos": records, "failures": failures})
     counts = f"{len(records) - skipped} predicted, {skipped} skipped, {len(failures)} failed"
-    console.print(f"{counts}; pictures in {out}", highlight=False)
+    console.print(f"{counts}; pictures in {out}", highlight=False, markup=False, soft_wrap=True)
     if failures:
         raise typer.Exit(2)
 
@@ -72,14 +77,29 @@ def unique_stems(photos: Sequence[Path]) -> list[str]:
     for longer in (lambda p: p.name, lambda p: f"{p.parent.name}_{p.name}", lambda p: "_".join(p.absolute().parts[1:])):
         counts = Counter(name.lower() for name in names)
         names = [longer(p) if counts[n.lower()] > 1 else n for p, n in zip(photos, names, strict=True)]
-    return names
+    taken: set[str] = set()
+    unique: list[str] = []
+    for name in names:
+        while name.lower() in taken:  # x/a.jpg and x_a.jpg may still meet
+            name += "_"
+        taken.add(name.lower())
+        unique.append(name)
+    return unique
+
+
+def _stamp(photo: Path, model: str) -> dict[str, Any]:
+    """What a result was made from: another stamp is another result."""
+    status = photo.stat() if photo.exists() else None
+    size, changed = (status.st_size, status.st_mtime_ns) if status else (-1, -1)
+    return {"source": str(photo), "bytes": size, "changed_ns": changed, "model": model}
 
 
 def _earlier(path: Path, stamp: dict[str, Any], heads: Sequence[str]) -> dict[str, Any] | None:
-    """The record of a finished photo, if it was made from the same file by the same model; it is written last."""
+    """The record of a finished photo, if it was made from the same file by the same model and its files are there."""
     try:
         record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        same = all(record.get(key) == value for key, value in stamp.items())
+        names = [record["heads"][head].get(kind) for head in heads for kind in FILES]
+    except (OSError, ValueError, AttributeError, KeyError, TypeError):  # none, or not one of ours
         return None
-    same = all(record.get(key) == value for key, value in stamp.items())
-    return record if same and set(heads) <= set(record.get("heads", ())) else None
+    return record if same and all((path.parent / name).exists() for name in names if name is not None) else None

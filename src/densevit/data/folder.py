@@ -11,7 +11,7 @@ from densevit.data.sample import ClassTable, Sample
 from densevit.errors import DataError
 from densevit.io import find_images, read_depth, read_image, read_labels, read_values
 
-TARGET_SUFFIXES = (".png", ".tif", ".tiff", ".npy", ".bmp", ".gif")
+TARGET_SUFFIXES = (".png", ".tif", ".tiff", ".npy", ".pfm", ".bmp", ".gif")
 
 
 class FolderConfig(Config):
@@ -65,6 +65,8 @@ class FolderDataset:
         images = config.folder("images")
         if images is None or not images.is_dir():
             raise DataError(_missing_folder(config, images))
+        if config.split is None and config.images is None and not any(path.is_file() for path in images.iterdir()):
+            raise DataError(f"{config.root} has splits and none was named; splits found: {_splits(images)}; name one")
         self.images = find_images([images])
         self.masks = _match(self.images, config.folder("masks"), "mask") if with_labels else None
         self.depths = _match(self.images, config.folder("depth"), "depth map") if with_depth else None
@@ -122,12 +124,12 @@ def read_classes(config: FolderConfig) -> ClassTable | None:
     try:
         data: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         views = {
-            key: (tuple(data[key]), tuple(int(i) for i in data[f"to_{key.removeprefix('classes')}"]))
+            key: (_names(data[key]), tuple(int(i) for i in data[f"to_{key.removeprefix('classes')}"]))
             for key in data
             if key.startswith("classes") and key != "classes"
         }
-        table = ClassTable(tuple(str(n) for n in data["classes"]), int(data.get("ignore_index", 255)), views)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        table = ClassTable(_names(data["classes"]), int(data.get("ignore_index", 255)), views)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(
             f"{path} is not a class list ({type(error).__name__}: {error}); "
             'it must look like {"classes": ["road", "sky"], "ignore_index": 255}'
@@ -138,6 +140,12 @@ def read_classes(config: FolderConfig) -> ClassTable | None:
         ):
             raise DataError(f"{path}: to_{key.removeprefix('classes')} must give one index of {key} for each class")
     return table
+
+
+def _names(value: object) -> tuple[str, ...]:
+    if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
+        raise TypeError(f"{type(value).__name__} instead of a list of names")
+    return tuple(value)
 
 
 def _match(images: list[Path], folder: Path | None, what: str) -> list[Path] | None:
@@ -167,8 +175,11 @@ def _same_size(image: tuple[int, ...], target: tuple[int, ...], image_path: Path
 def _missing_folder(config: FolderConfig, images: Path | None) -> str:
     root = config.root
     if root is not None and root.is_dir() and (root / "images").is_dir():
-        splits = sorted(p.name for p in (root / "images").iterdir() if p.is_dir())
-        return f"{root} has no split {config.split!r}; splits found: {', '.join(splits) or 'none'}"
+        return f"{root} has no split {config.split!r}; splits found: {_splits(root / 'images')}"
     return (
         f"there is no folder {images}; a data set needs images/<split> and masks/<split> or depth/<split> in its root"
     )
+
+
+def _splits(images: Path) -> str:
+    return ", ".join(sorted(path.name for path in images.iterdir() if path.is_dir())) or "none"

@@ -43,8 +43,11 @@ class ClassTable:
     ignore_index: int = 255
     views: Mapping[str, tuple[tuple[str, ...], tuple[int, ...]]] = field(default_factory=dict)
 
-    def lookup(self, wanted: tuple[str, ...]) -> NDArray[np.int64] | None:
-        """Table from this data set's ids (0..255) to the ids of ``wanted`` class names, or None if no view has them."""
+    def lookup(self, wanted: tuple[str, ...], *, ignore_index: int = 255) -> NDArray[np.int64] | None:
+        """Table from this data set's ids to those of ``wanted`` class names, or None if no view has these names.
+
+        Ids without a class, among them 255 and this data set's own ignore value, become ``ignore_index``.
+        """
         if wanted == self.names:
             mapping = tuple(range(len(self.names)))
         else:
@@ -53,8 +56,8 @@ class ClassTable:
                 return None
             mapping = fitting[0]
         size = max(256, self.ignore_index + 1, len(mapping))
-        table = np.full(size, 255, dtype=np.int64)
-        table[: len(mapping)] = [255 if m == self.ignore_index else m for m in mapping]
+        table = np.full(size, ignore_index, dtype=np.int64)
+        table[: len(mapping)] = [ignore_index if m == self.ignore_index else m for m in mapping]
         return table
 
     def check(self, labels: NDArray[np.int32], name: str) -> None:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Self
 
 import torch
-from pydantic import Field, model_validator
+from pydantic import Field, PositiveInt, model_validator
 from torch import Tensor
 from torchvision.transforms.v2 import functional as tv
 
@@ -43,7 +43,7 @@ class AugmentConfig(Config):
         cat_max_ratio: a crop is drawn again (10 times) while one class covers more than this share of it.
     """
 
-    crop: Size
+    crop: tuple[PositiveInt, PositiveInt]
     scale: tuple[float, float] = (0.5, 2.0)
     flip: float = Field(default=0.5, ge=0, le=1)
     colour: float = Field(default=0.4, ge=0, le=1)

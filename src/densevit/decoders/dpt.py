@@ -73,6 +73,8 @@ class DptConfig(DecoderConfig):
         channels: width of the reassembled maps, finest first.
         fusion_channels: width F of the fusion pathway.
         readout: use of the class token: "ignore", "add", or "project" it with every patch token.
+        tap_norm: a LayerNorm of each level's own on its tokens, as SETR has it. Not in the paper; frozen encoders whose
+            raw taps have channels a hundred times larger than others (CLIP) need it to train well.
         num_readout: prefix tokens averaged by "add" (2 for distilled DeiT); "project" reads the first alone.
         batch_norm: in the residual units; the default for segmentation.
         residual_bias: biases of the residual units' convolutions; by default present without batch norm.
@@ -84,6 +86,7 @@ class DptConfig(DecoderConfig):
     channels: tuple[PositiveInt, PositiveInt, PositiveInt, PositiveInt] = (256, 512, 1024, 1024)
     fusion_channels: int = Field(default=256, gt=1)
     readout: Readout = "project"
+    tap_norm: bool = False
     num_readout: int = Field(default=1, ge=1)
     batch_norm: bool = False
     residual_bias: bool | None = None
@@ -111,17 +114,20 @@ class DptConfig(DecoderConfig):
 class Reassemble(nn.Module):
     """Tokens -> map at 4, 2, 1 or 1/2 times the token grid: readout, 1x1 projection, resampling."""
 
-    def __init__(self, embed_dim: int, channels: int, *, level: int, readout: Readout, num_readout: int) -> None:
+    def __init__(self, config: DptConfig, embed_dim: int, level: int) -> None:
         super().__init__()
-        self.readout = readout
-        self.num_readout = num_readout
-        if readout == "project":
+        self.readout = config.readout
+        self.num_readout = config.num_readout
+        channels = config.channels[level]
+        self.norm = nn.LayerNorm(embed_dim, eps=1e-6) if config.tap_norm else nn.Identity()
+        if self.readout == "project":
             self.readout_project = nn.Linear(2 * embed_dim, embed_dim)
         self.project = nn.Conv2d(embed_dim, channels, 1)
         self.resample = _resample(channels, level)
 
     def forward(self, tokens: Tensor, prefix: Tensor, grid: Size) -> Tensor:
         """Tokens (B, N, C) and prefix (B, P, C) -> (B, channels, h_level, w_level)."""
+        tokens, prefix = self.norm(tokens), self.norm(prefix)
         if self.readout == "add":
             tokens = tokens + prefix[:, : self.num_readout].mean(dim=1, keepdim=True)
         elif self.readout == "project":
@@ -240,11 +246,7 @@ class Dpt(Decoder):
         bias = (not config.batch_norm) if config.residual_bias is None else config.residual_bias
         self.fusion_up_to = config.fusion_up_to
         self.num_stem = num_stem
-        self.reassemble = nn.ModuleList(
-            Reassemble(embed_dim, channels, level=level, readout=config.readout, num_readout=config.num_readout)
-            for level, channels in enumerate(config.channels)
-            if level >= num_stem
-        )
+        self.reassemble = nn.ModuleList(Reassemble(config, embed_dim, level) for level in range(num_stem, 4))
         self.convs = nn.ModuleList(nn.Conv2d(c, width, 3, padding=1, bias=False) for c in config.channels)
         self.fusions = nn.ModuleList(
             Fusion(width, batch_norm=config.batch_norm, bias=bias, coarsest=level == 3) for level in range(4)

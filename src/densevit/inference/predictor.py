@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Self
 
@@ -10,7 +11,7 @@ import torch
 from densevit.checkpoints.hub import resolve
 from densevit.checkpoints.native import Bundle, Card, load_bundle, preset_bundle
 from densevit.config import nearest
-from densevit.errors import ConfigError
+from densevit.errors import CheckpointError, ConfigError
 from densevit.inference.results import Prediction, head_result
 from densevit.io import as_image
 from densevit.model import DenseModel
@@ -60,6 +61,9 @@ class Predictor:
         if str(source) in PRESETS and not Path(source).exists():
             _log.warning("preset %s has no weights of its own; its parameters are random until it is trained", source)
             return cls(preset_bundle(str(source)), **options)
+        names = ("default", *PRESETS)
+        if not Path(source).exists() and (close := get_close_matches(str(source), names, n=1)):
+            raise CheckpointError(f"there is no model {str(source)!r}; did you mean {close[0]!r}?")
         return cls(load_bundle(resolve(str(source))), **options)
 
     def predict(self, image: Any) -> Prediction:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from densevit.errors import DensevitError
-from densevit.io import write_array, write_depth_mm, write_json, write_labels, write_png
+from densevit.io import make_folder, write_array, write_depth_mm, write_json, write_labels, write_png
 from densevit.tasks import Depth, Regression, Segmentation, Task
 from densevit.tasks.colour import overlay
 from densevit.upsampling import upsample_entropy, upsample_scores
@@ -316,7 +316,7 @@ class Prediction(Mapping[str, HeadResult]):
         Raises:
             DataError: if a file cannot be written.
         """
-        Path(folder).mkdir(parents=True, exist_ok=True)
+        make_folder(Path(folder))
         height, width = self.image.shape[:2]
         record: dict[str, Any] = {
             **(extra or {}),

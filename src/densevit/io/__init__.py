@@ -9,6 +9,7 @@ from densevit.io.find import find_images
 from densevit.io.read import as_image, read_depth, read_image, read_labels, read_values
 from densevit.io.write import (
     atomic_path,
+    make_folder,
     write_array,
     write_bytes_atomic,
     write_depth_mm,
@@ -23,6 +24,7 @@ __all__ = [
     "as_image",
     "atomic_path",
     "find_images",
+    "make_folder",
     "read_depth",
     "read_image",
     "read_labels",

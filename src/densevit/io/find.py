@@ -39,6 +39,8 @@ def _matches(source: Path) -> list[Path]:
             candidates = list(source.iterdir())
         elif glob.has_magic(str(source)) and not source.exists():
             candidates = [Path(name) for name in glob.iglob(str(source), recursive=True)]  # noqa: PTH207 -- or absolute
+        elif source.is_file():
+            return [source]  # also an empty one: a list of photos does not fail for one of them
         else:
             return [require_file(source, _SOURCES)]
     except (OSError, RuntimeError, ValueError) as error:

@@ -111,6 +111,21 @@ def write_bytes_atomic(path: Path, data: bytes) -> None:
         temporary.write_bytes(data)
 
 
+def make_folder(path: Path) -> None:
+    """Make a folder and those above it, unless it is there.
+
+    Raises:
+        DataError: it cannot be made, because a file is in its place, say.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(
+            f"folder {path} cannot be made ({reason(error)}); an existing folder, or the name of a new one, is needed;"
+            " choose another name or mend the permissions"
+        ) from error
+
+
 @contextmanager
 def atomic_path(path: Path, *, sync: bool = False) -> Iterator[Path]:
     """Give the name of a new file beside ``path`` to write to; it takes the place of ``path`` when the block ends well.

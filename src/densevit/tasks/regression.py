@@ -1,11 +1,11 @@
 """Dense regression: any number of values for every pixel (surface normals, albedo, height)."""
 
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import numpy as np
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from densevit.data.sample import ClassTable
@@ -32,6 +32,14 @@ class Regression(Task):
     channels: tuple[str, ...] = Field(min_length=1)
     unit: str = ""
     unit_vectors: bool = False
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.unit_vectors and len(self.channels) != 3:
+            raise ValueError(
+                f"unit_vectors needs 3 channels, the components x, y and z, but channels has {self.channels}"
+            )
+        return self
 
     @property
     def out_channels(self) -> int:

@@ -27,6 +27,7 @@ class Segmentation(Task):
         palette: colours by index; chosen from the names if not given.
         ignore_index: of target pixels that count in neither loss nor metric.
         aux_weight: weight of each auxiliary head's loss.
+        class_weights: factor on the cross entropy of each class; all 1 if not given.
         lovasz_weight: weight of the Lovasz-softmax loss beside cross entropy.
         denominator: of cross entropy: "valid" pixels, or "all" as mmsegmentation.
     """
@@ -36,6 +37,7 @@ class Segmentation(Task):
     palette: tuple[Rgb, ...] = ()
     ignore_index: int = 255
     aux_weight: float = Field(default=0.4, ge=0)
+    class_weights: tuple[float, ...] | None = None
     lovasz_weight: float = Field(default=0.0, ge=0)
     denominator: Literal["valid", "all"] = "valid"
 
@@ -47,6 +49,8 @@ class Segmentation(Task):
             raise ValueError(
                 f"ignore_index {self.ignore_index} is also the id of class {self.classes[self.ignore_index]!r}"
             )
+        if self.class_weights is not None and len(self.class_weights) != len(self.classes):
+            raise ValueError(f"class_weights has {len(self.class_weights)} factors for {len(self.classes)} classes")
         if not self.palette:
             object.__setattr__(self, "palette", palette_for(self.classes))
         if len(self.palette) != len(self.classes):
@@ -67,7 +71,7 @@ class Segmentation(Task):
         """int64 (H, W) in this task's ids, through the data set's view with the same class names."""
         if example.labels is None:
             return None
-        table = None if classes is None else classes.lookup(self.classes)
+        table = None if classes is None else classes.lookup(self.classes, ignore_index=self.ignore_index)
         if table is None:
             return example.labels if classes is None else None
         return torch.from_numpy(table)[example.labels]
@@ -86,7 +90,10 @@ class Segmentation(Task):
         return total
 
     def _cross_entropy(self, logits: Tensor, target: Tensor) -> Tensor:
-        return cross_entropy(logits, target, ignore_index=self.ignore_index, denominator=self.denominator)
+        weights = None if self.class_weights is None else logits.new_tensor(self.class_weights, dtype=torch.float32)
+        return cross_entropy(
+            logits, target, ignore_index=self.ignore_index, denominator=self.denominator, class_weights=weights
+        )
 
     def new_metrics(self) -> SegmentationMetrics:
         """mIoU, aAcc, mAcc and the figures of each class."""

@@ -82,13 +82,15 @@ def open_for(places: dict[str, Any], kind: str) -> FolderDataset:
         ConfigError: if no place is given.
         DataError: if there is no such data.
     """
+    folder = {"segmentation": "masks", "depth": "depth", "regression": "values"}[kind]
+    if not {"root", "images"} & places.keys():
+        raise ConfigError(f"no data was named; give --data DIR, or --images DIR and --{folder} DIR")
     config = FolderConfig.parse(places, source="the data options (--data or --images)")
     dataset = FolderDataset(
         config, with_labels=kind == "segmentation", with_depth=kind == "depth", with_values=kind == "regression"
     )
     found = {"segmentation": dataset.masks, "depth": dataset.depths, "regression": dataset.values}[kind]
     if found is None:
-        folder = {"segmentation": "masks", "depth": "depth", "regression": "values"}[kind]
         raise DataError(
             f"{config.root or config.images} has no folder {folder}/ for task {kind}; add it, or give --{folder} DIR"
         )

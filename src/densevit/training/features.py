@@ -36,7 +36,7 @@ class FeatureCache:
 
     def path(self, image: Tensor) -> Path:
         """Where the features of an image are, or will be."""
-        pixels = np.ascontiguousarray((image * 255).round().to(torch.uint8).numpy())
+        pixels = np.ascontiguousarray((image * 255).round().to(torch.uint8).cpu().numpy())
         digest = hashlib.blake2b(pixels.tobytes(), digest_size=16, person=b"densevit").hexdigest()
         return self.directory / f"{digest}_{image.shape[-2]}x{image.shape[-1]}.npy"
 
@@ -45,12 +45,12 @@ class FeatureCache:
         path = self.path(image)
         if not path.exists():
             with torch.inference_mode():
-                taps = self.model.encode(image[None])
+                taps = self.model.encode(image[None].to(self.model.mean.device))
             both = [
                 torch.cat((prefix, tokens), dim=1)[0] for prefix, tokens in zip(taps.prefix, taps.tokens, strict=True)
             ]
             with atomic_path(path) as temporary, temporary.open("wb") as file:
-                np.save(file, torch.stack(both).half().numpy())  # (taps, P + N, C)
+                np.save(file, torch.stack(both).half().cpu().numpy())  # (taps, P + N, C)
         return path
 
     def read(self, image: Tensor) -> NDArray[np.float16]:

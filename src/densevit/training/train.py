@@ -132,7 +132,7 @@ def build_model(config: TrainConfig) -> DenseModel:
         model.load_state_dict(fitting, strict=False)
         _log.info("took %d of %d tensors from %s", len(fitting), len(own), config.init)
     if config.freeze == "encoder":
-        model.encoder.requires_grad_(False)
+        model.encoder.requires_grad_(False).eval()  # also for the feature cache, which is filled before the first step
     return model
 
 
@@ -153,7 +153,7 @@ def validate(
         if cache is None:
             return model.encode(images)
         grid = model.encoder.grid_of((images.shape[-2], images.shape[-1]))
-        return to_taps(torch.from_numpy(cache.read(images[0])[None]), model, grid)
+        return to_taps(torch.from_numpy(cache.read(images[0])[None]).to(images.device), model, grid)
 
     for source in config.sources:
         if source.val is not None:
@@ -185,7 +185,7 @@ def _step(
     losses: dict[str, Tensor] = {}
     for source, batch in zip(sources, batches, strict=True):
         inputs = batch.inputs.to(device)
-        with torch.autocast(device, torch.bfloat16, enabled=config.precision == "bf16"):
+        with torch.autocast(inputs.device.type, torch.bfloat16, enabled=config.precision == "bf16"):
             taps = model.encode(inputs) if source.cache is None else to_taps(inputs, model, batch.grid)
             outputs = model.decode(taps, source.source.heads)
         for head, target in batch.targets.items():

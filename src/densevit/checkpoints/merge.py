@@ -1,0 +1,92 @@
+"""Several checkpoints of one encoder become one model: a pass of the encoder then feeds all their heads."""
+
+import json
+from pathlib import Path
+
+import torch
+
+from densevit.checkpoints.native import Bundle, Card, Storage, load_bundle
+from densevit.config import Config
+from densevit.errors import CheckpointError, ConfigError
+from densevit.model import DenseModel, ModelConfig
+
+
+class HeadSource(Config):
+    """Where a head comes from.
+
+    Attributes:
+        checkpoint: native checkpoint.
+        head: its name there.
+        figures: JSON file of ``densevit evaluate``, for the card.
+    """
+
+    checkpoint: Path
+    head: str
+    figures: Path | None = None
+
+
+class MergeConfig(Config):
+    """What to merge.
+
+    Attributes:
+        heads: by their names in the merged model.
+        card: of the merged model; its metrics are those of the heads.
+        storage: how the merged model is stored.
+    """
+
+    heads: dict[str, HeadSource]
+    card: Card = Card()
+    storage: Storage = Storage()
+
+
+def merge_bundles(config: MergeConfig) -> Bundle:
+    """Load the parts and join their heads on the common encoder.
+
+    Raises:
+        ConfigError: if a head does not exist.
+        CheckpointError: if the encoders, their weights, or the treatment of photos differ.
+    """
+    parts = {path: load_bundle(path) for path in dict.fromkeys(source.checkpoint for source in config.heads.values())}
+    if not parts:
+        raise ConfigError("heads is empty; name at least one head and its checkpoint")
+    first_path, first = next(iter(parts.items()))
+    for path, part in parts.items():
+        if difference := _difference(first, part):
+            raise CheckpointError(
+                f"{path} and {first_path} differ in {difference}; only heads of one encoder can be merged"
+            )
+    heads, tasks, metrics = {}, {}, {}
+    for name, source in config.heads.items():
+        part = parts[source.checkpoint]
+        if source.head not in part.tasks:
+            raise ConfigError(f"{source.checkpoint} has no head {source.head!r}; it has {', '.join(part.tasks)}")
+        heads[name], tasks[name] = part.model.config.heads[source.head], part.tasks[source.head]
+        metrics[name] = _figures(source, part)
+    facts = first.model.config.model_copy(update={"heads": heads})
+    model = DenseModel(ModelConfig.parse(facts.plain()))
+    model.encoder.load_state_dict(first.model.encoder.state_dict())
+    for name, source in config.heads.items():
+        model.heads[name].load_state_dict(parts[source.checkpoint].model.heads[source.head].state_dict())
+    return Bundle(model.eval(), tasks, first.fit, config.card.model_copy(update={"metrics": metrics}))
+
+
+def _difference(one: Bundle, other: Bundle) -> str:
+    """What keeps two checkpoints apart; empty if nothing does."""
+    if one.model.config.encoder != other.model.config.encoder:
+        return "the encoder's config"
+    if (one.model.config.normalisation, one.fit) != (other.model.config.normalisation, other.fit):
+        return "normalisation or input size"
+    states = one.model.encoder.state_dict(), other.model.encoder.state_dict()
+    unequal = [name for name in states[0] if not torch.equal(states[0][name], states[1][name])]
+    return f"the encoder's weights ({unequal[0]})" if unequal else ""
+
+
+def _figures(source: HeadSource, part: Bundle) -> object:
+    if source.figures is None:
+        return part.card.metrics.get(source.head, {})
+    try:
+        return json.loads(source.figures.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            f"cannot read the figures {source.figures} ({error}); make them with densevit evaluate --json"
+        ) from None
