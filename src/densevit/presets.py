@@ -3,18 +3,25 @@
 ``densevit models`` prints it; ``model: {preset: NAME}`` starts a training from it.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from densevit.config import nearest
 from densevit.encoder.vit import NAMED_SIZES, Width
 from densevit.errors import ConfigError
+from densevit.protocol import TTA_SCALES
 
 IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
+# Segmenter rounds them to two decimals on 0..255, mmsegmentation does not.
+ROUNDED_IMAGENET = {
+    "mean": tuple(value / 255 for value in (123.68, 116.28, 103.53)),
+    "std": tuple(value / 255 for value in (58.40, 57.12, 57.38)),
+}
 HALF = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
 CLIP = {"mean": (0.48145466, 0.4578275, 0.40821073), "std": (0.26862954, 0.26130258, 0.27577711)}
 
 Plain = dict[str, Any]
+Figures = dict[str, float]
 
 
 @dataclass(frozen=True)
@@ -27,6 +34,8 @@ class Preset:
         short_side: of the image that the model was published for, pixels.
         task: kind of the head's task.
         task_facts: the task's facts beyond its classes.
+        protocol: data of the ``Protocol`` with which it was evaluated: resize, window, stride, scales.
+        figures: as published for the protocol, in percent for mIoU; "TTA" with all its scales, mirrored too.
     """
 
     family: str
@@ -34,6 +43,8 @@ class Preset:
     short_side: int
     task: str
     task_facts: Plain
+    protocol: Plain
+    figures: Figures = field(default_factory=dict)
 
     @property
     def num_classes(self) -> int:
@@ -49,33 +60,128 @@ def _vit(
     return {**NAMED_SIZES[width], "patch_size": patch, "positions": positions, "taps": taps, **facts}
 
 
-def _model(head: str, encoder: Plain, decoder: Plain, out_channels: int, normalisation: Plain) -> Plain:
-    heads = {head: {"decoder": decoder, "out_channels": out_channels}}
+def _model(head: str, encoder: Plain, decoder: Plain, out_channels: int, normalisation: Plain, **facts: Any) -> Plain:
+    heads = {head: {"decoder": decoder, "out_channels": out_channels, **facts}}
     return {"encoder": encoder, "heads": heads, "normalisation": normalisation}
 
 
-def _setr(decoder: Plain, *, width: Width = "L", image: int, classes: int) -> Preset:
+@dataclass(frozen=True)
+class Data:
+    """A data set as the published models were trained and evaluated on it.
+
+    Attributes:
+        classes: their number.
+        image: side of the training crop, which is also the window, in pixels.
+        stride: of the windows in SETR's code.
+        base: (long, short) bounds to which photos are resized.
+    """
+
+    classes: int
+    image: int
+    stride: int
+    base: tuple[int, int]
+
+
+ADE20K = Data(150, 512, 341, (2048, 512))
+CITYSCAPES = Data(19, 768, 512, (2049, 1025))
+PASCAL_CONTEXT = Data(60, 480, 320, (520, 520))
+
+MMSEG_LOSS: Plain = {"aux_weight": 0.4, "denominator": "all"}
+
+
+def _windows(kind: str, base: tuple[int, int], window: int, stride: int, **facts: Any) -> Plain:
+    return {"kind": kind, "base": base, "window": (window, window), "stride": (stride, stride), **facts}
+
+
+def _miou(single: float, tta: float | None = None) -> Figures:
+    return {"mIoU": single} if tta is None else {"mIoU": single, "mIoU TTA": tta}
+
+
+def _setr(decoder: Plain, data: Data, figures: Figures, *, width: Width = "L") -> Preset:
     """mmsegmentation's form: ImageNet statistics, taps without final norm."""
     last = NAMED_SIZES[width]["depth"]
     four: tuple[int, ...] = {"L": (9, 14, 19, 23), "B": (4, 7, 9, 11)}[width]
     if decoder["kind"] == "setr_mla":
         four = tuple(last * i // 4 - 1 for i in (1, 2, 3, 4))
-        encoder = _vit(width, image=image, taps=four, cls_token=False)
+        encoder = _vit(width, image=data.image, taps=four, cls_token=False)
         encoder["positions"]["num_prefix"] = 0
     else:
-        encoder = _vit(width, image=image, taps=four)
-    return Preset("SETR", _model("labels", encoder, decoder, classes, IMAGENET), image, "segmentation", {})
+        encoder = _vit(width, image=data.image, taps=four)
+    protocol = _windows("mmseg", data.base, data.image, data.stride)
+    model = _model("labels", encoder, decoder, data.classes, IMAGENET)
+    return Preset("SETR", model, data.image, "segmentation", {}, protocol, figures)
 
 
-def _segmenter(width: Width, kind: str, *, patch: int = 16, image: int = 512, classes: int = 150) -> Preset:
-    """The authors' form: LayerNorm eps 1e-5 everywhere, final norm, statistics of 0.5."""
+def _setr_paper(kind: str, data: Data, figures: Figures, *, width: Width = "L", scales: int = 6) -> Preset:
+    """The form of the authors' code; PUP there has an auxiliary head on the main tap too."""
+    last = NAMED_SIZES[width]["depth"]
+    blocks: dict[str, dict[Width, tuple[int, ...]]] = {
+        "naive": {"L": (9, 14, 19), "B": (2, 5, 8)},
+        "pup": {"L": (9, 14, 19, 23), "B": (4, 7, 9, 11)},
+        "mla": {"L": (5, 11, 17, 23), "B": (2, 5, 8, 11)},
+    }
+    aux = blocks[kind][width]
+    decoder: Plain = {"kind": f"setr_{kind}", "form": "paper"}
+    if kind == "mla":
+        encoder, taps = _vit(width, image=data.image, taps=aux, cls_token=False), aux
+        encoder["positions"]["num_prefix"] = 0
+        decoder["aux"] = True
+    else:
+        encoder, taps = _vit(width, image=data.image, taps=tuple(sorted({*aux, last - 1}))), (*aux, last - 1)
+        decoder["aux_taps"] = tuple(range(len(aux)))
+    protocol = _windows("setr", data.base, data.image, data.stride, tta_scales=TTA_SCALES[:scales])
+    model = _model("labels", encoder, decoder, data.classes, IMAGENET, taps=taps)
+    return Preset("SETR", model, data.image, "segmentation", MMSEG_LOSS, protocol, figures)
+
+
+def _segmenter(
+    width: Width,
+    kind: str,
+    figures: Figures,
+    *,
+    patch: int = 16,
+    data: Data = ADE20K,
+    image: int | None = None,
+    base: tuple[int, int] = (2048, 512),
+    deit: bool = False,
+) -> Preset:
+    """The authors' form: LayerNorm eps 1e-5 everywhere, final norm, statistics of 0.5 (DeiT: rounded ImageNet's)."""
+    side = image or data.image
     taps = (NAMED_SIZES[width]["depth"] - 1,)
-    encoder = _vit(width, patch=patch, image=image, taps=taps, norm_eps=1e-5, final_norm=True, drop_path=0.1)
-    return Preset("Segmenter", _model("labels", encoder, {"kind": kind}, classes, HALF), image, "segmentation", {})
+    encoder = _vit(width, patch=patch, image=side, taps=taps, norm_eps=1e-5, final_norm=True, drop_path=0.1)
+    if deit:
+        encoder |= {"dist_token": True, "positions": {**encoder["positions"], "num_prefix": 2}}
+    model = _model("labels", encoder, {"kind": kind}, data.classes, ROUNDED_IMAGENET if deit else HALF)
+    protocol = _windows("segmenter", base, side, side - 32)
+    return Preset("Segmenter", model, side, "segmentation", {}, protocol, figures)
 
 
-def _dpt(width: Width, task: str, *, hybrid: bool = False) -> Preset:
-    """The authors' form: bilinear positions from a 24 x 24 grid, statistics of 0.5."""
+def _segmenter_mmseg(width: Width, kind: str, figures: Figures, *, image: int = 512) -> Preset:
+    """mmsegmentation's form: LayerNorm eps 1e-6 in the encoder, bicubic positions, drop path in the decoder too."""
+    taps = (NAMED_SIZES[width]["depth"] - 1,)
+    encoder = _vit(width, image=image, taps=taps, mode="bicubic", final_norm=True, drop_path=0.1)
+    decoder: Plain = {"kind": kind}
+    if kind == "segmenter_mask":
+        decoder |= {"dropout": 0.0, "drop_path": 0.1}
+    model = _model("labels", encoder, decoder, 150, HALF)
+    protocol = _windows("mmseg", (4 * image, image), image, image - 32)
+    return Preset("Segmenter", model, image, "segmentation", {"denominator": "all"}, protocol, figures)
+
+
+def _dpt(
+    width: Width,
+    task: str,
+    figures: Figures,
+    *,
+    hybrid: bool = False,
+    net_size: tuple[int, int] | None = None,
+    metric: Plain | None = None,
+    max_depth_m: float = 10.0,
+) -> Preset:
+    """The authors' form: bilinear positions from a 24 x 24 grid, statistics of 0.5.
+
+    ``metric`` holds the constants that turn a depth model's disparity into metres.
+    """
     channels = {"L": (256, 512, 1024, 1024), "B": (96, 192, 384, 768)}[width] if not hybrid else (256, 512, 768, 768)
     last = NAMED_SIZES[width]["depth"]
     taps = (8, 11) if hybrid else tuple(last * i // 4 - 1 for i in (1, 2, 3, 4))
@@ -90,14 +196,33 @@ def _dpt(width: Width, task: str, *, hybrid: bool = False) -> Preset:
         "stem_channels": (256, 512) if hybrid else (),
         "head": {"kind": "segmentation", "aux": "penultimate"}
         if segmentation
-        else {"kind": "depth", "up_to": "double"},
+        else {"kind": "depth", "up_to": "double", **(metric or {})},
     }
     facts: Plain = {"aux_weight": 0.2} if segmentation else {"quantity": "disparity"}
+    if metric is not None:
+        facts = {"quantity": "depth", "max_depth_m": max_depth_m}
+    size = net_size or ((480, 480) if segmentation else (384, 384))
+    protocol: Plain = {"kind": "dpt", "net_size": size, "multiple": 32, "label_offset": int(segmentation)}
     model = _model("labels" if segmentation else "depth", encoder, decoder, 150 if segmentation else 1, HALF)
-    return Preset("DPT", model, 480 if segmentation else 384, task, facts)
+    return Preset("DPT", model, min(size), task, facts, protocol, figures)
 
 
-def _depth_anything(width: Width, channels: tuple[int, ...], fusion: int) -> Preset:
+def _dpt_mmseg(figures: Figures) -> Preset:
+    """mmsegmentation's form of DPT-Base: LayerNorm eps 1e-5, bicubic positions, no auxiliary head, whole images."""
+    encoder = _vit("B", image=224, taps=(2, 5, 8, 11), mode="bicubic", norm_eps=1e-5)
+    decoder: Plain = {
+        "kind": "dpt",
+        "channels": (96, 192, 384, 768),
+        "batch_norm": True,
+        "fusion_up_to": "double",
+        "head": {"kind": "segmentation", "align_corners": False},
+    }
+    model = _model("labels", encoder, decoder, 150, IMAGENET)
+    protocol: Plain = {"kind": "mmseg", "base": (2048, 512)}
+    return Preset("DPT", model, 512, "segmentation", {"denominator": "all"}, protocol, figures)
+
+
+def _depth_anything(width: Width, channels: tuple[int, ...], fusion: int, figures: Figures) -> Preset:
     """The V2 release: DINOv2 with its final norm on four taps."""
     depth = NAMED_SIZES[width]["depth"]
     taps = (4, 11, 17, 23) if width == "L" else tuple(depth * i // 4 - 1 for i in (1, 2, 3, 4))
@@ -112,40 +237,98 @@ def _depth_anything(width: Width, channels: tuple[int, ...], fusion: int) -> Pre
         "head": {"kind": "depth", "up_to": "image"},
     }
     model = _model("depth", encoder, decoder, 1, IMAGENET)
-    return Preset("Depth Anything", model, 518, "depth", {"quantity": "disparity"})
+    protocol: Plain = {"kind": "depth_anything", "net_size": (518, 518), "multiple": 14}
+    return Preset("Depth Anything", model, 518, "depth", {"quantity": "disparity"}, protocol, figures)
 
 
 NAIVE: Plain = {"kind": "setr_naive", "aux_taps": (0, 1, 2)}
 PUP: Plain = {"kind": "setr_pup", "aux_taps": (0, 1, 2)}
 MLA: Plain = {"kind": "setr_mla", "aux": True}
+KITTI: Plain = {"scale": 0.00006016, "shift": 0.00579, "invert": True}
+NYU: Plain = {"scale": 0.000305, "shift": 0.1378, "invert": True}
 
+
+def _eigen(*values: float) -> Figures:
+    names = ("delta1", "delta2", "delta3", "AbsRel", "SqRel", "RMSE", "RMSElog", "SILog", "log10")
+    return dict(zip(names, values, strict=True))
+
+
+# Figures of SETR are those of the longest schedule and the largest batch where there are several.
 PRESETS: dict[str, Preset] = {
-    "setr-naive-l-ade20k": _setr({**NAIVE, "aux_convs": 2}, image=512, classes=150),
-    "setr-pup-l-ade20k": _setr(PUP, image=512, classes=150),
-    "setr-mla-l-ade20k": _setr(MLA, image=512, classes=150),
-    "setr-naive-l-cityscapes": _setr(NAIVE, image=768, classes=19),
-    "setr-pup-l-cityscapes": _setr(PUP, image=768, classes=19),
-    "setr-mla-l-cityscapes": _setr(MLA, image=768, classes=19),
-    "setr-naive-b": _setr(NAIVE, width="B", image=512, classes=150),
-    "setr-pup-b": _setr(PUP, width="B", image=512, classes=150),
-    "setr-mla-b": _setr(MLA, width="B", image=512, classes=150),
-    "segmenter-ti-mask": _segmenter("Ti", "segmenter_mask"),
-    "segmenter-s-mask": _segmenter("S", "segmenter_mask"),
-    "segmenter-s-linear": _segmenter("S", "segmenter_linear"),
-    "segmenter-b-mask": _segmenter("B", "segmenter_mask"),
-    "segmenter-b-linear": _segmenter("B", "segmenter_linear"),
-    "segmenter-b8-linear": _segmenter("B", "segmenter_linear", patch=8),
-    "segmenter-l-mask-640": _segmenter("L", "segmenter_mask", image=640),
-    "segmenter-l-mask-cityscapes": _segmenter("L", "segmenter_mask", image=768, classes=19),
-    "dpt-base-ade20k": _dpt("B", "segmentation"),
-    "dpt-large-ade20k": _dpt("L", "segmentation"),
-    "dpt-hybrid-ade20k": _dpt("B", "segmentation", hybrid=True),
-    "dpt-base-depth": _dpt("B", "depth"),
-    "dpt-large-depth": _dpt("L", "depth"),
-    "dpt-hybrid-depth": _dpt("B", "depth", hybrid=True),
-    "depth-anything-s": _depth_anything("S", (48, 96, 192, 384), 64),
-    "depth-anything-b": _depth_anything("B", (96, 192, 384, 768), 128),
-    "depth-anything-l": _depth_anything("L", (256, 512, 1024, 1024), 256),
+    "setr-naive-l-ade20k": _setr({**NAIVE, "aux_convs": 2}, ADE20K, _miou(48.28, 49.56)),
+    "setr-pup-l-ade20k": _setr(PUP, ADE20K, _miou(48.24, 49.99)),
+    "setr-mla-l-ade20k": _setr(MLA, ADE20K, _miou(47.39, 49.37)),
+    "setr-naive-l-cityscapes": _setr(NAIVE, CITYSCAPES, _miou(78.10, 80.22)),
+    "setr-pup-l-cityscapes": _setr(PUP, CITYSCAPES, _miou(79.21, 81.02)),
+    "setr-mla-l-cityscapes": _setr(MLA, CITYSCAPES, _miou(77.00, 79.59)),
+    "setr-naive-b": _setr(NAIVE, ADE20K, {}, width="B"),
+    "setr-pup-b": _setr(PUP, ADE20K, {}, width="B"),
+    "setr-mla-b": _setr(MLA, ADE20K, {}, width="B"),
+    "setr-paper-naive-l-cityscapes": _setr_paper("naive", CITYSCAPES, _miou(77.90)),
+    "setr-paper-pup-l-cityscapes": _setr_paper("pup", CITYSCAPES, _miou(79.34)),
+    "setr-paper-mla-l-cityscapes": _setr_paper("mla", CITYSCAPES, _miou(77.24)),
+    "setr-paper-naive-b-cityscapes": _setr_paper("naive", CITYSCAPES, _miou(76.25), width="B"),
+    "setr-paper-naive-deit-cityscapes": _setr_paper("naive", CITYSCAPES, _miou(78.66), width="B"),
+    "setr-paper-pup-deit-cityscapes": _setr_paper("pup", CITYSCAPES, _miou(79.45), width="B"),
+    "setr-paper-mla-deit-cityscapes": _setr_paper("mla", CITYSCAPES, _miou(78.98), width="B"),
+    "setr-paper-naive-l-ade20k": _setr_paper("naive", ADE20K, _miou(48.06, 48.80), scales=3),
+    "setr-paper-pup-l-ade20k": _setr_paper("pup", ADE20K, _miou(48.62, 50.09)),
+    "setr-paper-mla-l-ade20k": _setr_paper("mla", ADE20K, _miou(48.64, 50.28), scales=3),
+    "setr-paper-pup-deit-ade20k": _setr_paper("pup", ADE20K, _miou(46.34, 47.30), width="B"),
+    "setr-paper-mla-deit-ade20k": _setr_paper("mla", ADE20K, _miou(46.15, 47.71), width="B", scales=3),
+    "setr-paper-naive-l-pascal-context": _setr_paper("naive", PASCAL_CONTEXT, _miou(52.89, 53.61)),
+    "setr-paper-pup-l-pascal-context": _setr_paper("pup", PASCAL_CONTEXT, _miou(54.37, 55.27)),
+    "setr-paper-mla-l-pascal-context": _setr_paper("mla", PASCAL_CONTEXT, _miou(55.01, 55.83)),
+    "setr-paper-pup-deit-pascal-context": _setr_paper("pup", PASCAL_CONTEXT, _miou(52.00, 52.50), width="B"),
+    "setr-paper-mla-deit-pascal-context": _setr_paper("mla", PASCAL_CONTEXT, _miou(52.91, 53.74), width="B"),
+    "segmenter-ti-mask": _segmenter("Ti", "segmenter_mask", _miou(38.1, 38.8)),
+    "segmenter-s-mask": _segmenter("S", "segmenter_mask", _miou(45.3, 46.9)),
+    "segmenter-s-linear": _segmenter("S", "segmenter_linear", {}),
+    "segmenter-b-mask": _segmenter("B", "segmenter_mask", _miou(48.5, 50.0)),
+    "segmenter-b-linear": _segmenter("B", "segmenter_linear", {}),
+    "segmenter-b8-linear": _segmenter("B", "segmenter_linear", _miou(49.5, 50.5), patch=8),
+    "segmenter-b8-mask": _segmenter("B", "segmenter_mask", {}, patch=8),
+    "segmenter-b-deit-linear": _segmenter("B", "segmenter_linear", _miou(47.1, 48.1), deit=True),
+    "segmenter-b-deit-mask": _segmenter("B", "segmenter_mask", _miou(48.7, 50.1), deit=True),
+    "segmenter-l-mask-640": _segmenter("L", "segmenter_mask", _miou(51.8, 53.6), image=640, base=(2560, 640)),
+    "segmenter-l-mask-pascal-context": _segmenter(
+        "L", "segmenter_mask", _miou(58.1, 59.0), data=PASCAL_CONTEXT, base=(4160, 520)
+    ),
+    "segmenter-l-mask-cityscapes": _segmenter(
+        "L", "segmenter_mask", _miou(79.1, 81.3), data=CITYSCAPES, base=(2048, 1024)
+    ),
+    "segmenter-mmseg-ti-mask": _segmenter_mmseg("Ti", "segmenter_mask", _miou(39.99, 40.83)),
+    "segmenter-mmseg-s-linear": _segmenter_mmseg("S", "segmenter_linear", _miou(45.75, 46.82)),
+    "segmenter-mmseg-s-mask": _segmenter_mmseg("S", "segmenter_mask", _miou(46.19, 47.85)),
+    "segmenter-mmseg-b-mask": _segmenter_mmseg("B", "segmenter_mask", _miou(49.60, 51.07)),
+    "segmenter-mmseg-l-mask-640": _segmenter_mmseg("L", "segmenter_mask", _miou(52.16, 53.65), image=640),
+    "dpt-base-ade20k": _dpt("B", "segmentation", {}),
+    "dpt-large-ade20k": _dpt("L", "segmentation", _miou(47.63)),
+    "dpt-hybrid-ade20k": _dpt("B", "segmentation", _miou(49.02), hybrid=True),
+    "dpt-mmseg-base-ade20k": _dpt_mmseg(_miou(46.97, 48.34)),
+    "dpt-base-depth": _dpt("B", "depth", {}),
+    "dpt-large-depth": _dpt("L", "depth", {"ETH3D AbsRel": 0.089, "Sintel AbsRel": 0.270}),
+    "dpt-hybrid-depth": _dpt("B", "depth", {"ETH3D AbsRel": 0.093, "Sintel AbsRel": 0.274}, hybrid=True),
+    "dpt-hybrid-kitti": _dpt(
+        "B",
+        "depth",
+        _eigen(0.959, 0.995, 0.999, 0.062, 0.222, 2.575, 0.092, 8.282, 0.027),
+        hybrid=True,
+        net_size=(352, 1216),
+        metric=KITTI,
+        max_depth_m=80.0,
+    ),
+    "dpt-hybrid-nyu": _dpt(
+        "B",
+        "depth",
+        _eigen(0.904, 0.988, 0.998, 0.109, 0.054, 0.357, 0.129, 9.521, 0.045),
+        hybrid=True,
+        net_size=(480, 640),
+        metric=NYU,
+    ),
+    "depth-anything-s": _depth_anything("S", (48, 96, 192, 384), 64, {"DA-2K": 95.3}),
+    "depth-anything-b": _depth_anything("B", (96, 192, 384, 768), 128, {"DA-2K": 97.0}),
+    "depth-anything-l": _depth_anything("L", (256, 512, 1024, 1024), 256, {"DA-2K": 97.1}),
 }
 
 

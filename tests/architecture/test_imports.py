@@ -15,12 +15,12 @@ SRC = ROOT / "src"
 
 # Rooms of src/densevit, lowest first. A room may import its own layer and those below; "densevit" is __init__.py.
 LAYERS = (
-    ("errors", "types", "config", "allocator", "io", "pixels", "upsampling", "layers", "blocks"),
+    ("errors", "types", "config", "allocator", "io", "pixels", "protocol", "upsampling", "layers", "blocks"),
     ("encoder", "decoders"),
     ("model",),
     ("presets",),
     ("tasks", "data", "checkpoints", "inference"),
-    ("training", "export", "studies", "benchmark", "densevit"),
+    ("training", "export", "studies", "benchmark", "parity", "densevit"),
     ("cli", "serve"),
 )
 LEVEL = {room: level for level, rooms in enumerate(LAYERS) for room in rooms}

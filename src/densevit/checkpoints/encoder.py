@@ -259,7 +259,7 @@ def _shape_facts(tensors: Mapping[str, Tensor], source: str) -> dict[str, object
         "patch_size": (weight.shape[2], weight.shape[3]),
         "in_channels": weight.shape[1],
         "mlp": "swiglu" if fc1.shape[0] == 2 * hidden_dim else "mlp",
-        "mlp_ratio": _ratio(hidden_dim, dim),
+        "mlp_ratio": mlp_ratio(hidden_dim, dim),
         "pre_norm": "norm_pre.weight" in tensors,
         "patch_bias": "patch_embed.proj.bias" in tensors,
         "qkv_bias": "blocks.0.attn.qkv.bias" in tensors,
@@ -270,7 +270,7 @@ def _shape_facts(tensors: Mapping[str, Tensor], source: str) -> dict[str, object
     }
 
 
-def _ratio(hidden_dim: int, dim: int) -> float:
+def mlp_ratio(hidden_dim: int, dim: int) -> float:
     """The mlp_ratio that gives exactly hidden_dim when multiplied by dim and rounded down."""
     ratio = hidden_dim / dim
     return ratio if int(dim * ratio) == hidden_dim else math.nextafter(ratio, math.inf)

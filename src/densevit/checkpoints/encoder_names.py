@@ -1,6 +1,7 @@
-"""The names under which timm, DINOv2 and DINOv3 store a plain ViT, and what its shapes say.
+"""The names under which others store a plain ViT, and what its shapes say.
 
-Our own parameters bear timm's names, so most rules only say what is known; DINOv3's are those of timm's Eva class.
+timm, DINOv2, DINOv3; transformers' ViT, DeiT, DINOv2 and DINOv3; mmsegmentation. Our own parameters bear timm's names,
+so most rules of the first three only say what is known; timm's DINOv3 has the names of its Eva class.
 """
 
 import math
@@ -15,6 +16,12 @@ from densevit.errors import CheckpointError
 from densevit.types import Size
 
 PATCH_WEIGHT = "patch_embed.proj.weight"
+PATCH_WEIGHTS = (
+    PATCH_WEIGHT,
+    "embeddings.patch_embeddings.projection.weight",  # transformers
+    "embeddings.patch_embeddings.weight",  # its DINOv3
+    "patch_embed.projection.weight",  # mmsegmentation
+)
 TOKENS = ("cls_token", "dist_token", "reg_token")
 
 _HEAD = "head of the pre-training task"
@@ -55,6 +62,89 @@ ENCODER_RULES = (
     Rule("rope_embed.periods", reason=_ROTARY),
 )
 
+MMSEG_RULES = (
+    Rule("patch_embed.projection.{param}", "patch_embed.proj.{param}"),
+    Rule("layers.{i}.ln{j}.{param}", "blocks.{i}.norm{j}.{param}"),
+    Rule("layers.{i}.attn.attn.in_proj_{param}", "blocks.{i}.attn.qkv.{param}"),
+    Rule("layers.{i}.attn.attn.out_proj.{param}", "blocks.{i}.attn.proj.{param}"),
+    Rule("layers.{i}.ffn.layers.0.0.{param}", "blocks.{i}.mlp.fc1.{param}"),
+    Rule("layers.{i}.ffn.layers.1.{param}", "blocks.{i}.mlp.fc2.{param}"),
+    Rule("ln1.{param}", "norm.{param}"),
+)
+
+
+def _hf_layer(layer: str, *, gated: bool) -> tuple[Rule, ...]:
+    """A block of transformers: as the hub has it, and as release 5 holds it in memory."""
+    block = "blocks.{i}"
+    queries = (("attention.attention.query", "attention.q_proj"), ("attention.attention.key", "attention.k_proj"))
+    names = (*queries, ("attention.attention.value", "attention.v_proj"))
+    up = [Rule(f"{layer}.mlp.up_proj.{{param}}", f"{block}.mlp.fc1.{{param}}", part=(1, 2) if gated else (0, 1))]
+    return (
+        *(
+            Rule(f"{layer}.{name}.{{param}}", f"{block}.attn.qkv.{{param}}", part=(part, 3))
+            for part, both in enumerate(names)
+            for name in both
+        ),
+        *(
+            Rule(f"{layer}.{name}.{{param}}", f"{block}.attn.proj.{{param}}")
+            for name in ("attention.output.dense", "attention.o_proj")
+        ),
+        Rule(f"{layer}.layernorm_before.{{param}}", f"{block}.norm1.{{param}}"),
+        Rule(f"{layer}.layernorm_after.{{param}}", f"{block}.norm2.{{param}}"),
+        Rule(f"{layer}.norm{{j}}.{{param}}", f"{block}.norm{{j}}.{{param}}"),
+        Rule(f"{layer}.layer_scale{{j}}.lambda1", f"{block}.ls{{j}}.gamma"),
+        Rule(f"{layer}.mlp.gate_proj.{{param}}", f"{block}.mlp.fc1.{{param}}", part=(0, 2)),
+        *up,
+        *(
+            Rule(f"{layer}.{name}.{{param}}", f"{block}.mlp.fc1.{{param}}")
+            for name in ("intermediate.dense", "mlp.fc1", "mlp.weights_in")
+        ),
+        *(
+            Rule(f"{layer}.{name}.{{param}}", f"{block}.mlp.fc2.{{param}}")
+            for name in ("output.dense", "mlp.fc2", "mlp.weights_out", "mlp.down_proj")
+        ),
+    )
+
+
+def _hf_rules(*, gated: bool) -> tuple[Rule, ...]:
+    """transformers' ViT, DeiT, DINOv2 and DINOv3; ``gated`` for a feed-forward of SwiGLU."""
+    return (
+        Rule("embeddings.cls_token", "cls_token"),
+        Rule("embeddings.distillation_token", "dist_token"),
+        Rule("embeddings.register_tokens", "reg_token"),
+        Rule("embeddings.position_embeddings", "pos_embed"),
+        Rule("embeddings.mask_token", reason=_PRETRAINING),
+        Rule("embeddings.patch_embeddings.projection.{param}", "patch_embed.proj.{param}"),
+        Rule("embeddings.patch_embeddings.{param}", "patch_embed.proj.{param}"),
+        *(
+            rule
+            for layer in ("encoder.layer.{i}", "model.layer.{i}", "layer.{i}", "layers.{i}")
+            for rule in _hf_layer(layer, gated=gated)
+        ),
+        Rule("layernorm.{param}", "norm.{param}"),
+        Rule("pooler.{rest}", reason=_HEAD),
+    )
+
+
+def _rules_for(state: Mapping[str, Tensor]) -> tuple[Rule, ...]:
+    """The tables of names that can occur together with the patch projection of a state dict."""
+    if "patch_embed.projection.weight" in state:
+        return (*MMSEG_RULES, *ENCODER_RULES)
+    if any(name.startswith("embeddings.") for name in state):
+        return (*_hf_rules(gated=any(".mlp.gate_proj." in name for name in state)), *ENCODER_RULES)
+    return ENCODER_RULES
+
+
+def looks_like_encoder(state: Mapping[str, Tensor]) -> bool:
+    """Whether one plain ViT is in a state dict under names that ``read_encoder`` knows."""
+    return len(_prefixes(state)) == 1
+
+
+def _prefixes(state: Mapping[str, Tensor]) -> set[str]:
+    """What stands before the names of every encoder in a state dict."""
+    pattern = re.compile(rf"(|.*\.)({'|'.join(map(re.escape, PATCH_WEIGHTS))})")
+    return {match[1] for key in state if (match := pattern.fullmatch(key))}
+
 
 def read_encoder(state: Mapping[str, Tensor], source: str) -> Renamed:
     """Find the encoder in a state dict and give its tensors our names; their values and shapes stay as stored.
@@ -62,7 +152,7 @@ def read_encoder(state: Mapping[str, Tensor], source: str) -> Renamed:
     Raises:
         CheckpointError: if there is no encoder with such names, or more than one.
     """
-    prefixes = {key.removesuffix(PATCH_WEIGHT) for key in state if re.search(rf"(^|\.){re.escape(PATCH_WEIGHT)}$", key)}
+    prefixes = _prefixes(state)
     if len(prefixes) != 1:
         where = f"{len(prefixes)} encoders (under {', '.join(sorted(prefixes))})" if prefixes else "no encoder"
         raise CheckpointError(
@@ -77,7 +167,8 @@ def read_encoder(state: Mapping[str, Tensor], source: str) -> Renamed:
         if key.startswith(prefix)
     }
     outside = {key: f"not under {prefix}" for key in state if not key.startswith(prefix)}
-    renamed = rename(_with_key_biases(inside), ENCODER_RULES)
+    completed = _with_key_biases(inside)
+    renamed = rename(completed, _rules_for(completed))
     return Renamed(renamed.tensors, renamed.sources, outside | renamed.ignored, renamed.unused)
 
 
@@ -85,8 +176,9 @@ def _with_key_biases(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Keys have no bias in DINOv3: timm stores none, the original stores one and a mask that removes it."""
     completed = dict(state)
     for name, tensor in state.items():
-        if name.endswith(".attn.q_bias"):
-            completed[name.replace("q_bias", "k_bias")] = torch.zeros_like(tensor)
+        for stored, absent in ((".attn.q_bias", ".attn.k_bias"), (".attention.q_proj.bias", ".attention.k_proj.bias")):
+            if name.endswith(stored):
+                completed.setdefault(name.removesuffix(stored) + absent, torch.zeros_like(tensor))
         if name.endswith(".attn.qkv.bias") and name + "_mask" in state:
             query, key, value = tensor.chunk(3)
             completed[name] = torch.cat([query, torch.zeros_like(key), value])

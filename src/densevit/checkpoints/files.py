@@ -4,8 +4,9 @@ import logging
 import pickle
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from safetensors.torch import load_file
@@ -25,7 +26,29 @@ WRAPPERS = ("state_dict", "model", "model_ema", "ema", "state_dict_ema", "module
 PREFIXES = ("module.", "_orig_mod.")
 
 
+@dataclass(frozen=True, slots=True)
+class WeightsFile:
+    """What a weights file holds.
+
+    Attributes:
+        state: tensors by name, wrappers and prefixes taken off.
+        meta: the plain data that mmsegmentation stores beside the weights, such as its config; else empty.
+    """
+
+    state: dict[str, Tensor]
+    meta: Mapping[str, Any]
+
+
 def read_state_dict(path: Path, *, require_finite: bool = True) -> dict[str, Tensor]:
+    """The weights alone of what ``read_weights`` reads.
+
+    Raises:
+        CheckpointError: as there.
+    """
+    return read_weights(path, require_finite=require_finite).state
+
+
+def read_weights(path: Path, *, require_finite: bool = True) -> WeightsFile:
     """Read the weights of a safetensors or torch.save file, told apart by content and not by suffix.
 
     Wrappers such as ``{"model": ...}`` and prefixes such as ``module.`` are taken off. Tensors are on the CPU, in the
@@ -47,7 +70,8 @@ def read_state_dict(path: Path, *, require_finite: bool = True) -> dict[str, Ten
                 f"{path} has NaN or infinity in {_some(bad)}; weights must be finite; "
                 "get another copy, or pass require_finite=False to look inside"
             )
-    return state
+    meta = loaded.get("meta") if isinstance(loaded, Mapping) else None
+    return WeightsFile(state, meta if isinstance(meta, Mapping) else {})
 
 
 def _kind(path: Path) -> Literal["safetensors", "pickle"]:

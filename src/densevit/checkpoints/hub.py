@@ -1,6 +1,8 @@
 """Where weights are: a local file, or a file on the Hugging Face hub."""
 
 import re
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from densevit.errors import CheckpointError
@@ -31,6 +33,22 @@ def resolve(source: str) -> Path:
     on_hub = re.fullmatch(r"[\w.-]+/[\w.-]+", source) and not path.suffix
     hint = f"for the hub write {SCHEME}{source}" if on_hub else "check the path"
     raise CheckpointError(f"{source} does not exist; give a file or {SCHEME}owner/name[/file][@revision]; {hint}")
+
+
+def fetch_beside(source: str, names: Sequence[str]) -> None:
+    """Download files that lie beside weights on the hub, such as config.json, into the folder of the weights.
+
+    What does not exist there, or cannot be reached now, is left out: who needs it will say so.
+    """
+    match = _HUB.fullmatch(source)
+    if match is None:
+        return
+    from huggingface_hub import errors, hf_hub_download
+
+    folder = match["file"].rpartition("/")[0] if match["file"] else ""
+    for name in names:
+        with suppress(errors.EntryNotFoundError, OSError):
+            hf_hub_download(match["repo"], f"{folder}/{name}" if folder else name, revision=match["revision"])
 
 
 def _from_hub(source: str) -> Path:

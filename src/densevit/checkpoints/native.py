@@ -24,6 +24,7 @@ from densevit.io import atomic_path
 from densevit.model import DenseModel, ModelConfig
 from densevit.pixels import FitConfig
 from densevit.presets import preset
+from densevit.protocol import Protocol, parse_protocol
 from densevit.tasks import Task, parse_task
 
 FORMAT = 1
@@ -80,6 +81,12 @@ class Header(Config):
     tasks: dict[str, AnyTask]
     fit: FitConfig = FitConfig()
     card: Card = Card()
+    protocol: Protocol | None = None
+
+    def plain(self) -> dict[str, Any]:
+        """The metadata as data; a protocol that is not there is not written."""
+        data = super().plain()
+        return data if self.protocol is not None else {key: data[key] for key in data if key != "protocol"}
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -92,12 +99,17 @@ class Header(Config):
 
 @dataclass(frozen=True)
 class Bundle:
-    """A model with all that gives its numbers meaning: they travel together."""
+    """A model with all that gives its numbers meaning: they travel together.
+
+    Attributes:
+        protocol: how the program that the weights come from runs them; none for our own.
+    """
 
     model: DenseModel
     tasks: dict[str, Task]
     fit: FitConfig
     card: Card
+    protocol: Protocol | None = None
 
     def __post_init__(self) -> None:
         """Every head has a task of its width."""
@@ -130,7 +142,8 @@ def preset_bundle(name: str) -> Bundle:
     facts = {"classes": tuple(f"class {i}" for i in range(row.num_classes))} if row.task == "segmentation" else {}
     task = parse_task({"kind": row.task, **facts, **row.task_facts})
     model = DenseModel(ModelConfig.parse(row.model, source=f"preset {name}")).eval()
-    return Bundle(model, {head: task}, FitConfig(short_side=row.short_side), Card(name=name, licence="Apache-2.0"))
+    card = Card(name=name, licence="Apache-2.0")
+    return Bundle(model, {head: task}, FitConfig(short_side=row.short_side), card, parse_protocol(row.protocol))
 
 
 def save_bundle(bundle: Bundle, path: Path, storage: Storage | None = None) -> None:
@@ -148,7 +161,9 @@ def save_bundle(bundle: Bundle, path: Path, storage: Storage | None = None) -> N
             tensors[name], tensors[name + SCALE_SUFFIX] = quantise_rows(tensor)
         else:
             tensors[name] = tensor.half() if kind == "float16" else tensor
-    header = Header(model=bundle.model.config, tasks=bundle.tasks, fit=bundle.fit, card=bundle.card)
+    header = Header(
+        model=bundle.model.config, tasks=bundle.tasks, fit=bundle.fit, card=bundle.card, protocol=bundle.protocol
+    )
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_path(path) as temporary:
         save_file(tensors, temporary, metadata={METADATA_KEY: json.dumps(header.plain())})
@@ -185,7 +200,16 @@ def load_bundle(path: Path) -> Bundle:
     model.to_empty(device="cpu")
     model.restore_normalisation()
     model.load_state_dict(state, assign=True)
-    return Bundle(model.eval(), dict(header.tasks), header.fit, header.card)
+    return Bundle(model.eval(), dict(header.tasks), header.fit, header.card, header.protocol)
+
+
+def is_native(path: Path) -> bool:
+    """Whether a file is a native checkpoint, whole or not; files of any other kind are not."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return METADATA_KEY in (file.metadata() or {})
+    except (SafetensorError, OSError):
+        return False
 
 
 def read_header(path: Path) -> Header:

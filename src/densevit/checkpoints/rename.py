@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
@@ -26,6 +26,7 @@ class Rule:
         part: this tensor is part ``part[0]`` of ``part[1]`` that are concatenated along the first axis (query, key and
             value, say).
         convert: applied to the tensor before it is joined, for a transposition.
+        note: what ``convert`` does, for the report.
     """
 
     source: str
@@ -33,6 +34,7 @@ class Rule:
     reason: str = ""
     part: tuple[int, int] = (0, 1)
     convert: Callable[[Tensor], Tensor] | None = None
+    note: str = ""
 
     def __post_init__(self) -> None:
         if (self.target is None) != bool(self.reason):
@@ -48,12 +50,14 @@ class Renamed:
         sources: target name -> the source names it was made of.
         ignored: source name -> the reason.
         unused: source names that no rule speaks of.
+        notes: target name -> how its tensor differs from what the file holds.
     """
 
     tensors: dict[str, Tensor]
     sources: dict[str, tuple[str, ...]]
     ignored: dict[str, str]
     unused: tuple[str, ...]
+    notes: dict[str, str] = field(default_factory=dict)
 
 
 def rename(state: Mapping[str, Tensor], rules: Sequence[Rule]) -> Renamed:
@@ -67,6 +71,7 @@ def rename(state: Mapping[str, Tensor], rules: Sequence[Rule]) -> Renamed:
     totals: dict[str, int] = {}
     ignored: dict[str, str] = {}
     unused: list[str] = []
+    notes: dict[str, str] = {}
     for name, tensor in state.items():
         match, rule = next(((m, rule) for pattern, rule in patterns if (m := pattern.fullmatch(name))), (None, None))
         if match is None or rule is None:
@@ -81,9 +86,13 @@ def rename(state: Mapping[str, Tensor], rules: Sequence[Rule]) -> Renamed:
         if index in parts:
             raise CheckpointError(f"{parts[index][0]} and {name} both become {target}; keep one of the two")
         parts[index] = (name, rule.convert(tensor) if rule.convert else tensor)
+        if rule.convert is not None:
+            notes[target] = rule.note or "converted"
+        elif rule.part[1] > 1:
+            notes[target] = f"joined from {rule.part[1]} tensors"
     tensors = {target: _join(target, parts, totals[target]) for target, parts in pieces.items()}
     sources = {target: tuple(parts[index][0] for index in sorted(parts)) for target, parts in pieces.items()}
-    return Renamed(tensors, sources, ignored, tuple(unused))
+    return Renamed(tensors, sources, ignored, tuple(unused), notes)
 
 
 def _pattern(template: str) -> re.Pattern[str]:

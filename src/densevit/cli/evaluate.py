@@ -24,11 +24,17 @@ def evaluate(
     values: Annotated[Path | None, typer.Option(help="Folder of value maps (.npy), with --images.")] = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures here.")] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, ...; a GPU if there is one.")] = None,
+    protocol: Annotated[
+        str | None,
+        typer.Option(help="Run as this program does: segmenter, mmseg, setr, dpt, transformers, depth_anything."),
+    ] = None,
+    tta: Annotated[bool, typer.Option("--tta", help="With the protocol's scales, each mirrored too.")] = False,
 ) -> None:
     """Measure a model: mIoU, aAcc, mAcc and per-class IoU, or AbsRel, RMSE, delta1 and the others.
 
-    Single scale, at every photo's own size. Figures are fractions and metres.
+    Single scale unless --tta is given, at every photo's own size. Figures are fractions and metres.
     """
+    from densevit.errors import ConfigError
     from densevit.inference.predictor import Predictor
     from densevit.io import write_json
     from densevit.training.evaluate import choose_head, evaluate, open_for
@@ -37,6 +43,9 @@ def evaluate(
     predictor = Predictor.load(model, device=device)
     places = {"root": data, "split": split, "images": images, "masks": masks, "depth": depth, "values": values}
     dataset = open_for({key: value for key, value in places.items() if value is not None}, task)
+    if tta and protocol is None:
+        raise ConfigError("--tta is given without --protocol; test-time augmentation is a protocol's; name one")
+    chosen = None if protocol is None else predictor.choose_protocol(protocol)
     head, dataset = choose_head(predictor.tasks, dataset, task, decoder)
     began = time.perf_counter()
     with Progress(console=console) as progress:
@@ -47,6 +56,8 @@ def evaluate(
             predictor.fit,
             dataset,
             progress=lambda done, _: progress.update(bar, completed=done),
+            protocol=chosen,
+            tta=tta,
         )[head]
     record = {
         "model": model,
@@ -54,6 +65,7 @@ def evaluate(
         "task": task,
         "data": str(data or images),
         "split": split,
+        **({} if protocol is None else {"protocol": protocol, "tta": tta}),
         **figures,
         "seconds": round(time.perf_counter() - began, 1),
     }

@@ -7,9 +7,11 @@ import sys
 import typer
 
 from densevit.allocator import keep_freed_memory
+from densevit.cli.convert import convert
 from densevit.cli.evaluate import evaluate
 from densevit.cli.merge import merge
 from densevit.cli.models import models
+from densevit.cli.parity import parity
 from densevit.cli.predict import predict
 from densevit.cli.train import train
 from densevit.errors import DensevitError
@@ -21,7 +23,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (predict, train, evaluate, merge, models):
+for command in (predict, train, evaluate, merge, models, convert, parity):
     app.command()(command)
 
 

@@ -26,6 +26,11 @@ def predict(
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the records of all photos here too.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Skip photos whose result is there already.")] = False,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, ...; a GPU if there is one.")] = None,
+    protocol: Annotated[
+        str | None,
+        typer.Option(help="Run as this program does: segmenter, mmseg, setr, dpt, transformers, depth_anything."),
+    ] = None,
+    tta: Annotated[bool, typer.Option("--tta", help="With the protocol's scales, each mirrored too.")] = False,
 ) -> None:
     """Label photos and estimate their depth.
 
@@ -40,6 +45,7 @@ def predict(
     photos = find_images(sources)
     wanted = [head.strip() for head in heads.split(",")] if heads else None
     predictor = Predictor.load(model, heads=wanted, device=device)
+    way = {} if protocol is None else {"protocol": protocol, "tta": tta}
     make_folder(out)
     records: list[dict[str, Any]] = []
     failures: list[str] = []
@@ -48,7 +54,7 @@ def predict(
     with Progress(*columns, console=console) as progress:
         bar = progress.add_task("predicting", total=len(photos))
         for photo, stem in zip(photos, unique_stems(photos), strict=True):
-            stamp = _stamp(photo, model)
+            stamp = _stamp(photo, model) | way
             earlier = _earlier(out / f"{stem}.json", stamp, predictor.heads) if resume else None
             if earlier is not None:
                 records.append(earlier)
@@ -56,7 +62,7 @@ def predict(
             else:
                 try:
                     began = time.perf_counter()
-                    prediction = predictor.predict(photo)
+                    prediction = predictor.predict(photo, protocol=protocol, tta=tta)
                     seconds = {"seconds": round(time.perf_counter() - began, 3)}
                     records.append(prediction.save(out, stem, extra=stamp | seconds))
                 except DensevitError as error:
@@ -98,7 +104,7 @@ def _earlier(path: Path, stamp: dict[str, Any], heads: Sequence[str]) -> dict[st
     """The record of a finished photo, if it was made from the same file by the same model and its files are there."""
     try:
         record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        same = all(record.get(key) == value for key, value in stamp.items())
+        same = all(record.get(key) == stamp.get(key) for key in {*stamp, "protocol", "tta"})
         names = [record["heads"][head].get(kind) for head in heads for kind in FILES]
     except (OSError, ValueError, AttributeError, KeyError, TypeError):  # none, or not one of ours
         return None

@@ -6,17 +6,22 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Self
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
-from densevit.checkpoints.hub import resolve
+from densevit.checkpoints.importers import open_bundle
 from densevit.checkpoints.native import Bundle, Card, load_bundle, preset_bundle
 from densevit.config import nearest
 from densevit.errors import CheckpointError, ConfigError
+from densevit.inference import protocols
+from densevit.inference.protocols import Protocol
 from densevit.inference.results import Prediction, head_result
 from densevit.io import as_image
 from densevit.model import DenseModel
 from densevit.pixels import FitConfig, resize_image, to_tensor
 from densevit.presets import PRESETS
+from densevit.protocol import WholeProtocol
 from densevit.tasks import Task
 
 DEFAULT = Path(__file__).parent.parent / "weights" / "default.safetensors"
@@ -32,6 +37,7 @@ class Predictor:
         fit: how photos are brought to the encoder.
         card: provenance, licence and figures of the weights.
         heads: the heads that run.
+        protocol: how the program that the weights come from runs them; none for our own.
     """
 
     def __init__(self, bundle: Bundle, *, heads: Sequence[str] | None = None, device: str | None = None) -> None:
@@ -43,19 +49,29 @@ class Predictor:
         self.fit: FitConfig = bundle.fit
         self.card: Card = bundle.card
         self.heads = tuple(heads) if heads else tuple(bundle.tasks)
+        self.protocol: Protocol | None = bundle.protocol
 
     @classmethod
-    def load(cls, source: str | Path, **options: Any) -> Self:
-        """From "default", a native checkpoint's path or hub name, or a preset's name (random weights, with a warning).
+    def load(
+        cls, source: str | Path, *, heads: Sequence[str] | None = None, device: str | None = None, **answers: Any
+    ) -> Self:
+        """From "default", a preset's name (random weights, with a warning), or weights in any known format.
+
+        Weights are a densevit checkpoint, or those of Segmenter, SETR, mmsegmentation, DPT, Depth Anything or
+        transformers: a file, a folder with its config, or ``hf://owner/name``.
 
         Args:
             source: what to load.
-            options: ``heads`` to run, all by default; ``device``, by default a GPU if there is one.
+            heads: to run; all by default.
+            device: by default a GPU if there is one.
+            answers: facts that weights of others do not tell, such as ``num_heads``; see
+                ``densevit.checkpoints.importers.Answers``. An error asks for them by name.
 
         Raises:
             CheckpointError: if the file cannot be used.
-            ConfigError: if a head does not exist.
+            ConfigError: if a head or an answer does not exist.
         """
+        options: dict[str, Any] = {"heads": heads, "device": device}
         if source == "default":
             return cls(load_bundle(DEFAULT), **options)
         if str(source) in PRESETS and not Path(source).exists():
@@ -64,18 +80,26 @@ class Predictor:
         names = ("default", *PRESETS)
         if not Path(source).exists() and (close := get_close_matches(str(source), names, n=1)):
             raise CheckpointError(f"there is no model {str(source)!r}; did you mean {close[0]!r}?")
-        return cls(load_bundle(resolve(str(source))), **options)
+        return cls(open_bundle(str(source), **answers), **options)
 
-    def predict(self, image: Any) -> Prediction:
+    def predict(self, image: Any, *, protocol: str | Protocol | None = None, tta: bool = False) -> Prediction:
         """Run one photo through the encoder once and through every head.
 
         Args:
             image: a path, PIL image, array (H, W[, 3]) or tensor; see ``densevit.io.as_image``.
+            protocol: run it exactly as a published program does: "segmenter", "mmseg", "setr", "dpt", "transformers",
+                "depth_anything", or one with facts of your own. None is our own way: one pass, one resize.
+            tta: average the protocol's scales, each mirrored too.
 
         Raises:
             DataError: if the photo cannot be read.
+            ConfigError: if there is no such protocol, or no test-time augmentation in it.
         """
         photo = as_image(image)
+        if protocol is not None:
+            return self._predict_by(self.choose_protocol(protocol), photo, tta)
+        if tta:
+            raise ConfigError("tta is on but no protocol is named; test-time augmentation is a protocol's; name one")
         size = self.fit.size_for((photo.shape[0], photo.shape[1]), self.model.config.encoder.patch_size)
         pixels = resize_image(to_tensor(photo), size)
         with torch.inference_mode():
@@ -93,6 +117,25 @@ class Predictor:
                 for name, output in outputs.items()
             },
         )
+
+    def choose_protocol(self, protocol: str | Protocol) -> Protocol:
+        """The protocol of a name, with the facts that came with the weights if they are of this kind.
+
+        Raises:
+            ConfigError: if there is none.
+        """
+        if isinstance(protocol, str):
+            return protocols.choose(protocol, self.protocol, self.model.config)
+        return protocol
+
+    def _predict_by(self, protocol: Protocol, photo: NDArray[np.uint8], tta: bool) -> Prediction:
+        offset = protocol.label_offset if isinstance(protocol, WholeProtocol) else 0
+        results = {}
+        for name in self.heads:
+            task = self.tasks[name]
+            values = protocols.run(protocol, self.model, name, task, photo, tta=tta)
+            results[name] = head_result(name, task, photo, values, align_corners=False, label_offset=offset)
+        return Prediction(photo, results)
 
     def __repr__(self) -> str:
         heads = ", ".join(f"{name} ({self.tasks[name].kind})" for name in self.heads)

@@ -44,9 +44,14 @@ class HeadResult:
 
 @dataclass(frozen=True)
 class SegmentationResult(HeadResult):
-    """Labels and how sure they are."""
+    """Labels and how sure they are.
+
+    Attributes:
+        label_offset: what the program whose protocol was followed adds to every label that it writes.
+    """
 
     task: Segmentation
+    label_offset: int = 0
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -57,6 +62,11 @@ class SegmentationResult(HeadResult):
     def labels(self) -> NDArray[Any]:
         """(H, W) uint8 (int32 beyond 256 classes): the most likely class."""
         return self.task.decode(self.logits, self.size, align_corners=self.align_corners).cpu().numpy()
+
+    @property
+    def source_labels(self) -> NDArray[Any]:
+        """(H, W): labels as the program whose protocol was followed numbers them; ``class_names`` number otherwise."""
+        return self.labels.astype(np.int32) + self.label_offset
 
     @cached_property
     def scores(self) -> NDArray[np.float32]:
@@ -195,10 +205,12 @@ class RegressionResult(HeadResult):
         }
 
 
-def head_result(name: str, task: Task, image: Picture, logits: Tensor, *, align_corners: bool) -> HeadResult:
+def head_result(
+    name: str, task: Task, image: Picture, logits: Tensor, *, align_corners: bool, label_offset: int = 0
+) -> HeadResult:
     """The result class that belongs to a task."""
     if isinstance(task, Segmentation):
-        return SegmentationResult(name, image, logits, align_corners, task)
+        return SegmentationResult(name, image, logits, align_corners, task, label_offset)
     if isinstance(task, Depth):
         return DepthResult(name, image, logits, align_corners, task)
     if isinstance(task, Regression):

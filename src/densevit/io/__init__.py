@@ -7,6 +7,7 @@ at all.
 from densevit.io.decode import IMAGE_SUFFIXES, MAX_PIXELS
 from densevit.io.find import find_images
 from densevit.io.read import as_image, read_depth, read_image, read_labels, read_values
+from densevit.io.resample import resize_bicubic
 from densevit.io.write import (
     atomic_path,
     make_folder,
@@ -29,6 +30,7 @@ __all__ = [
     "read_image",
     "read_labels",
     "read_values",
+    "resize_bicubic",
     "write_array",
     "write_bytes_atomic",
     "write_depth_mm",

@@ -10,6 +10,7 @@ from densevit.config import nearest
 from densevit.data import Dataset, FolderConfig, FolderDataset
 from densevit.data.transforms import as_example
 from densevit.errors import ConfigError, DataError
+from densevit.inference.protocols import Protocol, run
 from densevit.model import DenseModel
 from densevit.pixels import FitConfig, resize_image
 from densevit.tasks import Metrics, Segmentation, Task
@@ -27,8 +28,10 @@ def evaluate(
     *,
     encode: Encode | None = None,
     progress: Callable[[int, int], None] | None = None,
+    protocol: Protocol | None = None,
+    tta: bool = False,
 ) -> dict[str, dict[str, Any]]:
-    """Figures of some heads on a data set, single scale.
+    """Figures of some heads on a data set, single scale unless ``tta`` is on.
 
     Args:
         model: in evaluation mode.
@@ -37,6 +40,8 @@ def evaluate(
         dataset: samples with the targets that the tasks need.
         encode: images (1, 3, H, W) -> taps, instead of the model's own encoder (a cache, say).
         progress: called with (done, total).
+        protocol: run every photo as a published program does; ``fit`` and ``encode`` are then not used.
+        tta: with the protocol's test-time augmentation.
 
     Returns:
         Per head what its metrics compute.
@@ -53,15 +58,20 @@ def evaluate(
             sample = dataset[index]
             example = as_example(sample)
             size = (example.image.shape[-2], example.image.shape[-1])
-            image = resize_image(example.image, fit.size_for(size, model.config.encoder.patch_size))
-            taps = (encode or model.encode)(image[None].to(device))
-            outputs = model.decode(taps, tuple(tasks))
+            outputs: dict[str, Tensor] = {}
+            if protocol is None:
+                image = resize_image(example.image, fit.size_for(size, model.config.encoder.patch_size))
+                taps = (encode or model.encode)(image[None].to(device))
+                outputs = {name: output.logits[0] for name, output in model.decode(taps, tuple(tasks)).items()}
             for name, task in tasks.items():
                 target = task.read_target(example, dataset.classes)
                 if target is None:
                     raise DataError(no_target(name, task, dataset))
-                corners = model.decoder(name).align_corners
-                prediction = task.decode(outputs[name].logits[0], size, align_corners=corners)
+                logits = outputs[name] if protocol is None else run(protocol, model, name, task, sample.image, tta=tta)
+                corners = model.decoder(
+                    name
+                ).align_corners  # without effect on a protocol's output, which has full size
+                prediction = task.decode(logits, size, align_corners=corners)
                 metrics[name].update(prediction.cpu()[None], target[None])
             if progress is not None:
                 progress(index + 1, len(dataset))

@@ -1,0 +1,130 @@
+"""From an importer's parts to a model: the proof that everything fits, the weights put in, and the account of it."""
+
+import math
+from dataclasses import dataclass, replace
+
+import torch
+
+from densevit.checkpoints.importers.base import Importer, Parts, Source
+from densevit.checkpoints.native import Bundle, Card
+from densevit.checkpoints.rename import LoadReport, Renamed, Row, require_total
+from densevit.errors import CheckpointError, ConfigError
+from densevit.model import DenseModel, ModelConfig
+
+_STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Where the parameters of a file went: ``source`` is the sum of the others.
+
+    Attributes:
+        source: in the file, running statistics aside.
+        built: in the model.
+        ignored: left out, each tensor for a stated reason.
+        absorbed: without a parameter of their own, such as a bias folded into a running mean.
+    """
+
+    source: int
+    built: int
+    ignored: int
+    absorbed: int
+
+
+@dataclass(frozen=True)
+class Imported:
+    """A source as our model.
+
+    Attributes:
+        importer: its row in ``IMPORTERS``.
+        bundle: model, task, fit, protocol and card.
+        report: what became of every tensor; ``str`` gives the table.
+        counts: what became of the parameters.
+    """
+
+    importer: str
+    bundle: Bundle
+    report: LoadReport
+    counts: Counts
+
+
+def build(name: str, importer: Importer, source: Source) -> Imported:
+    """Run an importer and put the weights into the model that it describes; on meta tensors, everything but the values.
+
+    Raises:
+        CheckpointError: if a fact is missing, or weights and model do not fit.
+    """
+    parts = _read(importer, source)
+    try:
+        config = ModelConfig.parse(parts.model, source=f"the model of {source.name}")
+        with torch.device("meta"):
+            model = DenseModel(config)
+    except ConfigError as error:
+        raise CheckpointError(f"{error}\nits weights and the config beside it contradict each other") from None
+    renamed = _without_late_blocks(parts.renamed, config)
+    targets = model.state_dict()
+    require_total(
+        renamed,
+        {key: tensor.shape for key, tensor in targets.items()},
+        source=source.name,
+        advice=f"it was read as {importer.title}; name another source by --as, or mend the config beside it",
+    )
+    _check_kinds(renamed, source)
+    state = {key: t.float() if t.is_floating_point() else t for key, t in renamed.tensors.items()}
+    model.load_state_dict(state, assign=True)
+    model.requires_grad_()
+    (head,) = config.heads
+    card = Card(name=source.file_name, provenance=(parts.provenance,))
+    bundle = Bundle(model.eval(), {head: parts.task}, parts.fit, card, parts.protocol)
+    return Imported(name, bundle, _report(source, renamed), _counts(source, model, renamed, parts))
+
+
+def _read(importer: Importer, source: Source) -> Parts:
+    try:
+        return importer.read(source)
+    except (TypeError, ValueError, KeyError, IndexError, AttributeError) as error:
+        # Shapes are checked one by one; what is left are values of side files that are not what they should be.
+        raise CheckpointError(
+            f"{source.name} looks like {importer.title}, but a file beside it holds what cannot be understood "
+            f"({type(error).__name__}: {error}); mend or remove {' or '.join(importer.beside) or 'it'}"
+        ) from error
+
+
+def _without_late_blocks(renamed: Renamed, config: ModelConfig) -> Renamed:
+    """Blocks after the last tap are not built, for nobody reads them."""
+    last = config.encoder.taps[-1]
+    prefixes = tuple(f"encoder.blocks.{index}." for index in range(last + 1, config.encoder.depth))
+    late = [name for name in renamed.tensors if prefixes and name.startswith(prefixes)]
+    kept = {name: tensor for name, tensor in renamed.tensors.items() if name not in late}
+    reasons = {key: f"after the last tap, {last}" for name in late for key in renamed.sources[name]}
+    return replace(renamed, tensors=kept, ignored=renamed.ignored | reasons)
+
+
+def _check_kinds(renamed: Renamed, source: Source) -> None:
+    """Weights are floating point, counters are integers; anything else was stored by another scheme."""
+    for name, tensor in renamed.tensors.items():
+        if tensor.is_floating_point() == name.endswith("num_batches_tracked"):
+            raise CheckpointError(
+                f"{source.name} has {', '.join(renamed.sources[name])} as {str(tensor.dtype).removeprefix('torch.')}, "
+                "but weights are floating point and counters integers; a quantised file must be turned into a plain "
+                "one by the program that made it"
+            )
+
+
+def _report(source: Source, renamed: Renamed) -> LoadReport:
+    rows = [
+        Row(name, "adapted" if name in renamed.notes else "loaded", renamed.notes.get(name, ""))
+        for name in renamed.tensors
+    ]
+    rows += [Row(name, "ignored", reason) for name, reason in renamed.ignored.items()]
+    return LoadReport(source.name, tuple(rows))
+
+
+def _counts(source: Source, model: DenseModel, renamed: Renamed, parts: Parts) -> Counts:
+    sizes = {name: math.prod(tensor.shape) for name, tensor in source.state.items() if not name.endswith(_STATISTICS)}
+    return Counts(
+        source=sum(sizes.values()),
+        built=model.num_parameters(),
+        ignored=sum(sizes.get(name, 0) for name in renamed.ignored),
+        absorbed=sum(count for count, _ in parts.absorbed.values()),
+    )

@@ -1,0 +1,91 @@
+"""DepthAnything/Depth-Anything-V2 and V1, the authors' releases: bare state dicts, relative or metric.
+
+Fixed for this source: DINOv2 with eps 1e-6 on a square grid, positions resampled bicubically with DINOv2's offset of
+0.1, the final norm on every tap, ImageNet statistics. V1 and V2, relative and metric have the same tensors; the
+published file names tell them apart.
+"""
+
+import re
+
+from densevit.checkpoints.importers.base import Importer, Parts, Plain, Shapes, Source
+from densevit.checkpoints.importers.class_names import disparity, metres
+from densevit.checkpoints.importers.dpt_rules import dpt_facts, scratch
+from densevit.checkpoints.importers.vit import MASK_TOKEN, encoder_facts, positions, published_heads, timm_vit
+from densevit.checkpoints.rename import Rule, rename
+from densevit.pixels import FitConfig
+from densevit.presets import IMAGENET
+from densevit.protocol import WholeProtocol
+
+HEAD = "heads.depth"
+RELEASES = ("v1", "v2", "hypersim", "vkitti")
+MAX_DEPTH_M = {"hypersim": 20.0, "vkitti": 80.0}
+
+# Depth of the encoder -> 0-based blocks that V2 taps; V1 taps the last four.
+V2_TAPS = {12: (2, 5, 8, 11), 24: (4, 11, 17, 23), 40: (9, 19, 29, 39)}
+
+PUBLISHED = (
+    (r"depth_anything_vit[sbl]14\.pth", "v1"),
+    (r"depth_anything_v2_vit[sblg]\.pth", "v2"),
+    (r"depth_anything_v2_metric_hypersim_vit[sblg]\.pth", "hypersim"),
+    (r"depth_anything_v2_metric_vkitti_vit[sblg]\.pth", "vkitti"),
+)
+
+RULES = (
+    *timm_vit("pretrained."),
+    Rule("pretrained.norm.{param}", "encoder.norm.{param}"),
+    Rule("pretrained.mask_token", reason=MASK_TOKEN),
+    Rule("depth_head.projects.{i}.{param}", f"{HEAD}.reassemble.{{i}}.project.{{param}}"),
+    Rule("depth_head.resize_layers.{i}.{param}", f"{HEAD}.reassemble.{{i}}.resample.{{param}}"),
+    Rule("depth_head.readout_projects.{i}.0.{param}", f"{HEAD}.reassemble.{{i}}.readout_project.{{param}}"),
+    *scratch("depth_head.scratch.", HEAD),
+    Rule("depth_head.scratch.output_conv1.{param}", f"{HEAD}.head.conv1.{{param}}"),
+    Rule("depth_head.scratch.output_conv2.0.{param}", f"{HEAD}.head.conv2.{{param}}"),
+    Rule("depth_head.scratch.output_conv2.2.{param}", f"{HEAD}.head.conv3.{{param}}"),
+)
+
+
+def read(source: Source) -> Parts:
+    """The release decides the taps and whether values are disparity or metres."""
+    renamed = rename(source.state, RULES)
+    shapes = Shapes(renamed.tensors, source.name)
+    facts = encoder_facts(shapes)
+    depth = facts["depth"]
+    named = next((release for name, release in PUBLISHED if re.fullmatch(name, source.file_name)), None)
+    release = source.facts(release=named)["release"]
+    if release not in RELEASES:
+        raise source.ask("release", hint=f"release {release!r} is none of {', '.join(RELEASES)}; ")
+    known = source.facts(
+        num_heads=published_heads(facts["embed_dim"], depth),
+        taps=tuple(range(max(depth - 4, 0), depth)) if release == "v1" else V2_TAPS.get(depth),
+    )
+    max_depth_m = source.fact("max_depth_m", MAX_DEPTH_M.get(release))
+    head: Plain = {"kind": "depth", "up_to": "image", "hidden_channels": shapes.of(f"{HEAD}.head.conv2.weight", 4)[0]}
+    if max_depth_m is not None:
+        head |= {"activation": "sigmoid", "max_depth_m": max_depth_m}
+    decoder = dpt_facts(shapes, HEAD)
+    decoder |= {"readout": decoder.get("readout", "ignore"), "fusion_up_to": "next_level", "head": head}
+    encoder = facts | {
+        **known,
+        "norm_eps": source.fact("norm_eps", 1e-6),
+        "positions": positions(shapes, facts, mode="bicubic", image_size=None, offset=0.1),
+        "final_norm": True,
+    }
+    return Parts(
+        renamed,
+        {
+            "encoder": encoder,
+            "heads": {"depth": {"decoder": decoder, "out_channels": 1}},
+            "normalisation": IMAGENET,
+        },
+        disparity() if max_depth_m is None else metres(max_depth_m),
+        FitConfig(short_side=518),
+        WholeProtocol(kind="depth_anything", net_size=(518, 518), multiple=facts["patch_size"][0]),
+        f"DepthAnything, {source.file_name or source.name}",
+    )
+
+
+IMPORTER = Importer(
+    title="Depth Anything",
+    marks=(("pretrained.cls_token", "depth_head.*"),),
+    read=read,
+)

@@ -1,0 +1,143 @@
+"""isl-org/DPT: DPT-Large, -Base and -Hybrid for depth and segmentation; the release holds bare state dicts.
+
+Fixed for this source: LayerNorm eps 1e-6, bilinear positions on a square grid, taps without the final norm, statistics
+of 0.5. The constants that turn the disparity of the KITTI and NYU releases into metres stand in no checkpoint; the
+published file names tell the releases apart.
+"""
+
+from densevit.checkpoints.importers.base import Importer, Parts, Plain, Shapes, Source
+from densevit.checkpoints.importers.class_names import disparity, metres, segmentation
+from densevit.checkpoints.importers.dpt_rules import depth_head, dpt_facts, scratch, segmentation_head
+from densevit.checkpoints.importers.vit import (
+    HEAD_OF_PRETRAINING,
+    NORM_NOT_READ,
+    encoder_facts,
+    positions,
+    published_heads,
+    timm_vit,
+)
+from densevit.checkpoints.rename import Rule, rename
+from densevit.pixels import FitConfig
+from densevit.presets import HALF, KITTI, NYU
+from densevit.protocol import WholeProtocol
+from densevit.tasks import Depth, Task
+from densevit.types import Size
+
+# (width, hybrid) -> 0-based blocks that are tapped.
+TAPS = {(1024, False): (5, 11, 17, 23), (768, False): (2, 5, 8, 11), (768, True): (8, 11)}
+
+RELEASES: dict[str, Plain] = {"midas": {}, "kitti": KITTI, "nyu": NYU}
+# (height, width) at which each is run, and the range in metres for which it was trained.
+NET_SIZES: dict[str, Size] = {"midas": (384, 384), "kitti": (352, 1216), "nyu": (480, 640)}
+RANGES_M = {"kitti": 80.0, "nyu": 10.0}
+
+PUBLISHED = {
+    "dpt_large-midas-2f21e586.pt": "midas",
+    "dpt_hybrid-midas-501f0c75.pt": "midas",
+    "dpt_hybrid_kitti-cb926ef4.pt": "kitti",
+    "dpt_hybrid_nyu-2ce69ec7.pt": "nyu",
+    "dpt_hybrid_nyu_new-217f207d.pt": "nyu",
+}
+ADE20K = {"dpt_large-ade20k-b12dca68.pt", "dpt_hybrid-ade20k-53898607.pt"}
+
+
+def _rules(head: str, *, segmentation: bool, num_stem: int) -> tuple[Rule, ...]:
+    """Reassembly is counted from 1 there; with the hybrid stem the first two levels have none."""
+    main = segmentation_head if segmentation else depth_head
+    return (
+        *timm_vit("pretrained.model."),
+        Rule("pretrained.model.norm.{param}", reason=NORM_NOT_READ),
+        Rule("pretrained.model.head.{param}", reason=HEAD_OF_PRETRAINING),
+        Rule("pretrained.model.head_dist.{param}", reason=HEAD_OF_PRETRAINING),
+        Rule("pretrained.model.pre_logits.{rest}", reason=HEAD_OF_PRETRAINING),
+        *(
+            rule
+            for level in range(num_stem, 4)
+            for source, target in ((f"pretrained.act_postprocess{level + 1}", f"{head}.reassemble.{level - num_stem}"),)
+            for rule in (
+                Rule(f"{source}.0.project.0.{{param}}", f"{target}.readout_project.{{param}}"),
+                Rule(f"{source}.3.{{param}}", f"{target}.project.{{param}}"),
+                Rule(f"{source}.4.{{param}}", f"{target}.resample.{{param}}"),
+            )
+        ),
+        *scratch("scratch.", head),
+        *main("scratch.output_conv", f"{head}.head"),
+        *segmentation_head("auxlayer", f"{head}.aux_head"),
+    )
+
+
+def read(source: Source) -> Parts:
+    """Segmentation has a batch norm in its head, depth has not; the hybrid has a stem."""
+    is_hybrid = source.has("pretrained.model.patch_embed.backbone.*")
+    segments = source.has("scratch.output_conv.1.*")
+    name = "labels" if segments else "depth"
+    head, num_stem = f"heads.{name}", 2 if is_hybrid else 0
+    renamed = rename(source.state, _rules(head, segmentation=segments, num_stem=num_stem))
+    shapes = Shapes(renamed.tensors, source.name)
+    facts = encoder_facts(shapes)
+    dim = facts["embed_dim"]
+    known = source.facts(
+        num_heads=published_heads(dim, facts["depth"]),
+        taps=TAPS.get((dim, is_hybrid)),
+        # A shape betrays the projection alone; all that was published projects.
+        readout=dpt_facts(shapes, head).get("readout"),
+    )
+    encoder = facts | {
+        "num_heads": known["num_heads"],
+        "taps": known["taps"],
+        "norm_eps": source.fact("norm_eps", 1e-6),
+        "positions": positions(shapes, facts, mode="bilinear", image_size=None),
+    }
+    decoder = dpt_facts(shapes, head, num_stem=num_stem) | {
+        "readout": known["readout"],
+        "num_readout": 2 if facts["dist_token"] else 1,
+        "fusion_up_to": "double",
+    }
+    task: Task
+    if segments:
+        decoder["head"] = {"kind": "segmentation", "aux": "penultimate" if source.has("auxlayer.*") else "none"}
+        num_classes = shapes.of(f"{head}.head.classifier.weight", 4)[0]
+        dataset = source.fact("dataset", "ade20k" if source.file_name in ADE20K else None)
+        task = segmentation(num_classes, dataset=dataset, aux_weight=0.2)
+        net_size: Size = (480, 480)
+    else:
+        decoder["head"], task, net_size = _depth(source, dim == 1024)
+        num_classes = 1
+    return Parts(
+        renamed,
+        {
+            "encoder": encoder,
+            "heads": {name: {"decoder": decoder, "out_channels": num_classes}},
+            "normalisation": HALF,
+        },
+        task,
+        FitConfig(short_side=min(net_size)),
+        WholeProtocol(kind="dpt", net_size=net_size, multiple=32, label_offset=1 if segments else 0),
+        f"isl-org/DPT, {source.file_name or source.name}",
+    )
+
+
+def _depth(source: Source, is_large: bool) -> tuple[Plain, Depth, Size]:
+    """The depth head's config, what its values are, and the size at which it is run."""
+    answers = source.answers
+    head: Plain = {"kind": "depth", "up_to": "double", "activation": "none" if answers.signed else "relu"}
+    constants = {
+        key: getattr(answers, key) for key in ("scale", "shift", "invert") if getattr(answers, key) is not None
+    }
+    if constants:
+        task = metres(answers.max_depth_m or 10.0) if answers.invert else disparity()
+        return head | constants, task, NET_SIZES["midas"]
+    # Of DPT-Large there is one depth release, of the hybrid there are three with the same shapes.
+    known = PUBLISHED.get(source.file_name) or ("midas" if is_large else None)
+    release = source.facts(release=known)["release"]
+    if release not in RELEASES:
+        raise source.ask("release", hint=f"release {release!r} is none of {', '.join(RELEASES)}; ")
+    task = metres(RANGES_M[release]) if release in RANGES_M else disparity()
+    return head | RELEASES[release], task, NET_SIZES[release]
+
+
+IMPORTER = Importer(
+    title="isl-org/DPT",
+    marks=(("pretrained.model.cls_token", "scratch.*"),),
+    read=read,
+)

@@ -1,0 +1,111 @@
+"""Config files written in Python, read without running them: only literals, names given before, and ``dict(...)``."""
+
+import ast
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from densevit.errors import CheckpointError
+
+Plain = dict[str, Any]
+MAX_LENGTH = 1_000_000
+"""Characters of a config; real ones have some ten thousand."""
+
+
+class _Unknown:
+    """The value of what is not a literal; whoever needs it asks."""
+
+
+UNKNOWN = _Unknown()
+
+
+def read_literals(text: str, source: str) -> Plain:
+    """The assignments of a config in Python text; values that would need running are left out.
+
+    Args:
+        text: such as the ``cfg`` that mmsegmentation stores in a checkpoint.
+        source: what to call it in messages.
+
+    Raises:
+        CheckpointError: if it is no Python text.
+    """
+    try:
+        if len(text) > MAX_LENGTH:
+            raise ValueError(f"{len(text)} characters")
+        module = ast.parse(text)
+        names: Plain = {}
+        for statement in module.body:
+            match statement:
+                case ast.Assign(targets=[ast.Name(id=name)], value=value):
+                    names[name] = _value(value, names)
+                case ast.AnnAssign(target=ast.Name(id=name), value=ast.expr() as value):
+                    names[name] = _value(value, names)
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        raise CheckpointError(
+            f"the config of {source} cannot be read ({type(error).__name__}: {error}); it is Python text of "
+            "assignments; give the config file of the model, or answer by options"
+        ) from None
+    return {name: _known(value) for name, value in names.items() if value is not UNKNOWN}
+
+
+def read_config_file(path: Path, *, depth: int = 0) -> Plain:
+    """A config file with the ``_base_`` files that it names, merged as mmengine does.
+
+    Raises:
+        CheckpointError: if a file is missing, too deep, or no Python text.
+    """
+    try:
+        config = read_literals(path.read_text(encoding="utf-8"), str(path))
+    except (OSError, UnicodeDecodeError) as error:
+        raise CheckpointError(
+            f"cannot read the config {path} ({error}); it may be a base of another; give the complete config, "
+            "as the training program writes it into its work folder"
+        ) from None
+    bases = config.pop("_base_", [])
+    merged: Plain = {}
+    for base in [bases] if isinstance(bases, str) else bases:
+        if depth > 8:
+            raise CheckpointError(f"{path} has bases of bases beyond 8 levels; a config has few; mend its _base_")
+        merged = _merge(merged, read_config_file(path.parent / base, depth=depth + 1))
+    return _merge(merged, config)
+
+
+def _merge(base: Plain, over: Mapping[str, Any]) -> Plain:
+    merged = dict(base)
+    for key, value in over.items():
+        old = merged.get(key)
+        if isinstance(value, dict) and isinstance(old, dict) and not value.get("_delete_"):
+            merged[key] = _merge(old, value)
+        else:
+            merged[key] = {k: v for k, v in value.items() if k != "_delete_"} if isinstance(value, dict) else value
+    return merged
+
+
+def _value(node: ast.expr, names: Mapping[str, Any]) -> Any:
+    match node:
+        case ast.Constant(value=value):
+            return value
+        case ast.Name(id=name):
+            return names.get(name, UNKNOWN)
+        case ast.UnaryOp(op=ast.USub(), operand=ast.Constant(value=int() | float() as value)):
+            return -value
+        case ast.List(elts=items) | ast.Tuple(elts=items):
+            values = [_value(item, names) for item in items]
+            if any(value is UNKNOWN for value in values):
+                return UNKNOWN
+            return values if isinstance(node, ast.List) else tuple(values)
+        case ast.Dict(keys=keys, values=values):
+            pairs = [(_value(k, names) if k else UNKNOWN, _value(v, names)) for k, v in zip(keys, values, strict=True)]
+            return {key: value for key, value in pairs if isinstance(key, str | int)}
+        case ast.Call(func=ast.Name(id="dict"), args=[], keywords=pairs):
+            return {pair.arg: _value(pair.value, names) for pair in pairs if pair.arg is not None}
+    return UNKNOWN
+
+
+def _known(value: Any) -> Any:
+    """The value without what is unknown inside it."""
+    if isinstance(value, dict):
+        return {key: _known(item) for key, item in value.items() if item is not UNKNOWN}
+    if isinstance(value, list | tuple):
+        return type(value)(_known(item) for item in value)
+    return value

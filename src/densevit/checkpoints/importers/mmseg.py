@@ -1,0 +1,205 @@
+"""mmsegmentation 0.x and 1.x: SETR, Segmenter and DPT on its VisionTransformer.
+
+The config is read from the checkpoint's own ``meta`` or from the ``.py`` file beside it, as data. Without one the
+released configs hold: SETR has eps 1e-6 and bilinear positions, Segmenter eps 1e-6 (1e-5 in the decoder), bicubic
+positions and the final norm, DPT eps 1e-5 and bicubic positions. The bias of the patch projection is kept, which
+mmsegmentation itself drops from release 1.2 on.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from densevit.checkpoints.importers.base import Importer, Parts, Plain, Shapes, Source
+from densevit.checkpoints.importers.class_names import segmentation
+from densevit.checkpoints.importers.mmseg_config import MmsegConfig
+from densevit.checkpoints.importers.mmseg_rules import HEAD, RULES, Kind, reverse_streams
+from densevit.checkpoints.importers.vit import (
+    encoder_facts,
+    known_image_size,
+    positions,
+    published_heads,
+    without_class_token,
+)
+from densevit.checkpoints.rename import rename
+from densevit.errors import CheckpointError
+from densevit.pixels import FitConfig
+from densevit.presets import HALF, IMAGENET
+from densevit.protocol import WindowProtocol
+from densevit.types import Size
+
+# Depth -> out_indices of the released configs; Segmenter reads the last block.
+TAPS: dict[Kind, dict[int, tuple[int, ...]]] = {
+    "naive": {24: (9, 14, 19, 23)},
+    "pup": {24: (9, 14, 19, 23)},
+    "mla": {24: (5, 11, 17, 23)},
+    "dpt": {12: (2, 5, 8, 11)},
+}
+# Image size -> resize bounds (long, short) of the released configs.
+BASES = {512: (2048, 512), 640: (2560, 640), 768: (2049, 1025), 480: (520, 520)}
+STRIDES = {
+    "setr": {512: 341, 768: 512, 480: 320},
+    "segmenter": {512: 480, 640: 608},
+}
+
+
+def read(source: Source) -> Parts:
+    """Tell the heads apart by their tensors, then put together what shapes, config and answers say."""
+    config = MmsegConfig(source.side.get("mmseg", {}), source.side.get("meta", {}), source.name)
+    config.check()
+    kind = _kind(source)
+    renamed = rename(source.state, RULES[kind])
+    shapes = Shapes(renamed.tensors, source.name)
+    facts = encoder_facts(shapes)
+    depth, bilinear, segmenter = facts["depth"], kind in ("naive", "pup", "mla"), kind in ("mask", "linear")
+    known = source.facts(
+        num_heads=config.part("backbone").get("num_heads") or published_heads(facts["embed_dim"], depth),
+        taps=config.out_indices(depth) or ((depth - 1,) if segmenter else TAPS[kind].get(depth)),
+    )
+    image_size = known_image_size(source, facts, config.part("backbone").get("img_size"))
+    rule = positions(shapes, facts, mode=config.mode or ("bilinear" if bilinear else "bicubic"), image_size=image_size)
+    head = {
+        "naive": _up,
+        "pup": _up,
+        "mla": _mla,
+        "mask": _mask,
+        "linear": _linear,
+        "dpt": _dpt,
+    }[kind](source, shapes, config, known["taps"])
+    absorbed: dict[str, tuple[int, str]] = {}
+    if kind == "mla":
+        renamed, rule, absorbed = without_class_token(reverse_streams(renamed), rule)
+    encoder = facts | {
+        "num_heads": known["num_heads"],
+        "positions": rule,
+        "norm_eps": source.fact("norm_eps", config.norm_eps or (1e-5 if kind == "dpt" else 1e-6)),
+        "taps": tuple(sorted(set(head["taps"]))),
+        "final_norm": shapes.has("encoder.norm.weight"),
+        "cls_token": kind != "mla",
+        "drop_path": config.part("backbone").get("drop_path_rate") or 0.0,
+    }
+    if encoder["final_norm"] and encoder["taps"] != (depth - 1,):
+        raise CheckpointError(
+            f"{source.name} reads blocks {encoder['taps']} and has a final norm, which there belongs to block "
+            f"{depth - 1} alone; only a head on that block can be reproduced; run such a model where it came from"
+        )
+    size = (rule["grid"][0] * facts["patch_size"][0], rule["grid"][1] * facts["patch_size"][1])
+    protocol = _protocol(config, kind, size)
+    dataset = source.fact("dataset", config.dataset)
+    task = segmentation(
+        head["out_channels"], dataset=dataset, classes=config.classes, denominator="all", aux_weight=0.4
+    )
+    normalisation = config.normalisation or (HALF if segmenter else IMAGENET)
+    return Parts(
+        renamed,
+        {"encoder": encoder, "heads": {"labels": head}, "normalisation": normalisation},
+        task,
+        FitConfig(short_side=protocol.base[1] if protocol.base else min(size)),
+        protocol,
+        f"mmsegmentation, {source.file_name or source.name}",
+        absorbed,
+    )
+
+
+def _kind(source: Source) -> Kind:
+    if source.has("neck.mla.*"):
+        return "mla"
+    if source.has("decode_head.up_convs.*"):
+        weight = source.state.get("decode_head.up_convs.0.0.conv.weight")
+        return "pup" if weight is not None and weight.shape[-1:] == (3,) else "naive"
+    if source.has("decode_head.cls_emb"):
+        return "mask"
+    return "dpt" if source.has("decode_head.reassemble_blocks.*") else "linear"
+
+
+def _up(source: Source, shapes: Shapes, config: MmsegConfig, taps: Sequence[int]) -> Plain:
+    """SETR-Naive and PUP: ``in_index`` is a position among the taps, the last one by default."""
+    num_aux = shapes.count(f"{HEAD}.aux_heads.{{}}.")
+    stated = [head.get("in_index", -1) for head in config.aux_heads] if config.model else list(range(num_aux))
+    wanted = [*stated, config.part("decode_head").get("in_index", -1)]
+    if len(stated) != num_aux or not all(isinstance(i, int) and -len(taps) <= i < len(taps) for i in wanted):
+        raise CheckpointError(
+            f"{source.name} has {num_aux} auxiliary heads, the encoder gives blocks {tuple(taps)}, and the heads read "
+            f"positions {wanted} of them; config and weights must agree; give the config that belongs to the weights"
+        )
+    num_classes, channels, *_ = shapes.of(f"{HEAD}.head.classifier.weight", 4)
+    kernel = shapes.of(f"{HEAD}.head.convs.0.0.weight", 4)[-1]
+    decoder: Plain = {"kind": "setr_pup" if kernel == 3 else "setr_naive", "channels": channels, "form": "mmseg"}
+    decoder["aux_taps"] = tuple(range(num_aux))
+    if kernel != 3 and num_aux:
+        decoder["aux_convs"] = shapes.count(f"{HEAD}.aux_heads.0.convs.{{}}.")
+    return {"decoder": decoder, "out_channels": num_classes, "taps": tuple(taps[i] for i in wanted)}
+
+
+def _mla(source: Source, shapes: Shapes, config: MmsegConfig, taps: Sequence[int]) -> Plain:
+    decoder = {
+        "kind": "setr_mla",
+        "channels": shapes.of(f"{HEAD}.smooths.0.0.weight", 4)[0],
+        "head_channels": shapes.of(f"{HEAD}.streams.0.0.0.weight", 4)[0],
+        "form": "mmseg",
+        "aux": shapes.has(f"{HEAD}.aux_heads.0.weight"),
+    }
+    num_classes = shapes.of(f"{HEAD}.classifier.weight", 4)[0]
+    return {"decoder": decoder, "out_channels": num_classes, "taps": tuple(taps)}
+
+
+def _mask(source: Source, shapes: Shapes, config: MmsegConfig, taps: Sequence[int]) -> Plain:
+    _, num_classes, dim = shapes.of(f"{HEAD}.class_tokens", 3)
+    stated = config.part("decode_head")
+    heads = source.facts(decoder_heads=stated.get("num_heads") or dim // 64 or None)["decoder_heads"]
+    decoder = {
+        "kind": "segmenter_mask",
+        "depth": shapes.count(f"{HEAD}.blocks.{{}}."),
+        "num_heads": heads,
+        "dropout": stated.get("drop_rate", 0.0),
+        "drop_path": stated.get("drop_path_rate", 0.1),
+    }
+    return {"decoder": decoder, "out_channels": num_classes, "taps": tuple(taps)}
+
+
+def _linear(source: Source, shapes: Shapes, config: MmsegConfig, taps: Sequence[int]) -> Plain:
+    num_classes = shapes.of(f"{HEAD}.head.weight", 2)[0]
+    return {"decoder": {"kind": "segmenter_linear"}, "out_channels": num_classes, "taps": tuple(taps)}
+
+
+def _dpt(source: Source, shapes: Shapes, config: MmsegConfig, taps: Sequence[int]) -> Plain:
+    """The head ends at half the image's size and has no auxiliary head."""
+    stated: Any = config.part("decode_head").get("readout_type", "ignore") if config.model else None
+    projects = shapes.has(f"{HEAD}.reassemble.0.readout_project.weight")
+    width = shapes.of(f"{HEAD}.fusions.0.project.weight", 4)[0]
+    decoder = {
+        "kind": "dpt",
+        "channels": tuple(shapes.of(f"{HEAD}.convs.{level}.weight", 4)[1] for level in range(4)),
+        "fusion_channels": width,
+        "readout": "project" if projects else source.facts(readout=stated)["readout"],
+        "batch_norm": shapes.has(f"{HEAD}.fusions.0.unit.bn1.weight"),
+        "residual_bias": shapes.has(f"{HEAD}.fusions.0.unit.conv1.bias"),
+        "fusion_up_to": "double",
+        "head": {
+            "kind": "segmentation",
+            "align_corners": False,
+            "dropout": config.part("decode_head").get("dropout_ratio", 0.1),
+        },
+    }
+    num_classes = shapes.of(f"{HEAD}.head.classifier.weight", 4)[0]
+    return {"decoder": decoder, "out_channels": num_classes, "taps": tuple(taps)}
+
+
+def _protocol(config: MmsegConfig, kind: Kind, image_size: Size) -> WindowProtocol:
+    """As the config says; else as the released configs of this image size do."""
+    side = image_size[0]
+    window: Size | None = None
+    stride: Size | None = None
+    if config.window is not None:
+        window, stride = config.window
+    elif kind != "dpt":
+        step = STRIDES["segmenter" if kind in ("mask", "linear") else "setr"].get(side, side * 2 // 3)
+        window, stride = image_size, (step, step)
+    return WindowProtocol(kind="mmseg", base=config.base or BASES.get(side), window=window, stride=stride)
+
+
+IMPORTER = Importer(
+    title="mmsegmentation",
+    marks=(("backbone.patch_embed.projection.weight", "decode_head.*"),),
+    read=read,
+    beside=("*.py",),
+)

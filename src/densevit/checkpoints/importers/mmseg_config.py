@@ -1,0 +1,147 @@
+"""What an mmsegmentation config says, as far as the model and its evaluation need it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from densevit.errors import CheckpointError
+from densevit.types import Size
+
+Plain = dict[str, Any]
+
+# Settings for which there is one implementation here: path in the model's config -> accepted values; what is not stated
+# has a default of mmsegmentation that is among them.
+FIXED: dict[tuple[str, str], tuple[Any, ...]] = {
+    ("backbone", "patch_norm"): (False,),
+    ("backbone", "pre_norm"): (False,),
+    ("backbone", "patch_pad"): ("corner",),
+    ("decode_head", "align_corners"): (False,),
+    ("decode_head", "expand_channels"): (False,),
+}
+
+DATASETS = {"ADE20KDataset": "ade20k", "CityscapesDataset": "cityscapes", "PascalContextDataset": "pascal_context"}
+
+
+@dataclass(frozen=True)
+class MmsegConfig:
+    """A config as plain data; everything may be absent.
+
+    Attributes:
+        data: the top level: ``model``, ``test_pipeline``, ``data_preprocessor`` or ``img_norm_cfg``, ``dataset_type``.
+        meta: the checkpoint's ``meta``.
+        source: what to call it in messages.
+    """
+
+    data: Mapping[str, Any]
+    meta: Mapping[str, Any]
+    source: str
+
+    @property
+    def model(self) -> Plain:
+        """Of the segmentor."""
+        return _mapping(self.data.get("model"))
+
+    def part(self, name: str) -> Plain:
+        """``backbone``, ``decode_head`` or ``test_cfg``."""
+        return _mapping(self.model.get(name))
+
+    @property
+    def aux_heads(self) -> list[Plain]:
+        """Configs of the auxiliary heads."""
+        heads = self.model.get("auxiliary_head") or []
+        return [_mapping(head) for head in (heads if isinstance(heads, list | tuple) else [heads])]
+
+    def check(self) -> None:
+        """Refuse what has no counterpart here.
+
+        Raises:
+            CheckpointError: naming the setting.
+        """
+        for (part, key), accepted in FIXED.items():
+            value = self.part(part).get(key, accepted[0])
+            if value not in accepted:
+                raise CheckpointError(
+                    f"{self.source} has {part}.{key}={value!r}, but only {accepted[0]!r} can be reproduced; "
+                    "such a model must be run where it came from"
+                )
+        activation = _mapping(self.part("backbone").get("act_cfg")).get("type", "GELU")
+        if activation != "GELU":
+            raise CheckpointError(
+                f"{self.source} has the activation {activation!r} in its backbone, but only GELU can be reproduced; "
+                "such a model must be run where it came from"
+            )
+
+    @property
+    def norm_eps(self) -> float | None:
+        """Of the backbone's LayerNorms: stated, or the class's default where a config does not state it."""
+        if "backbone" not in self.model:
+            return None
+        eps = _mapping(self.part("backbone").get("norm_cfg")).get("eps", 1e-5)
+        return float(eps)
+
+    @property
+    def mode(self) -> str | None:
+        """Interpolation of positions."""
+        return str(self.part("backbone").get("interpolate_mode", "bicubic")) if "backbone" in self.model else None
+
+    def out_indices(self, depth: int) -> tuple[int, ...] | None:
+        """The blocks whose output the backbone gives."""
+        if "backbone" not in self.model:
+            return None
+        stated = self.part("backbone").get("out_indices", -1)
+        indices = [stated] if isinstance(stated, int) else list(stated)
+        return tuple(depth - 1 if index == -1 else index for index in indices)
+
+    @property
+    def classes(self) -> Sequence[Any]:
+        """Names, from the checkpoint."""
+        dataset_meta = _mapping(self.meta.get("dataset_meta"))
+        names = self.meta.get("CLASSES") or dataset_meta.get("classes") or dataset_meta.get("CLASSES")
+        return names if isinstance(names, list | tuple) else ()
+
+    @property
+    def dataset(self) -> str | None:
+        """Our name of the data set."""
+        return DATASETS.get(str(self.data.get("dataset_type")))
+
+    @property
+    def normalisation(self) -> Plain | None:
+        """Mean and standard deviation of images in [0, 1]."""
+        for stated in (
+            self.data.get("data_preprocessor"),
+            self.part("data_preprocessor"),
+            self.data.get("img_norm_cfg"),
+        ):
+            found = _mapping(stated)
+            if found.get("mean") and found.get("std"):
+                return {key: tuple(value / 255 for value in found[key]) for key in ("mean", "std")}
+        return None
+
+    @property
+    def window(self) -> tuple[Size | None, Size | None] | None:
+        """Crop size and stride of sliding inference; a pair of None for whole images, None if nothing is said."""
+        test = self.part("test_cfg")
+        if "mode" not in test:
+            return None
+        if test["mode"] != "slide":
+            return (None, None)
+        return _pair(test["crop_size"]), _pair(test["stride"])
+
+    @property
+    def base(self) -> Size | None:
+        """(long, short) to which the test pipeline resizes."""
+        pipeline = self.data.get("test_pipeline")
+        for step in pipeline if isinstance(pipeline, list | tuple) else ():
+            stated = _mapping(step)
+            scale = stated.get("img_scale") or (stated.get("scale") if stated.get("type") == "Resize" else None)
+            if isinstance(scale, list | tuple) and len(scale) == 2:
+                return max(scale), min(scale)
+        return None
+
+
+def _mapping(value: Any) -> Plain:
+    return dict(value) if isinstance(value, Mapping) else {}
+
+
+def _pair(value: Any) -> Size:
+    return (value, value) if isinstance(value, int) else (int(value[0]), int(value[1]))

@@ -1,0 +1,116 @@
+"""Names of mmsegmentation's heads. From SETR-MLA's neck on, and in DPT's fusion, its lists begin with the deepest."""
+
+from collections.abc import Mapping
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from densevit.checkpoints.importers.base import update
+from densevit.checkpoints.importers.vit import MMSEG_VIT, mmseg_block
+from densevit.checkpoints.rename import Renamed, Rule
+
+HEAD = "heads.labels"
+Kind = Literal["naive", "pup", "mla", "mask", "linear", "dpt"]
+
+
+def _conv_bn(source: str, target: str) -> tuple[Rule, Rule]:
+    """mmcv's ConvModule -> our pair of convolution and batch norm."""
+    return (
+        Rule(f"{source}.conv.weight", f"{target}.0.weight"),
+        Rule(f"{source}.bn.{{statistic}}", f"{target}.1.{{statistic}}"),
+    )
+
+
+def _up_head(source: str, target: str) -> tuple[Rule, ...]:
+    return (
+        Rule(f"{source}.norm.{{param}}", f"{target}.norm.{{param}}"),
+        *_conv_bn(f"{source}.up_convs.{{i}}.0", f"{target}.convs.{{i}}"),
+        Rule(f"{source}.conv_seg.{{param}}", f"{target}.classifier.{{param}}"),
+    )
+
+
+_UP = (
+    *MMSEG_VIT,
+    *_up_head("decode_head", f"{HEAD}.head"),
+    *_up_head("auxiliary_head.{k}", f"{HEAD}.aux_heads.{{k}}"),
+)
+
+_MLA = (
+    *MMSEG_VIT,
+    Rule("neck.norm.{i}.{param}", f"{HEAD}.norms.{{i}}.{{param}}"),
+    *_conv_bn("neck.mla.channel_proj.{i}", f"{HEAD}.laterals.{{i}}"),
+    *(rule for k in range(4) for rule in _conv_bn(f"neck.mla.feat_extract.{3 - k}", f"{HEAD}.smooths.{k}")),
+    *(rule for k in range(4) for rule in _conv_bn(f"decode_head.up_convs.{3 - k}.{{i}}", f"{HEAD}.streams.{k}.{{i}}")),
+    Rule("decode_head.conv_seg.{param}", f"{HEAD}.classifier.{{param}}"),
+    *(Rule(f"auxiliary_head.{3 - k}.conv_seg.{{param}}", f"{HEAD}.aux_heads.{k}.{{param}}") for k in range(4)),
+)
+
+_MASK = (
+    *MMSEG_VIT,
+    Rule("decode_head.cls_emb", f"{HEAD}.class_tokens"),
+    Rule("decode_head.dec_proj.{param}", f"{HEAD}.proj_dec.{{param}}"),
+    *mmseg_block("decode_head.layers.{i}", f"{HEAD}.blocks.{{i}}"),
+    Rule("decode_head.decoder_norm.{param}", f"{HEAD}.norm.{{param}}"),
+    Rule("decode_head.patch_proj.weight", f"{HEAD}.proj_patch.weight"),
+    Rule("decode_head.classes_proj.weight", f"{HEAD}.proj_classes.weight"),
+    Rule("decode_head.mask_norm.{param}", f"{HEAD}.mask_norm.{{param}}"),
+)
+
+
+def _as_linear(weight: Tensor) -> Tensor:
+    return weight.flatten(1)
+
+
+_LINEAR = (
+    *MMSEG_VIT,
+    Rule("decode_head.conv_seg.weight", f"{HEAD}.head.weight", convert=_as_linear, note="1x1 convolution there"),
+    Rule("decode_head.conv_seg.bias", f"{HEAD}.head.bias"),
+)
+
+_DPT = (
+    *MMSEG_VIT,
+    Rule("decode_head.reassemble_blocks.projects.{i}.conv.{param}", f"{HEAD}.reassemble.{{i}}.project.{{param}}"),
+    Rule("decode_head.reassemble_blocks.resize_layers.{i}.{param}", f"{HEAD}.reassemble.{{i}}.resample.{{param}}"),
+    Rule(
+        "decode_head.reassemble_blocks.readout_projects.{i}.0.{param}",
+        f"{HEAD}.reassemble.{{i}}.readout_project.{{param}}",
+    ),
+    Rule("decode_head.convs.{i}.conv.weight", f"{HEAD}.convs.{{i}}.weight"),
+    *(
+        rule
+        for k in range(4)
+        for rule in (
+            Rule(f"decode_head.fusion_blocks.{3 - k}.project.conv.{{param}}", f"{HEAD}.fusions.{k}.project.{{param}}"),
+            *(
+                Rule(
+                    f"decode_head.fusion_blocks.{3 - k}.res_conv_unit{unit}.conv{{i}}.{part}.{{rest}}",
+                    f"{HEAD}.fusions.{k}.{name}.{part}{{i}}.{{rest}}",
+                )
+                for unit, name in ((1, "skip_unit"), (2, "unit"))
+                for part in ("conv", "bn")
+            ),
+        )
+    ),
+    *_conv_bn("decode_head.project", f"{HEAD}.head.conv"),
+    Rule("decode_head.conv_seg.{param}", f"{HEAD}.head.classifier.{{param}}"),
+)
+
+RULES: Mapping[Kind, tuple[Rule, ...]] = {
+    "naive": _UP,
+    "pup": _UP,
+    "mla": _MLA,
+    "mask": _MASK,
+    "linear": _LINEAR,
+    "dpt": _DPT,
+}
+
+
+def reverse_streams(renamed: Renamed) -> Renamed:
+    """SETR-MLA's classifier reads the four streams side by side, deepest first there and last here."""
+    name = f"{HEAD}.classifier.weight"
+    weight = renamed.tensors.get(name)
+    if weight is None or weight.ndim != 4 or weight.shape[1] % 4:
+        return renamed  # the proof that follows will name it
+    reversed_ = torch.cat(weight.chunk(4, dim=1)[::-1], dim=1)
+    return update(renamed, {name: reversed_}, {name: "input channels in our order of levels"})

@@ -1,0 +1,223 @@
+"""transformers: DPT (plain, hybrid; depth, segmentation) and Depth Anything (V1, V2, metric), with config.json beside.
+
+Fixed for this source: a square grid of positions, bilinear for DPT and bicubic for Depth Anything; DPT's taps come
+before the final norm, Depth Anything's after it; the stem standardises its weights by the root of variance + 1e-8.
+What a config does not state has the default of its config class.
+"""
+
+from typing import Any
+
+from densevit.checkpoints.importers.base import Importer, Parts, Plain, Shapes, Source
+from densevit.checkpoints.importers.class_names import disparity, metres, segmentation
+from densevit.checkpoints.importers.dpt_rules import depth_head, dpt_facts, hf_neck, segmentation_head
+from densevit.checkpoints.importers.vit import (
+    MASK_TOKEN,
+    NORM_NOT_READ,
+    encoder_facts,
+    hf_attention,
+    positions,
+)
+from densevit.checkpoints.rename import Renamed, Rule, rename
+from densevit.errors import CheckpointError
+from densevit.pixels import FitConfig
+from densevit.presets import HALF, IMAGENET
+from densevit.protocol import WholeProtocol
+from densevit.tasks import Task
+
+DPT_LAYER, DINO_LAYER = "dpt.encoder.layer.{i}", "backbone.encoder.layer.{i}"
+BLOCK, STEM = "encoder.blocks.{i}", "encoder.patch_embed"
+BIT = "dpt.embeddings.backbone.bit"
+
+DPT_ENCODER = (
+    Rule("dpt.embeddings.cls_token", "encoder.cls_token"),
+    Rule("dpt.embeddings.position_embeddings", "encoder.pos_embed"),
+    Rule("dpt.embeddings.patch_embeddings.projection.{param}", f"{STEM}.proj.{{param}}"),
+    Rule("dpt.embeddings.projection.{param}", f"{STEM}.proj.{{param}}"),  # after the hybrid stem
+    Rule(f"{BIT}.embedder.convolution.weight", f"{STEM}.stem_conv.weight"),
+    Rule(f"{BIT}.embedder.norm.{{param}}", f"{STEM}.stem_norm.{{param}}"),
+    Rule(f"{BIT}.encoder.stages.{{i}}.layers.{{j}}.{{rest}}", f"{STEM}.stages.{{i}}.{{j}}.{{rest}}"),
+    *hf_attention(DPT_LAYER),
+    Rule(f"{DPT_LAYER}.layernorm_before.{{param}}", f"{BLOCK}.norm1.{{param}}"),
+    Rule(f"{DPT_LAYER}.layernorm_after.{{param}}", f"{BLOCK}.norm2.{{param}}"),
+    Rule(f"{DPT_LAYER}.intermediate.dense.{{param}}", f"{BLOCK}.mlp.fc1.{{param}}"),
+    Rule(f"{DPT_LAYER}.output.dense.{{param}}", f"{BLOCK}.mlp.fc2.{{param}}"),
+    Rule("dpt.layernorm.{param}", reason=NORM_NOT_READ),
+    Rule("dpt.pooler.{rest}", reason="pools the class token, which no dense head reads"),
+)
+
+DINO_ENCODER = (
+    Rule("backbone.embeddings.cls_token", "encoder.cls_token"),
+    Rule("backbone.embeddings.mask_token", reason=MASK_TOKEN),
+    Rule("backbone.embeddings.position_embeddings", "encoder.pos_embed"),
+    Rule("backbone.embeddings.patch_embeddings.projection.{param}", f"{STEM}.proj.{{param}}"),
+    *hf_attention(DINO_LAYER),
+    Rule(f"{DINO_LAYER}.norm{{j}}.{{param}}", f"{BLOCK}.norm{{j}}.{{param}}"),
+    Rule(f"{DINO_LAYER}.mlp.fc{{j}}.{{param}}", f"{BLOCK}.mlp.fc{{j}}.{{param}}"),
+    # SwiGLU: on the hub, and as release 5 holds it in memory.
+    Rule(f"{DINO_LAYER}.mlp.weights_in.{{param}}", f"{BLOCK}.mlp.fc1.{{param}}"),
+    Rule(f"{DINO_LAYER}.mlp.gate_proj.{{param}}", f"{BLOCK}.mlp.fc1.{{param}}", part=(0, 2)),
+    Rule(f"{DINO_LAYER}.mlp.up_proj.{{param}}", f"{BLOCK}.mlp.fc1.{{param}}", part=(1, 2)),
+    *(
+        Rule(f"{DINO_LAYER}.mlp.{name}.{{param}}", f"{BLOCK}.mlp.fc2.{{param}}")
+        for name in ("weights_out", "down_proj")
+    ),
+    Rule(f"{DINO_LAYER}.layer_scale{{j}}.lambda1", f"{BLOCK}.ls{{j}}.gamma"),
+    Rule("backbone.layernorm.{param}", "encoder.norm.{param}"),
+)
+
+# Settings for which there is one implementation here; what is not stated has the first value.
+FIXED: dict[str, dict[str, tuple[Any, ...]]] = {
+    "vit": {
+        "hidden_act": ("gelu",),
+        "head_in_index": (-1,),
+        "apply_layernorm": (True,),
+        "embedding_type": ("vit_hybrid",),
+    },
+    "bit": {"layer_type": ("bottleneck",), "num_groups": (32,), "hidden_act": ("relu",)},
+}
+
+
+def read(source: Source) -> Parts:
+    """Tell the two classes apart by their tensors."""
+    config = dict(source.side.get("config.json", {}))
+    backbone: Any = config.get("backbone_config")
+    for part in (config, backbone if isinstance(backbone, dict) else {}):
+        for key, accepted in FIXED["bit" if part.get("model_type") == "bit" else "vit"].items():
+            if part.get(key) is not None and part[key] not in accepted:
+                raise CheckpointError(
+                    f"{source.name} has {key}={part[key]!r} in its config.json, but only {accepted[0]!r} can be "
+                    "reproduced; such a model must be run with transformers"
+                )
+    return _dpt(source, config) if source.has("dpt.*") else _depth_anything(source, config)
+
+
+def _dpt(source: Source, config: Plain) -> Parts:
+    segments, num_stem = source.has("head.head.1.*"), 2 if source.has(f"{BIT}.*") else 0
+    name = "labels" if segments else "depth"
+    head = f"heads.{name}"
+    rules = (
+        *DPT_ENCODER,
+        *hf_neck(head, num_stem=num_stem),
+        *(segmentation_head if segments else depth_head)("head.head", f"{head}.head"),
+        Rule("head.projection.{param}", f"{head}.head.projection.{{param}}"),
+        *segmentation_head("auxiliary_head.head", f"{head}.aux_head"),
+    )
+    renamed = rename(source.state, rules)
+    shapes = Shapes(renamed.tensors, source.name)
+    facts = encoder_facts(shapes)
+    if num_stem:
+        facts["stem"]["standardisation"] = "var_plus_eps"
+    taps = config.get("backbone_out_indices") or (2, 5, 8, 11)
+    known = source.facts(
+        num_heads=config.get("num_attention_heads", 12) if config else None,
+        taps=tuple(taps[num_stem:]) if config else None,  # of a hybrid the first two are not used
+        norm_eps=config.get("layer_norm_eps", 1e-12) if config else None,
+    )
+    encoder = facts | known | {"positions": positions(shapes, facts, mode="bilinear", image_size=None)}
+    decoder = dpt_facts(shapes, head, num_stem=num_stem)
+    readout = decoder.get("readout") or (config.get("readout_type") if config else None)
+    decoder |= {"readout": source.facts(readout=readout)["readout"], "fusion_up_to": "double"}
+    if not segments:
+        decoder["head"] = _depth_head(shapes, head)
+        return _parts(source, renamed, encoder, (name, decoder, 1), disparity(), _protocol(source, 384, 1), HALF)
+    decoder["head"] = {
+        "kind": "segmentation",
+        "aux": "last" if shapes.has(f"{head}.aux_head.classifier.weight") else "none",
+        "dropout": config.get("semantic_classifier_dropout", 0.1),
+    }
+    num_classes = shapes.of(f"{head}.head.classifier.weight", 4)[0]
+    weight = config.get("auxiliary_loss_weight", 0.4)
+    task = segmentation(num_classes, classes=_labels(config), dataset=source.fact("dataset"), aux_weight=weight)
+    return _parts(source, renamed, encoder, (name, decoder, num_classes), task, _protocol(source, 480, 1), HALF)
+
+
+def _depth_head(shapes: Shapes, head: str) -> Plain:
+    projects = shapes.has(f"{head}.head.projection.weight")
+    hidden = shapes.of(f"{head}.head.conv2.weight", 4)[0]
+    return {"kind": "depth", "up_to": "double", "projection": projects, "hidden_channels": hidden}
+
+
+def _depth_anything(source: Source, config: Plain) -> Parts:
+    head = "heads.depth"
+    rules = (*DINO_ENCODER, *hf_neck(head), Rule("head.conv{i}.{param}", f"{head}.head.conv{{i}}.{{param}}"))
+    renamed = rename(source.state, rules)
+    shapes = Shapes(renamed.tensors, source.name)
+    facts = encoder_facts(shapes)
+    small = {"num_attention_heads": 6, "out_indices": [9, 10, 11, 12]}  # the class's default backbone
+    backbone: Plain = (config.get("backbone_config") or small) if config else {}
+    known = source.facts(
+        num_heads=backbone.get("num_attention_heads", 12) if backbone else None,
+        taps=_taps(backbone),
+        norm_eps=backbone.get("layer_norm_eps", 1e-6) if backbone else None,
+    )
+    encoder = facts | known | {"positions": positions(shapes, facts, mode="bicubic", image_size=None)}
+    encoder["final_norm"] = True
+    depth = _depth_head(shapes, head) | {"up_to": "image"}
+    metric = config.get("depth_estimation_type", "relative") == "metric"
+    max_depth_m = source.fact("max_depth_m", (config.get("max_depth") or 1) if metric else None)
+    if max_depth_m is not None:
+        depth |= {"activation": "sigmoid", "max_depth_m": max_depth_m}
+    decoder = dpt_facts(shapes, head) | {"readout": "ignore", "fusion_up_to": "next_level", "head": depth}
+    protocol = _protocol(source, 518, facts["patch_size"][0])
+    task = disparity() if max_depth_m is None else metres(max_depth_m)
+    return _parts(source, renamed, encoder, ("depth", decoder, 1), task, protocol, IMAGENET)
+
+
+def _taps(backbone: Plain) -> tuple[int, ...] | None:
+    """0-based blocks: stage 1 is the output of block 0."""
+    indices = backbone.get("out_indices")
+    if indices is None and backbone.get("out_features"):
+        indices = [int(str(stage).removeprefix("stage")) for stage in backbone["out_features"]]
+    return tuple(index - 1 for index in indices) if indices else None
+
+
+def _labels(config: Plain) -> list[Any]:
+    """Class names by index, unless they are the library's placeholders."""
+    names: Any = config.get("id2label")
+    if not isinstance(names, dict) or not all(str(key).isdigit() for key in names):
+        return []
+    ordered = [names[key] for key in sorted(names, key=int)]
+    return [] if all(str(name).startswith("LABEL_") for name in ordered) else ordered
+
+
+def _parts(
+    source: Source,
+    renamed: Renamed,
+    encoder: Plain,
+    head: tuple[str, Plain, int],
+    task: Task,
+    protocol: WholeProtocol,
+    normalisation: Plain,
+) -> Parts:
+    """``head``: its name, its decoder and K; the image processor's statistics win over the published ones."""
+    name, decoder, num_classes = head
+    stated = source.side.get("preprocessor_config.json", {})
+    own = {"mean": stated.get("image_mean"), "std": stated.get("image_std")}
+    model = {
+        "encoder": encoder,
+        "heads": {name: {"decoder": decoder, "out_channels": num_classes}},
+        "normalisation": own if all(own.values()) else normalisation,
+    }
+    fit = FitConfig(short_side=min(protocol.net_size))
+    return Parts(renamed, model, task, fit, protocol, f"transformers, {source.name}")
+
+
+def _protocol(source: Source, side: int, multiple: int) -> WholeProtocol:
+    """The image processor's rule, or that of the published models."""
+    stated = source.side.get("preprocessor_config.json", {})
+    size = stated.get("size", side)
+    height, width = (size["height"], size["width"]) if isinstance(size, dict) else (size, size)
+    return WholeProtocol(
+        kind="transformers",
+        net_size=(height, width),
+        multiple=stated.get("ensure_multiple_of", multiple),
+        keep_aspect=stated.get("keep_aspect_ratio", multiple > 1),
+    )
+
+
+IMPORTER = Importer(
+    title="transformers",
+    marks=(("dpt.embeddings.*", "neck.*"), ("backbone.embeddings.*", "neck.*")),
+    read=read,
+    beside=("config.json", "preprocessor_config.json"),
+)

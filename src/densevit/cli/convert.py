@@ -1,0 +1,71 @@
+"""``densevit convert``: weights of others as a densevit checkpoint."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+
+def convert(
+    source: Annotated[str, typer.Argument(help="Weights file, folder with its config, or hf://owner/name[/file].")],
+    out: Annotated[Path, typer.Argument(metavar="OUT.safetensors", help="The checkpoint to write.")],
+    as_source: Annotated[
+        str | None, typer.Option("--as", help="segmenter, setr, mmseg, dpt, depth_anything or transformers.")
+    ] = None,
+    config: Annotated[Path | None, typer.Option(help="Config of the weights, if not found beside them.")] = None,
+    num_heads: Annotated[int | None, typer.Option(help="Attention heads of the encoder.")] = None,
+    decoder_heads: Annotated[int | None, typer.Option(help="Attention heads of Segmenter's decoder.")] = None,
+    taps: Annotated[str | None, typer.Option(help="Blocks the decoder reads, from 0, such as 5,11,17,23.")] = None,
+    aux_taps: Annotated[str | None, typer.Option(help="Blocks the auxiliary heads read.")] = None,
+    image_size: Annotated[str | None, typer.Option(help="Training images in pixels, HEIGHTxWIDTH.")] = None,
+    norm_eps: Annotated[float | None, typer.Option(help="Epsilon of the encoder's LayerNorms.")] = None,
+    readout: Annotated[str | None, typer.Option(help="DPT's class token: ignore, add or project.")] = None,
+    release: Annotated[
+        str | None, typer.Option(help="DPT depth: midas, kitti, nyu. Depth Anything: v1, v2, hypersim, vkitti.")
+    ] = None,
+    scale: Annotated[float | None, typer.Option(help="Of a DPT depth model of your own.")] = None,
+    shift: Annotated[float | None, typer.Option(help="Of a DPT depth model of your own.")] = None,
+    invert: Annotated[bool | None, typer.Option(help="Whether it gives 1 / (scale d + shift).")] = None,
+    signed: Annotated[bool | None, typer.Option(help="Whether it may give negative values.")] = None,
+    max_depth_m: Annotated[float | None, typer.Option(help="Of a metric Depth Anything of your own.")] = None,
+    dataset: Annotated[str | None, typer.Option(help="ade20k, cityscapes or pascal_context: class names.")] = None,
+) -> None:
+    """Turn weights of Segmenter, SETR, mmsegmentation, DPT, Depth Anything or transformers into a checkpoint.
+
+    Shapes say the sizes, the config beside the weights says the rest; what neither says is asked for by the option that
+    answers. Every tensor is accounted for, or nothing is written.
+    """
+    from densevit.checkpoints.importers import import_file
+    from densevit.checkpoints.native import save_bundle
+
+    answers: dict[str, Any] = {
+        "num_heads": num_heads,
+        "decoder_heads": decoder_heads,
+        "taps": _numbers(taps, ","),
+        "aux_taps": _numbers(aux_taps, ","),
+        "image_size": _numbers(image_size, "x"),
+        "norm_eps": norm_eps,
+        "readout": readout,
+        "release": release,
+        "scale": scale,
+        "shift": shift,
+        "invert": invert,
+        "signed": signed,
+        "max_depth_m": max_depth_m,
+        "dataset": dataset,
+    }
+    given = {name: value for name, value in answers.items() if value is not None}
+    imported = import_file(source, as_source=as_source, config=config, **given)
+    typer.echo(str(imported.report))
+    counts = imported.counts
+    typer.echo(
+        f"{counts.source:,} parameters in the file: {counts.built:,} in the model, {counts.ignored:,} ignored, "
+        f"{counts.absorbed:,} absorbed by others"
+    )
+    save_bundle(imported.bundle, out)
+    typer.echo(f"{out}: {imported.importer}, {out.stat().st_size / 1e6:.1f} MB")
+
+
+def _numbers(text: str | None, separator: str) -> list[str] | None:
+    """The parts of a list; what they are is checked with the other answers."""
+    return None if text is None else [part.strip() for part in text.lower().split(separator)]

@@ -1,0 +1,213 @@
+"""The published programs' ways from a photo to a result, to the letter; their facts are in ``densevit.protocol``."""
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import get_args
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from densevit.config import nearest
+from densevit.encoder.positions import LearnedPositions
+from densevit.errors import ConfigError, ShapeError
+from densevit.inference import sizes
+from densevit.inference.resampling import opencv_cubic, opencv_linear, pillow_cubic
+from densevit.inference.sliding import Network, anchored_windows, clamped_windows, slide
+from densevit.inference.tta import average_probabilities, log_probabilities
+from densevit.layers import resize
+from densevit.model import DenseModel, ModelConfig
+from densevit.protocol import ProtocolKind, WholeKind, WholeProtocol, WindowKind, WindowProtocol
+from densevit.tasks import Segmentation, Task
+from densevit.types import Size
+
+Protocol = WindowProtocol | WholeProtocol
+KINDS: tuple[str, ...] = (*get_args(WindowKind), *get_args(WholeKind))
+
+
+@torch.inference_mode()
+def run(
+    protocol: Protocol, model: DenseModel, head: str, task: Task, photo: NDArray[np.uint8], *, tta: bool = False
+) -> Tensor:
+    """One photo through one head, from the first resize to the photo's own size.
+
+    Args:
+        protocol: whose rules.
+        model: in evaluation mode.
+        head: its name.
+        task: of the head.
+        photo: uint8 (H, W, 3) RGB.
+        tta: average the protocol's scales, each mirrored too; for labels by windows alone.
+
+    Returns:
+        (K, H, W) float32 on the CPU: logits (log probabilities with ``tta``), depth, or values.
+
+    Raises:
+        ConfigError: if there is no such test-time augmentation.
+    """
+    network = forward(protocol.kind, model, head)
+    size = (photo.shape[0], photo.shape[1])
+    labels = isinstance(task, Segmentation)
+    if tta and (isinstance(protocol, WholeProtocol) or not labels):
+        raise ConfigError(
+            f"protocol {protocol.kind} has no multi-scale set for {task.kind}; leave tta off, or take segmentation "
+            f"with one of {', '.join(get_args(WindowKind))}"
+        )
+    if isinstance(protocol, WholeProtocol):
+        image = _normalised(model, _RESIZE[protocol.kind](photo, whole_size(protocol, size)))
+        return final_resize(protocol.kind, network(image), size, labels=labels)[0].float().cpu()
+    to_logits = partial(window_logits, protocol, network, size=size)
+    if not tta:
+        image = _normalised(model, opencv_linear(photo, single_scale_size(protocol, size)))
+        return to_logits(image)[0].float().cpu()
+    scores = average_probabilities(_views(protocol, model, photo), to_logits)
+    return log_probabilities(scores).cpu()
+
+
+def forward(kind: ProtocolKind, model: DenseModel, head: str) -> Network:
+    """What the source calls the model's forward pass: normalised images (B, 3, h, w) -> output of the same size.
+
+    The sources differ where a side is no multiple of the patch: see ``prepare``. Segmenter then resizes to the padded
+    size and crops; mmsegmentation and SETR resize to the size as it was; the output of transformers is smaller.
+    """
+    decoder, positions = model.decoder(head), model.tap_positions[head]
+
+    def network(images: Tensor) -> Tensor:
+        prepared = prepare(kind, model, images)
+        full = (prepared.shape[-2], prepared.shape[-1])
+        size = full if kind == "transformers" else (images.shape[-2], images.shape[-1])
+        logits = decoder(model.encoder(prepared).select(positions)).logits
+        if kind == "segmenter":
+            return resize(logits, full, align_corners=decoder.align_corners)[..., : size[0], : size[1]]
+        return resize(logits, size, align_corners=decoder.align_corners)
+
+    return network
+
+
+def prepare(kind: ProtocolKind, model: DenseModel, images: Tensor) -> Tensor:
+    """Normalised images (B, 3, h, w) -> the same with sides that the encoder takes.
+
+    Segmenter, mmsegmentation and SETR pad with zeros right and below; transformers drops the odd pixels there.
+
+    Raises:
+        ShapeError: for the authors' DPT and Depth Anything, which do neither.
+    """
+    (h, w), (ph, pw) = images.shape[-2:], model.config.encoder.patch_size
+    if not (h % ph or w % pw):
+        return images
+    if kind == "transformers":
+        return images[..., : h - h % ph, : w - w % pw]
+    if kind in ("dpt", "depth_anything"):
+        raise ShapeError(
+            f"image is {h} x {w} but protocol {kind} takes multiples of patch size {ph} x {pw}; resize it to such"
+        )
+    return F.pad(images, (0, -w % pw, 0, -h % ph))
+
+
+def window_logits(protocol: WindowProtocol, network: Network, images: Tensor, *, size: Size) -> Tensor:
+    """Normalised images (B, 3, h, w) -> logits (B, K, *size): windows, their mean, and the last resize."""
+    if protocol.kind == "segmenter" and protocol.window:
+        covering = sizes.cover_window((images.shape[-2], images.shape[-1]), protocol.window[0])
+        images = resize(images, covering, align_corners=False)
+    return resize(merge_windows(protocol, network, images), size, align_corners=False)
+
+
+def merge_windows(protocol: WindowProtocol, network: Network, images: Tensor) -> Tensor:
+    """Normalised images (B, 3, h, w) -> mean logits (B, K, h, w) over the protocol's windows."""
+    if protocol.window is None or protocol.stride is None:
+        return network(images)
+    place = anchored_windows if protocol.kind == "segmenter" else clamped_windows
+    return slide(network, images, place((images.shape[-2], images.shape[-1]), protocol.window, protocol.stride))
+
+
+def single_scale_size(protocol: WindowProtocol, size: Size) -> Size:
+    """The size at which a photo is run once."""
+    if protocol.base is None:
+        return size
+    plain = sizes.keep_ratio(size, protocol.base)
+    if protocol.kind == "setr" and protocol.window and min(plain) < min(protocol.window):
+        return sizes.setr_multi_scale(size, protocol.base, protocol.window[0])  # its network takes whole windows alone
+    return plain
+
+
+def tta_sizes(protocol: WindowProtocol, size: Size) -> Iterator[Size]:
+    """The sizes of the multi-scale set."""
+    for scale in protocol.tta_scales:
+        if protocol.base is None or protocol.tta_of == "photo":
+            yield sizes.photo_scaled(size, scale)
+            continue
+        bounds = sizes.scaled_bounds(protocol.base, scale)
+        if protocol.kind == "setr" and protocol.window:
+            yield sizes.setr_multi_scale(size, bounds, protocol.window[0])
+        else:
+            yield sizes.keep_ratio(size, bounds)
+
+
+def _views(protocol: WindowProtocol, model: DenseModel, photo: NDArray[np.uint8]) -> Iterator[tuple[Tensor, bool]]:
+    for size in tta_sizes(protocol, (photo.shape[0], photo.shape[1])):
+        image = _normalised(model, opencv_linear(photo, size))
+        yield image, False
+        yield image, True
+
+
+# How each whole-image protocol chooses the size, resizes the photo, and resizes labels and values to the photo.
+_METHODS: dict[WholeKind, sizes.Method] = {
+    "dpt": "minimal",
+    "transformers": "minimal",
+    "depth_anything": "lower_bound",
+}
+_RESIZE: dict[WholeKind, Callable[[NDArray[np.uint8], Size], Tensor]] = {
+    "dpt": opencv_cubic,
+    "transformers": pillow_cubic,
+    "depth_anything": opencv_cubic,
+}
+_FINAL: dict[WholeKind, tuple[tuple[str, bool], tuple[str, bool]]] = {
+    "dpt": (("bicubic", False), ("bicubic", False)),
+    "transformers": (("bilinear", False), ("bicubic", False)),
+    "depth_anything": (("bilinear", True), ("bilinear", True)),
+}
+
+
+def whole_size(protocol: WholeProtocol, size: Size) -> Size:
+    """The size at which a photo is run."""
+    if not protocol.keep_aspect:
+        return sizes.stretched(protocol.net_size, protocol.multiple)
+    return sizes.net_size(size, protocol.net_size, protocol.multiple, _METHODS[protocol.kind])
+
+
+def final_resize(kind: WholeKind, output: Tensor, size: Size, *, labels: bool) -> Tensor:
+    """Output (B, K, h, w) -> (B, K, *size) by the source's interpolation for labels or for values."""
+    mode, align_corners = _FINAL[kind][0 if labels else 1]
+    return F.interpolate(output, size=size, mode=mode, align_corners=align_corners, antialias=False)
+
+
+def _normalised(model: DenseModel, image: Tensor) -> Tensor:
+    return (image[None].to(model.mean.device) - model.mean) / model.std
+
+
+def choose(kind: str, stored: Protocol | None, model: ModelConfig) -> Protocol:
+    """The protocol of a name: the one that came with the weights if it is of this kind, else one for the model's size.
+
+    Raises:
+        ConfigError: if there is no such protocol, or the model's positions do not tell its size.
+    """
+    if kind not in KINDS:
+        raise ConfigError(f"there is no protocol {kind!r}{nearest(kind, KINDS)}")
+    if stored is not None and stored.kind == kind:
+        return stored
+    positions = model.encoder.positions
+    if not isinstance(positions, LearnedPositions):
+        raise ConfigError(
+            f"protocol {kind!r} needs the size of the training images, which rotary positions do not tell; "
+            "pass a WindowProtocol or WholeProtocol with the size"
+        )
+    height, width = (n * p for n, p in zip(positions.grid, model.encoder.patch_size, strict=True))
+    if kind in get_args(WindowKind):
+        side = min(height, width)
+        step = max(side - 32, 1) if kind == "segmenter" else max(side * 2 // 3, 1)
+        facts = {"kind": kind, "base": (4 * side, side), "window": (side, side), "stride": (step, step)}
+        return WindowProtocol.parse(facts)
+    multiple = 32 if kind == "dpt" else model.encoder.patch_size[0]
+    return WholeProtocol.parse({"kind": kind, "net_size": (height, width), "multiple": multiple})

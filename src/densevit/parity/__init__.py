@@ -1,0 +1,1 @@
+"""Comparison with outputs that the reference programs wrote down: ``densevit parity``."""
