@@ -11,7 +11,7 @@ from densevit.data import Dataset, FolderConfig, FolderDataset
 from densevit.data.transforms import as_example
 from densevit.errors import ConfigError, DataError
 from densevit.model import DenseModel
-from densevit.pixels import FitConfig, resize_image
+from densevit.pixels import FitConfig, fit_photo
 from densevit.tasks import Metrics, Segmentation, Task
 from densevit.training.batches import no_target
 from densevit.types import Taps
@@ -52,8 +52,8 @@ def evaluate(
         for index in range(len(dataset)):
             sample = dataset[index]
             example = as_example(sample)
-            size = (example.image.shape[-2], example.image.shape[-1])
-            image = resize_image(example.image, fit.size_for(size, model.config.encoder.patch_size))
+            size = (sample.image.shape[0], sample.image.shape[1])
+            image = fit_photo(sample.image, fit.size_for(size, model.config.encoder.patch_size))
             taps = (encode or model.encode)(image[None].to(device))
             outputs = model.decode(taps, tuple(tasks))
             for name, task in tasks.items():
