@@ -236,4 +236,5 @@ def test_reassemble__tap_norm_makes_the_scale_of_a_tap_irrelevant() -> None:
     torch.manual_seed(0)
     module = Reassemble(dpt_config(readout="ignore", tap_norm=True), 32, 2)
     tokens, prefix = torch.randn(1, 6, 32), torch.randn(1, 1, 32)
-    torch.testing.assert_close(module(tokens, prefix, (2, 3)), module(100 * tokens, prefix, (2, 3)), rtol=1e-4, atol=1e-4)
+    expected = module(tokens, prefix, (2, 3))
+    torch.testing.assert_close(module(100 * tokens, prefix, (2, 3)), expected, rtol=1e-4, atol=1e-4)

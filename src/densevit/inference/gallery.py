@@ -4,6 +4,7 @@ import html
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from densevit.io import write_bytes_atomic
 
@@ -18,7 +19,7 @@ figcaption { color: #555; font-size: .9rem; padding-top: .3rem; }
 
 
 def write_gallery(path: Path, records: Sequence[dict[str, Any]], *, title: str) -> None:
-    """Write an HTML page beside the pictures: per photo the surest segmentation, and everything that is not one.
+    """Write an HTML page beside the pictures: per photo the primary segmentation, and everything that is not one.
 
     Args:
         path: of the page; the records' pictures lie in its folder.
@@ -49,5 +50,5 @@ def _figure(head: str, result: dict[str, Any]) -> str:
         picture = result["colours"]
         unit = f" {result['unit']}" if result.get("unit") else ""
         text = f"{head}: {result['min']} to {result['max']}{unit}" if "min" in result else head
-    source, caption = html.escape(picture, quote=True), html.escape(text)
+    source, caption = quote(picture), html.escape(text)  # an address: '#' and '%' in a file's name mean something there
     return f'<figure><img src="{source}" alt="{caption}" loading=lazy><figcaption>{caption}</figcaption></figure>'

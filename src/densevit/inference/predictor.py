@@ -50,14 +50,15 @@ class Predictor:
     """
 
     def __init__(self, bundle: Bundle, *, heads: Sequence[str] | None = None, device: str | None = None) -> None:
-        if unknown := [head for head in heads or () if head not in bundle.tasks]:
+        wanted = (heads,) if isinstance(heads, str) else tuple(heads or bundle.tasks)
+        if unknown := [head for head in wanted if head not in bundle.tasks]:
             raise ConfigError(f"there is no head {unknown[0]!r}{nearest(unknown[0], bundle.tasks)}")
         self.device = pick_device(device)
         self.model: DenseModel = bundle.model.eval().to(self.device)
         self.tasks: dict[str, Task] = bundle.tasks
         self.fit: FitConfig = bundle.fit
         self.card: Card = bundle.card
-        self.heads = tuple(heads) if heads else tuple(bundle.tasks)
+        self.heads = wanted
 
     @classmethod
     def load(cls, source: str | Path, **options: Any) -> Self:

@@ -147,7 +147,10 @@ def atomic_path(path: Path, *, sync: bool = False) -> Iterator[Path]:
         if target.exists() and not target.is_file():
             raise DataError(f"{path} is a folder or a device; a file is written here; choose the name of a file")
         target.parent.mkdir(parents=True, exist_ok=True)
+        temporary.touch()
+        mode = temporary.stat().st_mode  # what the umask grants; some writers (safetensors) grant their owner alone
         yield temporary
+        temporary.chmod(mode)
         if sync:
             with temporary.open("rb+") as file:
                 os.fsync(file.fileno())

@@ -1,6 +1,6 @@
 """Evaluation: every photo at its own size against its target; memory does not grow with the data set or the classes."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -48,6 +48,7 @@ def evaluate(
         raise DataError("the data set is empty; it needs at least one photo")
     device = model.mean.device
     metrics: dict[str, Metrics] = {name: task.new_metrics() for name, task in tasks.items()}
+    entropy = {name: 0.0 for name, task in tasks.items() if isinstance(task, Segmentation)}
     with torch.inference_mode():
         for index in range(len(dataset)):
             sample = dataset[index]
@@ -63,16 +64,14 @@ def evaluate(
                 corners = model.decoder(name).align_corners
                 prediction = task.decode(outputs[name].logits[0], size, align_corners=corners)
                 metrics[name].update(prediction.cpu()[None], target[None])
+                if isinstance(task, Segmentation):
+                    entropy[name] += task.mean_entropy(outputs[name].logits[0], align_corners=corners)
             if progress is not None:
                 progress(index + 1, len(dataset))
-    return {name: values.compute() for name, values in metrics.items()}
-
-
-def headlines(figures: dict[str, dict[str, Any]], tasks: dict[str, Task]) -> Iterator[tuple[str, str, float]]:
-    """Per head its name, the name of its headline figure and the value."""
-    for head, values in figures.items():
-        name, _ = tasks[head].headline
-        yield head, name, float(values[name])
+    figures = {name: values.compute() for name, values in metrics.items()}
+    for name, total in entropy.items():
+        figures[name]["mean_entropy"] = total / len(dataset)
+    return figures
 
 
 def open_for(places: dict[str, Any], kind: str) -> FolderDataset:
