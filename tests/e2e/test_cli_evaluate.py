@@ -124,6 +124,14 @@ def test_evaluate__depth_equals_a_plain_computation(evaluate, odd, trained):
     assert {key: figures[key] for key in expected} == pytest.approx(expected, abs=ROUNDING)
 
 
+def test_evaluate__entropy_is_the_mean_of_what_predictions_say(evaluate, odd, trained):
+    figures = evaluate("--data", odd, "--split", "val", "--decoder", "segmenter")
+    model = densevit.load(trained, heads="segmenter")
+    photos = sorted((odd / "images" / "val").iterdir())
+    expected = np.mean([model.predict(photo)["segmenter"].mean_entropy for photo in photos])
+    assert figures["mean_entropy"] == pytest.approx(expected, abs=1e-6)
+
+
 def test_evaluate__json_says_what_was_measured_on_what(evaluate, dataset, trained):
     figures = evaluate("--data", dataset, "--split", "val", "--decoder", "dpt")
     facts = {key: figures[key] for key in ("model", "decoder", "task", "data", "split", "num_images", "num_pixels")}

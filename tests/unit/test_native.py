@@ -1,3 +1,4 @@
+import dataclasses
 import json
 from fnmatch import fnmatch
 from pathlib import Path
@@ -307,3 +308,10 @@ def test_preset_bundle__has_the_presets_facts(name: str, head: str, kind: str, c
 def test_preset_bundle__refuses_an_unknown_name() -> None:
     with pytest.raises(ConfigError, match="there is no preset 'segmenter-s-mesk'; did you mean 'segmenter-s-mask'"):
         preset_bundle("segmenter-s-mesk")
+
+
+def test_save__metadata_are_strict_json_even_with_a_figure_that_is_not_a_number(tmp_path: Path) -> None:
+    bundle = preset_bundle("segmenter-ti-mask")
+    path = tmp_path / "m.safetensors"
+    save_bundle(dataclasses.replace(bundle, card=Card(metrics={"labels": {"IoU": float("nan")}})), path)
+    assert read_header(path).card.metrics == {"labels": {"IoU": None}}

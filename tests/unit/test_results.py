@@ -188,6 +188,12 @@ def test_prediction__primary_is_the_least_surprised_segmentation(prediction):
     np.testing.assert_array_equal(prediction.labels, prediction["streets"].labels)
 
 
+def test_prediction__primary_takes_into_account_how_sure_a_head_usually_is(prediction):
+    unsure = ROOMS.model_copy(update={"typical_entropy": 0.99})
+    rooms = head_result("rooms", unsure, IMAGE, prediction["rooms"].logits, align_corners=False)
+    assert Prediction(IMAGE, {"rooms": rooms, "streets": prediction["streets"]}).primary == "rooms"
+
+
 def test_prediction__depth_is_that_of_the_depth_head(prediction):
     np.testing.assert_array_equal(prediction.depth, prediction["depth"].depth)
     assert (prediction.depth_quantity, prediction.depth_unit) == ("depth", "m")

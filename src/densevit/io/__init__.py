@@ -10,6 +10,7 @@ from densevit.io.read import as_image, read_depth, read_image, read_labels, read
 from densevit.io.write import (
     atomic_path,
     make_folder,
+    to_json,
     write_array,
     write_bytes_atomic,
     write_depth_mm,
@@ -29,6 +30,7 @@ __all__ = [
     "read_image",
     "read_labels",
     "read_values",
+    "to_json",
     "write_array",
     "write_bytes_atomic",
     "write_depth_mm",

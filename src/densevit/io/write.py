@@ -92,13 +92,17 @@ def write_array(path: Path, array: NDArray[Any]) -> None:
 
 
 def write_json(path: Path, obj: object) -> None:
-    """Write JSON with an indent of two; numpy values become numbers and lists, paths strings, NaN and infinity null.
+    """Write ``to_json`` with an indent of two.
 
     Raises:
         DataError: the file cannot be written.
     """
-    text = json.dumps(_plain(obj), indent=2, ensure_ascii=False, allow_nan=False)
-    write_bytes_atomic(path, (text + "\n").encode())
+    write_bytes_atomic(path, (to_json(obj, indent=2) + "\n").encode())
+
+
+def to_json(obj: object, *, indent: int | None = None) -> str:
+    """Strict JSON: numpy values become numbers and lists, paths strings, NaN and infinity null."""
+    return json.dumps(_plain(obj), indent=indent, ensure_ascii=False, allow_nan=False)
 
 
 def write_bytes_atomic(path: Path, data: bytes) -> None:
