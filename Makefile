@@ -21,8 +21,8 @@ help:  ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## */make \1\t/p' Makefile
 
 demo: $(VENV)/.base  ## label the photos of examples/photos and measure their depth
-	$(BIN)/densevit predict examples/photos --out demo
-	@echo "The pictures are in $(CURDIR)/demo"
+	$(BIN)/densevit predict examples/photos --out demo --gallery
+	@echo "Open $(CURDIR)/demo/index.html; the pictures are beside it."
 
 test: $(VENV)/.dev  ## run the tests that need no accelerator
 	$(PYTEST)

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from densevit.decoders import Decoder, build_decoder, parse_decoder
-from densevit.decoders.dpt import Fusion, Reassemble, ResidualUnit
+from densevit.decoders.dpt import DptConfig, Fusion, Reassemble, ResidualUnit
 from densevit.types import Size, Taps
 from tests.factories import VARIANTS
 from tests.tolerances import EXACT, SAME_MATHS
@@ -139,10 +139,14 @@ def test_fusion__brings_the_level_to_the_size_of_the_path() -> None:
     torch.testing.assert_close(fusion(level, path, None), fusion(resized, path, None), **EXACT)
 
 
+def dpt_config(**options: Any) -> DptConfig:
+    return DptConfig(channels=(8, 8, 8, 8), head={"kind": "depth"}, **options)  # type: ignore[arg-type]
+
+
 def reassembled(readout: Any, tokens: Tensor, prefix: Tensor, *, num_readout: int = 1) -> tuple[Tensor, Reassemble]:
     """The map of the level that is not resampled, and the module."""
     torch.manual_seed(0)
-    module = Reassemble(32, 8, level=2, readout=readout, num_readout=num_readout)
+    module = Reassemble(dpt_config(readout=readout, num_readout=num_readout), 32, 2)
     return module(tokens, prefix, GRID), module
 
 
@@ -178,7 +182,7 @@ def test_readout_ignore__does_not_see_the_prefix() -> None:
 
 @pytest.mark.parametrize(("level", "size"), [(0, (12, 20)), (1, (6, 10)), (2, (3, 5)), (3, (2, 3))])
 def test_reassemble__gives_the_four_strides(level: int, size: Size) -> None:
-    module = Reassemble(32, 8, level=level, readout="ignore", num_readout=1)
+    module = Reassemble(dpt_config(readout="ignore"), 32, level)
 
     assert module(draw(1, 15, 32), draw(1, 1, 32), (3, 5)).shape == (1, 8, *size)
 
@@ -226,3 +230,11 @@ def test_depth_inverted__never_divides_by_less_than_1e_minus_8() -> None:
     inverted = depth(activation="none", invert=True)
 
     torch.testing.assert_close(inverted.max(), torch.tensor(1e8), rtol=1e-6, atol=0.0)
+
+
+def test_reassemble__tap_norm_makes_the_scale_of_a_tap_irrelevant() -> None:
+    torch.manual_seed(0)
+    module = Reassemble(dpt_config(readout="ignore", tap_norm=True), 32, 2)
+    tokens, prefix = torch.randn(1, 6, 32), torch.randn(1, 1, 32)
+    expected = module(tokens, prefix, (2, 3))
+    torch.testing.assert_close(module(100 * tokens, prefix, (2, 3)), expected, rtol=1e-4, atol=1e-4)

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from densevit.errors import DataError
-from densevit.io import as_image, read_depth, read_labels
+from densevit.io import as_image, read_depth, read_labels, read_values, write_array
 
 RED, BLUE = (255, 0, 0), (0, 0, 255)
 
@@ -201,4 +201,28 @@ def test_read_depth__refuses_other_arrays(tmp_path, array, message):
 def test_read_depth__refuses_a_unit_that_is_not_positive(unit_m):
     assert refusal(lambda: read_depth(Path("d.png"), unit_m=unit_m)) == (
         f"unit_m is {unit_m}; metres per step must be a positive number; 0.001 means millimetres"
+    )
+
+
+def test_write_array__is_read_back_by_read_values(tmp_path):
+    values = np.random.default_rng(0).normal(size=(3, 4, 2)).astype(np.float32)
+    write_array(tmp_path / "new folder" / "v.npy", np.moveaxis(np.moveaxis(values, -1, 0), 0, -1))
+    read = read_values(tmp_path / "new folder" / "v.npy")
+    assert read.dtype == np.float32
+    np.testing.assert_array_equal(read, values)
+
+
+def test_write_array__refuses_objects(tmp_path):
+    path = tmp_path / "v.npy"
+    assert refusal(lambda: write_array(path, np.array([{}]))) == (
+        f"{path} would hold an array of object; numbers are accepted; convert the array"
+    )
+    assert not path.exists()
+
+
+def test_read_values__refuses_an_archive(tmp_path):
+    np.savez(tmp_path / "v.npz", np.zeros(2))
+    path = (tmp_path / "v.npz").rename(tmp_path / "v.npy")
+    assert refusal(lambda: read_values(path)) == (
+        f"{path} holds NpzFile; one (H, W, K) array of floats is accepted; save it as such"
     )

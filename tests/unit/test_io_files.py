@@ -275,3 +275,15 @@ def test_find_images__counts_a_link_as_a_photo_of_its_own(album):
 @pytest.mark.usefixtures("album")
 def test_find_images__refuses_a_source_that_matches_nothing(sources, message):
     assert refusal(lambda: find_images(sources)) == message
+
+
+def test_atomic_path__grants_what_the_umask_grants_whatever_the_writer_says(tmp_path: Path) -> None:
+    def write(temporary: Path) -> None:
+        temporary.unlink()
+        os.close(os.open(temporary, os.O_CREAT | os.O_WRONLY, 0o600))
+
+    plain = tmp_path / "plain"
+    plain.touch()
+    with atomic_path(tmp_path / "file") as temporary:
+        write(temporary)
+    assert (tmp_path / "file").stat().st_mode == plain.stat().st_mode

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -9,6 +10,7 @@ from densevit.checkpoints.native import Bundle, Card, Storage, load_bundle
 from densevit.config import Config
 from densevit.errors import CheckpointError, ConfigError
 from densevit.model import DenseModel, ModelConfig
+from densevit.tasks import Segmentation, Task
 
 
 class HeadSource(Config):
@@ -60,8 +62,8 @@ def merge_bundles(config: MergeConfig) -> Bundle:
         part = parts[source.checkpoint]
         if source.head not in part.tasks:
             raise ConfigError(f"{source.checkpoint} has no head {source.head!r}; it has {', '.join(part.tasks)}")
-        heads[name], tasks[name] = part.model.config.heads[source.head], part.tasks[source.head]
-        metrics[name] = _figures(source, part)
+        heads[name], metrics[name] = part.model.config.heads[source.head], _figures(source, part)
+        tasks[name] = _with_typical_entropy(part.tasks[source.head], metrics[name])
     facts = first.model.config.model_copy(update={"heads": heads})
     model = DenseModel(ModelConfig.parse(facts.plain()))
     model.encoder.load_state_dict(first.model.encoder.state_dict())
@@ -81,12 +83,19 @@ def _difference(one: Bundle, other: Bundle) -> str:
     return f"the encoder's weights ({unequal[0]})" if unequal else ""
 
 
-def _figures(source: HeadSource, part: Bundle) -> object:
+def _with_typical_entropy(task: Task, figures: dict[str, Any]) -> Task:
+    """What was measured of a segmentation head, so that the heads of one model can be compared."""
+    if isinstance(task, Segmentation) and "mean_entropy" in figures:
+        return task.model_copy(update={"typical_entropy": figures["mean_entropy"]})
+    return task
+
+
+def _figures(source: HeadSource, part: Bundle) -> dict[str, Any]:
     if source.figures is None:
-        return part.card.metrics.get(source.head, {})
+        return dict(part.card.metrics.get(source.head, {}))
     try:
-        return json.loads(source.figures.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        return dict(json.loads(source.figures.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
         raise ConfigError(
             f"cannot read the figures {source.figures} ({error}); make them with densevit evaluate --json"
         ) from None

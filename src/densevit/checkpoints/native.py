@@ -20,7 +20,7 @@ from torch import Tensor
 
 from densevit.config import Config
 from densevit.errors import CheckpointError, ConfigError
-from densevit.io import atomic_path
+from densevit.io import atomic_path, to_json
 from densevit.model import DenseModel, ModelConfig
 from densevit.pixels import FitConfig
 from densevit.presets import preset
@@ -166,7 +166,7 @@ def save_bundle(bundle: Bundle, path: Path, storage: Storage | None = None) -> N
     )
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_path(path) as temporary:
-        save_file(tensors, temporary, metadata={METADATA_KEY: json.dumps(header.plain())})
+        save_file(tensors, temporary, metadata={METADATA_KEY: to_json(header.plain())})
 
 
 def load_bundle(path: Path) -> Bundle:

@@ -69,9 +69,9 @@ def evaluate(
         **figures,
         "seconds": round(time.perf_counter() - began, 1),
     }
+    Console(markup=False).print(_table(head, figures))
     if json_file is not None:
         write_json(json_file, record)
-    Console().print(_table(head, figures))
 
 
 def _table(head: str, figures: dict[str, Any]) -> Table:

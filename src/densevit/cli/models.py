@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 
 def models(
@@ -18,12 +18,14 @@ def models(
     rows = catalogue()
     if json_file is not None:
         write_json(json_file, rows)
-    table = Table("name", "family", "encoder", "parameters", "weights", "licence", "figures")
+    name = Column("name", no_wrap=True)  # to be copied whole
+    table = Table(name, "family", "encoder", "parameters", "weights", "licence", "figures")
     for row in rows:
         parameters = f"{row['parameters'] / 1e6:.1f} M"
         weights = "shipped" if row["weights"] else "-"
         table.add_row(row["name"], row["family"], row["encoder"], parameters, weights, row["licence"], _figures(row))
-    Console().print(table)
+    console = Console()
+    Console(width=None if console.is_terminal else 140).print(table)
 
 
 def _figures(row: dict[str, Any]) -> str:

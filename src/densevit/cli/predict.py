@@ -25,6 +25,7 @@ def predict(
     heads: Annotated[str | None, typer.Option(help="Heads to run, separated by commas; all by default.")] = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the records of all photos here too.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Skip photos whose result is there already.")] = False,
+    gallery: Annotated[bool, typer.Option("--gallery", help="Write index.html with all pictures.")] = False,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, ...; a GPU if there is one.")] = None,
     protocol: Annotated[
         str | None,
@@ -38,6 +39,7 @@ def predict(
     .colours.png for depth; and <photo>.json. A broken photo is reported and the others go on; the exit code is then 2.
     """
     from densevit.errors import DensevitError
+    from densevit.inference.gallery import write_gallery
     from densevit.inference.predictor import Predictor
     from densevit.io import find_images, make_folder, write_json
 
@@ -71,6 +73,8 @@ def predict(
             progress.advance(bar)
     if json_file is not None:
         write_json(json_file, {"model": model, "photos": records, "failures": failures})
+    if gallery:
+        write_gallery(out / "index.html", records, title=f"densevit: {len(records)} photos")
     counts = f"{len(records) - skipped} predicted, {skipped} skipped, {len(failures)} failed"
     console.print(f"{counts}; pictures in {out}", highlight=False, markup=False, soft_wrap=True)
     if failures:

@@ -21,13 +21,12 @@ def train(
 
     Precedence: --preset and --data < --config < --set. The merged config is written to the run folder.
     """
-    import torch
-
+    from densevit.inference.predictor import pick_device
     from densevit.training.complete import read_recipe
     from densevit.training.train import train
 
     if resume and config is None and (out / "config.yaml").exists():
         config = out / "config.yaml"
     recipe = read_recipe(config, overrides or [], preset_name=preset, data=data)
-    path = train(recipe, out, resume=resume, device=device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    path = train(recipe, out, resume=resume, device=str(pick_device(device)))
     typer.echo(str(path))

@@ -65,7 +65,7 @@ class FolderDataset:
         images = config.folder("images")
         if images is None or not images.is_dir():
             raise DataError(_missing_folder(config, images))
-        if config.split is None and config.images is None and not any(path.is_file() for path in images.iterdir()):
+        if config.split is None and config.images is None and {path.is_dir() for path in images.iterdir()} == {True}:
             raise DataError(f"{config.root} has splits and none was named; splits found: {_splits(images)}; name one")
         self.images = find_images([images])
         self.masks = _match(self.images, config.folder("masks"), "mask") if with_labels else None

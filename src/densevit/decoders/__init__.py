@@ -24,7 +24,7 @@ def parse_decoder(data: DecoderConfig | Mapping[str, Any]) -> DecoderConfig:
     if isinstance(data, DecoderConfig):
         return data
     kind = data.get("kind") if isinstance(data, Mapping) else None
-    if kind not in DECODERS:
+    if not isinstance(kind, str) or kind not in DECODERS:
         raise ValueError(f"decoder kind {kind!r} is unknown{nearest(str(kind), DECODERS)}")
     return DECODERS[kind][0].model_validate(data)
 

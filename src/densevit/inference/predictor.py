@@ -19,13 +19,28 @@ from densevit.inference.protocols import Protocol
 from densevit.inference.results import Prediction, head_result
 from densevit.io import as_image
 from densevit.model import DenseModel
-from densevit.pixels import FitConfig, resize_image, to_tensor
+from densevit.pixels import FitConfig, fit_photo
 from densevit.presets import PRESETS
 from densevit.protocol import WholeProtocol
 from densevit.tasks import Task
 
 DEFAULT = Path(__file__).parent.parent / "weights" / "default.safetensors"
 _log = logging.getLogger(__name__)
+
+
+def pick_device(name: str | None) -> torch.device:
+    """The device of that name; where none is named, a GPU if there is one.
+
+    Raises:
+        ConfigError: if there is no such device here.
+    """
+    try:
+        device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:  # an AssertionError where torch was built without CUDA
+        cause = str(error).splitlines()[0]
+        raise ConfigError(f"device {name!r} cannot be used ({cause}); name another such as cpu, or none") from None
+    return device
 
 
 class Predictor:
@@ -41,14 +56,15 @@ class Predictor:
     """
 
     def __init__(self, bundle: Bundle, *, heads: Sequence[str] | None = None, device: str | None = None) -> None:
-        if unknown := [head for head in heads or () if head not in bundle.tasks]:
+        wanted = (heads,) if isinstance(heads, str) else tuple(heads or bundle.tasks)
+        if unknown := [head for head in wanted if head not in bundle.tasks]:
             raise ConfigError(f"there is no head {unknown[0]!r}{nearest(unknown[0], bundle.tasks)}")
-        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self.device = pick_device(device)
         self.model: DenseModel = bundle.model.eval().to(self.device)
         self.tasks: dict[str, Task] = bundle.tasks
         self.fit: FitConfig = bundle.fit
         self.card: Card = bundle.card
-        self.heads = tuple(heads) if heads else tuple(bundle.tasks)
+        self.heads = wanted
         self.protocol: Protocol | None = bundle.protocol
 
     @classmethod
@@ -101,7 +117,7 @@ class Predictor:
         if tta:
             raise ConfigError("tta is on but no protocol is named; test-time augmentation is a protocol's; name one")
         size = self.fit.size_for((photo.shape[0], photo.shape[1]), self.model.config.encoder.patch_size)
-        pixels = resize_image(to_tensor(photo), size)
+        pixels = fit_photo(photo, size)
         with torch.inference_mode():
             outputs = self.model(pixels[None].to(self.device), self.heads)
         return Prediction(

@@ -28,7 +28,6 @@ class HeadResult:
         image: uint8 (H, W, 3), the photo.
         logits: (K, h', w') float32 at the decoder's stride.
         align_corners: how the logits are resized to the photo.
-        licence: of the weights that made it.
     """
 
     name: str
@@ -84,12 +83,15 @@ class SegmentationResult(HeadResult):
         counts = np.bincount(self.labels.ravel(), minlength=len(self.class_names))
         return {name: float(n) / self.labels.size for name, n in zip(self.class_names, counts, strict=True)}
 
-    @property
+    @cached_property
     def mean_entropy(self) -> float:
-        """Mean entropy over the token-scale logits: how unsure the head is of the photo as a whole."""
-        height, width = self.logits.shape[-2:]
-        small = (min(height, 64), min(width, 64))
-        return float(upsample_entropy(self.logits, small, align_corners=self.align_corners).mean())
+        """In [0, 1]: how unsure the head is of the photo as a whole."""
+        return self.task.mean_entropy(self.logits, align_corners=self.align_corners)
+
+    @property
+    def surprise(self) -> float:
+        """How far ``mean_entropy`` lies above what is typical of the head on photos of its own kind."""
+        return self.mean_entropy - self.task.typical_entropy
 
     def colours(self) -> Picture:
         """(H, W, 3): labels in the palette's colours."""
@@ -222,7 +224,7 @@ class Prediction(Mapping[str, HeadResult]):
     """The results of one photo by head: ``prediction["depth"].depth``.
 
     With several segmentation heads, ``labels``, ``scores``, ``entropy``, ``class_names`` and ``overlay`` are those of
-    the head that is surest of the photo (lowest mean entropy); ``primary`` names it.
+    the head whose kind of photo it is (lowest ``surprise``); ``primary`` names it.
     """
 
     def __init__(self, image: Picture, results: Mapping[str, HeadResult]) -> None:
@@ -246,8 +248,8 @@ class Prediction(Mapping[str, HeadResult]):
 
     @cached_property
     def primary(self) -> str | None:
-        """The segmentation head that is surest of the photo; None without one."""
-        heads = {name: r.mean_entropy for name, r in self._results.items() if isinstance(r, SegmentationResult)}
+        """The segmentation head that is least surprised by the photo; None without one."""
+        heads = {name: r.surprise for name, r in self._results.items() if isinstance(r, SegmentationResult)}
         return min(heads, key=lambda name: heads[name]) if heads else None
 
     @property

@@ -11,6 +11,7 @@ from densevit.io.resample import resize_bicubic
 from densevit.io.write import (
     atomic_path,
     make_folder,
+    to_json,
     write_array,
     write_bytes_atomic,
     write_depth_mm,
@@ -31,6 +32,7 @@ __all__ = [
     "read_labels",
     "read_values",
     "resize_bicubic",
+    "to_json",
     "write_array",
     "write_bytes_atomic",
     "write_depth_mm",

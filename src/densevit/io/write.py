@@ -92,13 +92,17 @@ def write_array(path: Path, array: NDArray[Any]) -> None:
 
 
 def write_json(path: Path, obj: object) -> None:
-    """Write JSON with an indent of two; numpy values become numbers and lists, paths strings, NaN and infinity null.
+    """Write ``to_json`` with an indent of two.
 
     Raises:
         DataError: the file cannot be written.
     """
-    text = json.dumps(_plain(obj), indent=2, ensure_ascii=False, allow_nan=False)
-    write_bytes_atomic(path, (text + "\n").encode())
+    write_bytes_atomic(path, (to_json(obj, indent=2) + "\n").encode())
+
+
+def to_json(obj: object, *, indent: int | None = None) -> str:
+    """Strict JSON: numpy values become numbers and lists, paths strings, NaN and infinity null."""
+    return json.dumps(_plain(obj), indent=indent, ensure_ascii=False, allow_nan=False)
 
 
 def write_bytes_atomic(path: Path, data: bytes) -> None:
@@ -147,7 +151,10 @@ def atomic_path(path: Path, *, sync: bool = False) -> Iterator[Path]:
         if target.exists() and not target.is_file():
             raise DataError(f"{path} is a folder or a device; a file is written here; choose the name of a file")
         target.parent.mkdir(parents=True, exist_ok=True)
+        temporary.touch()
+        mode = temporary.stat().st_mode  # what the umask grants; some writers (safetensors) grant their owner alone
         yield temporary
+        temporary.chmod(mode)
         if sync:
             with temporary.open("rb+") as file:
                 os.fsync(file.fileno())

@@ -21,7 +21,7 @@ def parse_task(data: Task | Mapping[str, Any]) -> Task:
     if isinstance(data, Task):
         return data
     kind = data.get("kind") if isinstance(data, Mapping) else None
-    if kind not in TASKS:
+    if not isinstance(kind, str) or kind not in TASKS:
         raise ValueError(f"task kind {kind!r} is unknown{nearest(str(kind), TASKS)}")
     return TASKS[kind].model_validate(data)
 

@@ -26,6 +26,7 @@ class Depth(Task):
     Attributes:
         quantity: "depth" in metres, larger is farther; "disparity" without unit, larger is nearer.
         min_depth_m, max_depth_m: range of valid targets; predictions are clipped to it in metrics.
+        variance_focus: of SILog: 0.85 forgives most of a wrong scale of the whole map, 0 forgives nothing.
         l1_weight: weight of the mean absolute error in metres beside SILog (metric depth).
         gradient_weight: weight of multi-scale gradient matching, on log depth or on disparity.
     """
@@ -34,6 +35,7 @@ class Depth(Task):
     quantity: Quantity = "depth"
     min_depth_m: float = Field(default=1e-3, gt=0)
     max_depth_m: float = Field(default=10.0, gt=0)
+    variance_focus: float = Field(default=0.85, ge=0, le=1)
     l1_weight: float = Field(default=0.0, ge=0)
     gradient_weight: float = Field(default=0.0, ge=0)
 
@@ -76,7 +78,7 @@ class Depth(Task):
             values, compared = remove_scale_shift(values, mask), remove_scale_shift(inverse, mask)
         else:
             values = values.clamp(min=self.min_depth_m)
-            total = silog(values, target)
+            total = silog(values, target, variance_focus=self.variance_focus)
             if self.l1_weight:
                 total = total + self.l1_weight * l1(values, target, mask)
             values, compared = values.log(), target.clamp(min=self.min_depth_m).log()

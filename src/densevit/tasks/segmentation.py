@@ -16,7 +16,7 @@ from densevit.tasks.colour import Rgb, colourise_labels, palette_for
 from densevit.tasks.losses import cross_entropy, lovasz_softmax
 from densevit.tasks.metrics import SegmentationMetrics
 from densevit.types import DenseOutput, Size
-from densevit.upsampling import upsample_labels
+from densevit.upsampling import upsample_entropy, upsample_labels
 
 
 class Segmentation(Task):
@@ -29,6 +29,8 @@ class Segmentation(Task):
         aux_weight: weight of each auxiliary head's loss.
         class_weights: factor on the cross entropy of each class; all 1 if not given.
         lovasz_weight: weight of the Lovasz-softmax loss beside cross entropy.
+        typical_entropy: ``mean_entropy`` over photos of the head's own kind. Heads of one model are compared by how far
+            they lie above it: some are less sure than others even of what they know.
         denominator: of cross entropy: "valid" pixels, or "all" as mmsegmentation.
     """
 
@@ -39,6 +41,7 @@ class Segmentation(Task):
     aux_weight: float = Field(default=0.4, ge=0)
     class_weights: tuple[float, ...] | None = None
     lovasz_weight: float = Field(default=0.0, ge=0)
+    typical_entropy: float = Field(default=0.0, ge=0, le=1)
     denominator: Literal["valid", "all"] = "valid"
 
     @model_validator(mode="after")
@@ -102,6 +105,11 @@ class Segmentation(Task):
     def decode(self, logits: Tensor, size: Size, *, align_corners: bool) -> Tensor:
         """Labels (H, W): fused upsampling and arg max."""
         return upsample_labels(logits, size, align_corners=align_corners)
+
+    def mean_entropy(self, logits: Tensor, *, align_corners: bool) -> float:
+        """Logits (K, h', w') -> mean entropy in [0, 1] at up to 64 x 64 points: how unsure the head is of a photo."""
+        size = (min(logits.shape[-2], 64), min(logits.shape[-1], 64))
+        return float(upsample_entropy(logits, size, align_corners=align_corners).mean())
 
     def colourise(self, prediction: NDArray[Any]) -> NDArray[np.uint8]:
         """Labels in the palette's colours."""

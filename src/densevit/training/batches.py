@@ -1,6 +1,6 @@
 """Batches as pure functions of the step: batch ``t`` is the same whoever asks, so a resumed run sees the same data."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
 from densevit.data.sample import Dataset
-from densevit.data.transforms import AugmentConfig, Example, augment, crop, flip
+from densevit.data.transforms import AugmentConfig, Example, as_example, augment, crop, flip
 from densevit.errors import DataError
 from densevit.tasks import Task
 from densevit.training.features import FeatureCache
@@ -118,6 +118,20 @@ class SourceBatches(TorchDataset[Batch]):
         if target is None:
             raise DataError(no_target(head, task, self.dataset))
         return target
+
+
+def check_targets(dataset: Dataset, tasks: Mapping[str, Task]) -> None:
+    """Read one photo to see that every head finds its target.
+
+    Raises:
+        DataError: if one does not, or the data set is empty.
+    """
+    if not len(dataset):
+        raise DataError("the data set is empty; it needs at least one photo")
+    example = as_example(dataset[0])
+    for head, task in tasks.items():
+        if task.read_target(example, dataset.classes) is None:
+            raise DataError(no_target(head, task, dataset))
 
 
 def no_target(head: str, task: Task, dataset: Dataset) -> str:

@@ -9,7 +9,7 @@ from densevit.data import FolderConfig
 from densevit.data.folder import read_classes
 from densevit.errors import ConfigError
 from densevit.presets import preset
-from densevit.tasks import TASKS, parse_task
+from densevit.tasks import TASKS
 from densevit.training.recipe import TrainConfig
 
 
@@ -43,7 +43,7 @@ def read_recipe(
 
 
 def complete(raw: Mapping[str, Any]) -> dict[str, Any]:
-    """Plain data with the gaps filled; what is there already stays as it is."""
+    """Plain data with the gaps filled; what is there already stays as it is, also what ``TrainConfig`` will refuse."""
     filled = _lay_out_preset(dict(raw))
     model = filled.get("model")
     if not isinstance(model, Mapping) or not isinstance(heads := model.get("heads"), Mapping):
@@ -56,13 +56,12 @@ def complete(raw: Mapping[str, Any]) -> dict[str, Any]:
             "the config has no sources; give --data DIR, or sources: a list of {train: {root: DIR, split: train}}"
         )
     filled["sources"] = [{"heads": list(heads), **source} for source in sources]
-    tasks = {name: dict(task) for name, task in (filled.get("tasks") or {}).items() if isinstance(task, Mapping)}
-    for name, task in tasks.items():
-        if task.get("kind") == "segmentation" and "classes" not in task:
-            task["classes"] = _classes_for(name, filled["sources"])
-    filled["tasks"] = {**(filled.get("tasks") or {}), **tasks}
-    filled["model"] = {**model, "heads": {n: _with_width(n, h, tasks.get(n)) for n, h in heads.items()}}
-    filled.setdefault("augment", {}).setdefault("crop", _crop(filled))
+    if isinstance(tasks := filled.get("tasks", {}), Mapping):
+        filled["tasks"] = {name: _with_classes(name, task, filled["sources"]) for name, task in tasks.items()}
+        widened = {name: _with_width(name, head, filled["tasks"].get(name)) for name, head in heads.items()}
+        filled["model"] = {**model, "heads": widened}
+    if isinstance(augment := filled.get("augment", {}), Mapping):
+        filled["augment"] = {"crop": _crop(filled), **augment}
     return filled
 
 
@@ -83,10 +82,17 @@ def _lay_out_preset(raw: dict[str, Any]) -> dict[str, Any]:
     return merge(below, own)
 
 
+def _with_classes(head: str, task: Any, sources: list[dict[str, Any]]) -> Any:
+    if not isinstance(task, Mapping) or task.get("kind") != "segmentation" or "classes" in task:
+        return task
+    return {**task, "classes": _classes_for(head, sources)}
+
+
 def _classes_for(head: str, sources: list[dict[str, Any]]) -> tuple[str, ...]:
     """The class names of the first source that trains a head."""
     for source in sources:
-        if head in source["heads"] and isinstance(source.get("train"), Mapping):
+        heads = source["heads"] if isinstance(source["heads"], list | tuple) else ()
+        if head in heads and isinstance(source.get("train"), Mapping):
             table = read_classes(FolderConfig.parse(source["train"], source=f"the source of head {head!r}"))
             if table is not None:
                 return table.names
@@ -96,21 +102,23 @@ def _classes_for(head: str, sources: list[dict[str, Any]]) -> tuple[str, ...]:
     )
 
 
-def _with_width(name: str, head: Any, task: dict[str, Any] | None) -> Any:
-    if not isinstance(head, Mapping) or "out_channels" in head or task is None or task.get("kind") not in TASKS:
+def _with_width(name: str, head: Any, task: Any) -> Any:
+    kind = task.get("kind") if isinstance(task, Mapping) else None
+    if not isinstance(head, Mapping) or "out_channels" in head or not isinstance(kind, str) or kind not in TASKS:
         return head
-    try:
-        return {**head, "out_channels": parse_task(task).out_channels}
-    except ValueError as error:
-        raise ConfigError(f"tasks.{name}: {error}") from None
+    return {**head, "out_channels": TASKS[kind].parse(task, source=f"tasks.{name}").out_channels}
 
 
 def _crop(raw: Mapping[str, Any]) -> tuple[int, int]:
     """A square of the image size, rounded down to the patch size."""
-    side = int((raw.get("fit") or {}).get("short_side", 512))
-    patch = raw["model"].get("encoder", {}).get("patch_size", 16)
-    height, width = (patch, patch) if isinstance(patch, int) else patch
-    return max(side // height, 1) * height, max(side // width, 1) * width
+    fit, encoder = (part if isinstance(part, Mapping) else {} for part in (raw.get("fit"), raw["model"].get("encoder")))
+    patch = encoder.get("patch_size", 16)
+    try:
+        side = int(fit.get("short_side", 512))
+        height, width = (int(n) for n in (patch if isinstance(patch, list | tuple) else (patch, patch)))
+        return max(side // height, 1) * height, max(side // width, 1) * width
+    except (TypeError, ValueError, OverflowError, ZeroDivisionError):  # no sizes; TrainConfig says so
+        return 512, 512
 
 
 def _split(root: Path, split: str) -> dict[str, str]:

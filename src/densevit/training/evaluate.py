@@ -1,6 +1,6 @@
 """Evaluation: every photo at its own size against its target; memory does not grow with the data set or the classes."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -12,7 +12,7 @@ from densevit.data.transforms import as_example
 from densevit.errors import ConfigError, DataError
 from densevit.inference.protocols import Protocol, run
 from densevit.model import DenseModel
-from densevit.pixels import FitConfig, resize_image
+from densevit.pixels import FitConfig, fit_photo
 from densevit.tasks import Metrics, Segmentation, Task
 from densevit.training.batches import no_target
 from densevit.types import Taps
@@ -53,14 +53,15 @@ def evaluate(
         raise DataError("the data set is empty; it needs at least one photo")
     device = model.mean.device
     metrics: dict[str, Metrics] = {name: task.new_metrics() for name, task in tasks.items()}
+    entropy = {name: 0.0 for name, task in tasks.items() if isinstance(task, Segmentation)}
     with torch.inference_mode():
         for index in range(len(dataset)):
             sample = dataset[index]
             example = as_example(sample)
-            size = (example.image.shape[-2], example.image.shape[-1])
+            size = (sample.image.shape[0], sample.image.shape[1])
             outputs: dict[str, Tensor] = {}
             if protocol is None:
-                image = resize_image(example.image, fit.size_for(size, model.config.encoder.patch_size))
+                image = fit_photo(sample.image, fit.size_for(size, model.config.encoder.patch_size))
                 taps = (encode or model.encode)(image[None].to(device))
                 outputs = {name: output.logits[0] for name, output in model.decode(taps, tuple(tasks)).items()}
             for name, task in tasks.items():
@@ -68,21 +69,18 @@ def evaluate(
                 if target is None:
                     raise DataError(no_target(name, task, dataset))
                 logits = outputs[name] if protocol is None else run(protocol, model, name, task, sample.image, tta=tta)
-                corners = model.decoder(
-                    name
-                ).align_corners  # without effect on a protocol's output, which has full size
+                # Without effect on a protocol's output, which has the photo's size.
+                corners = model.decoder(name).align_corners
                 prediction = task.decode(logits, size, align_corners=corners)
                 metrics[name].update(prediction.cpu()[None], target[None])
+                if isinstance(task, Segmentation):
+                    entropy[name] += task.mean_entropy(logits, align_corners=corners)
             if progress is not None:
                 progress(index + 1, len(dataset))
-    return {name: values.compute() for name, values in metrics.items()}
-
-
-def headlines(figures: dict[str, dict[str, Any]], tasks: dict[str, Task]) -> Iterator[tuple[str, str, float]]:
-    """Per head its name, the name of its headline figure and the value."""
-    for head, values in figures.items():
-        name, _ = tasks[head].headline
-        yield head, name, float(values[name])
+    figures = {name: values.compute() for name, values in metrics.items()}
+    for name, total in entropy.items():
+        figures[name]["mean_entropy"] = total / len(dataset)
+    return figures
 
 
 def open_for(places: dict[str, Any], kind: str) -> FolderDataset:

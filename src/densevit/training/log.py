@@ -9,6 +9,8 @@ from typing import Any
 
 import torch
 
+from densevit.io import to_json
+
 _log = logging.getLogger("densevit.training")
 
 
@@ -27,7 +29,7 @@ class RunLog:
         """One line; ``values`` must be JSON."""
         row = {"event": event, "iteration": iteration, "seconds": round(time.monotonic() - self.began, 2), **values}
         with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")
+            file.write(to_json(row) + "\n")
         _log.info("%s %d: %s", event, iteration, ", ".join(f"{k} {_short(v)}" for k, v in values.items()))
 
 

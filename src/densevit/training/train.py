@@ -14,11 +14,11 @@ from densevit.checkpoints.hub import resolve
 from densevit.checkpoints.native import Bundle, load_bundle, save_bundle
 from densevit.config import to_yaml
 from densevit.data import DATASETS, Dataset, FolderConfig
-from densevit.errors import ConfigError, DensevitError
-from densevit.io import write_bytes_atomic
+from densevit.errors import CheckpointError, ConfigError, DensevitError
+from densevit.io import make_folder, write_bytes_atomic
 from densevit.model import DenseModel
 from densevit.tasks import Task
-from densevit.training.batches import Batch, SourceBatches, steps
+from densevit.training.batches import Batch, SourceBatches, check_targets, steps
 from densevit.training.evaluate import evaluate
 from densevit.training.features import FeatureCache, to_taps
 from densevit.training.log import RunLog, environment
@@ -45,26 +45,22 @@ def train(config: TrainConfig, out: Path, *, resume: bool = False, device: str =
     Raises:
         ConfigError: if ``out`` holds another run.
         DataError: if the data cannot be used.
+        CheckpointError: if a file with weights, or the state to resume from, cannot be used.
     """
-    _prepare_folder(config, out, resume=resume)
+    _claim_folder(config, out, resume=resume)
     torch.manual_seed(config.seed)
     model = build_model(config).to(device)
     tasks: dict[str, Task] = dict(config.tasks)
     cache = FeatureCache(config.features.directory, model) if config.features else None
-    sources = [
-        SourceBatches(open_dataset(source.train, source.heads, tasks), source, config, tasks, cache)
-        for source in config.sources
-    ]
+    sources = _open_sources(config, tasks, cache)
     optimiser = build_optimiser(config.optim, model)
+    state = load_state(out / "states") if resume else None
+    start = 0 if state is None else _restore(state, model, optimiser, out / "states")
     average = {n: p.detach().clone() for n, p in model.named_parameters() if p.requires_grad} if config.ema else {}
-    start = 0
-    if resume and (state := load_state(out / "states")) is not None:
-        model.load_state_dict(state["model"], strict=False)
-        optimiser.load_state_dict(state["optimiser"])
-        average = {n: v.to(device) for n, v in state["average"].items()}
-        restore_rng(state)
-        start = state["iteration"]
+    if state is not None:
+        average |= {n: v.to(device) for n, v in state["average"].items() if n in average}
         _log.info("resuming after %d of %d iterations", start, config.iterations)
+    write_bytes_atomic(out / "config.yaml", to_yaml(config).encode())  # not before all is known to fit
     log = RunLog(out / "log.jsonl", start=start)
     if start == 0:
         log.write("start", 0, environment=environment(), parameters=model.num_parameters())
@@ -153,7 +149,7 @@ def validate(
         if cache is None:
             return model.encode(images)
         grid = model.encoder.grid_of((images.shape[-2], images.shape[-1]))
-        return to_taps(torch.from_numpy(cache.read(images[0])[None]).to(images.device), model, grid)
+        return to_taps(torch.tensor(cache.read(images[0]))[None].to(images.device), model, grid)
 
     for source in config.sources:
         if source.val is not None:
@@ -171,6 +167,32 @@ def open_dataset(config: FolderConfig, heads: tuple[str, ...], tasks: dict[str, 
         with_depth="depth" in kinds,
         with_values="regression" in kinds,
     )
+
+
+def _open_sources(config: TrainConfig, tasks: dict[str, Task], cache: FeatureCache | None) -> list[SourceBatches]:
+    """The batches of every source; a target that is missing, also in val, is found now and not after the last step."""
+    for source in config.sources:
+        for place in filter(None, (source.train, source.val)):
+            dataset = open_dataset(place, source.heads, tasks)
+            check_targets(dataset, {head: tasks[head] for head in source.heads})
+    return [
+        SourceBatches(open_dataset(source.train, source.heads, tasks), source, config, tasks, cache)
+        for source in config.sources
+    ]
+
+
+def _restore(state: dict[str, Any], model: DenseModel, optimiser: torch.optim.Optimizer, folder: Path) -> int:
+    """Take up a saved state; how many iterations it had done."""
+    try:
+        model.load_state_dict(state["model"], strict=False)
+        optimiser.load_state_dict(state["optimiser"])
+    except (RuntimeError, ValueError, KeyError) as error:  # torch's words for shapes and groups that differ
+        raise CheckpointError(
+            f"the states in {folder} are those of another model or optimiser; resume with the config of the run, or "
+            "train into a new folder"
+        ) from error
+    restore_rng(state)
+    return int(state["iteration"])
 
 
 def _step(
@@ -213,11 +235,10 @@ class _averaged:
             parameter.data.copy_(self.own[name])
 
 
-def _prepare_folder(config: TrainConfig, out: Path, *, resume: bool) -> None:
-    path, text = out / "config.yaml", to_yaml(config)
+def _claim_folder(config: TrainConfig, out: Path, *, resume: bool) -> None:
+    path = out / "config.yaml"
     if path.exists() and not resume:
         raise ConfigError(f"{out} already holds a run; pass --resume to continue it, or another --out")
-    if path.exists() and path.read_text(encoding="utf-8") != text:
+    if path.exists() and path.read_text(encoding="utf-8") != to_yaml(config):
         _log.warning("the config differs from that of the run in %s; the new one is used from here on", out)
-    out.mkdir(parents=True, exist_ok=True)
-    write_bytes_atomic(path, text.encode())
+    make_folder(out)

@@ -1,0 +1,65 @@
+"""What all tests share: quiet and repeatable surroundings, a tiny data set, and a model trained on it."""
+
+import logging
+import os
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+# Before torch is imported, and for the processes that tests start: tiny models are slower with threads than without.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+import hypothesis
+import torch
+
+from densevit.cli.main import main
+from tests.e2e.commands import Outcome
+from tests.e2e.scenes import HEADS, recipe, write_dataset
+
+torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+
+# The same examples every time, on any machine; a slow one is no failure.
+hypothesis.settings.register_profile("densevit", derandomize=True, deadline=None)
+hypothesis.settings.load_profile("densevit")
+
+
+@pytest.fixture
+def cli(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Iterator[Callable[..., Outcome]]:
+    """Run ``densevit ARGUMENTS`` in this process."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level  # the command line puts its own in their place
+    monkeypatch.setenv("DENSEVIT_DEBUG", "")
+    monkeypatch.setenv("COLUMNS", "160")
+
+    def run(*arguments: object) -> Outcome:
+        monkeypatch.setattr(sys, "argv", ["densevit", *map(str, arguments)])
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as end:
+            main()
+        written = capfd.readouterr()
+        assert isinstance(end.value.code, int)
+        return Outcome(end.value.code, written.out, written.err)
+
+    yield run
+    root.handlers[:] = handlers
+    root.setLevel(level)
+
+
+@pytest.fixture(scope="session")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Six scenes to train on and three to evaluate on, with masks, depth and a coarser view of the classes."""
+    return write_dataset(tmp_path_factory.mktemp("data") / "scenes")
+
+
+@pytest.fixture(scope="session")
+def trained(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint with a head of each family, a coarse one and depth, trained just enough to tell things apart."""
+    from densevit.training.complete import complete
+    from densevit.training.recipe import TrainConfig
+    from densevit.training.train import train
+
+    config = recipe(dataset, *HEADS, iterations=50, card={"name": "tiny", "licence": "Apache-2.0"})
+    return train(TrainConfig.parse(complete(config)), tmp_path_factory.mktemp("runs") / "tiny")

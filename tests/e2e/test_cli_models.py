@@ -1,0 +1,109 @@
+"""``densevit models``, and the help that must come at once."""
+
+import json
+import resource
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+import torch
+
+from densevit.model import DenseModel, ModelConfig
+from densevit.presets import PRESETS
+
+HELP = """
+import sys
+from densevit.cli.main import main
+sys.argv = ["densevit", *sys.argv[1:]]
+try:
+    main()
+finally:
+    print("torch" in sys.modules, file=sys.stderr)
+"""
+COMMANDS = ("predict", "train", "evaluate", "merge", "models")
+
+
+def help_of(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", HELP, *arguments, "--help"], capture_output=True, text=True, timeout=60, check=False
+    )
+
+
+@pytest.fixture
+def catalogue(cli, tmp_path):
+    """What ``densevit models --json`` writes, by name."""
+    assert cli("models", "--json", tmp_path / "models.json").code == 0
+    return {row["name"]: row for row in json.loads((tmp_path / "models.json").read_text())}
+
+
+def test_models__lists_every_preset(catalogue):
+    assert set(PRESETS) <= set(catalogue)
+
+
+def test_models__rows_say_what_a_model_is(catalogue):
+    row = catalogue["dpt-large-ade20k"]
+    assert {key: row[key] for key in ("family", "encoder", "weights", "licence", "heads", "headlines")} == {
+        "family": "DPT",
+        "encoder": "ViT-L/16",
+        "weights": None,
+        "licence": "-",
+        "heads": {"labels": "dpt"},
+        "headlines": [],
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "encoder"),
+    [
+        ("segmenter-b8-linear", "ViT-B/8"),
+        ("dpt-hybrid-depth", "R50+ViT-B/16"),
+        ("depth-anything-s", "ViT-S/14"),
+        ("segmenter-ti-mask", "ViT-Ti/16"),
+    ],
+)
+def test_models__encoders_have_their_usual_names(catalogue, name, encoder):
+    assert catalogue[name]["encoder"] == encoder
+
+
+def test_models__parameters_are_those_of_the_built_model(catalogue):
+    with torch.device("meta"):
+        model = DenseModel(ModelConfig.parse(PRESETS["segmenter-s-mask"].model))
+    assert catalogue["segmenter-s-mask"]["parameters"] == sum(p.numel() for p in model.parameters())
+
+
+@pytest.mark.parametrize("columns", ["80", "160"])
+def test_models__names_can_be_copied_from_the_table(cli, monkeypatch, columns):
+    monkeypatch.setenv("COLUMNS", columns)
+    result = cli("models")
+    assert [name for name in PRESETS if name not in result.out] == []
+
+
+@pytest.mark.parametrize(
+    "command", [(), *((command,) for command in COMMANDS)], ids=lambda c: " ".join(c) or "densevit"
+)
+def test_help__imports_no_torch(command):
+    done = help_of(*command)
+    assert (done.returncode, done.stderr) == (0, "False\n")
+
+
+def test_help__names_the_commands():
+    text = help_of().stdout
+    assert [command for command in COMMANDS if command not in text] == []
+
+
+def test_help__comes_at_once():
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    help_of()
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 1.5  # of the processor, in seconds
+
+
+def test_help__is_what_no_arguments_give(cli):
+    assert "Usage:" in cli().out
+
+
+def test_script__is_the_command_line():
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
+    assert project["scripts"] == {"densevit": "densevit.cli.main:main"}

@@ -1,0 +1,282 @@
+"""The documentation: its Python runs, its commands and configs are valid, its tables are the code's, its links lead."""
+
+import json
+import re
+import shlex
+import shutil
+import typing
+from collections.abc import Iterator
+from importlib import import_module
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+import typer
+import yaml
+from pydantic.fields import FieldInfo
+from pydantic_core import to_jsonable_python
+
+from densevit.checkpoints.merge import MergeConfig
+from densevit.checkpoints.native import read_header
+from densevit.cli.main import app
+from densevit.config import Config, merge
+from densevit.decoders import DECODERS, DecoderConfig
+from densevit.inference.predictor import DEFAULT
+from densevit.tasks import TASKS, Task
+from densevit.training.complete import complete, read_recipe
+from densevit.training.recipe import TrainConfig
+from tests.e2e.scenes import write_dataset
+
+ROOT = Path(__file__).parents[2]
+PAGES = ("README.md", "CONTRIBUTING.md", *(str(p.relative_to(ROOT)) for p in sorted((ROOT / "docs").rglob("*.md"))))
+COMMANDS: Any = typer.main.get_command(app)
+
+FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
+HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
+
+FRAGMENT_BASE: dict[str, Any] = {"iterations": 10, "sources": [{"train": {"root": "data", "split": "train"}}]}
+"""What a config in the docs is laid over, so that it may show a few keys alone."""
+
+
+class Block(NamedTuple):
+    language: str
+    text: str
+    line: int
+
+
+def read(page: str) -> str:
+    return (ROOT / page).read_text(encoding="utf-8")
+
+
+def blocks(page: str, *languages: str) -> list[Block]:
+    text = read(page)
+    found = [Block(m[1], m[2], text[: m.start(2)].count("\n")) for m in FENCE.finditer(text)]
+    return [block for block in found if block.language in languages]
+
+
+def shell_lines(block: Block) -> list[list[str]]:
+    """The words of every command of a shell block."""
+    lines = block.text.replace("\\\n", " ").splitlines()
+    return [words for line in lines if (words := shlex.split(line, comments=True))]
+
+
+def with_blocks(*languages: str) -> list[str]:
+    return [page for page in PAGES if blocks(page, *languages)]
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty working directory with the demo photos where a clone has them."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(ROOT / "examples" / "photos", tmp_path / "examples" / "photos")
+    return tmp_path
+
+
+# Code
+
+
+@pytest.mark.parametrize("page", with_blocks("python"))
+def test_python__runs(page: str, place: Path) -> None:
+    namespace: dict[str, Any] = {"__name__": "page"}
+    for block in blocks(page, "python"):
+        exec(compile("\n" * block.line + block.text, ROOT / page, "exec"), namespace)
+
+
+@pytest.mark.parametrize("page", with_blocks("json"))
+def test_json__parses(page: str) -> None:
+    for block in blocks(page, "json"):
+        json.loads(block.text)
+
+
+@pytest.mark.parametrize("page", with_blocks("sh", ""))
+def test_command__is_one_of_ours(page: str) -> None:
+    for block in blocks(page, "sh"):
+        for program, *arguments in shell_lines(block):
+            if program == "densevit":  # a mistake raises click's UsageError
+                COMMANDS.commands[arguments[0]].make_context(arguments[0], arguments[1:])
+            if program == "make":
+                assert re.search(rf"^{arguments[0]}:", read("Makefile"), re.MULTILINE), f"make {arguments[0]}"
+
+
+@pytest.mark.parametrize("page", with_blocks("yaml", "sh"))
+def test_config__is_valid(page: str, place: Path) -> None:
+    for block in blocks(page, "yaml", "sh"):
+        if block.language == "yaml":
+            data = yaml.safe_load(block.text)
+            if name := re.match(r"# (\S+\.yaml)\n", block.text):
+                Path(name[1]).write_text(block.text, encoding="utf-8")
+            check_merge_or_run(data)
+            continue
+        for program, *arguments in shell_lines(block):
+            if [program, *arguments[:1]] == ["densevit", "train"]:
+                check_train_command(arguments[1:])
+
+
+def check_merge_or_run(data: dict[str, Any]) -> None:
+    if "heads" in data:
+        MergeConfig.parse(data)
+        return
+    base = FRAGMENT_BASE if "model" in data else {**FRAGMENT_BASE, "model": {"preset": "segmenter-s-mask"}}
+    whole = merge(base, data)
+    for source in whole["sources"]:
+        provide_dataset(source["train"].get("root"))
+    TrainConfig.parse(complete(whole))
+
+
+def check_train_command(arguments: list[str]) -> None:
+    """Refuse what ``densevit train`` would; configs that only a reader's machine has are passed over."""
+    given = COMMANDS.commands["train"].make_context("train", arguments).params
+    here = given["config"].exists() if given["config"] else given["preset"] is not None
+    if not here:
+        return
+    provide_dataset(given["data"])
+    read_recipe(given["config"], list(given["overrides"] or ()), preset_name=given["preset"], data=given["data"])
+
+
+def provide_dataset(root: str | Path | None) -> None:
+    if root is not None and not Path(root).exists():
+        write_dataset(Path(root), train=1, val=1)
+
+
+def test_first_steps__use_the_encoder_of_the_default_model() -> None:
+    (block,) = blocks("docs/tutorial/first-steps.md", "yaml")
+    run = TrainConfig.parse(complete(yaml.safe_load(block.text)))
+
+    assert (run.model.encoder, run.model.normalisation, ROOT / str(run.init)) == (
+        read_header(DEFAULT).model.encoder,
+        read_header(DEFAULT).model.normalisation,
+        DEFAULT,
+    )
+
+
+# Tables
+
+
+def rows(text: str) -> list[list[str]]:
+    """The cells of every row of the tables in a text, without heads and rules."""
+    lines = [line for line in text.splitlines() if line.startswith("|")]
+    cells = [[cell.strip() for cell in line[1:-1].split("|")] for line in lines]
+    rules = {index for index, row in enumerate(cells) if set("".join(row)) <= set("-| ")}
+    return [row for index, row in enumerate(cells) if not {index, index + 1} & rules]
+
+
+@pytest.mark.parametrize("command", ["", *COMMANDS.commands])
+def test_command_reference__lists_the_options(command: str) -> None:
+    known = COMMANDS.commands[command] if command else COMMANDS
+    section = read("docs/reference/cli.md").split(f"\n## densevit {command}".rstrip() + "\n")[1].split("\n## ")[0]
+    options = [row for row in rows(section) if row[0].startswith("`-")]
+
+    listed = {(name, row[1] == "required") for row in options for name in re.findall(r"`(-+\w+)`", row[0])}
+
+    assert listed == {
+        (name, param.required) for param in known.params for name in param.opts if name[:1] == "-" and name != "--help"
+    }
+
+
+def configs_in(annotation: Any) -> Iterator[type[Config]]:
+    if typing.get_origin(annotation) is None and isinstance(annotation, type) and issubclass(annotation, Config):
+        yield annotation
+    for argument in typing.get_args(annotation):
+        yield from configs_in(argument)
+
+
+def all_configs() -> set[type[Config]]:
+    """Every config that a training run or a merge may hold."""
+    found: set[type[Config]] = set()
+    queue = [TrainConfig, MergeConfig, *(config for config, _ in DECODERS.values()), *TASKS.values()]
+    while queue:
+        config = queue.pop()
+        if config not in found:
+            found.add(config)
+            queue += [inner for field in config.model_fields.values() for inner in configs_in(field.annotation)]
+    return found - {DecoderConfig, Task}
+
+
+def shown_default(field: FieldInfo) -> str:
+    if field.is_required():
+        return "required"
+    value = field.get_default(call_default_factory=True)
+    if isinstance(value, Config):
+        return "its defaults"
+    if isinstance(value, str):
+        return f"`{value}`" if value else "empty"
+    return "none" if value is None else f"`{json.dumps(to_jsonable_python(value))}`"
+
+
+def test_config_reference__lists_keys_and_defaults() -> None:
+    parts = re.split(r"<!-- ([\w.]+)\.(\w+) -->", read("docs/reference/config.md"))[1:]
+    listed = {
+        getattr(import_module(module), name): {row[0]: row[2] for row in rows(text.split("\n#")[0])}
+        for module, name, text in zip(parts[::3], parts[1::3], parts[2::3], strict=True)
+    }
+
+    assert listed == {
+        config: {f"`{key}`": shown_default(field) for key, field in config.model_fields.items()}
+        for config in all_configs()
+    }
+
+
+def test_decoder_table__lists_every_kind() -> None:
+    section = read("README.md").split("## What is inside")[1].split("Each family")[0]
+
+    assert {row[1].strip("`") for row in rows(section)} == set(DECODERS)
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/models/default.md"])
+def test_figures__are_those_of_the_default_model(page: str) -> None:
+    metrics = read_header(DEFAULT).card.metrics
+    stated = re.findall(r"^\| `(\w+)` \|.*?(\w+)`?(?: \|)? ([\d.]+) \|$", read(page), re.MULTILINE)
+
+    assert len(stated) >= 3
+    assert stated == [(head, figure, f"{metrics[head][figure]:.3f}") for head, figure, _ in stated]
+
+
+def test_class_figures__are_those_of_the_default_model() -> None:
+    metrics = read_header(DEFAULT).card.metrics
+    table = read("docs/models/default.md").partition("IoU of each class")[2].partition("To measure")[0]
+    stated = [tuple(row[i : i + 2]) for row in rows(table) for i in (0, 2)]
+
+    assert {pair for pair in stated if pair[0]} == {
+        (name, f"{figures['IoU']:.3f}")
+        for head in ("streets", "rooms")
+        for name, figures in metrics[head]["per_class"].items()
+    }
+
+
+# Links
+
+
+def slug(heading: str) -> str:
+    """The anchor that GitHub gives a heading."""
+    return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+
+
+def links(page: str) -> list[tuple[str, Path, str]]:
+    """As written, the file, and the anchor of every link that stays inside the project."""
+    targets = [t for t in LINK.findall(FENCE.sub("", read(page))) if not re.match(r"\w+:", t)]
+    split = [(target, *target.partition("#")[::2]) for target in targets]
+    return [(t, (ROOT / page).parent / path if path else ROOT / page, anchor) for t, path, anchor in split]
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_links__lead_to_files_and_headings(page: str) -> None:
+    dead = [target for target, path, _ in links(page) if not path.exists()]
+    lost = [
+        target
+        for target, path, anchor in links(page)
+        if anchor and path.suffix == ".md" and anchor not in map(slug, HEADING.findall(FENCE.sub("", path.read_text())))
+    ]
+
+    assert (dead, lost) == ([], [])
+
+
+def test_pages__can_all_be_reached_from_the_readme() -> None:
+    reached, queue = set(), [ROOT / "README.md"]
+    while queue:
+        page = queue.pop().resolve()
+        if page not in reached and page.suffix == ".md" and page.exists():
+            reached.add(page)
+            queue += [path for _, path, _ in links(str(page.relative_to(ROOT)))]
+
+    assert {str(page.relative_to(ROOT)) for page in reached} >= set(PAGES)

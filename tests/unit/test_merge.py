@@ -1,0 +1,80 @@
+"""Heads of several checkpoints on one encoder."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from densevit.checkpoints.merge import MergeConfig, merge_bundles
+from densevit.checkpoints.native import Bundle, Card, save_bundle
+from densevit.errors import CheckpointError, ConfigError
+from densevit.model import DenseModel, ModelConfig
+from densevit.pixels import FitConfig
+from densevit.tasks import Depth, Segmentation, Task
+from tests.factories import tiny_encoder
+
+LABELS = {"decoder": {"kind": "segmenter_linear"}, "out_channels": 2}
+DEPTH = {
+    "decoder": {"kind": "dpt", "channels": (8, 8, 8, 8), "fusion_channels": 8, "head": {"kind": "depth"}},
+    "out_channels": 1,
+}
+TASKS: dict[str, Task] = {"labels": Segmentation(classes=("a", "b")), "depth": Depth()}
+
+
+def checkpoint(path: Path, head: str, *, encoder_seed: int = 0, short_side: int = 64) -> Path:
+    """One head on the encoder that the seed gives."""
+    decoder = dict(LABELS if head == "labels" else DEPTH)
+    if head == "depth":
+        decoder["decoder"] = {**DEPTH["decoder"], "readout": "ignore"}  # type: ignore[dict-item]
+    config = ModelConfig.parse({"encoder": tiny_encoder(taps=(0, 1, 2, 3)), "heads": {head: decoder}})
+    torch.manual_seed(encoder_seed)
+    model = DenseModel(config).eval()
+    card = Card(metrics={head: {"measured": 1.0}})
+    save_bundle(Bundle(model, {head: TASKS[head]}, FitConfig(short_side=short_side), card), path)
+    return path
+
+
+def merged(*parts: tuple[str, Path, str]) -> Bundle:
+    heads = {name: {"checkpoint": path, "head": head} for name, path, head in parts}
+    return merge_bundles(MergeConfig.parse({"heads": heads, "card": {"name": "both"}}))
+
+
+def test_merge__every_head_gives_what_it_gave_alone(tmp_path: Path) -> None:
+    from densevit.checkpoints.native import load_bundle
+
+    one, two = checkpoint(tmp_path / "a.safetensors", "labels"), checkpoint(tmp_path / "b.safetensors", "depth")
+    both = merged(("streets", one, "labels"), ("metres", two, "depth"))
+    images = torch.rand(1, 3, 64, 32)
+    outputs = both.model(images)
+    torch.testing.assert_close(outputs["streets"].logits, load_bundle(one).model(images)["labels"].logits)
+    torch.testing.assert_close(outputs["metres"].logits, load_bundle(two).model(images)["depth"].logits)
+    assert both.card.metrics == {"streets": {"measured": 1.0}, "metres": {"measured": 1.0}}
+
+
+def test_merge__other_encoder_weights_are_refused(tmp_path: Path) -> None:
+    one = checkpoint(tmp_path / "a.safetensors", "labels")
+    two = checkpoint(tmp_path / "b.safetensors", "depth", encoder_seed=1)
+    with pytest.raises(CheckpointError, match=r"differ in the encoder's weights .* only heads of one encoder"):
+        merged(("streets", one, "labels"), ("metres", two, "depth"))
+
+
+def test_merge__other_input_size_is_refused(tmp_path: Path) -> None:
+    one = checkpoint(tmp_path / "a.safetensors", "labels")
+    two = checkpoint(tmp_path / "b.safetensors", "depth", short_side=96)
+    with pytest.raises(CheckpointError, match="differ in normalisation or input size"):
+        merged(("streets", one, "labels"), ("metres", two, "depth"))
+
+
+def test_merge__unknown_head_is_refused(tmp_path: Path) -> None:
+    one = checkpoint(tmp_path / "a.safetensors", "labels")
+    with pytest.raises(ConfigError, match="has no head 'label'; it has labels"):
+        merged(("streets", one, "label"))
+
+
+def test_merge__figures_come_from_the_file_named(tmp_path: Path) -> None:
+    one = checkpoint(tmp_path / "a.safetensors", "labels")
+    figures = tmp_path / "figures.json"
+    figures.write_text(json.dumps({"mIoU": 0.5}))
+    heads = {"streets": {"checkpoint": one, "head": "labels", "figures": figures}}
+    assert merge_bundles(MergeConfig.parse({"heads": heads})).card.metrics == {"streets": {"mIoU": 0.5}}

@@ -1,0 +1,68 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from densevit.checkpoints.native import Bundle, Card, save_bundle
+from densevit.training.recipe import TrainConfig
+from densevit.training.train import build_model, set_training
+from tests.factories import tiny_encoder
+
+
+def config(**facts: Any) -> TrainConfig:
+    """A linear head on a tiny encoder with drop path."""
+    data = {
+        "model": {
+            "encoder": tiny_encoder(drop_path=0.5),
+            "heads": {"labels": {"decoder": {"kind": "segmenter_linear"}, "out_channels": 2}},
+        },
+        "tasks": {"labels": {"kind": "segmentation", "classes": ("a", "b")}},
+        "sources": [{"train": {"root": "data"}, "heads": ["labels"]}],
+        "augment": {"crop": (32, 32)},
+        "iterations": 1,
+        **facts,
+    }
+    return TrainConfig.parse(data)
+
+
+def test_frozen_encoder__takes_no_gradient_and_drops_no_path_from_the_start() -> None:
+    model = build_model(config(freeze="encoder"))  # the feature cache is filled before the first step
+
+    assert not any(parameter.requires_grad for parameter in model.encoder.parameters())
+    images = torch.rand(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(model.encode(images).tokens[-1], model.encode(images).tokens[-1])
+
+
+@pytest.mark.parametrize(("freeze", "training"), [("encoder", False), ("none", True)])
+def test_set_training__keeps_a_frozen_encoder_in_evaluation_mode(freeze: str, training: bool) -> None:
+    run = config(freeze=freeze)
+    model = build_model(run).eval()
+
+    set_training(model, run)
+
+    assert model.heads.training
+    assert {module.training for module in model.encoder.modules()} == {training}
+
+
+def test_init__takes_what_fits_and_keeps_the_rest(tmp_path: Path) -> None:
+    donor = build_model(config())
+    tasks: Any = config().tasks
+    save_bundle(Bundle(donor, tasks, config().fit, Card()), tmp_path / "m.safetensors")
+    three = config(
+        init=str(tmp_path / "m.safetensors"),
+        model={
+            "encoder": tiny_encoder(),
+            "heads": {"labels": {"decoder": {"kind": "segmenter_linear"}, "out_channels": 3}},
+        },
+        tasks={"labels": {"kind": "segmentation", "classes": ("a", "b", "c")}},
+    )
+
+    model = build_model(three)
+
+    own, given = model.state_dict(), donor.state_dict()
+    assert {name for name in own if own[name].shape != given[name].shape} == {
+        "heads.labels.head.weight",
+        "heads.labels.head.bias",
+    }
+    assert all(torch.equal(own[name], given[name]) for name in own if name.startswith("encoder."))
