@@ -167,7 +167,7 @@ def test_command_reference__lists_the_options(command: str) -> None:
     section = read("docs/reference/cli.md").split(f"\n## densevit {command}".rstrip() + "\n")[1].split("\n## ")[0]
     options = [row for row in rows(section) if row[0].startswith("`-")]
 
-    listed = {(name, row[1] == "required") for row in options for name in re.findall(r"`(-+\w+)`", row[0])}
+    listed = {(name, row[1] == "required") for row in options for name in re.findall(r"`(-+[\w-]+)`", row[0])}
 
     assert listed == {
         (name, param.required) for param in known.params for name in param.opts if name[:1] == "-" and name != "--help"
