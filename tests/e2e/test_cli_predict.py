@@ -332,7 +332,7 @@ def test_predict__a_damaged_checkpoint_is_refused(cli, trained, tmp_path):
     path.write_bytes(trained.read_bytes()[:100_000])
     result = cli("predict", save(tmp_path / "photo.png"), "--out", tmp_path / "out", "--model", path)
     assert result.code == 2
-    assert result.err.startswith(f"densevit: {path} is not a whole safetensors file (")
+    assert result.err.startswith(f"densevit: {path} is damaged or cut short (")
 
 
 # --resume

@@ -19,7 +19,8 @@ def models(
     if json_file is not None:
         write_json(json_file, rows)
     name = Column("name", no_wrap=True)  # to be copied whole
-    table = Table(name, "family", "encoder", "parameters", "weights", "licence", "figures")
+    figures = Column("figures", no_wrap=True)
+    table = Table(name, "family", "encoder", "parameters", "weights", "licence", figures)
     for row in rows:
         parameters = f"{row['parameters'] / 1e6:.1f} M"
         weights = "shipped" if row["weights"] else "-"

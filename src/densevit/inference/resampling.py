@@ -22,7 +22,7 @@ def opencv_linear(image: NDArray[np.uint8], size: Size) -> Tensor:
     if image.shape[:2] != size:
         rows, columns = _taps(image.shape[0], size[0], border=True), _taps(image.shape[1], size[1], border=False)
         image = np.concatenate([_blend(band, rows, columns) for band in np.split(image, 3, axis=2)], axis=2)
-    return torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1).float().div_(255.0)
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1).float().div_(255.0)
 
 
 _Taps = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int32], NDArray[np.int32]]
