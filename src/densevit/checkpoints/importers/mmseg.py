@@ -217,7 +217,9 @@ def _protocol(config: MmsegConfig, kind: Kind, image_size: Size) -> WindowProtoc
     elif kind != "dpt":
         step = STRIDES["segmenter" if kind in ("mask", "linear") else "setr"].get(side, side * 2 // 3)
         window, stride = image_size, (step, step)
-    return WindowProtocol(kind="mmseg", base=config.base or BASES.get(side), window=window, stride=stride)
+    # Released DPT has the position grid of its pre-training, and is run at the size of its own training.
+    base = config.base or BASES.get(512 if kind == "dpt" else side)
+    return WindowProtocol(kind="mmseg", base=base, window=window, stride=stride)
 
 
 IMPORTER = Importer(

@@ -117,7 +117,8 @@ def positions(
         facts: of the encoder; tokens that the file holds have a position each.
         mode: how the source resamples them.
         image_size: of the training images; none for a square grid.
-        offset, keep_equal_count: see ``LearnedPositions``.
+        offset: see ``LearnedPositions``.
+        keep_equal_count: see there too.
 
     Raises:
         CheckpointError: if the rows make no such grid.
