@@ -113,7 +113,7 @@ class MmsegConfig:
         """Names, from the checkpoint."""
         dataset_meta = _mapping(self.meta.get("dataset_meta"))
         names = self.meta.get("CLASSES") or dataset_meta.get("classes") or dataset_meta.get("CLASSES")
-        return names if isinstance(names, list | tuple) else ()
+        return names if isinstance(names, list | tuple) and all(isinstance(name, str) for name in names) else ()
 
     @property
     def dataset(self) -> str | None:
