@@ -99,14 +99,21 @@ def test_odd_sides__are_cropped_after_the_resize_by_segmenter_and_before_by_mmse
     torch.testing.assert_close(mmseg, F.interpolate(logits, (41, 50), mode="bilinear"), **SAME_MATHS)
 
 
-def test_odd_sides__are_dropped_by_transformers() -> None:
+@pytest.mark.parametrize(
+    ("width", "expected"),
+    [
+        (70, 64),
+        (50, 64),  # of 3 patches the coarsest level makes 2, which every fusion and the head double
+    ],
+)
+def test_odd_sides__are_dropped_by_transformers(width: int, expected: int) -> None:
     model = tiny_model("dpt/doubling, depth")
-    images = torch.randn(1, 3, 41, 50, generator=torch.Generator().manual_seed(0))
+    images = torch.randn(1, 3, 41, width, generator=torch.Generator().manual_seed(0))
 
     with torch.no_grad():
         output = protocols.forward("transformers", model, "main")(images)
 
-    assert output.shape == (1, 1, 32, 48)
+    assert output.shape == (1, 1, 32, expected)
 
 
 def test_odd_sides__are_refused_by_dpt() -> None:
