@@ -25,7 +25,7 @@ DISPARITY = Depth(quantity="disparity")
 MMSEG = WindowProtocol(kind="mmseg", base=(128, 48), window=(48, 48), stride=(32, 32))
 SEGMENTER = WindowProtocol(kind="segmenter", base=(128, 40), window=(48, 48), stride=(16, 16))
 DPT = WholeProtocol(kind="dpt", net_size=(64, 64), multiple=32, label_offset=1)
-HF = WholeProtocol(kind="transformers", net_size=(48, 48), multiple=1, keep_aspect=False)
+HF = WholeProtocol(kind="transformers", net_size=(64, 64), multiple=1, keep_aspect=False)
 DA = WholeProtocol(kind="depth_anything", net_size=(42, 42), multiple=14)
 
 
@@ -127,7 +127,7 @@ def test_odd_sides__are_refused_by_dpt() -> None:
     ("protocol", "size", "resize", "mode", "corners"),
     [
         (DPT, (32, 64), opencv_cubic, "bicubic", False),
-        (HF, (48, 48), pillow_cubic, "bicubic", False),
+        (HF, (64, 64), pillow_cubic, "bicubic", False),
     ],
     ids=["dpt", "transformers"],
 )
@@ -158,7 +158,7 @@ def test_depth_anything__covers_the_net_and_aligns_corners() -> None:
 @pytest.mark.parametrize(("protocol", "mode"), [(DPT, "bicubic"), (HF, "bilinear")], ids=["dpt", "transformers"])
 def test_labels__are_resized_as_the_source_does(protocol: WholeProtocol, mode: str) -> None:
     model = tiny_model("dpt/doubling, segmentation")
-    size, resize = ((32, 64), opencv_cubic) if protocol is DPT else ((48, 48), pillow_cubic)
+    size, resize = ((32, 64), opencv_cubic) if protocol is DPT else ((64, 64), pillow_cubic)
     with torch.no_grad():
         output = network(model, resize(photo(), size)[None])
     expected = F.interpolate(output, (50, 70), mode=mode, align_corners=False)[0]
