@@ -14,7 +14,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 # OpenMP threads that spin at barriers instead of sleeping can cost several times the run time on shared cores.
 PYTEST := OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest
 
-.PHONY: help demo test gpu lint format types clean
+.PHONY: help demo test gpu parity lint format types clean
 .NOTPARALLEL:
 
 help:  ## list the targets
@@ -29,6 +29,10 @@ test: $(VENV)/.dev  ## run the tests that need no accelerator
 
 gpu: $(VENV)/.dev  ## run the tests that need an accelerator
 	$(PYTEST) -m gpu
+
+parity: $(VENV)/.dev  ## compare with transformers and timm, which it installs, and with the golden tensors
+	$(PIP) install -q -c $(VENV)/constraints.txt -e '.[parity]'
+	$(PYTEST) tests/parity
 
 lint: $(VENV)/.dev  ## check style and formatting
 	$(BIN)/ruff check

@@ -4,17 +4,21 @@ import pickle
 import struct
 import sys
 import zipfile
+from fractions import Fraction
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import huggingface_hub
+import numpy as np
 import pytest
 import torch
 from huggingface_hub import errors
 from safetensors.torch import save_file
 
-from densevit.checkpoints.files import read_state_dict
+from densevit.checkpoints.files import read_state_dict, read_weights
 from densevit.checkpoints.hub import resolve
+from densevit.checkpoints.leftovers import Leftover
 from densevit.errors import CheckpointError
 
 STATE = {"a.weight": torch.arange(64.0).view(8, 8), "a.bias": torch.ones(8, dtype=torch.float16)}
@@ -194,13 +198,74 @@ def test_pickled_code__is_not_run(kind: str, tmp_path: Path) -> None:
 
 def test_pickled_objects__are_refused_with_their_name_and_the_way_out(tmp_path: Path) -> None:
     path = tmp_path / "w.pth"
-    torch.save({"model": STATE, "args": argparse.Namespace(lr=1)}, path)
+    torch.save({"model": STATE, "rate": Fraction(1, 2)}, path)
 
     assert refusal(path) == (
-        f"{path} holds more than tensors (argparse.Namespace), and opening it could run code; only plain tensors are "
+        f"{path} holds more than tensors (fractions.Fraction), and opening it could run code; only plain tensors are "
         "read; if you trust the file, load it once where it came from, take its state_dict(), and write that with "
         "safetensors.torch.save_file"
     )
+
+
+def pickled_as(name: str) -> type:
+    """A class that a pickle names so, with a state of its own, and with ``getattr`` in it as mmengine's log has."""
+    module, _, qualified = name.rpartition(".")
+
+    class Log:
+        def __getstate__(self) -> dict[str, object]:
+            return {"history": [0.5], "smooth": type(self).mean}
+
+        def mean(self) -> float:
+            raise AssertionError("nothing of a file may be called")
+
+    Log.__module__, Log.__qualname__ = module, qualified
+    Log.mean.__module__, Log.mean.__qualname__ = module, f"{qualified}.mean"
+    return Log
+
+
+@pytest.mark.parametrize("zipped", [True, False], ids=["zip", "legacy"])
+def test_what_training_left_beside_the_weights__is_read_as_nothing(
+    zipped: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = pickled_as("mmengine.logging.history_buffer.HistoryBuffer")
+    monkeypatch.setitem(sys.modules, "mmengine", ModuleType("mmengine"))
+    monkeypatch.setitem(sys.modules, "mmengine.logging", ModuleType("mmengine.logging"))
+    module = ModuleType(log.__module__)
+    module.HistoryBuffer = log  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, log.__module__, module)
+    meta = {
+        "seed": np.int64(3),
+        "score": np.float32(0.5),
+        "palette": np.zeros((2, 3), np.uint8),
+        "args": argparse.Namespace(lr=1),
+        "folder": tmp_path,
+        "cfg": "model = dict()",
+    }
+    path = tmp_path / "iter_160000.pth"
+    torch.save(
+        {"meta": meta, "state_dict": STATE, "message_hub": {"loss": log()}},
+        path,
+        _use_new_zipfile_serialization=zipped,
+    )
+    monkeypatch.undo()
+    assert log.__module__ not in sys.modules
+    allowed = set(torch.serialization.get_safe_globals())
+
+    read = read_weights(path)
+
+    assert list(read.state) == list(STATE)
+    assert read.meta["cfg"] == "model = dict()"
+    kinds = {type(value) for key, value in read.meta.items() if key != "cfg"}
+    assert kinds == {Leftover}
+    assert not any(vars(value) for key, value in read.meta.items() if key != "cfg")
+    assert set(torch.serialization.get_safe_globals()) == allowed
+
+
+def test_stand_ins__let_no_other_name_of_their_modules_through(tmp_path: Path) -> None:
+    path = tmp_path / "w.pth"
+    torch.save({"model": STATE, "rng": np.random.default_rng(0)}, path)
+
+    assert "holds more than tensors (numpy.random" in refusal(path)
 
 
 @pytest.mark.filterwarnings("ignore:'torch.load' received a zip file")

@@ -8,7 +8,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from densevit.checkpoints.importers import IMPORTERS, Answers, Source, build, detect, import_file, open_bundle
+from densevit.checkpoints.importers import IMPORTERS, Answers, Imported, Source, build, import_file, open_bundle
+from densevit.decoders.segmenter import SegmenterMaskConfig
+from densevit.encoder.positions import LearnedPositions, positions_for
 from densevit.errors import CheckpointError, ConfigError
 from densevit.parity.fixture import Fixture
 from densevit.tasks import Depth, Segmentation
@@ -331,14 +333,116 @@ def test_every_importer__recognises_its_own_alone() -> None:
             assert found == [fixture.origin]
 
 
-def test_blocks_after_the_last_tap__are_ignored_with_a_reason() -> None:
-    fixture = FIXTURES["mmseg-dpt-project-epsprobe"]
-    source = fixture.source()
-    side = json.loads(json.dumps({"mmseg": {"model": fixture.description["mmseg_model_cfg"]}}))
-    side["mmseg"]["model"]["backbone"]["out_indices"] = [0, 1, 1, 2]
+def mmseg_changed(change: Any, fixture: Fixture = MMSEG) -> Imported:
+    """A fixture of mmsegmentation whose config was changed."""
+    model = json.loads(json.dumps(fixture.description["mmseg_model_cfg"]))
+    change(model)
+    return build("mmseg", IMPORTERS["mmseg"], Source("x", fixture.state, {"mmseg": {"model": model}}, Answers()))
 
-    imported = build(detect(source.state, "x"), IMPORTERS["mmseg"], Source("x", source.state, side, Answers()))
+
+def test_blocks_after_the_last_tap__are_ignored_with_a_reason() -> None:
+    def change(model: dict[str, Any]) -> None:
+        model["backbone"]["out_indices"] = [0, 1, 2]
+        model["decode_head"]["in_index"] = 2
+
+    imported = mmseg_changed(change)
 
     late = [row for row in imported.report.rows if row.name.startswith("backbone.layers.3.")]
     assert {(row.status, row.note) for row in late} == {("ignored", "after the last tap, 2")}
     assert imported.counts.source == imported.counts.built + imported.counts.ignored + imported.counts.absorbed
+
+
+def test_mmseg__gives_blocks_in_their_own_order() -> None:
+    """Its backbone collects them as it runs, however ``out_indices`` lists them."""
+    imported = mmseg_changed(lambda model: model["backbone"].update(out_indices=[3, 2, 1, 0, 3]))
+
+    assert imported.bundle.model.config.head_taps("labels") == (0, 1, 2, 3)
+
+
+def test_mmseg__leaves_the_class_token_out_as_its_config_says() -> None:
+    imported = mmseg_changed(lambda model: model["backbone"].update(with_cls_token=False))
+
+    encoder = imported.bundle.model.config.encoder
+    assert (encoder.cls_token, encoder.num_prefix) == (False, 0)
+    assert imported.counts.source == imported.counts.built + imported.counts.ignored + imported.counts.absorbed
+
+
+def test_mmseg__takes_the_epsilon_of_the_mask_transformer_from_its_config() -> None:
+    def change(model: dict[str, Any]) -> None:
+        model["decode_head"]["norm_cfg"] = {"type": "LN", "eps": 1e-3}
+
+    imported = mmseg_changed(change, FIXTURES["mmseg-segmenter-mask-epsprobe"])
+
+    decoder = imported.bundle.model.config.heads["labels"].decoder
+    assert isinstance(decoder, SegmenterMaskConfig)
+    assert decoder.norm_eps == 1e-3
+
+
+@pytest.mark.parametrize(
+    ("part", "setting", "message"),
+    [
+        ("backbone", {"out_origin": True}, "backbone.out_origin=True, but only False"),
+        ("backbone", {"act_cfg": {"type": "ReLU"}}, "backbone.act_cfg.type='ReLU', but only 'GELU'"),
+        ("decode_head", {"up_scale": 2}, "decode_head.up_scale=2, but only 4"),
+        ("decode_head", {"norm_cfg": {"type": "BN", "eps": 1e-3}}, "decode_head.norm_cfg.eps=0.001, but only 1e-05"),
+    ],
+)
+def test_mmseg__with_a_setting_without_counterpart_is_refused(part: str, setting: Any, message: str) -> None:
+    with pytest.raises(CheckpointError) as error:
+        mmseg_changed(lambda model: model[part].update(setting))
+
+    assert message in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["segmenter-official-linear-p16-distilled", "mmseg-segmenter-linear"])
+def test_positions__stay_for_a_grid_of_equal_count_where_the_source_compares_lengths(name: str) -> None:
+    fixture = FIXTURES[name]
+    built = build(fixture.origin, IMPORTERS[fixture.origin], fixture.source()).bundle.model
+    stored = built.encoder.pos_embed[:, -16:]
+    rule = built.config.encoder.positions
+    assert isinstance(rule, LearnedPositions)
+
+    assert positions_for(stored, rule, (2, 8)) is stored
+    assert positions_for(stored, rule, (2, 9)).shape == (1, 18, stored.shape[2])
+
+
+def hf_changed(fixture: Fixture = HF, **settings: Any) -> Imported:
+    """A fixture of transformers whose config was changed."""
+    config = dict(fixture.description["hf_config"]) | settings
+    return build("transformers", IMPORTERS["transformers"], Source("x", fixture.state, {"config.json": config}))
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"reassemble_factors": [4, 2, 1, 0.25]}, {"head_in_index": 0}],
+)
+def test_transformers__with_a_setting_that_shapes_do_not_show_is_refused(settings: dict[str, Any]) -> None:
+    with pytest.raises(CheckpointError, match="can be reproduced; such a model must be run with transformers"):
+        hf_changed(**settings)
+
+
+def test_transformers__takes_blocks_in_their_own_order() -> None:
+    imported = hf_changed(backbone_out_indices=[4, 3, 2, 1])
+
+    assert imported.bundle.model.config.encoder.taps == (1, 2, 3, 4)
+
+
+def test_transformers__counts_negative_stages_from_the_last_block() -> None:
+    fixture = FIXTURES["hf-depth-anything-metric"]
+    backbone = dict(fixture.description["hf_config"]["backbone_config"]) | {"out_indices": [-4, -3, -2, -1]}
+
+    imported = hf_changed(fixture, backbone_config=backbone)
+
+    assert imported.bundle.model.config.encoder.taps == (1, 2, 3, 4)
+
+
+def test_transformers__multiplies_relative_depth_by_its_factor_too() -> None:
+    fixture = FIXTURES["hf-depth-anything-metric"]
+    plain, scaled = (
+        hf_changed(fixture, depth_estimation_type="relative", max_depth=factor).bundle.model.state_dict()
+        for factor in (None, 7)
+    )
+
+    torch.testing.assert_close(
+        scaled["heads.depth.head.conv3.weight"], plain["heads.depth.head.conv3.weight"] * 7, **EXACT
+    )

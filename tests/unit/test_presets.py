@@ -3,10 +3,11 @@
 import pytest
 import torch
 
+from densevit.checkpoints.importers import IMPORTERS, build, detect
 from densevit.model import DenseModel, ModelConfig
 from densevit.presets import PRESETS, preset
 from densevit.protocol import WholeProtocol, WindowProtocol, parse_protocol
-from tests.parity.published import published
+from tests.parity.published import meta_source, published
 
 PRETRAINING_HEAD = {width: 1000 * width + 1000 for width in (192, 384, 768, 1024)}
 
@@ -57,6 +58,42 @@ COUNTED: dict[str, tuple[str, int]] = {
 }
 
 
+# As the reference programs' own classes count them, whatever the list of names says.
+SPECIFIED = {
+    "setr-naive-l-ade20k": 305_558_616,
+    "setr-pup-l-ade20k": 317_291_096,
+    "setr-mla-l-ade20k": 309_570_286,
+    "setr-naive-l-cityscapes": 306_536_524,
+    "setr-pup-l-cityscapes": 318_467_148,
+    "setr-mla-l-cityscapes": 310_679_135,
+    "segmenter-ti-mask": 6_906_388,
+    "segmenter-s-mask": 26_418_964,
+    "segmenter-b-linear": 87_318_910,
+    "segmenter-b-mask": 103_266_580,
+    "segmenter-b8-linear": 89_235_838,
+    "segmenter-b8-mask": 105_183_508,
+    "segmenter-l-mask-640": 334_259_476,
+    "segmenter-b-deit-linear": 88_089_446,
+    "segmenter-b-deit-mask": 104_037_116,
+    "segmenter-l-mask-pascal-context": 333_450_336,
+    "segmenter-l-mask-cityscapes": 334_845_966,
+    "dpt-large-ade20k": 344_985_364,
+    "dpt-hybrid-ade20k": 124_076_884,
+    "dpt-base-ade20k": 112_576_980,
+    "dpt-large-depth": 344_055_465,
+    "dpt-hybrid-depth": 123_146_985,
+    "dpt-base-depth": 111_647_081,
+    "depth-anything-s": 24_785_089,
+    "depth-anything-b": 97_470_785,
+    "depth-anything-l": 335_315_649,
+}
+
+
+@pytest.mark.parametrize("name", SPECIFIED)
+def test_preset__has_the_specified_parameters(name: str) -> None:
+    assert published()[COUNTED[name][0]]["num_params"] == SPECIFIED[name]
+
+
 @pytest.mark.parametrize("name", COUNTED)
 def test_preset__has_the_counted_parameters(name: str) -> None:
     checkpoint, unused = COUNTED[name]
@@ -64,6 +101,27 @@ def test_preset__has_the_counted_parameters(name: str) -> None:
         model = DenseModel(ModelConfig.parse(preset(name).model, source=name))
 
     assert model.num_parameters() + unused == published()[checkpoint]["num_params"]
+
+
+@pytest.mark.parametrize("name", sorted(COUNTED.keys() - {"dpt-hybrid-kitti", "dpt-hybrid-nyu"}))
+def test_preset__is_the_model_that_the_published_weights_become(name: str) -> None:
+    source = meta_source(COUNTED[name][0])
+    row = detect(source.state, name)
+    bundle = build(row, IMPORTERS[row], source).bundle
+    model = ModelConfig.parse(preset(name).model, source=name)
+    (head,) = model.heads
+
+    def encoder(config: ModelConfig) -> dict[str, object]:
+        return config.encoder.plain() | {"drop_path": None}  # of training, which weights do not tell
+
+    assert encoder(bundle.model.config) == encoder(model)
+    assert bundle.model.config.normalisation == model.normalisation
+    assert bundle.model.config.head_taps(head) == model.head_taps(head)
+    assert bundle.protocol is not None
+    protocol, expected = bundle.protocol.plain(), parse_protocol(preset(name).protocol).plain()
+    if row == "segmenter":  # whose base is that of the data set, named in variant.yml
+        protocol["base"] = expected["base"]
+    assert protocol == expected
 
 
 @pytest.mark.parametrize("name", PRESETS)

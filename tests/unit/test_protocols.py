@@ -25,7 +25,7 @@ DISPARITY = Depth(quantity="disparity")
 MMSEG = WindowProtocol(kind="mmseg", base=(128, 48), window=(48, 48), stride=(32, 32))
 SEGMENTER = WindowProtocol(kind="segmenter", base=(128, 40), window=(48, 48), stride=(16, 16))
 DPT = WholeProtocol(kind="dpt", net_size=(64, 64), multiple=32, label_offset=1)
-HF = WholeProtocol(kind="transformers", net_size=(48, 48), multiple=1, keep_aspect=False)
+HF = WholeProtocol(kind="transformers", net_size=(64, 64), multiple=1, keep_aspect=False)
 DA = WholeProtocol(kind="depth_anything", net_size=(42, 42), multiple=14)
 
 
@@ -99,14 +99,21 @@ def test_odd_sides__are_cropped_after_the_resize_by_segmenter_and_before_by_mmse
     torch.testing.assert_close(mmseg, F.interpolate(logits, (41, 50), mode="bilinear"), **SAME_MATHS)
 
 
-def test_odd_sides__are_dropped_by_transformers() -> None:
+@pytest.mark.parametrize(
+    ("width", "expected"),
+    [
+        (70, 64),
+        (50, 64),  # of 3 patches the coarsest level makes 2, which every fusion and the head double
+    ],
+)
+def test_odd_sides__are_dropped_by_transformers(width: int, expected: int) -> None:
     model = tiny_model("dpt/doubling, depth")
-    images = torch.randn(1, 3, 41, 50, generator=torch.Generator().manual_seed(0))
+    images = torch.randn(1, 3, 41, width, generator=torch.Generator().manual_seed(0))
 
     with torch.no_grad():
         output = protocols.forward("transformers", model, "main")(images)
 
-    assert output.shape == (1, 1, 32, 48)
+    assert output.shape == (1, 1, 32, expected)
 
 
 def test_odd_sides__are_refused_by_dpt() -> None:
@@ -120,7 +127,7 @@ def test_odd_sides__are_refused_by_dpt() -> None:
     ("protocol", "size", "resize", "mode", "corners"),
     [
         (DPT, (32, 64), opencv_cubic, "bicubic", False),
-        (HF, (48, 48), pillow_cubic, "bicubic", False),
+        (HF, (64, 64), pillow_cubic, "bicubic", False),
     ],
     ids=["dpt", "transformers"],
 )
@@ -151,7 +158,7 @@ def test_depth_anything__covers_the_net_and_aligns_corners() -> None:
 @pytest.mark.parametrize(("protocol", "mode"), [(DPT, "bicubic"), (HF, "bilinear")], ids=["dpt", "transformers"])
 def test_labels__are_resized_as_the_source_does(protocol: WholeProtocol, mode: str) -> None:
     model = tiny_model("dpt/doubling, segmentation")
-    size, resize = ((32, 64), opencv_cubic) if protocol is DPT else ((48, 48), pillow_cubic)
+    size, resize = ((32, 64), opencv_cubic) if protocol is DPT else ((64, 64), pillow_cubic)
     with torch.no_grad():
         output = network(model, resize(photo(), size)[None])
     expected = F.interpolate(output, (50, 70), mode=mode, align_corners=False)[0]

@@ -3,6 +3,7 @@
 import logging
 import pickle
 import re
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from densevit.checkpoints.leftovers import stand_ins
 from densevit.errors import CheckpointError
 
 log = logging.getLogger(__name__)
@@ -21,6 +23,9 @@ MAX_HEADER = 100_000_000
 
 # Where training scripts put the weights beside optimiser and arguments; the first present wins.
 WRAPPERS = ("state_dict", "model", "model_ema", "ema", "state_dict_ema", "module", "teacher")
+
+# Wrappers inside wrappers that are looked into. A hostile pickle can hold itself.
+MAX_NESTING = 4
 
 # What DataParallel and torch.compile write before every name.
 PREFIXES = ("module.", "_orig_mod.")
@@ -63,8 +68,9 @@ def read_weights(path: Path, *, require_finite: bool = True) -> WeightsFile:
     """
     loaded = _load_safetensors(path) if _kind(path) == "safetensors" else _load_pickle(path)
     state = _strip_prefixes(_unwrap(loaded, path))
+    _check_storage(state, path)
     if require_finite:
-        bad = [name for name, tensor in state.items() if tensor.is_floating_point() and not tensor.isfinite().all()]
+        bad = [name for name, tensor in state.items() if not _is_finite(tensor)]
         if bad:
             raise CheckpointError(
                 f"{path} has NaN or infinity in {_some(bad)}; weights must be finite; "
@@ -132,8 +138,10 @@ def _load_safetensors(path: Path) -> object:
 
 
 def _load_pickle(path: Path) -> object:
+    _check_unpacked_size(path)
     try:
-        with path.open("rb") as file:  # given a path, torch would go by the suffix
+        # Given a path, torch would go by the suffix.
+        with path.open("rb") as file, torch.serialization.safe_globals(stand_ins()):
             return torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         needs = re.findall(r"GLOBAL (\S+)", str(error))
@@ -146,6 +154,46 @@ def _load_pickle(path: Path) -> object:
         raise _damaged(path, error) from None
 
 
+def _check_unpacked_size(path: Path) -> None:
+    """Refuse an archive that unpacks to more than it holds: torch.save does not compress."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            unpacked = sum(entry.file_size for entry in archive.infolist())
+    except (zipfile.BadZipFile, NotImplementedError, OSError):
+        return  # another format, or damaged, which torch.load will say
+    if unpacked > path.stat().st_size:
+        raise CheckpointError(
+            f"{path} unpacks from {path.stat().st_size} bytes to {unpacked}, but torch.save does not compress; "
+            "the file was made by another program or is hostile; get another copy"
+        )
+
+
+def _check_storage(state: Mapping[str, Tensor], path: Path) -> None:
+    """Refuse what are no plain arrays, and more values than a file of this size can hold, before they are touched."""
+    odd = [name for name, tensor in state.items() if not _is_plain(tensor)]
+    if odd:
+        raise CheckpointError(
+            f"{path} has sparse, nested, quantised or valueless tensors ({_some(odd)}); weights are plain arrays; "
+            "turn them into such with the program that made them"
+        )
+    size, stated = path.stat().st_size, sum(tensor.numel() * tensor.element_size() for tensor in state.values())
+    if stated > 2 * size:  # tied weights are named twice
+        raise CheckpointError(
+            f"{path} has {size} bytes, but its tensors claim {stated}; the file is damaged or hostile; get another copy"
+        )
+
+
+def _is_plain(tensor: Tensor) -> bool:
+    odd = tensor.layout != torch.strided or tensor.is_nested or tensor.is_quantized
+    return not odd and tensor.device.type == "cpu"
+
+
+def _is_finite(tensor: Tensor) -> bool:
+    if not (tensor.is_floating_point() or tensor.is_complex()):
+        return True
+    return bool((tensor.float() if tensor.element_size() == 1 else tensor).isfinite().all())
+
+
 def _unsafe(path: Path, what: str) -> CheckpointError:
     return CheckpointError(
         f"{path} holds {what}, and opening it could run code; only plain tensors are read; if you trust the file, "
@@ -155,14 +203,19 @@ def _unsafe(path: Path, what: str) -> CheckpointError:
 
 def _unwrap(loaded: object, path: Path) -> dict[str, Tensor]:
     """Walk through the wrappers to the mapping of names to tensors; what stands beside the tensors is left."""
-    while isinstance(loaded, Mapping):
-        wrappers = [name for name in WRAPPERS if _holds_tensors(loaded.get(name))]
+    for level in range(MAX_NESTING):
+        wrappers = [
+            name
+            for name in WRAPPERS
+            if isinstance(loaded, Mapping) and _holds_tensors(loaded.get(name), MAX_NESTING - 1 - level)
+        ]
         if not wrappers:
             break
         if len(wrappers) > 1:
             log.warning("%s holds weights under %s; taking %r", path, ", ".join(wrappers), wrappers[0])
+        assert isinstance(loaded, Mapping)
         loaded = loaded[wrappers[0]]
-    if not _holds_tensors(loaded):
+    if not _holds_tensors(loaded, 0):
         found = f"keys {_some([str(key) for key in loaded])}" if isinstance(loaded, Mapping) else type(loaded).__name__
         raise CheckpointError(
             f"{path} has no named tensors inside (found {found}); weights are a mapping of names to tensors, bare or "
@@ -172,11 +225,12 @@ def _unwrap(loaded: object, path: Path) -> dict[str, Tensor]:
     return {name: t.detach() for name, t in loaded.items() if isinstance(name, str) and isinstance(t, Tensor)}
 
 
-def _holds_tensors(value: object) -> bool:
+def _holds_tensors(value: object, depth: int) -> bool:
+    """Whether named tensors are in a mapping, or in its wrappers down to a depth."""
     if not isinstance(value, Mapping):
         return False
     named = any(isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in value.items())
-    return named or any(_holds_tensors(value.get(name)) for name in WRAPPERS)
+    return named or (depth > 0 and any(_holds_tensors(value.get(name), depth - 1) for name in WRAPPERS))
 
 
 def _strip_prefixes(state: dict[str, Tensor]) -> dict[str, Tensor]:

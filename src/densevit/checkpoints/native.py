@@ -20,7 +20,7 @@ from torch import Tensor
 
 from densevit.config import Config
 from densevit.errors import CheckpointError, ConfigError
-from densevit.io import atomic_path, to_json
+from densevit.io import atomic_path, make_folder, to_json
 from densevit.model import DenseModel, ModelConfig
 from densevit.pixels import FitConfig
 from densevit.presets import preset
@@ -164,7 +164,7 @@ def save_bundle(bundle: Bundle, path: Path, storage: Storage | None = None) -> N
     header = Header(
         model=bundle.model.config, tasks=bundle.tasks, fit=bundle.fit, card=bundle.card, protocol=bundle.protocol
     )
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     with atomic_path(path) as temporary:
         save_file(tensors, temporary, metadata={METADATA_KEY: to_json(header.plain())})
 

@@ -144,6 +144,23 @@ def require_total(renamed: Renamed, targets: Mapping[str, torch.Size], *, source
         raise CheckpointError(f"{source} does not fit the model, and nothing was loaded:{''.join(lines)}\n{advice}")
 
 
+def require_kinds(renamed: Renamed, *, source: str) -> None:
+    """Prove that weights are floating point of 16 bits or more, and counters integers.
+
+    Raises:
+        CheckpointError: naming the tensor; anything else was stored by another scheme, with scales of its own.
+    """
+    for name, tensor in renamed.tensors.items():
+        is_weight = tensor.is_floating_point() and tensor.element_size() > 1
+        is_counter = not tensor.is_floating_point() and not tensor.is_complex() and tensor.dtype != torch.bool
+        if not (is_counter if name.endswith("num_batches_tracked") else is_weight):
+            raise CheckpointError(
+                f"{source} has {', '.join(renamed.sources.get(name, (name,)))} as "
+                f"{str(tensor.dtype).removeprefix('torch.')}, but weights are floating point of 16 bits or more, and "
+                "counters integers; a quantised file must be turned into a plain one by the program that made it"
+            )
+
+
 def collapse(names: Iterable[str]) -> list[str]:
     """Shorten a list of names: those of twelve blocks become one, such as ``blocks.{0..11}.norm1.weight``."""
     groups: dict[tuple[str, ...], list[int]] = {}

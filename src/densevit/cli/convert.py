@@ -37,7 +37,10 @@ def convert(
     """
     from densevit.checkpoints.importers import import_file
     from densevit.checkpoints.native import save_bundle
+    from densevit.errors import ConfigError
 
+    if out.exists() and Path(source).exists() and out.samefile(source):
+        raise ConfigError(f"{out} is the file to be converted, but a new one is written; name another OUT")
     answers: dict[str, Any] = {
         "num_heads": num_heads,
         "decoder_heads": decoder_heads,

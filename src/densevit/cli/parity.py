@@ -33,7 +33,10 @@ def parity(
         error = row.problem or f"{row.error:.1e}"
         verdict = "pass" if row.passed else "[red]FAIL[/red]"
         table.add_row(row.source, row.variant, row.case, str(row.count), escape(error), f"{row.tolerance:.0e}", verdict)
-    Console().print(table)
+    console = Console()
+    if not console.is_terminal:  # in a file there is no edge to fold at
+        console = Console(width=200)
+    console.print(table)
     failed = sum(not row.passed for row in rows)
     typer.echo(f"{len(rows) - failed} of {len(rows)} comparisons passed, {failed} failed")
     if failed:

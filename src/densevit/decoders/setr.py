@@ -99,14 +99,16 @@ class SetrPupConfig(DecoderConfig):
 
     Attributes:
         channels: width of the four stages.
-        form: decides the auxiliary heads alone: "paper" has one 3x3 convolution, upsampled by 4; "mmseg" has two.
+        form: decides the auxiliary heads alone: "paper" has one 3x3 convolution, upsampled by 4; "mmseg" has more.
         aux_taps: positions of the taps that get an auxiliary head; the paper's code lists the main tap too.
+        aux_convs: convolutions of an auxiliary head in mmseg's form, each upsampled by 4.
     """
 
     kind: Literal["setr_pup"] = "setr_pup"
     channels: int = Field(default=256, gt=0)
     form: Form = "mmseg"
     aux_taps: tuple[int, ...] = ()
+    aux_convs: int = Field(default=2, gt=0)
 
 
 class SetrPup(Decoder):
@@ -118,7 +120,7 @@ class SetrPup(Decoder):
 
     def __init__(self, config: SetrPupConfig, *, embed_dim: int, num_taps: int, out_channels: int) -> None:
         super().__init__()
-        aux_convs = 1 if config.form == "paper" else 2
+        aux_convs = 1 if config.form == "paper" else config.aux_convs
 
         def head(num_convs: int, up_scale: int) -> UpHead:
             return UpHead(

@@ -24,6 +24,8 @@ class LearnedPositions(Config):
         mode: how the grid is resampled to another size (always align_corners=False, without antialiasing).
         offset: 0.0 maps grid onto grid. DINOv2's code gives the interpolation a scale of (h + 0.1) / h_stored instead
             of a target size, which shifts every sample point: 0.1 reproduces it.
+        keep_equal_count: leave the vectors as they are for another grid of equally many patches (4 x 4 for 2 x 8), as
+            Segmenter and mmsegmentation do, whose code compares the length of the sequence alone.
     """
 
     kind: Literal["learned"] = "learned"
@@ -31,6 +33,7 @@ class LearnedPositions(Config):
     num_prefix: int = Field(default=1, ge=0)
     mode: InterpolationMode = "bicubic"
     offset: float = 0.0
+    keep_equal_count: bool = False
 
 
 class RotaryPositions(Config):
@@ -57,6 +60,13 @@ def resample_positions(
     else:
         grid = F.interpolate(grid, size=new, mode=mode, align_corners=False, antialias=False)
     return grid.flatten(2).transpose(1, 2).to(positions.dtype)  # (1, N, C)
+
+
+def positions_for(positions: Tensor, rule: LearnedPositions, grid: Size) -> Tensor:
+    """Stored grid vectors (1, N_stored, C) -> those of a grid (1, h * w, C), by the rule."""
+    if rule.keep_equal_count and grid[0] * grid[1] == positions.shape[1]:
+        return positions
+    return resample_positions(positions, rule.grid, grid, mode=rule.mode, offset=rule.offset)
 
 
 def rotary_angles(grid: Size, head_dim: int, *, base: float, device: torch.device) -> Rotation:

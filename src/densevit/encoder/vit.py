@@ -14,7 +14,7 @@ from densevit.blocks import Activation, Block, MlpKind, Rotation
 from densevit.config import Config
 from densevit.encoder.hybrid import HybridEmbed, HybridStem
 from densevit.encoder.patches import PatchEmbed
-from densevit.encoder.positions import LearnedPositions, RotaryPositions, resample_positions, rotary_angles
+from densevit.encoder.positions import LearnedPositions, RotaryPositions, positions_for, rotary_angles
 from densevit.errors import ShapeError
 from densevit.types import Size, Taps
 
@@ -211,7 +211,7 @@ class VisionTransformer(nn.Module):
         if isinstance(self.config.positions, LearnedPositions):
             rule = self.config.positions
             prefix_positions, positions = self.pos_embed[:, : rule.num_prefix], self.pos_embed[:, rule.num_prefix :]
-            x = x + resample_positions(positions, rule.grid, grid, mode=rule.mode, offset=rule.offset)
+            x = x + positions_for(positions, rule, grid)
             if prefix:
                 tokens = torch.cat(prefix, dim=1)  # (1, P, C)
                 placed = tokens[:, : rule.num_prefix] + prefix_positions

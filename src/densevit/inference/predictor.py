@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from densevit.checkpoints.hub import SCHEME
 from densevit.checkpoints.importers import open_bundle
 from densevit.checkpoints.native import Bundle, Card, load_bundle, preset_bundle
 from densevit.config import nearest
@@ -94,7 +95,8 @@ class Predictor:
             _log.warning("preset %s has no weights of its own; its parameters are random until it is trained", source)
             return cls(preset_bundle(str(source)), **options)
         names = ("default", *PRESETS)
-        if not Path(source).exists() and (close := get_close_matches(str(source), names, n=1)):
+        is_name = not (str(source).startswith(SCHEME) or Path(source).exists())
+        if is_name and (close := get_close_matches(str(source), names, n=1)):
             raise CheckpointError(f"there is no model {str(source)!r}; did you mean {close[0]!r}?")
         return cls(open_bundle(str(source), **answers), **options)
 

@@ -11,13 +11,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from densevit.config import nearest
+from densevit.decoders.dpt import DptConfig
 from densevit.encoder.positions import LearnedPositions
 from densevit.errors import ConfigError, ShapeError
 from densevit.inference import sizes
 from densevit.inference.resampling import opencv_cubic, opencv_linear, pillow_cubic
 from densevit.inference.sliding import Network, anchored_windows, clamped_windows, slide
 from densevit.inference.tta import average_probabilities, log_probabilities
-from densevit.layers import resize
+from densevit.layers import resize, upsample
 from densevit.model import DenseModel, ModelConfig
 from densevit.protocol import ProtocolKind, WholeKind, WholeProtocol, WindowKind, WindowProtocol
 from densevit.tasks import Segmentation, Task
@@ -67,18 +68,20 @@ def run(
 
 
 def forward(kind: ProtocolKind, model: DenseModel, head: str) -> Network:
-    """What the source calls the model's forward pass: normalised images (B, 3, h, w) -> output of the same size.
+    """What the source calls the model's forward pass: normalised images (B, 3, h, w) -> output, of the same size.
 
     The sources differ where a side is no multiple of the patch: see ``prepare``. Segmenter then resizes to the padded
-    size and crops; mmsegmentation and SETR resize to the size as it was; the output of transformers is smaller.
+    size and crops; mmsegmentation and SETR resize to the size as it was; transformers gives what its head gives.
     """
-    decoder, positions = model.decoder(head), model.tap_positions[head]
+    decoder, positions, config = model.decoder(head), model.tap_positions[head], model.config.heads[head].decoder
 
     def network(images: Tensor) -> Tensor:
         prepared = prepare(kind, model, images)
-        full = (prepared.shape[-2], prepared.shape[-1])
-        size = full if kind == "transformers" else (images.shape[-2], images.shape[-1])
+        full, size = (prepared.shape[-2], prepared.shape[-1]), (images.shape[-2], images.shape[-1])
         logits = decoder(model.encoder(prepared).select(positions)).logits
+        if kind == "transformers" and isinstance(config, DptConfig):
+            segments = config.head.kind == "segmentation"
+            return upsample(logits, 2, align_corners=decoder.align_corners) if segments else logits
         if kind == "segmenter":
             return resize(logits, full, align_corners=decoder.align_corners)[..., : size[0], : size[1]]
         return resize(logits, size, align_corners=decoder.align_corners)

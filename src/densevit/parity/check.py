@@ -43,16 +43,17 @@ def check_folder(folder: Path) -> list[Row]:
 
 def check(fixture: Fixture) -> list[Row]:
     """Every tensor or number of one fixture."""
-    if not fixture.tensors:
-        return list(check_numbers(fixture))
     try:
+        if not fixture.tensors:
+            return list(check_numbers(fixture))
         name = detect(fixture.state, fixture.name)
         if name != fixture.origin:
             raise DensevitError(f"was taken for {name}, but comes from {fixture.origin}")
         imported = build(name, IMPORTERS[name], fixture.source())
-    except (DensevitError, KeyError) as error:
-        return [Row(str(fixture.description.get("source")), fixture.name, "import", 0, math.nan, 0.0, str(error))]
-    return list(_Check(fixture, imported).rows())
+        return list(_Check(fixture, imported).rows())
+    except Exception as error:  # the description is a stranger's, and may lack or garble anything
+        problem = str(error) if isinstance(error, DensevitError) else f"{type(error).__name__}: {error}"
+        return [Row(str(fixture.description.get("source")), fixture.name, "import", 0, math.nan, 0.0, problem)]
 
 
 class _Check:
@@ -192,10 +193,15 @@ class _Check:
     def _slide(self, key: str) -> Tensor:
         """mmsegmentation's mean of windows; labels if the fixture holds integers."""
         assert isinstance(self.protocol, WindowProtocol)
+        protocol = self.protocol
+        rule = self.fixture.config.get("test_cfg") or {}
+        if rule.get("mode") == "slide":
+            window, stride = tuple(rule["crop_size"]), tuple(rule["stride"])
+            protocol = WindowProtocol(kind=protocol.kind, base=None, window=window, stride=stride)
         stem = key.split(".")[0]
         image = self.outputs.get(f"{stem}.input", self.outputs.get("case0.input"))
         assert image is not None
-        logits = protocols.merge_windows(self.protocol, self.network, image)
+        logits = protocols.merge_windows(protocol, self.network, image)
         theirs = self.outputs[key]
         logits = resize(logits, (theirs.shape[-2], theirs.shape[-1]), align_corners=False)
         return logits if theirs.is_floating_point() else logits.argmax(dim=1).view(theirs.shape)

@@ -51,8 +51,8 @@ class Fixture:
         Raises:
             DataError: if it comes from a program that has none.
         """
-        stated = self.description.get("source", {})
-        origin = str(stated.get("repo") or stated.get("package"))
+        stated = self.description.get("source")
+        origin = str(stated.get("repo") or stated.get("package")) if isinstance(stated, Mapping) else str(stated)
         if origin not in ORIGINS:
             raise DataError(
                 f"fixture {self.name} comes from {origin!r}, but known are {', '.join(ORIGINS)}; leave it out"
@@ -62,7 +62,7 @@ class Fixture:
     @property
     def config(self) -> Plain:
         """The short config."""
-        return dict(self.description.get("config", {}))
+        return dict(self.description.get("config") or {})
 
     @property
     def state(self) -> dict[str, Tensor]:
@@ -128,16 +128,17 @@ def _mmseg(fixture: Fixture) -> Facts:
 
 def _dpt(fixture: Fixture) -> Facts:
     config = fixture.config
-    hooks = config["hooks"][2:] if config.get("kind") == "hybrid" else config["hooks"]
-    constants = {key: config.get(key) for key in ("scale", "shift", "invert")}
-    signed = None if "non_negative" not in config else not config["non_negative"]
-    return {}, {
+    is_hybrid = any(".patch_embed.backbone." in name for name in fixture.state)
+    answers: Plain = {
         "num_heads": config["heads"],
-        "taps": hooks,
+        "taps": config["hooks"][2:] if is_hybrid else config["hooks"],
         "readout": config["readout"],
-        "signed": signed,
-        **constants,
     }
+    if config["task"] == "depth":  # with the defaults of the program's class
+        defaults = {"scale": 1.0, "shift": 0.0, "invert": False}
+        answers |= {key: config.get(key, default) for key, default in defaults.items()}
+        answers["signed"] = not config.get("non_negative", True)
+    return {}, answers
 
 
 def _depth_anything(fixture: Fixture) -> Facts:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from densevit.decoders.setr import SetrMla
-from densevit.encoder.positions import LearnedPositions, resample_positions
+from densevit.encoder.positions import LearnedPositions, positions_for
 from densevit.model import DenseModel
 from densevit.types import Taps
 
@@ -93,7 +93,7 @@ class Finder:
         rule = self.model.config.encoder.positions
         assert isinstance(rule, LearnedPositions)
         prefix, grid = self.model.encoder.pos_embed.split([rule.num_prefix, rule.grid[0] * rule.grid[1]], dim=1)
-        resized = resample_positions(grid, rule.grid, self.taps.grid, mode=rule.mode, offset=rule.offset)
+        resized = positions_for(grid, rule, self.taps.grid)
         return torch.cat((prefix, resized), dim=1)
 
     # Lists of mmsegmentation's neck, and of transformers' fusion, begin with the deepest of four.

@@ -67,7 +67,7 @@ def open_bundle(source: str, **answers: Any) -> Bundle:
                 "leave that out"
             )
         return load_bundle(path)
-    imported = import_file(source, **answers)
+    imported = _import(source, path, **answers)
     _log.info("%s", imported.report)
     return imported.bundle
 
@@ -87,12 +87,18 @@ def import_file(
         CheckpointError: if the file cannot be used, or does not say all that is needed.
         ConfigError: if an answer is unknown or wrong.
     """
-    stated = Answers.parse(answers, source="the options")
     path = find_weights(source)
     if is_native(path):
         raise CheckpointError(
             f"{source} is a densevit checkpoint already; there is nothing to convert; use it as it is"
         )
+    return _import(source, path, as_source=as_source, config=config, **answers)
+
+
+def _import(
+    source: str, path: Path, *, as_source: str | None = None, config: Path | str | None = None, **answers: Any
+) -> Imported:
+    stated = Answers.parse(answers, source="the options")
     file = read_weights(path)
     name = detect(file.state, source) if as_source is None else _row(as_source)
     importer = IMPORTERS[name]

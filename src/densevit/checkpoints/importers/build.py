@@ -7,7 +7,7 @@ import torch
 
 from densevit.checkpoints.importers.base import Importer, Parts, Source
 from densevit.checkpoints.native import Bundle, Card
-from densevit.checkpoints.rename import LoadReport, Renamed, Row, require_total
+from densevit.checkpoints.rename import LoadReport, Renamed, Row, require_kinds, require_total
 from densevit.errors import CheckpointError, ConfigError
 from densevit.model import DenseModel, ModelConfig
 
@@ -69,8 +69,12 @@ def build(name: str, importer: Importer, source: Source) -> Imported:
         source=source.name,
         advice=f"it was read as {importer.title}; name another source by --as, or mend the config beside it",
     )
-    _check_kinds(renamed, source)
-    state = {key: t.float() if t.is_floating_point() else t for key, t in renamed.tensors.items()}
+    require_kinds(renamed, source=source.name)
+    # Copies, because tensors of a file may be parts of one block of memory, or the same twice.
+    state = {
+        key: t.to(torch.float32 if t.is_floating_point() else t.dtype, copy=True, memory_format=torch.contiguous_format)
+        for key, t in renamed.tensors.items()
+    }
     model.load_state_dict(state, assign=True)
     model.requires_grad_()
     (head,) = config.heads
@@ -98,17 +102,6 @@ def _without_late_blocks(renamed: Renamed, config: ModelConfig) -> Renamed:
     kept = {name: tensor for name, tensor in renamed.tensors.items() if name not in late}
     reasons = {key: f"after the last tap, {last}" for name in late for key in renamed.sources[name]}
     return replace(renamed, tensors=kept, ignored=renamed.ignored | reasons)
-
-
-def _check_kinds(renamed: Renamed, source: Source) -> None:
-    """Weights are floating point, counters are integers; anything else was stored by another scheme."""
-    for name, tensor in renamed.tensors.items():
-        if tensor.is_floating_point() == name.endswith("num_batches_tracked"):
-            raise CheckpointError(
-                f"{source.name} has {', '.join(renamed.sources[name])} as {str(tensor.dtype).removeprefix('torch.')}, "
-                "but weights are floating point and counters integers; a quantised file must be turned into a plain "
-                "one by the program that made it"
-            )
 
 
 def _report(source: Source, renamed: Renamed) -> LoadReport:

@@ -11,7 +11,7 @@ from typing import Any
 
 from densevit.checkpoints.importers.base import Importer, Parts, Plain, Shapes, Source
 from densevit.checkpoints.importers.class_names import segmentation
-from densevit.checkpoints.importers.mmseg_config import MmsegConfig
+from densevit.checkpoints.importers.mmseg_config import CONV_HEAD, MmsegConfig, layer_norm_eps
 from densevit.checkpoints.importers.mmseg_rules import HEAD, RULES, Kind, reverse_streams
 from densevit.checkpoints.importers.vit import (
     encoder_facts,
@@ -56,7 +56,8 @@ def read(source: Source) -> Parts:
         taps=config.out_indices(depth) or ((depth - 1,) if segmenter else TAPS[kind].get(depth)),
     )
     image_size = known_image_size(source, facts, config.part("backbone").get("img_size"))
-    rule = positions(shapes, facts, mode=config.mode or ("bilinear" if bilinear else "bicubic"), image_size=image_size)
+    mode = config.mode or ("bilinear" if bilinear else "bicubic")
+    rule = positions(shapes, facts, mode=mode, image_size=image_size, keep_equal_count=True)
     head = {
         "naive": _up,
         "pup": _up,
@@ -67,14 +68,17 @@ def read(source: Source) -> Parts:
     }[kind](source, shapes, config, known["taps"])
     absorbed: dict[str, tuple[int, str]] = {}
     if kind == "mla":
-        renamed, rule, absorbed = without_class_token(reverse_streams(renamed), rule)
+        renamed = reverse_streams(renamed)
+    cls_token = kind != "mla" if config.cls_token is None else config.cls_token
+    if not cls_token:
+        renamed, rule, absorbed = without_class_token(renamed, rule)
     encoder = facts | {
         "num_heads": known["num_heads"],
         "positions": rule,
         "norm_eps": source.fact("norm_eps", config.norm_eps or (1e-5 if kind == "dpt" else 1e-6)),
         "taps": tuple(sorted(set(head["taps"]))),
         "final_norm": shapes.has("encoder.norm.weight"),
-        "cls_token": kind != "mla",
+        "cls_token": cls_token,
         "drop_path": config.part("backbone").get("drop_path_rate") or 0.0,
     }
     if encoder["final_norm"] and encoder["taps"] != (depth - 1,):
@@ -113,6 +117,7 @@ def _kind(source: Source) -> Kind:
 
 def _up(source: Source, shapes: Shapes, config: MmsegConfig, taps: Sequence[int]) -> Plain:
     """SETR-Naive and PUP: ``in_index`` is a position among the taps, the last one by default."""
+    kind = "setr_pup" if shapes.of(f"{HEAD}.head.convs.0.0.weight", 4)[-1] == 3 else "setr_naive"
     num_aux = shapes.count(f"{HEAD}.aux_heads.{{}}.")
     stated = [head.get("in_index", -1) for head in config.aux_heads] if config.model else list(range(num_aux))
     wanted = [*stated, config.part("decode_head").get("in_index", -1)]
@@ -121,16 +126,23 @@ def _up(source: Source, shapes: Shapes, config: MmsegConfig, taps: Sequence[int]
             f"{source.name} has {num_aux} auxiliary heads, the encoder gives blocks {tuple(taps)}, and the heads read "
             f"positions {wanted} of them; config and weights must agree; give the config that belongs to the weights"
         )
+    for name, head, scale in (
+        ("decode_head", config.part("decode_head"), 2 if kind == "setr_pup" else 4),
+        *(("auxiliary_head", head, 4) for head in config.aux_heads),
+    ):
+        config.require(name, head, up_scale=scale, **CONV_HEAD)
     num_classes, channels, *_ = shapes.of(f"{HEAD}.head.classifier.weight", 4)
-    kernel = shapes.of(f"{HEAD}.head.convs.0.0.weight", 4)[-1]
-    decoder: Plain = {"kind": "setr_pup" if kernel == 3 else "setr_naive", "channels": channels, "form": "mmseg"}
-    decoder["aux_taps"] = tuple(range(num_aux))
-    if kernel != 3 and num_aux:
+    decoder: Plain = {"kind": kind, "channels": channels, "form": "mmseg", "aux_taps": tuple(range(num_aux))}
+    if num_aux:
         decoder["aux_convs"] = shapes.count(f"{HEAD}.aux_heads.0.convs.{{}}.")
     return {"decoder": decoder, "out_channels": num_classes, "taps": tuple(taps[i] for i in wanted)}
 
 
 def _mla(source: Source, shapes: Shapes, config: MmsegConfig, taps: Sequence[int]) -> Plain:
+    """Every level is read in its order, by the main head and by an auxiliary head each."""
+    config.require("decode_head", config.part("decode_head"), up_scale=4, in_index=[0, 1, 2, 3], **CONV_HEAD)
+    for index, head in enumerate(config.aux_heads):
+        config.require("auxiliary_head", {"in_index": -1} | head, in_index=index)
     decoder = {
         "kind": "setr_mla",
         "channels": shapes.of(f"{HEAD}.smooths.0.0.weight", 4)[0],
@@ -150,19 +162,30 @@ def _mask(source: Source, shapes: Shapes, config: MmsegConfig, taps: Sequence[in
         "kind": "segmenter_mask",
         "depth": shapes.count(f"{HEAD}.blocks.{{}}."),
         "num_heads": heads,
+        "norm_eps": layer_norm_eps(stated.get("norm_cfg")),
         "dropout": stated.get("drop_rate", 0.0),
         "drop_path": stated.get("drop_path_rate", 0.1),
     }
-    return {"decoder": decoder, "out_channels": num_classes, "taps": tuple(taps)}
+    return {"decoder": decoder, "out_channels": num_classes, "taps": _one_tap(config, taps)}
 
 
 def _linear(source: Source, shapes: Shapes, config: MmsegConfig, taps: Sequence[int]) -> Plain:
     num_classes = shapes.of(f"{HEAD}.head.weight", 2)[0]
-    return {"decoder": {"kind": "segmenter_linear"}, "out_channels": num_classes, "taps": tuple(taps)}
+    return {
+        "decoder": {"kind": "segmenter_linear"},
+        "out_channels": num_classes,
+        "taps": _one_tap(config, taps),
+    }
+
+
+def _one_tap(config: MmsegConfig, taps: Sequence[int]) -> tuple[int]:
+    """The tap of a head that reads one."""
+    return (taps[config.part("decode_head").get("in_index", -1)],)
 
 
 def _dpt(source: Source, shapes: Shapes, config: MmsegConfig, taps: Sequence[int]) -> Plain:
     """The head ends at half the image's size and has no auxiliary head."""
+    config.require("decode_head", config.part("decode_head"), in_index=[0, 1, 2, 3], **CONV_HEAD)
     stated: Any = config.part("decode_head").get("readout_type", "ignore") if config.model else None
     projects = shapes.has(f"{HEAD}.reassemble.0.readout_project.weight")
     width = shapes.of(f"{HEAD}.fusions.0.project.weight", 4)[0]
@@ -194,7 +217,9 @@ def _protocol(config: MmsegConfig, kind: Kind, image_size: Size) -> WindowProtoc
     elif kind != "dpt":
         step = STRIDES["segmenter" if kind in ("mask", "linear") else "setr"].get(side, side * 2 // 3)
         window, stride = image_size, (step, step)
-    return WindowProtocol(kind="mmseg", base=config.base or BASES.get(side), window=window, stride=stride)
+    # Released DPT has the position grid of its pre-training, and is run at the size of its own training.
+    base = config.base or BASES.get(512 if kind == "dpt" else side)
+    return WindowProtocol(kind="mmseg", base=base, window=window, stride=stride)
 
 
 IMPORTER = Importer(

@@ -8,16 +8,25 @@ from densevit.errors import CheckpointError
 from densevit.types import Size
 
 Plain = dict[str, Any]
+BATCH_NORM_EPS = 1e-5
 
-# Settings for which there is one implementation here: path in the model's config -> accepted values; what is not stated
-# has a default of mmsegmentation that is among them.
-FIXED: dict[tuple[str, str], tuple[Any, ...]] = {
-    ("backbone", "patch_norm"): (False,),
-    ("backbone", "pre_norm"): (False,),
-    ("backbone", "patch_pad"): ("corner",),
-    ("decode_head", "align_corners"): (False,),
-    ("decode_head", "expand_channels"): (False,),
+# Settings for which there is one implementation here: part of the model, key in it -> the only value, which is
+# mmsegmentation's default too; what follows a dot is a key inside the value.
+FIXED: dict[tuple[str, str], Any] = {
+    ("backbone", "patch_norm"): False,
+    ("backbone", "pre_norm"): False,
+    ("backbone", "out_origin"): False,
+    ("backbone", "patch_pad"): "corner",
+    ("backbone", "num_fcs"): 2,
+    ("backbone", "act_cfg.type"): "GELU",
+    ("neck", "act_cfg.type"): "ReLU",
+    ("neck", "norm_cfg.eps"): BATCH_NORM_EPS,
+    ("decode_head", "align_corners"): False,
+    ("decode_head", "expand_channels"): False,
 }
+
+# Of the heads whose batch norms, activations and upsampling are built in.
+CONV_HEAD: dict[str, Any] = {"act_cfg.type": "ReLU", "norm_cfg.eps": BATCH_NORM_EPS, "align_corners": False}
 
 DATASETS = {"ADE20KDataset": "ade20k", "CityscapesDataset": "cityscapes", "PascalContextDataset": "pascal_context"}
 
@@ -57,27 +66,33 @@ class MmsegConfig:
         Raises:
             CheckpointError: naming the setting.
         """
-        for (part, key), accepted in FIXED.items():
-            value = self.part(part).get(key, accepted[0])
-            if value not in accepted:
+        for (part, key), value in FIXED.items():
+            self.require(part, self.part(part), **{key: value})
+
+    def require(self, name: str, part: Plain, **only: Any) -> None:
+        """Refuse a part of the model whose settings differ; what it does not state has the value.
+
+        Raises:
+            CheckpointError: naming the setting.
+        """
+        for key, value in only.items():
+            outer, _, inner = key.partition(".")
+            stated = _mapping(part.get(outer)).get(inner, value) if inner else part.get(outer, value)
+            if (list(stated) if isinstance(stated, tuple) else stated) != value:
                 raise CheckpointError(
-                    f"{self.source} has {part}.{key}={value!r}, but only {accepted[0]!r} can be reproduced; "
+                    f"{self.source} has {name}.{key}={stated!r}, but only {value!r} can be reproduced; "
                     "such a model must be run where it came from"
                 )
-        activation = _mapping(self.part("backbone").get("act_cfg")).get("type", "GELU")
-        if activation != "GELU":
-            raise CheckpointError(
-                f"{self.source} has the activation {activation!r} in its backbone, but only GELU can be reproduced; "
-                "such a model must be run where it came from"
-            )
 
     @property
     def norm_eps(self) -> float | None:
         """Of the backbone's LayerNorms: stated, or the class's default where a config does not state it."""
-        if "backbone" not in self.model:
-            return None
-        eps = _mapping(self.part("backbone").get("norm_cfg")).get("eps", 1e-5)
-        return float(eps)
+        return layer_norm_eps(self.part("backbone").get("norm_cfg")) if "backbone" in self.model else None
+
+    @property
+    def cls_token(self) -> bool | None:
+        """Whether the class token is in the sequence of the backbone."""
+        return bool(self.part("backbone").get("with_cls_token", True)) if "backbone" in self.model else None
 
     @property
     def mode(self) -> str | None:
@@ -85,19 +100,20 @@ class MmsegConfig:
         return str(self.part("backbone").get("interpolate_mode", "bicubic")) if "backbone" in self.model else None
 
     def out_indices(self, depth: int) -> tuple[int, ...] | None:
-        """The blocks whose output the backbone gives."""
+        """The blocks whose output the backbone gives: in their own order, each once, however they are listed."""
         if "backbone" not in self.model:
             return None
         stated = self.part("backbone").get("out_indices", -1)
-        indices = [stated] if isinstance(stated, int) else list(stated)
-        return tuple(depth - 1 if index == -1 else index for index in indices)
+        if isinstance(stated, int):
+            return (depth - 1 if stated == -1 else stated,)
+        return tuple(sorted({int(index) for index in stated}))
 
     @property
     def classes(self) -> Sequence[Any]:
         """Names, from the checkpoint."""
         dataset_meta = _mapping(self.meta.get("dataset_meta"))
         names = self.meta.get("CLASSES") or dataset_meta.get("classes") or dataset_meta.get("CLASSES")
-        return names if isinstance(names, list | tuple) else ()
+        return names if isinstance(names, list | tuple) and all(isinstance(name, str) for name in names) else ()
 
     @property
     def dataset(self) -> str | None:
@@ -134,9 +150,14 @@ class MmsegConfig:
         for step in pipeline if isinstance(pipeline, list | tuple) else ():
             stated = _mapping(step)
             scale = stated.get("img_scale") or (stated.get("scale") if stated.get("type") == "Resize" else None)
-            if isinstance(scale, list | tuple) and len(scale) == 2:
+            if isinstance(scale, list | tuple) and len(scale) == 2 and all(isinstance(n, int) for n in scale):
                 return max(scale), min(scale)
         return None
+
+
+def layer_norm_eps(norm_cfg: Any) -> float:
+    """What a ``norm_cfg`` of a LayerNorm makes of it: PyTorch's default unless stated."""
+    return float(_mapping(norm_cfg).get("eps", 1e-5))
 
 
 def _mapping(value: Any) -> Plain:

@@ -61,7 +61,7 @@ def read(source: Source) -> Parts:
     dim, depth = facts["embed_dim"], facts["depth"]
     heads = source.facts(num_heads=net.get("n_heads") or published_heads(dim, depth))
     image_size = known_image_size(source, facts, net.get("image_size"))
-    rule = positions(shapes, facts, mode="bilinear", image_size=image_size)
+    rule = positions(shapes, facts, mode="bilinear", image_size=image_size, keep_equal_count=True)
     kind = net.get("normalization") or ("deit" if facts["dist_token"] else "vit")
     decoder, num_classes = _decoder(source, shapes, net.get("decoder") or {})
     window = int(data.get("crop_size") or run.get("window_size") or rule["grid"][0] * facts["patch_size"][0])

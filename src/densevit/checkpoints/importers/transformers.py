@@ -7,7 +7,7 @@ What a config does not state has the default of its config class.
 
 from typing import Any
 
-from densevit.checkpoints.importers.base import Importer, Parts, Plain, Shapes, Source
+from densevit.checkpoints.importers.base import Importer, Parts, Plain, Shapes, Source, update
 from densevit.checkpoints.importers.class_names import disparity, metres, segmentation
 from densevit.checkpoints.importers.dpt_rules import depth_head, dpt_facts, hf_neck, segmentation_head
 from densevit.checkpoints.importers.vit import (
@@ -65,30 +65,63 @@ DINO_ENCODER = (
     Rule("backbone.layernorm.{param}", "encoder.norm.{param}"),
 )
 
-# Settings for which there is one implementation here; what is not stated has the first value.
-FIXED: dict[str, dict[str, tuple[Any, ...]]] = {
-    "vit": {
-        "hidden_act": ("gelu",),
-        "head_in_index": (-1,),
-        "apply_layernorm": (True,),
-        "embedding_type": ("vit_hybrid",),
+# Settings for which there is one implementation here, by part of the config: the only value.
+FIXED: dict[str, Plain] = {
+    "dpt": {"hidden_act": "gelu", "reassemble_factors": [4, 2, 1, 0.5], "head_in_index": -1},
+    "hybrid": {
+        "hidden_act": "gelu",
+        "reassemble_factors": [1, 1, 1, 0.5],
+        "neck_ignore_stages": [0, 1],
+        "embedding_type": "vit_hybrid",
+        "head_in_index": -1,
     },
-    "bit": {"layer_type": ("bottleneck",), "num_groups": (32,), "hidden_act": ("relu",)},
+    "bit": {
+        "layer_type": "bottleneck",
+        "num_groups": 32,
+        "hidden_act": "relu",
+        "global_padding": "same",
+        "embedding_dynamic_padding": True,
+        "width_factor": 1,
+    },
+    "depth_anything": {"reassemble_factors": [4, 2, 1, 0.5], "head_in_index": -1},
+    "dinov2": {"hidden_act": "gelu", "apply_layernorm": True},
 }
 
 
 def read(source: Source) -> Parts:
-    """Tell the two classes apart by their tensors."""
+    """Tell the classes apart by their tensors."""
     config = dict(source.side.get("config.json", {}))
-    backbone: Any = config.get("backbone_config")
-    for part in (config, backbone if isinstance(backbone, dict) else {}):
-        for key, accepted in FIXED["bit" if part.get("model_type") == "bit" else "vit"].items():
-            if part.get(key) is not None and part[key] not in accepted:
-                raise CheckpointError(
-                    f"{source.name} has {key}={part[key]!r} in its config.json, but only {accepted[0]!r} can be "
-                    "reproduced; such a model must be run with transformers"
-                )
-    return _dpt(source, config) if source.has("dpt.*") else _depth_anything(source, config)
+    stated: Any = config.get("backbone_config")
+    backbone = stated if isinstance(stated, dict) else {}
+    if source.has("dpt.*"):
+        is_hybrid = source.has(f"{BIT}.*")
+        _require(source, config, "hybrid" if is_hybrid else "dpt")
+        _require(source, backbone if is_hybrid else {}, "bit")
+        return _dpt(source, config)
+    if source.has("head.head.*"):
+        raise CheckpointError(
+            f"{source.name} is a DPT of transformers on a backbone of its own (backbone_config), but only those on its "
+            "plain or hybrid ViT can be reproduced; such a model must be run with transformers"
+        )
+    _require(source, config, "depth_anything")
+    _require(source, backbone, "dinov2")
+    return _depth_anything(source, config)
+
+
+def _require(source: Source, config: Plain, part: str) -> None:
+    """Refuse settings that differ; what is not stated has the value, or does not matter.
+
+    Raises:
+        CheckpointError: naming the setting.
+    """
+    for key, value in FIXED[part].items():
+        stated = config.get(key)
+        plain = stated.lower() if isinstance(stated, str) else stated
+        if stated is not None and plain != value:
+            raise CheckpointError(
+                f"{source.name} has {key}={stated!r} in its config.json, but only {value!r} can be reproduced; "
+                "such a model must be run with transformers"
+            )
 
 
 def _dpt(source: Source, config: Plain) -> Parts:
@@ -107,10 +140,12 @@ def _dpt(source: Source, config: Plain) -> Parts:
     facts = encoder_facts(shapes)
     if num_stem:
         facts["stem"]["standardisation"] = "var_plus_eps"
-    taps = config.get("backbone_out_indices") or (2, 5, 8, 11)
+    listed = config.get("backbone_out_indices") or (2, 5, 8, 11)
+    # Of a hybrid the first two are not used; the blocks come in their own order, however they are listed.
+    taps = tuple(sorted(set(listed[num_stem:])))
     known = source.facts(
         num_heads=config.get("num_attention_heads", 12) if config else None,
-        taps=tuple(taps[num_stem:]) if config else None,  # of a hybrid the first two are not used
+        taps=taps if config else None,
         norm_eps=config.get("layer_norm_eps", 1e-12) if config else None,
     )
     encoder = facts | known | {"positions": positions(shapes, facts, mode="bilinear", image_size=None)}
@@ -147,28 +182,38 @@ def _depth_anything(source: Source, config: Plain) -> Parts:
     backbone: Plain = (config.get("backbone_config") or small) if config else {}
     known = source.facts(
         num_heads=backbone.get("num_attention_heads", 12) if backbone else None,
-        taps=_taps(backbone),
+        taps=_taps(backbone, facts["depth"]),
         norm_eps=backbone.get("layer_norm_eps", 1e-6) if backbone else None,
     )
     encoder = facts | known | {"positions": positions(shapes, facts, mode="bicubic", image_size=None)}
     encoder["final_norm"] = True
     depth = _depth_head(shapes, head) | {"up_to": "image"}
+    factor = float(config.get("max_depth") or 1)
     metric = config.get("depth_estimation_type", "relative") == "metric"
-    max_depth_m = source.fact("max_depth_m", (config.get("max_depth") or 1) if metric else None)
+    max_depth_m = source.fact("max_depth_m", factor if metric else None)
     if max_depth_m is not None:
         depth |= {"activation": "sigmoid", "max_depth_m": max_depth_m}
+    elif factor != 1:
+        renamed = _scaled(renamed, f"{head}.head.conv3", factor)
     decoder = dpt_facts(shapes, head) | {"readout": "ignore", "fusion_up_to": "next_level", "head": depth}
     protocol = _protocol(source, 518, facts["patch_size"][0])
     task = disparity() if max_depth_m is None else metres(max_depth_m)
     return _parts(source, renamed, encoder, ("depth", decoder, 1), task, protocol, IMAGENET)
 
 
-def _taps(backbone: Plain) -> tuple[int, ...] | None:
-    """0-based blocks: stage 1 is the output of block 0."""
+def _scaled(renamed: Renamed, name: str, factor: float) -> Renamed:
+    """Relative depth is multiplied by ``max_depth`` too, after a ReLU, which lets a positive factor through."""
+    names = [f"{name}.{param}" for param in ("weight", "bias") if f"{name}.{param}" in renamed.tensors]
+    note = f"times max_depth, {factor:g}"
+    return update(renamed, {key: renamed.tensors[key] * factor for key in names}, dict.fromkeys(names, note))
+
+
+def _taps(backbone: Plain, depth: int) -> tuple[int, ...] | None:
+    """0-based blocks: stage 1 is the output of block 0, and negative numbers count from the last."""
     indices = backbone.get("out_indices")
     if indices is None and backbone.get("out_features"):
         indices = [int(str(stage).removeprefix("stage")) for stage in backbone["out_features"]]
-    return tuple(index - 1 for index in indices) if indices else None
+    return tuple(index + depth if index < 0 else index - 1 for index in indices) if indices else None
 
 
 def _labels(config: Plain) -> list[Any]:

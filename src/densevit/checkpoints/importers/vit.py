@@ -101,7 +101,15 @@ def encoder_facts(shapes: Shapes) -> Plain:
     return facts
 
 
-def positions(shapes: Shapes, facts: Plain, *, mode: str, image_size: Size | None, offset: float = 0.0) -> Plain:
+def positions(
+    shapes: Shapes,
+    facts: Plain,
+    *,
+    mode: str,
+    image_size: Size | None,
+    offset: float = 0.0,
+    keep_equal_count: bool = False,
+) -> Plain:
     """The rule of the learned positions.
 
     Args:
@@ -110,6 +118,7 @@ def positions(shapes: Shapes, facts: Plain, *, mode: str, image_size: Size | Non
         mode: how the source resamples them.
         image_size: of the training images; none for a square grid.
         offset: see ``LearnedPositions``.
+        keep_equal_count: see there too.
 
     Raises:
         CheckpointError: if the rows make no such grid.
@@ -125,7 +134,8 @@ def positions(shapes: Shapes, facts: Plain, *, mode: str, image_size: Size | Non
             f"{shapes.source} has {rows} rows of positions, {num_prefix} of them for prefix tokens, which is not "
             f"{wanted}; the size of the training images must be known; give --image-size (image_size=(height, width))"
         )
-    return {"kind": "learned", "grid": grid, "num_prefix": num_prefix, "mode": mode, "offset": offset}
+    rule = {"kind": "learned", "grid": grid, "num_prefix": num_prefix, "mode": mode, "offset": offset}
+    return rule | {"keep_equal_count": keep_equal_count}
 
 
 def known_image_size(source: Source, facts: Plain, config_size: object) -> Size | None:

@@ -1,0 +1,144 @@
+"""Our models give what transformers gives with the same random weights, variant by variant.
+
+Runs where transformers is installed: `make parity`.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from densevit.checkpoints.importers import IMPORTERS, Source, build
+from densevit.inference.protocols import forward
+from tests.tolerances import PARITY, relative_l2
+
+transformers = pytest.importorskip("transformers")
+
+VIT = {
+    "hidden_size": 48,
+    "num_hidden_layers": 5,
+    "num_attention_heads": 2,
+    "intermediate_size": 192,
+    "image_size": 64,
+    "patch_size": 16,
+    "backbone_out_indices": [1, 2, 3, 4],
+    "neck_hidden_sizes": [12, 20, 28, 36],
+    "fusion_hidden_size": 20,
+    "num_labels": 6,
+}
+BIT = {
+    "model_type": "bit",
+    "global_padding": "same",
+    "layer_type": "bottleneck",
+    "depths": [2, 1, 1],
+    "hidden_sizes": [128, 128, 256],
+    "embedding_size": 32,
+    "out_features": ["stage1", "stage2", "stage3"],
+    "embedding_dynamic_padding": True,
+}
+HYBRID = {
+    "is_hybrid": True,
+    "backbone_config": BIT,
+    "neck_hidden_sizes": [128, 128, 28, 36],
+    "reassemble_factors": [1, 1, 1, 0.5],
+    "backbone_featmap_shape": [1, 256, 4, 4],
+    "neck_ignore_stages": [0, 1],
+}
+DINO = {
+    "model_type": "dinov2",
+    "hidden_size": 48,
+    "num_hidden_layers": 5,
+    "num_attention_heads": 3,
+    "image_size": 56,
+    "patch_size": 14,
+    "out_indices": [1, 2, 3, 5],
+    "reshape_hidden_states": False,
+}
+
+
+def dpt(kind: str, **changes: Any) -> nn.Module:
+    names = {"depth": "DPTForDepthEstimation", "labels": "DPTForSemanticSegmentation"}
+    return getattr(transformers, names[kind])(transformers.DPTConfig(**(VIT | changes)))
+
+
+def depth_anything(backbone: dict[str, Any] | None = None, **changes: Any) -> nn.Module:
+    dino = DINO | (backbone or {})
+    facts = {"reassemble_hidden_size": 48, "neck_hidden_sizes": [12, 20, 28, 36], "fusion_hidden_size": 20}
+    config = transformers.DepthAnythingConfig(backbone_config=dino, patch_size=dino["patch_size"], **(facts | changes))
+    return transformers.DepthAnythingForDepthEstimation(config)
+
+
+Size = tuple[int, int, int]
+CASES: dict[str, tuple[Callable[[], nn.Module], Size]] = {
+    "depth": (lambda: dpt("depth"), (2, 96, 96)),
+    "depth, readout added": (lambda: dpt("depth", readout_type="add"), (1, 64, 64)),
+    "depth, readout ignored, batch norm": (
+        lambda: dpt("depth", readout_type="ignore", use_batch_norm_in_fusion_residual=True),
+        (1, 64, 64),
+    ),
+    "depth, batch norm and bias": (
+        lambda: dpt("depth", use_batch_norm_in_fusion_residual=True, use_bias_in_fusion_residual=True),
+        (1, 64, 64),
+    ),
+    "depth, neither": (lambda: dpt("depth", use_bias_in_fusion_residual=False), (1, 64, 64)),
+    "depth, projection": (lambda: dpt("depth", add_projection=True, fusion_hidden_size=256), (1, 32, 32)),
+    "depth, no bias of queries": (lambda: dpt("depth", qkv_bias=False), (1, 64, 64)),
+    "depth, epsilon": (lambda: dpt("depth", layer_norm_eps=1e-3), (1, 64, 64)),
+    "depth, blocks in disorder": (lambda: dpt("depth", backbone_out_indices=[4, 1, 3, 2]), (1, 64, 64)),
+    "depth, odd pixels, odd grid": (lambda: dpt("depth"), (1, 90, 90)),
+    "depth, patch 8": (lambda: dpt("depth", patch_size=8, image_size=32), (1, 48, 48)),
+    "depth, hybrid": (lambda: dpt("depth", **HYBRID), (2, 64, 64)),
+    "labels": (lambda: dpt("labels", use_batch_norm_in_fusion_residual=True), (2, 96, 96)),
+    "labels, no auxiliary head": (lambda: dpt("labels", use_auxiliary_head=False), (1, 80, 80)),
+    "labels, patch 8": (lambda: dpt("labels", patch_size=8, image_size=32), (1, 32, 32)),
+    "labels, hybrid": (lambda: dpt("labels", **HYBRID), (1, 64, 64)),
+    "depth anything": (depth_anything, (2, 70, 98)),
+    "depth anything, odd pixels": (depth_anything, (1, 60, 75)),
+    "depth anything, equal count": (depth_anything, (1, 28, 112)),
+    "depth anything, metric": (lambda: depth_anything(depth_estimation_type="metric", max_depth=80), (1, 56, 84)),
+    "depth anything, relative with a factor": (lambda: depth_anything(max_depth=7), (1, 56, 56)),
+    "depth anything, SwiGLU": (lambda: depth_anything({"use_swiglu_ffn": True}), (1, 56, 56)),
+    "depth anything, stages from the end": (lambda: depth_anything({"out_indices": [-4, -3, -2, -1]}), (1, 56, 56)),
+    "depth anything, patch 16": (lambda: depth_anything({"patch_size": 16, "image_size": 64}), (1, 80, 96)),
+    "depth anything, hidden channels": (lambda: depth_anything(head_hidden_size=16), (1, 56, 56)),
+}
+
+
+def randomise(model: nn.Module) -> None:
+    """Weights and statistics under which every part shows in the output."""
+    generator = torch.Generator().manual_seed(5)
+    for name, tensor in model.state_dict().items():
+        values = torch.randn(tensor.shape, generator=generator)
+        if name.endswith("num_batches_tracked"):
+            continue
+        if name.endswith("running_var"):
+            values = values.abs() + 0.5
+        elif tensor.ndim == 1:
+            values = 0.2 * values + float(name.endswith(("weight", "lambda1")))
+        elif "position" in name or "token" in name:
+            values = 0.5 * values
+        else:
+            values = 1.2 * values / tensor[0].numel() ** 0.5
+        tensor.copy_(values)
+
+
+@pytest.mark.parametrize("name", CASES)
+@torch.no_grad()
+def test_model_of_transformers__is_reproduced(name: str) -> None:
+    make, (batch, height, width) = CASES[name]
+    reference = make().eval()
+    randomise(reference)
+    images = torch.randn(batch, 3, height, width, generator=torch.Generator().manual_seed(9))
+    state: dict[str, Tensor] = dict(reference.state_dict())
+
+    bundle = build(
+        "transformers", IMPORTERS["transformers"], Source(name, state, {"config.json": reference.config.to_dict()})
+    ).bundle
+    (head,) = bundle.tasks
+    ours = forward("transformers", bundle.model, head)(images)
+
+    theirs = reference(images)
+    expected = theirs.logits if head == "labels" else theirs.predicted_depth[:, None]
+    assert relative_l2(ours, expected) <= PARITY
