@@ -89,6 +89,7 @@ CASES: dict[str, tuple[Callable[[], nn.Module], Size]] = {
     "depth, blocks in disorder": (lambda: dpt("depth", backbone_out_indices=[4, 1, 3, 2]), (1, 64, 64)),
     "depth, odd pixels, odd grid": (lambda: dpt("depth"), (1, 90, 90)),
     "depth, patch 8": (lambda: dpt("depth", patch_size=8, image_size=32), (1, 48, 48)),
+    "depth, other factors": (lambda: dpt("depth", reassemble_factors=[2, 1, 0.5, 0.25]), (1, 64, 64)),
     "depth, hybrid": (lambda: dpt("depth", **HYBRID), (2, 64, 64)),
     "labels": (lambda: dpt("labels", use_batch_norm_in_fusion_residual=True), (2, 96, 96)),
     "labels, no auxiliary head": (lambda: dpt("labels", use_auxiliary_head=False), (1, 80, 80)),
@@ -102,6 +103,7 @@ CASES: dict[str, tuple[Callable[[], nn.Module], Size]] = {
     "depth anything, SwiGLU": (lambda: depth_anything({"use_swiglu_ffn": True}), (1, 56, 56)),
     "depth anything, stages from the end": (lambda: depth_anything({"out_indices": [-4, -3, -2, -1]}), (1, 56, 56)),
     "depth anything, patch 16": (lambda: depth_anything({"patch_size": 16, "image_size": 64}), (1, 80, 96)),
+    "depth anything, other factors": (lambda: depth_anything(reassemble_factors=[2, 1, 1, 0.25]), (1, 56, 84)),
     "depth anything, hidden channels": (lambda: depth_anything(head_hidden_size=16), (1, 56, 56)),
 }
 

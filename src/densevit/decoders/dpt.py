@@ -8,7 +8,7 @@ from typing import Annotated, Literal, Self
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 from torch import Tensor, nn
 
 from densevit.config import Config
@@ -71,10 +71,14 @@ class DptConfig(DecoderConfig):
 
     Attributes:
         channels: width of the reassembled maps, finest first.
+        factors: size of each reassembled map over the token grid: a whole number, or 1 over one.
         fusion_channels: width F of the fusion pathway.
         readout: use of the class token: "ignore", "add", or "project" it with every patch token.
         tap_norm: a LayerNorm of each level's own on its tokens, as SETR has it. Not in the paper; frozen encoders whose
             raw taps have channels a hundred times larger than others (CLIP) need it to train well.
+        tap_dropout: rate at which whole channels of the tokens are dropped in training, drawn per level and image.
+        pool: patch tokens are averaged in squares of this side first. Not in the paper; a head that sees less detail
+            judges the size of a whole scene better, and costs less.
         num_readout: prefix tokens averaged by "add" (2 for distilled DeiT); "project" reads the first alone.
         batch_norm: in the residual units; the default for segmentation.
         residual_bias: biases of the residual units' convolutions; by default present without batch norm.
@@ -84,9 +88,12 @@ class DptConfig(DecoderConfig):
 
     kind: Literal["dpt"] = "dpt"
     channels: tuple[PositiveInt, PositiveInt, PositiveInt, PositiveInt] = (256, 512, 1024, 1024)
+    factors: tuple[PositiveFloat, PositiveFloat, PositiveFloat, PositiveFloat] = (4, 2, 1, 0.5)
     fusion_channels: int = Field(default=256, gt=1)
     readout: Readout = "project"
     tap_norm: bool = False
+    tap_dropout: float = Field(default=0.0, ge=0, lt=1)
+    pool: int = Field(default=1, ge=1)
     num_readout: int = Field(default=1, ge=1)
     batch_norm: bool = False
     residual_bias: bool | None = None
@@ -98,6 +105,8 @@ class DptConfig(DecoderConfig):
     def _check(self) -> Self:
         if self.stem_channels and self.stem_channels != self.channels[: len(self.stem_channels)]:
             raise ValueError(f"channels {self.channels} must begin with stem_channels {self.stem_channels}")
+        if wrong := [f for f in self.factors if max(f, 1 / f) != round(max(f, 1 / f))]:
+            raise ValueError(f"factors {wrong} are neither whole numbers nor 1 over whole numbers")
         return self
 
     @property
@@ -112,18 +121,19 @@ class DptConfig(DecoderConfig):
 
 
 class Reassemble(nn.Module):
-    """Tokens -> map at 4, 2, 1 or 1/2 times the token grid: readout, 1x1 projection, resampling."""
+    """Tokens -> map at a multiple or a fraction of the token grid: readout, 1x1 projection, resampling."""
 
     def __init__(self, config: DptConfig, embed_dim: int, level: int) -> None:
         super().__init__()
         self.readout = config.readout
-        self.num_readout = config.num_readout
+        self.num_readout, self.pool = config.num_readout, config.pool
         channels = config.channels[level]
         self.norm = nn.LayerNorm(embed_dim, eps=1e-6) if config.tap_norm else nn.Identity()
         if self.readout == "project":
             self.readout_project = nn.Linear(2 * embed_dim, embed_dim)
+        self.dropout = nn.Dropout2d(config.tap_dropout)
         self.project = nn.Conv2d(embed_dim, channels, 1)
-        self.resample = _resample(channels, level)
+        self.resample = _resample(channels, config.factors[level])
 
     def forward(self, tokens: Tensor, prefix: Tensor, grid: Size) -> Tensor:
         """Tokens (B, N, C) and prefix (B, P, C) -> (B, channels, h_level, w_level)."""
@@ -134,19 +144,18 @@ class Reassemble(nn.Module):
             pairs = torch.cat((tokens, prefix[:, :1].expand_as(tokens)), dim=-1)  # (B, N, 2 C)
             tokens = F.gelu(self.readout_project(pairs))  # (B, N, C)
         maps = tokens.transpose(1, 2).unflatten(2, grid)  # (B, C, h, w)
-        return self.resample(self.project(maps))
+        if self.pool > 1:
+            h, w = (-(-n // self.pool) for n in grid)
+            maps = F.adaptive_avg_pool2d(maps, (h, w))
+        return self.resample(self.project(self.dropout(maps)))
 
 
-def _resample(channels: int, level: int) -> nn.Module:
-    match level:
-        case 0:
-            return nn.ConvTranspose2d(channels, channels, 4, stride=4)
-        case 1:
-            return nn.ConvTranspose2d(channels, channels, 2, stride=2)
-        case 2:
-            return nn.Identity()
-        case _:
-            return nn.Conv2d(channels, channels, 3, stride=2, padding=1)
+def _resample(channels: int, factor: float) -> nn.Module:
+    if factor > 1:
+        return nn.ConvTranspose2d(channels, channels, round(factor), stride=round(factor))
+    if factor == 1:
+        return nn.Identity()
+    return nn.Conv2d(channels, channels, 3, stride=round(1 / factor), padding=1)
 
 
 class ResidualUnit(nn.Module):

@@ -67,7 +67,7 @@ DINO_ENCODER = (
 
 # Settings for which there is one implementation here, by part of the config: the only value.
 FIXED: dict[str, Plain] = {
-    "dpt": {"hidden_act": "gelu", "reassemble_factors": [4, 2, 1, 0.5], "head_in_index": -1},
+    "dpt": {"hidden_act": "gelu", "head_in_index": -1},
     "hybrid": {
         "hidden_act": "gelu",
         "reassemble_factors": [1, 1, 1, 0.5],
@@ -83,7 +83,7 @@ FIXED: dict[str, Plain] = {
         "embedding_dynamic_padding": True,
         "width_factor": 1,
     },
-    "depth_anything": {"reassemble_factors": [4, 2, 1, 0.5], "head_in_index": -1},
+    "depth_anything": {"head_in_index": -1},
     "dinov2": {"hidden_act": "gelu", "apply_layernorm": True},
 }
 
@@ -149,7 +149,7 @@ def _dpt(source: Source, config: Plain) -> Parts:
         norm_eps=config.get("layer_norm_eps", 1e-12) if config else None,
     )
     encoder = facts | known | {"positions": positions(shapes, facts, mode="bilinear", image_size=None)}
-    decoder = dpt_facts(shapes, head, num_stem=num_stem)
+    decoder = dpt_facts(shapes, head, num_stem=num_stem) | ({} if num_stem else _factors(config))
     readout = decoder.get("readout") or (config.get("readout_type") if config else None)
     decoder |= {"readout": source.facts(readout=readout)["readout"], "fusion_up_to": "double"}
     if not segments:
@@ -164,6 +164,10 @@ def _dpt(source: Source, config: Plain) -> Parts:
     weight = config.get("auxiliary_loss_weight", 0.4)
     task = segmentation(num_classes, classes=_labels(config), dataset=source.fact("dataset"), aux_weight=weight)
     return _parts(source, renamed, encoder, (name, decoder, num_classes), task, _protocol(source, 480, 1), HALF)
+
+
+def _factors(config: Plain) -> Plain:
+    return {"factors": config["reassemble_factors"]} if config.get("reassemble_factors") else {}
 
 
 def _depth_head(shapes: Shapes, head: str) -> Plain:
@@ -195,7 +199,8 @@ def _depth_anything(source: Source, config: Plain) -> Parts:
         depth |= {"activation": "sigmoid", "max_depth_m": max_depth_m}
     elif factor != 1:
         renamed = _scaled(renamed, f"{head}.head.conv3", factor)
-    decoder = dpt_facts(shapes, head) | {"readout": "ignore", "fusion_up_to": "next_level", "head": depth}
+    decoder = dpt_facts(shapes, head) | _factors(config)
+    decoder |= {"readout": "ignore", "fusion_up_to": "next_level", "head": depth}
     protocol = _protocol(source, 518, facts["patch_size"][0])
     task = disparity() if max_depth_m is None else metres(max_depth_m)
     return _parts(source, renamed, encoder, ("depth", decoder, 1), task, protocol, IMAGENET)
