@@ -238,3 +238,29 @@ def test_reassemble__tap_norm_makes_the_scale_of_a_tap_irrelevant() -> None:
     tokens, prefix = torch.randn(1, 6, 32), torch.randn(1, 1, 32)
     expected = module(tokens, prefix, (2, 3))
     torch.testing.assert_close(module(100 * tokens, prefix, (2, 3)), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_reassemble__pools_the_tokens_of_an_odd_grid_to_half_rounded_up() -> None:
+    pooled, plain = (Reassemble(dpt_config(readout="ignore", pool=pool), 32, 2).eval() for pool in (2, 1))
+    plain.load_state_dict(pooled.state_dict())
+    tokens, prefix = draw(1, 15, 32), draw(1, 1, 32)
+
+    given = pooled(tokens, prefix, (3, 5))
+
+    expected = F.adaptive_avg_pool2d(plain(tokens, prefix, (3, 5)), (2, 3))
+    torch.testing.assert_close(given, expected, **SAME_MATHS)
+
+
+def test_reassemble__drops_whole_channels_of_the_tokens_in_training_alone() -> None:
+    module = Reassemble(dpt_config(readout="ignore", tap_dropout=0.5), 32, 2)
+    seen: list[Tensor] = []
+    module.project.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    tokens, prefix = draw(1, 6, 32) + 10.0, draw(1, 1, 32)
+
+    for mode in (True, False):
+        module.train(mode)(tokens, prefix, (2, 3))
+
+    dropped = (seen[0] == 0).flatten(2)
+    assert 0 < int(dropped.all(-1).sum()) < 32
+    assert torch.equal(dropped.all(-1), dropped.any(-1))
+    assert not bool((seen[1] == 0).any())

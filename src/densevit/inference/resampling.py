@@ -58,7 +58,7 @@ def opencv_cubic(image: NDArray[np.uint8], size: Size) -> Tensor:
     Returns:
         (3, H', W') float32, which may overshoot [0, 1].
     """
-    exact = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1).double().div_(255.0)
+    exact = torch.from_numpy(np.array(image)).permute(2, 0, 1).double().div_(255.0)
     if exact.shape[-2:] != size:
         exact = F.interpolate(exact[None], size=size, mode="bicubic", align_corners=False, antialias=False)[0]
     return exact.float()
