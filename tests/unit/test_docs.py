@@ -143,10 +143,10 @@ def test_first_steps__use_the_encoder_of_the_default_model() -> None:
     (block,) = blocks("docs/tutorial/first-steps.md", "yaml")
     run = TrainConfig.parse(complete(yaml.safe_load(block.text)))
 
-    assert (run.model.encoder, run.model.normalisation, ROOT / str(run.init)) == (
+    assert (run.model.encoder, run.model.normalisation, run.init) == (
         read_header(DEFAULT).model.encoder,
         read_header(DEFAULT).model.normalisation,
-        DEFAULT,
+        "default",
     )
 
 

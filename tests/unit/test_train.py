@@ -45,6 +45,18 @@ def test_set_training__keeps_a_frozen_encoder_in_evaluation_mode(freeze: str, tr
     assert {module.training for module in model.encoder.modules()} == {training}
 
 
+def test_init__default_is_the_model_that_ships(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    donor = build_model(config())
+    tasks: Any = config().tasks
+    save_bundle(Bundle(donor, tasks, config().fit, Card()), tmp_path / "m.safetensors")
+    monkeypatch.setattr("densevit.training.train.DEFAULT", tmp_path / "m.safetensors")
+
+    model = build_model(config(init="default", seed=1))
+
+    given = donor.state_dict()
+    assert all(torch.equal(tensor, given[name]) for name, tensor in model.state_dict().items())
+
+
 def test_init__takes_what_fits_and_keeps_the_rest(tmp_path: Path) -> None:
     donor = build_model(config())
     tasks: Any = config().tasks

@@ -55,7 +55,7 @@ class TrainConfig(Config):
     Attributes:
         tasks: one per head.
         encoder_weights: pre-trained weights, a file or ``hf://owner/name``; random if not given.
-        init: a densevit checkpoint whose fitting weights are taken before training.
+        init: a densevit checkpoint, or "default", whose fitting weights are taken before training.
         freeze: "encoder" trains the heads alone.
         features: cache of the frozen encoder's output.
         precision: of the forward pass; losses are always float32. bf16 is slower than float32 on most CPUs.

@@ -15,6 +15,7 @@ from densevit.checkpoints.native import Bundle, load_bundle, save_bundle
 from densevit.config import to_yaml
 from densevit.data import DATASETS, Dataset, FolderConfig
 from densevit.errors import CheckpointError, ConfigError, DensevitError
+from densevit.inference.predictor import DEFAULT
 from densevit.io import make_folder, write_bytes_atomic
 from densevit.model import DenseModel
 from densevit.tasks import Task
@@ -118,7 +119,8 @@ def build_model(config: TrainConfig) -> DenseModel:
         report = load_encoder_weights(model.encoder, state, source=config.encoder_weights)
         _log.info("encoder weights\n%s", report)
     if config.init is not None:
-        fitting = load_bundle(resolve(config.init)).model.state_dict()
+        path = DEFAULT if config.init == "default" else resolve(config.init)
+        fitting = load_bundle(path).model.state_dict()
         own = model.state_dict()
         fitting = {n: v for n, v in fitting.items() if n in own and own[n].shape == v.shape}
         if not fitting:
