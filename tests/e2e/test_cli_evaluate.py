@@ -340,3 +340,17 @@ def test_evaluate__regression_values_may_lie_anywhere(evaluate, dataset, tmp_pat
     places = ("--images", dataset / "images" / "val", "--values", tmp_path / "values")
     figures = evaluate(*places, "--task", "regression", model=model)
     assert (figures["decoder"], figures["num_images"], figures["MAE"] > 0) == ("dpt", 3, True)
+
+
+def test_evaluate__reduce_zero_label_measures_masks_that_count_from_1(evaluate, odd, tmp_path):
+    for path in sorted((odd / "masks" / "val").iterdir()):
+        ids = np.array(Image.open(path))
+        shifted = np.where(ids == 255, 0, ids + 1).astype(np.uint8)
+        (tmp_path / "masks").mkdir(exist_ok=True)
+        Image.fromarray(shifted).save(tmp_path / "masks" / path.name)
+    options = ("--images", odd / "images" / "val", "--decoder", "segmenter", "--masks")
+
+    plain = evaluate(*options, odd / "masks" / "val")
+    reduced = evaluate(*options, tmp_path / "masks", "--reduce-zero-label")
+
+    assert (reduced["mIoU"], reduced["per_class"]) == (plain["mIoU"], plain["per_class"])

@@ -133,6 +133,17 @@ def test_two_folders__take_names_or_their_number_from_the_config(root: Path) -> 
     assert (named, counted) == (ClassTable(("a", "b", "c"), 7), ClassTable(("class 0", "class 1")))
 
 
+def test_reduce_zero_label__ignores_0_and_counts_the_others_from_0(root: Path) -> None:
+    folders = {"images": root / "images" / "train", "masks": root / "masks" / "train"}
+
+    labels = dataset(**folders, classes=("b", "c"), reduce_zero_label=True)[2].labels
+
+    assert labels is not None
+    expected = mask(2).astype(np.int32)
+    assert {0, 1, 2} <= set(expected.flat)
+    np.testing.assert_array_equal(labels, np.where((expected == 0) | (expected == 255), 255, expected - 1))
+
+
 def test_depth_unit__scales_integer_maps(root: Path) -> None:
     sample = dataset(root=root, split="val", depth_unit_m=0.01)[0]
     assert sample.depth is not None

@@ -22,6 +22,9 @@ def evaluate(
     masks: Annotated[Path | None, typer.Option(help="Folder of masks, with --images.")] = None,
     depth: Annotated[Path | None, typer.Option(help="Folder of depth maps, with --images.")] = None,
     values: Annotated[Path | None, typer.Option(help="Folder of value maps (.npy), with --images.")] = None,
+    reduce_zero_label: Annotated[
+        bool, typer.Option("--reduce-zero-label", help="Masks count from 1 and 0 is no class, as in ADE20K.")
+    ] = False,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures here.")] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, ...; a GPU if there is one.")] = None,
     protocol: Annotated[
@@ -42,7 +45,8 @@ def evaluate(
     console = Console(stderr=True)
     predictor = Predictor.load(model, device=device)
     places = {"root": data, "split": split, "images": images, "masks": masks, "depth": depth, "values": values}
-    dataset = open_for({key: value for key, value in places.items() if value is not None}, task)
+    named = {key: value for key, value in places.items() if value is not None}
+    dataset = open_for(named | ({"reduce_zero_label": True} if reduce_zero_label else {}), task)
     if tta and protocol is None:
         raise ConfigError("--tta is given without --protocol; test-time augmentation is a protocol's; name one")
     chosen = None if protocol is None else predictor.choose_protocol(protocol)

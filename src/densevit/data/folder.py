@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any, Literal, Self
 
+import numpy as np
 from pydantic import Field, model_validator
 
 from densevit.config import Config
@@ -24,6 +25,7 @@ class FolderConfig(Config):
         images, masks, depth, values: these folders themselves, instead of ``root`` and ``split``.
         classes: class names, instead of classes.json; a number stands for that many unnamed classes.
         ignore_index: value of pixels without a class, where classes.json does not say.
+        reduce_zero_label: masks count classes from 1 and 0 is no class, as in ADE20K: 0 is ignored, the others less 1.
         depth_unit_m: metres per unit of an integer depth map; 0.001 for millimetres.
     """
 
@@ -36,6 +38,7 @@ class FolderConfig(Config):
     values: Path | None = None
     classes: tuple[str, ...] | int | None = None
     ignore_index: int = 255
+    reduce_zero_label: bool = False
     depth_unit_m: float = Field(default=0.001, gt=0)
 
     @model_validator(mode="after")
@@ -93,6 +96,9 @@ class FolderDataset:
         labels = depth = values = None
         if self.masks is not None:
             labels = read_labels(self.masks[index])
+            if self.config.reduce_zero_label:
+                ignore = self.config.ignore_index if self._classes is None else self._classes.ignore_index
+                labels = np.where((labels == 0) | (labels == ignore), ignore, labels - 1).astype(labels.dtype)
             _same_size(image.shape, labels.shape, path, self.masks[index])
             if self._classes is not None:
                 self._classes.check(labels, str(self.masks[index]))
