@@ -8,13 +8,12 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
 from torch import Tensor, nn
 
 from densevit.checkpoints.importers import IMPORTERS, Source, build
 from densevit.inference.protocols import forward
 from tests.tolerances import PARITY, relative_l2
-
-transformers = pytest.importorskip("transformers")
 
 VIT = {
     "hidden_size": 48,
