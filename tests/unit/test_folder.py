@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from PIL import Image
 
 from densevit.data import ClassTable, Dataset, FolderConfig, FolderDataset
 from densevit.data.folder import read_classes
@@ -222,6 +223,17 @@ def test_photo__without_its_mask_is_refused(root: Path) -> None:
     assert refusal(lambda: dataset(root=root, split="train")) == (
         f"1 of 3 photos have no mask in {root / 'masks' / 'train'}, p1.png for one; each photo needs a mask of the "
         "same name with one of .png, .tif, .tiff, .npy, .pfm, .bmp, .gif"
+    )
+
+
+@pytest.mark.parametrize("kind", ["images", "masks"])
+def test_name__that_occurs_twice_is_refused(root: Path, kind: str) -> None:
+    twin = root / kind / "val" / "p3.bmp"
+    Image.fromarray(photo(3) if kind == "images" else mask(3).astype(np.uint8)).save(twin)
+
+    assert refusal(lambda: dataset(root=root, split="val")) == (
+        f"{twin} and {twin.with_suffix('.png')} have the same name up to the suffix, by which photos and targets are "
+        "brought together; each name may occur once; rename or remove one"
     )
 
 

@@ -160,7 +160,8 @@ def _match(images: list[Path], folder: Path | None, what: str) -> list[Path] | N
         return None
     if not folder.is_dir():
         raise DataError(f"{what} folder {folder} does not exist; give the folder that holds one {what} per photo")
-    by_stem = {path.stem: path for path in sorted(folder.iterdir()) if path.suffix.lower() in TARGET_SUFFIXES}
+    by_stem = _by_stem(sorted(path for path in folder.iterdir() if path.suffix.lower() in TARGET_SUFFIXES))
+    _by_stem(images)
     missing = [path.name for path in images if path.stem not in by_stem]
     if missing:
         raise DataError(
@@ -168,6 +169,18 @@ def _match(images: list[Path], folder: Path | None, what: str) -> list[Path] | N
             f"each photo needs a {what} of the same name with one of {', '.join(TARGET_SUFFIXES)}"
         )
     return [by_stem[path.stem] for path in images]
+
+
+def _by_stem(paths: list[Path]) -> dict[str, Path]:
+    by_stem: dict[str, Path] = {}
+    for path in paths:
+        other = by_stem.setdefault(path.stem, path)
+        if other is not path:
+            raise DataError(
+                f"{other} and {path} have the same name up to the suffix, by which photos and targets are brought "
+                "together; each name may occur once; rename or remove one"
+            )
+    return by_stem
 
 
 def _same_size(image: tuple[int, ...], target: tuple[int, ...], image_path: Path, target_path: Path) -> None:
