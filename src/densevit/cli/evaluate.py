@@ -45,8 +45,8 @@ def evaluate(
     console = Console(stderr=True)
     predictor = Predictor.load(model, device=device)
     places = {"root": data, "split": split, "images": images, "masks": masks, "depth": depth, "values": values}
-    named = {key: value for key, value in places.items() if value is not None}
-    dataset = open_for(named | ({"reduce_zero_label": True} if reduce_zero_label else {}), task)
+    places = {key: value for key, value in places.items() if value is not None}
+    dataset = open_for(places | {"reduce_zero_label": reduce_zero_label}, task)
     if tta and protocol is None:
         raise ConfigError("--tta is given without --protocol; test-time augmentation is a protocol's; name one")
     chosen = None if protocol is None else predictor.choose_protocol(protocol)

@@ -160,18 +160,19 @@ def _match(images: list[Path], folder: Path | None, what: str) -> list[Path] | N
         return None
     if not folder.is_dir():
         raise DataError(f"{what} folder {folder} does not exist; give the folder that holds one {what} per photo")
-    by_stem = _by_stem(sorted(path for path in folder.iterdir() if path.suffix.lower() in TARGET_SUFFIXES))
-    _by_stem(images)
-    missing = [path.name for path in images if path.stem not in by_stem]
+    photos = _by_stem(images)
+    targets = _by_stem(sorted(path for path in folder.iterdir() if path.suffix.lower() in TARGET_SUFFIXES))
+    missing = [path.name for stem, path in photos.items() if stem not in targets]
     if missing:
         raise DataError(
             f"{len(missing)} of {len(images)} photos have no {what} in {folder}, {missing[0]} for one; "
             f"each photo needs a {what} of the same name with one of {', '.join(TARGET_SUFFIXES)}"
         )
-    return [by_stem[path.stem] for path in images]
+    return [targets[stem] for stem in photos]
 
 
 def _by_stem(paths: list[Path]) -> dict[str, Path]:
+    """The paths by their stems, in their order; a stem of two files is refused, since either could be meant."""
     by_stem: dict[str, Path] = {}
     for path in paths:
         other = by_stem.setdefault(path.stem, path)

@@ -145,8 +145,8 @@ class Reassemble(nn.Module):
             tokens = F.gelu(self.readout_project(pairs))  # (B, N, C)
         maps = tokens.transpose(1, 2).unflatten(2, grid)  # (B, C, h, w)
         if self.pool > 1:
-            h, w = (-(-n // self.pool) for n in grid)
-            maps = F.adaptive_avg_pool2d(maps, (h, w))
+            h, w = (-(-n // self.pool) for n in grid)  # rounded up; adaptive, so that an odd grid keeps its extent
+            maps = F.adaptive_avg_pool2d(maps, (h, w))  # (B, C, h, w) of the smaller grid
         return self.resample(self.project(self.dropout(maps)))
 
 
