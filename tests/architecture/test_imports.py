@@ -32,6 +32,7 @@ HOMES = {
     "huggingface_hub": "checkpoints",
     "typer": "cli",
     "rich": "cli",
+    "triton": "upsampling",
     "tensorboard": "training",
     "onnx": "export",
     "onnxruntime": "export",
@@ -41,6 +42,8 @@ HOMES = {
 }
 # References of the tests; at run time the encoder is our own.
 REFERENCES = {"timm", "transformers"}
+# Comes with torch, where there is one for the machine.
+CARRIED = {"triton"}
 IMPORT_NAMES = {"pillow": "PIL", "pyyaml": "yaml"}
 
 
@@ -133,7 +136,7 @@ def undeclared_libraries(src: Path) -> list[str]:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     extras = [r for name, rs in project["optional-dependencies"].items() if name not in {"test", "dev"} for r in rs]
     names = [r.split(">")[0].split("<")[0].split("=")[0].strip() for r in project["dependencies"] + extras]
-    declared = {IMPORT_NAMES.get(name, name) for name in names}
+    declared = {IMPORT_NAMES.get(name, name) for name in names} | CARRIED
     return [f"{a} imports {b}, which pyproject.toml lacks" for a, b in foreign_imports(src) if b not in declared]
 
 

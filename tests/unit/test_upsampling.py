@@ -6,9 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from densevit import upsampling
 from densevit.types import Size
-from densevit.upsampling import bands, upsample_entropy, upsample_labels, upsample_scores, upsample_values
+from densevit.upsampling import bands, native, upsample_entropy, upsample_labels, upsample_scores, upsample_values
+from densevit.upsampling import plain as plain_form
 from tests.tolerances import EXACT, SAME_MATHS
 
 SIZES: list[tuple[Size, Size]] = [
@@ -21,7 +21,18 @@ SIZES: list[tuple[Size, Size]] = [
     ((5, 8), (40, 3)),
     ((32, 43), (97, 130)),
 ]
+FORMS = ["native", "torch"]
 FUSED: list[Callable[..., Tensor]] = [upsample_labels, upsample_scores, upsample_entropy, upsample_values]
+
+
+@pytest.fixture(params=FORMS, autouse=True)
+def form(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Every test runs with the C kernel and in plain torch."""
+    if request.param == "torch":
+        monkeypatch.setattr(native, "load", lambda: None)
+    elif native.load() is None:
+        pytest.skip("no C compiler here")
+    return request.param
 
 
 def random_logits(num_classes: int, size: Size, seed: int = 0) -> Tensor:
@@ -63,7 +74,7 @@ def test_bands__equal_interpolate_for_random_sizes(align_corners: bool) -> None:
 
 
 def test_bands__cover_every_row_once_and_hold_no_more_than_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(upsampling, "BAND_VALUES", 4 * 30 * 5)
+    monkeypatch.setattr(plain_form, "BAND_VALUES", 4 * 30 * 5)
 
     found = list(bands(random_logits(5, (3, 4)), (22, 30), align_corners=False))
 
@@ -72,7 +83,7 @@ def test_bands__cover_every_row_once_and_hold_no_more_than_allowed(monkeypatch: 
 
 
 def test_bands__give_a_single_row_that_alone_exceeds_the_bound(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(upsampling, "BAND_VALUES", 1)
+    monkeypatch.setattr(plain_form, "BAND_VALUES", 1)
     assert [band.shape[0] for _, band in bands(random_logits(2, (2, 2)), (3, 8), align_corners=True)] == [1, 1, 1]
 
 
@@ -83,7 +94,7 @@ def test_fused__is_the_same_whatever_the_bands(
     logits = random_logits(6, (5, 7))
     whole = function(logits, (41, 37), align_corners=False)
 
-    monkeypatch.setattr(upsampling, "BAND_VALUES", 500)
+    monkeypatch.setattr(plain_form, "BAND_VALUES", 500)
 
     torch.testing.assert_close(function(logits, (41, 37), align_corners=False), whole, **EXACT)
 

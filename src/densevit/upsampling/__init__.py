@@ -1,0 +1,84 @@
+"""Bilinear upsampling fused with what follows it, so that (K, H, W) floats never exist.
+
+Three forms of the same arithmetic: a C kernel on the CPU (``native``, where a compiler is found), a Triton kernel on
+CUDA (``cuda``), and bands of rows in plain torch anywhere (``plain``). They agree up to rounding, so labels may differ
+where two classes tie.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from densevit.types import Size
+from densevit.upsampling import cuda, native
+from densevit.upsampling.plain import bands, decode_by_bands
+
+__all__ = [
+    "Decoded",
+    "bands",
+    "upsample_decoded",
+    "upsample_entropy",
+    "upsample_labels",
+    "upsample_scores",
+    "upsample_values",
+]
+
+
+class Decoded(NamedTuple):
+    """What upsampled logits say of every pixel.
+
+    Attributes:
+        labels: (H, W) uint8, or int32 beyond 256 classes: the most likely class, the first of equals.
+        scores: (H, W) float32: softmax probability of the label.
+        entropy: (H, W) float32 in [0, 1]: entropy of the softmax over its maximum log K; 0 for one class.
+    """
+
+    labels: Tensor
+    scores: Tensor | None
+    entropy: Tensor | None
+
+
+def upsample_decoded(
+    logits: Tensor, size: Size, *, align_corners: bool, scores: bool = False, entropy: bool = False
+) -> Decoded:
+    """Logits (K, h, w) -> labels, and on request scores and entropy, of a size (H, W), in one pass."""
+    dtype = torch.uint8 if logits.shape[0] <= 256 else torch.int32
+    made = Decoded(
+        torch.empty(size, dtype=dtype, device=logits.device),
+        torch.empty(size, device=logits.device) if scores else None,
+        torch.empty(size, device=logits.device) if entropy else None,
+    )
+    form = {"cpu": native.decode, "cuda": cuda.decode}.get(logits.device.type)
+    if form is None or not form(logits, align_corners=align_corners, **made._asdict()):
+        decode_by_bands(logits, align_corners=align_corners, **made._asdict())
+    if made.entropy is not None:
+        made.entropy.clamp_(0.0, 1.0)
+    return made
+
+
+def upsample_labels(logits: Tensor, size: Size, *, align_corners: bool) -> Tensor:
+    """Logits (K, h, w) -> the most likely class of every pixel, (H, W) uint8, or int32 beyond 256 classes."""
+    return upsample_decoded(logits, size, align_corners=align_corners).labels
+
+
+def upsample_scores(logits: Tensor, size: Size, *, align_corners: bool) -> Tensor:
+    """Logits (K, h, w) -> softmax probability of the most likely class, (H, W) float32."""
+    scores = upsample_decoded(logits, size, align_corners=align_corners, scores=True).scores
+    assert scores is not None
+    return scores
+
+
+def upsample_entropy(logits: Tensor, size: Size, *, align_corners: bool) -> Tensor:
+    """Logits (K, h, w) -> entropy of the softmax over its maximum log K, (H, W) float32 in [0, 1]; 0 for one class."""
+    entropy = upsample_decoded(logits, size, align_corners=align_corners, entropy=True).entropy
+    assert entropy is not None
+    return entropy
+
+
+def upsample_values(values: Tensor, size: Size, *, align_corners: bool) -> Tensor:
+    """Values (K, h, w) -> (K, H, W) float32."""
+    resized = torch.empty((values.shape[0], *size), device=values.device)
+    for rows, band in bands(values, size, align_corners=align_corners):
+        resized[:, rows] = band.permute(2, 0, 1)
+    return resized

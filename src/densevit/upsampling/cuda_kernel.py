@@ -1,0 +1,75 @@
+# mypy: disable-error-code="no-untyped-def, untyped-decorator, attr-defined"
+"""The Triton kernel: one program per run of pixels of a row, which walks over the classes once.
+
+Source: the running form of softmax (Milakov and Gimelshein 2018), which needs no second pass over the classes.
+"""
+
+import triton
+import triton.language as tl
+
+
+@triton.jit
+def decode_pixels(
+    logits,
+    class_stride,
+    y_stride,
+    x_stride,
+    y0,
+    y1,
+    wy,
+    x0,
+    x1,
+    wx,
+    width,
+    classes,
+    per_log_classes,
+    labels,
+    scores,
+    entropy,
+    want_scores: tl.constexpr,
+    want_entropy: tl.constexpr,
+    block: tl.constexpr,
+):
+    """Row ``program_id(0)``, pixels of run ``program_id(1)``: labels, and scores and entropy where wanted.
+
+    Logits (classes, h, w) by strides; for every new row and column its two old ones, and the weight of the second.
+    """
+    y = tl.program_id(0)
+    x = tl.program_id(1) * block + tl.arange(0, block)
+    inside = x < width
+    left = tl.load(x0 + x, mask=inside, other=0) * x_stride
+    right = tl.load(x1 + x, mask=inside, other=0) * x_stride
+    across = tl.load(wx + x, mask=inside, other=0.0)
+    upper = tl.load(y0 + y) * y_stride
+    lower = tl.load(y1 + y) * y_stride
+    down = tl.load(wy + y)
+    plane = logits
+    best = tl.full((block,), -3.0e38, tl.float32)
+    label = tl.zeros((block,), tl.int32)
+    total = tl.zeros((block,), tl.float32)
+    moment = tl.zeros((block,), tl.float32)
+    for k in range(classes):
+        a = tl.load(plane + upper + left, mask=inside, other=0.0).to(tl.float32)
+        b = tl.load(plane + upper + right, mask=inside, other=0.0).to(tl.float32)
+        c = tl.load(plane + lower + left, mask=inside, other=0.0).to(tl.float32)
+        d = tl.load(plane + lower + right, mask=inside, other=0.0).to(tl.float32)
+        first = a + (c - a) * down
+        second = b + (d - b) * down
+        value = first + (second - first) * across
+        more = value > best
+        if want_scores or want_entropy:
+            top = tl.where(more, value, best)
+            step = tl.maximum(best - top, -87.0)  # e to this power is lost in any float sum
+            below = tl.maximum(value - top, -87.0)
+            shrink, power = tl.exp(step), tl.exp(below)
+            moment = (moment + total * step) * shrink + power * below
+            total = total * shrink + power
+        label = tl.where(more, k, label)
+        best = tl.where(more, value, best)
+        plane += class_stride
+    pixel = y.to(tl.int64) * width + x
+    tl.store(labels + pixel, label.to(labels.dtype.element_ty), mask=inside)
+    if want_scores:
+        tl.store(scores + pixel, 1.0 / total, mask=inside)
+    if want_entropy:
+        tl.store(entropy + pixel, (tl.log(total) - moment / total) * per_log_classes, mask=inside)
