@@ -1,9 +1,28 @@
+from collections.abc import Callable
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from densevit.inference.sliding import Window, anchored_windows, clamped_windows, slide
-from densevit.inference.tta import average_probabilities, log_probabilities
+from densevit.inference.axes import Resize
+from densevit.inference.fields import full, log_probabilities
+from densevit.inference.sliding import Network, Window, anchored_windows, clamped_windows, slide, whole
+from densevit.inference.tta import Held, Running, average_probabilities
+from densevit.types import Size
 from tests.tolerances import SAME_MATHS
+
+
+def pixelwise(function: Callable[[Tensor], Tensor]) -> Network:
+    """A network whose logits have the size of the image."""
+
+    def resizes(grid: Size, size: Size) -> tuple[Resize, Resize]:
+        return Resize(grid[0], size[0]), Resize(grid[1], size[1])
+
+    return Network(function, resizes)
+
+
+def noise(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
 def starts(windows: list[Window]) -> list[tuple[int, int]]:
@@ -40,37 +59,60 @@ def test_anchored_windows__end_with_the_image() -> None:
 def test_slide__averages_where_windows_overlap() -> None:
     image = torch.arange(10.0).view(1, 1, 1, 10)
     values = iter((1.0, 4.0))
+    network = pixelwise(lambda crop: torch.full_like(crop, next(values)))
 
-    def network(crop: Tensor) -> Tensor:
-        return torch.full_like(crop, next(values))
-
-    merged = slide(network, image, [(slice(0, 1), slice(0, 6)), (slice(0, 1), slice(4, 10))])
+    merged = full(slide(network, image, [(slice(0, 1), slice(0, 6)), (slice(0, 1), slice(4, 10))]))
 
     assert merged.flatten().tolist() == [1, 1, 1, 1, 2.5, 2.5, 4, 4, 4, 4]
 
 
 def test_slide__equals_one_pass_of_a_pointwise_network() -> None:
-    image = torch.randn(2, 3, 40, 50, generator=torch.Generator().manual_seed(0))
+    image = noise(1, 3, 40, 50)
 
-    merged = slide(lambda x: x**2, image, clamped_windows((40, 50), (16, 16), (11, 11)))
+    merged = full(slide(pixelwise(lambda x: x**2), image, clamped_windows((40, 50), (16, 16), (11, 11))))
 
-    torch.testing.assert_close(merged, image**2, **SAME_MATHS)
+    torch.testing.assert_close(merged, image[0] ** 2, **SAME_MATHS)
+
+
+def test_slide__resized_equals_resizing_the_whole() -> None:
+    image = noise(1, 3, 40, 50)
+    merged = slide(pixelwise(lambda x: x[..., ::4, ::4]), image, clamped_windows((40, 50), (16, 16), (11, 11)))
+
+    expected = F.interpolate(full(merged)[None], (93, 31), mode="bilinear", align_corners=False)[0]
+
+    torch.testing.assert_close(full(merged.resized((93, 31))), expected, **SAME_MATHS)
 
 
 def test_average_probabilities__mirrors_back() -> None:
-    image = torch.randn(1, 3, 4, 5, generator=torch.Generator().manual_seed(0))
+    image = noise(3, 4, 5)
 
-    both = average_probabilities([(image, False), (image, True)], lambda x: x)
+    both = average_probabilities([(Held(image), False), (Held(image.flip(-1)), True)])
 
-    torch.testing.assert_close(both, image[0].softmax(dim=0), **SAME_MATHS)
+    torch.testing.assert_close(both, image.softmax(dim=0), **SAME_MATHS)
 
 
 def test_average_probabilities__sum_to_one() -> None:
-    views = [(torch.randn(1, 3, 4, 5, generator=torch.Generator().manual_seed(seed)), False) for seed in range(3)]
-
-    total = average_probabilities(views, lambda x: x).sum(dim=0)
+    total = average_probabilities([(Held(noise(3, 4, 5, seed=seed)), False) for seed in range(3)]).sum(dim=0)
 
     torch.testing.assert_close(total, torch.ones(4, 5), **SAME_MATHS)
+
+
+def test_running_mean__is_that_of_all_views_whether_they_are_held_or_summed() -> None:
+    coarse = noise(3, 5, 7)
+    fields = [whole(coarse * n, (Resize(5, 40),), (Resize(7, 56),)) for n in (1, 2)]
+    fields += [Held(noise(3, 40, 56, seed=seed)) for seed in (1, 2)]
+    views = Running(probabilities=True)
+    for field, mirrored in zip(fields, (False, True, True, False), strict=True):
+        views.add(field, mirrored=mirrored)
+
+    expected = sum(
+        full(field).flip(-1).softmax(0) if mirrored else full(field).softmax(0)
+        for field, mirrored in zip(fields, (False, True, True, False), strict=True)
+    )
+
+    mean = views.mean()
+    assert isinstance(mean, Held)
+    torch.testing.assert_close(full(mean).softmax(0), expected / 4, **SAME_MATHS)
 
 
 def test_log_probabilities__give_the_probabilities_back() -> None:

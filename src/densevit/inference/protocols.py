@@ -1,7 +1,6 @@
 """The published programs' ways from a photo to a result, to the letter; their facts are in ``densevit.protocol``."""
 
 from collections.abc import Callable, Iterator
-from functools import partial
 from typing import get_args
 
 import numpy as np
@@ -16,9 +15,11 @@ from densevit.encoder.positions import LearnedPositions
 from densevit.errors import ConfigError, ShapeError
 from densevit.inference import sizes
 from densevit.inference.resampling import opencv_cubic, opencv_linear, pillow_cubic
-from densevit.inference.sliding import Network, anchored_windows, clamped_windows, slide
-from densevit.inference.tta import average_probabilities, log_probabilities
-from densevit.layers import resize, upsample
+from densevit.inference.axes import Mode, Resize
+from densevit.inference.fields import Field, Mosaic, full
+from densevit.inference.sliding import Network, anchored_windows, clamped_windows, normalised, slide, whole
+from densevit.inference.tta import Running
+from densevit.layers import resize
 from densevit.model import DenseModel, ModelConfig
 from densevit.protocol import ProtocolKind, WholeKind, WholeProtocol, WindowKind, WindowProtocol
 from densevit.tasks import Segmentation, Task
@@ -32,6 +33,14 @@ KINDS: tuple[str, ...] = (*get_args(WindowKind), *get_args(WholeKind))
 def run(
     protocol: Protocol, model: DenseModel, head: str, task: Task, photo: NDArray[np.uint8], *, tta: bool = False
 ) -> Tensor:
+    """The whole of ``field``: (K, H, W) float32 on the CPU. For those who need all of it; it may be large."""
+    return full(field(protocol, model, head, task, photo, tta=tta)).cpu()
+
+
+@torch.inference_mode()
+def field(
+    protocol: Protocol, model: DenseModel, head: str, task: Task, photo: NDArray[np.uint8], *, tta: bool = False
+) -> Field:
     """One photo through one head, from the first resize to the photo's own size.
 
     Args:
@@ -43,7 +52,7 @@ def run(
         tta: average the protocol's scales, each mirrored too; for labels by windows alone.
 
     Returns:
-        (K, H, W) float32 on the CPU: logits (log probabilities with ``tta``), depth, or values.
+        Of the photo's size, tile by tile: logits (log probabilities with ``tta``), depth, or values.
 
     Raises:
         ConfigError: if there is no such test-time augmentation.
@@ -58,13 +67,15 @@ def run(
         )
     if isinstance(protocol, WholeProtocol):
         image = _normalised(model, _RESIZE[protocol.kind](photo, whole_size(protocol, size)))
-        return final_resize(protocol.kind, network(image), size, labels=labels)[0].float().cpu()
-    to_logits = partial(window_logits, protocol, network, size=size)
+        return whole_field(protocol, network, image, size=size, labels=labels)
     if not tta:
         image = _normalised(model, opencv_linear(photo, single_scale_size(protocol, size)))
-        return to_logits(image)[0].float().cpu()
-    scores = average_probabilities(_views(protocol, model, photo), to_logits)
-    return log_probabilities(scores).cpu()
+        return window_field(protocol, network, image, size=size)
+    views = Running(probabilities=True)
+    for image, mirrored in _views(protocol, model, photo):
+        view = image.flip(-1) if mirrored else image
+        views.add(window_field(protocol, network, view, size=size), mirrored=mirrored)
+    return views.mean()
 
 
 def forward(kind: ProtocolKind, model: DenseModel, head: str) -> Network:
@@ -74,19 +85,24 @@ def forward(kind: ProtocolKind, model: DenseModel, head: str) -> Network:
     size and crops; mmsegmentation and SETR resize to the size as it was; transformers gives what its head gives.
     """
     decoder, positions, config = model.decoder(head), model.tap_positions[head], model.config.heads[head].decoder
+    patch = model.config.encoder.patch_size
+    corners = decoder.align_corners
 
-    def network(images: Tensor) -> Tensor:
-        prepared = prepare(kind, model, images)
-        full, size = (prepared.shape[-2], prepared.shape[-1]), (images.shape[-2], images.shape[-1])
-        logits = decoder(model.encoder(prepared).select(positions)).logits
+    def logits(images: Tensor) -> Tensor:
+        return decoder(model.encoder(prepare(kind, model, images)).select(positions)).logits
+
+    def resizes(grid: Size, size: Size) -> tuple[Resize, Resize]:
         if kind == "transformers" and isinstance(config, DptConfig):
-            segments = config.head.kind == "segmentation"
-            return upsample(logits, 2, align_corners=decoder.align_corners) if segments else logits
-        if kind == "segmenter":
-            return resize(logits, full, align_corners=decoder.align_corners)[..., : size[0], : size[1]]
-        return resize(logits, size, align_corners=decoder.align_corners)
+            factor = 2 if config.head.kind == "segmentation" else 1
+            target = (grid[0] * factor, grid[1] * factor)
+        elif kind == "segmenter":
+            target = (size[0] + -size[0] % patch[0], size[1] + -size[1] % patch[1])
+        else:
+            target = size
+        rows, columns = (Resize(old, new, align_corners=corners) for old, new in zip(grid, target, strict=True))
+        return rows, columns
 
-    return network
+    return Network(logits, resizes, cropped=kind == "segmenter")
 
 
 def prepare(kind: ProtocolKind, model: DenseModel, images: Tensor) -> Tensor:
@@ -109,20 +125,21 @@ def prepare(kind: ProtocolKind, model: DenseModel, images: Tensor) -> Tensor:
     return F.pad(images, (0, -w % pw, 0, -h % ph))
 
 
-def window_logits(protocol: WindowProtocol, network: Network, images: Tensor, *, size: Size) -> Tensor:
-    """Normalised images (B, 3, h, w) -> logits (B, K, *size): windows, their mean, and the last resize."""
+def window_field(protocol: WindowProtocol, network: Network, images: Tensor, *, size: Size) -> Mosaic:
+    """Normalised images (1, 3, h, w) -> logits of ``size``: windows, their mean, and the last resize."""
     if protocol.kind == "segmenter" and protocol.window:
         covering = sizes.cover_window((images.shape[-2], images.shape[-1]), protocol.window[0])
         images = resize(images, covering, align_corners=False)
-    return resize(merge_windows(protocol, network, images), size, align_corners=False)
+    return merge_windows(protocol, network, images).resized(size)
 
 
-def merge_windows(protocol: WindowProtocol, network: Network, images: Tensor) -> Tensor:
-    """Normalised images (B, 3, h, w) -> mean logits (B, K, h, w) over the protocol's windows."""
+def merge_windows(protocol: WindowProtocol, network: Network, images: Tensor) -> Mosaic:
+    """Normalised images (1, 3, h, w) -> mean logits of (h, w) over the protocol's windows."""
+    size = (images.shape[-2], images.shape[-1])
     if protocol.window is None or protocol.stride is None:
-        return network(images)
+        return slide(network, images, [(slice(0, size[0]), slice(0, size[1]))])
     place = anchored_windows if protocol.kind == "segmenter" else clamped_windows
-    return slide(network, images, place((images.shape[-2], images.shape[-1]), protocol.window, protocol.stride))
+    return slide(network, images, place(size, protocol.window, protocol.stride))
 
 
 def single_scale_size(protocol: WindowProtocol, size: Size) -> Size:
@@ -166,7 +183,7 @@ _RESIZE: dict[WholeKind, Callable[[NDArray[np.uint8], Size], Tensor]] = {
     "transformers": pillow_cubic,
     "depth_anything": opencv_cubic,
 }
-_FINAL: dict[WholeKind, tuple[tuple[str, bool], tuple[str, bool]]] = {
+_FINAL: dict[WholeKind, tuple[tuple[Mode, bool], tuple[Mode, bool]]] = {
     "dpt": (("bicubic", False), ("bicubic", False)),
     "transformers": (("bilinear", False), ("bicubic", False)),
     "depth_anything": (("bilinear", True), ("bilinear", True)),
@@ -180,14 +197,23 @@ def whole_size(protocol: WholeProtocol, size: Size) -> Size:
     return sizes.net_size(size, protocol.net_size, protocol.multiple, _METHODS[protocol.kind])
 
 
-def final_resize(kind: WholeKind, output: Tensor, size: Size, *, labels: bool) -> Tensor:
-    """Output (B, K, h, w) -> (B, K, *size) by the source's interpolation for labels or for values."""
-    mode, align_corners = _FINAL[kind][0 if labels else 1]
-    return F.interpolate(output, size=size, mode=mode, align_corners=align_corners, antialias=False)
+def whole_field(protocol: WholeProtocol, network: Network, images: Tensor, *, size: Size, labels: bool) -> Mosaic:
+    """Normalised images (1, 3, h, w) -> output of ``size`` by the source's interpolation for labels or for values."""
+    mode, align_corners = _FINAL[protocol.kind][0 if labels else 1]
+    logits = network.logits(images)[0]
+    heights, widths = (
+        (inner, Resize(inner.new, new, mode, align_corners))
+        for inner, new in zip(
+            network.resizes((logits.shape[-2], logits.shape[-1]), (images.shape[-2], images.shape[-1])),
+            size,
+            strict=True,
+        )
+    )
+    return whole(logits, heights, widths)
 
 
 def _normalised(model: DenseModel, image: Tensor) -> Tensor:
-    return (image[None].to(model.mean.device) - model.mean) / model.std
+    return normalised(image, model.mean, model.std)
 
 
 def choose(kind: str, stored: Protocol | None, model: ModelConfig) -> Protocol:

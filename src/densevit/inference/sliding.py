@@ -1,41 +1,67 @@
-"""Sliding windows: where they lie, and the average of what a network says in them. Pure functions."""
+"""Sliding windows: where they lie, and the blend of what a network says in them. Pure functions."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
+import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
+from densevit.inference.axes import Axis, Resize
+from densevit.inference.fields import Mosaic
 from densevit.types import Size
-
-Network = Callable[[Tensor], Tensor]
-"""Normalised images (B, 3, h, w) -> logits (B, K, h, w) of the same size."""
 
 Window = tuple[slice, slice]
 """Rows and columns."""
 
 
-def clamped_windows(size: Size, window: Size, stride: Size) -> list[Window]:
-    """Windows at multiples of the stride, the last of each row and column pushed back inside (mmsegmentation, SETR).
+@dataclass(frozen=True)
+class Network:
+    """A model as a program sees it: images in, logits of the images' size out.
 
-    An image smaller than a window is one smaller window.
+    Attributes:
+        logits: normalised images (B, 3, h, w) -> logits (B, K, h', w') at the decoder's own stride.
+        resizes: (h', w') and (h, w) -> how rows and columns come to the images' pixels.
+        cropped: whether the resize goes beyond the image, and what does is cropped.
     """
-    starts = []
-    for length, extent, step in zip(size, window, stride, strict=True):
-        count = max(length - extent + step - 1, 0) // step + 1
-        starts.append([max(min(index * step + extent, length) - extent, 0) for index in range(count)])
-    return _windows(starts[0], starts[1], size, window)
+
+    logits: Callable[[Tensor], Tensor]
+    resizes: Callable[[Size, Size], tuple[Resize, Resize]]
+    cropped: bool = False
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Normalised images (B, 3, h, w) -> logits (B, K, h, w)."""
+        logits = self.logits(images)
+        height, width = images.shape[-2:]
+        rows, columns = self.resizes((logits.shape[-2], logits.shape[-1]), (height, width))
+        size, corners = (rows.new, columns.new), rows.align_corners
+        if logits.shape[-2:] != size:
+            logits = F.interpolate(logits, size=size, mode="bilinear", align_corners=corners, antialias=False)
+        return logits[..., :height, :width] if self.cropped else logits
+
+
+def clamped_starts(length: int, extent: int, step: int) -> list[int]:
+    """Windows at multiples of the step, the last pushed back inside (mmsegmentation, SETR); one for a short image."""
+    count = max(length - extent + step - 1, 0) // step + 1
+    return [max(min(index * step + extent, length) - extent, 0) for index in range(count)]
+
+
+def anchored_starts(length: int, extent: int, step: int) -> list[int]:
+    """Windows at multiples of the step as long as they end before the last, which ends with the image (Segmenter)."""
+    return [*range(0, length - extent, step), length - extent]
+
+
+def clamped_windows(size: Size, window: Size, stride: Size) -> list[Window]:
+    """The windows of ``clamped_starts``. An image smaller than a window is one smaller window."""
+    rows, columns = (clamped_starts(*facts) for facts in zip(size, window, stride, strict=True))
+    return _windows(rows, columns, size, window)
 
 
 def anchored_windows(size: Size, window: Size, stride: Size) -> list[Window]:
-    """Windows at multiples of the stride as long as they end before the last, which ends with the image (Segmenter).
-
-    The image is at least as large as a window.
-    """
-    starts = [
-        [*range(0, length - extent, step), length - extent]
-        for length, extent, step in zip(size, window, stride, strict=True)
-    ]
-    return _windows(starts[0], starts[1], size, window)
+    """The windows of ``anchored_starts``. The image is at least as large as a window."""
+    rows, columns = (anchored_starts(*facts) for facts in zip(size, window, stride, strict=True))
+    return _windows(rows, columns, size, window)
 
 
 def _windows(rows: list[int], columns: list[int], size: Size, window: Size) -> list[Window]:
@@ -44,15 +70,50 @@ def _windows(rows: list[int], columns: list[int], size: Size, window: Size) -> l
     ]
 
 
-def slide(network: Network, images: Tensor, windows: Sequence[Window]) -> Tensor:
-    """Logits (B, K, H, W) of images (B, 3, H, W): the mean over the windows that see a pixel."""
-    total: Tensor | None = None
-    visits = images.new_zeros(images.shape[-2:])
+def slide(network: Network, image: Tensor, windows: Sequence[Window]) -> Mosaic:
+    """What a network says of an image (1, 3, H, W): the mean over the windows that see a pixel.
+
+    Args:
+        network: images to logits.
+        image: normalised.
+        windows: of one size, on a grid of rows and columns.
+    """
+    tops, lefts = sorted({rows.start for rows, _ in windows}), sorted({columns.start for _, columns in windows})
+    extent = (windows[0][0].stop - windows[0][0].start, windows[0][1].stop - windows[0][1].start)
+    held: dict[tuple[int, int], Tensor] = {}
     for rows, columns in windows:
-        logits = network(images[..., rows, columns])
-        if total is None:
-            total = logits.new_zeros((*logits.shape[:2], *images.shape[-2:]))
-        total[..., rows, columns] += logits
-        visits[rows, columns] += 1
-    assert total is not None
-    return torch.div(total, visits, out=total)
+        # A copy of its own, so that what the decoder computed besides is freed.
+        held[tops.index(rows.start), lefts.index(columns.start)] = network.logits(image[..., rows, columns])[0].clone()
+    first = held[0, 0]
+    inner = network.resizes((first.shape[-2], first.shape[-1]), extent)
+    axes = [
+        Axis(length, tuple(starts), np.ones(side, np.float32), resize)
+        for length, starts, side, resize in zip(image.shape[-2:], (tops, lefts), extent, inner, strict=True)
+    ]
+    return Mosaic(
+        axes[0],
+        axes[1],
+        lambda i, j: held[i, j],
+        first.shape[0],
+        first.device,
+        first.numel() * len(held),
+    )
+
+
+def whole(logits: Tensor, rows: tuple[Resize, ...], columns: tuple[Resize, ...]) -> Mosaic:
+    """Logits (K, h, w) of a whole image as a field: one or two resizes of each axis.
+
+    The first resize may go beyond what the second takes, and is cropped to it.
+    """
+    axes = []
+    for chain in (rows, columns):
+        final = chain[1] if len(chain) > 1 else None
+        length = chain[0].new if final is None else final.old
+        final = None if final is None or final.identity else final
+        axes.append(Axis(length, (0,), np.ones(length, np.float32), chain[0], final))
+    return Mosaic(axes[0], axes[1], lambda _i, _j: logits, logits.shape[0], logits.device, logits.numel())
+
+
+def normalised(image: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+    """(3, H, W) in [0, 1] -> (1, 3, H, W) as the encoder takes it, on its device."""
+    return torch.sub(image[None].to(mean.device), mean).div_(std)

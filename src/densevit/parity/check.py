@@ -15,6 +15,7 @@ from densevit.decoders.dpt import Dpt
 from densevit.encoder.positions import resample_positions
 from densevit.errors import DensevitError
 from densevit.inference import protocols
+from densevit.inference.fields import Field, full
 from densevit.inference.tta import average_probabilities
 from densevit.layers import resize
 from densevit.parity.fixture import Fixture, read_fixtures
@@ -175,19 +176,21 @@ class _Check:
         rule = self.fixture.description["inference"]
         window, stride = rule["window_size"], rule["window_stride"]
         protocol = WindowProtocol(kind="segmenter", base=None, window=(window, window), stride=(stride, stride))
-        to_logits = partial(
-            protocols.window_logits, protocol, self.network, size=(rule["ori_shape"][0], rule["ori_shape"][1])
-        )
-        views = [
-            (image.flip(-1) if aug["flip"] else image, bool(aug["flip"]))  # stored as the network sees it
-            for index, aug in enumerate(rule["augs"])
-            for image in (self.outputs[f"aug{index}.input"],)
-        ]
+        size = (rule["ori_shape"][0], rule["ori_shape"][1])
+
+        def views() -> list[tuple[Field, bool]]:
+            return [view(index) for index in range(len(rule["augs"]))]
+
+        def view(index: int) -> tuple[Field, bool]:
+            image = self.outputs[f"aug{index}.input"]  # stored as the network sees it
+            return protocols.window_field(protocol, self.network, image, size=size), bool(rule["augs"][index]["flip"])
+
         comparisons: dict[str, Compare] = {
-            f"aug{index}.output": partial(average_probabilities, [view], to_logits) for index, view in enumerate(views)
+            f"aug{index}.output": lambda index=index: average_probabilities([view(index)])
+            for index in range(len(rule["augs"]))
         }
-        comparisons["output"] = partial(average_probabilities, views, to_logits)
-        comparisons["argmax"] = lambda: average_probabilities(views, to_logits).argmax(dim=0)
+        comparisons["output"] = lambda: average_probabilities(views())
+        comparisons["argmax"] = lambda: average_probabilities(views()).argmax(dim=0)
         return {key: compare for key, compare in comparisons.items() if key in self.outputs}
 
     def _slide(self, key: str) -> Tensor:
@@ -201,9 +204,9 @@ class _Check:
         stem = key.split(".")[0]
         image = self.outputs.get(f"{stem}.input", self.outputs.get("case0.input"))
         assert image is not None
-        logits = protocols.merge_windows(protocol, self.network, image)
         theirs = self.outputs[key]
-        logits = resize(logits, (theirs.shape[-2], theirs.shape[-1]), align_corners=False)
+        size = (theirs.shape[-2], theirs.shape[-1])
+        logits = full(protocols.merge_windows(protocol, self.network, image).resized(size))[None]
         return logits if theirs.is_floating_point() else logits.argmax(dim=1).view(theirs.shape)
 
     def _loss(self, key: str) -> Tensor:
