@@ -46,6 +46,10 @@ class Field(ABC):
         """Floats that the field holds."""
         return 0
 
+    def negated(self, channel: int) -> "Field":
+        """The same field with the sign of a channel changed, as mirroring does to the x of a direction."""
+        return Negated(self, channel)
+
     def tiles(self) -> Iterator[tuple[slice, slice]]:
         """The cut into tiles, by rows."""
         yield from tiles(self.size, self.num_channels, dense=self.dense)
@@ -128,6 +132,44 @@ class Mosaic(Field):
             else:
                 band.baddbmm_(matrix.expand(self.num_channels, -1, -1), lines)
         return total
+
+
+@dataclass(frozen=True)
+class Negated(Field):
+    """A field with the sign of one channel changed."""
+
+    field: Field
+    channel: int
+
+    @property
+    def size(self) -> Size:  # type: ignore[override]
+        """(H, W) of the result."""
+        return self.field.size
+
+    @property
+    def num_channels(self) -> int:  # type: ignore[override]
+        """K."""
+        return self.field.num_channels
+
+    @property
+    def dense(self) -> bool:  # type: ignore[override]
+        """As of the field."""
+        return self.field.dense
+
+    @property
+    def num_held(self) -> int:
+        """As of the field."""
+        return self.field.num_held
+
+    def resized(self, size: Size) -> Field:
+        """The same for another size."""
+        return Negated(self.field.resized(size), self.channel)
+
+    def tile(self, rows: slice, columns: slice) -> Tensor:
+        """A part of the field: (K, rows, columns) float32."""
+        tile = self.field.tile(rows, columns).clone()
+        tile[self.channel].neg_()
+        return tile
 
 
 @dataclass(frozen=True)

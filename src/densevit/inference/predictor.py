@@ -16,8 +16,11 @@ from densevit.checkpoints.native import Bundle, Card, load_bundle, preset_bundle
 from densevit.config import nearest
 from densevit.errors import CheckpointError, ConfigError
 from densevit.inference import protocols
+from densevit.inference.decode import Source
+from densevit.inference.own import OwnWay, Runner
 from densevit.inference.protocols import Protocol
-from densevit.inference.results import Prediction, head_result
+from densevit.inference.results import HeadResult, Prediction, head_result
+from densevit.inference.windows import WindowConfig
 from densevit.io import as_image
 from densevit.model import DenseModel
 from densevit.pixels import FitConfig, fit_photo
@@ -100,7 +103,16 @@ class Predictor:
             raise CheckpointError(f"there is no model {str(source)!r}; did you mean {close[0]!r}?")
         return cls(open_bundle(str(source), **answers), **options)
 
-    def predict(self, image: Any, *, protocol: str | Protocol | None = None, tta: bool = False) -> Prediction:
+    def predict(
+        self,
+        image: Any,
+        *,
+        protocol: str | Protocol | None = None,
+        tta: bool = False,
+        windows: WindowConfig | None = None,
+        scales: Sequence[float] = (1.0,),
+        flip: bool = False,
+    ) -> Prediction:
         """Run one photo through the encoder once and through every head.
 
         Args:
@@ -108,32 +120,42 @@ class Predictor:
             protocol: run it exactly as a published program does: "segmenter", "mmseg", "setr", "dpt", "transformers",
                 "depth_anything", or one with facts of your own. None is our own way: one pass, one resize.
             tta: average the protocol's scales, each mirrored too.
+            windows: run it window by window at its own pixels, in our own way.
+            scales: factors on the input size in our own way, whose results are averaged: probabilities for labels,
+                else values.
+            flip: average each with that of the mirrored photo.
 
         Raises:
             DataError: if the photo cannot be read.
-            ConfigError: if there is no such protocol, or no test-time augmentation in it.
+            ConfigError: if there is no such protocol, no test-time augmentation in it, or windows do not fit the model.
         """
         photo = as_image(image)
+        way = OwnWay.parse({"windows": windows, "scales": tuple(scales), "flip": flip}, source="predict")
         if protocol is not None:
+            if not way.plain:
+                raise ConfigError(
+                    "windows, scales or flip are given with a protocol, which has its own; leave them or it out"
+                )
             return self._predict_by(self.choose_protocol(protocol), photo, tta)
         if tta:
-            raise ConfigError("tta is on but no protocol is named; test-time augmentation is a protocol's; name one")
+            raise ConfigError(
+                "tta is on but no protocol is named; test-time augmentation is a protocol's; name one, or give scales"
+            )
+        if not way.plain:
+            fields = Runner(self.model, {name: self.tasks[name] for name in self.heads}, self.fit).fields(way, photo)
+            return Prediction(photo, {name: self._result(name, photo, field) for name, field in fields.items()})
         size = self.fit.size_for((photo.shape[0], photo.shape[1]), self.model.config.encoder.patch_size)
         pixels = fit_photo(photo, size)
         with torch.inference_mode():
             outputs = self.model(pixels[None].to(self.device), self.heads)
         return Prediction(
             photo,
-            {
-                name: head_result(
-                    name,
-                    self.tasks[name],
-                    photo,
-                    output.logits[0].float().cpu(),
-                    align_corners=self.model.decoder(name).align_corners,
-                )
-                for name, output in outputs.items()
-            },
+            {name: self._result(name, photo, output.logits[0].float().cpu()) for name, output in outputs.items()},
+        )
+
+    def _result(self, name: str, photo: NDArray[np.uint8], source: Source) -> HeadResult:
+        return head_result(
+            name, self.tasks[name], photo, source, align_corners=self.model.decoder(name).align_corners
         )
 
     def choose_protocol(self, protocol: str | Protocol) -> Protocol:
@@ -151,8 +173,8 @@ class Predictor:
         results = {}
         for name in self.heads:
             task = self.tasks[name]
-            values = protocols.run(protocol, self.model, name, task, photo, tta=tta)
-            results[name] = head_result(name, task, photo, values, align_corners=False, label_offset=offset)
+            field = protocols.field(protocol, self.model, name, task, photo, tta=tta)
+            results[name] = head_result(name, task, photo, field, align_corners=False, label_offset=offset)
         return Prediction(photo, results)
 
     def __repr__(self) -> str:

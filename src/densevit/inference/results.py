@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from densevit.errors import DensevitError
+from densevit.inference.decode import decode, entropy, mean_entropy, scores
+from densevit.inference.fields import Field, full
 from densevit.io import make_folder, write_array, write_depth_mm, write_json, write_labels, write_png
 from densevit.tasks import Depth, Regression, Segmentation, Task
 from densevit.tasks.colour import overlay
-from densevit.upsampling import upsample_entropy, upsample_scores
 
 Picture = NDArray[np.uint8]
 
@@ -26,14 +27,20 @@ class HeadResult:
     Attributes:
         name: of the head.
         image: uint8 (H, W, 3), the photo.
-        logits: (K, h', w') float32 at the decoder's stride.
-        align_corners: how the logits are resized to the photo.
+        source: logits (K, h', w') float32 at the decoder's stride; or a field of the photo's size, which windows, scales
+            or a protocol gave.
+        align_corners: how logits at the decoder's stride are resized to the photo.
     """
 
     name: str
     image: Picture
-    logits: Tensor
+    source: Tensor | Field
     align_corners: bool
+
+    @cached_property
+    def logits(self) -> Tensor:
+        """(K, h', w') float32 at the decoder's stride; of windows, scales or a protocol (K, H, W), made when asked."""
+        return full(self.source).cpu() if isinstance(self.source, Field) else self.source
 
     @property
     def size(self) -> tuple[int, int]:
@@ -60,7 +67,7 @@ class SegmentationResult(HeadResult):
     @cached_property
     def labels(self) -> NDArray[Any]:
         """(H, W) uint8 (int32 beyond 256 classes): the most likely class."""
-        return self.task.decode(self.logits, self.size, align_corners=self.align_corners).cpu().numpy()
+        return decode(self.task, self.source, self.size, align_corners=self.align_corners).cpu().numpy()
 
     @property
     def source_labels(self) -> NDArray[Any]:
@@ -70,12 +77,12 @@ class SegmentationResult(HeadResult):
     @cached_property
     def scores(self) -> NDArray[np.float32]:
         """(H, W) in [0, 1]: softmax probability of the label; not calibrated."""
-        return upsample_scores(self.logits, self.size, align_corners=self.align_corners).cpu().numpy()
+        return scores(self.source, self.size, align_corners=self.align_corners).cpu().numpy()
 
     @cached_property
     def entropy(self) -> NDArray[np.float32]:
         """(H, W) in [0, 1]: entropy of the softmax over that of a uniform one."""
-        return upsample_entropy(self.logits, self.size, align_corners=self.align_corners).cpu().numpy()
+        return entropy(self.source, self.size, align_corners=self.align_corners).cpu().numpy()
 
     @cached_property
     def shares(self) -> dict[str, float]:
@@ -86,7 +93,7 @@ class SegmentationResult(HeadResult):
     @cached_property
     def mean_entropy(self) -> float:
         """In [0, 1]: how unsure the head is of the photo as a whole."""
-        return self.task.mean_entropy(self.logits, align_corners=self.align_corners)
+        return mean_entropy(self.task, self.source, align_corners=self.align_corners)
 
     @property
     def surprise(self) -> float:
@@ -126,7 +133,7 @@ class DepthResult(HeadResult):
     @cached_property
     def depth(self) -> NDArray[np.float32]:
         """(H, W) float32: metres for "depth" (larger is farther), no unit for "disparity" (larger is nearer)."""
-        return self.task.decode(self.logits, self.size, align_corners=self.align_corners).cpu().numpy()
+        return decode(self.task, self.source, self.size, align_corners=self.align_corners).cpu().numpy()
 
     @property
     def quantity(self) -> Literal["depth", "disparity"]:
@@ -183,7 +190,7 @@ class RegressionResult(HeadResult):
     @cached_property
     def values(self) -> NDArray[np.float32]:
         """(K, H, W) float32."""
-        return self.task.decode(self.logits, self.size, align_corners=self.align_corners).cpu().numpy()
+        return decode(self.task, self.source, self.size, align_corners=self.align_corners).cpu().numpy()
 
     def colours(self) -> Picture:
         """(H, W, 3): the first three channels."""
@@ -208,15 +215,15 @@ class RegressionResult(HeadResult):
 
 
 def head_result(
-    name: str, task: Task, image: Picture, logits: Tensor, *, align_corners: bool, label_offset: int = 0
+    name: str, task: Task, image: Picture, source: Tensor | Field, *, align_corners: bool, label_offset: int = 0
 ) -> HeadResult:
     """The result class that belongs to a task."""
     if isinstance(task, Segmentation):
-        return SegmentationResult(name, image, logits, align_corners, task, label_offset)
+        return SegmentationResult(name, image, source, align_corners, task, label_offset)
     if isinstance(task, Depth):
-        return DepthResult(name, image, logits, align_corners, task)
+        return DepthResult(name, image, source, align_corners, task)
     if isinstance(task, Regression):
-        return RegressionResult(name, image, logits, align_corners, task)
+        return RegressionResult(name, image, source, align_corners, task)
     raise TypeError(f"task {type(task).__name__} has no result class")
 
 

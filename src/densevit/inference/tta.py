@@ -29,7 +29,8 @@ class Running:
         self._views.append((view, mirrored))
         self._count += 1
         height, width = view.size
-        if self._total is not None or sum(v.num_held for v, _ in self._views) > view.num_channels * height * width:
+        held = sum(v.num_held for v, _ in self._views)
+        if self._count > 1 and (self._total is not None or held > view.num_channels * height * width):
             self._fold()
 
     def _fold(self) -> None:

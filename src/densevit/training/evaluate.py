@@ -10,7 +10,9 @@ from densevit.config import nearest
 from densevit.data import Dataset, FolderConfig, FolderDataset
 from densevit.data.transforms import as_example
 from densevit.errors import ConfigError, DataError
-from densevit.inference.protocols import Protocol, run
+from densevit.inference.decode import Source, decode, mean_entropy
+from densevit.inference.own import OwnWay, Runner
+from densevit.inference.protocols import Protocol, field
 from densevit.model import DenseModel
 from densevit.pixels import FitConfig, fit_photo
 from densevit.tasks import Metrics, Segmentation, Task
@@ -30,6 +32,7 @@ def evaluate(
     progress: Callable[[int, int], None] | None = None,
     protocol: Protocol | None = None,
     tta: bool = False,
+    way: OwnWay | None = None,
 ) -> dict[str, dict[str, Any]]:
     """Figures of some heads on a data set, single scale unless ``tta`` is on.
 
@@ -42,6 +45,7 @@ def evaluate(
         progress: called with (done, total).
         protocol: run every photo as a published program does; ``fit`` and ``encode`` are then not used.
         tta: with the protocol's test-time augmentation.
+        way: run every photo by windows, at several scales or mirrored; ``encode`` is then not used.
 
     Returns:
         Per head what its metrics compute.
@@ -59,8 +63,14 @@ def evaluate(
             sample = dataset[index]
             example = as_example(sample)
             size = (sample.image.shape[0], sample.image.shape[1])
-            outputs: dict[str, Tensor] = {}
-            if protocol is None:
+            outputs: dict[str, Source] = {}
+            if protocol is not None:
+                outputs = {
+                    name: field(protocol, model, name, task, sample.image, tta=tta) for name, task in tasks.items()
+                }
+            elif way is not None and not way.plain:
+                outputs = dict(Runner(model, tasks, fit).fields(way, sample.image))
+            else:
                 image = fit_photo(sample.image, fit.size_for(size, model.config.encoder.patch_size))
                 taps = (encode or model.encode)(image[None].to(device))
                 outputs = {name: output.logits[0] for name, output in model.decode(taps, tuple(tasks)).items()}
@@ -68,13 +78,11 @@ def evaluate(
                 target = task.read_target(example, dataset.classes)
                 if target is None:
                     raise DataError(no_target(name, task, dataset))
-                logits = outputs[name] if protocol is None else run(protocol, model, name, task, sample.image, tta=tta)
-                # Without effect on a protocol's output, which has the photo's size.
                 corners = model.decoder(name).align_corners
-                prediction = task.decode(logits, size, align_corners=corners)
+                prediction = decode(task, outputs[name], size, align_corners=corners)
                 metrics[name].update(prediction.cpu()[None], target[None])
                 if isinstance(task, Segmentation):
-                    entropy[name] += task.mean_entropy(logits, align_corners=corners)
+                    entropy[name] += mean_entropy(task, outputs[name], align_corners=corners)
             if progress is not None:
                 progress(index + 1, len(dataset))
     figures = {name: values.compute() for name, values in metrics.items()}

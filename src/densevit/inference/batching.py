@@ -1,0 +1,102 @@
+"""How many windows run at once: a number, or what fits; halved when memory runs out."""
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from typing import Literal, TypeVar
+
+import torch
+
+from densevit.errors import DensevitError
+
+Batch = int | Literal["auto"]
+_LARGEST = 32
+_SHARE = 0.5
+"""Of the free memory that windows may take."""
+
+_SIGNS = ("can't allocate memory", "not enough memory", "out of memory")
+_log = logging.getLogger(__name__)
+_Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory, the host's or the device's, did not suffice."""
+    if isinstance(error, MemoryError | torch.cuda.OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(sign in str(error).lower() for sign in _SIGNS)
+
+
+def in_batches(
+    run: Callable[[Sequence[_Item]], Sequence[_Result]],
+    items: Sequence[_Item],
+    batch: Batch,
+    *,
+    device: torch.device,
+    what: str,
+) -> Iterator[_Result]:
+    """What ``run`` makes of each item, several at a time, in order.
+
+    Where memory runs out the batch is halved, once and for all, with a warning. "auto" is one on a CPU, where more
+    windows at once gain nothing, and on a GPU what half its free memory holds by the measure of the first window.
+
+    Args:
+        run: some items -> a result for each.
+        items: in order.
+        batch: items at a time, or "auto".
+        device: on which ``run`` runs.
+        what: an item is, for messages.
+
+    Raises:
+        DensevitError: if memory does not suffice for one item.
+    """
+    size = Sizes(batch, device)
+    done = 0
+    while done < len(items):
+        now = items[done : done + size.now]
+        failed = False
+        try:
+            results = run(now)
+        except (RuntimeError, MemoryError) as error:
+            if not out_of_memory(error):
+                raise
+            failed = True
+        if failed:  # outside of the except clause, whose traceback would keep the tensors alive
+            size.halve(what)
+            continue
+        size.measured()
+        yield from results
+        done += len(now)
+
+
+class Sizes:
+    """The batch that is tried next."""
+
+    def __init__(self, batch: Batch, device: torch.device) -> None:
+        self._device = device
+        self._probing = batch == "auto" and device.type == "cuda"
+        self.now = batch if isinstance(batch, int) else 1
+        if self._probing:
+            torch.cuda.reset_peak_memory_stats(device)
+            self._before = torch.cuda.memory_allocated(device)
+
+    def halve(self, what: str) -> None:
+        """Try less after a failure; the warning is logged at the first."""
+        if self.now == 1:
+            raise DensevitError(
+                f"memory does not suffice for one {what} on {self._device}; a smaller window or a machine with more "
+                "memory is needed; choose a smaller window"
+            )
+        _log.warning("memory does not suffice for %d windows at once; going on with %d", self.now, self.now // 2)
+        self.now //= 2
+        if self._device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    def measured(self) -> None:
+        """After the first window of "auto" on a GPU: as many as its measure says."""
+        if not self._probing:
+            return
+        self._probing = False
+        one = max(torch.cuda.max_memory_allocated(self._device) - self._before, 1)
+        free, _ = torch.cuda.mem_get_info(self._device)
+        fitting = int(free * _SHARE / one)
+        self.now = next((n for n in (_LARGEST, 16, 8, 4, 2) if n <= fitting), 1)

@@ -1,0 +1,42 @@
+"""From what a head said of a photo, logits at the decoder's stride or a field, to labels, values and certainty."""
+
+from torch import Tensor
+
+from densevit.inference import fields
+from densevit.inference.fields import Field, collect, full, tile_entropy, tile_labels, tile_scores
+from densevit.tasks import Segmentation, Task
+from densevit.types import Size
+from densevit.upsampling import upsample_entropy, upsample_scores
+
+Source = Tensor | Field
+"""Logits (K, h', w'), or a field of the photo's size."""
+
+
+def decode(task: Task, source: Source, size: Size, *, align_corners: bool) -> Tensor:
+    """What the task predicts, at ``size``: labels (H, W), depth (H, W) or values (K, H, W)."""
+    if not isinstance(source, Field):
+        return task.decode(source, size, align_corners=align_corners)
+    if isinstance(task, Segmentation):
+        return collect(source, tile_labels)
+    return task.decode(full(source), size, align_corners=align_corners)
+
+
+def scores(source: Source, size: Size, *, align_corners: bool) -> Tensor:
+    """(H, W) float32 in [0, 1]: softmax probability of the most likely class."""
+    if isinstance(source, Field):
+        return collect(source, tile_scores)
+    return upsample_scores(source, size, align_corners=align_corners)
+
+
+def entropy(source: Source, size: Size, *, align_corners: bool) -> Tensor:
+    """(H, W) float32 in [0, 1]: entropy of the softmax over that of a uniform one."""
+    if isinstance(source, Field):
+        return collect(source, tile_entropy)
+    return upsample_entropy(source, size, align_corners=align_corners)
+
+
+def mean_entropy(task: Segmentation, source: Source, *, align_corners: bool) -> float:
+    """In [0, 1]: how unsure a head is of a photo."""
+    if isinstance(source, Field):
+        return fields.mean_entropy(source)
+    return task.mean_entropy(source, align_corners=align_corners)
