@@ -55,13 +55,16 @@ class Field(ABC):
         yield from tiles(self.size, self.num_channels, dense=self.dense)
 
 
-def tiles(size: Size, num_channels: int, *, dense: bool) -> Iterator[tuple[slice, slice]]:
-    """The tiles of a field."""
+def tiles(
+    size: Size, num_channels: int, *, dense: bool, within: tuple[slice, slice] | None = None
+) -> Iterator[tuple[slice, slice]]:
+    """The tiles of a field, or of a part of it whose corner is a corner of a tile."""
     width = 64 if dense and num_channels > 1 else TILE
     height = min(width, max(16, 2 ** int(math.log2(max(1, TILE_VALUES // (num_channels * width))))))
-    for top in range(0, size[0], height):
-        for left in range(0, size[1], width):
-            yield slice(top, min(top + height, size[0])), slice(left, min(left + width, size[1]))
+    rows, columns = within or (slice(0, size[0]), slice(0, size[1]))
+    for top in range(rows.start, rows.stop, height):
+        for left in range(columns.start, columns.stop, width):
+            yield slice(top, min(top + height, rows.stop)), slice(left, min(left + width, columns.stop))
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Predictor: a photo of any kind and size in, typed results out. The CLI, a server and the examples all call it."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Self
@@ -19,6 +19,7 @@ from densevit.inference import protocols
 from densevit.inference.decode import Source
 from densevit.inference.own import OwnWay, Runner
 from densevit.inference.protocols import Protocol
+from densevit.inference.raster import RasterConfig, RasterJob
 from densevit.inference.results import HeadResult, Prediction, head_result
 from densevit.inference.windows import WindowConfig
 from densevit.io import as_image
@@ -157,6 +158,42 @@ class Predictor:
         return head_result(
             name, self.tasks[name], photo, source, align_corners=self.model.decoder(name).align_corners
         )
+
+    def predict_raster(
+        self,
+        source: str | Path,
+        folder: str | Path,
+        *,
+        config: RasterConfig | None = None,
+        stem: str | None = None,
+        extra: dict[str, Any] | None = None,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> dict[str, Any]:
+        """Stream an image beyond memory through every head, window by window, into rasters of its size.
+
+        Results equal those of ``predict(windows=...)``; georeference and nodata are kept. After a kill the same call
+        goes on where it stopped. It needs rasterio: ``pip install 'densevit[raster]'``.
+
+        Args:
+            source: a GeoTIFF, COG, TIFF or PNG.
+            folder: for ``<stem>.<head>.labels.tif`` and the others, and ``<stem>.json``; made if it does not exist.
+            config: windows, bands, values, formats.
+            stem: how the files' names begin; that of the source by default.
+            extra: further entries of the record.
+            progress: called with (strips done, strips).
+
+        Returns:
+            The record that was written.
+
+        Raises:
+            DataError: if the source cannot be read, or the results cannot be written; no result is then left half.
+            ConfigError: if windows do not fit the model.
+        """
+        tasks = {name: self.tasks[name] for name in self.heads}
+        job = RasterJob(
+            self.model, tasks, self.fit, config or RasterConfig(), Path(folder), stem or Path(source).stem
+        )
+        return job.run(Path(source), extra=extra, progress=progress)
 
     def choose_protocol(self, protocol: str | Protocol) -> Protocol:
         """The protocol of a name, with the facts that came with the weights if they are of this kind.

@@ -1,0 +1,364 @@
+"""Rasters beyond memory, read and written block by block. The only module of densevit that imports rasterio."""
+
+import warnings
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from densevit.errors import DataError
+from densevit.io.decode import reason, require_file
+from densevit.io.write import atomic_path
+
+STREAMED_PIXELS = 100_000_000
+"""Pixels from which a TIFF or PNG is streamed by itself."""
+
+BLOCK = 512
+"""Side of the square blocks in which results are computed and stored."""
+
+CACHE_BYTES = 128 * 2**20
+"""Of GDAL's block cache; by default it would grow with the machine."""
+
+RASTER_SUFFIXES = frozenset({".tif", ".tiff", ".png", ".vrt"})
+Format = Literal["GTiff", "COG", "PNG"]
+_ACCEPTED = "a GeoTIFF, COG, TIFF or PNG of 8 or 16 bits, or of floats in [0, 1], is accepted"
+
+
+def has_rasterio() -> bool:
+    """Whether the library that streams rasters is installed."""
+    try:
+        import rasterio  # noqa: F401
+    except ImportError:
+        return False
+    return True
+
+
+@contextmanager
+def _gdal(name: object, doing: str) -> Iterator[Any]:
+    """The library with a bounded cache and without side files; its errors become a ``DataError``."""
+    try:
+        import rasterio
+        import rasterio.errors
+    except ImportError as error:
+        raise DataError(
+            f"{name} is to be streamed, which rasterio does, and it is not installed; a smaller photo needs none; "
+            "install it with: pip install 'densevit[raster]'"
+        ) from error
+    try:
+        with (
+            warnings.catch_warnings(),
+            rasterio.Env(GDAL_CACHEMAX=CACHE_BYTES, GDAL_PAM_ENABLED="NO", GDAL_DISABLE_READDIR_ON_OPEN="EMPTY_DIR"),
+        ):
+            warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
+            yield rasterio
+    except rasterio.errors.RasterioError as error:
+        cause = str(error.__cause__ or error).splitlines()[0]
+        raise DataError(f"{name} cannot be {doing} ({cause}); {_ACCEPTED}; copy it again or check the disk") from error
+
+
+@dataclass(frozen=True)
+class Georeference:
+    """Where a raster lies on the earth, as rasterio says it; nothing for a plain picture."""
+
+    crs: Any = None
+    transform: Any = None
+    gcps: Any = None
+
+
+@dataclass(frozen=True)
+class RasterHead:
+    """What the header says.
+
+    Attributes:
+        size: (H, W).
+        georeferenced: whether it has a coordinate system, a transform or ground control points.
+        driver: GDAL's name of the format.
+    """
+
+    size: tuple[int, int]
+    georeferenced: bool
+    driver: str
+
+
+def read_head(path: Path) -> RasterHead:
+    """The header of a raster.
+
+    Raises:
+        DataError: no such file, or not a raster.
+    """
+    require_file(path, _ACCEPTED)
+    with _gdal(path, "opened") as rasterio, rasterio.open(path) as dataset:
+        placed = dataset.crs is not None or not dataset.transform.is_identity or bool(dataset.gcps[0])
+        return RasterHead((dataset.height, dataset.width), placed, dataset.driver)
+
+
+class RasterSource:
+    """An open raster that gives 8-bit RGB by parts; see ``open_raster``."""
+
+    def __init__(self, path: Path, dataset: Any, bands: Sequence[int] | None, limits: tuple[float, float] | None):
+        self.path, self._dataset = path, dataset
+        self.size = (int(dataset.height), int(dataset.width))
+        self.driver = str(dataset.driver)
+        self.georeference = Georeference(dataset.crs, dataset.transform, dataset.gcps)
+        self._dtype = np.dtype(dataset.dtypes[0])
+        alpha = [i + 1 for i, meaning in enumerate(dataset.colorinterp) if meaning.name == "alpha"]
+        self._alpha = alpha[0] if alpha and bands is None else None
+        self.bands = self._choose(bands, [i for i in range(1, dataset.count + 1) if i not in alpha])
+        self._colours = self._palette() if self.bands == (1,) else None
+        self._limits = self._range(limits)
+        self._stamp = self._stat()
+        flags = [flag.name for index in self.bands for flag in dataset.mask_flag_enums[index - 1]]
+        self.masked = "all_valid" not in flags
+
+    def _choose(self, wanted: Sequence[int] | None, plain: list[int]) -> tuple[int, ...]:
+        if wanted is None and len(plain) in (1, 3):
+            return tuple(plain)
+        if wanted is None:
+            raise DataError(
+                f"{self.path} has {len(plain)} bands; 1 or 3, with or without alpha, are taken as they are; name three"
+                " or one as red, green and blue, as in --bands 4,3,2"
+            )
+        if len(wanted) not in (1, 3) or any(not 1 <= band <= self._dataset.count for band in wanted):
+            raise DataError(
+                f"bands {','.join(map(str, wanted))} were named of {self.path}; one or three of 1 to"
+                f" {self._dataset.count} are accepted; name them as in --bands 4,3,2"
+            )
+        return tuple(wanted)
+
+    def _palette(self) -> NDArray[np.uint8] | None:
+        try:
+            table = self._dataset.colormap(1)
+        except ValueError:
+            return None
+        return np.array([table.get(i, (0, 0, 0, 255))[:3] for i in range(256)], np.uint8)
+
+    def _range(self, limits: tuple[float, float] | None) -> tuple[float, float]:
+        if limits is not None:
+            if not limits[0] < limits[1]:
+                raise DataError(f"the range is {limits[0]:g} to {limits[1]:g}; a low and a higher value are accepted; "
+                                "give them as in --range 0,3000")  # fmt: skip
+            return limits
+        known = {"u1": (0.0, 255.0), "u2": (0.0, 65535.0), "f4": (0.0, 1.0), "f8": (0.0, 1.0)}
+        key = f"{self._dtype.kind}{self._dtype.itemsize}"
+        if key not in known:
+            raise DataError(
+                f"{self.path} holds {self._dtype}; 8 and 16 bits without sign, and floats in [0, 1], are known by "
+                "themselves; say which values are black and white, as in --range 0,3000"
+            )
+        return known[key]
+
+    def read(self, rows: slice, columns: slice) -> NDArray[np.uint8]:
+        """The part (h, w, 3) at the raster's own pixels."""
+        return self._read(_window(rows, columns), (rows.stop - rows.start, columns.stop - columns.start))
+
+    def read_scaled(self, rows: slice, columns: slice, size: tuple[int, int]) -> NDArray[np.uint8]:
+        """The part (h, w, 3) as if the raster had ``size``; GDAL averages when it shrinks."""
+        y, x = self.size[0] / size[0], self.size[1] / size[1]
+        window = ((rows.start * y, rows.stop * y), (columns.start * x, columns.stop * x))
+        return self._read(window, (rows.stop - rows.start, columns.stop - columns.start))
+
+    def _read(self, window: Any, shape: tuple[int, int]) -> NDArray[np.uint8]:
+        with _gdal(self.path, "read") as rasterio:
+            spans = [high - low for low, high in window]
+            exact = spans == list(shape)
+            method = rasterio.enums.Resampling.average if spans[0] > shape[0] else rasterio.enums.Resampling.bilinear
+            if exact or self._colours is not None:
+                method = rasterio.enums.Resampling.nearest
+            place = rasterio.windows.Window(window[1][0], window[0][0], spans[1], spans[0])
+            options = {"window": place, "out_shape": (len(self.bands), *shape), "resampling": method}
+            values = self._dataset.read(list(self.bands), **options)
+            alpha = None
+            if self._alpha is not None:
+                alpha = self._dataset.read(self._alpha, window=place, out_shape=shape, resampling=method)
+        if self._colours is not None:
+            picture = self._colours[values[0]]
+        else:
+            picture = np.moveaxis(_to_8_bit(values, self._limits), 0, -1)
+            picture = np.ascontiguousarray(np.repeat(picture, 3, axis=2) if len(self.bands) == 1 else picture)
+        return picture if alpha is None else _on_white(picture, alpha, self._dtype)
+
+    def valid(self, rows: slice, columns: slice) -> NDArray[np.bool_] | None:
+        """(h, w): where there is data; none where there is everywhere."""
+        if not self.masked:
+            return None
+        with _gdal(self.path, "read"):
+            mask = self._dataset.read_masks(list(self.bands), window=_window(rows, columns))
+        valid: NDArray[np.bool_] = (mask != 0).any(axis=0)
+        return None if valid.all() else valid
+
+    def check(self) -> None:
+        """Make sure that the file is still the one that was opened.
+
+        Raises:
+            DataError: if it has vanished or changed.
+        """
+        if self._stat() != self._stamp:
+            raise DataError(
+                f"{self.path} has vanished or changed while it was read; the same file is needed to the end; put it "
+                "back and run the same command again, which goes on where it stopped"
+            )
+
+    @property
+    def stamp(self) -> tuple[int, int] | None:
+        """Bytes and time of change."""
+        return self._stamp
+
+    def _stat(self) -> tuple[int, int] | None:
+        try:
+            status = self.path.stat()
+        except OSError:
+            return None
+        return status.st_size, status.st_mtime_ns
+
+
+@contextmanager
+def open_raster(
+    path: Path, *, bands: Sequence[int] | None = None, limits: tuple[float, float] | None = None
+) -> Iterator[RasterSource]:
+    """Open a raster to read it by parts.
+
+    Args:
+        path: a GeoTIFF, COG, TIFF or PNG.
+        bands: three for red, green and blue or one for grey, counted from 1; those of a picture by default.
+        limits: the values that become black and white; by default 0..65535 for 16 bits and 0..1 for floats.
+
+    Raises:
+        DataError: no such file, not a raster, or one whose bands or values are not accepted.
+    """
+    require_file(path, _ACCEPTED)
+    with _gdal(path, "opened") as rasterio, rasterio.open(path) as dataset:
+        yield RasterSource(path, dataset, bands, limits)
+
+
+@dataclass(frozen=True)
+class Block:
+    """A part of a result: its place and its values (K, h, w)."""
+
+    rows: slice
+    columns: slice
+    values: NDArray[Any]
+
+
+@dataclass(frozen=True)
+class RasterFile:
+    """A raster to write.
+
+    Attributes:
+        path: under which it appears when it is whole.
+        size: (H, W).
+        bands: K.
+        dtype: of the values.
+        nodata: value where the source has no data.
+        palette: colours by value, for one band of 8 bits.
+        tags: facts for people and programs, such as class names.
+        format: of the file.
+    """
+
+    path: Path
+    size: tuple[int, int]
+    bands: int
+    dtype: str
+    nodata: float
+    palette: Sequence[Sequence[int]] | None = None
+    tags: tuple[tuple[str, str], ...] = ()
+    format: Format = "GTiff"
+
+
+def write_raster(file: RasterFile, place: Georeference, blocks: Iterator[Block]) -> None:
+    """Write a raster block by block; it appears under its name when it is whole and was read back.
+
+    Raises:
+        DataError: if it cannot be written, or does not read back as it was written, as on a full disk.
+    """
+    with atomic_path(file.path) as temporary:
+        if file.format == "GTiff":
+            _write_tiff(file, temporary, place, blocks)
+            return
+        with atomic_path(file.path.with_suffix(".tif.part")) as tiff:
+            _write_tiff(file, tiff, place, blocks)
+            options = {"compress": "deflate", "bigtiff": "if_safer"} if file.format == "COG" else {}
+            if file.format == "COG":
+                options |= {"resampling": "nearest", "blocksize": str(BLOCK)}
+            with _gdal(file.path, "written") as rasterio:
+                import rasterio.shutil
+
+                rasterio.shutil.copy(tiff, temporary, driver=file.format, **options)
+        with suppress_missing():
+            file.path.with_suffix(".tif.part").unlink()
+
+
+@contextmanager
+def suppress_missing() -> Iterator[None]:
+    """Nothing, where a file to remove is not there."""
+    try:
+        yield
+    except FileNotFoundError:
+        return
+
+
+def _write_tiff(file: RasterFile, path: Path, place: Georeference, blocks: Iterator[Block]) -> None:
+    floats = np.dtype(file.dtype).kind == "f"
+    profile: dict[str, Any] = {
+        "driver": "GTiff", "height": file.size[0], "width": file.size[1], "count": file.bands, "dtype": file.dtype,
+        "nodata": file.nodata, "tiled": True, "blockxsize": BLOCK, "blockysize": BLOCK, "compress": "deflate",
+        "predictor": 3 if floats else 2 if np.dtype(file.dtype).itemsize > 1 else 1, "interleave": "band",
+        "bigtiff": "if_safer", "zlevel": 4,
+    }  # fmt: skip
+    if place.crs is not None:
+        profile["crs"] = place.crs
+    if place.transform is not None and not place.transform.is_identity:
+        profile["transform"] = place.transform
+    sums: list[tuple[slice, slice, int]] = []
+    with _gdal(file.path, "written") as rasterio:
+        with rasterio.open(path, "w", **profile) as dataset:
+            if place.gcps is not None and place.gcps[0]:
+                dataset.gcps = place.gcps
+            if file.palette is not None:
+                dataset.write_colormap(1, {i: (*map(int, colour), 255) for i, colour in enumerate(file.palette)})
+            dataset.update_tags(**dict(file.tags))
+            for block in blocks:
+                where = _window(block.rows, block.columns)
+                dataset.write(block.values, window=where)
+                sums.append((block.rows, block.columns, zlib.crc32(np.ascontiguousarray(block.values))))
+        # GDAL reports a disk that is full only in passing, so what lies there is compared.
+        with rasterio.open(path) as dataset:
+            for rows, columns, expected in sums:
+                found = dataset.read(window=_window(rows, columns))
+                if zlib.crc32(np.ascontiguousarray(found)) != expected:
+                    raise OSError("what was written does not read back; the disk may be full")
+
+
+def _window(rows: slice, columns: slice) -> tuple[tuple[int, int], tuple[int, int]]:
+    return (rows.start, rows.stop), (columns.start, columns.stop)
+
+
+def _to_8_bit(values: NDArray[Any], limits: tuple[float, float]) -> NDArray[np.uint8]:
+    """Scale to 0..255 from black to white; what lies beyond is clipped."""
+    if values.dtype == np.uint8 and limits == (0.0, 255.0):
+        return values
+    if values.dtype == np.uint16 and limits == (0.0, 65535.0):  # as photos of 16 bits are read
+        return ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)
+    low, high = limits
+    scaled = (np.nan_to_num(values.astype(np.float32), nan=low) - low) * (255 / (high - low))
+    return np.rint(scaled.clip(0, 255)).astype(np.uint8)
+
+
+def _on_white(picture: NDArray[np.uint8], alpha: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[np.uint8]:
+    """(h, w, 3) composited on white, as photos are."""
+    eight = alpha if dtype == np.uint8 else _to_8_bit(alpha, (0.0, float(np.iinfo(dtype).max)))
+    share = eight[:, :, None].astype(np.uint16)
+    mixed = (picture * share + (255 * (255 - share) + 127)) // 255
+    return mixed.astype(np.uint8)
+
+
+def disk_error(path: Path, error: OSError) -> DataError:
+    """What a failed write to a scratch or progress file means."""
+    return DataError(
+        f"{path} cannot be written ({reason(error)}); a writable folder with free space is needed; make room and run "
+        "the same command again, which goes on where it stopped"
+    )
