@@ -28,6 +28,7 @@ LEVEL = {room: level for level, rooms in enumerate(LAYERS) for room in rooms}
 # The only rooms that may import a library, so that replacing it means opening one place.
 HOMES = {
     "PIL": "io",
+    "rasterio": "io",
     "safetensors": "checkpoints",
     "huggingface_hub": "checkpoints",
     "typer": "cli",

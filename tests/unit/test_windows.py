@@ -38,7 +38,9 @@ def predictor(name: str = "segmenter_linear", task: Task = LABELS) -> Predictor:
     return Predictor(Bundle(tiny_model(name), {"main": task}, FitConfig(short_side=48), Card()), device="cpu")
 
 
-def reference(model: Predictor, image: NDArray[np.uint8], starts: Sequence[Sequence[int]], side: int, hann: bool) -> Any:
+def reference(
+    model: Predictor, image: NDArray[np.uint8], starts: Sequence[Sequence[int]], side: int, hann: bool
+) -> Any:
     """The weighted mean of the windows, at full size and window by window."""
     network, corners = model.model, model.model.decoder("main").align_corners
     ramp = torch.sin(torch.pi * (torch.arange(side) + 0.5) / side) ** 2 if hann else torch.ones(side)
@@ -89,7 +91,8 @@ def test_labels__are_the_same_for_any_batch(name: str) -> None:
     model = predictor(name)
 
     labels = [
-        model.predict(photo(), windows=WAY.model_copy(update={"batch": batch})).labels for batch in (1, 2, 5, 64, "auto")
+        model.predict(photo(), windows=WAY.model_copy(update={"batch": batch})).labels
+        for batch in (1, 2, 5, 64, "auto")
     ]
 
     assert all(np.array_equal(labels[0], other) for other in labels[1:])

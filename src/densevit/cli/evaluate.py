@@ -32,11 +32,19 @@ def evaluate(
         typer.Option(help="Run as this program does: segmenter, mmseg, setr, dpt, transformers, depth_anything."),
     ] = None,
     tta: Annotated[bool, typer.Option("--tta", help="With the protocol's scales, each mirrored too.")] = False,
+    window: Annotated[int | None, typer.Option(help="Run windows of this side, at the photo's own pixels.")] = None,
+    overlap: Annotated[int | None, typer.Option(help="Pixels that windows share; a quarter by default.")] = None,
+    blend: Annotated[str | None, typer.Option(help="Of windows: uniform or hann.")] = None,
+    window_batch: Annotated[str | None, typer.Option(help="Windows at once, or auto.")] = None,
+    scale: Annotated[float | None, typer.Option(help="Factor on the photo's sides before windows.")] = None,
+    scales: Annotated[str | None, typer.Option(help="Average these input scales, as in 0.75,1,1.25.")] = None,
+    flip: Annotated[bool, typer.Option("--flip", help="Average with the mirrored photo.")] = False,
 ) -> None:
     """Measure a model: mIoU, aAcc, mAcc and per-class IoU, or AbsRel, RMSE, delta1 and the others.
 
     Single scale unless --tta is given, at every photo's own size. Figures are fractions and metres.
     """
+    from densevit.cli.ways import own_way
     from densevit.errors import ConfigError
     from densevit.inference.predictor import Predictor
     from densevit.io import write_json
@@ -49,6 +57,11 @@ def evaluate(
     dataset = open_for(places | {"reduce_zero_label": reduce_zero_label}, task)
     if tta and protocol is None:
         raise ConfigError("--tta is given without --protocol; test-time augmentation is a protocol's; name one")
+    own = own_way(
+        window=window, overlap=overlap, blend=blend, window_batch=window_batch, scale=scale, scales=scales, flip=flip
+    )
+    if protocol is not None and not own.plain_pass:
+        raise ConfigError("windows, scales or flip are given with a protocol, which has its own; leave them or it out")
     chosen = None if protocol is None else predictor.choose_protocol(protocol)
     head, dataset = choose_head(predictor.tasks, dataset, task, decoder)
     began = time.perf_counter()
@@ -62,6 +75,7 @@ def evaluate(
             progress=lambda done, _: progress.update(bar, completed=done),
             protocol=chosen,
             tta=tta,
+            way=own,
         )[head]
     record = {
         "model": model,
@@ -70,6 +84,7 @@ def evaluate(
         "data": str(data or images),
         "split": split,
         **({} if protocol is None else {"protocol": protocol, "tta": tta}),
+        **({} if own.plain_pass else {"way": own.plain()}),
         **figures,
         "seconds": round(time.perf_counter() - began, 1),
     }

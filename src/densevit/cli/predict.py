@@ -32,12 +32,31 @@ def predict(
         typer.Option(help="Run as this program does: segmenter, mmseg, setr, dpt, transformers, depth_anything."),
     ] = None,
     tta: Annotated[bool, typer.Option("--tta", help="With the protocol's scales, each mirrored too.")] = False,
+    window: Annotated[int | None, typer.Option(help="Run windows of this side, at the photo's own pixels.")] = None,
+    overlap: Annotated[int | None, typer.Option(help="Pixels that windows share; a quarter by default.")] = None,
+    blend: Annotated[str | None, typer.Option(help="Of windows: uniform or hann.")] = None,
+    window_batch: Annotated[str | None, typer.Option(help="Windows at once, or auto.")] = None,
+    scale: Annotated[float | None, typer.Option(help="Factor on the photo's sides before windows.")] = None,
+    scales: Annotated[str | None, typer.Option(help="Average these input scales, as in 0.75,1,1.25.")] = None,
+    flip: Annotated[bool, typer.Option("--flip", help="Average with the mirrored photo.")] = False,
+    stream: Annotated[
+        bool, typer.Option("--stream", help="Stream TIFFs and PNGs of any size; large or georeferenced ones always.")
+    ] = False,
+    bands: Annotated[str | None, typer.Option(help="Bands of a raster as red, green, blue: 4,3,2.")] = None,
+    limits: Annotated[
+        str | None, typer.Option("--range", help="Values of a raster as black and white: 0,3000.")
+    ] = None,
+    scores: Annotated[bool, typer.Option("--scores", help="Of a raster: how sure the labels are, in percent.")] = False,
+    raster_format: Annotated[
+        str | None, typer.Option("--raster-format", help="Of a raster's results: GTiff, COG or PNG.")
+    ] = None,
 ) -> None:
     """Label photos and estimate their depth.
 
     For every photo and head: <photo>.<head>.labels.png (indexed), .overlay.png; .mm.png (16 bit, millimetres) and
     .colours.png for depth; and <photo>.json. A broken photo is reported and the others go on; the exit code is then 2.
     """
+    from densevit.cli.ways import own_way, raster_config, refuse_views, streams
     from densevit.errors import DensevitError
     from densevit.inference.gallery import write_gallery
     from densevit.inference.predictor import Predictor
@@ -47,7 +66,12 @@ def predict(
     photos = find_images(sources)
     wanted = [head.strip() for head in heads.split(",")] if heads else None
     predictor = Predictor.load(model, heads=wanted, device=device)
-    way = {} if protocol is None else {"protocol": protocol, "tta": tta}
+    own = own_way(
+        window=window, overlap=overlap, blend=blend, window_batch=window_batch, scale=scale, scales=scales, flip=flip
+    )
+    raster = raster_config(own, bands=bands, limits=limits, scores=scores, file_format=raster_format)
+    way: dict[str, Any] = {} if protocol is None else {"protocol": protocol, "tta": tta}
+    way |= {} if own.plain_pass else {"way": own.plain()}
     make_folder(out)
     records: list[dict[str, Any]] = []
     failures: list[str] = []
@@ -56,7 +80,8 @@ def predict(
     with Progress(*columns, console=console) as progress:
         bar = progress.add_task("predicting", total=len(photos))
         for photo, stem in zip(photos, unique_stems(photos), strict=True):
-            stamp = _stamp(photo, model) | way
+            streamed = protocol is None and streams(photo, forced=stream)
+            stamp = _stamp(photo, model) | way | ({"raster": raster.plain()} if streamed else {})
             earlier = _earlier(out / f"{stem}.json", stamp, predictor.heads) if resume else None
             if earlier is not None:
                 records.append(earlier)
@@ -64,9 +89,15 @@ def predict(
             else:
                 try:
                     began = time.perf_counter()
-                    prediction = predictor.predict(photo, protocol=protocol, tta=tta)
-                    seconds = {"seconds": round(time.perf_counter() - began, 3)}
-                    records.append(prediction.save(out, stem, extra=stamp | seconds))
+                    if streamed:
+                        refuse_views(own, photo)
+                        records.append(predictor.predict_raster(photo, out, config=raster, stem=stem, extra=stamp))
+                    else:
+                        prediction = predictor.predict(
+                            photo, protocol=protocol, tta=tta, windows=own.windows, scales=own.scales, flip=own.flip
+                        )
+                        seconds = {"seconds": round(time.perf_counter() - began, 3)}
+                        records.append(prediction.save(out, stem, extra=stamp | seconds))
                 except DensevitError as error:
                     failures.append(str(error))
                     console.print(f"[red]failed[/red] {escape(str(error))}", highlight=False, soft_wrap=True)
@@ -74,7 +105,8 @@ def predict(
     if json_file is not None:
         write_json(json_file, {"model": model, "photos": records, "failures": failures})
     if gallery:
-        write_gallery(out / "index.html", records, title=f"densevit: {len(records)} photos")
+        shown = [record for record in records if not record.get("streamed")]  # a page can't show what is beyond memory
+        write_gallery(out / "index.html", shown, title=f"densevit: {len(shown)} photos")
     counts = f"{len(records) - skipped} predicted, {skipped} skipped, {len(failures)} failed"
     console.print(f"{counts}; pictures in {out}", highlight=False, markup=False, soft_wrap=True)
     if failures:
@@ -108,7 +140,7 @@ def _earlier(path: Path, stamp: dict[str, Any], heads: Sequence[str]) -> dict[st
     """The record of a finished photo, if it was made from the same file by the same model and its files are there."""
     try:
         record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        same = all(record.get(key) == stamp.get(key) for key in {*stamp, "protocol", "tta"})
+        same = all(record.get(key) == stamp.get(key) for key in {*stamp, "protocol", "tta", "way", "raster"})
         names = [record["heads"][head].get(kind) for head in heads for kind in FILES]
     except (OSError, ValueError, AttributeError, KeyError, TypeError):  # none, or not one of ours
         return None

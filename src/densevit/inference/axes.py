@@ -7,7 +7,7 @@ tile of the result is one matrix for rows and one for columns. The indices and w
 
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -19,6 +19,9 @@ Mode = Literal["bilinear", "bicubic"]
 
 _CUBIC = -0.75
 """The parameter of the bicubic kernel, as torch and OpenCV have it."""
+
+CACHED_VALUES = 2_000_000
+"""Floats of matrices that an axis keeps for the next tile."""
 
 _LONG = 8192
 """Pixels from which positions are computed in float64: torch's float32 ones lose a thousandth of a pixel there."""
@@ -43,11 +46,14 @@ class Resize:
         rows = np.arange(start, stop)
         if self.identity:
             return rows[:, None], np.ones((len(rows), 1), np.float32)
-        real = np.float64 if max(self.old, self.new) > _LONG else np.float32
+        dtype = np.dtype(np.float64 if max(self.old, self.new) > _LONG else np.float32)
+        position: NDArray[Any] = rows.astype(dtype)
+        # Arrays of one element, so that numpy and the type checker agree that nothing is promoted.
+        half, old, new = (np.array([n], dtype) for n in (0.5, self.old, self.new))
         if self.align_corners:
-            position = rows.astype(real) * real((self.old - 1) / (self.new - 1) if self.new > 1 else 0)
+            position = position * np.array([(self.old - 1) / (self.new - 1) if self.new > 1 else 0], dtype)
         else:
-            position = (rows.astype(real) + real(0.5)) * (real(self.old) / real(self.new)) - real(0.5)
+            position = (position + half) * (old / new) - half
         if self.mode == "bilinear":
             position = position.clip(0)
             low = np.minimum(position.astype(np.int64), self.old - 1)
@@ -100,7 +106,7 @@ class Operator:
         return self.matrix.ndim == 1
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class Axis:
     """Windows on one axis.
 
@@ -118,6 +124,7 @@ class Axis:
     inner: Resize
     final: Resize | None = None
     _cache: dict[tuple[int, int, int], Operator | None] = field(default_factory=dict, repr=False)
+    _cached: int = field(default=0, repr=False)
 
     @property
     def extent(self) -> int:
@@ -169,9 +176,11 @@ class Axis:
         """What window ``index`` contributes to a stretch of the result; none where they do not meet."""
         key = (index, start, stop)
         if key not in self._cache:
-            if len(self._cache) > 4096:
-                self._cache.clear()
-            self._cache[key] = self._operator(index, start, stop)
+            self._cache[key] = made = self._operator(index, start, stop)
+            size = 0 if made is None else made.matrix.numel()
+            self._cached += size
+            if self._cached > CACHED_VALUES:
+                self._cache, self._cached = {key: made}, size
         return self._cache[key]
 
     def _operator(self, index: int, start: int, stop: int) -> Operator | None:

@@ -218,9 +218,7 @@ class Mean(Field):
         return log_probabilities(total) if self.probabilities else total
 
 
-def sum_views(
-    views: Sequence[tuple[Field, bool]], rows: slice, columns: slice, *, probabilities: bool
-) -> Tensor:
+def sum_views(views: Sequence[tuple[Field, bool]], rows: slice, columns: slice, *, probabilities: bool) -> Tensor:
     """The sum over views of a tile's probabilities or values: (K, rows, columns)."""
     total: Tensor | None = None
     for view, mirrored in views:

@@ -1,6 +1,6 @@
 """Our own way from a photo to what each head says of it: whole or by windows, at several scales, mirrored or not."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -34,7 +34,7 @@ class OwnWay(Config):
     flip: bool = False
 
     @property
-    def plain(self) -> bool:
+    def plain_pass(self) -> bool:
         """One pass over the whole photo."""
         return self.windows is None and self.scales == (1.0,) and not self.flip
 
@@ -85,9 +85,3 @@ def views(way: OwnWay) -> Iterator[tuple[float, bool]]:
         yield scale, False
         if way.flip:
             yield scale, True
-
-
-def parse_scales(text: str | Sequence[float]) -> tuple[float, ...]:
-    """"0.75,1,1.25" as numbers."""
-    parts = text.split(",") if isinstance(text, str) else text
-    return tuple(float(part) for part in parts)

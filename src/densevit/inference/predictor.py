@@ -133,7 +133,7 @@ class Predictor:
         photo = as_image(image)
         way = OwnWay.parse({"windows": windows, "scales": tuple(scales), "flip": flip}, source="predict")
         if protocol is not None:
-            if not way.plain:
+            if not way.plain_pass:
                 raise ConfigError(
                     "windows, scales or flip are given with a protocol, which has its own; leave them or it out"
                 )
@@ -142,7 +142,7 @@ class Predictor:
             raise ConfigError(
                 "tta is on but no protocol is named; test-time augmentation is a protocol's; name one, or give scales"
             )
-        if not way.plain:
+        if not way.plain_pass:
             fields = Runner(self.model, {name: self.tasks[name] for name in self.heads}, self.fit).fields(way, photo)
             return Prediction(photo, {name: self._result(name, photo, field) for name, field in fields.items()})
         size = self.fit.size_for((photo.shape[0], photo.shape[1]), self.model.config.encoder.patch_size)
@@ -155,9 +155,7 @@ class Predictor:
         )
 
     def _result(self, name: str, photo: NDArray[np.uint8], source: Source) -> HeadResult:
-        return head_result(
-            name, self.tasks[name], photo, source, align_corners=self.model.decoder(name).align_corners
-        )
+        return head_result(name, self.tasks[name], photo, source, align_corners=self.model.decoder(name).align_corners)
 
     def predict_raster(
         self,
@@ -190,9 +188,7 @@ class Predictor:
             ConfigError: if windows do not fit the model.
         """
         tasks = {name: self.tasks[name] for name in self.heads}
-        job = RasterJob(
-            self.model, tasks, self.fit, config or RasterConfig(), Path(folder), stem or Path(source).stem
-        )
+        job = RasterJob(self.model, tasks, self.fit, config or RasterConfig(), Path(folder), stem or Path(source).stem)
         return job.run(Path(source), extra=extra, progress=progress)
 
     def choose_protocol(self, protocol: str | Protocol) -> Protocol:

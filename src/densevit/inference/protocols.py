@@ -14,9 +14,9 @@ from densevit.decoders.dpt import DptConfig
 from densevit.encoder.positions import LearnedPositions
 from densevit.errors import ConfigError, ShapeError
 from densevit.inference import sizes
-from densevit.inference.resampling import opencv_cubic, opencv_linear, pillow_cubic
 from densevit.inference.axes import Mode, Resize
 from densevit.inference.fields import Field, Mosaic, full
+from densevit.inference.resampling import opencv_cubic, opencv_linear, pillow_cubic
 from densevit.inference.sliding import Network, anchored_windows, clamped_windows, normalised, slide, whole
 from densevit.inference.tta import Running
 from densevit.layers import resize

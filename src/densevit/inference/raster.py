@@ -292,9 +292,7 @@ def _values(output: Output, task: Task, tile: Tensor) -> Tensor:
     return values
 
 
-def _assembled(
-    spool: Spool, strips: int, number: int, output: Output, counts: dict[int, int]
-) -> Iterator[Block]:
+def _assembled(spool: Spool, strips: int, number: int, output: Output, counts: dict[int, int]) -> Iterator[Block]:
     """The blocks of one file, in order; labels are counted on the way."""
     height, width = output.file.size
     for index in range(strips):

@@ -27,8 +27,8 @@ class HeadResult:
     Attributes:
         name: of the head.
         image: uint8 (H, W, 3), the photo.
-        source: logits (K, h', w') float32 at the decoder's stride; or a field of the photo's size, which windows, scales
-            or a protocol gave.
+        source: logits (K, h', w') float32 at the decoder's stride; or a field of the photo's size, which windows,
+            scales or a protocol gave.
         align_corners: how logits at the decoder's stride are resized to the photo.
     """
 

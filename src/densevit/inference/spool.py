@@ -142,7 +142,7 @@ class LogitStore:
             return
         try:
             if self._file is None:
-                self._file = tempfile.TemporaryFile(dir=self._folder, prefix=".densevit-scratch-")
+                self._file = tempfile.TemporaryFile(dir=self._folder, prefix=".densevit-scratch-")  # noqa: SIM115 -- close()
                 for key, held in self._memory.items():
                     self._write(key, held)
             self._write(index, logits)

@@ -279,26 +279,19 @@ def write_raster(file: RasterFile, place: Georeference, blocks: Iterator[Block])
         if file.format == "GTiff":
             _write_tiff(file, temporary, place, blocks)
             return
-        with atomic_path(file.path.with_suffix(".tif.part")) as tiff:
+        # Within the same block, so that an error leaves neither; the suffix tells GDAL nothing, the driver does.
+        tiff = temporary.with_suffix(".tiff")
+        try:
             _write_tiff(file, tiff, place, blocks)
             options = {"compress": "deflate", "bigtiff": "if_safer"} if file.format == "COG" else {}
             if file.format == "COG":
                 options |= {"resampling": "nearest", "blocksize": str(BLOCK)}
-            with _gdal(file.path, "written") as rasterio:
-                import rasterio.shutil
+            with _gdal(file.path, "written"):
+                from rasterio.shutil import copy
 
-                rasterio.shutil.copy(tiff, temporary, driver=file.format, **options)
-        with suppress_missing():
-            file.path.with_suffix(".tif.part").unlink()
-
-
-@contextmanager
-def suppress_missing() -> Iterator[None]:
-    """Nothing, where a file to remove is not there."""
-    try:
-        yield
-    except FileNotFoundError:
-        return
+                copy(tiff, temporary, driver=file.format, **options)
+        finally:
+            tiff.unlink(missing_ok=True)
 
 
 def _write_tiff(file: RasterFile, path: Path, place: Georeference, blocks: Iterator[Block]) -> None:
@@ -324,12 +317,12 @@ def _write_tiff(file: RasterFile, path: Path, place: Georeference, blocks: Itera
             for block in blocks:
                 where = _window(block.rows, block.columns)
                 dataset.write(block.values, window=where)
-                sums.append((block.rows, block.columns, zlib.crc32(np.ascontiguousarray(block.values))))
+                sums.append((block.rows, block.columns, zlib.crc32(block.values.tobytes())))
         # GDAL reports a disk that is full only in passing, so what lies there is compared.
         with rasterio.open(path) as dataset:
             for rows, columns, expected in sums:
                 found = dataset.read(window=_window(rows, columns))
-                if zlib.crc32(np.ascontiguousarray(found)) != expected:
+                if zlib.crc32(found.tobytes()) != expected:
                     raise OSError("what was written does not read back; the disk may be full")
 
 

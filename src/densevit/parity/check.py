@@ -185,10 +185,11 @@ class _Check:
             image = self.outputs[f"aug{index}.input"]  # stored as the network sees it
             return protocols.window_field(protocol, self.network, image, size=size), bool(rule["augs"][index]["flip"])
 
-        comparisons: dict[str, Compare] = {
-            f"aug{index}.output": lambda index=index: average_probabilities([view(index)])
-            for index in range(len(rule["augs"]))
-        }
+        def alone(index: int) -> Tensor:
+            return average_probabilities([view(index)])
+
+        count = len(rule["augs"])
+        comparisons: dict[str, Compare] = {f"aug{index}.output": partial(alone, index) for index in range(count)}
         comparisons["output"] = lambda: average_probabilities(views())
         comparisons["argmax"] = lambda: average_probabilities(views()).argmax(dim=0)
         return {key: compare for key, compare in comparisons.items() if key in self.outputs}

@@ -68,7 +68,7 @@ def evaluate(
                 outputs = {
                     name: field(protocol, model, name, task, sample.image, tta=tta) for name, task in tasks.items()
                 }
-            elif way is not None and not way.plain:
+            elif way is not None and not way.plain_pass:
                 outputs = dict(Runner(model, tasks, fit).fields(way, sample.image))
             else:
                 image = fit_photo(sample.image, fit.size_for(size, model.config.encoder.patch_size))
