@@ -66,11 +66,11 @@ def child(source: Path, folder: Path) -> None:
     """Stream one raster and print what it took."""
     import torch
 
-    from densevit.allocator import keep_freed_memory
+    from densevit.allocator import return_large_buffers
     from densevit.inference.raster import RasterConfig
     from densevit.inference.windows import WindowConfig
 
-    keep_freed_memory()  # as the command line does
+    return_large_buffers()  # as the command line does
     torch.set_num_threads(1)
     predictor = make_predictor()
     before, began, cpu = peak_mb(), time.perf_counter(), time.process_time()

@@ -22,3 +22,20 @@ def keep_freed_memory() -> bool:
     settings = ((_M_MMAP_THRESHOLD, _LARGEST), (_M_TRIM_THRESHOLD, _LARGEST), (_M_TOP_PAD, 64 * 2**20))
     done = [mallopt(option, value) == 1 for option, value in settings]  # each, even if one is refused
     return all(done)
+
+
+def return_large_buffers() -> bool:
+    """Undo ``keep_freed_memory`` for buffers from a megabyte on; True if that was possible.
+
+    While a raster streams, small results and GDAL's blocks stay alive between large buffers that come and go. In one
+    heap the gaps add up to a gigabyte over 32,000 lines; with pages of their own the memory stays flat.
+    """
+    if not sys.platform.startswith("linux"):
+        return False
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError):  # another C library, such as musl
+        return False
+    settings = ((_M_MMAP_THRESHOLD, 2**20), (_M_TRIM_THRESHOLD, 64 * 2**20), (_M_TOP_PAD, 2**20))
+    done = [mallopt(option, value) == 1 for option, value in settings]
+    return all(done)

@@ -35,7 +35,15 @@ def photo(height: int = 100, width: int = 130) -> NDArray[np.uint8]:
 
 
 def predictor(name: str = "segmenter_linear", task: Task = LABELS) -> Predictor:
-    return Predictor(Bundle(tiny_model(name), {"main": task}, FitConfig(short_side=48), Card()), device="cpu")
+    """With a classifier, where it has one, that is centred, so that there is more than one label."""
+    model = tiny_model(name)
+    if isinstance(task, Segmentation):
+        with torch.no_grad():
+            mean = model(to_tensor(photo(96, 96))[None])["main"].logits.mean(dim=(0, 2, 3))
+            layers = [m for m in model.heads.modules() if isinstance(m, torch.nn.Linear | torch.nn.Conv2d)]
+            if layers[-1].bias is not None and layers[-1].bias.shape == mean.shape:
+                layers[-1].bias -= mean
+    return Predictor(Bundle(model, {"main": task}, FitConfig(short_side=48), Card()), device="cpu")
 
 
 def reference(

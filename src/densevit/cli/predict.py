@@ -56,6 +56,7 @@ def predict(
     For every photo and head: <photo>.<head>.labels.png (indexed), .overlay.png; .mm.png (16 bit, millimetres) and
     .colours.png for depth; and <photo>.json. A broken photo is reported and the others go on; the exit code is then 2.
     """
+    from densevit.allocator import return_large_buffers
     from densevit.cli.ways import own_way, raster_config, refuse_views, streams
     from densevit.errors import DensevitError
     from densevit.inference.gallery import write_gallery
@@ -91,6 +92,7 @@ def predict(
                     began = time.perf_counter()
                     if streamed:
                         refuse_views(own, photo)
+                        return_large_buffers()
                         records.append(predictor.predict_raster(photo, out, config=raster, stem=stem, extra=stamp))
                     else:
                         prediction = predictor.predict(

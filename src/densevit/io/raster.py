@@ -58,7 +58,10 @@ def _gdal(name: object, doing: str) -> Iterator[Any]:
             yield rasterio
     except rasterio.errors.RasterioError as error:
         cause = str(error.__cause__ or error).splitlines()[0]
-        raise DataError(f"{name} cannot be {doing} ({cause}); {_ACCEPTED}; copy it again or check the disk") from error
+        needed = f"{_ACCEPTED}; copy it again"
+        if doing == "written":
+            needed = "a writable folder with free space is needed; choose another place or make room"
+        raise DataError(f"{name} cannot be {doing} ({cause}); {needed}") from error
 
 
 @dataclass(frozen=True)

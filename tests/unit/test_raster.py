@@ -1,0 +1,520 @@
+"""Rasters that stream: equal to the prediction of the same photo, placed on the earth, resumable, whole or not there."""
+
+import errno
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from densevit.errors import ConfigError, DataError
+from densevit.inference import raster as streaming
+from densevit.inference.predictor import Predictor
+from densevit.inference.raster import RasterConfig
+from densevit.inference.spool import LogitStore, Spool, StripWriter
+from densevit.inference.windows import WindowConfig
+from densevit.io.raster import open_raster
+from densevit.tasks import Depth, Regression, Segmentation
+from tests.unit.test_windows import LABELS, photo, predictor
+
+rasterio = pytest.importorskip("rasterio")
+
+ROOT = Path(__file__).parents[2]
+WINDOWS = WindowConfig(window=128, overlap=32, blend="hann")
+CONFIG = RasterConfig(windows=WINDOWS)
+SIDES = (1060, 600)
+PLACE = rasterio.transform.from_origin(500000, 5000000, 0.5, 0.5)
+
+
+def write(path: Path, bands: NDArray[Any], **options: Any) -> Path:
+    """Bands (K, H, W) as a GeoTIFF."""
+    profile = {"driver": "GTiff", "count": len(bands), "height": bands.shape[1], "width": bands.shape[2]}
+    profile |= {"dtype": bands.dtype.name, "crs": "EPSG:32633", "transform": PLACE, "tiled": True} | options
+    with rasterio.open(path, "w", **profile) as dataset:
+        dataset.write(bands)
+    return path
+
+
+def read(path: Path) -> NDArray[Any]:
+    with rasterio.open(path) as dataset:
+        return dataset.read(1)
+
+
+def bands() -> NDArray[np.uint8]:
+    return np.moveaxis(photo(*SIDES), -1, 0)
+
+
+@pytest.fixture(scope="module")
+def model() -> Predictor:
+    return predictor()
+
+
+@pytest.fixture(scope="module")
+def expected(model: Predictor) -> NDArray[Any]:
+    labels = model.predict(photo(*SIDES), windows=WINDOWS).labels
+    assert len(np.unique(labels)) > 2
+    return labels
+
+
+@pytest.fixture
+def tif(tmp_path: Path) -> Path:
+    return write(tmp_path / "area.tif", bands())
+
+
+# Results
+
+
+def test_labels__are_those_of_the_same_photo_and_lie_in_the_same_place(
+    model: Predictor, expected: NDArray[Any], tif: Path, tmp_path: Path
+) -> None:
+    config = CONFIG.model_copy(update={"scores": True})
+
+    record = model.predict_raster(tif, tmp_path / "out", config=config)
+
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [
+        "area.json",
+        "area.main.labels.tif",
+        "area.main.scores.tif",
+    ]
+    with rasterio.open(tmp_path / "out" / record["heads"]["main"]["labels"]) as dataset:
+        assert np.array_equal(dataset.read(1), expected)
+        assert (dataset.crs, dataset.transform, dataset.nodata) == ("EPSG:32633", PLACE, 255)
+        assert (dataset.block_shapes, dataset.compression.name) == ([(512, 512)], "deflate")
+        assert dataset.colormap(1)[1][:3] == LABELS.palette[1]
+        assert json.loads(dataset.tags()["classes"]) == list("abcde")
+    scores = model.predict(photo(*SIDES), windows=WINDOWS).scores
+    assert np.array_equal(read(tmp_path / "out" / "area.main.scores.tif"), np.rint(scores * 100))
+    assert record["heads"]["main"]["shares"]["b"] == pytest.approx((expected == 1).mean(), abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("name", "task"),
+    [
+        ("dpt/ignore, depth", Depth()),
+        ("dpt/ignore, regression", Regression(channels=("x", "y", "z"), unit_vectors=True)),
+        ("dpt/ignore, segmentation", LABELS),
+        ("setr_pup/mmseg", LABELS),
+    ],
+)
+@pytest.mark.parametrize("held", [10**9, 100_000], ids=["in memory", "in a scratch file"])
+def test_values__are_those_of_the_same_photo(
+    name: str, task: Any, held: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(streaming, "HELD_BYTES", held)
+    model, size = predictor(name, task), (600, 200)
+    source = write(tmp_path / "a.tif", np.moveaxis(photo(*size), -1, 0))
+
+    record = model.predict_raster(source, tmp_path, config=CONFIG)["heads"]["main"]
+
+    result: Any = model.predict(photo(*size), windows=WINDOWS)["main"]
+    with rasterio.open(tmp_path / (record.get("labels") or record["values"])) as dataset:
+        found = dataset.read()
+    wanted = result.labels if task is LABELS else result.depth if isinstance(task, Depth) else result.values
+    assert np.array_equal(found, wanted.reshape(found.shape))
+    assert not [p for p in tmp_path.iterdir() if p.name.startswith(".")]
+
+
+def test_depth__is_written_in_millimetres_on_demand(tmp_path: Path) -> None:
+    model, source = predictor("dpt/ignore, depth", Depth()), write(tmp_path / "a.tif", bands()[:, :100, :90])
+
+    model.predict_raster(source, tmp_path, config=CONFIG.model_copy(update={"depth": "uint16"}))
+
+    depth = model.predict(photo(*SIDES)[:100, :90], windows=WINDOWS).depth
+    assert np.array_equal(read(tmp_path / "a.main.mm.tif"), np.rint(depth.astype(float) * 1000))
+
+
+def test_nodata__is_skipped_and_written_as_nodata(model: Predictor, tmp_path: Path) -> None:
+    values = bands().clip(1, 255)
+    values[:, 300:, 250:] = 0
+    seen: list[int] = []
+    source = write(tmp_path / "a.tif", values, nodata=0)
+
+    hook = model.model.register_forward_hook(lambda _model, images, _output: seen.append(len(images[0])))
+    try:
+        model.predict_raster(source, tmp_path, config=CONFIG)
+    finally:
+        hook.remove()
+
+    labels = read(tmp_path / "a.main.labels.tif")
+    assert (labels[300:, 250:] == 255).all()
+    assert (labels[:300] != 255).all()
+    assert (labels[:, :250] != 255).all()
+    whole = np.ascontiguousarray(np.moveaxis(values, 0, -1))
+    valid = labels != 255
+    assert np.array_equal(labels[valid], model.predict(whole, windows=WINDOWS).labels[valid])
+    assert sum(seen) < 11 * 6 * 0.8
+
+
+def test_scale__keeps_the_rasters_own_pixels(model: Predictor, tif: Path, tmp_path: Path) -> None:
+    config = RasterConfig(windows=WINDOWS.model_copy(update={"scale": 0.4}))
+
+    model.predict_raster(tif, tmp_path, config=config)
+
+    scaled = model.predict(photo(*SIDES), windows=config.windows).labels
+    assert (read(tmp_path / "area.main.labels.tif") == scaled).mean() > 0.8  # GDAL averages, we antialias
+
+
+@pytest.mark.parametrize("form", ["COG", "PNG"])
+def test_other_formats__hold_the_same_labels(
+    form: str, model: Predictor, expected: NDArray[Any], tif: Path, tmp_path: Path
+) -> None:
+    record = model.predict_raster(tif, tmp_path / "out", config=RasterConfig(windows=WINDOWS, format=form))
+
+    file = tmp_path / "out" / record["heads"]["main"]["labels"]
+    assert np.array_equal(read(file), expected)
+    if form == "COG":
+        with rasterio.open(file) as dataset:
+            assert dataset.tags(ns="IMAGE_STRUCTURE")["LAYOUT"] == "COG"
+    else:
+        with Image.open(file) as image:
+            assert image.mode == "P"
+    assert len(list((tmp_path / "out").iterdir())) == 2
+
+
+def test_plain_png__gives_png(model: Predictor, expected: NDArray[Any], tmp_path: Path) -> None:
+    Image.fromarray(photo(*SIDES)).save(tmp_path / "a.png")
+
+    record = model.predict_raster(tmp_path / "a.png", tmp_path / "out", config=CONFIG)
+
+    assert record["heads"]["main"]["labels"] == "a.main.labels.png"
+    assert np.array_equal(read(tmp_path / "out" / "a.main.labels.png"), expected)
+
+
+# What is read
+
+
+def picture(path: Path, **options: Any) -> NDArray[np.uint8]:
+    with open_raster(path, **options) as source:
+        return source.read(slice(0, 40), slice(10, 60))
+
+
+def test_kinds_of_rasters__are_read_as_photos(tmp_path: Path) -> None:
+    rgb = bands()[:, :40, :60]
+    sixteen = rgb.astype(np.uint16) * 257
+    expected = np.moveaxis(rgb, 0, -1)[:, 10:]
+    grey = np.repeat(expected[..., :1], 3, axis=2)
+
+    assert np.array_equal(picture(write(tmp_path / "rgb.tif", rgb)), expected)
+    assert np.array_equal(picture(write(tmp_path / "sixteen.tif", sixteen)), expected)
+    assert np.array_equal(picture(write(tmp_path / "grey.tif", rgb[:1])), grey)
+    assert np.array_equal(picture(write(tmp_path / "float.tif", (rgb / 255).astype(np.float32))), expected)
+    five = write(tmp_path / "five.tif", np.concatenate([rgb[:2] // 2, rgb[::-1]]))
+    assert np.array_equal(picture(five, bands=(5, 4, 3)), expected)
+    signed = write(tmp_path / "signed.tif", rgb.astype(np.int16) * 10 + 100)
+    assert np.array_equal(picture(signed, limits=(100, 2650)), expected)
+
+
+def test_transparent_pixels__are_nodata(tmp_path: Path) -> None:
+    rgba = np.concatenate([bands()[:, :40, :60], np.full((1, 40, 60), 255, np.uint8)])
+    rgba[3, 10:] = 0
+    path = write(tmp_path / "rgba.tif", rgba, photometric="rgb", alpha="yes")
+
+    with open_raster(path) as source:
+        assert source.bands == (1, 2, 3)
+        valid = source.valid(slice(0, 40), slice(0, 60))
+    assert valid is not None
+    assert np.array_equal(valid[:, 0], np.arange(40) < 10)
+
+
+@pytest.mark.parametrize(
+    ("count", "dtype", "options", "message"),
+    [
+        (5, "uint8", {}, "has 5 bands; 1 or 3, with or without alpha, are taken as they are; name three or one as red"),
+        (3, "uint8", {"bands": (4, 3, 2)}, "bands 4,3,2 were named of .*; one or three of 1 to 3 are accepted; name"),
+        (3, "int16", {}, "holds int16; 8 and 16 bits without sign, .*; say which values are black and white"),
+        (3, "uint16", {"limits": (9, 3)}, "the range is 9 to 3; a low and a higher value are accepted; give them"),
+    ],
+)
+def test_raster__that_is_not_understood_is_refused(
+    count: int, dtype: str, options: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    path = write(tmp_path / "a.tif", np.zeros((count, 20, 20), dtype))
+
+    with pytest.raises(DataError, match=message), open_raster(path, **options):
+        pass
+
+
+def test_disparity__has_no_millimetres(tmp_path: Path) -> None:
+    model = predictor("dpt/ignore, depth", Depth(quantity="disparity"))
+
+    with pytest.raises(ConfigError, match="gives disparity, which has no unit; uint16 holds millimetres"):
+        model.predict_raster(write(tmp_path / "a.tif", bands()), tmp_path, config=RasterConfig(depth="uint16"))
+
+
+# Interruptions
+
+KILLED = """
+import os, signal, sys
+sys.path.insert(0, {root!r})
+from tests.unit.test_raster import CONFIG
+from tests.unit.test_windows import predictor
+def progress(done, of):
+    if done == 2:
+        os.kill(os.getpid(), signal.SIGKILL)
+predictor().predict_raster({source!r}, {folder!r}, config=CONFIG, progress=progress)
+"""
+
+
+def leftovers(folder: Path) -> list[str]:
+    return sorted(p.name for p in folder.iterdir() if not p.name.startswith("."))
+
+
+def interrupt(done: int, at: int) -> None:
+    if done == at:
+        raise KeyboardInterrupt
+
+
+def test_killed_run__goes_on_where_it_stopped(
+    model: Predictor, expected: NDArray[Any], tif: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    script = KILLED.format(root=str(ROOT), source=str(tif), folder=str(out))
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=False)
+    assert run.returncode == -signal.SIGKILL, run.stderr
+    assert leftovers(out) == []
+
+    steps: list[int] = []
+    model.predict_raster(tif, out, config=CONFIG, progress=lambda done, _: steps.append(done))
+
+    assert steps == [2, 3]
+    assert np.array_equal(read(out / "area.main.labels.tif"), expected)
+    assert sorted(p.name for p in out.iterdir()) == ["area.json", "area.main.labels.tif"]
+
+
+def test_other_settings_or_model__start_anew(
+    model: Predictor, tif: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def stop(done: int, _of: int) -> None:
+        interrupt(done, 1)
+
+    with pytest.raises(KeyboardInterrupt):
+        model.predict_raster(tif, tmp_path / "out", config=CONFIG, progress=stop)
+    other = RasterConfig(windows=WINDOWS.model_copy(update={"blend": "uniform"}))
+    steps: list[int] = []
+    with caplog.at_level(logging.WARNING):
+        model.predict_raster(tif, tmp_path / "out", config=other, progress=lambda done, _: steps.append(done))
+
+    assert steps[0] == 0
+    assert "an unfinished run with another settings is thrown away; starting anew" in caplog.text
+
+
+def test_batch__does_not_matter_for_going_on(model: Predictor, tif: Path, tmp_path: Path) -> None:
+    def stop(done: int, _of: int) -> None:
+        interrupt(done, 1)
+
+    with pytest.raises(KeyboardInterrupt):
+        model.predict_raster(tif, tmp_path, config=CONFIG, progress=stop)
+    steps: list[int] = []
+    other = RasterConfig(windows=WINDOWS.model_copy(update={"batch": 3}))
+    model.predict_raster(tif, tmp_path, config=other, progress=lambda done, _: steps.append(done))
+
+    assert steps[0] == 1
+
+
+# Errors
+
+
+def test_folder_that_cannot_be_written__is_an_error(model: Predictor, tif: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+
+    with pytest.raises(DataError, match="folder .* cannot be made .*; an existing folder, or the name of a new one"):
+        model.predict_raster(tif, tmp_path / "file" / "out", config=CONFIG)
+
+
+@pytest.mark.parametrize("when", ["strip", "scratch", "result"])
+def test_full_disk__is_an_error_and_leaves_nothing_half(
+    when: str, model: Predictor, tif: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_arguments: Any, **_options: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    out = tmp_path / "out"
+    with monkeypatch.context() as patch:
+        if when == "strip":
+            patch.setattr(StripWriter, "add", full)
+        if when == "scratch":
+            patch.setattr(streaming, "HELD_BYTES", 1000)
+            patch.setattr(LogitStore, "_write", full)
+        if when == "result":
+            patch.setattr("densevit.io.raster._write_tiff", full)
+        with pytest.raises(DataError, match=r"cannot be written \(No space left on device\); a writable folder with"):
+            model.predict_raster(tif, out, config=CONFIG)
+        assert leftovers(out) == []
+
+    model.predict_raster(tif, out, config=CONFIG)  # with room again
+    assert leftovers(out) == ["area.json", "area.main.labels.tif"]
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
+    """A file system of a few kilobytes, where mounting is allowed."""
+    place = tmp_path / "disk"
+    place.mkdir()
+
+    def mount(size: str) -> Path:
+        command = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(place)]
+        if subprocess.run(command, capture_output=True, check=False).returncode:
+            pytest.skip("mounting a tmpfs is not allowed here")
+        return place
+
+    yield mount
+    subprocess.run(["umount", str(place)], capture_output=True, check=False)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="tmpfs is Linux's")
+@pytest.mark.parametrize("size", ["16k", "400k", "1400k"])
+def test_small_disk__is_an_error_and_leaves_nothing_half(
+    size: str, tif: Path, small_disk: Callable[[str], Path]
+) -> None:
+    model, place = predictor("dpt/ignore, depth", Depth()), small_disk(size)
+
+    with pytest.raises(DataError, match="cannot be (written|made) .*; a"):
+        model.predict_raster(tif, place / "out", config=CONFIG)
+
+    assert [p for p in place.rglob("area*")] == []  # noqa: C416
+
+
+def test_vanished_source__is_an_error_and_going_on_works(
+    model: Predictor, expected: NDArray[Any], tif: Path, tmp_path: Path
+) -> None:
+    out, hidden = tmp_path / "out", tmp_path / "hidden.tif"
+
+    def hide(done: int, _of: int) -> None:
+        if done == 1:
+            tif.rename(hidden)
+
+    with pytest.raises(DataError, match="has vanished or changed while it was read; the same file is needed"):
+        model.predict_raster(tif, out, config=CONFIG, progress=hide)
+    assert leftovers(out) == []
+
+    hidden.rename(tif)
+    model.predict_raster(tif, out, config=CONFIG)
+    assert np.array_equal(read(out / "area.main.labels.tif"), expected)
+
+
+def test_damaged_tile__is_an_error(model: Predictor, tmp_path: Path) -> None:
+    path = write(tmp_path / "a.tif", bands(), compress="deflate")
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) // 2])
+
+    with pytest.raises(DataError, match=r"a\.tif cannot be read \(.*\); a GeoTIFF, COG, TIFF or PNG .*; copy it again"):
+        model.predict_raster(path, tmp_path / "out", config=CONFIG)
+    assert leftovers(tmp_path / "out") == []
+
+
+def test_unfinished_strips__do_not_count(tmp_path: Path) -> None:
+    spool = Spool(tmp_path / "s", {"a": 1})
+    with pytest.raises(RuntimeError), spool.strip(0) as strip:
+        strip.add(0, np.zeros(4))
+        raise RuntimeError
+    assert spool.done() == 0
+    with spool.strip(0) as strip:
+        strip.add(0, np.arange(4, dtype=np.uint8))
+        strip.add(1, np.ones(2, np.uint8))
+    assert Spool(tmp_path / "s", {"a": 1}).done() == 1
+    assert list(spool.blocks(0, 1)) == [b"\1\1"]
+
+
+# Command line
+
+
+@pytest.fixture
+def weights(tmp_path: Path) -> Path:
+    from densevit.checkpoints.native import Bundle, Card, save_bundle
+    from densevit.pixels import FitConfig
+
+    task = Segmentation(classes=tuple("abcde"))
+    path = tmp_path / "tiny.safetensors"
+    save_bundle(Bundle(predictor().model, {"main": task}, FitConfig(short_side=48), Card()), path)
+    return path
+
+
+def test_command__streams_georeferenced_files(
+    cli: Any, weights: Path, expected: NDArray[Any], tif: Path, tmp_path: Path
+) -> None:
+    way = ("--window", 128, "--overlap", 32, "--blend", "hann", "--window-batch", "auto")
+
+    done = cli("predict", tif, "--out", tmp_path / "out", "--model", weights, *way)
+
+    assert done.code == 0, done.err
+    assert np.array_equal(read(tmp_path / "out" / "area.main.labels.tif"), expected)
+    again = cli("predict", tif, "--out", tmp_path / "out", "--model", weights, "--resume", *way)
+    assert "0 predicted, 1 skipped" in again.err
+
+
+def test_command__streams_others_on_demand_and_predicts_by_windows_else(
+    cli: Any, weights: Path, expected: NDArray[Any], tmp_path: Path
+) -> None:
+    Image.fromarray(photo(*SIDES)).save(tmp_path / "a.png")
+    way = ("--model", weights, "--window", 128, "--overlap", 32, "--blend", "hann")
+
+    assert cli("predict", tmp_path / "a.png", "--out", tmp_path / "s", "--stream", *way).code == 0
+    assert cli("predict", tmp_path / "a.png", "--out", tmp_path / "w", *way).code == 0
+
+    for folder in ("s", "w"):
+        assert np.array_equal(np.asarray(Image.open(tmp_path / folder / "a.main.labels.png")), expected)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--flip",), "--scales and --flip are for photos in memory; leave them out"),
+        (("--bands", "red"), "--bands got 'red'; numbers separated by commas are accepted; give them as in --bands 4"),
+        (("--window", 100), "window is 100 but must be a multiple of patch size 16; use 112"),
+    ],
+)
+def test_command__refuses_with_exit_code_2(
+    arguments: tuple[Any, ...], message: str, cli: Any, weights: Path, tif: Path, tmp_path: Path
+) -> None:
+    done = cli("predict", tif, "--out", tmp_path / "out", "--model", weights, *arguments)
+
+    assert done.code == 2
+    assert message in done.err.replace("\n", " ")
+
+
+def test_command__refuses_a_text_file(cli: Any, weights: Path, tmp_path: Path) -> None:
+    (tmp_path / "a.tif").write_text("not a raster")
+
+    done = cli("predict", tmp_path / "a.tif", "--out", tmp_path / "out", "--model", weights, "--stream")
+
+    assert done.code == 2
+    assert "a.tif cannot be opened" in done.err
+    assert leftovers(tmp_path / "out") == []
+
+
+# Memory
+
+LARGE = """
+import json, sys
+sys.path.insert(0, {root!r})
+sys.path.insert(0, {benchmarks!r})
+from pathlib import Path
+import large_raster
+large_raster.make_raster(Path({source!r}), {side})
+large_raster.child(Path({source!r}), Path({folder!r}))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="peak memory is measured in Linux's unit")
+def test_large_raster__takes_bounded_memory(tmp_path: Path) -> None:
+    side = int(os.environ.get("DENSEVIT_RASTER_SIDE", "2048"))  # 32768 takes some ten minutes
+    facts = {"root": str(ROOT), "benchmarks": str(ROOT / "benchmarks"), "side": side}
+    script = LARGE.format(source=str(tmp_path / "big.tif"), folder=str(tmp_path / "out"), **facts)
+
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+
+    assert run.returncode == 0, run.stderr
+    row = json.loads(run.stdout.splitlines()[-1])
+    assert row["side"] == side
+    assert row["peak_mb"] - row["before_mb"] < 800
+    assert row["peak_mb"] < 3000
