@@ -1,4 +1,4 @@
-"""Rasters that stream: equal to the prediction of the same photo, placed on the earth, resumable, whole or not there."""
+"""Rasters that stream: equal to the prediction of the same photo, placed on the earth, resumable, whole or absent."""
 
 import errno
 import json
@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -327,7 +326,7 @@ def test_batch__does_not_matter_for_going_on(model: Predictor, tif: Path, tmp_pa
 def test_folder_that_cannot_be_written__is_an_error(model: Predictor, tif: Path, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
 
-    with pytest.raises(DataError, match="folder .* cannot be made .*; an existing folder, or the name of a new one"):
+    with pytest.raises(DataError, match=r"folder .* cannot be made .*; an existing folder, or the name of a new one"):
         model.predict_raster(tif, tmp_path / "file" / "out", config=CONFIG)
 
 
@@ -346,7 +345,7 @@ def test_full_disk__is_an_error_and_leaves_nothing_half(
             patch.setattr(streaming, "HELD_BYTES", 1000)
             patch.setattr(LogitStore, "_write", full)
         if when == "result":
-            patch.setattr("densevit.io.raster._write_tiff", full)
+            patch.setattr("densevit.io.raster_write._write_tiff", full)
         with pytest.raises(DataError, match=r"cannot be written \(No space left on device\); a writable folder with"):
             model.predict_raster(tif, out, config=CONFIG)
         assert leftovers(out) == []
@@ -378,7 +377,7 @@ def test_small_disk__is_an_error_and_leaves_nothing_half(
 ) -> None:
     model, place = predictor("dpt/ignore, depth", Depth()), small_disk(size)
 
-    with pytest.raises(DataError, match="cannot be (written|made) .*; a"):
+    with pytest.raises(DataError, match=r"cannot be (written|made) .*; a"):
         model.predict_raster(tif, place / "out", config=CONFIG)
 
     assert [p for p in place.rglob("area*")] == []  # noqa: C416
@@ -414,9 +413,10 @@ def test_damaged_tile__is_an_error(model: Predictor, tmp_path: Path) -> None:
 
 def test_unfinished_strips__do_not_count(tmp_path: Path) -> None:
     spool = Spool(tmp_path / "s", {"a": 1})
-    with pytest.raises(RuntimeError), spool.strip(0) as strip:
-        strip.add(0, np.zeros(4))
-        raise RuntimeError
+    unfinished = spool.strip(0)
+    unfinished.__enter__().add(0, np.zeros(4))
+    assert spool.done() == 0
+    unfinished.__exit__(RuntimeError, RuntimeError(), None)
     assert spool.done() == 0
     with spool.strip(0) as strip:
         strip.add(0, np.arange(4, dtype=np.uint8))

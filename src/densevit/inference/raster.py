@@ -10,56 +10,28 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from math import ceil
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import Field as Key
 from torch import Tensor
 
-from densevit.config import Config
-from densevit.errors import ConfigError
 from densevit.inference.fields import Mosaic, tile_labels, tile_scores, tiles
+from densevit.inference.raster_files import Output, RasterConfig, plan_outputs
 from densevit.inference.spool import LogitStore, Spool, StripWriter
-from densevit.inference.windows import Layout, WindowConfig, WindowRunner, layout
+from densevit.inference.windows import Layout, WindowRunner, layout
 from densevit.io import write_json
-from densevit.io.raster import BLOCK, Block, Format, RasterFile, RasterSource, open_raster, write_raster
+from densevit.io.raster import BLOCK, RasterSource, open_raster
+from densevit.io.raster_write import Block, write_raster
 from densevit.model import DenseModel
 from densevit.pixels import FitConfig
 from densevit.tasks import Depth, Segmentation, Task
 
+__all__ = ["RasterConfig", "RasterJob"]
+
 HELD_BYTES = 256 * 2**20
 """Logits of each head that wait in memory; more of them wait in a scratch file."""
-
-
-class RasterConfig(Config):
-    """How a raster is streamed.
-
-    Attributes:
-        windows: as for a photo; ``scale`` has GDAL resample, and results keep the raster's own pixels.
-        bands: red, green and blue, or grey, counted from 1; those of a picture by default.
-        limits: values that become black and white; by default 0..65535 for 16 bits and 0..1 for floats.
-        scores: write how sure the labels are, in percent.
-        depth: of values: "float32", or "uint16" millimetres (for depth in metres).
-        format: of the results; by default PNG for a PNG, else GeoTIFF.
-    """
-
-    windows: WindowConfig = WindowConfig()
-    bands: tuple[int, ...] | None = None
-    limits: tuple[float, float] | None = None
-    scores: bool = False
-    depth: Literal["float32", "uint16"] = "float32"
-    format: Literal["GTiff", "COG", "PNG"] | None = Key(default=None)
-
-
-@dataclass(frozen=True)
-class Output:
-    """One file of a head."""
-
-    head: str
-    kind: Literal["labels", "scores", "values"]
-    file: RasterFile
 
 
 @dataclass(frozen=True)
@@ -78,7 +50,7 @@ class RasterJob:
     ) -> dict[str, Any]:
         """Stream a raster; see ``Predictor.predict_raster``."""
         with open_raster(path, bands=self.config.bands, limits=self.config.limits) as source:
-            outputs = self._outputs(source)
+            outputs = plan_outputs(self.config, self.tasks, source, self.folder / self.stem)
             spool = Spool(self.folder / f".{self.stem}.densevit-partial", self._key(source))
             strips = ceil(source.size[0] / BLOCK)
             self._fill(source, spool, strips, outputs, progress or (lambda _done, _of: None))
@@ -146,48 +118,6 @@ class RasterJob:
             "heads": hashlib.sha256(json.dumps(heads, sort_keys=True).encode()).hexdigest(),
             "settings": settings | {"fit": self.fit.plain(), "block": BLOCK},
         }
-
-    def _outputs(self, source: RasterSource) -> list[Output]:
-        form: Format = self.config.format or ("PNG" if source.driver == "PNG" else "GTiff")
-        outputs = []
-        for name, task in self.tasks.items():
-            if isinstance(task, Segmentation):
-                outputs.append(Output(name, "labels", self._file(name, "labels", source, form, task)))
-                if self.config.scores:
-                    outputs.append(Output(name, "scores", self._file(name, "scores", source, form, task)))
-            else:
-                metric = isinstance(task, Depth) and task.quantity == "depth"
-                if self.config.depth == "uint16" and not metric and isinstance(task, Depth):
-                    raise ConfigError(
-                        f"head {name!r} gives disparity, which has no unit; uint16 holds millimetres of depth alone; "
-                        "take float32"
-                    )
-                kind = "depth" if metric else "disparity" if isinstance(task, Depth) else "values"
-                outputs.append(Output(name, "values", self._file(name, kind, source, form, task)))
-        return outputs
-
-    def _file(self, head: str, kind: str, source: RasterSource, form: Format, task: Task) -> RasterFile:
-        palette, tags = None, [("head", head), ("task", task.kind)]
-        if isinstance(task, Segmentation):
-            many = len(task.classes) > 255
-            dtype, nodata = ("uint16", 65535.0) if many and kind == "labels" else ("uint8", 255.0)
-            if kind == "labels":
-                palette = None if many else task.palette
-                tags.append(("classes", json.dumps(list(task.classes), ensure_ascii=False)))
-            else:
-                tags.append(("unit", "percent"))
-        elif kind == "depth" and (self.config.depth == "uint16" or form == "PNG"):
-            dtype, nodata = "uint16", 0.0
-            kind = "mm"
-            tags.append(("unit", "mm"))
-        else:
-            dtype, nodata = "float32", float("nan")
-            form = "GTiff" if form == "PNG" else form  # a PNG holds no floats
-            tags.append(("unit", str(getattr(task, "unit", ""))))
-        suffix = "png" if form == "PNG" else "tif"
-        path = self.folder / f"{self.stem}.{head}.{kind}.{suffix}"
-        bands = 1 if isinstance(task, Segmentation) else task.out_channels
-        return RasterFile(path, source.size, bands, dtype, nodata, palette, tuple(tags), form)
 
 
 class _Strips:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from densevit.io import make_folder, write_json
-from densevit.io.raster import disk_error
+from densevit.io.raster_write import disk_error
 
 _log = logging.getLogger(__name__)
 _HEADER = struct.Struct("<IQI")

@@ -1,19 +1,17 @@
-"""Rasters beyond memory, read and written block by block. The only module of densevit that imports rasterio."""
+"""Rasters beyond memory, read by parts. With ``raster_write`` the only modules of densevit that import rasterio."""
 
 import warnings
-import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from densevit.errors import DataError
-from densevit.io.decode import reason, require_file
-from densevit.io.write import atomic_path
+from densevit.io.decode import require_file
 
 STREAMED_PIXELS = 100_000_000
 """Pixels from which a TIFF or PNG is streamed by itself."""
@@ -25,7 +23,6 @@ CACHE_BYTES = 128 * 2**20
 """Of GDAL's block cache; by default it would grow with the machine."""
 
 RASTER_SUFFIXES = frozenset({".tif", ".tiff", ".png", ".vrt"})
-Format = Literal["GTiff", "COG", "PNG"]
 _ACCEPTED = "a GeoTIFF, COG, TIFF or PNG of 8 or 16 bits, or of floats in [0, 1], is accepted"
 
 
@@ -39,8 +36,8 @@ def has_rasterio() -> bool:
 
 
 @contextmanager
-def _gdal(name: object, doing: str) -> Iterator[Any]:
-    """The library with a bounded cache and without side files; its errors become a ``DataError``."""
+def gdal(name: object, doing: str) -> Iterator[Any]:
+    """The library rasterio with a bounded cache and without side files; its errors become a ``DataError``."""
     try:
         import rasterio
         import rasterio.errors
@@ -95,7 +92,7 @@ def read_head(path: Path) -> RasterHead:
         DataError: no such file, or not a raster.
     """
     require_file(path, _ACCEPTED)
-    with _gdal(path, "opened") as rasterio, rasterio.open(path) as dataset:
+    with gdal(path, "opened") as rasterio, rasterio.open(path) as dataset:
         placed = dataset.crs is not None or not dataset.transform.is_identity or bool(dataset.gcps[0])
         return RasterHead((dataset.height, dataset.width), placed, dataset.driver)
 
@@ -157,7 +154,7 @@ class RasterSource:
 
     def read(self, rows: slice, columns: slice) -> NDArray[np.uint8]:
         """The part (h, w, 3) at the raster's own pixels."""
-        return self._read(_window(rows, columns), (rows.stop - rows.start, columns.stop - columns.start))
+        return self._read(window_of(rows, columns), (rows.stop - rows.start, columns.stop - columns.start))
 
     def read_scaled(self, rows: slice, columns: slice, size: tuple[int, int]) -> NDArray[np.uint8]:
         """The part (h, w, 3) as if the raster had ``size``; GDAL averages when it shrinks."""
@@ -166,7 +163,7 @@ class RasterSource:
         return self._read(window, (rows.stop - rows.start, columns.stop - columns.start))
 
     def _read(self, window: Any, shape: tuple[int, int]) -> NDArray[np.uint8]:
-        with _gdal(self.path, "read") as rasterio:
+        with gdal(self.path, "read") as rasterio:
             spans = [high - low for low, high in window]
             exact = spans == list(shape)
             method = rasterio.enums.Resampling.average if spans[0] > shape[0] else rasterio.enums.Resampling.bilinear
@@ -189,8 +186,8 @@ class RasterSource:
         """(h, w): where there is data; none where there is everywhere."""
         if not self.masked:
             return None
-        with _gdal(self.path, "read"):
-            mask = self._dataset.read_masks(list(self.bands), window=_window(rows, columns))
+        with gdal(self.path, "read"):
+            mask = self._dataset.read_masks(list(self.bands), window=window_of(rows, columns))
         valid: NDArray[np.bool_] = (mask != 0).any(axis=0)
         return None if valid.all() else valid
 
@@ -234,102 +231,12 @@ def open_raster(
         DataError: no such file, not a raster, or one whose bands or values are not accepted.
     """
     require_file(path, _ACCEPTED)
-    with _gdal(path, "opened") as rasterio, rasterio.open(path) as dataset:
+    with gdal(path, "opened") as rasterio, rasterio.open(path) as dataset:
         yield RasterSource(path, dataset, bands, limits)
 
 
-@dataclass(frozen=True)
-class Block:
-    """A part of a result: its place and its values (K, h, w)."""
-
-    rows: slice
-    columns: slice
-    values: NDArray[Any]
-
-
-@dataclass(frozen=True)
-class RasterFile:
-    """A raster to write.
-
-    Attributes:
-        path: under which it appears when it is whole.
-        size: (H, W).
-        bands: K.
-        dtype: of the values.
-        nodata: value where the source has no data.
-        palette: colours by value, for one band of 8 bits.
-        tags: facts for people and programs, such as class names.
-        format: of the file.
-    """
-
-    path: Path
-    size: tuple[int, int]
-    bands: int
-    dtype: str
-    nodata: float
-    palette: Sequence[Sequence[int]] | None = None
-    tags: tuple[tuple[str, str], ...] = ()
-    format: Format = "GTiff"
-
-
-def write_raster(file: RasterFile, place: Georeference, blocks: Iterator[Block]) -> None:
-    """Write a raster block by block; it appears under its name when it is whole and was read back.
-
-    Raises:
-        DataError: if it cannot be written, or does not read back as it was written, as on a full disk.
-    """
-    with atomic_path(file.path) as temporary:
-        if file.format == "GTiff":
-            _write_tiff(file, temporary, place, blocks)
-            return
-        # Within the same block, so that an error leaves neither; the suffix tells GDAL nothing, the driver does.
-        tiff = temporary.with_suffix(".tiff")
-        try:
-            _write_tiff(file, tiff, place, blocks)
-            options = {"compress": "deflate", "bigtiff": "if_safer"} if file.format == "COG" else {}
-            if file.format == "COG":
-                options |= {"resampling": "nearest", "blocksize": str(BLOCK)}
-            with _gdal(file.path, "written"):
-                from rasterio.shutil import copy
-
-                copy(tiff, temporary, driver=file.format, **options)
-        finally:
-            tiff.unlink(missing_ok=True)
-
-
-def _write_tiff(file: RasterFile, path: Path, place: Georeference, blocks: Iterator[Block]) -> None:
-    floats = np.dtype(file.dtype).kind == "f"
-    profile: dict[str, Any] = {
-        "driver": "GTiff", "height": file.size[0], "width": file.size[1], "count": file.bands, "dtype": file.dtype,
-        "nodata": file.nodata, "tiled": True, "blockxsize": BLOCK, "blockysize": BLOCK, "compress": "deflate",
-        "predictor": 3 if floats else 2 if np.dtype(file.dtype).itemsize > 1 else 1, "interleave": "band",
-        "bigtiff": "if_safer", "zlevel": 4,
-    }  # fmt: skip
-    if place.crs is not None:
-        profile["crs"] = place.crs
-    if place.transform is not None and not place.transform.is_identity:
-        profile["transform"] = place.transform
-    sums: list[tuple[slice, slice, int]] = []
-    with _gdal(file.path, "written") as rasterio:
-        with rasterio.open(path, "w", **profile) as dataset:
-            if place.gcps is not None and place.gcps[0]:
-                dataset.gcps = place.gcps
-            if file.palette is not None:
-                dataset.write_colormap(1, {i: (*map(int, colour), 255) for i, colour in enumerate(file.palette)})
-            dataset.update_tags(**dict(file.tags))
-            for block in blocks:
-                where = _window(block.rows, block.columns)
-                dataset.write(block.values, window=where)
-                sums.append((block.rows, block.columns, zlib.crc32(block.values.tobytes())))
-        # GDAL reports a disk that is full only in passing, so what lies there is compared.
-        with rasterio.open(path) as dataset:
-            for rows, columns, expected in sums:
-                found = dataset.read(window=_window(rows, columns))
-                if zlib.crc32(found.tobytes()) != expected:
-                    raise OSError("what was written does not read back; the disk may be full")
-
-
-def _window(rows: slice, columns: slice) -> tuple[tuple[int, int], tuple[int, int]]:
+def window_of(rows: slice, columns: slice) -> tuple[tuple[int, int], tuple[int, int]]:
+    """The slices as rasterio takes them."""
     return (rows.start, rows.stop), (columns.start, columns.stop)
 
 
@@ -350,11 +257,3 @@ def _on_white(picture: NDArray[np.uint8], alpha: NDArray[Any], dtype: np.dtype[A
     share = eight[:, :, None].astype(np.uint16)
     mixed = (picture * share + (255 * (255 - share) + 127)) // 255
     return mixed.astype(np.uint8)
-
-
-def disk_error(path: Path, error: OSError) -> DataError:
-    """What a failed write to a scratch or progress file means."""
-    return DataError(
-        f"{path} cannot be written ({reason(error)}); a writable folder with free space is needed; make room and run "
-        "the same command again, which goes on where it stopped"
-    )
