@@ -32,6 +32,9 @@ def evaluate(
         typer.Option(help="Run as this program does: segmenter, mmseg, setr, dpt, transformers, depth_anything."),
     ] = None,
     tta: Annotated[bool, typer.Option("--tta", help="With the protocol's scales, each mirrored too.")] = False,
+    speed: Annotated[
+        list[str] | None, typer.Option(help="Make the model cheaper: a YAML file, or KEY=VALUE; may be repeated.")
+    ] = None,
 ) -> None:
     """Measure a model: mIoU, aAcc, mAcc and per-class IoU, or AbsRel, RMSE, delta1 and the others.
 
@@ -43,7 +46,7 @@ def evaluate(
     from densevit.training.evaluate import choose_head, evaluate, open_for
 
     console = Console(stderr=True)
-    predictor = Predictor.load(model, device=device)
+    predictor = Predictor.load(model, device=device, speed=speed)
     places = {"root": data, "split": split, "images": images, "masks": masks, "depth": depth, "values": values}
     places = {key: value for key, value in places.items() if value is not None}
     dataset = open_for(places | {"reduce_zero_label": reduce_zero_label}, task)
@@ -70,6 +73,7 @@ def evaluate(
         "data": str(data or images),
         "split": split,
         **({} if protocol is None else {"protocol": protocol, "tta": tta}),
+        **({"speed": switches} if (switches := predictor.speed.set_values()) else {}),
         **figures,
         "seconds": round(time.perf_counter() - began, 1),
     }

@@ -32,6 +32,9 @@ def predict(
         typer.Option(help="Run as this program does: segmenter, mmseg, setr, dpt, transformers, depth_anything."),
     ] = None,
     tta: Annotated[bool, typer.Option("--tta", help="With the protocol's scales, each mirrored too.")] = False,
+    speed: Annotated[
+        list[str] | None, typer.Option(help="Make the model cheaper: a YAML file, or KEY=VALUE; may be repeated.")
+    ] = None,
 ) -> None:
     """Label photos and estimate their depth.
 
@@ -46,8 +49,10 @@ def predict(
     console = Console(stderr=True)
     photos = find_images(sources)
     wanted = [head.strip() for head in heads.split(",")] if heads else None
-    predictor = Predictor.load(model, heads=wanted, device=device)
-    way = {} if protocol is None else {"protocol": protocol, "tta": tta}
+    predictor = Predictor.load(model, heads=wanted, device=device, speed=speed)
+    way: dict[str, Any] = {} if protocol is None else {"protocol": protocol, "tta": tta}
+    if switches := predictor.speed.set_values():
+        way["speed"] = switches
     make_folder(out)
     records: list[dict[str, Any]] = []
     failures: list[str] = []
@@ -108,7 +113,7 @@ def _earlier(path: Path, stamp: dict[str, Any], heads: Sequence[str]) -> dict[st
     """The record of a finished photo, if it was made from the same file by the same model and its files are there."""
     try:
         record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        same = all(record.get(key) == stamp.get(key) for key in {*stamp, "protocol", "tta"})
+        same = all(record.get(key) == stamp.get(key) for key in {*stamp, "protocol", "tta", "speed"})
         names = [record["heads"][head].get(kind) for head in heads for kind in FILES]
     except (OSError, ValueError, AttributeError, KeyError, TypeError):  # none, or not one of ours
         return None
