@@ -45,6 +45,24 @@ def pick_device(name: str | None) -> torch.device:
     return device
 
 
+def open_model(source: str | Path, **answers: Any) -> Bundle:
+    """The model of a name or of weights in any known format; see ``Predictor.load``.
+
+    Raises:
+        CheckpointError: if the file cannot be used.
+        ConfigError: if an answer does not exist.
+    """
+    if source == "default":
+        return load_bundle(DEFAULT)
+    if str(source) in PRESETS and not Path(source).exists():
+        _log.warning("preset %s has no weights of its own; its parameters are random until it is trained", source)
+        return preset_bundle(str(source))
+    is_name = not (str(source).startswith(SCHEME) or Path(source).exists())
+    if is_name and (close := get_close_matches(str(source), ("default", *PRESETS), n=1)):
+        raise CheckpointError(f"there is no model {str(source)!r}; did you mean {close[0]!r}?")
+    return open_bundle(str(source), **answers)
+
+
 class Predictor:
     """A model ready to predict.
 
@@ -107,16 +125,7 @@ class Predictor:
             ConfigError: if a head or an answer does not exist, or the model cannot take a switch of ``speed``.
         """
         options: dict[str, Any] = {"heads": heads, "device": device, "speed": read_speed(speed)}
-        if source == "default":
-            return cls(load_bundle(DEFAULT), **options)
-        if str(source) in PRESETS and not Path(source).exists():
-            _log.warning("preset %s has no weights of its own; its parameters are random until it is trained", source)
-            return cls(preset_bundle(str(source)), **options)
-        names = ("default", *PRESETS)
-        is_name = not (str(source).startswith(SCHEME) or Path(source).exists())
-        if is_name and (close := get_close_matches(str(source), names, n=1)):
-            raise CheckpointError(f"there is no model {str(source)!r}; did you mean {close[0]!r}?")
-        return cls(open_bundle(str(source), **answers), **options)
+        return cls(open_model(source, **answers), **options)
 
     def predict(self, image: Any, *, protocol: str | Protocol | None = None, tta: bool = False) -> Prediction:
         """Run one photo through the encoder once and through every head.

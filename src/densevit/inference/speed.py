@@ -1,4 +1,4 @@
-"""Switches that make a model cheaper: fewer tokens, larger patches, smaller photos, fewer blocks; nothing is trained."""
+"""Switches that make a model cheaper: fewer tokens, larger patches, smaller photos, fewer blocks. No training."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
