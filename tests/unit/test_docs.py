@@ -190,7 +190,14 @@ def configs_in(annotation: Any) -> Iterator[type[Config]]:
 def all_configs() -> set[type[Config]]:
     """Every config that a training run, a merge, or what makes a model cheaper may hold."""
     found: set[type[Config]] = set()
-    queue = [TrainConfig, MergeConfig, SpeedConfig, GridConfig, *(config for config, _ in DECODERS.values()), *TASKS.values()]
+    queue = [
+        TrainConfig,
+        MergeConfig,
+        SpeedConfig,
+        GridConfig,
+        *(config for config, _ in DECODERS.values()),
+        *TASKS.values(),
+    ]
     while queue:
         config = queue.pop()
         if config not in found:

@@ -49,7 +49,7 @@ def test_no_switch__changes_nothing(weights: Path) -> None:
 def test_switches__leave_the_given_model_as_it_is(weights: Path) -> None:
     bundle = load_bundle(weights)
     before = bundle.model.config
-    speed = SpeedConfig(merging=TomeMerging(), patch_size=16, exit_block=1, short_side=32)
+    speed = SpeedConfig(merging=TomeMerging(first=1), patch_size=16, exit_block=1, short_side=32)
 
     cheaper = apply_speed(bundle, speed)
 
@@ -98,6 +98,10 @@ def test_exit_block__moves_later_taps_there(weights: Path) -> None:
     ("switches", "message"),
     [
         ({"exit_block": 3}, "exit_block is 3 but the encoder ends with block 2; take one from 0 to 2"),
+        (
+            {"merging": {"kind": "tome", "first": 1}, "exit_block": 0},
+            "merging.first is 1 but the encoder ends with block 0; take one from 0 to 0",
+        ),
         (
             {"mergin": {"kind": "tome"}},
             "speed is not a valid SpeedConfig:\n  mergin: unknown key; did you mean 'merging'?",

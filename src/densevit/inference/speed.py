@@ -73,9 +73,20 @@ def apply_speed(bundle: Bundle, speed: SpeedConfig) -> Bundle:
     model = bundle.model
     if speed.merging is not None or speed.patch_size is not None or speed.exit_block is not None:
         model = _rebuilt(model, speed)
+        _check_blocks(speed, len(model.encoder.blocks))
         model.encoder.merging = speed.merging
     fit = bundle.fit if speed.short_side is None else bundle.fit.model_copy(update={"short_side": speed.short_side})
     return replace(bundle, model=model, fit=fit)
+
+
+def _check_blocks(speed: SpeedConfig, num_blocks: int) -> None:
+    for name in ("first", "local_block", "global_block"):
+        block = getattr(speed.merging, name, None)
+        if block is not None and block >= num_blocks:
+            raise ConfigError(
+                f"merging.{name} is {block} but the encoder ends with block {num_blocks - 1}; take one from 0 to "
+                f"{num_blocks - 1}"
+            )
 
 
 def _rebuilt(model: DenseModel, speed: SpeedConfig) -> DenseModel:

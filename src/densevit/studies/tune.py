@@ -78,7 +78,7 @@ def default_grid(bundle: Bundle) -> GridConfig:
         short_side=(None, *dict.fromkeys(side for side in smaller if side < own)),
         patch_size=(None,) if encoder.stem is not None else (None, patch * 3 // 2),
         merging=(None, TomeMerging(share=0.35), TomeMerging()),
-        exit_block=(None, earlier) if earlier < last else (None,),
+        exit_block=(None, earlier) if TomeMerging().first <= earlier < last else (None,),
     )
 
 
