@@ -27,7 +27,7 @@ def pareto_svg(points: Sequence[Point], figure: Figure, *, title: str, budget: B
     y_of, y_ticks = _axis([p.quality for p in points], bottom, top)
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" height="{height}" '
-        f'font-family="system-ui, sans-serif" font-size="13" fill="{INK}">',
+        f'font-family="system-ui, DejaVu Sans, sans-serif" font-size="13" fill="{INK}">',
         f'<rect width="{WIDTH}" height="{height}" fill="white"/>',
         _text(LEFT, 26, title, size=16),
     ]
