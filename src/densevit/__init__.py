@@ -35,8 +35,8 @@ def load(source: Any = "default", **options: Any) -> "Predictor":
     Args:
         source: "default" (ships with the package), the path of a checkpoint, ``hf://owner/name``, or a preset's name.
             Checkpoints of Segmenter, SETR, mmsegmentation, DPT, Depth Anything and transformers are read as they are.
-        options: ``heads``, names of the heads to run; ``device``; for weights of others the facts that they do not
-            tell, such as ``num_heads``.
+        options: ``heads``, names of the heads to run; ``device``; ``speed``, switches that make it cheaper; for weights
+            of others the facts that they do not tell, such as ``num_heads``.
 
     Raises:
         CheckpointError, ConfigError: if there is no such model, or its file cannot be used.

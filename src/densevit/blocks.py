@@ -35,7 +35,8 @@ class Rotation:
     """Angles of a rotary position embedding for the patch tokens of one grid.
 
     Attributes:
-        sin, cos: (N, C / heads), to be applied to the last N tokens of a sequence; prefix tokens are not rotated.
+        sin, cos: (N, C / heads), or (B, 1, N, C / heads) where samples differ, to be applied to the last N tokens of a
+            sequence; prefix tokens are not rotated.
     """
 
     def __init__(self, sin: Tensor, cos: Tensor) -> None:
@@ -43,7 +44,7 @@ class Rotation:
 
     def __call__(self, x: Tensor) -> Tensor:
         """Rotate queries or keys (B, heads, P + N, C / heads)."""
-        num_prefix = x.shape[2] - self.sin.shape[0]
+        num_prefix = x.shape[2] - self.sin.shape[-2]
         prefix, patches = x[:, :, :num_prefix], x[:, :, num_prefix:]
         first, second = patches.chunk(2, dim=-1)
         turned = torch.cat((-second, first), dim=-1)
@@ -61,13 +62,14 @@ class Attention(nn.Module):
         self.qkv = nn.Linear(dim, 3 * dim, bias=qkv_bias)
         self.proj = nn.Linear(dim, dim)
 
-    def forward(self, x: Tensor, rotation: Rotation | None = None) -> Tensor:
-        """(B, T, C) -> (B, T, C)."""
+    def forward(self, x: Tensor, rotation: Rotation | None = None, bias: Tensor | None = None) -> Tensor:
+        """(B, T, C) -> (B, T, C); ``bias`` is added to the logits and broadcasts to (B, heads, T, T)."""
         qkv = self.qkv(x).unflatten(2, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)  # (3, B, heads, T, C / heads)
         q, k, v = qkv.unbind(0)
         if rotation is not None:
             q, k = rotation(q), rotation(k)
-        x = F.scaled_dot_product_attention(q, k, v, dropout_p=self.dropout if self.training else 0.0)
+        dropout = self.dropout if self.training else 0.0
+        x = F.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=dropout)
         x = self.proj(x.transpose(1, 2).flatten(2))  # (B, T, C)
         return F.dropout(x, self.dropout, self.training)
 
@@ -163,5 +165,12 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, rotation: Rotation | None = None) -> Tensor:
         """(B, T, C) -> (B, T, C)."""
-        x = x + self.drop_path(self.ls1(self.attn(self.norm1(x), rotation)))
+        return self.feed_forward(self.attend(x, rotation))
+
+    def attend(self, x: Tensor, rotation: Rotation | None = None, bias: Tensor | None = None) -> Tensor:
+        """The first half: x + attention(norm(x)); ``bias`` as in ``Attention``."""
+        return x + self.drop_path(self.ls1(self.attn(self.norm1(x), rotation, bias)))
+
+    def feed_forward(self, x: Tensor) -> Tensor:
+        """The second half: x + feed-forward(norm(x))."""
         return x + self.drop_path(self.ls2(self.mlp(self.norm2(x))))

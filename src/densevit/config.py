@@ -78,8 +78,10 @@ def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def apply_overrides(data: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+def apply_overrides(data: Mapping[str, Any], overrides: Sequence[str], *, option: str = "--set") -> dict[str, Any]:
     """Lay ``a.b=c`` pairs over plain data; values are read as YAML, so ``3e-5``, ``true`` and ``[1, 2]`` work.
+
+    ``option`` is the name under which the pairs were given, for messages.
 
     Raises:
         ConfigError: if a pair has no ``=`` or its key walks through something that is not a mapping.
@@ -88,9 +90,10 @@ def apply_overrides(data: Mapping[str, Any], overrides: Sequence[str]) -> dict[s
     for pair in overrides:
         key, equals, text = pair.partition("=")
         if not equals or not key.strip():
-            raise ConfigError(f"--set got {pair!r} but takes KEY=VALUE, for example --set optim.lr=3e-5")
+            example = {"--set": " optim.lr=3e-5"}.get(option, " key=value")
+            raise ConfigError(f"{option} got {pair!r} but takes KEY=VALUE, for example {option}{example}")
         parts = key.strip().split(".")
-        _check_path(merged, parts, pair)
+        _check_path(merged, parts, f"{option} got {pair!r}")
         nested: Any = _scalar(text)
         for part in reversed(parts):
             nested = {part: nested}
@@ -98,14 +101,14 @@ def apply_overrides(data: Mapping[str, Any], overrides: Sequence[str]) -> dict[s
     return merged
 
 
-def _check_path(data: Any, parts: Sequence[str], pair: str) -> None:
+def _check_path(data: Any, parts: Sequence[str], what: str) -> None:
     for depth, part in enumerate(parts[:-1], start=1):
         data = data.get(part)
         if data is None:
             return
         if not isinstance(data, Mapping):
             where = ".".join(parts[:depth])
-            raise ConfigError(f"--set got {pair!r} but {where} is {data!r}, which has no keys; set {where} as a whole")
+            raise ConfigError(f"{what} but {where} is {data!r}, which has no keys; set {where} as a whole")
 
 
 def _scalar(text: str) -> Any:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from densevit.decoders import DECODERS, parse_decoder
+from densevit.encoder.merge_rules import AlgmMerging, MergingConfig, TomeMerging
 from densevit.errors import ConfigError
 from densevit.model import DenseModel
 from densevit.types import DenseOutput, Size
@@ -211,3 +212,21 @@ def test_export__gives_what_eager_gives(name: str) -> None:
 
     with torch.no_grad():
         torch.testing.assert_close(exported(images)["main"].logits, main_output(model, images).logits, **SAME_MATHS)
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [TomeMerging(share=0.5, first=0, every=1), AlgmMerging(local_block=0, local_threshold=-0.3)],
+    ids=["tome", "algm"],
+)
+@pytest.mark.parametrize("name", VARIANTS)
+def test_decoder__takes_the_taps_of_a_merging_encoder(name: str, rule: MergingConfig) -> None:
+    model, images = tiny_model(name, prefix="cls+dist"), random_images((4, 6), batch=1)
+    with torch.inference_mode():
+        plain = main_output(model, images).logits
+        model.encoder.merging = rule
+        merged = main_output(model, images).logits
+
+    assert merged.shape == plain.shape
+    assert torch.isfinite(merged).all()
+    assert not torch.equal(merged, plain)

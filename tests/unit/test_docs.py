@@ -22,6 +22,8 @@ from densevit.cli.main import app
 from densevit.config import Config, merge
 from densevit.decoders import DECODERS, DecoderConfig
 from densevit.inference.predictor import DEFAULT
+from densevit.inference.speed import SpeedConfig
+from densevit.studies.tune import GridConfig
 from densevit.tasks import TASKS, Task
 from densevit.training.complete import complete, read_recipe
 from densevit.training.recipe import TrainConfig
@@ -114,6 +116,10 @@ def test_config__is_valid(page: str, place: Path) -> None:
 
 
 def check_merge_or_run(data: dict[str, Any]) -> None:
+    if data.keys() <= SpeedConfig.model_fields.keys():
+        kind: type[Config] = GridConfig if any(isinstance(value, list) for value in data.values()) else SpeedConfig
+        kind.parse(data)
+        return
     if "heads" in data:
         MergeConfig.parse(data)
         return
@@ -182,9 +188,16 @@ def configs_in(annotation: Any) -> Iterator[type[Config]]:
 
 
 def all_configs() -> set[type[Config]]:
-    """Every config that a training run or a merge may hold."""
+    """Every config that a training run, a merge, or what makes a model cheaper may hold."""
     found: set[type[Config]] = set()
-    queue = [TrainConfig, MergeConfig, *(config for config, _ in DECODERS.values()), *TASKS.values()]
+    queue = [
+        TrainConfig,
+        MergeConfig,
+        SpeedConfig,
+        GridConfig,
+        *(config for config, _ in DECODERS.values()),
+        *TASKS.values(),
+    ]
     while queue:
         config = queue.pop()
         if config not in found:

@@ -39,6 +39,9 @@ def evaluate(
     scale: Annotated[float | None, typer.Option(help="Factor on the photo's sides before windows.")] = None,
     scales: Annotated[str | None, typer.Option(help="Average these input scales, as in 0.75,1,1.25.")] = None,
     flip: Annotated[bool, typer.Option("--flip", help="Average with the mirrored photo.")] = False,
+    speed: Annotated[
+        list[str] | None, typer.Option(help="Make the model cheaper: a YAML file, or KEY=VALUE; may be repeated.")
+    ] = None,
 ) -> None:
     """Measure a model: mIoU, aAcc, mAcc and per-class IoU, or AbsRel, RMSE, delta1 and the others.
 
@@ -51,7 +54,7 @@ def evaluate(
     from densevit.training.evaluate import choose_head, evaluate, open_for
 
     console = Console(stderr=True)
-    predictor = Predictor.load(model, device=device)
+    predictor = Predictor.load(model, device=device, speed=speed)
     places = {"root": data, "split": split, "images": images, "masks": masks, "depth": depth, "values": values}
     places = {key: value for key, value in places.items() if value is not None}
     dataset = open_for(places | {"reduce_zero_label": reduce_zero_label}, task)
@@ -85,6 +88,7 @@ def evaluate(
         "split": split,
         **({} if protocol is None else {"protocol": protocol, "tta": tta}),
         **({} if own.plain_pass else {"way": own.plain()}),
+        **({"speed": switches} if (switches := predictor.speed.set_values()) else {}),
         **figures,
         "seconds": round(time.perf_counter() - began, 1),
     }

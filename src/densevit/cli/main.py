@@ -14,6 +14,7 @@ from densevit.cli.models import models
 from densevit.cli.parity import parity
 from densevit.cli.predict import predict
 from densevit.cli.train import train
+from densevit.cli.tune import tune
 from densevit.errors import DensevitError
 
 app = typer.Typer(
@@ -23,7 +24,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (predict, train, evaluate, merge, models, convert, parity):
+for command in (predict, train, evaluate, merge, models, convert, parity, tune):
     app.command()(command)
 
 

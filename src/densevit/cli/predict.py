@@ -50,6 +50,9 @@ def predict(
     raster_format: Annotated[
         str | None, typer.Option("--raster-format", help="Of a raster's results: GTiff, COG or PNG.")
     ] = None,
+    speed: Annotated[
+        list[str] | None, typer.Option(help="Make the model cheaper: a YAML file, or KEY=VALUE; may be repeated.")
+    ] = None,
 ) -> None:
     """Label photos and estimate their depth.
 
@@ -66,13 +69,15 @@ def predict(
     console = Console(stderr=True)
     photos = find_images(sources)
     wanted = [head.strip() for head in heads.split(",")] if heads else None
-    predictor = Predictor.load(model, heads=wanted, device=device)
+    predictor = Predictor.load(model, heads=wanted, device=device, speed=speed)
     own = own_way(
         window=window, overlap=overlap, blend=blend, window_batch=window_batch, scale=scale, scales=scales, flip=flip
     )
     raster = raster_config(own, bands=bands, limits=limits, scores=scores, file_format=raster_format)
     way: dict[str, Any] = {} if protocol is None else {"protocol": protocol, "tta": tta}
     way |= {} if own.plain_pass else {"way": own.plain()}
+    if switches := predictor.speed.set_values():
+        way["speed"] = switches
     make_folder(out)
     records: list[dict[str, Any]] = []
     failures: list[str] = []
@@ -142,7 +147,7 @@ def _earlier(path: Path, stamp: dict[str, Any], heads: Sequence[str]) -> dict[st
     """The record of a finished photo, if it was made from the same file by the same model and its files are there."""
     try:
         record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        same = all(record.get(key) == stamp.get(key) for key in {*stamp, "protocol", "tta", "way", "raster"})
+        same = all(record.get(key) == stamp.get(key) for key in {*stamp, "protocol", "tta", "way", "raster", "speed"})
         names = [record["heads"][head].get(kind) for head in heads for kind in FILES]
     except (OSError, ValueError, AttributeError, KeyError, TypeError):  # none, or not one of ours
         return None

@@ -74,8 +74,21 @@ def rotary_angles(grid: Size, head_dim: int, *, base: float, device: torch.devic
     h, w = grid
     rows = (torch.arange(h, device=device, dtype=torch.float32) + 0.5) / h * 2 - 1
     columns = (torch.arange(w, device=device, dtype=torch.float32) + 0.5) / w * 2 - 1
-    periods = base ** (torch.arange(head_dim // 4, device=device, dtype=torch.float32) / (head_dim // 4))
-    y = (2 * math.pi * rows[:, None] / periods)[:, None].expand(h, w, -1)
-    x = (2 * math.pi * columns[:, None] / periods)[None].expand(h, w, -1)
-    angles = torch.cat((y, x), dim=-1).flatten(0, 1).repeat(1, 2)  # (N, head_dim)
+    angles = _angles(rows[:, None].expand(h, w), columns[None].expand(h, w), head_dim, base).flatten(0, 1)
+    return Rotation(angles.sin(), angles.cos())  # (N, head_dim)
+
+
+def rotary_angles_at(centres: Tensor, grid: Size, head_dim: int, *, base: float) -> Rotation:
+    """The rotation at points (B, M, 2) of a grid: rows and columns counted in patches, 0 at the first one's centre."""
+    h, w = grid
+    rows, columns = (centres[..., 0] + 0.5) / h * 2 - 1, (centres[..., 1] + 0.5) / w * 2 - 1
+    angles = _angles(rows, columns, head_dim, base)[:, None]  # (B, 1, M, head_dim)
     return Rotation(angles.sin(), angles.cos())
+
+
+def _angles(rows: Tensor, columns: Tensor, head_dim: int, base: float) -> Tensor:
+    """Coordinates in [-1, 1] -> angles (..., head_dim)."""
+    periods = base ** (torch.arange(head_dim // 4, device=rows.device, dtype=torch.float32) / (head_dim // 4))
+    y = 2 * math.pi * rows[..., None] / periods
+    x = 2 * math.pi * columns[..., None] / periods
+    return torch.cat((y, x, y, x), dim=-1)

@@ -13,8 +13,16 @@ from torch import Tensor, nn
 from densevit.blocks import Activation, Block, MlpKind, Rotation
 from densevit.config import Config
 from densevit.encoder.hybrid import HybridEmbed, HybridStem
+from densevit.encoder.merge_rules import MergingConfig
+from densevit.encoder.merging import merged_taps
 from densevit.encoder.patches import PatchEmbed
-from densevit.encoder.positions import LearnedPositions, RotaryPositions, positions_for, rotary_angles
+from densevit.encoder.positions import (
+    LearnedPositions,
+    RotaryPositions,
+    positions_for,
+    rotary_angles,
+    rotary_angles_at,
+)
 from densevit.errors import ShapeError
 from densevit.types import Size, Taps
 
@@ -114,11 +122,16 @@ class VisionTransformer(nn.Module):
     """The encoder: images to ``Taps``.
 
     Images are float (B, channels, H, W), already normalised, both sides multiples of the patch size.
+
+    Attributes:
+        merging: how tokens are merged on the way, if they are; a switch, not part of the config, so that weights,
+            checkpoints and cached features know nothing of it.
     """
 
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
         self.config = config
+        self.merging: MergingConfig | None = None
         dim = config.embed_dim
         self.patch_embed: PatchEmbed | HybridEmbed = (
             PatchEmbed(config.in_channels, dim, config.patch_size, bias=config.patch_bias)
@@ -173,12 +186,7 @@ class VisionTransformer(nn.Module):
         grid = self.grid_of((images.shape[-2], images.shape[-1]))
         patches, stem_maps = self.patch_embed(images)
         x = self._embed(patches.flatten(2).transpose(1, 2), grid)  # (B, P + N, C)
-        rotation = self._rotation(grid, x.device)
-        wanted, outputs = set(self.config.taps), []
-        for index, block in enumerate(self.blocks):
-            x = block(x, rotation)
-            if index in wanted:
-                outputs.append(self.norm(x))
+        outputs = self._run_blocks(x, grid)
         num_prefix = self.config.num_prefix
         return Taps(
             tokens=tuple(t[:, num_prefix:] for t in outputs),
@@ -187,6 +195,28 @@ class VisionTransformer(nn.Module):
             patch_size=self.config.patch_size,
             stem_maps=stem_maps,
         )
+
+    def _run_blocks(self, x: Tensor, grid: Size) -> list[Tensor]:
+        """The sequence (B, P + N, C) after every tapped block."""
+        rotation = self._rotation(grid, x.device)
+        wanted: set[int] = set(self.config.taps)
+        if self.merging is not None:
+            return merged_taps(
+                self.merging,
+                list(self.blocks),
+                x,
+                grid=grid,
+                taps=wanted,
+                norm=self.norm,
+                rotation=rotation,
+                rotation_at=lambda centres: self._rotation_at(centres, grid),
+            )
+        outputs = []
+        for index, block in enumerate(self.blocks):
+            x = block(x, rotation)
+            if index in wanted:
+                outputs.append(self.norm(x))
+        return outputs
 
     def grid_of(self, image_size: Size) -> Size:
         """The token grid of an image size.
@@ -223,3 +253,8 @@ class VisionTransformer(nn.Module):
             return None
         head_dim = self.config.embed_dim // self.config.num_heads
         return rotary_angles(grid, head_dim, base=self.config.positions.base, device=device)
+
+    def _rotation_at(self, centres: Tensor, grid: Size) -> Rotation:
+        assert isinstance(self.config.positions, RotaryPositions)
+        head_dim = self.config.embed_dim // self.config.num_heads
+        return rotary_angles_at(centres, grid, head_dim, base=self.config.positions.base)

@@ -1,7 +1,7 @@
 """Predictor: a photo of any kind and size in, typed results out. The CLI, a server and the examples all call it."""
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Self
@@ -21,6 +21,7 @@ from densevit.inference.own import OwnWay, Runner
 from densevit.inference.protocols import Protocol
 from densevit.inference.raster import RasterConfig, RasterJob
 from densevit.inference.results import HeadResult, Prediction, head_result
+from densevit.inference.speed import SpeedConfig, apply_speed, read_speed
 from densevit.inference.windows import WindowConfig
 from densevit.io import as_image
 from densevit.model import DenseModel
@@ -48,6 +49,24 @@ def pick_device(name: str | None) -> torch.device:
     return device
 
 
+def open_model(source: str | Path, **answers: Any) -> Bundle:
+    """The model of a name or of weights in any known format; see ``Predictor.load``.
+
+    Raises:
+        CheckpointError: if the file cannot be used.
+        ConfigError: if an answer does not exist.
+    """
+    if source == "default":
+        return load_bundle(DEFAULT)
+    if str(source) in PRESETS and not Path(source).exists():
+        _log.warning("preset %s has no weights of its own; its parameters are random until it is trained", source)
+        return preset_bundle(str(source))
+    is_name = not (str(source).startswith(SCHEME) or Path(source).exists())
+    if is_name and (close := get_close_matches(str(source), ("default", *PRESETS), n=1)):
+        raise CheckpointError(f"there is no model {str(source)!r}; did you mean {close[0]!r}?")
+    return open_bundle(str(source), **answers)
+
+
 class Predictor:
     """A model ready to predict.
 
@@ -58,9 +77,19 @@ class Predictor:
         card: provenance, licence and figures of the weights.
         heads: the heads that run.
         protocol: how the program that the weights come from runs them; none for our own.
+        speed: the switches that are on.
     """
 
-    def __init__(self, bundle: Bundle, *, heads: Sequence[str] | None = None, device: str | None = None) -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        *,
+        heads: Sequence[str] | None = None,
+        device: str | None = None,
+        speed: SpeedConfig | None = None,
+    ) -> None:
+        self.speed = speed or SpeedConfig()
+        bundle = apply_speed(bundle, self.speed)
         wanted = (heads,) if isinstance(heads, str) else tuple(heads or bundle.tasks)
         if unknown := [head for head in wanted if head not in bundle.tasks]:
             raise ConfigError(f"there is no head {unknown[0]!r}{nearest(unknown[0], bundle.tasks)}")
@@ -74,7 +103,13 @@ class Predictor:
 
     @classmethod
     def load(
-        cls, source: str | Path, *, heads: Sequence[str] | None = None, device: str | None = None, **answers: Any
+        cls,
+        source: str | Path,
+        *,
+        heads: Sequence[str] | None = None,
+        device: str | None = None,
+        speed: SpeedConfig | Mapping[str, Any] | Sequence[str] | str | Path | None = None,
+        **answers: Any,
     ) -> Self:
         """From "default", a preset's name (random weights, with a warning), or weights in any known format.
 
@@ -85,24 +120,16 @@ class Predictor:
             source: what to load.
             heads: to run; all by default.
             device: by default a GPU if there is one.
+            speed: switches that make it cheaper: a ``SpeedConfig``, its plain data, or a YAML file with it.
             answers: facts that weights of others do not tell, such as ``num_heads``; see
                 ``densevit.checkpoints.importers.Answers``. An error asks for them by name.
 
         Raises:
             CheckpointError: if the file cannot be used.
-            ConfigError: if a head or an answer does not exist.
+            ConfigError: if a head or an answer does not exist, or the model cannot take a switch of ``speed``.
         """
-        options: dict[str, Any] = {"heads": heads, "device": device}
-        if source == "default":
-            return cls(load_bundle(DEFAULT), **options)
-        if str(source) in PRESETS and not Path(source).exists():
-            _log.warning("preset %s has no weights of its own; its parameters are random until it is trained", source)
-            return cls(preset_bundle(str(source)), **options)
-        names = ("default", *PRESETS)
-        is_name = not (str(source).startswith(SCHEME) or Path(source).exists())
-        if is_name and (close := get_close_matches(str(source), names, n=1)):
-            raise CheckpointError(f"there is no model {str(source)!r}; did you mean {close[0]!r}?")
-        return cls(open_bundle(str(source), **answers), **options)
+        options: dict[str, Any] = {"heads": heads, "device": device, "speed": read_speed(speed)}
+        return cls(open_model(source, **answers), **options)
 
     def predict(
         self,

@@ -1,0 +1,101 @@
+"""``densevit tune``: the best cheaper setting of a model within a budget."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from densevit.studies.pareto import Point
+    from densevit.studies.tune import Tuner
+
+
+def tune(
+    model: Annotated[str, typer.Argument(help='"default", a checkpoint, or hf://owner/name.')],
+    data: Annotated[Path, typer.Option(help="Root of a folder data set.")],
+    budget: Annotated[str, typer.Option(help='Such as "20 ms", "2 GB", or "0.5 mIoU" for what may be lost.')],
+    out: Annotated[Path, typer.Option(help="YAML file for --speed; a picture with the suffix .svg lies beside it.")],
+    split: Annotated[str | None, typer.Option(help="Folder of the split inside images/ and masks/ or depth/.")] = None,
+    task: Annotated[
+        Literal["segmentation", "depth", "regression"], typer.Option(help="What to measure.")
+    ] = "segmentation",
+    decoder: Annotated[str | None, typer.Option(help="The head to measure; found by its classes if not given.")] = None,
+    limit: Annotated[int, typer.Option(help="Photos to measure on, spread over the split.")] = 50,
+    grid: Annotated[Path | None, typer.Option(help="YAML file with the values of each switch.")] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; those of torch if not given.")] = None,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write every point here.")] = None,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, ...; a GPU if there is one.")] = None,
+) -> None:
+    """Measure cheaper settings of a model on your machine and data, and write the best within a budget.
+
+    Photo size, patch size, token merging and early exit are combined; combinations that cannot win are given up after
+    a few photos. Interrupt it to see what was measured so far.
+    """
+    import torch
+
+    from densevit.errors import ConfigError
+    from densevit.inference.predictor import open_model, pick_device
+    from densevit.io import write_bytes_atomic, write_json
+    from densevit.studies.pareto import Budget, choose
+    from densevit.studies.plot import pareto_svg
+    from densevit.studies.tune import Tuner, preset_text, read_grid, spread
+    from densevit.training.evaluate import choose_head, open_for
+
+    if threads is not None:
+        torch.set_num_threads(threads)
+    bundle = open_model(model)
+    dataset = open_for({"root": data} | ({} if split is None else {"split": split}), task)
+    head, dataset = choose_head(bundle.tasks, dataset, task, decoder)
+    tuner = Tuner(bundle, head, read_grid(grid, bundle).settings(), device=pick_device(device))
+    limits = Budget.parse(budget, tuner.figure)
+    console = Console(stderr=True)
+    try:
+        with Progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), console=console) as progress:
+            indices = spread(len(dataset), limit)
+            bar = progress.add_task(f"{len(tuner.candidates)} settings", total=len(indices))
+            tuner.run(
+                dataset,
+                indices,
+                limits,
+                lambda done, alive: progress.update(bar, completed=done, description=f"{alive} settings"),
+            )
+    except KeyboardInterrupt:
+        if tuner.points():
+            Console(markup=False).print(_table(tuner, None))
+        raise
+    points = tuner.points()
+    if json_file is not None:
+        write_json(json_file, {"model": model, "head": head, "budget": budget, "points": _records(points)})
+    try:
+        chosen = choose(points, limits, tuner.figure)
+    except ConfigError:
+        Console(markup=False).print(_table(tuner, None))
+        raise
+    Console(markup=False).print(_table(tuner, chosen))
+    title = f"{model}, {head} on {data.name}{'' if split is None else f' {split}'}"
+    picture = pareto_svg(points, tuner.figure, title=title, budget=limits, chosen=chosen)
+    write_bytes_atomic(out.with_suffix(".svg"), picture.encode())
+    write_bytes_atomic(out, preset_text(chosen, tuner.figure, limits, model).encode())
+    console.print(f"{chosen.name}: written to {out}", highlight=False, markup=False, soft_wrap=True)
+
+
+def _records(points: "list[Point]") -> list[dict[str, object]]:
+    names = ("name", "photos", "quality", "loss", "milliseconds", "peak_mb", "complete")
+    return [{"speed": p.speed.set_values()} | {name: getattr(p, name) for name in names} for p in points]
+
+
+def _table(tuner: "Tuner", chosen: "Point | None") -> Table:
+    from densevit.studies.pareto import pareto_front
+
+    points = tuner.points()
+    front = pareto_front(points)
+    table = Table("setting", tuner.figure.name, "loss", "ms", "peak MB", "photos", "", title=tuner.head)
+    for point in sorted(points, key=lambda p: p.milliseconds):
+        mark = "chosen" if point == chosen else "front" if point in front else "" if point.complete else "given up"
+        memory = "-" if point.peak_mb is None else f"{point.peak_mb:.0f}"
+        figures = (f"{point.quality:.4f}", f"{point.loss:+.2f}", f"{point.milliseconds:.0f}", memory)
+        table.add_row(point.name, *figures, str(point.photos), mark)
+    return table

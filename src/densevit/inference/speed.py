@@ -1,0 +1,128 @@
+"""Switches that make a model cheaper: fewer tokens, larger patches, smaller photos, fewer blocks. No training."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from pydantic import Field
+
+from densevit.checkpoints.native import Bundle
+from densevit.config import Config, apply_overrides, merge, read_yaml
+from densevit.encoder.merge_rules import AnyMerging
+from densevit.encoder.patches import resample_patch_weight
+from densevit.errors import ConfigError
+from densevit.model import DenseModel, ModelConfig
+
+PATCH_WEIGHT = "encoder.patch_embed.proj.weight"
+
+
+class SpeedConfig(Config):
+    """How a loaded model is made cheaper; what is none stays as it is. No part of the model's own config.
+
+    Attributes:
+        merging: of tokens inside the encoder.
+        patch_size: in pixels, square; the patch projection is resampled (FlexiViT's pseudo-inverse).
+        short_side: of the photo at the encoder, in pixels, instead of the model's ``fit.short_side``.
+        exit_block: the encoder ends with this block, counted from 0; taps after it are read here.
+        engine: what runs the model.
+    """
+
+    merging: AnyMerging | None = None
+    patch_size: int | None = Field(default=None, gt=0)
+    short_side: int | None = Field(default=None, gt=0)
+    exit_block: int | None = Field(default=None, ge=0)
+    engine: Literal["torch", "compile", "openvino"] = "torch"
+
+    def set_values(self) -> dict[str, Any]:
+        """The switches that are on, as plain data."""
+        data = self.model_dump(mode="json", exclude_none=True)
+        return data if self.engine != "torch" else {key: data[key] for key in data if key != "engine"}
+
+
+def read_speed(source: SpeedConfig | Mapping[str, Any] | Sequence[str] | str | Path | None) -> SpeedConfig:
+    """A ``SpeedConfig`` from itself, plain data, a YAML file, or a list of files and ``key=value`` pairs.
+
+    In a list, a later entry lies over an earlier one.
+
+    Raises:
+        ConfigError: if a file cannot be read, or a key or value is not valid.
+    """
+    if source is None:
+        return SpeedConfig()
+    if isinstance(source, SpeedConfig):
+        return source
+    if isinstance(source, Mapping):
+        return SpeedConfig.parse(source, source="speed")
+    data: dict[str, Any] = {}
+    for item in [source] if isinstance(source, str | Path) else source:
+        if isinstance(item, str) and "=" in item and not Path(item).exists():
+            data = apply_overrides(data, [item], option="--speed")
+        else:
+            data = merge(data, read_yaml(Path(item)))
+    return SpeedConfig.parse(data, source="speed")
+
+
+def apply_speed(bundle: Bundle, speed: SpeedConfig) -> Bundle:
+    """The bundle with the switches on; the given one stays as it is and shares its weights.
+
+    Raises:
+        ConfigError: if the model cannot take a switch.
+    """
+    model = bundle.model
+    if speed.merging is not None or speed.patch_size is not None or speed.exit_block is not None:
+        model = _rebuilt(model, speed)
+        _check_blocks(speed, len(model.encoder.blocks))
+        model.encoder.merging = speed.merging
+    fit = bundle.fit if speed.short_side is None else bundle.fit.model_copy(update={"short_side": speed.short_side})
+    return replace(bundle, model=model, fit=fit)
+
+
+def _check_blocks(speed: SpeedConfig, num_blocks: int) -> None:
+    for name in ("first", "local_block", "global_block"):
+        block = getattr(speed.merging, name, None)
+        if block is not None and block >= num_blocks:
+            raise ConfigError(
+                f"merging.{name} is {block} but the encoder ends with block {num_blocks - 1}; take one from 0 to "
+                f"{num_blocks - 1}"
+            )
+
+
+def _rebuilt(model: DenseModel, speed: SpeedConfig) -> DenseModel:
+    config = _cheaper(model.config, speed)
+    with torch.device("meta"):
+        cheaper = DenseModel(config)
+    state = {name: tensor for name, tensor in model.state_dict().items() if name in cheaper.state_dict()}
+    if config.encoder.patch_size != model.config.encoder.patch_size:
+        weight = state[PATCH_WEIGHT]
+        state[PATCH_WEIGHT] = resample_patch_weight(weight.cpu(), config.encoder.patch_size).to(weight.device)
+    cheaper.load_state_dict(state, assign=True)
+    cheaper.restore_normalisation()
+    return cheaper.to(model.mean.device).train(model.training)
+
+
+def _cheaper(config: ModelConfig, speed: SpeedConfig) -> ModelConfig:
+    facts: dict[str, Any] = {}
+    heads = config.heads
+    encoder = config.encoder
+    if speed.patch_size is not None:
+        if encoder.stem is not None and speed.patch_size != encoder.patch_size[0]:
+            raise ConfigError(
+                f"patch_size is {speed.patch_size} but the encoder has a convolutional stem of stride "
+                f"{encoder.patch_size[0]}; its patches cannot be resampled; use short_side"
+            )
+        facts["patch_size"] = (speed.patch_size, speed.patch_size)
+    if speed.exit_block is not None:
+        last = encoder.taps[-1]
+        if speed.exit_block > last:
+            raise ConfigError(
+                f"exit_block is {speed.exit_block} but the encoder ends with block {last}; take one from 0 to {last}"
+            )
+        taps = {name: tuple(min(tap, speed.exit_block) for tap in config.head_taps(name)) for name in heads}
+        facts["taps"] = tuple(sorted({tap for head in taps.values() for tap in head}))
+        heads = {name: head.model_copy(update={"taps": taps[name]}) for name, head in heads.items()}
+    if not facts:
+        return config
+    encoder = encoder.model_copy(update=facts)
+    return ModelConfig.parse({**dict(config), "encoder": encoder, "heads": heads}, source="the cheaper model")
