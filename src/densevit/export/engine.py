@@ -54,7 +54,9 @@ def accelerate(model: DenseModel, engine: str) -> DenseModel:
         raise ConfigError(f"there is no engine {engine!r}{nearest(engine, ('torch', *ENGINES))}")
     device = model.mean.device.type
     if device != "cpu" and engine != "compile":
-        raise ConfigError(f"engine {engine!r} runs on the CPU but the model is on {device}; name compile, or device cpu")
+        raise ConfigError(
+            f"engine {engine!r} runs on the CPU but the model is on {device}; name compile, or device cpu"
+        )
     build = ENGINES[engine]
     encoder = model.encoder
     model.encoder = EngineEncoder(encoder, build, engine)
@@ -84,7 +86,7 @@ class _Programs:
         inputs = tuple(x.clone() for x in inputs)  # no inference tensors, which exporters refuse
         with torch.inference_mode(False), torch.no_grad():
             program = self._build(module, tuple(x.clone() for x in inputs))
-        expected, found = module(*inputs), program(*inputs)
+            expected, found = module(*inputs), program(*inputs)
         worst = max(difference(a, b) for a, b in zip(found, expected, strict=True))
         if not worst <= TOLERANCE:
             raise ExportError(
@@ -134,4 +136,5 @@ class EngineDecoder(Decoder):
         """As the decoder's own, without auxiliary heads."""
         facts = (taps.grid, taps.patch_size, len(taps.tokens))
         flat = flatten(taps)
-        return DenseOutput(*self._programs.run(facts, lambda: DecoderGraph(self.inner, *facts), flat))
+        (logits,) = self._programs.run(facts, lambda: DecoderGraph(self.inner, *facts), flat)
+        return DenseOutput(logits)

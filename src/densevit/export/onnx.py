@@ -40,7 +40,7 @@ def build(module: nn.Module, inputs: tuple[Tensor, ...]) -> Callable[..., tuple[
 
     def program(*tensors: Tensor) -> tuple[Tensor, ...]:
         values = (t.detach().numpy() for t in tensors)
-        fed = {name: value for name, value in zip(names, values, strict=True)}
+        fed = dict(zip(names, values, strict=True))
         return tuple(torch.from_numpy(value) for value in session.run(None, fed))
 
     return program

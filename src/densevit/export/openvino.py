@@ -49,7 +49,9 @@ def require() -> None:
     if trial.returncode == 0:
         return
     if "ModuleNotFoundError" in trial.stderr:
-        raise ExportError("engine openvino needs the package openvino, which is missing; pip install 'densevit[openvino]'")
+        raise ExportError(
+            "engine openvino needs the package openvino, which is missing; pip install 'densevit[openvino]'"
+        )
     last = (trial.stderr.strip().splitlines() or [f"exit code {trial.returncode}"])[-1]
     raise ExportError(
         f"OpenVINO does not work on this machine ({last[:200]}); take engine onnxruntime, compile or torch"
