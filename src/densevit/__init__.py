@@ -29,21 +29,29 @@ _HOMES = {
 }
 
 
-def load(source: Any = "default", **options: Any) -> "Predictor":
+def load(source: Any = "default", *, engine: str = "torch", **options: Any) -> "Predictor":
     """Load a model that is ready to predict.
 
     Args:
         source: "default" (ships with the package), the path of a checkpoint, ``hf://owner/name``, or a preset's name.
             Checkpoints of Segmenter, SETR, mmsegmentation, DPT, Depth Anything and transformers are read as they are.
+        engine: what runs the network: "torch"; or, on the CPU, "compile", "onnxruntime" or "openvino", which build a
+            program for every size of image that they meet. "compile" runs on GPUs too.
         options: ``heads``, names of the heads to run; ``device``; ``speed``, switches that make it cheaper; for weights
             of others the facts that they do not tell, such as ``num_heads``.
 
     Raises:
-        CheckpointError, ConfigError: if there is no such model, or its file cannot be used.
+        CheckpointError, ConfigError: if there is no such model or engine, or its file cannot be used.
+        ExportError: if the engine does not work here.
     """
     from densevit.inference.predictor import Predictor
 
-    return Predictor.load(source, **options)
+    predictor = Predictor.load(source, **options)
+    if engine != "torch":
+        from densevit.export.engine import accelerate
+
+        accelerate(predictor.model, engine)
+    return predictor
 
 
 def models() -> tuple[str, ...]:

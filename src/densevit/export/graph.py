@@ -1,0 +1,47 @@
+"""Encoder and decoder as plain functions from tensors to tensors, which is what exporters and compilers take."""
+
+from torch import Tensor, nn
+
+from densevit.decoders import Decoder
+from densevit.encoder import VisionTransformer
+from densevit.types import Size, Taps
+
+
+class EncoderGraph(nn.Module):
+    """Normalised images (B, channels, H, W) -> per tap tokens and prefix tokens, then the stem's maps."""
+
+    def __init__(self, encoder: VisionTransformer) -> None:
+        super().__init__()
+        self.encoder = encoder
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        """See the class."""
+        return flatten(self.encoder(images))
+
+
+class DecoderGraph(nn.Module):
+    """What ``flatten`` makes of the taps -> logits (B, K, h', w') of one token grid."""
+
+    def __init__(self, decoder: Decoder, grid: Size, patch_size: Size, num_taps: int) -> None:
+        super().__init__()
+        self.decoder = decoder
+        self.grid, self.patch_size, self.num_taps = grid, patch_size, num_taps
+
+    def forward(self, *flat: Tensor) -> tuple[Tensor, ...]:
+        """See the class."""
+        taps = unflatten(flat, self.grid, self.patch_size, self.num_taps)
+        return (self.decoder.decode(taps, with_aux=False).logits,)
+
+
+def flatten(taps: Taps) -> tuple[Tensor, ...]:
+    """Tokens, prefix tokens, maps of the stem; prefix tokens only where there are any."""
+    prefix = taps.prefix if taps.prefix[0].shape[1] else ()
+    return (*taps.tokens, *prefix, *taps.stem_maps)
+
+
+def unflatten(flat: tuple[Tensor, ...], grid: Size, patch_size: Size, num_taps: int) -> Taps:
+    """The inverse of ``flatten``."""
+    tokens, rest = flat[:num_taps], flat[num_taps:]
+    has_prefix = len(rest) >= num_taps and rest[0].ndim == 3
+    prefix = rest[:num_taps] if has_prefix else tuple(t[:, :0] for t in tokens)
+    return Taps(tokens, prefix, grid, patch_size, rest[num_taps:] if has_prefix else rest)
