@@ -1,6 +1,6 @@
 """The comparisons and what is demanded of each: one literal table."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from densevit.config import Config
@@ -34,8 +34,9 @@ class Case:
         peer: key in ``PEERS``.
         options: which model the peer builds.
         bars: see there.
-        protocol: the program whose steps we follow, so that the outputs can be compared.
-        image_size: of the photo.
+        protocol: the program whose steps we follow, so that the outputs can be compared; None for our own way.
+        image_size: of the photo. For depth it is the network's: transformers resizes photos by torchvision or by Pillow,
+            which round differently, and without a resize the outputs can be compared closely.
         output: what is compared.
         quick: part of a quick run.
     """
@@ -44,11 +45,10 @@ class Case:
     peer: str
     options: dict[str, Any]
     bars: Bars
-    protocol: str
+    protocol: str | None
     image_size: Size = (512, 512)
     output: Literal["labels", "depth"] = "labels"
     quick: bool = False
-    notes: str = field(default="")
 
 
 def _bars(eager: float, best: float, memory: float | None = None, *, shares: bool = True) -> Bars:
@@ -84,7 +84,7 @@ CASES: dict[str, Case] = {
     "setr-pup-l-mmseg": _mmseg("SETR-PUP ViT-L, 512", "setr-pup-l", SETR),
     "setr-mla-l-mmseg": _mmseg("SETR-MLA ViT-L, 512", "setr-mla-l", SETR),
     "dpt-l-depth-transformers": Case(
-        "DPT-Large depth, 384", "transformers", {"model": "dpt-large"}, DPT, "transformers", output="depth"
+        "DPT-Large depth, 384", "transformers", {"model": "dpt-large"}, DPT, "transformers", (384, 384), output="depth"
     ),
     "depth-anything-s-transformers": Case(
         "Depth-Anything-V2-Small, 518",
@@ -92,10 +92,11 @@ CASES: dict[str, Case] = {
         {"model": "depth-anything-v2-small"},
         DPT,
         "transformers",
+        (518, 518),
         output="depth",
         quick=True,
     ),
-    "dpt-b-smp": Case("DPT-B, 512", "smp", {"num_classes": 150}, _bars(1.05, 1.15, 6), "mmseg"),
+    "dpt-b-smp": Case("DPT-B, 512", "smp", {"num_classes": 150}, _bars(1.05, 1.15, 6), None),
     "segmenter-b-windows-official": Case(
         "Segmenter-B, 1024 x 2048 by windows",
         "segmenter",

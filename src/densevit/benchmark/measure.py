@@ -19,7 +19,7 @@ from densevit.benchmark.sides import TORCH, SideSpec, missing_packages
 
 LABELS_EQUAL = 0.999
 """Share of equal labels from which two label maps are the same but for ties and rounding."""
-VALUES_WITHIN = 1e-3
+VALUES_WITHIN = 1e-4
 """Largest difference of two depth maps, over their range, that rounding explains."""
 LONG_RUN_S = 60.0
 """From this length on the first run counts as a sample: what it has to warm up does not show."""

@@ -3,7 +3,7 @@
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -47,15 +47,12 @@ class Options:
     def plan(self) -> Plan:
         """How thoroughly to measure."""
         threads = tuple(dict.fromkeys((1, *self.threads)))
-        if self.quick:
-            facts = {"rounds": min(self.rounds, 5), "least": 1, "budget_s": 30.0, "memory": 1}
-            return Plan(
-                **facts,
-                threads=threads,
-                keep_freed_memory=self.keep_freed_memory,
-                deadline=time.monotonic() + QUICK_S,
-            )
-        return Plan(rounds=self.rounds, threads=threads, keep_freed_memory=self.keep_freed_memory)
+        plan = Plan(rounds=self.rounds, threads=threads, keep_freed_memory=self.keep_freed_memory)
+        if not self.quick:
+            return plan
+        return replace(
+            plan, rounds=min(self.rounds, 5), least=1, budget_s=30.0, memory=1, deadline=time.monotonic() + QUICK_S
+        )
 
 
 def run_suite(suite: str, options: Options, say: Say) -> Record:
