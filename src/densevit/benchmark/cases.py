@@ -35,8 +35,8 @@ class Case:
         options: which model the peer builds.
         bars: see there.
         protocol: the program whose steps we follow, so that the outputs can be compared; None for our own way.
-        image_size: of the photo. For depth it is the network's: transformers resizes photos by torchvision or by Pillow,
-            which round differently, and without a resize the outputs can be compared closely.
+        image_size: of the photo. For depth it is the network's: transformers resizes by torchvision or by Pillow, which
+            round differently, and without a resize the outputs can be compared closely.
         output: what is compared.
         quick: part of a quick run.
     """

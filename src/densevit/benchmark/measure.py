@@ -16,6 +16,7 @@ from densevit.benchmark.peers import EXTRA, PEERS
 from densevit.benchmark.photo import write_photo
 from densevit.benchmark.record import Agreement, CaseRecord, MemorySample, Sample, SideRecord
 from densevit.benchmark.sides import TORCH, SideSpec, missing_packages
+from densevit.types import Size
 
 LABELS_EQUAL = 0.999
 """Share of equal labels from which two label maps are the same but for ties and rounding."""
@@ -89,33 +90,53 @@ def compare(ours: NDArray[np.generic], theirs: NDArray[np.generic], *, values: b
 def measure_case(
     name: str, case: Case, plan: Plan, folder: Path, *, engines: tuple[str, ...] = (TORCH,), say: Say = lambda _: None
 ) -> CaseRecord:
-    """A case from end to end; what goes wrong is in the record, and the next case goes on."""
-    began = time.monotonic()
+    """A case against its peer, from the conversion of the weights on; a missing peer is a problem in the record."""
     title = PEERS[case.peer].title
-    record = CaseRecord(name=name, title=case.title, against=title, bars=case.bars)
+    known = {"against": title, "bars": case.bars}
     peer = SideSpec(kind="peer", source=case.peer, options=case.options, output=case.output)
     if missing := missing_packages(peer):
-        return record.model_copy(update={"problem": f"not measured: install {EXTRA} ({', '.join(missing)} missing)"})
-    photo, weights, log = folder / f"{name}.jpg", folder / f"{name}.safetensors", folder / f"{name}.log"
-    write_photo(photo, case.image_size)
+        problem = f"not measured: install {EXTRA} ({', '.join(missing)} missing)"
+        return CaseRecord(name=name, title=case.title, problem=problem).model_copy(update=known)
+    weights = folder / f"{name}.safetensors"
+    say("converting the weights")
     try:
-        with Worker(threads=1, log=log, limit_s=plan.left_s()) as child:
+        with Worker(threads=1, log=folder / f"{name}.log", limit_s=plan.left_s()) as child:
             child.ask("convert", side=peer.plain(), weights=str(weights))
-        specs = {PEER: peer} | {
-            engine: SideSpec(
-                kind="ours", source=str(weights), engine=engine, protocol=case.protocol, output=case.output
-            )
-            for engine in engines
-        }
-        sides = _Sides(specs, photo, folder, log, plan, say).measure()
+        facts = {"source": str(weights), "protocol": case.protocol, "output": case.output}
+        ours = {engine: SideSpec.parse({"kind": "ours", "engine": engine, **facts}) for engine in engines}
+        titles = {PEER: title} | {engine: f"densevit, {engine}" for engine in engines}
+        sides = {PEER: peer, **ours}
+        found = measure_sides(name, case.title, sides, titles, plan, folder, say, image_size=case.image_size)
+        return found.model_copy(update=known)
     except ChildError as error:
-        return record.model_copy(update={"problem": str(error), "seconds": time.monotonic() - began})
+        return CaseRecord(name=name, title=case.title, problem=str(error)).model_copy(update=known)
     finally:
         weights.unlink(missing_ok=True)
-    titles = {PEER: title} | {engine: f"densevit, {engine}" for engine in engines}
+
+
+def measure_sides(
+    name: str,
+    title: str,
+    specs: Mapping[str, SideSpec],
+    titles: Mapping[str, str],
+    plan: Plan,
+    folder: Path,
+    say: Say,
+    *,
+    image_size: Size = (512, 512),
+) -> CaseRecord:
+    """Sides against that of ``PEER``, or alone; what goes wrong is in the record."""
+    began = time.monotonic()
+    photo = folder / f"{name}.jpg"
+    write_photo(photo, image_size)
+    try:
+        sides = _Sides(specs, photo, folder, folder / f"{name}.log", plan, say).measure()
+    except ChildError as error:
+        return CaseRecord(name=name, title=title, problem=str(error), seconds=time.monotonic() - began)
     named = {key: side.model_copy(update={"title": titles[key]}) for key, side in sides.items()}
-    found = {"peer": named.pop(PEER), "ours": named, "seconds": time.monotonic() - began}
-    return record.model_copy(update=found)
+    peer = named.pop(PEER, None)
+    against = titles.get(PEER, "")
+    return CaseRecord(name=name, title=title, against=against, peer=peer, ours=named, seconds=time.monotonic() - began)
 
 
 class _Sides:
@@ -194,7 +215,7 @@ class _Sides:
         plan, began = self.plan, time.monotonic()
         is_long = max((sample.cpu for sample in early.values()), default=0.0) >= LONG_RUN_S
         samples: dict[str, list[Sample]] = {key: [early[key]] if is_long else [] for key in workers}
-        if set(workers) <= {PEER}:  # nothing of ours to compare with
+        if set(workers) <= {PEER}:  # nothing of ours is left to compare with
             return {}
         order = list(workers)
         while (taken := len(samples[order[0]])) < plan.rounds:

@@ -103,3 +103,30 @@ def _interval(bar: Bar) -> str:
 
 def _verdict(bar: Bar) -> str:
     return bar.verdict if not bar.reason else f"{bar.verdict}: {bar.reason.removeprefix(f'{bar.verdict}: ')}"
+
+
+def page(record: Record, *, plot: str | None = None) -> str:
+    """A page of the documentation.
+
+    Args:
+        record: what was measured.
+        plot: path of the picture, as seen from the page.
+    """
+    machine = record.machine
+    packages = ", ".join(f"{name} {version}" for name, version in machine.get("packages", {}).items())
+    settings = ", ".join(f"{name} {value}" for name, value in record.settings.items())
+    parts = [
+        "# Benchmark results",
+        f"Written by `densevit benchmark --from` from a record of the suite `{record.suite}`; do not edit. How it is "
+        "measured and what the columns mean: [measure speed and memory](../how-to/benchmark.md).",
+        f"Machine: {machine.get('cpu')} ({machine.get('instructions')}), {machine.get('cores')} cores, "
+        f"{machine.get('system')}, Python {machine.get('python')}; {packages}. Commit {machine.get('commit')}, "
+        f"{machine.get('time')}. Settings: {settings}.",
+    ]
+    if plot is not None:
+        parts.append(f"![How many times faster than each peer]({plot})")
+    for title, head, rows in tables(record):
+        parts.append(f"## {title.capitalize()}")
+        parts.append(table(head, rows).rstrip())
+    parts.append("\n".join(f"- {line}" for line in closing(record)))
+    return "\n\n".join(part for part in parts if part) + "\n"

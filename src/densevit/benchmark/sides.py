@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
+from densevit.benchmark.decode import open_form
 from densevit.benchmark.peers import PEERS, open_peer
 from densevit.config import Config
 from densevit.errors import ConfigError
@@ -25,16 +26,16 @@ class SideSpec(Config):
     """What a child process builds.
 
     Attributes:
-        kind: "ours", or "peer" for another program.
-        source: of ours, what ``Predictor.load`` takes; of a peer, its key in ``PEERS``.
-        options: of a peer, which model it builds.
+        kind: "ours", "peer" for another program, or "decode" for the last step alone.
+        source: of ours, what ``Predictor.load`` takes; else a key of ``PEERS`` or of ``FORMS``.
+        options: of a peer, which model it builds; of a decode, the sizes.
         engine: of ours.
         protocol: of ours, the program that it follows to the letter; None for our own way.
         output: what is asked for.
         device: of both.
     """
 
-    kind: Literal["ours", "peer"]
+    kind: Literal["ours", "peer", "decode"]
     source: str
     options: dict[str, Any] = Field(default_factory=dict)
     engine: str = TORCH
@@ -64,7 +65,12 @@ def build_side(spec: SideSpec) -> Side:
     """
     if spec.kind == "peer":
         return Side(open_peer(spec.source, spec.options, spec.device).predict, spec)
+    if spec.kind == "decode":
+        form = open_form(spec.source, **spec.options)
+        return Side(lambda image: form(), spec)
     predictor = load_predictor(spec)
+    for parameter in predictor.model.parameters():  # weights that lie mapped in a file come into memory when first read
+        parameter.sum()
 
     def predict(image: Path) -> Map:
         prediction = predictor.predict(image, protocol=spec.protocol)

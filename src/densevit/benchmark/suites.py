@@ -8,16 +8,35 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from densevit.benchmark.cases import CASES
 from densevit.benchmark.child import Worker
+from densevit.benchmark.decode import DECODE_CASES, FORMS
+from densevit.benchmark.gpu import GPU_CASES, measure_model
 from densevit.benchmark.machine import facts
-from densevit.benchmark.measure import Keeps, Plan, Say, measure_case
+from densevit.benchmark.measure import PEER, Keeps, Plan, Say, measure_case, measure_sides
 from densevit.benchmark.peers import PEERS
 from densevit.benchmark.record import CaseRecord, Record
-from densevit.benchmark.sides import TORCH
+from densevit.benchmark.sides import TORCH, SideSpec
+from densevit.checkpoints.native import preset_bundle
 from densevit.config import nearest
 from densevit.errors import ConfigError
+from densevit.inference.predictor import pick_device
 
+OWN: dict[str, str] = {
+    "default": "the default model, 512",
+    "segmenter-ti-mask": "Segmenter-Ti, 512",
+    "segmenter-s-mask": "Segmenter-S, 512",
+    "segmenter-b-mask": "Segmenter-B, 512",
+    "setr-pup-l-ade20k": "SETR-PUP ViT-L, 512",
+    "dpt-base-ade20k": "DPT-Base labels, 512",
+    "depth-anything-s": "Depth-Anything-V2-Small, 518",
+    "dpt-large-depth": "DPT-Large depth, 384",
+}
+"""What ``Predictor.load`` takes -> title; on a photo of 512 x 512, by our own way."""
+OWN_QUICK = ("default", "segmenter-ti-mask", "segmenter-s-mask")
+LEFT_OUT = "left out by --quick"
 QUICK_S = 270.0
 """A quick run ends after this, and its processes need a moment to do so."""
 
@@ -88,7 +107,7 @@ def run_peers(options: Options, say: Say) -> Record:
         case = CASES[name]
         if options.quick and options.pattern == "*" and not case.quick:
             record = CaseRecord(name=name, title=case.title, against=PEERS[case.peer].title, bars=case.bars)
-            return record.model_copy(update={"problem": "left out by --quick"})
+            return record.model_copy(update={"problem": LEFT_OUT})
         gemm.sample(folder)
         return measure_case(name, case, plan, folder, engines=engines, say=lambda text: say(f"{name}: {text}"))
 
@@ -123,4 +142,68 @@ def _settings(plan: Plan, quick: bool) -> dict[str, Any]:
     return {"quick": quick, **settings}
 
 
-SUITES: dict[str, Callable[[Options, Say], Record]] = {"peers": run_peers}
+def run_self(options: Options, say: Say) -> Record:
+    """Our model that ships and presets of every size, alone."""
+    chosen, plan = choose(list(OWN), options.pattern), options.plan()
+    engines = tuple(dict.fromkeys((TORCH, *options.engines)))
+    gemm = Rates(plan)
+
+    def measure(name: str, folder: Path) -> CaseRecord:
+        if options.quick and options.pattern == "*" and name not in OWN_QUICK:
+            return CaseRecord(name=name, title=OWN[name], problem=LEFT_OUT)
+        gemm.sample(folder)
+        specs = {engine: SideSpec(kind="ours", source=name, engine=engine, output="all") for engine in engines}
+        titles = {engine: f"densevit, {engine}" for engine in engines}
+        return measure_sides(name, OWN[name], specs, titles, plan, folder, lambda text: say(f"{name}: {text}"))
+
+    cases = _each(chosen, measure)
+    return Record(suite="self", machine=facts(), settings=_settings(plan, options.quick), gemm=gemm.found, cases=cases)
+
+
+def run_decode(options: Options, say: Say) -> Record:
+    """Upsampling and arg max in several forms."""
+    chosen, plan = choose(list(DECODE_CASES), options.pattern), options.plan()
+    slowest, *others = FORMS
+
+    def measure(name: str, folder: Path) -> CaseRecord:
+        case = DECODE_CASES[name]
+        sizes = {"num_classes": case.num_classes, "grid": case.grid, "size": case.size}
+        specs = {
+            PEER if form == slowest else form: SideSpec(kind="decode", source=form, options=sizes)
+            for form in (slowest, *others)
+        }
+        titles = {PEER: slowest} | {form: form for form in others}
+        return measure_sides(name, case.title, specs, titles, plan, folder, lambda text: say(f"{name}: {text}"))
+
+    cases = _each(chosen, measure)
+    return Record(suite="decode", machine=facts(), settings=_settings(plan, options.quick), cases=cases)
+
+
+def run_gpu(options: Options, say: Say) -> Record:
+    """ViT-L on a GPU, in this process.
+
+    Raises:
+        ConfigError: if there is no such device.
+    """
+    device = pick_device(options.device or "cuda")
+    rounds = min(options.rounds, 5) if options.quick else options.rounds
+
+    def measure(name: str, _: Path) -> CaseRecord:
+        case = GPU_CASES[name]
+        say(f"{name}: {case.preset} on {device}")
+        model = preset_bundle(case.preset).model.eval().to(device)
+        generator = torch.Generator().manual_seed(0)
+        images = torch.rand(case.batch, 3, *case.image_size, generator=generator).to(device)
+        return measure_model(name, case.title, model, images, rounds=rounds)
+
+    cases = _each(choose(list(GPU_CASES), options.pattern), measure)
+    settings = {"quick": options.quick, "rounds": rounds, "device": str(device)}
+    return Record(suite="gpu", machine=facts(), settings=settings, cases=cases)
+
+
+SUITES: dict[str, Callable[[Options, Say], Record]] = {
+    "peers": run_peers,
+    "self": run_self,
+    "decode": run_decode,
+    "gpu": run_gpu,
+}

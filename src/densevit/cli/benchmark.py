@@ -1,5 +1,6 @@
 """``densevit benchmark``: our speed and memory, against other programs or alone."""
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -35,9 +36,11 @@ def benchmark(
 
     A bar that is not met does not change the exit code.
     """
+    from densevit.benchmark.plot import write_plot
     from densevit.benchmark.record import read_record
+    from densevit.benchmark.report import page
     from densevit.benchmark.suites import Options, run_suite
-    from densevit.io import write_json
+    from densevit.io import write_bytes_atomic, write_json
 
     console = Console(stderr=True)
     if from_file is not None:
@@ -55,6 +58,11 @@ def benchmark(
         record = run_suite(suite, options, lambda text: console.print(text, markup=False, highlight=False))
     if json_file is not None:
         write_json(json_file, record.plain())
+    if markdown_file is not None:
+        plot = None if plot_file is None else os.path.relpath(plot_file, markdown_file.parent)
+        write_bytes_atomic(markdown_file, page(record, plot=plot).encode())
+    if plot_file is not None:
+        write_plot(record, plot_file)
     _show(record)
 
 

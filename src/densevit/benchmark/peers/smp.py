@@ -87,5 +87,3 @@ def rename(name: str) -> str:
 def _count(match: re.Match[str]) -> str:
     left, right = int(match[1]), int(match[3])
     return str(left + right if match[2] == "+" else left - right)
-
-
