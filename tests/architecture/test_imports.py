@@ -51,14 +51,8 @@ IMPORT_NAMES = {
     "mmsegmentation": "mmseg",
     "mmcv-lite": "mmcv",
 }
-<<<<<<< HEAD
-# References of the tests; at run time the encoder is our own.
-REFERENCES = {"timm", "transformers"}
 # Comes with torch, where there is one for the machine.
 CARRIED = {"triton"}
-IMPORT_NAMES = {"pillow": "PIL", "pyyaml": "yaml"}
-=======
->>>>>>> bcdcd37 (Suites for our models alone, for the decode and for GPUs; a page and a plot from a record)
 
 
 def modules(src: Path) -> dict[str, Path]:
