@@ -144,7 +144,7 @@ def test_official_arithmetic__is_reproduced(tmp_path: Path, monkeypatch: pytest.
 
 def test_gpu_suite__runs_on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     found = gpu.measure_model(
-        "x", "x", tiny_model("segmenter-mask"), random_images((3, 3)), rounds=2, only=(gpu.EAGER, "bfloat16")
+        "x", "x", tiny_model("segmenter_mask"), random_images((3, 3)), rounds=2, only=(gpu.EAGER, "bfloat16")
     )
 
     assert found.peer is not None
@@ -159,7 +159,7 @@ def test_gpu_suite__reports_a_variant_that_fails(monkeypatch: pytest.MonkeyPatch
         raise RuntimeError("no compiler\nhere")
 
     monkeypatch.setattr(torch, "compile", fail)
-    found = gpu.measure_model("x", "x", tiny_model("segmenter-mask"), random_images((3, 3)), rounds=1)
+    found = gpu.measure_model("x", "x", tiny_model("segmenter_mask"), random_images((3, 3)), rounds=1)
 
     assert found.ours["bfloat16, compiled"].problem == "no compiler"
     assert found.ours["bfloat16"].problem == ""
