@@ -4,9 +4,8 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from torchvision.io import encode_jpeg
 
-from densevit.io import write_bytes_atomic
+from densevit.io import write_jpeg
 from densevit.types import Size
 
 
@@ -18,4 +17,4 @@ def write_photo(path: Path, size: Size, *, seed: int = 0) -> None:
         grid = torch.rand(1, 3, cells, round(cells * size[1] / size[0]), generator=generator)
         image += F.interpolate(grid, size=size, mode="bicubic", align_corners=False) / cells**0.25
     image = (image - image.amin()) / (image.amax() - image.amin())
-    write_bytes_atomic(path, encode_jpeg((image[0] * 255).byte(), quality=95).numpy().tobytes())
+    write_jpeg(path, (image[0] * 255).byte().permute(1, 2, 0).contiguous().numpy())
