@@ -99,6 +99,7 @@ def choose(names: Sequence[str], pattern: str) -> list[str]:
 
 def run_peers(options: Options, say: Say) -> Record:
     """Our predictions against those of other programs."""
+    machine = facts()
     chosen, plan = choose(list(CASES), options.pattern), options.plan()
     engines = tuple(dict.fromkeys((TORCH, *options.engines)))
     gemm = Rates(plan)
@@ -112,7 +113,7 @@ def run_peers(options: Options, say: Say) -> Record:
         return measure_case(name, case, plan, folder, engines=engines, say=lambda text: say(f"{name}: {text}"))
 
     cases = _each(chosen, measure)
-    return Record(suite="peers", machine=facts(), settings=_settings(plan, options.quick), gemm=gemm.found, cases=cases)
+    return Record(suite="peers", machine=machine, settings=_settings(plan, options.quick), gemm=gemm.found, cases=cases)
 
 
 class Rates:
@@ -144,6 +145,7 @@ def _settings(plan: Plan, quick: bool) -> dict[str, Any]:
 
 def run_self(options: Options, say: Say) -> Record:
     """Our model that ships and presets of every size, alone."""
+    machine = facts()
     chosen, plan = choose(list(OWN), options.pattern), options.plan()
     engines = tuple(dict.fromkeys((TORCH, *options.engines)))
     gemm = Rates(plan)
@@ -157,11 +159,12 @@ def run_self(options: Options, say: Say) -> Record:
         return measure_sides(name, OWN[name], specs, titles, plan, folder, lambda text: say(f"{name}: {text}"))
 
     cases = _each(chosen, measure)
-    return Record(suite="self", machine=facts(), settings=_settings(plan, options.quick), gemm=gemm.found, cases=cases)
+    return Record(suite="self", machine=machine, settings=_settings(plan, options.quick), gemm=gemm.found, cases=cases)
 
 
 def run_decode(options: Options, say: Say) -> Record:
     """Upsampling and arg max in several forms."""
+    machine = facts()
     chosen, plan = choose(list(DECODE_CASES), options.pattern), options.plan()
     slowest, *others = FORMS
 
@@ -176,7 +179,7 @@ def run_decode(options: Options, say: Say) -> Record:
         return measure_sides(name, case.title, specs, titles, plan, folder, lambda text: say(f"{name}: {text}"))
 
     cases = _each(chosen, measure)
-    return Record(suite="decode", machine=facts(), settings=_settings(plan, options.quick), cases=cases)
+    return Record(suite="decode", machine=machine, settings=_settings(plan, options.quick), cases=cases)
 
 
 def run_gpu(options: Options, say: Say) -> Record:
@@ -185,6 +188,7 @@ def run_gpu(options: Options, say: Say) -> Record:
     Raises:
         ConfigError: if there is no such device.
     """
+    machine = facts()
     device = pick_device(options.device or "cuda")
     rounds = min(options.rounds, 5) if options.quick else options.rounds
 
@@ -198,7 +202,7 @@ def run_gpu(options: Options, say: Say) -> Record:
 
     cases = _each(choose(list(GPU_CASES), options.pattern), measure)
     settings = {"quick": options.quick, "rounds": rounds, "device": str(device)}
-    return Record(suite="gpu", machine=facts(), settings=settings, cases=cases)
+    return Record(suite="gpu", machine=machine, settings=settings, cases=cases)
 
 
 SUITES: dict[str, Callable[[Options, Say], Record]] = {
