@@ -26,6 +26,7 @@ def write_plot(record: Record, path: Path) -> None:
         raise ConfigError(f"suite {record.suite!r} compared nothing with a peer; a plot shows ratios; leave --plot out")
     try:
         from matplotlib.figure import Figure
+        from matplotlib.patches import Patch
     except ImportError:
         raise ConfigError(
             "a plot needs matplotlib, which is not installed; install densevit[benchmark], or leave --plot out"
@@ -44,13 +45,13 @@ def write_plot(record: Record, path: Path) -> None:
             ends = [[bar.value - (bar.low or bar.value)], [(bar.high or bar.value) - bar.value]]
             axes.errorbar(bar.value, y, xerr=ends, color="#333333", capsize=2, linewidth=0.9)
             axes.plot([bar.wanted] * 2, [y - thick / 2, y + thick / 2], color="#c0392b", linewidth=2)
-            axes.text(max(bar.value, bar.high or 0, bar.wanted) + 0.08, y, f"{bar.value:.2f}x", va="center", fontsize=8)
+            axes.text(max(bar.value, bar.high or 0) + 0.06, y, f"{bar.value:.2f}x", va="center", fontsize=8)
     axes.axvline(1, color="#888888", linewidth=0.8, linestyle=":")
     axes.set_yticks(range(len(rows)), [f"{case.title}\n{case.against}" for case, _ in rows], fontsize=8)
     axes.set_ylim(len(rows) - 0.4, -0.6)
     axes.set_xlim(0)
     axes.set_xlabel("times faster than the peer: ratio of medians of CPU seconds, one thread (with 95 % interval)")
-    handles = [axes.barh([], [], color=colour, label=way) for way, colour in WAYS.items() if _drawn(rows, way)]
+    handles = [Patch(color=colour, label=way) for way, colour in WAYS.items() if _drawn(rows, way)]
     handles += axes.plot([], [], color="#c0392b", linewidth=2, label="wanted")
     axes.legend(handles=handles, loc="lower right", fontsize=8)
     for side in ("top", "right"):
