@@ -27,8 +27,9 @@ demo: $(VENV)/.base  ## label the photos of examples/photos and measure their de
 test: $(VENV)/.dev  ## run the tests that need no accelerator
 	$(PYTEST)
 
-gpu: $(VENV)/.dev  ## run the tests that need an accelerator
+gpu: $(VENV)/.dev  ## run the tests that need an accelerator, then measure there: gpu.json
 	$(PYTEST) -m gpu
+	$(BIN)/densevit benchmark --suite gpu --json gpu.json
 
 parity: $(VENV)/.dev  ## compare with transformers and timm, which it installs, and with the golden tensors
 	$(PIP) install -q -c $(VENV)/constraints.txt -e '.[parity]'

@@ -7,6 +7,7 @@ import sys
 import typer
 
 from densevit.allocator import keep_freed_memory
+from densevit.cli.benchmark import benchmark
 from densevit.cli.convert import convert
 from densevit.cli.evaluate import evaluate
 from densevit.cli.merge import merge
@@ -24,7 +25,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (predict, train, evaluate, merge, models, convert, parity, tune):
+for command in (predict, train, evaluate, merge, models, convert, parity, tune, benchmark):
     app.command()(command)
 
 

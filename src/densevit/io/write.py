@@ -32,6 +32,16 @@ def write_png(path: Path, array: NDArray[Any]) -> None:
     _save_png(path, Image.fromarray(np.ascontiguousarray(array)))
 
 
+def write_jpeg(path: Path, array: NDArray[np.uint8], *, quality: int = 95) -> None:
+    """Write (H, W, 3) uint8 RGB as JPEG.
+
+    Raises:
+        DataError: the file cannot be written.
+    """
+    with atomic_path(path) as temporary:
+        Image.fromarray(array).save(temporary, format="JPEG", quality=quality)
+
+
 def write_labels(path: Path, labels: NDArray[Any], palette: Sequence[Sequence[int]] | NDArray[np.uint8]) -> None:
     """Write class indices as an indexed PNG, or as 16-bit grey without colours if there are more than 256 classes.
 

@@ -1,0 +1,131 @@
+"""What a run leaves behind: every sample, with the machine it was taken on; plain data in one JSON file."""
+
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field
+
+from densevit.benchmark.cases import Bars
+from densevit.config import Config
+from densevit.errors import DataError
+
+FORMAT = 1
+
+
+class Sample(Config):
+    """One prediction: seconds of the CPU (all threads together) and of the clock."""
+
+    cpu: float
+    wall: float
+
+
+class MemorySample(Config):
+    """Resident bytes around the first prediction of a fresh process; see ``memory.Memory``."""
+
+    before: int
+    peak: int
+    transient: int
+    exact: bool
+
+
+class Agreement(Config):
+    """How far the output agrees with the peer's.
+
+    Attributes:
+        equal: share of the pixels whose labels are equal; for values, of those within the tolerance.
+        max_error: largest absolute difference over the range of the peer's values; 0 for labels.
+        passed: whether that counts as the same output.
+    """
+
+    equal: float
+    max_error: float
+    passed: bool
+
+
+class SideRecord(Config):
+    """One side of a case.
+
+    Attributes:
+        title: program and engine.
+        samples: by number of threads; sample i of every side of the case was taken in the same round.
+        memory: one per fresh process.
+        flops: of one prediction in eager torch.
+        load_seconds: to build the model.
+        agreement: with the peer; None for the peer itself.
+        problem: why there are no samples, or fewer.
+    """
+
+    title: str
+    samples: dict[str, tuple[Sample, ...]] = Field(default_factory=dict)
+    memory: tuple[MemorySample, ...] = ()
+    flops: int | None = None
+    load_seconds: float | None = None
+    agreement: Agreement | None = None
+    problem: str = ""
+
+
+class CaseRecord(Config):
+    """One case.
+
+    Attributes:
+        name: key of the case.
+        title: model and image size.
+        against: the peer's name; empty where there is none.
+        bars: what was demanded.
+        peer: its side.
+        ours: our sides by engine.
+        problem: why nothing was measured.
+        seconds: that the case took.
+    """
+
+    name: str
+    title: str
+    against: str = ""
+    bars: Bars = Bars()
+    peer: SideRecord | None = None
+    ours: dict[str, SideRecord] = Field(default_factory=dict)
+    problem: str = ""
+    seconds: float = 0.0
+
+
+class Record(Config):
+    """A run.
+
+    Attributes:
+        suite: which.
+        machine: see ``machine.facts``.
+        settings: how was measured.
+        gemm: every sample of float32 matrix products, operations per CPU second with one thread, by shape.
+        cases: in the order of the table.
+    """
+
+    format: Literal[1] = 1
+    suite: str
+    machine: dict[str, Any]
+    settings: dict[str, Any]
+    gemm: dict[str, tuple[float, ...]] = Field(default_factory=dict)
+    cases: tuple[CaseRecord, ...]
+
+    @property
+    def gemm_peak(self) -> float | None:
+        """The machine's rate: the largest sample."""
+        return max((max(rates) for rates in self.gemm.values() if rates), default=None)
+
+
+def read_record(path: Path) -> Record:
+    """A record from its file.
+
+    Raises:
+        DataError: if there is none, or it is not JSON.
+        ConfigError: if it is not a record.
+    """
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror}; give a file that --json wrote") from None
+    except ValueError as error:
+        raise DataError(f"{path} is not JSON ({error}); give a file that --json wrote") from None
+    if not isinstance(data, dict):
+        raise DataError(f"{path} holds {type(data).__name__}, but a record is a mapping; give a file that --json wrote")
+    return Record.parse(data, source=str(path))

@@ -1,0 +1,108 @@
+"""The two sides of a comparison behind one function: an image file in, a label map or depth map out."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.util import find_spec
+from inspect import signature
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from densevit.benchmark.decode import open_form
+from densevit.benchmark.peers import PEERS, open_peer
+from densevit.config import Config
+from densevit.errors import ConfigError
+from densevit.inference.predictor import Predictor
+
+Map = NDArray[Any]
+TORCH = "torch"
+"""The engine that every densevit has: eager torch."""
+
+
+class SideSpec(Config):
+    """What a child process builds.
+
+    Attributes:
+        kind: "ours", "peer" for another program, or "decode" for the last step alone.
+        source: of ours, what ``Predictor.load`` takes; else a key of ``PEERS`` or of ``FORMS``.
+        options: of a peer, which model it builds; of a decode, the sizes.
+        engine: of ours.
+        protocol: of ours, the program that it follows to the letter; None for our own way.
+        output: what is asked for.
+        device: of both.
+    """
+
+    kind: Literal["ours", "peer", "decode"]
+    source: str
+    options: dict[str, Any] = Field(default_factory=dict)
+    engine: str = TORCH
+    protocol: str | None = None
+    output: Literal["labels", "depth", "all"] = "labels"
+    device: str = "cpu"
+
+
+@dataclass(frozen=True)
+class Side:
+    """A side, built.
+
+    Attributes:
+        predict: an image file -> (H, W) labels or depth in the photo's own size.
+        spec: what it was built from.
+    """
+
+    predict: Callable[[Path], Map]
+    spec: SideSpec
+
+
+def build_side(spec: SideSpec) -> Side:
+    """Load or build the model of one side, in evaluation mode.
+
+    Raises:
+        ConfigError: if this densevit lacks the engine, or the peer is not installed.
+    """
+    if spec.kind == "peer":
+        return Side(open_peer(spec.source, spec.options, spec.device).predict, spec)
+    if spec.kind == "decode":
+        form = open_form(spec.source, **spec.options)
+        return Side(lambda image: form(), spec)
+    predictor = load_predictor(spec)
+    for parameter in predictor.model.parameters():  # weights that lie mapped in a file come into memory when first read
+        parameter.sum()
+
+    def predict(image: Path) -> Map:
+        prediction = predictor.predict(image, protocol=spec.protocol)
+        if spec.output == "depth":
+            return prediction.depth
+        if spec.output == "labels":
+            return np.asarray(prediction.labels)
+        maps = [value for result in prediction.values() for value in _values(result)]
+        return np.stack([np.asarray(value, dtype=np.float32) for value in maps])
+
+    return Side(predict, spec)
+
+
+def load_predictor(spec: SideSpec) -> Predictor:
+    """Our predictor of a side.
+
+    Raises:
+        ConfigError: if this densevit lacks the engine.
+    """
+    options: dict[str, Any] = {"device": spec.device}
+    if spec.engine != TORCH:
+        if "engine" not in signature(Predictor.load).parameters:
+            raise ConfigError(f"engine {spec.engine!r} is not in this densevit, which runs {TORCH!r} alone; name that")
+        options["engine"] = spec.engine
+    return Predictor.load(spec.source, **options)
+
+
+def missing_packages(spec: SideSpec) -> list[str]:
+    """Packages without which a peer cannot be built."""
+    needed = PEERS[spec.source].packages if spec.kind == "peer" else {}
+    return [package for module, package in needed.items() if find_spec(module) is None]
+
+
+def _values(result: Any) -> list[Any]:
+    return [getattr(result, name) for name in ("labels", "depth", "values") if hasattr(type(result), name)]
