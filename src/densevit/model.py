@@ -117,13 +117,18 @@ class DenseModel(nn.Module):
             values = torch.tensor(getattr(self.config.normalisation, name), device="cpu").view(1, -1, 1, 1)
             self.register_buffer(name, values, persistent=False)
 
-    def forward(self, images: Tensor, heads: tuple[str, ...] | None = None) -> dict[str, DenseOutput]:
+    def forward(
+        self, images: Tensor, heads: tuple[str, ...] | None = None, *, coarse: bool = False
+    ) -> dict[str, DenseOutput]:
         """(B, 3, H, W) in [0, 1] -> the output of each head, or of those named.
+
+        With ``coarse`` it is enough that logits are right once they are resized to (H, W), bilinearly by the decoder's
+        ``align_corners``: see ``Decoder.decode_coarse``.
 
         Raises:
             ShapeError: if a side is not a multiple of the patch size, or the channels are wrong.
         """
-        return self.decode(self.encode(images), heads)
+        return self.decode(self.encode(images), heads, coarse=coarse)
 
     def encode(self, images: Tensor) -> Taps:
         """Normalise, then the encoder."""
@@ -137,10 +142,16 @@ class DenseModel(nn.Module):
         taps: Taps = self.encoder((images - self.mean) / self.std)
         return taps
 
-    def decode(self, taps: Taps, heads: tuple[str, ...] | None = None) -> dict[str, DenseOutput]:
+    def decode(
+        self, taps: Taps, heads: tuple[str, ...] | None = None, *, coarse: bool = False
+    ) -> dict[str, DenseOutput]:
         """Every head, or those named, on the encoder's taps."""
         names = tuple(self.config.heads) if heads is None else heads
-        return {name: self.heads[name](taps.select(self.tap_positions[name])) for name in names}
+        seen = {name: taps.select(self.tap_positions[name]) for name in names}
+        return {
+            name: self.decoder(name).decode_coarse(taps) if coarse else self.heads[name](taps)
+            for name, taps in seen.items()
+        }
 
     def decoder(self, head: str) -> Decoder:
         """The module of a head."""

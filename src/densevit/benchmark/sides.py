@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
-from inspect import signature
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
+from densevit import load
 from densevit.benchmark.decode import open_form
 from densevit.benchmark.peers import PEERS, open_peer
 from densevit.config import Config
-from densevit.errors import ConfigError
 from densevit.inference.predictor import Predictor
 
 Map = NDArray[Any]
@@ -88,14 +87,9 @@ def load_predictor(spec: SideSpec) -> Predictor:
     """Our predictor of a side.
 
     Raises:
-        ConfigError: if this densevit lacks the engine.
+        DensevitError: if there is no such engine, or it does not work here.
     """
-    options: dict[str, Any] = {"device": spec.device}
-    if spec.engine != TORCH:
-        if "engine" not in signature(Predictor.load).parameters:
-            raise ConfigError(f"engine {spec.engine!r} is not in this densevit, which runs {TORCH!r} alone; name that")
-        options["engine"] = spec.engine
-    return Predictor.load(spec.source, **options)
+    return load(spec.source, device=spec.device, engine=spec.engine)
 
 
 def missing_packages(spec: SideSpec) -> list[str]:

@@ -37,6 +37,13 @@ class Decoder(nn.Module, ABC):
     def decode(self, taps: Taps, *, with_aux: bool) -> DenseOutput:
         """Taps -> logits (B, K, h', w'), and on request those of the auxiliary heads."""
 
+    def decode_coarse(self, taps: Taps) -> DenseOutput:
+        """Logits that become those of ``decode`` when they are resized to the image's own size.
+
+        A decoder whose last step is that very resize leaves it out here, so that it can be fused with what follows.
+        """
+        return self.decode(taps, with_aux=False)
+
     def forward(self, taps: Taps) -> DenseOutput:
         """Logits, and in training mode those of the auxiliary heads."""
         return self.decode(taps, with_aux=self.training)

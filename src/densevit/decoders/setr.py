@@ -47,10 +47,14 @@ class UpHead(nn.Module):
 
     def forward(self, taps: Taps, index: int) -> Tensor:
         """Tap ``index`` -> (B, K, h * up_scale ** num_convs, w * up_scale ** num_convs)."""
+        return upsample(self.coarse(taps, index), self.up_scale)
+
+    def coarse(self, taps: Taps, index: int) -> Tensor:
+        """The same before the last upsampling."""
         x = self.norm(taps.tokens[index]).transpose(1, 2).unflatten(2, taps.grid)  # (B, C, h, w)
         for conv in self.convs[:-1]:
             x = upsample(conv(x), self.up_scale)
-        return upsample(self.classifier(self.convs[-1](x)), self.up_scale)
+        return self.classifier(self.convs[-1](x))
 
 
 class SetrNaiveConfig(DecoderConfig):
@@ -135,6 +139,12 @@ class SetrPup(Decoder):
         """Logits at a sixteenth of the patch's stride (full resolution for patch 16); shorter auxiliary heads."""
         aux = zip(self.aux_heads, self.aux_taps, strict=True) if with_aux else ()
         return DenseOutput(self.head(taps, -1), tuple(head(taps, index) for head, index in aux))
+
+    def decode_coarse(self, taps: Taps) -> DenseOutput:
+        """Logits at an eighth of the patch's stride if the last upsampling leads to the image's pixels."""
+        if taps.patch_size != (16, 16):
+            return self.decode(taps, with_aux=False)
+        return DenseOutput(self.head.coarse(taps, -1))
 
 
 class SetrMlaConfig(DecoderConfig):

@@ -134,7 +134,14 @@ class EngineDecoder(Decoder):
 
     def decode(self, taps: Taps, *, with_aux: bool) -> DenseOutput:
         """As the decoder's own, without auxiliary heads."""
-        facts = (taps.grid, taps.patch_size, len(taps.tokens))
+        return self._run(taps, coarse=False)
+
+    def decode_coarse(self, taps: Taps) -> DenseOutput:
+        """As the decoder's own."""
+        return self._run(taps, coarse=True)
+
+    def _run(self, taps: Taps, *, coarse: bool) -> DenseOutput:
+        facts = (coarse, taps.grid, taps.patch_size, len(taps.tokens))
         flat = flatten(taps)
         (logits,) = self._programs.run(facts, lambda: DecoderGraph(self.inner, *facts), flat)
         return DenseOutput(logits)

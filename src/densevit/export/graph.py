@@ -22,15 +22,16 @@ class EncoderGraph(nn.Module):
 class DecoderGraph(nn.Module):
     """What ``flatten`` makes of the taps -> logits (B, K, h', w') of one token grid."""
 
-    def __init__(self, decoder: Decoder, grid: Size, patch_size: Size, num_taps: int) -> None:
+    def __init__(self, decoder: Decoder, coarse: bool, grid: Size, patch_size: Size, num_taps: int) -> None:
         super().__init__()
-        self.decoder = decoder
+        self.decoder, self.coarse = decoder, coarse
         self.grid, self.patch_size, self.num_taps = grid, patch_size, num_taps
 
     def forward(self, *flat: Tensor) -> tuple[Tensor, ...]:
         """See the class."""
         taps = unflatten(flat, self.grid, self.patch_size, self.num_taps)
-        return (self.decoder.decode(taps, with_aux=False).logits,)
+        output = self.decoder.decode_coarse(taps) if self.coarse else self.decoder.decode(taps, with_aux=False)
+        return (output.logits,)
 
 
 def flatten(taps: Taps) -> tuple[Tensor, ...]:

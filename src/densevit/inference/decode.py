@@ -3,7 +3,7 @@
 from torch import Tensor
 
 from densevit.inference import fields
-from densevit.inference.fields import Field, collect, full, tile_entropy, tile_labels, tile_scores
+from densevit.inference.fields import Field, Mosaic, collect, full, tile_entropy, tile_labels, tile_scores
 from densevit.tasks import Segmentation, Task
 from densevit.types import Size
 from densevit.upsampling import upsample_entropy, upsample_scores
@@ -12,8 +12,15 @@ Source = Tensor | Field
 """Logits (K, h', w'), or a field of the photo's size."""
 
 
+def _simplest(source: Source, align_corners: bool) -> tuple[Source, bool]:
+    """Logits instead of a field that is but their resize: for them there are kernels."""
+    plain = source.plain if isinstance(source, Mosaic) else None
+    return (source, align_corners) if plain is None else plain
+
+
 def decode(task: Task, source: Source, size: Size, *, align_corners: bool) -> Tensor:
     """What the task predicts, at ``size``: labels (H, W), depth (H, W) or values (K, H, W)."""
+    source, align_corners = _simplest(source, align_corners)
     if not isinstance(source, Field):
         return task.decode(source, size, align_corners=align_corners)
     if isinstance(task, Segmentation):
@@ -23,6 +30,7 @@ def decode(task: Task, source: Source, size: Size, *, align_corners: bool) -> Te
 
 def scores(source: Source, size: Size, *, align_corners: bool) -> Tensor:
     """(H, W) float32 in [0, 1]: softmax probability of the most likely class."""
+    source, align_corners = _simplest(source, align_corners)
     if isinstance(source, Field):
         return collect(source, tile_scores)
     return upsample_scores(source, size, align_corners=align_corners)
@@ -30,6 +38,7 @@ def scores(source: Source, size: Size, *, align_corners: bool) -> Tensor:
 
 def entropy(source: Source, size: Size, *, align_corners: bool) -> Tensor:
     """(H, W) float32 in [0, 1]: entropy of the softmax over that of a uniform one."""
+    source, align_corners = _simplest(source, align_corners)
     if isinstance(source, Field):
         return collect(source, tile_entropy)
     return upsample_entropy(source, size, align_corners=align_corners)

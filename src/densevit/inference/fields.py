@@ -97,6 +97,19 @@ class Mosaic(Field):
         resized = self.rows.final is not None or not self.rows.inner.identity
         return resized and self.rows.inner.old * 4 >= self.rows.inner.new
 
+    @property
+    def plain(self) -> tuple[Tensor, bool] | None:
+        """Logits (K, h, w) and ``align_corners``, if the field is but their bilinear resize to its size."""
+        axes = (self.rows, self.columns)
+        inner = self.rows.inner, self.columns.inner
+        simple = all(axis.final is None and axis.starts == (0,) and axis.inner.new == axis.length for axis in axes)
+        modes = {(resize.mode, resize.align_corners) for resize in inner if not resize.identity} or {
+            ("bilinear", False)
+        }
+        logits = self.get(0, 0) if simple and len(modes) == 1 else None
+        mode, corners = next(iter(modes))
+        return None if logits is None or mode != "bilinear" else (logits, corners)
+
     def resized(self, size: Size) -> "Mosaic":
         """The same windows for another size of the result."""
         rows, columns = self.rows.resized(size[0]), self.columns.resized(size[1])

@@ -175,10 +175,10 @@ class Predictor:
         size = self.fit.size_for((photo.shape[0], photo.shape[1]), self.model.config.encoder.patch_size)
         pixels = fit_photo(photo, size)
         with torch.inference_mode():
-            outputs = self.model(pixels[None].to(self.device), self.heads)
+            outputs = self.model(pixels[None].to(self.device), self.heads, coarse=size == photo.shape[:2])
         return Prediction(
             photo,
-            {name: self._result(name, photo, output.logits[0].float().cpu()) for name, output in outputs.items()},
+            {name: self._result(name, photo, output.logits[0].float()) for name, output in outputs.items()},
         )
 
     def _result(self, name: str, photo: NDArray[np.uint8], source: Source) -> HeadResult:

@@ -89,7 +89,11 @@ def forward(kind: ProtocolKind, model: DenseModel, head: str) -> Network:
     corners = decoder.align_corners
 
     def logits(images: Tensor) -> Tensor:
-        return decoder(model.encoder(prepare(kind, model, images)).select(positions)).logits
+        prepared = prepare(kind, model, images)
+        taps = model.encoder(prepared).select(positions)
+        height, width = images.shape[-2:]
+        to_pixels = kind == "segmenter" or (kind != "transformers" and prepared.shape[-2:] == (height, width))
+        return (decoder.decode_coarse(taps) if to_pixels else decoder(taps)).logits
 
     def resizes(grid: Size, size: Size) -> tuple[Resize, Resize]:
         if kind == "transformers" and isinstance(config, DptConfig):

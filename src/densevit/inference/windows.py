@@ -153,7 +153,7 @@ class WindowRunner:
         def infer(batch: Sequence[tuple[int, int]]) -> list[dict[str, Tensor]]:
             windows = [filled(crop(read, place, layout), layout.extent, self.config.fill, mean) for place in batch]
             with torch.inference_mode():
-                outputs = self.model(torch.stack(windows).to(device), self.heads)
+                outputs = self.model(torch.stack(windows).to(device), self.heads, coarse=True)
                 # Copies, so that a batch's memory is freed as soon as its last window is done with.
                 return [
                     {name: output.logits[index].float().clone() for name, output in outputs.items()}
