@@ -241,13 +241,13 @@ from densevit.inference.windows import WindowConfig
 logging.basicConfig(level="WARNING", format="%(message)s")
 torch.set_num_threads(1)
 model = predictor("segmenter_linear")
-image = photo(512, 4096)
+image = photo(512, 8192)
 way = WindowConfig(window=512, overlap=0)
 expected = model.predict(image, windows=way).labels
 used = int(next(line for line in open("/proc/self/status") if line.startswith("VmSize")).split()[1]) * 1024
 resource.setrlimit(resource.RLIMIT_AS, (used + {spare} * 2**20, resource.RLIM_INFINITY))
 try:
-    labels = model.predict(image, windows=way.model_copy(update=dict(batch=8))).labels
+    labels = model.predict(image, windows=way.model_copy(update=dict(batch=16))).labels
     print("equal", np.array_equal(labels, expected))
 except Exception as error:
     print(type(error).__name__, error)
@@ -256,7 +256,7 @@ except Exception as error:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="RLIMIT_AS and /proc are Linux's")
 def test_memory_limit__halves_the_batch_and_gives_the_same_labels() -> None:
-    script = LIMITED.format(root=str(Path(__file__).parents[2]), spare=60)
+    script = LIMITED.format(root=str(Path(__file__).parents[2]), spare=100)
 
     run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=False)
 

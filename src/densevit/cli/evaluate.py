@@ -42,19 +42,22 @@ def evaluate(
     speed: Annotated[
         list[str] | None, typer.Option(help="Make the model cheaper: a YAML file, or KEY=VALUE; may be repeated.")
     ] = None,
+    engine: Annotated[
+        str, typer.Option(help="What runs the network: torch, compile, onnxruntime or openvino.")
+    ] = "torch",
 ) -> None:
     """Measure a model: mIoU, aAcc, mAcc and per-class IoU, or AbsRel, RMSE, delta1 and the others.
 
     Single scale unless --tta is given, at every photo's own size. Figures are fractions and metres.
     """
+    from densevit import load
     from densevit.cli.ways import own_way
     from densevit.errors import ConfigError
-    from densevit.inference.predictor import Predictor
     from densevit.io import write_json
     from densevit.training.evaluate import choose_head, evaluate, open_for
 
     console = Console(stderr=True)
-    predictor = Predictor.load(model, device=device, speed=speed)
+    predictor = load(model, device=device, speed=speed, engine=engine)
     places = {"root": data, "split": split, "images": images, "masks": masks, "depth": depth, "values": values}
     places = {key: value for key, value in places.items() if value is not None}
     dataset = open_for(places | {"reduce_zero_label": reduce_zero_label}, task)

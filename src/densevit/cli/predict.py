@@ -53,23 +53,26 @@ def predict(
     speed: Annotated[
         list[str] | None, typer.Option(help="Make the model cheaper: a YAML file, or KEY=VALUE; may be repeated.")
     ] = None,
+    engine: Annotated[
+        str, typer.Option(help="What runs the network: torch, compile, onnxruntime or openvino.")
+    ] = "torch",
 ) -> None:
     """Label photos and estimate their depth.
 
     For every photo and head: <photo>.<head>.labels.png (indexed), .overlay.png; .mm.png (16 bit, millimetres) and
     .colours.png for depth; and <photo>.json. A broken photo is reported and the others go on; the exit code is then 2.
     """
+    from densevit import load
     from densevit.allocator import return_large_buffers
     from densevit.cli.ways import own_way, raster_config, refuse_views, streams
     from densevit.errors import DensevitError
     from densevit.inference.gallery import write_gallery
-    from densevit.inference.predictor import Predictor
     from densevit.io import find_images, make_folder, write_json
 
     console = Console(stderr=True)
     photos = find_images(sources)
     wanted = [head.strip() for head in heads.split(",")] if heads else None
-    predictor = Predictor.load(model, heads=wanted, device=device, speed=speed)
+    predictor = load(model, heads=wanted, device=device, speed=speed, engine=engine)
     own = own_way(
         window=window, overlap=overlap, blend=blend, window_batch=window_batch, scale=scale, scales=scales, flip=flip
     )
