@@ -71,7 +71,7 @@ class TomeMerging(MergingConfig):
     """
 
     kind: Literal["tome"] = "tome"
-    share: float = Field(default=0.5, ge=0, lt=1)
+    share: float = Field(default=0.54, ge=0, lt=1)
     schedule: Literal["once", "constant", "decreasing"] = "constant"
     first: int = Field(default=2, ge=0)
     every: int = Field(default=2, ge=1)
