@@ -29,14 +29,14 @@ _HOMES = {
 }
 
 
-def load(source: Any = "default", *, engine: str = "torch", **options: Any) -> "Predictor":
+def load(source: Any = "default", *, engine: str | None = None, **options: Any) -> "Predictor":
     """Load a model that is ready to predict.
 
     Args:
         source: "default" (ships with the package), the path of a checkpoint, ``hf://owner/name``, or a preset's name.
             Checkpoints of Segmenter, SETR, mmsegmentation, DPT, Depth Anything and transformers are read as they are.
-        engine: what runs the network: "torch"; or, on the CPU, "compile", "onnxruntime" or "openvino", which build a
-            program for every size of image that they meet. "compile" runs on GPUs too.
+        engine: what runs the network, by default what ``speed`` says: "torch"; or, on the CPU, "compile", "onnxruntime"
+            or "openvino", which build a program for every size of image that they meet. "compile" runs on GPUs too.
         options: ``heads``, names of the heads to run; ``device``; ``speed``, switches that make it cheaper; for weights
             of others the facts that they do not tell, such as ``num_heads``.
 
@@ -47,6 +47,7 @@ def load(source: Any = "default", *, engine: str = "torch", **options: Any) -> "
     from densevit.inference.predictor import Predictor
 
     predictor = Predictor.load(source, **options)
+    engine = engine or predictor.speed.engine
     if engine != "torch":
         from densevit.export.engine import accelerate
 

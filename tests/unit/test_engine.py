@@ -1,10 +1,12 @@
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
+import densevit
 from densevit.errors import ConfigError, ExportError
 from densevit.export import engine, openvino
 from densevit.export.engine import accelerate
@@ -12,6 +14,7 @@ from densevit.model import DenseModel, ModelConfig
 from tests.factories import tiny_encoder
 from tests.tolerances import SAME_MATHS
 
+PHOTO = np.zeros((32, 48, 3), np.uint8)
 HEADS = {
     "mask": {"decoder": {"kind": "segmenter_mask", "depth": 1}, "out_channels": 5},
     "pup": {"decoder": {"kind": "setr_pup", "channels": 8}, "out_channels": 3},
@@ -109,6 +112,21 @@ def test_program_that_differs__is_refused(monkeypatch: pytest.MonkeyPatch) -> No
 def test_unknown_engine__is_refused_with_the_nearest() -> None:
     with pytest.raises(ConfigError, match="there is no engine 'onxruntime'; did you mean 'onnxruntime'"):
         accelerate(tiny_model("mask"), "onxruntime")
+
+
+def test_engine_of_speed__runs_the_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[Any] = []
+    monkeypatch.setitem(engine.ENGINES, "compile", plain_build(calls))
+
+    densevit.load("default", heads="streets", speed={"engine": "compile", "short_side": 32}).predict(PHOTO)
+    densevit.load("default", heads="streets", engine="torch", speed={"engine": "compile"})
+
+    assert [len(shape) for shape in calls] == [4, 3]
+
+
+def test_merging__is_refused_by_engines_that_cannot_export_it() -> None:
+    with pytest.raises(ConfigError, match="'onnxruntime' was named together with token merging"):
+        densevit.load("default", engine="onnxruntime", speed={"merging": {"kind": "tome"}})
 
 
 def test_openvino_that_dies__is_reported(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -43,8 +43,8 @@ def evaluate(
         list[str] | None, typer.Option(help="Make the model cheaper: a YAML file, or KEY=VALUE; may be repeated.")
     ] = None,
     engine: Annotated[
-        str, typer.Option(help="What runs the network: torch, compile, onnxruntime or openvino.")
-    ] = "torch",
+        str | None, typer.Option(help="What runs the network: torch, compile, onnxruntime or openvino.")
+    ] = None,
 ) -> None:
     """Measure a model: mIoU, aAcc, mAcc and per-class IoU, or AbsRel, RMSE, delta1 and the others.
 

@@ -54,8 +54,8 @@ def predict(
         list[str] | None, typer.Option(help="Make the model cheaper: a YAML file, or KEY=VALUE; may be repeated.")
     ] = None,
     engine: Annotated[
-        str, typer.Option(help="What runs the network: torch, compile, onnxruntime or openvino.")
-    ] = "torch",
+        str | None, typer.Option(help="What runs the network: torch, compile, onnxruntime or openvino.")
+    ] = None,
 ) -> None:
     """Label photos and estimate their depth.
 

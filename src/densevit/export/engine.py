@@ -57,6 +57,11 @@ def accelerate(model: DenseModel, engine: str) -> DenseModel:
         raise ConfigError(
             f"engine {engine!r} runs on the CPU but the model is on {device}; name compile, or device cpu"
         )
+    if model.encoder.merging is not None and engine != "compile":
+        raise ConfigError(
+            f"engine {engine!r} was named together with token merging, which torch and compile alone can run; take one "
+            "of these, or leave merging off"
+        )
     build = ENGINES[engine]
     encoder = model.encoder
     model.encoder = EngineEncoder(encoder, build, engine)

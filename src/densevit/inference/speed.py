@@ -26,14 +26,14 @@ class SpeedConfig(Config):
         patch_size: in pixels, square; the patch projection is resampled (FlexiViT's pseudo-inverse).
         short_side: of the photo at the encoder, in pixels, instead of the model's ``fit.short_side``.
         exit_block: the encoder ends with this block, counted from 0; taps after it are read here.
-        engine: what runs the model.
+        engine: what runs the network; see ``densevit.export.engine``, to which ``densevit.load`` gives it.
     """
 
     merging: AnyMerging | None = None
     patch_size: int | None = Field(default=None, gt=0)
     short_side: int | None = Field(default=None, gt=0)
     exit_block: int | None = Field(default=None, ge=0)
-    engine: Literal["torch", "compile", "openvino"] = "torch"
+    engine: Literal["torch", "compile", "onnxruntime", "openvino"] = "torch"
 
     def set_values(self) -> dict[str, Any]:
         """The switches that are on, as plain data."""
