@@ -43,6 +43,12 @@ def _options(
         os.environ["DENSEVIT_DEBUG"] = "1"
 
 
+def _out_of_memory(error: BaseException) -> bool:
+    from densevit.inference.batching import out_of_memory
+
+    return out_of_memory(error)
+
+
 def main() -> None:
     """Run; a user's mistake ends in its message and exit code 2."""
     try:
@@ -51,6 +57,15 @@ def main() -> None:
         if os.environ.get("DENSEVIT_DEBUG"):
             raise
         typer.echo(f"densevit: {error}", err=True)
+        sys.exit(2)
+    except (MemoryError, RuntimeError) as error:
+        if os.environ.get("DENSEVIT_DEBUG") or not _out_of_memory(error):
+            raise
+        typer.echo(
+            "densevit: memory does not suffice for this image and model; a smaller image or model is needed; take "
+            "--window 512, --speed short_side=384, or a machine with more memory",
+            err=True,
+        )
         sys.exit(2)
     except KeyboardInterrupt:
         typer.echo("densevit: interrupted", err=True)
