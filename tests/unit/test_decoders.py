@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from densevit.decoders import Decoder, build_decoder, parse_decoder
+from densevit.decoders import Decoder, build_decoder, parse_decoder, setr
 from densevit.decoders.dpt import DptConfig, Fusion, Reassemble, ResidualUnit
 from densevit.types import Size, Taps
 from tests.factories import VARIANTS
@@ -47,6 +47,19 @@ def image_of(tokens: Tensor, grid: Size = GRID) -> Tensor:
 def enlarged(x: Tensor, factor: int, *, align_corners: bool = False) -> Tensor:
     """Bilinear upsampling."""
     return F.interpolate(x, scale_factor=factor, mode="bilinear", align_corners=align_corners)
+
+
+@pytest.mark.parametrize("rows", [1, 3, 16, 64])
+def test_setr_pup__coarse_logits_resized_to_the_image_are_its_logits(
+    rows: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(setr, "BAND_ROWS", rows)
+    decoder, given = build({"kind": "setr_pup", "channels": 8}), taps()
+
+    coarse = decoder.decode_coarse(given).logits
+
+    torch.testing.assert_close(enlarged(coarse, 2), decoder(given).logits, **SAME_MATHS)
+    assert coarse.shape[-2:] == (GRID[0] * 8, GRID[1] * 8)
 
 
 @pytest.mark.parametrize(("form", "factor"), [("paper", 1), ("mmseg", 4)])

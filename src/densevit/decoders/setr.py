@@ -19,6 +19,9 @@ from densevit.types import DenseOutput, Taps
 
 Form = Literal["paper", "mmseg"]
 
+BAND_ROWS = 64
+"""Rows of the largest maps that SETR-PUP makes at once where only the result is asked for."""
+
 NORM_EPS = 1e-6
 """Of the LayerNorm that each head lays on its raw tap, in both forms."""
 
@@ -55,6 +58,22 @@ class UpHead(nn.Module):
         for conv in self.convs[:-1]:
             x = upsample(conv(x), self.up_scale)
         return self.classifier(self.convs[-1](x))
+
+    def coarse_by_bands(self, taps: Taps, index: int) -> Tensor:
+        """``coarse`` in evaluation, its largest maps a band of rows at a time: equal up to rounding, in less memory."""
+        x = self.norm(taps.tokens[index]).transpose(1, 2).unflatten(2, taps.grid)  # (B, C, h, w)
+        *first, last = self.convs
+        for number, conv in enumerate(first):
+            x = conv(x if number == 0 else upsample(x, self.up_scale))
+        scale, height = self.up_scale, x.shape[-2]
+        rows = max(1, BAND_ROWS // scale)
+        bands = []
+        for top in range(0, height, rows):
+            bottom = min(top + rows, height)
+            start, stop = max(top - 1, 0), min(bottom + 1, height)  # a row more, for interpolation and convolution
+            band = last(upsample(x[:, :, start:stop], scale))
+            bands.append(self.classifier(band[:, :, (top - start) * scale : (bottom - start) * scale]))
+        return torch.cat(bands, dim=2)
 
 
 class SetrNaiveConfig(DecoderConfig):
@@ -144,7 +163,7 @@ class SetrPup(Decoder):
         """Logits at an eighth of the patch's stride if the last upsampling leads to the image's pixels."""
         if taps.patch_size != (16, 16):
             return self.decode(taps, with_aux=False)
-        return DenseOutput(self.head.coarse(taps, -1))
+        return DenseOutput(self.head.coarse_by_bands(taps, -1))
 
 
 class SetrMlaConfig(DecoderConfig):
