@@ -19,7 +19,7 @@ from densevit.types import DenseOutput, Taps
 
 Form = Literal["paper", "mmseg"]
 
-BAND_ROWS = 64
+BAND_ROWS = 32
 """Rows of the largest maps that SETR-PUP makes at once where only the result is asked for."""
 
 NORM_EPS = 1e-6
@@ -67,13 +67,15 @@ class UpHead(nn.Module):
             x = conv(x if number == 0 else upsample(x, self.up_scale))
         scale, height = self.up_scale, x.shape[-2]
         rows = max(1, BAND_ROWS // scale)
-        bands = []
+        size = (x.shape[0], self.classifier.out_channels, height * scale, x.shape[-1] * scale)
+        logits = torch.empty(size, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
         for top in range(0, height, rows):
             bottom = min(top + rows, height)
             start, stop = max(top - 1, 0), min(bottom + 1, height)  # a row more, for interpolation and convolution
             band = last(upsample(x[:, :, start:stop], scale))
-            bands.append(self.classifier(band[:, :, (top - start) * scale : (bottom - start) * scale]))
-        return torch.cat(bands, dim=2)
+            inner = band[:, :, (top - start) * scale : (bottom - start) * scale]
+            logits[:, :, top * scale : bottom * scale] = self.classifier(inner)
+        return logits
 
 
 class SetrNaiveConfig(DecoderConfig):
@@ -163,7 +165,9 @@ class SetrPup(Decoder):
         """Logits at an eighth of the patch's stride if the last upsampling leads to the image's pixels."""
         if taps.patch_size != (16, 16):
             return self.decode(taps, with_aux=False)
-        return DenseOutput(self.head.coarse_by_bands(taps, -1))
+        # Compilers and exporters plan memory themselves.
+        run = self.head.coarse if torch.compiler.is_compiling() else self.head.coarse_by_bands
+        return DenseOutput(run(taps, -1))
 
 
 class SetrMlaConfig(DecoderConfig):
