@@ -1,4 +1,4 @@
-"""Keep freed memory in the process, on Linux with glibc.
+"""Whether freed memory stays in the process, on Linux with glibc.
 
 By default glibc gives every large buffer back to the system when it is freed, and the next layer pays for fresh pages:
 on a CPU that was 13 % of the time of a DPT training step and 4 % of an encoder pass.
@@ -13,15 +13,7 @@ _LARGEST = 2**31 - 1
 
 def keep_freed_memory() -> bool:
     """Raise glibc's thresholds as far as they go; True if that was possible. For programs, not for libraries."""
-    if not sys.platform.startswith("linux"):
-        return False
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (OSError, AttributeError):  # another C library, such as musl
-        return False
-    settings = ((_M_MMAP_THRESHOLD, _LARGEST), (_M_TRIM_THRESHOLD, _LARGEST), (_M_TOP_PAD, 64 * 2**20))
-    done = [mallopt(option, value) == 1 for option, value in settings]  # each, even if one is refused
-    return all(done)
+    return _set(mmap_threshold=_LARGEST, trim_threshold=_LARGEST, top_pad=64 * 2**20)
 
 
 def return_large_buffers() -> bool:
@@ -30,12 +22,16 @@ def return_large_buffers() -> bool:
     While a raster streams, small results and GDAL's blocks stay alive between large buffers that come and go. In one
     heap the gaps add up to a gigabyte over 32,000 lines; with pages of their own the memory stays flat.
     """
+    return _set(mmap_threshold=2**20, trim_threshold=64 * 2**20, top_pad=2**20)
+
+
+def _set(*, mmap_threshold: int, trim_threshold: int, top_pad: int) -> bool:
     if not sys.platform.startswith("linux"):
         return False
     try:
         mallopt = ctypes.CDLL(None).mallopt
     except (OSError, AttributeError):  # another C library, such as musl
         return False
-    settings = ((_M_MMAP_THRESHOLD, 2**20), (_M_TRIM_THRESHOLD, 64 * 2**20), (_M_TOP_PAD, 2**20))
-    done = [mallopt(option, value) == 1 for option, value in settings]
+    settings = ((_M_MMAP_THRESHOLD, mmap_threshold), (_M_TRIM_THRESHOLD, trim_threshold), (_M_TOP_PAD, top_pad))
+    done = [mallopt(option, value) == 1 for option, value in settings]  # each, even if one is refused
     return all(done)
