@@ -330,7 +330,10 @@ def test_train__the_cache_changes_the_result_by_float16_rounding_alone(train, wr
         ("optim.lr=fast", "optim.lr: Input should be a valid number, unable to parse string as a number (got 'fast')"),
         ("iterations=0", "iterations: Input should be greater than 0 (got 0)"),
         ("workers=-1", "workers: Input should be greater than or equal to 0 (got -1)"),
-        ("freeze=decoder", "freeze: Input should be 'none' or 'encoder' (got 'decoder')"),
+        (
+            "freeze=decoder",
+            "freeze: should be 'none', 'encoder' or the number of blocks to keep, 1 or more (got 'decoder')",
+        ),
         ("augment.crop=[50,64]", "config: augment.crop (50, 64) must be multiples of patch size (8, 8)"),
         ("model.encoder.taps=[0,1,7]", "model.encoder: taps (0, 1, 7) must be increasing block indices in 0..2"),
         (

@@ -5,8 +5,9 @@ import pytest
 import torch
 
 from densevit.checkpoints.native import Bundle, Card, save_bundle
+from densevit.errors import ConfigError
 from densevit.training.recipe import TrainConfig
-from densevit.training.train import build_model, set_training
+from densevit.training.start import build_model, set_training
 from tests.factories import tiny_encoder
 
 
@@ -45,11 +46,28 @@ def test_set_training__keeps_a_frozen_encoder_in_evaluation_mode(freeze: str, tr
     assert {module.training for module in model.encoder.modules()} == {training}
 
 
+def test_partly_frozen_encoder__trains_its_upper_blocks_alone() -> None:
+    run = config(freeze=3)
+    model = build_model(run)
+
+    set_training(model, run)
+
+    trained = {name for name, parameter in model.encoder.named_parameters() if parameter.requires_grad}
+    assert trained == {name for name, _ in model.encoder.named_parameters() if name.startswith("blocks.3.")}
+    assert not model.encoder.blocks[2].training
+    assert model.encoder.blocks[3].training
+
+
+def test_freeze__of_every_block_is_refused() -> None:
+    with pytest.raises(ConfigError, match="freeze is 4 but the encoder has 4 blocks; 1 to 3 leaves blocks to train"):
+        build_model(config(freeze=4))
+
+
 def test_init__default_is_the_model_that_ships(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     donor = build_model(config())
     tasks: Any = config().tasks
     save_bundle(Bundle(donor, tasks, config().fit, Card()), tmp_path / "m.safetensors")
-    monkeypatch.setattr("densevit.training.train.DEFAULT", tmp_path / "m.safetensors")
+    monkeypatch.setattr("densevit.training.start.DEFAULT", tmp_path / "m.safetensors")
 
     model = build_model(config(init="default", seed=1))
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, PositiveInt, field_validator, model_validator
 
 from densevit.checkpoints.native import AnyTask, Card, Storage, check_tasks
 from densevit.config import Config
@@ -56,7 +56,7 @@ class TrainConfig(Config):
         tasks: one per head.
         encoder_weights: pre-trained weights, a file or ``hf://owner/name``; random if not given.
         init: a densevit checkpoint, or "default", whose fitting weights are taken before training.
-        freeze: "encoder" trains the heads alone.
+        freeze: "encoder" trains the heads alone; a number N keeps the patch projection, positions and first N blocks.
         features: cache of the frozen encoder's output.
         precision: of the forward pass; losses are always float32. bf16 is slower than float32 on most CPUs.
         ema: decay of a running mean of the weights, which then is evaluated and saved; none if not given.
@@ -77,7 +77,7 @@ class TrainConfig(Config):
     optim: OptimConfig = OptimConfig()
     schedule: ScheduleConfig = ScheduleConfig()
     iterations: int = Field(gt=0)
-    freeze: Literal["none", "encoder"] = "none"
+    freeze: Literal["none", "encoder"] | PositiveInt = "none"
     features: FeaturesConfig | None = None
     precision: Literal["float32", "bf16"] = "float32"
     ema: float | None = Field(default=None, gt=0, lt=1)
@@ -86,6 +86,14 @@ class TrainConfig(Config):
     eval_every: int = Field(default=1000, gt=0)
     checkpoint_every: int = Field(default=500, gt=0)
     log_every: int = Field(default=50, gt=0)
+
+    @field_validator("freeze", mode="before")
+    @classmethod
+    def _check_freeze(cls, value: object) -> object:
+        number = isinstance(value, int) and not isinstance(value, bool) and value > 0
+        if number or value in ("none", "encoder"):
+            return value
+        raise ValueError("should be 'none', 'encoder' or the number of blocks to keep, 1 or more")
 
     @model_validator(mode="after")
     def _check(self) -> Self:

@@ -8,23 +8,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from densevit.checkpoints.encoder import load_encoder_weights
-from densevit.checkpoints.files import read_state_dict
-from densevit.checkpoints.hub import resolve
-from densevit.checkpoints.native import Bundle, load_bundle, save_bundle
 from densevit.config import to_yaml
 from densevit.data import DATASETS, Dataset, FolderConfig
 from densevit.errors import CheckpointError, ConfigError, DensevitError
-from densevit.inference.predictor import DEFAULT
 from densevit.io import make_folder, write_bytes_atomic
 from densevit.model import DenseModel
 from densevit.tasks import Task
 from densevit.training.batches import Batch, SourceBatches, check_targets, steps
 from densevit.training.evaluate import evaluate
 from densevit.training.features import FeatureCache, to_taps
-from densevit.training.log import RunLog, environment
 from densevit.training.optim import build_optimiser
 from densevit.training.recipe import TrainConfig
+from densevit.training.run import Run
+from densevit.training.start import build_model, set_training
 from densevit.training.state import load_state, restore_rng, save_state
 from densevit.types import Taps
 
@@ -62,9 +58,7 @@ def train(config: TrainConfig, out: Path, *, resume: bool = False, device: str =
         average |= {n: v.to(device) for n, v in state["average"].items() if n in average}
         _log.info("resuming after %d of %d iterations", start, config.iterations)
     write_bytes_atomic(out / "config.yaml", to_yaml(config).encode())  # not before all is known to fit
-    log = RunLog(out / "log.jsonl", start=start)
-    if start == 0:
-        log.write("start", 0, environment=environment(), parameters=model.num_parameters())
+    run = Run(config, out, start=start, parameters=model.num_parameters())
     for source in sources:
         for done in source.prepare():
             if done % 50 == 0:
@@ -91,54 +85,15 @@ def train(config: TrainConfig, out: Path, *, resume: bool = False, device: str =
             if name in average and config.ema is not None:
                 average[name].lerp_(parameter.detach(), 1 - config.ema)
         done = iteration + 1
-        if done % config.log_every == 0 or done == 1:
-            values = {f"loss/{head}": round(loss.item(), 5) for head, loss in losses.items()}
-            log.write("step", done, lr=optimiser.param_groups[-1]["lr"], **values)
+        run.step(done, losses, lr=optimiser.param_groups[-1]["lr"])
         if done % config.checkpoint_every == 0 or done == config.iterations:
             save_state(out / "states", done, model, {"optimiser": optimiser.state_dict(), "average": average})
-        if done % config.eval_every == 0 and done < config.iterations:
+        if done % config.eval_every == 0 or done == config.iterations:
             with _averaged(model, average):
-                for head, figures in validate(model, tasks, config, cache):
-                    log.write("eval", done, head=head, **figures)
+                run.evaluated(done, dict(validate(model, tasks, config, cache)), model.eval(), tasks)
     with _averaged(model, average):
-        measured: dict[str, dict[str, Any]] = {}
-        for head, figures in validate(model, tasks, config, cache):
-            log.write("eval", config.iterations, head=head, **figures)
-            measured[head] = figures
-        card = config.card.model_copy(update={"metrics": {**config.card.metrics, **measured}})
-        path = out / "model.safetensors"
-        save_bundle(Bundle(model.eval(), tasks, config.fit, card), path, config.storage)
+        path = run.finish(model.eval(), tasks)
     return path
-
-
-def build_model(config: TrainConfig) -> DenseModel:
-    """The model with its starting weights; what was loaded, adapted and missing is logged."""
-    model = DenseModel(config.model)
-    if config.encoder_weights is not None:
-        state = read_state_dict(resolve(config.encoder_weights))
-        report = load_encoder_weights(model.encoder, state, source=config.encoder_weights)
-        _log.info("encoder weights\n%s", report)
-    if config.init is not None:
-        path = DEFAULT if config.init == "default" else resolve(config.init)
-        fitting = load_bundle(path).model.state_dict()
-        own = model.state_dict()
-        fitting = {n: v for n, v in fitting.items() if n in own and own[n].shape == v.shape}
-        if not fitting:
-            raise ConfigError(
-                f"no tensor of {config.init} fits this model; init needs a model with the same encoder or heads"
-            )
-        model.load_state_dict(fitting, strict=False)
-        _log.info("took %d of %d tensors from %s", len(fitting), len(own), config.init)
-    if config.freeze == "encoder":
-        model.encoder.requires_grad_(False).eval()  # also for the feature cache, which is filled before the first step
-    return model
-
-
-def set_training(model: DenseModel, config: TrainConfig) -> None:
-    """Training mode; a frozen encoder stays in evaluation mode."""
-    model.train()
-    if config.freeze == "encoder":
-        model.encoder.eval()
 
 
 def validate(

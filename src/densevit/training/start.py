@@ -1,0 +1,59 @@
+"""What a run starts from: weights of an encoder or of a whole model, and what of the encoder stays as it is."""
+
+import logging
+
+from densevit.checkpoints.encoder import load_encoder_weights
+from densevit.checkpoints.files import read_state_dict
+from densevit.checkpoints.hub import resolve
+from densevit.checkpoints.native import load_bundle
+from densevit.errors import ConfigError
+from densevit.inference.predictor import DEFAULT
+from densevit.model import DenseModel
+from densevit.training.recipe import TrainConfig
+
+_log = logging.getLogger(__name__)
+
+
+def build_model(config: TrainConfig) -> DenseModel:
+    """The model with its starting weights; what was loaded, adapted and missing is logged."""
+    model = DenseModel(config.model)
+    if config.encoder_weights is not None:
+        state = read_state_dict(resolve(config.encoder_weights))
+        report = load_encoder_weights(model.encoder, state, source=config.encoder_weights)
+        _log.info("encoder weights\n%s", report)
+    if config.init is not None:
+        path = DEFAULT if config.init == "default" else resolve(config.init)
+        fitting = load_bundle(path).model.state_dict()
+        own = model.state_dict()
+        fitting = {n: v for n, v in fitting.items() if n in own and own[n].shape == v.shape}
+        if not fitting:
+            raise ConfigError(
+                f"no tensor of {config.init} fits this model; init needs a model with the same encoder or heads"
+            )
+        model.load_state_dict(fitting, strict=False)
+        _log.info("took %d of %d tensors from %s", len(fitting), len(own), config.init)
+    encoder = model.encoder
+    if config.freeze == "encoder":
+        encoder.requires_grad_(False)
+    elif config.freeze != "none":
+        last = len(encoder.blocks) - 1  # one block is left, or there is nothing to fine-tune
+        if config.freeze > last:
+            raise ConfigError(
+                f"freeze is {config.freeze} but the encoder has {last + 1} blocks; 1 to {last} leaves blocks to train; "
+                "freeze: encoder keeps it whole"
+            )
+        encoder.requires_grad_(False)
+        encoder.blocks[config.freeze :].requires_grad_(True)
+        encoder.norm.requires_grad_(True)
+    set_training(model.eval(), config)  # also for the feature cache, which is filled before the first step
+    return model
+
+
+def set_training(model: DenseModel, config: TrainConfig) -> None:
+    """Training mode; what is frozen stays in evaluation mode."""
+    model.train()
+    if config.freeze == "encoder":
+        model.encoder.eval()
+    elif config.freeze != "none":
+        for block in model.encoder.blocks[: config.freeze]:
+            block.eval()
