@@ -13,8 +13,18 @@ from densevit.benchmark.measure import compare
 from densevit.benchmark.peers import PEERS
 from densevit.benchmark.peers.smp import rename
 from densevit.benchmark.plot import write_plot
-from densevit.benchmark.record import Agreement, CaseRecord, MemorySample, Record, Sample, SideRecord, read_record
-from densevit.benchmark.report import closing, page, tables
+from densevit.benchmark.record import (
+    Agreement,
+    CaseRecord,
+    MemorySample,
+    Occasion,
+    Record,
+    Sample,
+    SideRecord,
+    joined,
+    read_record,
+)
+from densevit.benchmark.report import closing, page, run_rows, tables
 from densevit.benchmark.statistics import ratio_of_medians
 from densevit.errors import ConfigError, DataError
 from densevit.io import write_json
@@ -45,7 +55,11 @@ def case(**changes: Any) -> CaseRecord:
 
 def record(*cases: CaseRecord) -> Record:
     machine = {"cpu": "made up", "packages": {"torch": "2"}}
-    return Record(suite="peers", machine=machine, settings={"quick": False}, gemm={"s": (90.0, 100.0)}, cases=cases)
+    return Record(suite="peers", machine=machine, gemm={"s": (90.0, 100.0)}, cases=cases)
+
+
+def occasion(commit: str) -> Occasion:
+    return Occasion(commit=commit, time="2026-01-01T00:00:00Z", settings={"rounds": 3})
 
 
 def test_ratio__is_that_of_medians_inside_its_interval() -> None:
@@ -159,6 +173,38 @@ def test_record__comes_back_from_its_file(tmp_path: Path) -> None:
 
     assert read_record(file) == run
     assert json.loads(file.read_text())["cases"][0]["peer"]["samples"]["1"][0] == {"cpu": 3.0, "wall": 6.0}
+
+
+def test_joined_record__holds_the_last_measurement_of_every_case() -> None:
+    old = record(case(name="b", occasion=occasion("1")), case(name="a", occasion=occasion("1")))
+    left_out = case(name="a", ours={}, problem="left out by --quick", occasion=None)
+    new = record(case(name="b", title="anew", occasion=occasion("2")), left_out, case(name="c", occasion=None))
+
+    found = joined(old, new, order=("a", "b", "c"))
+
+    assert [(c.name, c.title, c.occasion and c.occasion.commit) for c in found.cases] == [
+        ("a", "a model, 512", "1"),
+        ("b", "anew", "2"),
+        ("c", "a model, 512", None),
+    ]
+    assert found.gemm == {"s": (90.0, 100.0, 90.0, 100.0)}
+    assert run_rows(found) == [
+        ("1", "2026-01-01T00:00:00Z", "2026-01-01T00:00:00Z", "rounds 3", "a"),
+        ("2", "2026-01-01T00:00:00Z", "2026-01-01T00:00:00Z", "rounds 3", "b"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("changes", "match"),
+    [
+        ({"suite": "self"}, "a record holds one suite"),
+        ({"machine": {"cpu": "another", "packages": {"torch": "2"}}}, "with cpu made up but here it is another"),
+        ({"machine": {"cpu": "made up", "packages": {"torch": "3"}}}, "one machine and its versions; name another"),
+    ],
+)
+def test_joined_record__is_of_one_suite_and_machine(changes: dict[str, Any], match: str) -> None:
+    with pytest.raises(ConfigError, match=match):
+        joined(record(case()), record(case()).model_copy(update=changes), order=())
 
 
 @pytest.mark.parametrize(

@@ -13,17 +13,20 @@ import torch
 
 from densevit.benchmark import gpu, measure, sides, suites
 from densevit.benchmark.child import ChildError, Worker
-from densevit.benchmark.decode import FORMS, open_form
+from densevit.benchmark.decode import FORMS, DecodeCase, open_form
 from densevit.benchmark.flops import count_flops
-from densevit.benchmark.machine import facts, gemm_rates
+from densevit.benchmark.machine import facts, gemm_rates, occasion
 from densevit.benchmark.measure import PEER, Plan, measure_sides
 from densevit.benchmark.memory import _watch
 from densevit.benchmark.peers import segmenter
 from densevit.benchmark.photo import write_photo
+from densevit.benchmark.record import CaseRecord, read_record
 from densevit.benchmark.sides import SideSpec
+from densevit.benchmark.suites import Options, run_suite
 from densevit.cli.main import main
 from densevit.errors import DensevitError
 from densevit.inference.predictor import Predictor
+from densevit.io import write_json
 from tests.factories import random_images, tiny_model
 
 MB = 1_000_000
@@ -120,11 +123,11 @@ def test_flops__are_those_of_products_and_attention() -> None:
 
 
 def test_machine__is_described() -> None:
-    found = facts(["benchmark"])
+    found = facts()
 
     assert found["cpu"]
     assert found["packages"]["torch"] == torch.__version__.split("+")[0]
-    assert found["command"] == ["densevit", "benchmark"]
+    assert occasion(["benchmark"])["command"] == ["densevit", "benchmark"]
     assert all(rate > 0 for rates in gemm_rates(0.0).values() for rate in rates)
 
 
@@ -185,7 +188,7 @@ def test_command__goes_on_without_a_peer(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(sides, "find_spec", lambda name: None)
-    monkeypatch.setattr(suites.Rates, "sample", lambda self, folder: None)
+    monkeypatch.setattr(suites, "_sampled", lambda gemm, folder: gemm)
 
     code = benchmark("--cases", "dpt-b-smp", "--json", tmp_path / "r.json")
     again = benchmark("--from", tmp_path / "r.json", "--markdown", tmp_path / "r.md")
@@ -195,6 +198,44 @@ def test_command__goes_on_without_a_peer(
     assert json.loads((tmp_path / "r.json").read_text())["cases"][0]["problem"] == reason
     assert reason in (tmp_path / "r.md").read_text()
     assert "dpt-b-smp" in capsys.readouterr().out
+
+
+def small_decode(name: str) -> DecodeCase:
+    return DecodeCase(name, 7, (5, 6), (33, 40))
+
+
+def test_command__measures_a_suite_in_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file, cases = tmp_path / "r.json", {"first": small_decode("first"), "second": small_decode("second")}
+    monkeypatch.setattr(suites, "DECODE_CASES", cases)
+    monkeypatch.setattr(suites, "FORMS", {"interpolate, argmax": None, "densevit": None})
+    suite = ("--suite", "decode", "--into", file)
+
+    codes = [benchmark(*suite, "--cases", name, "--rounds", 1) for name in ("second", "first", "second")]
+
+    found = read_record(file)
+    assert codes == [0, 0, 0]
+    assert [case.name for case in found.cases] == ["first", "second"]
+    assert all(case.ours["densevit"].samples["1"] for case in found.cases)
+    assert all(case.occasion is not None and case.occasion.settings["rounds"] == 1 for case in found.cases)
+
+
+def test_command__keeps_what_was_measured_before_it_was_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "r.json"
+
+    def measured(name: str, *_: Any, **__: Any) -> CaseRecord:
+        if name == "camvid":
+            raise KeyboardInterrupt
+        return CaseRecord(name=name, title=name)
+
+    monkeypatch.setattr(suites, "measure_sides", measured)
+
+    with pytest.raises(KeyboardInterrupt):
+        run_suite("decode", Options(), print, lambda record: write_json(file, record.plain()))
+
+    names = list(suites.DECODE_CASES)
+    assert [case.name for case in read_record(file).cases] == names[: names.index("camvid")]
 
 
 def test_engine__that_is_unknown_is_a_problem_of_its_side() -> None:

@@ -23,22 +23,28 @@ PACKAGES = (
 )  # fmt: skip
 
 
-def facts(arguments: Sequence[str] | None = None) -> dict[str, Any]:
-    """CPU, cores, memory, load, versions, commit and command line, as plain data."""
+def facts() -> dict[str, Any]:
+    """CPU, cores, memory and versions, as plain data: what does not change from one case to the next."""
     return {
         "cpu": cpu_model(),
         "instructions": torch.backends.cpu.get_cpu_capability(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "memory_bytes": _total_memory(),
-        "load_average": list(os.getloadavg()) if hasattr(os, "getloadavg") else None,
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "system": f"{platform.system()} {platform.release()}",
         "python": platform.python_version(),
         "packages": {name: found for name in PACKAGES if (found := _version(name))},
         "densevit": _version("densevit"),
+    }
+
+
+def occasion(arguments: Sequence[str] | None = None) -> dict[str, Any]:
+    """Commit, time, load and command line, as plain data: what may be another for every case."""
+    return {
         "commit": commit(),
-        "command": ["densevit", *(sys.argv[1:] if arguments is None else arguments)],
         "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "load_average": list(os.getloadavg()) if hasattr(os, "getloadavg") else None,
+        "command": ["densevit", *(sys.argv[1:] if arguments is None else arguments)],
     }
 
 

@@ -1,6 +1,7 @@
 """What a run leaves behind: every sample, with the machine it was taken on; plain data in one JSON file."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -8,9 +9,7 @@ from pydantic import Field
 
 from densevit.benchmark.cases import Bars
 from densevit.config import Config
-from densevit.errors import DataError
-
-FORMAT = 1
+from densevit.errors import ConfigError, DataError
 
 
 class Sample(Config):
@@ -65,6 +64,24 @@ class SideRecord(Config):
     problem: str = ""
 
 
+class Occasion(Config):
+    """When and how a case was measured; cases of one record may come from several runs.
+
+    Attributes:
+        commit: of this source tree, with "+" if files differ from it; None outside a clone.
+        time: UTC, when the case began.
+        load_average: of the machine then.
+        command: line of the run.
+        settings: how thoroughly was measured.
+    """
+
+    commit: str | None
+    time: str
+    load_average: tuple[float, ...] | None = None
+    command: tuple[str, ...] = ()
+    settings: dict[str, Any] = Field(default_factory=dict)
+
+
 class CaseRecord(Config):
     """One case.
 
@@ -77,6 +94,7 @@ class CaseRecord(Config):
         ours: our sides by engine.
         problem: why nothing was measured.
         seconds: that the case took.
+        occasion: when and how; None where nothing was tried.
     """
 
     name: str
@@ -87,30 +105,59 @@ class CaseRecord(Config):
     ours: dict[str, SideRecord] = Field(default_factory=dict)
     problem: str = ""
     seconds: float = 0.0
+    occasion: Occasion | None = None
 
 
 class Record(Config):
-    """A run.
+    """A run, or several of one suite on one machine.
 
     Attributes:
         suite: which.
         machine: see ``machine.facts``.
-        settings: how was measured.
         gemm: every sample of float32 matrix products, operations per CPU second with one thread, by shape.
         cases: in the order of the table.
     """
 
-    format: Literal[1] = 1
+    format: Literal[2] = 2
     suite: str
     machine: dict[str, Any]
-    settings: dict[str, Any]
     gemm: dict[str, tuple[float, ...]] = Field(default_factory=dict)
-    cases: tuple[CaseRecord, ...]
+    cases: tuple[CaseRecord, ...] = ()
 
     @property
     def gemm_peak(self) -> float | None:
         """The machine's rate: the largest sample."""
         return max((max(rates) for rates in self.gemm.values() if rates), default=None)
+
+
+def joined(old: Record, new: Record, *, order: Sequence[str]) -> Record:
+    """A record with the cases of both; a case of the new one replaces that of the old unless it was not tried.
+
+    Args:
+        old: measured before.
+        new: measured now.
+        order: of the cases.
+
+    Raises:
+        ConfigError: if they are of two suites or two machines; versions of packages are part of the machine.
+    """
+    if old.suite != new.suite:
+        raise ConfigError(
+            f"the record holds suite {old.suite!r} but suite {new.suite!r} was asked for; a record holds one suite; "
+            "name another file"
+        )
+    for key in ("cpu", "instructions", "cores", "gpu", "python", "packages"):
+        if (was := old.machine.get(key)) != (now := new.machine.get(key)):
+            raise ConfigError(
+                f"the record was measured with {key} {was} but here it is {now}; a record holds one machine and its "
+                "versions; name another file"
+            )
+    cases = {case.name: case for case in old.cases}
+    cases |= {case.name: case for case in new.cases if case.occasion is not None or case.name not in cases}
+    ranks = {name: rank for rank, name in enumerate(order)}
+    gemm = {shape: (*old.gemm.get(shape, ()), *new.gemm.get(shape, ())) for shape in {**old.gemm, **new.gemm}}
+    in_order = sorted(cases.values(), key=lambda case: ranks.get(case.name, len(ranks)))
+    return new.model_copy(update={"gemm": gemm, "cases": tuple(in_order)})
 
 
 def read_record(path: Path) -> Record:

@@ -8,6 +8,7 @@ from densevit.benchmark.record import CaseRecord, Record, SideRecord
 
 BAR_HEAD = ("model", "against", "bar", "wanted", "found", "95 % interval", "by", "verdict")
 SIDE_HEAD = ("model", "program", "CPU s", "n", "wall s", "ratio", "transient MB", "peak MB", "GFLOP", "share", "output")
+RUN_HEAD = ("commit", "from", "to", "settings", "cases")
 
 
 def bar_rows(record: Record) -> list[tuple[str, ...]]:
@@ -27,6 +28,20 @@ def side_rows(record: Record) -> list[tuple[str, ...]]:
         if not sides:
             rows.append((case.title, case.against, *("",) * (len(SIDE_HEAD) - 3), case.problem))
         rows += [_side_row(case, engine, side, record.gemm_peak) for engine, side in sides]
+    return rows
+
+
+def run_rows(record: Record) -> list[tuple[str, ...]]:
+    """One row for each commit and way of measuring: when its cases began, how they were measured, which they are."""
+    runs: dict[tuple[str, str], list[CaseRecord]] = {}
+    for case in record.cases:
+        if case.occasion is not None:
+            settings = ", ".join(f"{name} {value}" for name, value in case.occasion.settings.items())
+            runs.setdefault((case.occasion.commit or "none", settings), []).append(case)
+    rows: list[tuple[str, ...]] = []
+    for (commit, settings), cases in runs.items():
+        times = sorted(case.occasion.time for case in cases if case.occasion is not None)
+        rows.append((commit[:12] + commit[40:], times[0], times[-1], settings, ", ".join(case.name for case in cases)))
     return rows
 
 
@@ -114,19 +129,19 @@ def page(record: Record, *, plot: str | None = None) -> str:
     """
     machine = record.machine
     packages = ", ".join(f"{name} {version}" for name, version in machine.get("packages", {}).items())
-    settings = ", ".join(f"{name} {value}" for name, value in record.settings.items())
     parts = [
         "# Benchmark results",
         f"Written by `densevit benchmark --from` from a record of the suite `{record.suite}`; do not edit. How it is "
         "measured and what the columns mean: [measure speed and memory](../how-to/benchmark.md).",
         f"Machine: {machine.get('cpu')} ({machine.get('instructions')}), {machine.get('cores')} cores, "
-        f"{machine.get('system')}, Python {machine.get('python')}; {packages}. Commit {machine.get('commit')}, "
-        f"{machine.get('time')}. Settings: {settings}.",
+        f"{machine.get('system')}, Python {machine.get('python')}; {packages}.",
     ]
     if plot is not None:
         parts.append(f"![How many times faster than each peer]({plot})")
     for title, head, rows in tables(record):
         parts.append(f"## {title.capitalize()}")
         parts.append(table(head, rows).rstrip())
+    parts.append("## Runs")
+    parts.append(table(RUN_HEAD, run_rows(record)).rstrip())
     parts.append("\n".join(f"- {line}" for line in closing(record)))
     return "\n\n".join(part for part in parts if part) + "\n"

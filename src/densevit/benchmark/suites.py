@@ -14,10 +14,10 @@ from densevit.benchmark.cases import CASES
 from densevit.benchmark.child import Worker
 from densevit.benchmark.decode import DECODE_CASES, FORMS
 from densevit.benchmark.gpu import GPU_CASES, measure_model
-from densevit.benchmark.machine import facts
+from densevit.benchmark.machine import facts, occasion
 from densevit.benchmark.measure import PEER, Keeps, Plan, Say, measure_case, measure_sides
 from densevit.benchmark.peers import PEERS
-from densevit.benchmark.record import CaseRecord, Record
+from densevit.benchmark.record import CaseRecord, Occasion, Record
 from densevit.benchmark.sides import TORCH, SideSpec
 from densevit.checkpoints.native import preset_bundle
 from densevit.config import nearest
@@ -50,7 +50,7 @@ class Options:
         quick: few cases, few samples, and an end within five minutes.
         engines: of ours, beside eager torch.
         threads: numbers of threads, beside one.
-        rounds: most samples of each side.
+        rounds: most samples of each side; memory takes three at most.
         keep_freed_memory: see ``Plan``.
         device: of the suite "gpu".
     """
@@ -63,10 +63,19 @@ class Options:
     keep_freed_memory: Keeps = "neither"
     device: str | None = None
 
+    def with_torch(self) -> tuple[str, ...]:
+        """Eager torch and the other engines."""
+        return tuple(dict.fromkeys((TORCH, *self.engines)))
+
     def plan(self) -> Plan:
         """How thoroughly to measure."""
         threads = tuple(dict.fromkeys((1, *self.threads)))
-        plan = Plan(rounds=self.rounds, threads=threads, keep_freed_memory=self.keep_freed_memory)
+        plan = Plan(
+            rounds=self.rounds,
+            threads=threads,
+            memory=min(self.rounds, 3),
+            keep_freed_memory=self.keep_freed_memory,
+        )
         if not self.quick:
             return plan
         return replace(
@@ -74,11 +83,62 @@ class Options:
         )
 
 
-def run_suite(suite: str, options: Options, say: Say) -> Record:
+@dataclass(frozen=True)
+class Suite:
+    """Cases, and how one is measured.
+
+    Attributes:
+        cases: by name, as they stand in a record before they are measured.
+        measure: a case, with a folder for its files.
+        settings: how thoroughly, for the record.
+        quick: the cases of a quick run.
+        rates: whether the machine's rate of matrix products is sampled before every case.
+        deadline: ``time.monotonic`` at which everything ends.
+    """
+
+    cases: dict[str, CaseRecord]
+    measure: Callable[[str, Path], CaseRecord]
+    settings: dict[str, Any]
+    quick: tuple[str, ...]
+    rates: bool = False
+    deadline: float = float("inf")
+
+
+def run_suite(suite: str, options: Options, say: Say, keep: Callable[[Record], None] = lambda record: None) -> Record:
     """Measure a suite.
+
+    Args:
+        suite: which.
+        options: what is wanted of it.
+        say: told what is going on.
+        keep: called with the record so far, before the first case and after every one.
 
     Raises:
         ConfigError: if there is no such suite, or no case of it has such a name.
+    """
+    found = open_suite(suite, options, say)
+    chosen = choose(list(found.cases), options.pattern)
+    record = Record(suite=suite, machine=facts())
+    keep(record)
+    with tempfile.TemporaryDirectory(prefix="densevit-benchmark-") as name_of_folder:
+        folder = Path(name_of_folder)
+        for name in chosen:
+            if options.quick and options.pattern == "*" and name not in found.quick:
+                case, gemm = found.cases[name].model_copy(update={"problem": LEFT_OUT}), record.gemm
+            else:
+                now = Occasion.parse({**occasion(), "settings": found.settings})
+                gemm = _sampled(record.gemm, folder) if found.rates and time.monotonic() < found.deadline else {}
+                case = found.measure(name, folder).model_copy(update={"occasion": now})
+            record = record.model_copy(update={"gemm": gemm or record.gemm, "cases": (*record.cases, case)})
+            keep(record)
+    return record
+
+
+def open_suite(suite: str, options: Options, say: Say) -> Suite:
+    """A suite by its name.
+
+    Raises:
+        ConfigError: if there is no such suite.
     """
     if suite not in SUITES:
         raise ConfigError(f"there is no suite {suite!r}{nearest(suite, SUITES)}")
@@ -97,75 +157,50 @@ def choose(names: Sequence[str], pattern: str) -> list[str]:
     return found
 
 
-def run_peers(options: Options, say: Say) -> Record:
-    """Our predictions against those of other programs."""
-    machine = facts()
-    chosen, plan = choose(list(CASES), options.pattern), options.plan()
-    engines = tuple(dict.fromkeys((TORCH, *options.engines)))
-    gemm = Rates(plan)
-
-    def measure(name: str, folder: Path) -> CaseRecord:
-        case = CASES[name]
-        if options.quick and options.pattern == "*" and not case.quick:
-            record = CaseRecord(name=name, title=case.title, against=PEERS[case.peer].title, bars=case.bars)
-            return record.model_copy(update={"problem": LEFT_OUT})
-        gemm.sample(folder)
-        return measure_case(name, case, plan, folder, engines=engines, say=lambda text: say(f"{name}: {text}"))
-
-    cases = _each(chosen, measure)
-    return Record(suite="peers", machine=machine, settings=_settings(plan, options.quick), gemm=gemm.found, cases=cases)
+def _sampled(gemm: dict[str, tuple[float, ...]], folder: Path, seconds: float = 0.25) -> dict[str, tuple[float, ...]]:
+    """The machine's rates of matrix products, with more samples from a fresh process."""
+    with Worker(threads=1, log=folder / "gemm.log") as worker:
+        new = worker.ask("gemm", seconds=seconds)["rates"]
+    return {shape: (*gemm.get(shape, ()), *rates) for shape, rates in new.items()}
 
 
-class Rates:
-    """The machine's rates of matrix products, sampled all through a run."""
-
-    def __init__(self, plan: Plan) -> None:
-        self.found: dict[str, tuple[float, ...]] = {}
-        self._plan = plan
-
-    def sample(self, folder: Path, seconds: float = 0.25) -> None:
-        """Add samples from a fresh process."""
-        if time.monotonic() > self._plan.deadline:
-            return
-        with Worker(threads=1, log=folder / "gemm.log") as worker:
-            for shape, rates in worker.ask("gemm", seconds=seconds)["rates"].items():
-                self.found[shape] = (*self.found.get(shape, ()), *rates)
-
-
-def _each(names: Sequence[str], measure: Callable[[str, Path], CaseRecord]) -> tuple[CaseRecord, ...]:
-    with tempfile.TemporaryDirectory(prefix="densevit-benchmark-") as folder:
-        return tuple(measure(name, Path(folder)) for name in names)
-
-
-def _settings(plan: Plan, quick: bool) -> dict[str, Any]:
+def _settings(options: Options, plan: Plan) -> dict[str, Any]:
     settings = asdict(plan)
     del settings["deadline"]
-    return {"quick": quick, **settings}
+    return {"quick": options.quick, **settings}
 
 
-def run_self(options: Options, say: Say) -> Record:
-    """Our model that ships and presets of every size, alone."""
-    machine = facts()
-    chosen, plan = choose(list(OWN), options.pattern), options.plan()
-    engines = tuple(dict.fromkeys((TORCH, *options.engines)))
-    gemm = Rates(plan)
+def peers_suite(options: Options, say: Say) -> Suite:
+    """Our predictions against those of other programs."""
+    plan, engines = options.plan(), options.with_torch()
 
     def measure(name: str, folder: Path) -> CaseRecord:
-        if options.quick and options.pattern == "*" and name not in OWN_QUICK:
-            return CaseRecord(name=name, title=OWN[name], problem=LEFT_OUT)
-        gemm.sample(folder)
+        return measure_case(name, CASES[name], plan, folder, engines=engines, say=lambda text: say(f"{name}: {text}"))
+
+    blank = {
+        name: CaseRecord(name=name, title=case.title, against=PEERS[case.peer].title, bars=case.bars)
+        for name, case in CASES.items()
+    }
+    quick = tuple(name for name, case in CASES.items() if case.quick)
+    return Suite(blank, measure, _settings(options, plan), quick, rates=True, deadline=plan.deadline)
+
+
+def self_suite(options: Options, say: Say) -> Suite:
+    """Our model that ships and presets of every size, alone."""
+    plan, engines = options.plan(), options.with_torch()
+
+    def measure(name: str, folder: Path) -> CaseRecord:
         specs = {engine: SideSpec(kind="ours", source=name, engine=engine, output="all") for engine in engines}
         titles = {engine: f"densevit, {engine}" for engine in engines}
         return measure_sides(name, OWN[name], specs, titles, plan, folder, lambda text: say(f"{name}: {text}"))
 
-    cases = _each(chosen, measure)
-    return Record(suite="self", machine=machine, settings=_settings(plan, options.quick), gemm=gemm.found, cases=cases)
+    blank = {name: CaseRecord(name=name, title=title) for name, title in OWN.items()}
+    return Suite(blank, measure, _settings(options, plan), OWN_QUICK, rates=True, deadline=plan.deadline)
 
 
-def run_decode(options: Options, say: Say) -> Record:
+def decode_suite(options: Options, say: Say) -> Suite:
     """Upsampling and arg max in several forms."""
-    machine = facts()
-    chosen, plan = choose(list(DECODE_CASES), options.pattern), options.plan()
+    plan = options.plan()
     slowest, *others = FORMS
 
     def measure(name: str, folder: Path) -> CaseRecord:
@@ -178,17 +213,16 @@ def run_decode(options: Options, say: Say) -> Record:
         titles = {PEER: slowest} | {form: form for form in others}
         return measure_sides(name, case.title, specs, titles, plan, folder, lambda text: say(f"{name}: {text}"))
 
-    cases = _each(chosen, measure)
-    return Record(suite="decode", machine=machine, settings=_settings(plan, options.quick), cases=cases)
+    blank = {name: CaseRecord(name=name, title=case.title) for name, case in DECODE_CASES.items()}
+    return Suite(blank, measure, _settings(options, plan), tuple(blank))
 
 
-def run_gpu(options: Options, say: Say) -> Record:
+def gpu_suite(options: Options, say: Say) -> Suite:
     """ViT-L on a GPU, in this process.
 
     Raises:
         ConfigError: if there is no such device.
     """
-    machine = facts()
     device = pick_device(options.device or "cuda")
     rounds = min(options.rounds, 5) if options.quick else options.rounds
 
@@ -200,14 +234,14 @@ def run_gpu(options: Options, say: Say) -> Record:
         images = torch.rand(case.batch, 3, *case.image_size, generator=generator).to(device)
         return measure_model(name, case.title, model, images, rounds=rounds)
 
-    cases = _each(choose(list(GPU_CASES), options.pattern), measure)
+    blank = {name: CaseRecord(name=name, title=case.title) for name, case in GPU_CASES.items()}
     settings = {"quick": options.quick, "rounds": rounds, "device": str(device)}
-    return Record(suite="gpu", machine=machine, settings=settings, cases=cases)
+    return Suite(blank, measure, settings, tuple(blank))
 
 
-SUITES: dict[str, Callable[[Options, Say], Record]] = {
-    "peers": run_peers,
-    "self": run_self,
-    "decode": run_decode,
-    "gpu": run_gpu,
+SUITES: dict[str, Callable[[Options, Say], Suite]] = {
+    "peers": peers_suite,
+    "self": self_suite,
+    "decode": decode_suite,
+    "gpu": gpu_suite,
 }

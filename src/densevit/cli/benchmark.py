@@ -11,6 +11,7 @@ from rich.table import Table
 
 if TYPE_CHECKING:
     from densevit.benchmark.record import Record
+    from densevit.benchmark.suites import Options
 
 
 def benchmark(
@@ -28,21 +29,24 @@ def benchmark(
     ] = "neither",
     device: Annotated[str | None, typer.Option(help="Of --suite gpu: cuda, or cpu for a trial.")] = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write every sample here.")] = None,
+    into_file: Annotated[
+        Path | None, typer.Option("--into", help="Add the cases to this record, or replace them there, one by one.")
+    ] = None,
     from_file: Annotated[Path | None, typer.Option("--from", help="Show this record, and measure nothing.")] = None,
     markdown_file: Annotated[Path | None, typer.Option("--markdown", help="Write a page with the tables here.")] = None,
     plot_file: Annotated[Path | None, typer.Option("--plot", help="Write a picture here (.png or .svg).")] = None,
 ) -> None:
     """Measure time, memory and the share of the machine's peak, on the same photo with the same weights.
 
-    A bar that is not met does not change the exit code.
+    A bar that is not met does not change the exit code. With ``--into`` a suite can be measured in parts: the record is
+    written after every case, and holds those of earlier runs on the same machine.
     """
     from densevit.benchmark.plot import write_plot
     from densevit.benchmark.record import read_record
     from densevit.benchmark.report import page
-    from densevit.benchmark.suites import Options, run_suite
+    from densevit.benchmark.suites import Options
     from densevit.io import write_bytes_atomic, write_json
 
-    console = Console(stderr=True)
     if from_file is not None:
         record = read_record(from_file)
     else:
@@ -55,7 +59,7 @@ def benchmark(
             keep_freed_memory=keep_freed_memory,
             device=device,
         )
-        record = run_suite(suite, options, lambda text: console.print(text, markup=False, highlight=False))
+        record = _measure(suite, options, into_file)
     if json_file is not None:
         write_json(json_file, record.plain())
     if markdown_file is not None:
@@ -64,6 +68,33 @@ def benchmark(
     if plot_file is not None:
         write_plot(record, plot_file)
     _show(record)
+
+
+def _measure(suite: str, options: "Options", into_file: Path | None) -> "Record":
+    """Run a suite; with a file, its record joined with what the file holds is kept there after every case."""
+    from densevit.benchmark.record import joined, read_record
+    from densevit.benchmark.suites import open_suite, run_suite
+    from densevit.io import write_json
+
+    console = Console(stderr=True)
+
+    def say(text: str) -> None:
+        console.print(text, markup=False, highlight=False)
+
+    if into_file is None:
+        return run_suite(suite, options, say)
+    old = read_record(into_file) if into_file.exists() else None
+    order = tuple(open_suite(suite, options, say).cases)
+
+    def join(record: "Record") -> "Record":
+        return record if old is None else joined(old, record, order=order)
+
+    def keep(record: "Record") -> None:
+        whole = join(record)  # before the first case, too: a record of another machine is refused at once
+        if record.cases:
+            write_json(into_file, whole.plain())
+
+    return join(run_suite(suite, options, say, keep))
 
 
 def _show(record: "Record") -> None:
