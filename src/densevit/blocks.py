@@ -10,6 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from densevit.kernels.attention import attend
+from densevit.kernels.linear import Linear
+
 Activation = Literal["gelu", "gelu_tanh", "quick_gelu", "relu"]
 MlpKind = Literal["mlp", "swiglu"]
 
@@ -59,8 +62,8 @@ class Attention(nn.Module):
         super().__init__()
         self.num_heads = num_heads
         self.dropout = dropout
-        self.qkv = nn.Linear(dim, 3 * dim, bias=qkv_bias)
-        self.proj = nn.Linear(dim, dim)
+        self.qkv = Linear(dim, 3 * dim, bias=qkv_bias)
+        self.proj = Linear(dim, dim)
 
     def forward(self, x: Tensor, rotation: Rotation | None = None, bias: Tensor | None = None) -> Tensor:
         """(B, T, C) -> (B, T, C); ``bias`` is added to the logits and broadcasts to (B, heads, T, T)."""
@@ -69,8 +72,12 @@ class Attention(nn.Module):
         if rotation is not None:
             q, k = rotation(q), rotation(k)
         dropout = self.dropout if self.training else 0.0
-        x = F.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=dropout)
-        x = self.proj(x.transpose(1, 2).flatten(2))  # (B, T, C)
+        fused = attend(q, k, v) if bias is None and not dropout else None
+        if fused is None:
+            fused = (
+                F.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=dropout).transpose(1, 2).flatten(2)
+            )
+        x = self.proj(fused)  # (B, T, C)
         return F.dropout(x, self.dropout, self.training)
 
 
@@ -79,8 +86,8 @@ class Mlp(nn.Module):
 
     def __init__(self, dim: int, hidden_dim: int, *, activation: Activation = "gelu", dropout: float = 0.0) -> None:
         super().__init__()
-        self.fc1 = nn.Linear(dim, hidden_dim)
-        self.fc2 = nn.Linear(hidden_dim, dim)
+        self.fc1 = Linear(dim, hidden_dim)
+        self.fc2 = Linear(hidden_dim, dim)
         self.activation = ACTIVATIONS[activation]
         self.dropout = dropout
 
@@ -95,8 +102,8 @@ class Swiglu(nn.Module):
 
     def __init__(self, dim: int, hidden_dim: int, *, dropout: float = 0.0) -> None:
         super().__init__()
-        self.fc1 = nn.Linear(dim, 2 * hidden_dim)
-        self.fc2 = nn.Linear(hidden_dim, dim)
+        self.fc1 = Linear(dim, 2 * hidden_dim)
+        self.fc2 = Linear(hidden_dim, dim)
         self.dropout = dropout
 
     def forward(self, x: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ SRC = ROOT / "src"
 
 # Rooms of src/densevit, lowest first. A room may import its own layer and those below; "densevit" is __init__.py.
 LAYERS = (
-    ("errors", "types", "config", "allocator", "io", "pixels", "protocol", "upsampling", "layers", "blocks"),
+    ("errors", "types", "config", "allocator", "io", "pixels", "protocol", "kernels", "upsampling", "layers", "blocks"),
     ("encoder", "decoders"),
     ("model",),
     ("presets",),

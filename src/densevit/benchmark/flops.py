@@ -6,17 +6,22 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from densevit.kernels import attention, linear
+
 
 def _attention(query: Any, key: Any, value: Any, *args: Any, **kwargs: Any) -> int:
-    """Shapes (B, heads, N, C) of queries, keys and values -> both products."""
-    batch, heads, n, dim = query
-    return int(2 * batch * heads * n * key[-2] * (dim + value[-1]))
+    return attention.flops(query, key, value)
 
 
 _MAPPING = {
-    operator: _attention
-    for name in ("_scaled_dot_product_flash_attention_for_cpu", "_scaled_dot_product_fused_attention_overrideable")
-    if (operator := getattr(torch.ops.aten, name, None)) is not None
+    operator: count
+    for operator, count in (
+        (getattr(torch.ops.aten, "_scaled_dot_product_flash_attention_for_cpu", None), _attention),
+        (getattr(torch.ops.aten, "_scaled_dot_product_fused_attention_overrideable", None), _attention),
+        (torch.ops.densevit.attention, _attention),
+        (linear.onednn_product(), linear.flops),
+    )
+    if operator is not None
 }
 
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from densevit.config import Config
 from densevit.decoders.base import Decoder, DecoderConfig
+from densevit.kernels.linear import Linear
 from densevit.layers import ConvBnRelu, resize
 from densevit.types import DenseOutput, Size, Taps
 
@@ -130,7 +131,7 @@ class Reassemble(nn.Module):
         channels = config.channels[level]
         self.norm = nn.LayerNorm(embed_dim, eps=1e-6) if config.tap_norm else nn.Identity()
         if self.readout == "project":
-            self.readout_project = nn.Linear(2 * embed_dim, embed_dim)
+            self.readout_project = Linear(2 * embed_dim, embed_dim)
         self.dropout = nn.Dropout2d(config.tap_dropout)
         self.project = nn.Conv2d(embed_dim, channels, 1)
         self.resample = _resample(channels, config.factors[level])

@@ -14,6 +14,7 @@ from torch import nn
 from densevit.blocks import Block
 from densevit.decoders.base import Decoder, DecoderConfig
 from densevit.errors import ConfigError
+from densevit.kernels.linear import Linear
 from densevit.types import DenseOutput, Taps
 
 
@@ -31,7 +32,7 @@ class SegmenterLinear(Decoder):
 
     def __init__(self, config: SegmenterLinearConfig, *, embed_dim: int, num_taps: int, out_channels: int) -> None:
         super().__init__()
-        self.head = nn.Linear(embed_dim, out_channels)
+        self.head = Linear(embed_dim, out_channels)
         nn.init.trunc_normal_(self.head.weight, std=0.02)
         nn.init.zeros_(self.head.bias)
 
@@ -73,7 +74,7 @@ class SegmenterMask(Decoder):
             raise ConfigError(
                 f"segmenter_mask has {num_heads} heads but embed_dim {embed_dim} is no multiple of that; set num_heads"
             )
-        self.proj_dec = nn.Linear(embed_dim, embed_dim)
+        self.proj_dec = Linear(embed_dim, embed_dim)
         self.class_tokens = nn.Parameter(torch.zeros(1, out_channels, embed_dim))
         self.blocks = nn.ModuleList(
             Block(
@@ -87,8 +88,8 @@ class SegmenterMask(Decoder):
             for i in range(config.depth)
         )
         self.norm = nn.LayerNorm(embed_dim, eps=config.norm_eps)
-        self.proj_patch = nn.Linear(embed_dim, embed_dim, bias=False)
-        self.proj_classes = nn.Linear(embed_dim, embed_dim, bias=False)
+        self.proj_patch = Linear(embed_dim, embed_dim, bias=False)
+        self.proj_classes = Linear(embed_dim, embed_dim, bias=False)
         self.mask_norm = nn.LayerNorm(out_channels, eps=config.norm_eps)
         self.reset_parameters()
 

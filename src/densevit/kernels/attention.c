@@ -1,0 +1,164 @@
+/* softmax(q k' / sqrt(width)) v in float32 for processors with AVX-512, without writing the logits of all pairs down.
+
+   Keys and values of a head are packed once. Then six queries at a time meet 256 keys: their logits stay in the nearest
+   cache, become powers, and weigh the values; maximum and sum are carried from one block of keys to the next, as in Milakov
+   and Gimelshein 2018, "Online normalizer calculation for softmax". Both products keep 24 of the 32 vector registers as
+   sums.
+
+   Compiled by densevit.kernels.build where a C compiler is found: plain C with the vector extensions that GCC and Clang
+   share. */
+
+#include <stdint.h>
+
+#define LANES 16
+#define ROWS 6              /* queries of a tile */
+#define VECTORS 4           /* of a panel: logits of a tile, or the widest head */
+#define PANEL (VECTORS * LANES)
+#define KEYS 256            /* a multiple of PANEL */
+#define BLOCK (40 * ROWS)   /* queries that are packed at once */
+
+typedef float floats __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
+typedef int32_t ints __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
+
+static const float NEVER = -3.0e38f;
+static const float LOG2_E = 1.44269504f;
+
+/* Floats that a head needs beside its input: keys, values, and one block of queries and of results. */
+int64_t densevit_attention_scratch(int64_t tokens, int64_t width) {
+    return 2 * ((tokens + PANEL - 1) / PANEL * PANEL) * width + 2 * BLOCK * width + ROWS * KEYS;
+}
+
+static inline floats load(const float *at) { return *(const floats *)at; }
+
+static inline void store(float *at, floats v) { *(floats *)at = v; }
+
+static inline floats pick(ints mask, floats yes, floats no) { return (floats)((mask & (ints)yes) | (~mask & (ints)no)); }
+
+/* 2 ** x for x <= 0, to 1e-7 of the value; NaN stays. */
+static inline floats power(floats x) {
+    x = pick(x < -126.0f, (floats){} - 126.0f, x);
+    ints n = __builtin_convertvector(x - 0.5f, ints); /* towards zero: to the nearest */
+    floats r = x - __builtin_convertvector(n, floats);
+    floats p = r * 1.3276444e-3f + 9.6755377e-3f; /* minimax on [-0.5, 0.5] */
+    p = p * r + 5.5507133e-2f;
+    p = p * r + 2.4022120e-1f;
+    p = p * r + 6.9314697e-1f;
+    p = p * r + 1.0f;
+    return (floats)((ints)p + (n << 23));
+}
+
+/* Logits of ROWS queries (ROWS, width) and vectors * LANES keys, which lie (width, PANEL). */
+static inline void logits_tile(const float *query, int width, const float *keys, float *out, const int vectors) {
+    floats sum[ROWS][VECTORS];
+    for (int r = 0; r < ROWS; r++)
+        for (int j = 0; j < vectors; j++) sum[r][j] = (floats){};
+    for (int c = 0; c < width; c++) {
+        floats b[VECTORS];
+        for (int j = 0; j < vectors; j++) b[j] = load(keys + c * PANEL + j * LANES);
+        for (int r = 0; r < ROWS; r++)
+            for (int j = 0; j < vectors; j++) sum[r][j] += query[r * width + c] * b[j];
+    }
+    for (int r = 0; r < ROWS; r++)
+        for (int j = 0; j < vectors; j++) store(out + r * KEYS + j * LANES, sum[r][j]);
+}
+
+/* Fade the results (ROWS, width) of earlier keys, and add count values (count, width), weighted (ROWS, KEYS). */
+static inline void values_tile(const float *weights, const float *values, int count, const float *fade, float *out,
+                               const int vectors) {
+    const int width = vectors * LANES;
+    floats sum[ROWS][VECTORS];
+    for (int r = 0; r < ROWS; r++)
+        for (int j = 0; j < vectors; j++) sum[r][j] = load(out + r * width + j * LANES) * fade[r];
+    for (int n = 0; n < count; n++) {
+        floats b[VECTORS];
+        for (int j = 0; j < vectors; j++) b[j] = load(values + n * width + j * LANES);
+        for (int r = 0; r < ROWS; r++)
+            for (int j = 0; j < vectors; j++) sum[r][j] += weights[r * KEYS + n] * b[j];
+    }
+    for (int r = 0; r < ROWS; r++)
+        for (int j = 0; j < vectors; j++) store(out + r * width + j * LANES, sum[r][j]);
+}
+
+/* Logits of one query, in powers of two, become weights; most and total go on from the keys before.
+   Returns by how much the weights of those keys shrink. */
+static inline float weigh(float *x, int count, int padded, float *most, float *total) {
+    for (int n = count; n < padded; n++) x[n] = NEVER;
+    floats highest = load(x), sum = {};
+    for (int n = LANES; n < padded; n += LANES) highest = pick(highest > load(x + n), highest, load(x + n));
+    float high = *most, added = 0.0f;
+    for (int i = 0; i < LANES; i++) high = highest[i] > high ? highest[i] : high;
+    for (int n = 0; n < padded; n += LANES) {
+        floats weights = power(load(x + n) - high);
+        store(x + n, weights);
+        sum += weights;
+    }
+    for (int i = 0; i < LANES; i++) added += sum[i];
+    float fade = power((floats){} + (*most - high))[0];
+    *total = *total * fade + added;
+    *most = high;
+    return fade;
+}
+
+typedef struct {
+    const float *at;
+    int64_t token; /* floats from one token to the next */
+} rows;
+
+static inline void pack(rows k, rows v, int tokens, int width, float *keys, float *values) {
+    for (int n = 0; n < tokens; n += PANEL)
+        for (int c = 0; c < width; c += LANES)
+            for (int i = 0; i < PANEL; i++)
+                for (int e = c; e < c + LANES; e++)
+                    keys[(int64_t)n * width + e * PANEL + i] = n + i < tokens ? k.at[(n + i) * k.token + e] : 0.0f;
+    for (int n = 0; n < tokens; n++)
+        for (int c = 0; c < width; c++) values[(int64_t)n * width + c] = v.at[n * v.token + c];
+}
+
+static inline void head(rows q, rows k, rows v, int tokens, const int vectors, float scale, float *out,
+                        int64_t out_token, float *scratch) {
+    const int width = vectors * LANES;
+    const int64_t packed = (int64_t)((tokens + PANEL - 1) / PANEL * PANEL) * width;
+    float *keys = scratch, *values = keys + packed, *query = values + packed;
+    float *result = query + BLOCK * width, *logits = result + BLOCK * width;
+    pack(k, v, tokens, width, keys, values);
+    for (int first = 0; first < tokens; first += BLOCK) {
+        const int count = tokens - first < BLOCK ? tokens - first : BLOCK;
+        float most[BLOCK], total[BLOCK];
+        for (int r = 0; r < BLOCK; r++) {
+            most[r] = NEVER;
+            total[r] = 0.0f;
+            for (int c = 0; c < width; c++) {
+                query[r * width + c] = r < count ? q.at[(first + r) * q.token + c] * (scale * LOG2_E) : 0.0f;
+                result[r * width + c] = 0.0f;
+            }
+        }
+        for (int key = 0; key < tokens; key += KEYS) {
+            const int some = tokens - key < KEYS ? tokens - key : KEYS, padded = (some + LANES - 1) / LANES * LANES;
+            for (int r = 0; r < count; r += ROWS) {
+                float fade[ROWS];
+                int n = 0;
+                for (; n + PANEL <= padded; n += PANEL)
+                    logits_tile(query + r * width, width, keys + (int64_t)(key + n) * width, logits + n, VECTORS);
+                for (int j = 0; n + j < padded; j += LANES)
+                    logits_tile(query + r * width, width, keys + (int64_t)(key + n) * width + j, logits + n + j, 1);
+                for (int i = 0; i < ROWS; i++)
+                    fade[i] = weigh(logits + i * KEYS, some, padded, most + r + i, total + r + i);
+                values_tile(logits, values + (int64_t)key * width, some, fade, result + r * width, vectors);
+            }
+        }
+        for (int r = 0; r < count; r++)
+            for (int c = 0; c < width; c++) out[(first + r) * out_token + c] = result[r * width + c] / total[r];
+    }
+}
+
+/* One head: q, k and v (tokens, width) with so many floats from token to token; width is LANES times 1 to VECTORS. */
+void densevit_attention(const float *q, int64_t q_token, const float *k, int64_t k_token, const float *v, int64_t v_token,
+                        int tokens, int width, float scale, float *out, int64_t out_token, float *scratch) {
+    const rows a = {q, q_token}, b = {k, k_token}, c = {v, v_token};
+    switch (width / LANES) {
+    case 1: head(a, b, c, tokens, 1, scale, out, out_token, scratch); break;
+    case 2: head(a, b, c, tokens, 2, scale, out, out_token, scratch); break;
+    case 3: head(a, b, c, tokens, 3, scale, out, out_token, scratch); break;
+    default: head(a, b, c, tokens, 4, scale, out, out_token, scratch);
+    }
+}

@@ -1,0 +1,51 @@
+"""Linear layers in float32 by oneDNN, on processors for which MKL, torch's choice, lacks AVX-512 code; see ADR 0010."""
+
+import platform
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from densevit.kernels.suits import plain_inference
+
+
+class Linear(nn.Linear):
+    """``nn.Linear``; in inference on the CPU perhaps by another library, which changes rounding alone."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., in_features) -> (..., out_features)."""
+        product = onednn_product()
+        if product is None or not x.numel() or not plain_inference(x, self.weight):
+            return super().forward(x)
+        found: Tensor = product(x, self.weight, self.bias, "none", [], "")
+        return found
+
+
+@cache
+def onednn_product() -> Any | None:
+    """oneDNN's linear layer, or None where it is not there or MKL is no slower.
+
+    MKL has AVX-512 code for Intel's processors and gives others its AVX2 code.
+    """
+    has_it = hasattr(torch.ops.mkldnn, "_linear_pointwise") and torch.backends.mkldnn.is_available()
+    if not has_it or torch.backends.cpu.get_cpu_capability() != "AVX512" or "GenuineIntel" in _vendor():
+        return None
+    return torch.ops.mkldnn._linear_pointwise
+
+
+def _vendor() -> str:
+    """Text in which the processor's maker is named."""
+    try:
+        return Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        return platform.processor()
+
+
+def flops(x: Any, weight: Any, *_: Any, **__: Any) -> int:
+    """Operations, from the shapes of input and weights."""
+    rows = 1
+    for side in x[:-1]:
+        rows *= side
+    return int(2 * rows * weight[0] * weight[1])

@@ -1,0 +1,14 @@
+"""When a kernel may take the place of torch's own form."""
+
+import torch
+from torch import Tensor
+
+
+def plain_inference(*tensors: Tensor) -> bool:
+    """Whether float32 tensors on the CPU are computed with, and nobody asks for gradients, another type or a graph."""
+    return (
+        not torch.is_grad_enabled()
+        and not torch.compiler.is_compiling()  # compilers and exporters have forms of their own
+        and not torch.is_autocast_enabled("cpu")
+        and all(t.dtype == torch.float32 and t.device.type == "cpu" for t in tensors)
+    )
