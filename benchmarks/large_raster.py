@@ -1,6 +1,10 @@
 """Peak memory of streaming rasters of growing size, each in a process of its own.
 
     python benchmarks/large_raster.py --sizes 2048 8192 32768 --json large_raster.json
+    python benchmarks/large_raster.py --sizes 32000 --kill --json large_raster-32000.json
+
+With ``--kill`` every raster is streamed once more: the process is killed by SIGKILL when half of the strips are done,
+started again, and its result compared with that of the run that nobody disturbed, pixel by pixel.
 
 The model is tiny, so that the figures are those of reading, blending and writing; add the size of a real one and of
 its activations for one window. The rasters are noise that repeats, stored in tiles, and are made in a few seconds.
@@ -8,15 +12,15 @@ its activations for one window. The rasters are noise that repeats, stored in ti
 
 import argparse
 import json
-import platform
 import resource
+import signal
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 
-WINDOW, OVERLAP, CLASSES = 512, 64, 19
+WINDOW, OVERLAP, CLASSES, BLOCK = 512, 64, 19, 512
 
 
 def make_raster(path: Path, side: int) -> None:
@@ -87,6 +91,50 @@ def child(source: Path, folder: Path) -> None:
     sys.stdout.write(json.dumps(row) + "\n")
 
 
+def start(source: Path, folder: Path) -> subprocess.Popen:
+    """A process that streams a raster."""
+    command = [sys.executable, __file__, "--child", str(source), str(folder)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+
+
+def finish(process: subprocess.Popen) -> dict:
+    """What such a process measured, once it has ended."""
+    output, _ = process.communicate()
+    if process.returncode:
+        raise SystemExit(f"the process ended with status {process.returncode}")
+    return json.loads(output.splitlines()[-1])
+
+
+def kill_half_way(source: Path, folder: Path, strips: int) -> dict:
+    """Start a run, and end it by SIGKILL when half of its strips are kept; what it left behind."""
+    process = start(source, folder)
+    kept = 0
+    while kept < strips // 2 and process.poll() is None:
+        time.sleep(0.05)
+        kept = len(list(folder.glob(".*/*.strip")))
+    process.kill()
+    process.communicate()
+    if process.returncode != -signal.SIGKILL:
+        raise SystemExit(f"the process ended with status {process.returncode} before it was killed")
+    results = sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
+    return {"killed_with_strips": kept, "of_strips": strips, "results_after_kill": results}
+
+
+def differing_pixels(a: Path, b: Path) -> int:
+    """Pixels in which two rasters differ; georeference, type and size must be equal."""
+    import numpy as np
+    import rasterio
+
+    with rasterio.Env(GDAL_CACHEMAX=64 * 2**20), rasterio.open(a) as first, rasterio.open(b) as second:
+        facts = [(r.shape, r.dtypes, r.crs, r.transform, r.nodata) for r in (first, second)]
+        if facts[0] != facts[1]:
+            raise SystemExit(f"the rasters are of different kinds: {facts}")
+        return sum(
+            int(np.count_nonzero(first.read(window=window) != second.read(window=window)))
+            for _, window in first.block_windows(1)
+        )
+
+
 def peak_mb() -> int:
     """Of this process so far, resident."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
@@ -96,6 +144,7 @@ def main() -> None:
     """Measure every size and print a table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--sizes", type=int, nargs="+", default=[2048, 8192])
+    parser.add_argument("--kill", action="store_true", help="stream once more, with a SIGKILL half way")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--child", nargs=2, type=Path, help=argparse.SUPPRESS)
     given = parser.parse_args()
@@ -105,16 +154,25 @@ def main() -> None:
     rows = []
     for side in given.sizes:
         with tempfile.TemporaryDirectory() as folder:
-            source = Path(folder, "big.tif")
+            source, whole, again = (Path(folder, name) for name in ("big.tif", "whole", "again"))
             make_raster(source, side)
-            command = [sys.executable, __file__, "--child", str(source), str(Path(folder, "out"))]
-            done = subprocess.run(command, check=True, capture_output=True, text=True)
-            rows.append(json.loads(done.stdout.splitlines()[-1]))
-        sys.stdout.write(f"{rows[-1]}\n")
+            row = finish(start(source, whole))
+            if given.kill:
+                row |= kill_half_way(source, again, -(-side // BLOCK))
+                resumed = finish(start(source, again))
+                row["resumed"] = {key: resumed[key] for key in ("peak_mb", "seconds", "cpu_seconds")}
+                labels = [sorted(place.glob("*.tif")) for place in (whole, again)]
+                row["differing_pixels"] = [differing_pixels(a, b) for a, b in zip(*labels, strict=True)]
+                row["compared"] = [path.name for path in labels[0]]
+        rows.append(row)
+        sys.stdout.write(f"{row}\n")
         sys.stdout.flush()
     if given.json:
-        facts = {"machine": platform.processor() or platform.machine(), "python": platform.python_version()}
-        record = {"command": sys.argv, **facts, "window": WINDOW, "overlap": OVERLAP, "classes": CLASSES, "rows": rows}
+        from densevit.benchmark.machine import facts as machine_facts
+        from densevit.benchmark.machine import occasion
+
+        facts = {"machine": machine_facts(), "occasion": occasion() | {"command": sys.argv}}
+        record = {**facts, "window": WINDOW, "overlap": OVERLAP, "classes": CLASSES, "rows": rows}
         given.json.write_text(json.dumps(record, indent=2) + "\n")
 
 
