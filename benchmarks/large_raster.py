@@ -70,16 +70,16 @@ def child(source: Path, folder: Path) -> None:
     """Stream one raster and print what it took."""
     import torch
 
-    from densevit.allocator import return_large_buffers
+    from densevit.allocator import returning_large_buffers
     from densevit.inference.raster import RasterConfig
     from densevit.inference.windows import WindowConfig
 
-    return_large_buffers()  # as the command line does
     torch.set_num_threads(1)
     predictor = make_predictor()
     before, began, cpu = peak_mb(), time.perf_counter(), time.process_time()
     windows = WindowConfig(window=WINDOW, overlap=OVERLAP, blend="hann")
-    record = predictor.predict_raster(source, folder, config=RasterConfig(windows=windows))
+    with returning_large_buffers():  # as the command line does
+        record = predictor.predict_raster(source, folder, config=RasterConfig(windows=windows))
     row = {
         "side": record["width"],
         "peak_mb": peak_mb(),

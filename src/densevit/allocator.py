@@ -6,6 +6,8 @@ on a CPU that was 13 % of the time of a DPT training step and 4 % of an encoder 
 
 import ctypes
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3
 _LARGEST = 2**31 - 1
@@ -16,13 +18,18 @@ def keep_freed_memory() -> bool:
     return _set(mmap_threshold=_LARGEST, trim_threshold=_LARGEST, top_pad=64 * 2**20)
 
 
-def return_large_buffers() -> bool:
-    """Undo ``keep_freed_memory`` for buffers from a megabyte on; True if that was possible.
+@contextmanager
+def returning_large_buffers() -> Iterator[None]:
+    """Undo ``keep_freed_memory`` for buffers from a megabyte on, for a while.
 
     While a raster streams, small results and GDAL's blocks stay alive between large buffers that come and go. In one
     heap the gaps add up to a gigabyte over 32,000 lines; with pages of their own the memory stays flat.
     """
-    return _set(mmap_threshold=2**20, trim_threshold=64 * 2**20, top_pad=2**20)
+    _set(mmap_threshold=2**20, trim_threshold=64 * 2**20, top_pad=2**20)
+    try:
+        yield
+    finally:
+        keep_freed_memory()
 
 
 def _set(*, mmap_threshold: int, trim_threshold: int, top_pad: int) -> bool:

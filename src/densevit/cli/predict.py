@@ -63,7 +63,7 @@ def predict(
     .colours.png for depth; and <photo>.json. A broken photo is reported and the others go on; the exit code is then 2.
     """
     from densevit import load
-    from densevit.allocator import return_large_buffers
+    from densevit.allocator import returning_large_buffers
     from densevit.cli.ways import own_way, raster_config, refuse_views, streams
     from densevit.errors import DensevitError
     from densevit.inference.gallery import write_gallery
@@ -100,8 +100,9 @@ def predict(
                     began = time.perf_counter()
                     if streamed:
                         refuse_views(own, photo)
-                        return_large_buffers()
-                        records.append(predictor.predict_raster(photo, out, config=raster, stem=stem, extra=stamp))
+                        with returning_large_buffers():
+                            record = predictor.predict_raster(photo, out, config=raster, stem=stem, extra=stamp)
+                        records.append(record)
                     else:
                         prediction = predictor.predict(
                             photo, protocol=protocol, tta=tta, windows=own.windows, scales=own.scales, flip=own.flip

@@ -7,12 +7,14 @@ tile of the result is one matrix for rows and one for columns. The indices and w
 
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+
+from densevit.upsampling.neighbours import neighbours_at, positions
 
 Floats = NDArray[np.float32]
 Mode = Literal["bilinear", "bicubic"]
@@ -46,22 +48,15 @@ class Resize:
         rows = np.arange(start, stop)
         if self.identity:
             return rows[:, None], np.ones((len(rows), 1), np.float32)
-        dtype = np.dtype(np.float64 if max(self.old, self.new) > _LONG else np.float32)
-        position: NDArray[Any] = rows.astype(dtype)
-        # Arrays of one element, so that numpy and the type checker agree that nothing is promoted.
-        half, old, new = (np.array([n], dtype) for n in (0.5, self.old, self.new))
-        if self.align_corners:
-            position = position * np.array([(self.old - 1) / (self.new - 1) if self.new > 1 else 0], dtype)
-        else:
-            position = (position + half) * (old / new) - half
+        dtype = torch.float64 if max(self.old, self.new) > _LONG else torch.float32
+        position = positions(torch.from_numpy(rows), self.old, self.new, align_corners=self.align_corners, dtype=dtype)
         if self.mode == "bilinear":
-            position = position.clip(0)
-            low = np.minimum(position.astype(np.int64), self.old - 1)
-            second = (position - low).astype(np.float32).clip(0, 1)
-            return np.stack([low, np.minimum(low + 1, self.old - 1)], 1), np.stack([1 - second, second], 1)
-        low = np.floor(position).astype(np.int64)
-        indices = np.clip(low[:, None] + np.arange(-1, 3), 0, self.old - 1)
-        return indices, _cubic((position - low).astype(np.float32))
+            low, high, second = (found.numpy() for found in neighbours_at(position, self.old))
+            second = second.clip(0, 1)
+            return np.stack([low, high], 1), np.stack([1 - second, second], 1)
+        first = position.floor().long()
+        indices = (first[:, None] + torch.arange(-1, 3)).clamp_(0, self.old - 1)
+        return indices.numpy(), _cubic((position - first).float().numpy())
 
 
 def _cubic(t: Floats) -> Floats:
