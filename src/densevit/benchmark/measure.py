@@ -153,7 +153,8 @@ class _Sides:
         for index, threads in enumerate(self.plan.threads):
             self._time(threads, first=index == 0)
         for key in self._sound():
-            self._memory(key)
+            if self.specs[key].engine == TORCH:  # others have no bar, and build their programs anew in every process
+                self._memory(key)
         return self.records
 
     def _sound(self) -> list[str]:
@@ -192,14 +193,13 @@ class _Sides:
         loaded = worker.ask(
             "load", side=self.specs[key].plain(), threads=threads, keep_freed_memory=self.plan.keeps(key)
         )
-        answer = worker.ask("first", image=str(self.photo), output=str(self._output(key)))
-        memory = MemorySample(**answer.pop("memory"))
+        counts = first and key == TORCH  # costs nothing that shows, and another prediction may take minutes
+        answer = worker.ask("first", image=str(self.photo), output=str(self._output(key)), flops=counts)
+        flops, memory = answer.pop("flops", None), MemorySample(**answer.pop("memory"))
         sample = Sample(**answer)
         if first:
             self._set(key, memory=(memory,))
-            flops = None
-            # The share of the machine's peak needs those of our eager model; a peer that takes minutes is spared.
-            if key == TORCH or (key == PEER and sample.cpu < LONG_RUN_S):
+            if key == PEER and sample.cpu < LONG_RUN_S:
                 flops = worker.ask("flops", image=str(self.photo))["flops"]
             self._set(key, load_seconds=loaded["seconds"], flops=flops)
         return sample

@@ -65,12 +65,19 @@ class Child:
         return {"flops": count_flops(lambda: self._side().predict(Path(request["image"])))}
 
     def first(self, request: Request) -> Answer:
-        """The first prediction of this process: a sample as of ``run``, with the memory that it needed."""
+        """The first prediction of this process: a sample as of ``run``, and the memory and operations it needed."""
         gc.collect()
-        samples: list[Answer] = []
-        found = peak_during(lambda: samples.append(self._predict(request)))
+        answer: Answer = {}
+
+        def predict() -> None:
+            answer.update(self._predict(request))
+
+        def count() -> None:
+            answer["flops"] = count_flops(predict)
+
+        found = peak_during(count if request.get("flops") else predict)
         memory = {"before": found.before, "peak": found.peak, "transient": found.transient, "exact": found.exact}
-        return {**samples[0], "memory": memory}
+        return {**answer, "memory": memory}
 
     def convert(self, request: Request) -> Answer:
         """Build a peer and write its weights as a native checkpoint."""
