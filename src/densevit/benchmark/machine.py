@@ -6,13 +6,16 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor
+
+from densevit.kernels.linear import onednn_product
 
 GEMM_SHAPES = ((1025, 384, 1536), (1025, 768, 3072), (1025, 3072, 768), (1025, 1024, 4096), (1025, 4096, 1024))
 """(tokens, in, out) of the MLP layers of ViT-S, -B and -L on a photo of 512 x 512 with patches of 16."""
@@ -74,29 +77,39 @@ def gemm_rates(seconds: float = 0.25) -> dict[str, list[float]]:
     """Floating-point operations per CPU second of float32 matrix products with one thread.
 
     Args:
-        seconds: to spend on each shape.
+        seconds: to spend on each shape and library.
 
     Returns:
-        Every sample by shape, "tokens x in x out"; the machine's peak is the largest of all.
+        Every sample by shape, "tokens x in x out", and library unless it is torch's choice; the machine's peak is the
+        largest of all.
     """
+    products: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"": F.linear}
+    if (onednn := onednn_product()) is not None:
+        products[" oneDNN"] = lambda x, weight: onednn(x, weight, None, "none", [], "")
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        return {"x".join(map(str, shape)): _rates(*shape, seconds) for shape in GEMM_SHAPES}
+        return {
+            "x".join(map(str, shape)) + name: _rates(product, *shape, seconds)
+            for shape in GEMM_SHAPES
+            for name, product in products.items()
+        }
     finally:
         torch.set_num_threads(threads)
 
 
-def _rates(tokens: int, width: int, out: int, seconds: float) -> list[float]:
+def _rates(
+    product: Callable[[Tensor, Tensor], Tensor], tokens: int, width: int, out: int, seconds: float
+) -> list[float]:
     generator = torch.Generator().manual_seed(0)
     x, weight = (torch.randn(shape, generator=generator) for shape in ((tokens, width), (out, width)))
     rates: list[float] = []
     with torch.inference_mode():
-        F.linear(x, weight)
+        product(x, weight)
         end = time.perf_counter() + seconds
         while len(rates) < 3 or time.perf_counter() < end:
             began = time.process_time()
-            F.linear(x, weight)
+            product(x, weight)
             rates.append(2 * tokens * width * out / max(time.process_time() - began, 1e-9))
     return rates
 
