@@ -1,6 +1,6 @@
 """Self-attention in float32 on processors with AVX-512: the C kernel of ``attention.c``, where there is a compiler.
 
-Torch's own form runs at two thirds of the rate of a matrix product there; see ADR 0010.
+Torch's own form runs at two thirds of the rate of a matrix product there; see ADR 0011.
 """
 
 import ctypes

@@ -1,4 +1,4 @@
-"""Linear layers in float32 by oneDNN, on processors for which MKL, torch's choice, lacks AVX-512 code; see ADR 0010."""
+"""Linear layers in float32 by oneDNN, on processors for which MKL, torch's choice, lacks AVX-512 code; see ADR 0011."""
 
 import platform
 from functools import cache
