@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from densevit.encoder import EncoderConfig, VisionTransformer
+    from densevit.inference.prediction import Prediction
     from densevit.inference.predictor import Predictor
-    from densevit.inference.results import Prediction
     from densevit.model import DenseModel, ModelConfig
     from densevit.types import DenseOutput, Taps
 
@@ -22,7 +22,7 @@ _HOMES = {
     "DenseOutput": "densevit.types",
     "EncoderConfig": "densevit.encoder",
     "ModelConfig": "densevit.model",
-    "Prediction": "densevit.inference.results",
+    "Prediction": "densevit.inference.prediction",
     "Predictor": "densevit.inference.predictor",
     "Taps": "densevit.types",
     "VisionTransformer": "densevit.encoder",

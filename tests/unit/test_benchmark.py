@@ -116,6 +116,14 @@ def test_best_path__is_the_fastest_engine() -> None:
     assert share_of_peak(found, "fast", 100.0) == pytest.approx(1.4)
 
 
+def test_limit__is_the_ratio_at_the_machines_peak() -> None:
+    bars = {bar.what: bar.limit for bar in bars_of(case(), 100.0)}
+
+    assert bars["eager"] == pytest.approx(3.0 * 100 / 70)  # the peer's seconds over those of 70 operations at the peak
+    assert bars["memory"] is None
+    assert {bar.limit for bar in bars_of(case(), None)} == {None}
+
+
 def test_bars__of_a_missing_peer_are_not_measured() -> None:
     missing = case(peer=None, ours={}, problem="not measured: install densevit[benchmark] (mmseg missing)")
 

@@ -12,13 +12,8 @@ from PIL import Image
 from torch import Tensor
 
 from densevit.errors import DataError, DensevitError
-from densevit.inference.results import (
-    DepthResult,
-    Prediction,
-    RegressionResult,
-    SegmentationResult,
-    head_result,
-)
+from densevit.inference.prediction import Prediction
+from densevit.inference.results import DepthResult, RegressionResult, SegmentationResult, head_result
 from densevit.tasks import Depth, Regression, Segmentation
 from tests.tolerances import SAME_MATHS
 

@@ -23,6 +23,7 @@ class Bar:
         value: what was found.
         low: lower end of its interval, where there is one.
         high: upper end.
+        limit: of a ratio, if everything that our eager model does ran at the machine's rate of matrix products.
         engine: that reached it.
         verdict: of the value, not of the interval.
         reason: why nothing was found.
@@ -34,6 +35,7 @@ class Bar:
     value: float | None = None
     low: float | None = None
     high: float | None = None
+    limit: float | None = None
     engine: str = ""
     reason: str = ""
 
@@ -65,6 +67,13 @@ def share_of_peak(case: CaseRecord, engine: str, peak: float | None) -> float | 
     return flops / median(taken) / peak if taken and flops and peak else None
 
 
+def ratio_at_peak(case: CaseRecord, peak: float | None) -> float | None:
+    """How many times faster than the peer we would be with all our operations at the machine's rate."""
+    eager, theirs = case.ours.get(TORCH), seconds(case.peer) if case.peer is not None else []
+    flops = eager.flops if eager is not None else None
+    return median(theirs) * peak / flops if theirs and flops and peak else None
+
+
 def best_engine(case: CaseRecord) -> str | None:
     """The engine with the least CPU seconds, eager torch among them; None where nothing was measured."""
     taken = {engine: median(found) for engine, side in case.ours.items() if (found := seconds(side))}
@@ -77,13 +86,14 @@ def bars_of(case: CaseRecord, peak: float | None) -> list[Bar]:
     The best path is the fastest of the engines that were run, so it needs another engine than eager torch.
     """
     best = best_engine(case) if len(case.ours) > 1 else None
-    reason = _reason(case, TORCH)
+    reason, limit = _reason(case, TORCH), ratio_at_peak(case, peak)
     found = [
-        _ratio_bar("eager", case.bars.eager, speed_ratio(case, TORCH), TORCH, reason),
+        _ratio_bar("eager", case.bars.eager, speed_ratio(case, TORCH), limit, TORCH, reason),
         _ratio_bar(
             "best path",
             case.bars.best,
             speed_ratio(case, best) if best else None,
+            limit,
             best or "",
             _reason(case, best) if best else _no_best(case),
         ),
@@ -111,13 +121,15 @@ def count(bars: Sequence[Bar]) -> dict[Verdict, int]:
     return {verdict: number for verdict in order if (number := sum(bar.verdict == verdict for bar in bars))}
 
 
-def _ratio_bar(what: str, wanted: float | None, ratio: Ratio | None, engine: str, reason: str) -> Bar | None:
+def _ratio_bar(
+    what: str, wanted: float | None, ratio: Ratio | None, limit: float | None, engine: str, reason: str
+) -> Bar | None:
     if wanted is None:
         return None
     if ratio is None:
         return Bar(what, wanted, _verdict(reason), engine=engine, reason=reason)
     verdict: Verdict = "met" if ratio.value >= wanted else "not met"
-    return Bar(what, wanted, verdict, ratio.value, ratio.low, ratio.high, engine)
+    return Bar(what, wanted, verdict, ratio.value, ratio.low, ratio.high, limit, engine)
 
 
 def _memory_bar(case: CaseRecord, reason: str) -> Bar | None:

@@ -6,7 +6,7 @@ from statistics import median
 from densevit.benchmark.bars import Bar, all_bars, count, seconds, share_of_peak, speed_ratio, transient_bytes
 from densevit.benchmark.record import CaseRecord, Record, SideRecord
 
-BAR_HEAD = ("model", "against", "bar", "wanted", "found", "95 % interval", "by", "verdict")
+BAR_HEAD = ("model", "against", "bar", "wanted", "found", "95 % interval", "limit", "by", "verdict")
 SIDE_HEAD = ("model", "program", "CPU s", "n", "wall s", "ratio", "transient MB", "peak MB", "GFLOP", "share", "output")
 RUN_HEAD = ("commit", "from", "to", "settings", "cases")
 
@@ -14,7 +14,10 @@ RUN_HEAD = ("commit", "from", "to", "settings", "cases")
 def bar_rows(record: Record) -> list[tuple[str, ...]]:
     """One row for each bar."""
     return [
-        (case.title, case.against, bar.what, _wanted(bar), _found(bar), _interval(bar), bar.engine, _verdict(bar))
+        (
+            *(case.title, case.against, bar.what, _wanted(bar), _found(bar), _interval(bar)),
+            *("" if bar.limit is None else f"{bar.limit:.2f}x", bar.engine, _verdict(bar)),
+        )
         for case, bar in all_bars(record)
     ]
 

@@ -18,9 +18,10 @@ from densevit.errors import CheckpointError, ConfigError
 from densevit.inference import protocols
 from densevit.inference.decode import Source
 from densevit.inference.own import OwnWay, Runner
+from densevit.inference.prediction import Prediction
 from densevit.inference.protocols import Protocol
 from densevit.inference.raster import RasterConfig, RasterJob
-from densevit.inference.results import HeadResult, Prediction, head_result
+from densevit.inference.results import HeadResult, head_result
 from densevit.inference.speed import SpeedConfig, apply_speed, read_speed
 from densevit.inference.windows import WindowConfig
 from densevit.io import as_image

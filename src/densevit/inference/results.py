@@ -1,6 +1,5 @@
 """What a prediction is: typed results, computed from the logits when asked for, in the photo's own size."""
 
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -10,10 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from densevit.errors import DensevitError
 from densevit.inference.decode import decode, entropy, mean_entropy, scores
 from densevit.inference.fields import Field, full
-from densevit.io import make_folder, write_array, write_depth_mm, write_json, write_labels, write_png
+from densevit.io import write_array, write_depth_mm, write_labels, write_png
 from densevit.tasks import Depth, Regression, Segmentation, Task
 from densevit.tasks.colour import overlay
 
@@ -225,129 +223,3 @@ def head_result(
     if isinstance(task, Regression):
         return RegressionResult(name, image, source, align_corners, task)
     raise TypeError(f"task {type(task).__name__} has no result class")
-
-
-class Prediction(Mapping[str, HeadResult]):
-    """The results of one photo by head: ``prediction["depth"].depth``.
-
-    With several segmentation heads, ``labels``, ``scores``, ``entropy``, ``class_names`` and ``overlay`` are those of
-    the head whose kind of photo it is (lowest ``surprise``); ``primary`` names it.
-    """
-
-    def __init__(self, image: Picture, results: Mapping[str, HeadResult]) -> None:
-        self.image = image
-        self._results = dict(results)
-
-    def __getitem__(self, name: str) -> HeadResult:
-        if name not in self._results:
-            raise DensevitError(f"there is no head {name!r}; this prediction has {', '.join(self._results)}")
-        return self._results[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._results)
-
-    def __len__(self) -> int:
-        return len(self._results)
-
-    def __repr__(self) -> str:
-        height, width = self.image.shape[:2]
-        return f"Prediction({height} x {width}; {', '.join(self._results)})"
-
-    @cached_property
-    def primary(self) -> str | None:
-        """The segmentation head that is least surprised by the photo; None without one."""
-        heads = {name: r.surprise for name, r in self._results.items() if isinstance(r, SegmentationResult)}
-        return min(heads, key=lambda name: heads[name]) if heads else None
-
-    @property
-    def segmentation(self) -> SegmentationResult:
-        """The primary segmentation."""
-        result = self._results.get(self.primary or "")
-        if not isinstance(result, SegmentationResult):
-            raise DensevitError(f"this model has no segmentation head; it has {', '.join(self._results)}")
-        return result
-
-    @property
-    def labels(self) -> NDArray[Any]:
-        """(H, W): the most likely class."""
-        return self.segmentation.labels
-
-    @property
-    def scores(self) -> NDArray[np.float32]:
-        """(H, W) in [0, 1]: softmax probability of the label."""
-        return self.segmentation.scores
-
-    @property
-    def entropy(self) -> NDArray[np.float32]:
-        """(H, W) in [0, 1]: entropy of the softmax over that of a uniform one."""
-        return self.segmentation.entropy
-
-    @property
-    def class_names(self) -> tuple[str, ...]:
-        """Names by label."""
-        return self.segmentation.class_names
-
-    @property
-    def shares(self) -> dict[str, float]:
-        """Share of the photo that each class covers."""
-        return self.segmentation.shares
-
-    @property
-    def depth_result(self) -> DepthResult:
-        """The depth head's result."""
-        for result in self._results.values():
-            if isinstance(result, DepthResult):
-                return result
-        raise DensevitError(f"this model has no depth head; it has {', '.join(self._results)}")
-
-    @property
-    def depth(self) -> NDArray[np.float32]:
-        """(H, W): see ``depth_quantity`` and ``depth_unit``."""
-        return self.depth_result.depth
-
-    @property
-    def depth_quantity(self) -> Literal["depth", "disparity"]:
-        """What the values are: "depth", larger is farther, or "disparity", larger is nearer."""
-        return self.depth_result.quantity
-
-    @property
-    def depth_unit(self) -> str:
-        """Metres, "m", or "" for disparity."""
-        return self.depth_result.unit
-
-    def overlay(self, head: str | None = None, alpha: float = 0.55) -> Picture:
-        """(H, W, 3) uint8: a head's colours over the photo; by default the primary segmentation's, else the first's."""
-        result: Any = self[head or self.primary or next(iter(self))]
-        picture: Picture = result.overlay(alpha)
-        return picture
-
-    def save(
-        self, folder: Path | str, stem: str = "prediction", *, extra: Mapping[str, Any] | None = None
-    ) -> dict[str, Any]:
-        """Write every head's files and, last, ``<stem>.json`` into a folder.
-
-        Args:
-            folder: made if it does not exist.
-            stem: how the files' names begin.
-            extra: further entries of the JSON record.
-
-        Returns:
-            The record.
-
-        Raises:
-            DataError: if a file cannot be written.
-        """
-        make_folder(Path(folder))
-        height, width = self.image.shape[:2]
-        record: dict[str, Any] = {
-            **(extra or {}),
-            "height": height,
-            "width": width,
-            "primary": self.primary,
-            "heads": {},
-        }
-        for name in self:
-            result: Any = self[name]
-            record["heads"][name] = result.save(folder, stem)
-        write_json(Path(folder) / f"{stem}.json", record)
-        return record
