@@ -93,7 +93,8 @@ class Mlp(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, T, C) -> (B, T, C)."""
-        x = F.dropout(self.activation(self.fc1(x)), self.dropout, self.training)
+        x = self.fc1(x, gelu=True) if self.activation is F.gelu else self.activation(self.fc1(x))
+        x = F.dropout(x, self.dropout, self.training)
         return F.dropout(self.fc2(x), self.dropout, self.training)
 
 

@@ -147,13 +147,15 @@ class _Sides:
     ) -> None:
         self.specs, self.photo, self.folder, self.log, self.plan, self.say = specs, photo, folder, log, plan, say
         self.records = {key: SideRecord(title=key) for key in specs}
+        self.is_long = False
 
     def measure(self) -> dict[str, SideRecord]:
         """Everything of the case. A side of ours that fails has the reason in its record; the peer's failure raises."""
         for index, threads in enumerate(self.plan.threads):
             self._time(threads, first=index == 0)
         for key in self._sound():
-            if self.specs[key].engine == TORCH:  # others have no bar, and build their programs anew in every process
+            # Other engines have no bar, and build their programs anew in every process; a long case is run but once.
+            if self.specs[key].engine == TORCH and not self.is_long:
                 self._memory(key)
         return self.records
 
@@ -193,13 +195,14 @@ class _Sides:
         loaded = worker.ask(
             "load", side=self.specs[key].plain(), threads=threads, keep_freed_memory=self.plan.keeps(key)
         )
-        counts = first and key == TORCH  # costs nothing that shows, and another prediction may take minutes
+        counts = first and key == TORCH and self.is_long  # costs no time that shows, but memory
         answer = worker.ask("first", image=str(self.photo), output=str(self._output(key)), flops=counts)
         flops, memory = answer.pop("flops", None), MemorySample(**answer.pop("memory"))
         sample = Sample(**answer)
         if first:
-            self._set(key, memory=(memory,))
-            if key == PEER and sample.cpu < LONG_RUN_S:
+            self.is_long |= sample.cpu >= LONG_RUN_S
+            self._set(key, memory=() if counts else (memory,))
+            if not counts and (key == TORCH or (key == PEER and not self.is_long)):
                 flops = worker.ask("flops", image=str(self.photo))["flops"]
             self._set(key, load_seconds=loaded["seconds"], flops=flops)
         return sample
