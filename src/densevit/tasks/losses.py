@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from densevit.errors import ShapeError
+from densevit.upsampling import upsample_cross_entropy
 
 _TINY = 1e-6
 """Smallest scale, in units of the prediction, by which a map is divided."""
@@ -37,8 +38,35 @@ def cross_entropy(
         class_weights: (K,), factor on the loss of each class.
     """
     _check_sizes(logits, target)
+    return upsampled_cross_entropy(
+        logits,
+        target,
+        align_corners=False,
+        ignore_index=ignore_index,
+        denominator=denominator,
+        class_weights=class_weights,
+    )
+
+
+def upsampled_cross_entropy(
+    logits: Tensor,
+    target: Tensor,
+    *,
+    align_corners: bool,
+    ignore_index: int = 255,
+    denominator: Literal["valid", "all"] = "valid",
+    class_weights: Tensor | None = None,
+) -> Tensor:
+    """``cross_entropy`` of logits (B, K, h, w) resized bilinearly to the target; the resized ones never exist."""
+    if logits.ndim != 4 or target.ndim != 3 or len(logits) != len(target):
+        raise ShapeError(
+            f"logits are {tuple(logits.shape)} and the target is {tuple(target.shape)}, but (B, K, h, w) and "
+            "(B, H, W) belong together; add the batch dimension, or take the channel away from the target"
+        )
     weights = None if class_weights is None else class_weights.to(logits.device, torch.float32)
-    total = F.cross_entropy(logits.float(), target, weights, ignore_index=ignore_index, reduction="sum")
+    total = upsample_cross_entropy(
+        logits, target, align_corners=align_corners, ignore_index=ignore_index, class_weights=weights
+    )
     if denominator == "all":
         return total / max(target.numel(), 1)
     count = valid_count(target, ignore_index=ignore_index, class_weights=weights)
