@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from densevit.kernels.gelu import gelu, gelu_backward
+from densevit.kernels import attention_training
 from densevit.kernels.linear import Linear, onednn_product
 
 _PLAIN = (nn.Linear, Linear, nn.LayerNorm)
@@ -75,9 +75,7 @@ class _Attention(torch.autograd.Function):
     ) -> Tensor:
         y, mean, rstd = torch.native_layer_norm(x, x.shape[-1:], norm_weight, norm_bias, eps)
         qkv = _linear(y, qkv_weight, qkv_bias)  # (B, T, 3 C)
-        q, k, v = _heads(qkv, num_heads)
-        out, sums = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(q, k, v)
-        mixed = out.transpose(1, 2).flatten(2)  # (B, T, C)
+        mixed, sums = attention_training.forward(qkv, num_heads)  # (B, T, C)
         ctx.save_for_backward(x, mean, rstd, qkv, mixed, sums, norm_weight, norm_bias, qkv_weight, proj_weight)
         ctx.eps, ctx.num_heads = eps, num_heads
         return _linear(mixed, proj_weight, proj_bias)
@@ -91,16 +89,9 @@ class _Attention(torch.autograd.Function):
         proj = _weight_gradients(g, mixed, needs[5:7])
         if not any(needs[:5]):
             return None, None, None, None, None, *proj, None, None
-        q, k, v = _heads(qkv, ctx.num_heads)
-        out = mixed.unflatten(2, (ctx.num_heads, -1)).transpose(1, 2)
-        back = _linear(g, proj_weight.t(), None).view_as(out.transpose(1, 2)).transpose(1, 2)
-        found = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward(
-            back, q, k, v, out, sums, 0.0, False
-        )
-        d_qkv = torch.empty_like(qkv)
-        for part, gradient in zip(_heads(d_qkv, ctx.num_heads), found, strict=True):
-            part.copy_(gradient)
-        del found, back
+        back = _linear(g, proj_weight.t(), None)
+        d_qkv = attention_training.backward(back, qkv, mixed, sums, ctx.num_heads)
+        del back
         y = F.layer_norm(x, x.shape[-1:], norm_weight, norm_bias, ctx.eps) if needs[3] else x
         weights = _weight_gradients(d_qkv, y, needs[3:5])
         del y
@@ -125,7 +116,7 @@ class _Mlp(torch.autograd.Function):
         hidden = _linear(y, weight1, bias1)  # (B, T, hidden)
         ctx.save_for_backward(x, mean, rstd, hidden, norm_weight, norm_bias, weight1, weight2)
         ctx.eps = eps
-        return _linear(gelu(hidden), weight2, bias2)
+        return _linear(F.gelu(hidden), weight2, bias2)
 
     @staticmethod
     @once_differentiable
@@ -134,9 +125,10 @@ class _Mlp(torch.autograd.Function):
         needs = ctx.needs_input_grad
         g = g.contiguous()
         back = _linear(g, weight2.t(), None)  # (B, T, hidden)
-        second = _weight_gradients(g, gelu_backward(hidden, back), needs[5:7])
+        second = _weight_gradients(g, F.gelu(hidden) if needs[5] else hidden, needs[5:7])
         if not any(needs[:5]):
             return None, None, None, None, None, *second, None
+        torch.ops.aten.gelu_backward.grad_input(back, hidden, grad_input=back)
         y = F.layer_norm(x, x.shape[-1:], norm_weight, norm_bias, ctx.eps) if needs[3] else x
         first = _weight_gradients(back, y, needs[3:5])
         norm = _norm_gradients(_linear(back, weight1.t(), None), x, mean, rstd, norm_weight, norm_bias, needs[:3])
@@ -149,16 +141,11 @@ def _linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     return found
 
 
-def _heads(qkv: Tensor, num_heads: int) -> tuple[Tensor, ...]:
-    """(B, T, 3 C) -> three views (B, heads, T, C / heads)."""
-    return qkv.unflatten(2, (3, num_heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
-
-
 def _weight_gradients(g: Tensor, x: Tensor, needs: tuple[bool, ...]) -> tuple[Tensor | None, Tensor | None]:
     """Of a linear layer's weight and bias: g (B, T, out) and its input (B, T, in)."""
     rows = g.flatten(0, 1)
     weight = rows.t() @ x.flatten(0, 1) if needs[0] else None
-    return weight, rows.sum(0) if needs[1] else None
+    return weight, rows.new_ones(len(rows)) @ rows if needs[1] else None
 
 
 def _norm_gradients(
