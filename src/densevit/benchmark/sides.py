@@ -27,7 +27,7 @@ class SideSpec(Config):
 
     Attributes:
         kind: "ours", "peer" for another program, "decode" for the last step alone, or "training" for a step of it.
-        source: of ours, what ``Predictor.load`` takes; of training, whose step; else a key of ``PEERS`` or of ``FORMS``.
+        source: of ours, what ``Predictor.load`` takes; of training, whose; else a key of ``PEERS`` or of ``FORMS``.
         options: of a peer or of training, which model; of a decode, the sizes.
         engine: of ours.
         protocol: of ours, the program that it follows to the letter; None for our own way.

@@ -1,8 +1,8 @@
 """One step of training, by the arithmetic of the Segmenter authors' program and by us, from the same weights.
 
-Theirs is that of ``peers/segmenter.py``, trained as their program trains: logits resized to the photo, cross entropy over
-the valid pixels, SGD with Nesterov momentum. Neither side draws dropout or drop path, so that loss and gradients of
-the first step can be compared.
+Theirs is that of ``peers/segmenter.py``, trained as their program trains: logits resized to the photo, cross entropy
+over the valid pixels, SGD with Nesterov momentum. Neither side draws dropout or drop path, so that loss and gradients
+of the first step can be compared.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -69,14 +69,11 @@ class Gradients:
 
 def open_training(side: str, options: Mapping[str, Any]) -> Callable[[], Gradients]:
     """A function that makes a step; ``side``: ``OFFICIAL`` or ``OURS``."""
-    official = _official(options["width"], options["decoder"])
     images, target = _batch()
     if side == OFFICIAL:
+        official = _official(options["width"], options["decoder"])
         return _steps(official, lambda: _official_loss(official, images, target), lambda: _gradients(official))
-    model, task = _ours(official, options["width"], options["decoder"])
-    transposed = {_our_name(name) for name in official.state_dict() if name.endswith(TRANSPOSED)}
-    order = [_our_name(name) for name, _ in official.named_parameters()]
-    del official
+    model, task, order = _ours(options["width"], options["decoder"])
     head = model.decoder("labels")
 
     def loss() -> Tensor:
@@ -85,9 +82,9 @@ def open_training(side: str, options: Mapping[str, Any]) -> Callable[[], Gradien
     def gradients() -> Iterator[Tensor]:
         known = dict(model.named_parameters())
         for name in order:
-            gradient = known[name].grad
+            gradient = known[_our_name(name)].grad
             assert gradient is not None
-            yield gradient.t() if name in transposed else gradient
+            yield gradient.t() if name.endswith(TRANSPOSED) else gradient
 
     return _steps(model, loss, gradients)
 
@@ -133,7 +130,7 @@ def _official(width: Width, decoder: str) -> nn.Module:
     grid = _grid()
     model.encoder.pos_embed = nn.Parameter(torch.zeros(1, 1 + grid[0] * grid[1], dim))
     if decoder == "linear":
-        model.decoder = _LinearDecoder(dim, CLASSES)
+        model.add_module("decoder", _LinearDecoder(dim, CLASSES))
     fill(model)
     return model
 
@@ -161,12 +158,15 @@ def _our_name(name: str) -> str:
     return _NAMES.get(name, name.replace("decoder.decoder_norm", "decoder.norm").replace("decoder.", "heads.labels."))
 
 
-def _ours(official: nn.Module, width: Width, decoder: str) -> tuple[DenseModel, Segmentation]:
-    """Our model with the same weights, and its task."""
-    facts = {"final_norm": True, "norm_eps": 1e-5, "positions": {"kind": "learned", "grid": _grid()}}
+def _ours(width: Width, decoder: str) -> tuple[DenseModel, Segmentation, list[str]]:
+    """Our model with the weights of ``_official``, its task, and the official names in their order."""
+    official = _official(width, decoder)
+    encoder = vit_config(
+        width, patch_size=PATCH, final_norm=True, norm_eps=1e-5, positions={"kind": "learned", "grid": _grid()}
+    )
     options = {"linear": {"kind": "segmenter_linear"}, "mask": {"kind": "segmenter_mask", "dropout": 0.0}}
     config = {
-        "encoder": vit_config(width, patch_size=PATCH, **facts).plain(),
+        "encoder": encoder.plain(),
         "heads": {"labels": {"decoder": options[decoder], "out_channels": CLASSES}},
         "normalisation": {"mean": (MEAN,) * 3, "std": (STD,) * 3},
     }
@@ -176,7 +176,8 @@ def _ours(official: nn.Module, width: Width, decoder: str) -> tuple[DenseModel, 
         for name, value in official.state_dict().items()
     }
     model.load_state_dict(state)
-    return model, Segmentation(classes=tuple(f"class {index}" for index in range(CLASSES)))
+    task = Segmentation(classes=tuple(f"class {index}" for index in range(CLASSES)))
+    return model, task, [name for name, _ in official.named_parameters()]
 
 
 def _grid() -> Size:
