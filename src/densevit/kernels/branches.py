@@ -3,7 +3,7 @@
 Autograd keeps every tensor between two operators: 16 of the block's size (B, T, C). A branch as a whole keeps 10, and
 makes the rest again where that costs little: what LayerNorm gave, and what GELU gave. It also copies less, since the
 products read and write queries, keys and values where they lie. Same operators in float32, so results and gradients
-change by rounding alone. See ADR 0011.
+change by rounding alone. See ADR 0012.
 """
 
 from typing import Any

@@ -2,7 +2,7 @@
 
 The gradient of a sum needs nothing from what follows but one factor, so it is made together with the sum, at the size
 of the logits. On the CPU a C kernel does both in one pass (``cross_entropy.c``); elsewhere, and in other types, torch
-does it an image at a time. See ADR 0011.
+does it an image at a time. See ADR 0012.
 """
 
 import ctypes
