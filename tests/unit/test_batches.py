@@ -108,6 +108,24 @@ def test_batch__holds_images_and_the_targets_of_every_head() -> None:
     }
 
 
+def test_batch__of_a_source_with_its_own_augmentation_follows_that() -> None:
+    run = config()
+    own = run.sources[0].model_copy(update={"augment": run.augment.model_copy(update={"crop": (32, 48)})})
+
+    batch = SourceBatches(Photos(), own, run, dict(run.tasks), None)[0]
+
+    assert batch.inputs.shape == (2, 3, 32, 48)
+    assert batch.grid == (2, 3)
+
+
+def test_config__checks_the_augmentation_of_every_source() -> None:
+    run = config().plain()
+    run["sources"][0]["augment"] = {"crop": [40, 48]}
+
+    with pytest.raises(ConfigError, match=r"augment.crop \(40, 48\) must be multiples of patch size \(16, 16\)"):
+        TrainConfig.parse(run)
+
+
 def test_batch__is_a_pure_function_of_the_step() -> None:
     run = config(scale=(0.5, 2.0), flip=0.5, colour=0.4)
     one, other = batches(run), batches(run)

@@ -49,6 +49,7 @@ class SourceBatches(TorchDataset[Batch]):
         cache: FeatureCache | None,
     ) -> None:
         self.dataset, self.source, self.config, self.cache = dataset, source, config, cache
+        self.augment = source.augment or config.augment
         self.tasks = {head: tasks[head] for head in source.heads}
         if not len(dataset):
             raise DataError("the data set is empty; it needs at least one photo")
@@ -81,7 +82,7 @@ class SourceBatches(TorchDataset[Batch]):
         index = _order(self.config.seed, draw // len(self.dataset), len(self.dataset))[draw % len(self.dataset)]
         generator = torch.Generator().manual_seed(self.config.seed * _STREAM + draw)
         if self.cache is None or self.config.features is None:
-            example = augment(self.dataset[index], self.config.augment, generator)
+            example = augment(self.dataset[index], self.augment, generator)
             return example.image, example
         view = int(torch.randint(self.config.features.views, (), generator=generator))
         example = self._view(index, view)
@@ -90,7 +91,7 @@ class SourceBatches(TorchDataset[Batch]):
 
     def _view(self, index: int, view: int) -> Example:
         """A fixed view of a photo; view 0 is not augmented."""
-        rule = self.config.augment
+        rule = self.augment
         if view == 0:
             rule = AugmentConfig(crop=rule.crop, scale=(1.0, 1.0), flip=0.0, colour=0.0, cat_max_ratio=1.0)
         generator = torch.Generator().manual_seed((self.config.seed * _STREAM + index) * 64 + view)

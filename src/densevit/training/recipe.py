@@ -24,6 +24,7 @@ class SourceConfig(Config):
         heads: names of heads; each needs a target in this data set.
         batch_size: samples of this source in every step.
         weight: factor on its losses.
+        augment: instead of the run's.
     """
 
     train: FolderConfig
@@ -31,6 +32,7 @@ class SourceConfig(Config):
     heads: tuple[str, ...] = Field(min_length=1)
     batch_size: int = Field(default=8, gt=0)
     weight: float = Field(default=1.0, gt=0)
+    augment: AugmentConfig | None = None
 
 
 class FeaturesConfig(Config):
@@ -106,13 +108,14 @@ class TrainConfig(Config):
             raise ValueError(f"sources name heads {unknown} but the model has {sorted(self.tasks)}")
         if untrained := [head for head in self.tasks if head not in trained]:
             raise ValueError(f"heads {untrained} belong to no source; add them to a source or drop them")
-        patch = self.model.encoder.patch_size
-        if self.augment.crop[0] % patch[0] or self.augment.crop[1] % patch[1]:
-            raise ValueError(f"augment.crop {self.augment.crop} must be multiples of patch size {patch}")
         if self.features is not None and self.freeze != "encoder":
             raise ValueError("features are those of a frozen encoder; set freeze: encoder")
-        if self.features is not None and self.features.crop is not None:
-            grid = (self.augment.crop[0] // patch[0], self.augment.crop[1] // patch[1])
-            if self.features.crop[0] > grid[0] or self.features.crop[1] > grid[1]:
-                raise ValueError(f"features.crop {self.features.crop} exceeds the token grid {grid}")
+        patch = self.model.encoder.patch_size
+        for augment in (source.augment or self.augment for source in self.sources):
+            if augment.crop[0] % patch[0] or augment.crop[1] % patch[1]:
+                raise ValueError(f"augment.crop {augment.crop} must be multiples of patch size {patch}")
+            grid = (augment.crop[0] // patch[0], augment.crop[1] // patch[1])
+            cut = grid if self.features is None or self.features.crop is None else self.features.crop
+            if cut[0] > grid[0] or cut[1] > grid[1]:
+                raise ValueError(f"features.crop {cut} exceeds the token grid {grid}")
         return self
