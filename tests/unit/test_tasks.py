@@ -119,6 +119,42 @@ def test_loss__of_a_target_without_a_known_pixel_is_zero_with_a_gradient(task: T
     assert logits.grad.count_nonzero() == 0
 
 
+ADDITIVE: dict[str, Task] = {
+    "valid pixels": ALL["segmentation"],
+    "class weights": Segmentation(classes=CLASSES, class_weights=(0.5, 2.0, 7.0)),
+    "all pixels": Segmentation(classes=CLASSES, denominator="all", class_weights=(0.5, 2.0, 7.0)),
+    "disparity": Depth(quantity="disparity", gradient_weight=0.5),
+    "values": ALL["regression"],
+    "normals": ALL["normals"],
+}
+
+
+@pytest.mark.parametrize("task", ADDITIVE.values(), ids=ADDITIVE)
+def test_count__weights_the_losses_of_parts_so_that_they_make_that_of_the_whole(task: Task) -> None:
+    target = torch.cat([random_target(task), random_target(task, seed=5)])
+    nothing = random_target(task)[0, ..., :1, :]
+    target[0, ..., :5, :] = nothing  # parts of different counts, and one image without a known pixel
+    target[3] = nothing.expand_as(target[3])
+    logits = torch.randn(4, task.out_channels, 8, 12, generator=generator(3))
+    parts = [slice(0, 1), slice(1, 3), slice(3, 4)]
+    losses = torch.stack([loss(task, logits[part], target[part]) for part in parts])
+    counts = torch.stack([task.count(target[part]) for part in parts])
+    assert (counts.dtype, task.count(target).shape) == (torch.float32, ())
+    torch.testing.assert_close(counts.sum(), task.count(target))
+    torch.testing.assert_close((losses * counts).sum() / counts.sum(), loss(task, logits, target))
+
+
+def test_count__of_metres_is_that_of_the_valid_pixels() -> None:
+    target = random_target(Depth())
+    assert Depth().count(target) == 2 * 7 * 12
+
+
+@pytest.mark.parametrize("task", ALL.values(), ids=ALL)
+def test_count__of_a_target_without_a_known_pixel_is_zero(task: Task) -> None:
+    target = random_target(task)[:, ..., :1, :].expand_as(random_target(task))
+    assert task.count(target) == 0
+
+
 @pytest.mark.parametrize("align_corners", [False, True])
 @pytest.mark.parametrize("task", ALL.values(), ids=ALL)
 def test_loss__resizes_the_logits_to_the_target_as_told(task: Task, align_corners: bool) -> None:

@@ -49,6 +49,15 @@ class Task(Config, ABC):
         """Logits (B, K, h', w') and a batch of targets -> a float32 scalar."""
 
     @abstractmethod
+    def count(self, target: Tensor) -> Tensor:
+        """What the loss of a batch of targets divides by: a float32 scalar, 0 where nothing is known.
+
+        The loss of a large batch is the mean of its parts' losses weighted by their counts, so gradients may be summed
+        over parts and processes. That is exact for sums over pixels or images; for losses of the batch as a whole
+        (Dice, Lovasz, OHEM, SILog, berHu) each part is a batch of its own.
+        """
+
+    @abstractmethod
     def new_metrics(self) -> Metrics:
         """Empty sums."""
 

@@ -86,6 +86,11 @@ class Depth(Task):
             total = total + self.gradient_weight * gradient_matching(values, compared, mask)
         return total
 
+    def count(self, target: Tensor) -> Tensor:
+        """Valid pixels; of disparity, where each image has a loss of its own, the images with any."""
+        valid = target > 0
+        return (valid.sum() if self.quantity == "depth" else valid.flatten(1).any(dim=1).sum()).float()
+
     def new_metrics(self) -> DepthMetrics:
         """AbsRel, RMSE, delta1 and the others; disparity is first aligned by scale and shift, image by image."""
         align: Literal["none", "scale_shift"] = "none" if self.quantity == "depth" else "scale_shift"

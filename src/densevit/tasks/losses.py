@@ -41,9 +41,16 @@ def cross_entropy(
     total = F.cross_entropy(logits.float(), target, weights, ignore_index=ignore_index, reduction="sum")
     if denominator == "all":
         return total / max(target.numel(), 1)
-    valid = target != ignore_index
-    count = valid.sum() if weights is None else (weights[target.masked_fill(~valid, 0)] * valid).sum()
+    count = valid_count(target, ignore_index=ignore_index, class_weights=weights)
     return total / torch.where(count > 0, count, 1)
+
+
+def valid_count(target: Tensor, *, ignore_index: int = 255, class_weights: Tensor | None = None) -> Tensor:
+    """Valid pixels, or the sum of their class weights (K,): the denominator ``"valid"``, a float32 scalar."""
+    valid = target != ignore_index
+    if class_weights is None:
+        return valid.sum().float()
+    return (class_weights[target.masked_fill(~valid, 0)] * valid).sum()
 
 
 def ohem(

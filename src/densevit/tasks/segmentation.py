@@ -13,7 +13,7 @@ from densevit.data.transforms import Example
 from densevit.layers import resize
 from densevit.tasks.base import Task
 from densevit.tasks.colour import Rgb, colourise_labels, palette_for
-from densevit.tasks.losses import cross_entropy, lovasz_softmax
+from densevit.tasks.losses import cross_entropy, lovasz_softmax, valid_count
 from densevit.tasks.metrics import SegmentationMetrics
 from densevit.types import DenseOutput, Size
 from densevit.upsampling import upsample_entropy, upsample_labels
@@ -92,11 +92,25 @@ class Segmentation(Task):
             )
         return total
 
+    def count(self, target: Tensor) -> Tensor:
+        """Valid pixels, with class weights the sum of theirs; or all pixels, by ``denominator``."""
+        if self.denominator == "all":
+            return torch.tensor(float(target.numel()), device=target.device)
+        return valid_count(target, ignore_index=self.ignore_index, class_weights=self._class_weights(target))
+
     def _cross_entropy(self, logits: Tensor, target: Tensor) -> Tensor:
-        weights = None if self.class_weights is None else logits.new_tensor(self.class_weights, dtype=torch.float32)
         return cross_entropy(
-            logits, target, ignore_index=self.ignore_index, denominator=self.denominator, class_weights=weights
+            logits,
+            target,
+            ignore_index=self.ignore_index,
+            denominator=self.denominator,
+            class_weights=self._class_weights(target),
         )
+
+    def _class_weights(self, like: Tensor) -> Tensor | None:
+        if self.class_weights is None:
+            return None
+        return torch.tensor(self.class_weights, dtype=torch.float32, device=like.device)
 
     def new_metrics(self) -> SegmentationMetrics:
         """mIoU, aAcc, mAcc and the figures of each class."""
