@@ -67,9 +67,9 @@ def main() -> None:
             err=True,
         )
         sys.exit(2)
-    except KeyboardInterrupt:
-        typer.echo("densevit: interrupted", err=True)
-        sys.exit(130)
+    except KeyboardInterrupt as interruption:
+        typer.echo(f"densevit: {str(interruption) or 'interrupted'}", err=True)
+        sys.exit(getattr(interruption, "code", 130))
 
 
 if __name__ == "__main__":

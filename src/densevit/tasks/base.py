@@ -14,7 +14,13 @@ from densevit.types import DenseOutput, Size
 
 
 class Metrics(Protocol):
-    """Running sums over images; memory does not grow with their number."""
+    """Running sums over images; memory does not grow with their number.
+
+    Attributes:
+        state: the sums by name; those of several processes are added up.
+    """
+
+    state: dict[str, Tensor]
 
     def update(self, prediction: Tensor, target: Tensor, /) -> None:
         """Add one image, or a batch of them."""

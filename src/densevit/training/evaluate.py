@@ -33,6 +33,8 @@ def evaluate(
     protocol: Protocol | None = None,
     tta: bool = False,
     way: OwnWay | None = None,
+    part: tuple[int, int] = (0, 1),
+    add: Callable[[Tensor], Tensor] | None = None,
 ) -> dict[str, dict[str, Any]]:
     """Figures of some heads on a data set, single scale unless ``tta`` is on.
 
@@ -46,6 +48,8 @@ def evaluate(
         protocol: run every photo as a published program does; ``fit`` and ``encode`` are then not used.
         tta: with the protocol's test-time augmentation.
         way: run every photo by windows, at several scales or mirrored; ``encode`` is then not used.
+        part: (i, n): every n-th photo from number i on, this process's share.
+        add: sums a tensor over all processes in place, so that all of them have the figures of the whole data set.
 
     Returns:
         Per head what its metrics compute.
@@ -59,7 +63,7 @@ def evaluate(
     metrics: dict[str, Metrics] = {name: task.new_metrics() for name, task in tasks.items()}
     entropy = {name: 0.0 for name, task in tasks.items() if isinstance(task, Segmentation)}
     with torch.inference_mode():
-        for index in range(len(dataset)):
+        for index in range(part[0], len(dataset), part[1]):
             sample = dataset[index]
             example = as_example(sample)
             size = (sample.image.shape[0], sample.image.shape[1])
@@ -85,6 +89,10 @@ def evaluate(
                     entropy[name] += mean_entropy(task, outputs[name], align_corners=corners)
             if progress is not None:
                 progress(index + 1, len(dataset))
+    if add is not None:
+        for sums in (sums for values in metrics.values() for sums in values.state.values()):
+            add(sums)
+        entropy = {name: float(add(torch.tensor(total, dtype=torch.float64))) for name, total in entropy.items()}
     figures = {name: values.compute() for name, values in metrics.items()}
     for name, total in entropy.items():
         figures[name]["mean_entropy"] = total / len(dataset)
