@@ -150,7 +150,7 @@ def spread(learner: nn.Module, model: DenseModel, group: Group, *, shard: bool, 
         fully_shard(learner, mesh=mesh)
         return learner
     if group.world > 1:
-        return DistributedDataParallel(learner, broadcast_buffers=not sync_bn, gradient_as_bucket_view=True)
+        return DistributedDataParallel(learner, gradient_as_bucket_view=True)
     return learner
 
 
