@@ -1,6 +1,6 @@
 """What is differentiated: photos and targets of one micro-batch in, losses out."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +12,6 @@ from densevit.tasks import Task
 from densevit.training.batches import Batch
 from densevit.training.features import to_taps
 from densevit.training.recipe import TrainConfig
-from densevit.training.weighting import LossWeights
 
 DTYPES = {"float32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -21,29 +20,27 @@ Shares = tuple[dict[str, Tensor], ...]
 
 
 class Learner(nn.Module):
-    """The model and the weights of its losses, as one module: everything that takes a gradient.
+    """The model and what it is trained for, as one module: batches in, losses out.
 
     Attributes:
         model: encoder and heads.
-        weighting: heads' losses -> total.
     """
 
     def __init__(self, model: DenseModel, tasks: dict[str, Task], config: TrainConfig) -> None:
         super().__init__()
         self.model = model
-        self.weighting = LossWeights(config.weighting, tuple(tasks))
         self.tasks, self.config = tasks, config
         self._encode, self._decode = model.encode, model.decode
         if config.compile:
             self._encode, self._decode = torch.compile(model.encode), torch.compile(model.decode)
 
-    def forward(self, batches: Sequence[Batch], shares: Shares, world: int) -> tuple[Tensor, Tensor]:
+    def forward(self, batches: Sequence[Batch], shares: Shares, weights: Mapping[str, float]) -> tuple[Tensor, Tensor]:
         """One batch per source -> the total to differentiate, and the losses per head.
 
         Args:
             batches: of this process, on any device.
             shares: their parts of the step's loss.
-            world: number of processes; gradients are averaged over them, so the total is as much larger.
+            weights: of the heads in the total.
 
         Returns:
             The total, (), and this micro-batch's part of the loss of every head, (heads,), float32.
@@ -52,11 +49,7 @@ class Learner(nn.Module):
         for source, batch, share in zip(self.config.sources, batches, shares, strict=True):
             for head, loss in self.losses(batch).items():
                 losses[head] = losses[head] + source.weight * share[head] * loss
-        total: Tensor = self.weighting({head: loss * world for head, loss in losses.items()})
-        if self.config.accumulate > 1:
-            # Terms of the weights themselves, such as log variances, count once per step.
-            nothing = {head: torch.zeros_like(loss) for head, loss in losses.items()}
-            total = total - (1 - 1 / self.config.accumulate) * self.weighting(nothing)
+        total = torch.stack([weights[head] * loss for head, loss in losses.items()]).sum()
         return total, torch.stack([loss.detach() for loss in losses.values()])
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:

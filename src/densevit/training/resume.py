@@ -12,8 +12,9 @@ from densevit.training.distributed import Group
 from densevit.training.learner import Learner
 from densevit.training.recipe import TrainConfig
 from densevit.training.run import Figures
-from densevit.training.sharded import load_sharded, save_sharded
+from densevit.training.sharded import Spread, load_sharded, save_sharded
 from densevit.training.state import load_state, restore_rng, save_state, states_in
+from densevit.training.weighting import LossWeights
 
 _log = logging.getLogger(__name__)
 
@@ -23,7 +24,8 @@ class Progress:
     """Everything that the next step depends on; batches and random numbers follow from ``done``.
 
     Attributes:
-        learner: weights and statistics of model and loss weights.
+        learner: holds the model with its weights and statistics.
+        weighting: weights of the heads' losses, which may be learnt; the same in all processes.
         optimiser: its moments.
         scaler: of the loss in fp16.
         average: running mean of the weights.
@@ -35,6 +37,7 @@ class Progress:
     """
 
     learner: Learner
+    weighting: LossWeights
     optimiser: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
     average: dict[str, Tensor]
@@ -43,6 +46,9 @@ class Progress:
     bad: int = 0
     unseen: bool = False
     figures: Figures = field(default_factory=dict)
+
+    def _spread(self) -> Spread:
+        return Spread(self.learner, self.weighting, self.optimiser, self.average)
 
     def save(self, folder: Path, config: TrainConfig, group: Group) -> None:
         """Write the state; all processes must call it."""
@@ -55,19 +61,10 @@ class Progress:
             "world": group.world,
         }
         if config.shard:
-            save_sharded(
-                folder,
-                self.done,
-                self.learner,
-                self.optimiser,
-                self.average,
-                facts,
-                keep=config.keep_states,
-                group=group,
-            )
+            save_sharded(folder, self.done, self._spread(), facts, keep=config.keep_states, group=group)
         elif group.first:
             parts = {
-                "weighting": self.learner.weighting.state_dict(),
+                "weighting": self.weighting.state_dict(),
                 "optimiser": self.optimiser.state_dict(),
                 "average": self.average,
                 **facts,
@@ -87,7 +84,7 @@ class Progress:
                 "or train into a new folder"
             )
         if config.shard:
-            state = load_sharded(folder, self.learner, self.optimiser, self.average, group=group)
+            state = load_sharded(folder, self._spread(), group=group)
         else:
             # One process judges which state is whole, the others read that one.
             latest = group.on_first(lambda: _latest(folder))
@@ -97,7 +94,7 @@ class Progress:
         try:
             if not config.shard:
                 self.learner.model.load_state_dict(state["model"], strict=False)
-                self.learner.weighting.load_state_dict(state["weighting"])
+                self.weighting.load_state_dict(state["weighting"])
                 self.optimiser.load_state_dict(state["optimiser"])
                 for name in self.average.keys() & state["average"].keys():
                     self.average[name].copy_(state["average"][name])

@@ -9,6 +9,7 @@ import json
 import logging
 import pickle
 import shutil
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -31,12 +32,45 @@ FACTS = "facts.json"
 _log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """All that has tensors: each may be spread over the processes, or be the same in all.
+
+    Attributes:
+        learner: weights and statistics.
+        weighting: of the losses.
+        optimiser: its moments.
+        average: running mean of the weights.
+    """
+
+    learner: nn.Module
+    weighting: nn.Module
+    optimiser: torch.optim.Optimizer
+    average: dict[str, Tensor]
+
+    def tensors(self) -> dict[str, Any]:
+        """Those in use, by name, so that loading into them is loading."""
+        named = (*self.learner.named_parameters(), *self.weighting.named_parameters("weighting"))
+        names = {id(parameter): name for name, parameter in named}
+        slots = {
+            f"{names[id(parameter)]}/{slot}": value
+            for parameter, values in self.optimiser.state.items()
+            for slot, value in values.items()
+            if isinstance(value, Tensor)
+        }
+        weights = trained_weights(self.learner)
+        return {
+            "model": weights,
+            "weighting": dict(self.weighting.state_dict()),
+            "optimiser": slots,
+            "average": dict(self.average),
+        }
+
+
 def save_sharded(
     folder: Path,
     iteration: int,
-    learner: nn.Module,
-    optimiser: torch.optim.Optimizer,
-    average: dict[str, Tensor],
+    spread: Spread,
     facts: dict[str, Any],
     *,
     keep: int,
@@ -64,8 +98,7 @@ def save_sharded(
 
     try:
         group.on_first(begin)
-        tensors = _tensors(learner, optimiser, average)
-        save(tensors, storage_writer=FileSystemWriter(unfinished, sync_files=True))
+        save(spread.tensors(), storage_writer=FileSystemWriter(unfinished, sync_files=True))
         digests = _digests(unfinished, group)
         group.on_first(end)
     except OSError as error:
@@ -75,9 +108,7 @@ def save_sharded(
         ) from error
 
 
-def load_sharded(
-    folder: Path, learner: nn.Module, optimiser: torch.optim.Optimizer, average: dict[str, Tensor], *, group: Group
-) -> dict[str, Any] | None:
+def load_sharded(folder: Path, spread: Spread, *, group: Group) -> dict[str, Any] | None:
     """Take up the latest state that can be read; a damaged one is passed over with a warning.
 
     Returns:
@@ -93,8 +124,8 @@ def load_sharded(
         if facts is None or damaged:
             _log.warning("cannot read %s (its files are not those that were written); trying the one before", path)
             continue
-        _make_slots(optimiser)
-        tensors = _tensors(learner, optimiser, average)
+        _make_slots(spread.optimiser)
+        tensors = spread.tensors()
         try:
             load(tensors, storage_reader=_Reader(path))
         except (CheckpointException, RuntimeError, ValueError, KeyError) as error:  # names or shapes differ
@@ -102,24 +133,13 @@ def load_sharded(
                 f"the states in {folder} are those of another model or optimiser; resume with the config of the run, "
                 "or train into a new folder"
             ) from error
-        learner.load_state_dict(tensors["model"], strict=False)
+        spread.learner.load_state_dict(tensors["model"], strict=False)
+        spread.weighting.load_state_dict(tensors["weighting"])
         facts["iteration"] = iteration_of(path)
         return facts
     if paths:
         raise CheckpointError(f"none of the {len(paths)} states in {folder} can be read; train into a new folder")
     return None
-
-
-def _tensors(learner: nn.Module, optimiser: torch.optim.Optimizer, average: dict[str, Tensor]) -> dict[str, Any]:
-    """All that is spread, by name; the tensors are those in use, so loading into them is loading."""
-    names = {id(parameter): name for name, parameter in learner.named_parameters()}
-    slots = {
-        f"{names[id(parameter)]}/{slot}": value
-        for parameter, values in optimiser.state.items()
-        for slot, value in values.items()
-        if isinstance(value, Tensor)
-    }
-    return {"model": trained_weights(learner), "optimiser": slots, "average": dict(average)}
 
 
 def _make_slots(optimiser: torch.optim.Optimizer) -> None:

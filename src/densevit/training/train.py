@@ -24,6 +24,7 @@ from densevit.training.seeds import be_deterministic, seed_everything
 from densevit.training.sources import fill_cache, open_sources, validate
 from densevit.training.start import build_model, set_training
 from densevit.training.stop import Asked, Interrupted, Stopped, listening
+from densevit.training.weighting import LossWeights
 
 _log = logging.getLogger(__name__)
 
@@ -57,7 +58,6 @@ def train(config: TrainConfig, out: Path, *, resume: bool = False, device: str =
 
 
 def _train(config: TrainConfig, out: Path, *, resume: bool, group: Group, asked: Asked) -> Path:
-    # What there is
     group.on_first(lambda: _claim_folder(config, out, resume=resume))
     if config.deterministic:
         be_deterministic()
@@ -67,11 +67,13 @@ def _train(config: TrainConfig, out: Path, *, resume: bool, group: Group, asked:
     tasks: dict[str, Task] = dict(config.tasks)
     cache = FeatureCache(config.features.directory, model) if config.features else None
     sources = open_sources(config, tasks, cache, rank=group.rank, world=group.world)
-    learner = Learner(model, tasks, config).to(group.device)
+    learner = Learner(model, tasks, config)
+    weighting = LossWeights(config.weighting, tuple(tasks)).to(group.device)
     network = spread(learner, model, group, shard=config.shard, sync_bn=config.sync_bn)
     progress = Progress(
         learner,
-        build_optimiser(config.optim, model, learner.weighting),
+        weighting,
+        build_optimiser(config.optim, model, weighting),
         torch.amp.GradScaler(group.device.type, enabled=config.precision == "fp16"),
         start_average(model, config.ema),
     )
@@ -102,7 +104,6 @@ def _train(config: TrainConfig, out: Path, *, resume: bool, group: Group, asked:
                 run.evaluated(progress.done, figures, seen, tasks)
         progress.unseen, progress.figures = False, figures
 
-    # The loop
     try:
         if progress.unseen:
             look()
@@ -161,17 +162,19 @@ def _step(
     totals = group.sum(counts.sum(0))
     buffers = [buffer.clone() for buffer in learner.buffers()]
     optimiser.zero_grad(set_to_none=True)
-    own = torch.zeros(len(parts), len(config.tasks))
+    own, weights = torch.zeros(len(parts), len(config.tasks)), progress.weighting.weights()
     for number, part in enumerate(parts):
         seed_everything(config.seed, progress.done * len(parts) + number, group.rank)
         with gathering(network, last=number == len(parts) - 1):
-            total, losses = network(part, learner.shares(counts[number], totals), group.world)
-            scaler.scale(total).backward()
+            total, losses = network(part, learner.shares(counts[number], totals), weights)
+            scaler.scale(group.world * total).backward()  # the mean over processes is to be a sum
         own[number] = losses.cpu()
     *told, stop = group.sum(torch.cat((own.sum(0), torch.tensor([float(asked.signal)]))))
     summed = torch.stack(told)
     scaler.unscale_(optimiser)
     norm = clip(list(learner.parameters()), config.optim.clip_norm)
+    if any(True for _ in progress.weighting.parameters()):  # they see the losses of all processes
+        progress.weighting(dict(zip(config.tasks, summed.to(group.device), strict=True))).backward()
     if summed.isfinite().all() and norm.isfinite():
         scaler.step(optimiser)
         update_average(progress.average, learner.model, config.ema)
