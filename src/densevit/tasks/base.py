@@ -30,6 +30,10 @@ class Metrics(Protocol):
         """The figures by name."""
         ...
 
+    def merge(self, other: Any, /) -> None:
+        """Add the sums of metrics of the same task that have seen other images."""
+        ...
+
 
 class Task(Config, ABC):
     """A task, by its facts. ``kind`` is the tag on disk, the key in ``TASKS``."""

@@ -17,6 +17,7 @@ from densevit.model import DenseModel
 from densevit.pixels import FitConfig, fit_photo
 from densevit.tasks import Metrics, Segmentation, Task
 from densevit.training.batches import no_target
+from densevit.training.watch import Watch
 from densevit.types import Taps
 
 Encode = Callable[[Tensor], Taps]
@@ -33,6 +34,7 @@ def evaluate(
     protocol: Protocol | None = None,
     tta: bool = False,
     way: OwnWay | None = None,
+    watch: Watch | None = None,
     part: tuple[int, int] = (0, 1),
     add: Callable[[Tensor], Tensor] | None = None,
 ) -> dict[str, dict[str, Any]]:
@@ -48,6 +50,7 @@ def evaluate(
         protocol: run every photo as a published program does; ``fit`` and ``encode`` are then not used.
         tta: with the protocol's test-time augmentation.
         way: run every photo by windows, at several scales or mirrored; ``encode`` is then not used.
+        watch: looks on, for a report.
         part: (i, n): every n-th photo from number i on, this process's share.
         add: sums a tensor over all processes in place, so that all of them have the figures of the whole data set.
 
@@ -61,6 +64,8 @@ def evaluate(
         raise DataError("the data set is empty; it needs at least one photo")
     device = model.mean.device
     metrics: dict[str, Metrics] = {name: task.new_metrics() for name, task in tasks.items()}
+    if watch is not None:
+        watch.begin(tasks)
     entropy = {name: 0.0 for name, task in tasks.items() if isinstance(task, Segmentation)}
     with torch.inference_mode():
         for index in range(part[0], len(dataset), part[1]):
@@ -84,7 +89,12 @@ def evaluate(
                     raise DataError(no_target(name, task, dataset))
                 corners = model.decoder(name).align_corners
                 prediction = decode(task, outputs[name], size, align_corners=corners)
-                metrics[name].update(prediction.cpu()[None], target[None])
+                alone = task.new_metrics()  # of this image; sums of sums are those of all images at once
+                alone.update(prediction.cpu()[None], target[None])
+                metrics[name].merge(alone)
+                if watch is not None:
+                    place = (index, len(dataset), sample.name)
+                    watch.see(name, place, sample.image, target, prediction.cpu(), alone)
                 if isinstance(task, Segmentation):
                     entropy[name] += mean_entropy(task, outputs[name], align_corners=corners)
             if progress is not None:

@@ -6,7 +6,7 @@ from typing import Literal, Self
 from pydantic import Field, PositiveInt, field_validator, model_validator
 
 from densevit.checkpoints.native import AnyTask, Card, Storage, check_tasks
-from densevit.config import Config
+from densevit.config import Config, nearest
 from densevit.data import FolderConfig
 from densevit.data.transforms import AugmentConfig
 from densevit.errors import ConfigError
@@ -14,6 +14,7 @@ from densevit.model import ModelConfig
 from densevit.pixels import FitConfig
 from densevit.training.optim import OptimConfig
 from densevit.training.schedule import ScheduleConfig
+from densevit.training.trackers import TRACKERS
 from densevit.training.weighting import WeightingConfig
 from densevit.types import Size
 
@@ -71,6 +72,9 @@ class TrainConfig(Config):
         max_bad_steps: the run stops after so many steps in a row whose losses or gradients were not finite.
         ema: decay of a running mean of the weights, which then is evaluated and saved; none if not given.
         eval_every, checkpoint_every, log_every: in iterations.
+        pictures: per head, so many val photos are shown at every evaluation, and so many that came out worst.
+        trackers: programs that follow the run, see ``TRACKERS``.
+        project: the name under which trackers file the run.
         keep_states: how many states to resume from are kept.
         deterministic: equal bits from equal runs on a GPU too, at some cost in speed; CPUs need nothing for it.
         shard: spread weights, gradients and optimiser over the processes (FSDP2) instead of a copy in each (DDP).
@@ -106,6 +110,9 @@ class TrainConfig(Config):
     eval_every: int = Field(default=1000, gt=0)
     checkpoint_every: int = Field(default=500, gt=0)
     log_every: int = Field(default=50, gt=0)
+    pictures: int = Field(default=4, ge=0, le=32)
+    trackers: tuple[str, ...] = ()
+    project: str = Field(default="densevit", min_length=1)
     keep_states: int = Field(default=2, gt=0)
     deterministic: bool = False
     shard: bool = False
@@ -119,6 +126,16 @@ class TrainConfig(Config):
         if number or value in ("none", "encoder"):
             return value
         raise ValueError("should be 'none', 'encoder' or the number of blocks to keep, 1 or more")
+
+    @field_validator("trackers")
+    @classmethod
+    def _check_trackers(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        for name in names:
+            if name not in TRACKERS:
+                raise ValueError(f"tracker {name!r} is unknown{nearest(name, TRACKERS)}")
+        if len(set(names)) < len(names):
+            raise ValueError(f"names one tracker twice: {', '.join(names)}")
+        return names
 
     @model_validator(mode="after")
     def _check(self) -> Self:

@@ -15,6 +15,7 @@ from densevit.training.evaluate import evaluate
 from densevit.training.features import FeatureCache, to_taps
 from densevit.training.recipe import TrainConfig
 from densevit.training.stop import Asked, Stopped
+from densevit.training.watch import Watch
 from densevit.types import Taps
 
 _log = logging.getLogger(__name__)
@@ -70,6 +71,7 @@ def validate(
     part: tuple[int, int] = (0, 1),
     add: Callable[[Tensor], Tensor] | None = None,
     progress: Callable[[int, int], None] | None = None,
+    watch: Watch | None = None,
 ) -> dict[str, dict[str, Any]]:
     """Per head its figures on the val split of its source; the options are those of ``evaluate``."""
 
@@ -85,6 +87,6 @@ def validate(
             chosen = {head: tasks[head] for head in source.heads}
             dataset = open_dataset(source.val, source.heads, tasks)
             figures |= evaluate(
-                model, chosen, config.fit, dataset, encode=encode, progress=progress, part=part, add=add
+                model, chosen, config.fit, dataset, encode=encode, progress=progress, watch=watch, part=part, add=add
             )
     return figures

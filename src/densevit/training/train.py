@@ -1,6 +1,7 @@
 """The training loop, top to bottom."""
 
 import logging
+from contextlib import ExitStack
 from pathlib import Path
 
 import torch
@@ -8,7 +9,7 @@ from torch import Tensor, nn
 
 from densevit.config import to_yaml
 from densevit.errors import ConfigError, DensevitError
-from densevit.io import make_folder, write_bytes_atomic
+from densevit.io import make_folder
 from densevit.tasks import Task
 from densevit.training.average import averaged, start_average, update_average
 from densevit.training.bad import diverged_in_words, keep_bad
@@ -24,6 +25,7 @@ from densevit.training.seeds import be_deterministic, seed_everything
 from densevit.training.sources import fill_cache, open_sources, validate
 from densevit.training.start import build_model, set_training
 from densevit.training.stop import Asked, Interrupted, Stopped, listening
+from densevit.training.watch import Watch
 from densevit.training.weighting import LossWeights
 
 _log = logging.getLogger(__name__)
@@ -34,7 +36,7 @@ def train(config: TrainConfig, out: Path, *, resume: bool = False, device: str =
 
     Args:
         config: the run.
-        out: run folder: config.yaml, log.jsonl, states/, bad/, model.safetensors; shared by all processes.
+        out: run folder, shared by all processes: config.yaml, log.jsonl, report.html, states/, bad/, models.
         resume: continue the run in ``out`` from its last state, or begin it if there is none.
         device: "cpu", "cuda".
 
@@ -48,16 +50,20 @@ def train(config: TrainConfig, out: Path, *, resume: bool = False, device: str =
         DensevitError: if too many steps in a row were bad.
         Stopped: after Ctrl-C or SIGTERM, when the state is saved.
     """
-    with processes(device, shard=config.shard, timeout_s=config.timeout_s) as group, listening() as asked:
+    with (
+        processes(device, shard=config.shard, timeout_s=config.timeout_s) as group,
+        listening() as asked,
+        ExitStack() as stack,
+    ):
         try:
-            return _train(config, out, resume=resume or group.restarted, group=group, asked=asked)
+            return _train(config, out, resume=resume or group.restarted, group=group, asked=asked, stack=stack)
         except Exception as error:
             if config.compile and (advice := compiler_missing(error)) is not None:
                 raise advice from error
             raise
 
 
-def _train(config: TrainConfig, out: Path, *, resume: bool, group: Group, asked: Asked) -> Path:
+def _train(config: TrainConfig, out: Path, *, resume: bool, group: Group, asked: Asked, stack: ExitStack) -> Path:
     group.on_first(lambda: _claim_folder(config, out, resume=resume))
     if config.deterministic:
         be_deterministic()
@@ -81,11 +87,15 @@ def _train(config: TrainConfig, out: Path, *, resume: bool, group: Group, asked:
         progress.load(out / "states", config, group)
     start = progress.done
     _log.info("after %d of %d steps; each has %s", start, config.iterations, "; ".join(s.in_words() for s in sources))
-    run = None
-    if group.first:
-        write_bytes_atomic(out / "config.yaml", to_yaml(config).encode())  # not before all is known to fit
-        run = Run(config, out, start=start, parameters=model.num_parameters())
+    run: Run | None = None
+
+    def open_run() -> None:
+        """Claim the folder, not before all is known to fit; when the stack ends the run notes how it did."""
+        nonlocal run
+        run = stack.enter_context(Run(config, out, start=start, parameters=model.num_parameters()))
         run.figures = progress.figures
+
+    group.on_first(open_run)
     fill_cache(sources, asked)
     group.wait()
 
@@ -99,9 +109,12 @@ def _train(config: TrainConfig, out: Path, *, resume: bool, group: Group, asked:
                 raise Interrupted
 
         with unspread(model, progress.average, group) if config.shard else averaged(model, progress.average) as seen:
-            figures = validate(seen, tasks, config, cache, part=(group.rank, group.world), add=add, progress=answer)
+            watch, part = Watch(config.pictures), (group.rank, group.world)
+            figures = validate(seen, tasks, config, cache, part=part, add=add, progress=answer, watch=watch)
+            for other in group.gather(watch)[1:]:
+                watch.merge(other)
             if run is not None:
-                run.evaluated(progress.done, figures, seen, tasks)
+                run.evaluated(progress.done, figures, seen, tasks, watch)
         progress.unseen, progress.figures = False, figures
 
     try:
