@@ -7,24 +7,42 @@ import typer
 
 
 def train(
-    out: Annotated[Path, typer.Option(help="Run folder: config, log, states, model.safetensors.")],
+    run: Annotated[Path | None, typer.Argument(metavar="[RUN]", help="Run folder to --resume; or give --out.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Run folder: config, log, states, model.safetensors.")] = None,
     config: Annotated[Path | None, typer.Option(help="YAML file; the one of a run folder is valid too.")] = None,
     overrides: Annotated[
         list[str] | None, typer.Option("--set", help="KEY=VALUE laid over the config; repeatable.")
     ] = None,
     preset: Annotated[str | None, typer.Option(help="Model to train, see densevit models.")] = None,
     data: Annotated[Path | None, typer.Option(help="Root of a folder data set with splits train and val.")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Continue the run in --out.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Continue the run from its last state; begin it if there is none.")
+    ] = False,
+    replay: Annotated[
+        Path | None, typer.Option(help="Only run a bad batch of a run again: a .safetensors file in its bad/.")
+    ] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, ...; a GPU if there is one.")] = None,
 ) -> None:
     """Train a model, evaluate it and save it.
 
-    Precedence: --preset and --data < --config < --set. The merged config is written to the run folder.
+    Precedence: --preset and --data < --config < --set. The merged config is written to the run folder. The same
+    command runs on many GPUs under torchrun. Ctrl-C and SIGTERM save a state first; the exit status is then 130 or 143.
     """
+    from densevit.errors import ConfigError
     from densevit.inference.predictor import pick_device
+    from densevit.training.bad import replay as run_again
     from densevit.training.complete import read_recipe
     from densevit.training.train import train
 
+    if replay is not None:
+        typer.echo("\n".join(run_again(replay, device=str(pick_device(device)))))
+        return
+    if run is not None and not resume:
+        raise ConfigError(f"{run} was given without an option; write --out {run}, or --resume {run} to continue a run")
+    if run is not None and out not in (None, run):
+        raise ConfigError(f"--resume {run} and --out {out} are two run folders; give one")
+    if (out := out or run) is None:
+        raise ConfigError("no run folder was named; give --out DIR")
     if resume and config is None and (out / "config.yaml").exists():
         config = out / "config.yaml"
     recipe = read_recipe(config, overrides or [], preset_name=preset, data=data)

@@ -9,6 +9,7 @@ from typing import Annotated, Literal, Self
 import torch
 from pydantic import Field, PositiveInt, model_validator
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from densevit.blocks import Activation, Block, MlpKind, Rotation
 from densevit.config import Config
@@ -126,12 +127,14 @@ class VisionTransformer(nn.Module):
     Attributes:
         merging: how tokens are merged on the way, if they are; a switch, not part of the config, so that weights,
             checkpoints and cached features know nothing of it.
+        checkpointing: whether blocks keep no activations for the backward pass but compute them anew; a switch too.
     """
 
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
         self.config = config
         self.merging: MergingConfig | None = None
+        self.checkpointing = False
         dim = config.embed_dim
         self.patch_embed: PatchEmbed | HybridEmbed = (
             PatchEmbed(config.in_channels, dim, config.patch_size, bias=config.patch_bias)
@@ -213,7 +216,10 @@ class VisionTransformer(nn.Module):
             )
         outputs = []
         for index, block in enumerate(self.blocks):
-            x = block(x, rotation)
+            if self.checkpointing and torch.is_grad_enabled():  # with the same random numbers, so drop path is equal
+                x = checkpoint(block, x, rotation, use_reentrant=False)
+            else:
+                x = block(x, rotation)
             if index in wanted:
                 outputs.append(self.norm(x))
         return outputs

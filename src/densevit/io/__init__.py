@@ -10,6 +10,7 @@ from densevit.io.read import as_image, read_depth, read_image, read_labels, read
 from densevit.io.resample import resize_bicubic
 from densevit.io.write import (
     atomic_path,
+    encode_jpeg,
     make_folder,
     to_json,
     write_array,
@@ -26,6 +27,7 @@ __all__ = [
     "MAX_PIXELS",
     "as_image",
     "atomic_path",
+    "encode_jpeg",
     "find_images",
     "make_folder",
     "read_depth",

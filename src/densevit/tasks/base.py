@@ -14,7 +14,13 @@ from densevit.types import DenseOutput, Size
 
 
 class Metrics(Protocol):
-    """Running sums over images; memory does not grow with their number."""
+    """Running sums over images; memory does not grow with their number.
+
+    Attributes:
+        state: the sums by name; those of several processes are added up.
+    """
+
+    state: dict[str, Tensor]
 
     def update(self, prediction: Tensor, target: Tensor, /) -> None:
         """Add one image, or a batch of them."""
@@ -22,6 +28,10 @@ class Metrics(Protocol):
 
     def compute(self) -> dict[str, Any]:
         """The figures by name."""
+        ...
+
+    def merge(self, other: Any, /) -> None:
+        """Add the sums of metrics of the same task that have seen other images."""
         ...
 
 

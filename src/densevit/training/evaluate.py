@@ -17,6 +17,7 @@ from densevit.model import DenseModel
 from densevit.pixels import FitConfig, fit_photo
 from densevit.tasks import Metrics, Segmentation, Task
 from densevit.training.batches import no_target
+from densevit.training.watch import Watch
 from densevit.types import Taps
 
 Encode = Callable[[Tensor], Taps]
@@ -33,6 +34,9 @@ def evaluate(
     protocol: Protocol | None = None,
     tta: bool = False,
     way: OwnWay | None = None,
+    watch: Watch | None = None,
+    part: tuple[int, int] = (0, 1),
+    add: Callable[[Tensor], Tensor] | None = None,
 ) -> dict[str, dict[str, Any]]:
     """Figures of some heads on a data set, single scale unless ``tta`` is on.
 
@@ -46,6 +50,9 @@ def evaluate(
         protocol: run every photo as a published program does; ``fit`` and ``encode`` are then not used.
         tta: with the protocol's test-time augmentation.
         way: run every photo by windows, at several scales or mirrored; ``encode`` is then not used.
+        watch: looks on, for a report.
+        part: (i, n): every n-th photo from number i on, this process's share.
+        add: sums a tensor over all processes in place, so that all of them have the figures of the whole data set.
 
     Returns:
         Per head what its metrics compute.
@@ -57,9 +64,11 @@ def evaluate(
         raise DataError("the data set is empty; it needs at least one photo")
     device = model.mean.device
     metrics: dict[str, Metrics] = {name: task.new_metrics() for name, task in tasks.items()}
+    if watch is not None:
+        watch.begin(tasks)
     entropy = {name: 0.0 for name, task in tasks.items() if isinstance(task, Segmentation)}
     with torch.inference_mode():
-        for index in range(len(dataset)):
+        for index in range(part[0], len(dataset), part[1]):
             sample = dataset[index]
             example = as_example(sample)
             size = (sample.image.shape[0], sample.image.shape[1])
@@ -80,11 +89,20 @@ def evaluate(
                     raise DataError(no_target(name, task, dataset))
                 corners = model.decoder(name).align_corners
                 prediction = decode(task, outputs[name], size, align_corners=corners)
-                metrics[name].update(prediction.cpu()[None], target[None])
+                alone = task.new_metrics()  # of this image; sums of sums are those of all images at once
+                alone.update(prediction.cpu()[None], target[None])
+                metrics[name].merge(alone)
+                if watch is not None:
+                    place = (index, len(dataset), sample.name)
+                    watch.see(name, place, sample.image, target, prediction.cpu(), alone)
                 if isinstance(task, Segmentation):
                     entropy[name] += mean_entropy(task, outputs[name], align_corners=corners)
             if progress is not None:
                 progress(index + 1, len(dataset))
+    if add is not None:
+        for sums in (sums for values in metrics.values() for sums in values.state.values()):
+            add(sums)
+        entropy = {name: float(add(torch.tensor(total, dtype=torch.float64))) for name, total in entropy.items()}
     figures = {name: values.compute() for name, values in metrics.items()}
     for name, total in entropy.items():
         figures[name]["mean_entropy"] = total / len(dataset)
