@@ -99,15 +99,6 @@ class Regression(Task):
         known = target.isfinite().all(dim=1)
         return known & target.ne(0).any(dim=1) if self.unit_vectors else known
 
-    def count(self, target: Tensor) -> Tensor:
-        """Pixels whose values are known."""
-        return self._known(target).sum().float()
-
-    def _known(self, target: Tensor) -> Tensor:
-        """Mask (B, H, W): all values finite, and of a direction not all zero."""
-        known = target.isfinite().all(dim=1)
-        return known & target.ne(0).any(dim=1) if self.unit_vectors else known
-
     def new_metrics(self) -> RegressionMetrics:
         """MAE, RMSE, and the mean angle for unit vectors."""
         return RegressionMetrics(len(self.channels), unit_vectors=self.unit_vectors)
