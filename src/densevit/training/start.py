@@ -2,12 +2,12 @@
 
 import logging
 
+from densevit.checkpoints.adapt import start_from
 from densevit.checkpoints.encoder import load_encoder_weights
 from densevit.checkpoints.files import read_state_dict
 from densevit.checkpoints.hub import resolve
-from densevit.checkpoints.native import load_bundle
 from densevit.errors import ConfigError
-from densevit.inference.predictor import DEFAULT
+from densevit.inference.predictor import open_model
 from densevit.model import DenseModel
 from densevit.training.recipe import TrainConfig
 
@@ -22,16 +22,7 @@ def build_model(config: TrainConfig) -> DenseModel:
         report = load_encoder_weights(model.encoder, state, source=config.encoder_weights)
         _log.info("encoder weights\n%s", report)
     if config.init is not None:
-        path = DEFAULT if config.init == "default" else resolve(config.init)
-        fitting = load_bundle(path).model.state_dict()
-        own = model.state_dict()
-        fitting = {n: v for n, v in fitting.items() if n in own and own[n].shape == v.shape}
-        if not fitting:
-            raise ConfigError(
-                f"no tensor of {config.init} fits this model; init needs a model with the same encoder or heads"
-            )
-        model.load_state_dict(fitting, strict=False)
-        _log.info("took %d of %d tensors from %s", len(fitting), len(own), config.init)
+        _log.info("init\n%s", start_from(model, dict(config.tasks), open_model(config.init), config.init))
     encoder = model.encoder
     if config.freeze == "encoder":
         encoder.requires_grad_(False)
