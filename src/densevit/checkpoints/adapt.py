@@ -51,13 +51,13 @@ def start_from(model: DenseModel, tasks: Mapping[str, Task], donor: Bundle, sour
     stored = donor.model.encoder.state_dict()
     report = load_encoder_weights(
         model.encoder,
-        {f"encoder.{name}": tensor for name, tensor in stored.items()},
+        stored,
         source=source,
         grid=given.positions.grid if isinstance(given.positions, LearnedPositions) else None,
-        ignore=[f"encoder.{name}" for name in stored if _beyond(name, own.taps[-1])],
+        ignore=[name for name in stored if _beyond(name, own.taps[-1])],
         allow_missing=["*"],
     )
-    rows = [Row(f"encoder.{row.name.removeprefix('encoder.')}", row.status, row.note) for row in report.rows]
+    rows = [Row(f"encoder.{row.name}", row.status, row.note) for row in report.rows]
     for name in model.config.heads:
         rows += _fill_head(model, name, tasks[name], donor)
     return LoadReport(source, tuple(rows))
