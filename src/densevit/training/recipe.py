@@ -38,16 +38,18 @@ class SourceConfig(Config):
 
 
 class FeaturesConfig(Config):
-    """Cached features of a frozen encoder.
+    """Cached features of a frozen encoder, or of its first blocks.
 
     Attributes:
         directory: where they are kept, shared between runs.
+        max_gb: bound on the size of the directory, in 10^9 bytes; a run that needs more is refused before it starts.
         views: per photo, one plain view and ``views - 1`` augmented ones, drawn once.
         crop: (height, width) in tokens of a random crop of the features at every step.
         flip: mirror features and targets at random; close to, not equal to, the features of the mirrored photo.
     """
 
     directory: Path
+    max_gb: float = Field(default=50.0, gt=0)
     views: int = Field(default=1, gt=0)
     crop: Size | None = None
     flip: bool = False
@@ -119,6 +121,13 @@ class TrainConfig(Config):
     sync_bn: bool = True
     timeout_s: float = Field(default=1800.0, gt=0)
 
+    @property
+    def frozen_depth(self) -> int:
+        """How many of the encoder's blocks are frozen."""
+        if self.freeze == "none":
+            return 0
+        return self.model.encoder.taps[-1] + 1 if self.freeze == "encoder" else self.freeze
+
     @field_validator("freeze", mode="before")
     @classmethod
     def _check_freeze(cls, value: object) -> object:
@@ -148,8 +157,8 @@ class TrainConfig(Config):
             raise ValueError(f"sources name heads {unknown} but the model has {sorted(self.tasks)}")
         if untrained := [head for head in self.tasks if head not in trained]:
             raise ValueError(f"heads {untrained} belong to no source; add them to a source or drop them")
-        if self.features is not None and self.freeze != "encoder":
-            raise ValueError("features are those of a frozen encoder; set freeze: encoder")
+        if self.features is not None and self.freeze == "none":
+            raise ValueError("features are those of a frozen encoder; set freeze: encoder, or a number of blocks")
         if self.shard and (self.compile or self.features is not None):
             raise ValueError("shard goes neither with compile nor with features; unset one of them")
         patch = self.model.encoder.patch_size

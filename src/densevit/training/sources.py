@@ -12,7 +12,7 @@ from densevit.model import DenseModel
 from densevit.tasks import Task
 from densevit.training.batches import SourceBatches, check_targets
 from densevit.training.evaluate import evaluate
-from densevit.training.features import FeatureCache, to_taps
+from densevit.training.features import FeatureCache
 from densevit.training.recipe import TrainConfig
 from densevit.training.stop import Asked, Stopped
 from densevit.training.watch import Watch
@@ -48,12 +48,22 @@ def open_sources(
     ]
 
 
-def fill_cache(sources: list[SourceBatches], asked: Asked) -> None:
+def fill_cache(
+    config: TrainConfig, sources: list[SourceBatches], cache: FeatureCache | None, asked: Asked
+) -> None:
     """Encode what the feature cache lacks.
 
     Raises:
+        ConfigError: if the features need more room than there may be or is.
         Stopped: after Ctrl-C or SIGTERM; what is encoded stays.
     """
+    if cache is None or config.features is None:
+        return
+    sizes = [cache.num_bytes(source.augment.crop) for source in sources]
+    # Photos of val have sizes of their own; they are counted as if they were crops.
+    views = config.features.views + 1
+    needed = sum(size * views * len(source.dataset) for size, source in zip(sizes, sources, strict=True))
+    cache.make_room(needed, max_gb=config.features.max_gb)
     for source in sources:
         for done in source.prepare():
             if asked.signal:
@@ -76,10 +86,7 @@ def validate(
     """Per head its figures on the val split of its source; the options are those of ``evaluate``."""
 
     def encode(images: Tensor) -> Taps:
-        if cache is None:
-            return model.encode(images)
-        grid = model.encoder.grid_of((images.shape[-2], images.shape[-1]))
-        return to_taps(torch.tensor(cache.read(images[0]))[None].to(images.device), model, grid)
+        return model.encode(images) if cache is None else cache.taps(images[0], model)
 
     figures: dict[str, dict[str, Any]] = {}
     for source in config.sources:

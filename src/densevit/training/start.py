@@ -9,6 +9,7 @@ from densevit.checkpoints.hub import resolve
 from densevit.errors import ConfigError
 from densevit.inference.predictor import open_model
 from densevit.model import DenseModel
+from densevit.training.features import FeatureCache
 from densevit.training.recipe import TrainConfig
 
 _log = logging.getLogger(__name__)
@@ -38,6 +39,13 @@ def build_model(config: TrainConfig) -> DenseModel:
         encoder.norm.requires_grad_(True)
     set_training(model.eval(), config)  # also for the feature cache, which is filled before the first step
     return model
+
+
+def open_cache(config: TrainConfig, model: DenseModel) -> FeatureCache | None:
+    """The cache of what ``freeze`` keeps as it is; None if the run has none."""
+    if config.features is None:
+        return None
+    return FeatureCache(config.features.directory, model, depth=config.frozen_depth, bf16=config.precision == "bf16")
 
 
 def set_training(model: DenseModel, config: TrainConfig) -> None:
