@@ -4,7 +4,6 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from densevit.data import DATASETS, Dataset, FolderConfig
@@ -48,9 +47,7 @@ def open_sources(
     ]
 
 
-def fill_cache(
-    config: TrainConfig, sources: list[SourceBatches], cache: FeatureCache | None, asked: Asked
-) -> None:
+def fill_cache(config: TrainConfig, sources: list[SourceBatches], cache: FeatureCache | None, asked: Asked) -> None:
     """Encode what the feature cache lacks.
 
     Raises:
