@@ -35,6 +35,7 @@ HOMES = {
     "rich": "cli",
     "triton": "upsampling",
     "tensorboard": "training",
+    "peft": "training",
     "wandb": "training",
     "mlflow": "training",
     "trackio": "training",

@@ -63,6 +63,7 @@ class TrainConfig(Config):
         encoder_weights: pre-trained weights, a file or ``hf://owner/name``; random if not given.
         init: a densevit checkpoint, or "default", whose fitting weights are taken before training.
         freeze: "encoder" trains the heads alone; a number N keeps the patch projection, positions and first N blocks.
+        lora: adapters of low rank in an encoder that stays as it is; instead of ``freeze``.
         features: cache of the frozen encoder's output.
         accumulate: micro-batches per step, for batches that memory does not hold at once.
         precision: of the forward pass; losses are always float32. bf16 is slower than float32 on most CPUs; fp16
@@ -157,6 +158,8 @@ class TrainConfig(Config):
             raise ValueError(f"sources name heads {unknown} but the model has {sorted(self.tasks)}")
         if untrained := [head for head in self.tasks if head not in trained]:
             raise ValueError(f"heads {untrained} belong to no source; add them to a source or drop them")
+        if self.lora is not None and self.freeze != "none":
+            raise ValueError("lora keeps the encoder as it is by itself; leave freeze out")
         if self.features is not None and self.freeze == "none":
             raise ValueError("features are those of a frozen encoder; set freeze: encoder, or a number of blocks")
         if self.shard and (self.compile or self.features is not None):

@@ -10,6 +10,7 @@ from densevit.errors import ConfigError
 from densevit.inference.predictor import open_model
 from densevit.model import DenseModel
 from densevit.training.features import FeatureCache
+from densevit.training.lora import add_lora
 from densevit.training.recipe import TrainConfig
 
 _log = logging.getLogger(__name__)
@@ -37,6 +38,8 @@ def build_model(config: TrainConfig) -> DenseModel:
         encoder.requires_grad_(False)
         encoder.blocks[config.freeze :].requires_grad_(True)
         encoder.norm.requires_grad_(True)
+    if config.lora is not None:
+        add_lora(model, config.lora)
     set_training(model.eval(), config)  # also for the feature cache, which is filled before the first step
     return model
 
