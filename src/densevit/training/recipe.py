@@ -12,6 +12,7 @@ from densevit.data.transforms import AugmentConfig
 from densevit.errors import ConfigError
 from densevit.model import ModelConfig
 from densevit.pixels import FitConfig
+from densevit.training.lora import LoraConfig
 from densevit.training.optim import OptimConfig
 from densevit.training.schedule import ScheduleConfig
 from densevit.training.trackers import TRACKERS
@@ -100,6 +101,7 @@ class TrainConfig(Config):
     schedule: ScheduleConfig = ScheduleConfig()
     iterations: int = Field(gt=0)
     freeze: Literal["none", "encoder"] | PositiveInt = "none"
+    lora: LoraConfig | None = None
     features: FeaturesConfig | None = None
     accumulate: int = Field(default=1, gt=0)
     precision: Literal["float32", "bf16", "fp16"] = "float32"
