@@ -1,5 +1,6 @@
 """``densevit train``: data in, a model out."""
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -22,6 +23,9 @@ def train(
         Path | None, typer.Option(help="Only run a bad batch of a run again: a .safetensors file in its bad/.")
     ] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, ...; a GPU if there is one.")] = None,
+    check: Annotated[
+        bool, typer.Option("--check/--no-check", help="Look at the data first, as densevit doctor --fast does.")
+    ] = True,
 ) -> None:
     """Train a model, evaluate it and save it.
 
@@ -46,5 +50,10 @@ def train(
     if resume and config is None and (out / "config.yaml").exists():
         config = out / "config.yaml"
     recipe = read_recipe(config, overrides or [], preset_name=preset, data=data)
+    if check and not resume and os.environ.get("RANK", "0") == "0":  # a run that goes on was checked when it began
+        from densevit.doctor.gate import check_run
+
+        for finding in check_run(recipe):
+            typer.echo(f"warning: {finding.line()}", err=True)
     path = train(recipe, out, resume=resume, device=str(pick_device(device)))
     typer.echo(str(path))
