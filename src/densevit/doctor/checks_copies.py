@@ -121,12 +121,13 @@ def near_pairs(photos: list[PhotoFacts]) -> list[Pair]:
     thumbs = thumbs[rich]
     mirrored = thumbs[:, :, ::-1]
     straight, turned = _hashes(thumbs), _hashes(mirrored)
-    found: set[Pair] = set()
+    units, mirrored_units = _units(thumbs), _units(mirrored)
+    found = np.zeros(0, np.int64)  # a * number + b
     for a, b, mirror in _candidates(straight, turned):
-        other = (mirrored if mirror else thumbs)[b]
-        if a != b and _like(thumbs[a], other):
-            found.add((int(rich[min(a, b)]), int(rich[max(a, b)])))
-    return sorted(found)
+        alike = (units[a] * (mirrored_units if mirror else units)[b]).sum(axis=1) >= MIN_CORRELATION
+        low, high = np.minimum(a, b)[alike], np.maximum(a, b)[alike]
+        found = np.union1d(found, (low * len(rich) + high)[low < high])
+    return [(int(rich[code // len(rich)]), int(rich[code % len(rich)])) for code in found.tolist()]
 
 
 def _hashes(thumbs: NDArray[np.float32]) -> NDArray[np.uint64]:
@@ -136,8 +137,10 @@ def _hashes(thumbs: NDArray[np.float32]) -> NDArray[np.uint64]:
     return np.packbits(bits.reshape(len(thumbs), 64), axis=1).view(np.uint64)[:, 0]
 
 
-def _candidates(straight: NDArray[np.uint64], turned: NDArray[np.uint64]) -> Iterator[tuple[int, int, bool]]:
-    """(a, b, whether b is mirrored) with hashes close to each other; may repeat."""
+def _candidates(
+    straight: NDArray[np.uint64], turned: NDArray[np.uint64]
+) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64], bool]]:
+    """(a, b, whether one of them is mirrored): pairs with hashes close to each other; may repeat."""
     number = len(straight)
     for hashes, mirror in ((straight, False), (np.concatenate([straight, turned]), True)):
         bands = hashes.view(np.uint16).reshape(-1, 4)
@@ -152,12 +155,15 @@ def _candidates(straight: NDArray[np.uint64], turned: NDArray[np.uint64]) -> Ite
                 close = _bits(hashes[a] ^ hashes[b]) <= MAX_BITS
                 if mirror:  # one of them straight, one mirrored
                     close &= (a < number) != (b < number)
-                for i, j in zip(a[close].tolist(), b[close].tolist(), strict=True):
-                    yield min(i, j), max(i, j) % number if mirror else max(i, j), mirror
+                if close.any():
+                    yield a[close] % number, b[close] % number, mirror
 
 
-def _like(first: NDArray[np.float32], second: NDArray[np.float32]) -> bool:
-    return float(np.corrcoef(first.ravel(), second.ravel())[0, 1]) >= MIN_CORRELATION
+def _units(thumbs: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Thumbnails as vectors of mean 0 and length 1, whose product is their correlation."""
+    flat = thumbs.reshape(len(thumbs), -1)
+    flat = flat - flat.mean(axis=1, keepdims=True)
+    return flat / np.sqrt((flat**2).sum(axis=1, keepdims=True)).clip(1e-6)
 
 
 def _bits(words: NDArray[np.uint64]) -> NDArray[np.int64]:

@@ -51,7 +51,8 @@ def check_depth(material: Material, found: Findings) -> None:
 def _coarse(depth: DepthFacts) -> bool:
     """Fewer values than its span has room for."""
     span = depth.quantiles[4] - depth.quantiles[3]
-    return 1 < depth.levels <= 256 and (depth.bits == 0 or span > 512)
+    measured = depth.valid * depth.size[0] * depth.size[1]
+    return 1 < depth.levels <= min(256, measured / 4) and (depth.bits == 0 or span > 512)
 
 
 def _check_kinds(maps: list[DepthFacts], found: Findings) -> list[DepthFacts]:

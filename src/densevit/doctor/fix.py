@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from densevit.doctor.checks_masks import encoding_fault, has_channels, has_floats, stretched, unknown_colours
 from densevit.doctor.checks_photos import same_aspect, size_faults
 from densevit.doctor.examine import Diagnosis
-from densevit.doctor.facts import Broken, DepthFacts, MaskFacts, PhotoFacts, SampleFacts
+from densevit.doctor.facts import Broken, DepthFacts, MaskFacts, PhotoFacts, SampleFacts, ValueFacts
 from densevit.doctor.layout import ALL_KINDS, Split
 from densevit.doctor.material import LOSSY, Material, is_indexed
 from densevit.doctor.probe import mask_pixels
@@ -162,8 +162,10 @@ def _write(plan: _Plan, source: Path, target: Path) -> None:
     codes: list[str] = []
     if sample is not None and isinstance(sample.masks, MaskFacts) and sample.masks.path == str(source):
         mended, codes = _mend_mask(plan, sample, sample.masks)
-    elif sample is not None and isinstance(sample.depth, DepthFacts) and sample.depth.path == str(source):
-        mended, codes = _mend_depth(sample, sample.depth)
+    elif sample is not None:
+        for facts in (sample.depth, sample.values):
+            if isinstance(facts, DepthFacts | ValueFacts) and facts.path == str(source):
+                mended, codes = _turn(sample, facts)
     if mended is None:
         shutil.copyfile(source, target)
         plan.copy.copied += 1
@@ -221,11 +223,11 @@ def _renumber(labels: NDArray[np.int64], fault: str, material: Material) -> NDAr
     return np.searchsorted(stretched(material.num_classes or 2), labels)
 
 
-def _mend_depth(sample: SampleFacts, depth: DepthFacts) -> tuple[NDArray[Any] | None, list[str]]:
-    """The depth map turned like its photo, where the sizes prove that it must be."""
-    if ("exif-mask-unturned", depth.path) not in list(size_faults(sample)) or not isinstance(sample.photo, PhotoFacts):
+def _turn(sample: SampleFacts, target: DepthFacts | ValueFacts) -> tuple[NDArray[Any] | None, list[str]]:
+    """The depth or value map turned like its photo, where the sizes prove that it must be."""
+    if ("exif-mask-unturned", target.path) not in list(size_faults(sample)) or not isinstance(sample.photo, PhotoFacts):
         return None, []
-    stored = read_stored(Path(depth.path))
+    stored = read_stored(Path(target.path))
     pixels = turn_upright(turn_upright(stored.pixels, stored.orientation), sample.photo.orientation)
     if stored.format != "NPY":
         if pixels.dtype.kind not in "iu" or pixels.ndim != 2 or pixels.min() < 0 or pixels.max() > 65535:

@@ -1,6 +1,5 @@
 """Which files belong together, by name alone: photos, their targets, and what is left over."""
 
-import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -140,8 +139,7 @@ def _add(split: Split, files: dict[str, Path], path: Path) -> None:
 
 def _entries(folder: Path) -> list[Path]:
     try:
-        with os.scandir(folder) as entries:
-            return [folder / name for name in sorted(entry.name for entry in entries)]
+        return sorted(folder.iterdir())
     except OSError as error:
         raise DataError(
             f"{folder} cannot be listed ({error.strerror}); a readable folder is needed; mend the permissions"

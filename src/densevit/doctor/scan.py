@@ -94,8 +94,13 @@ def _probe_all(chunk: Sequence[Job]) -> list[SampleFacts]:
 
 
 def _pool(workers: int) -> ProcessPoolExecutor:
-    # Not forked: the caller may hold threads, of torch for one, that would not come along with their locks.
-    return ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"))
+    # Not forked from here: the caller may hold threads, of torch for one, that would not come along with their locks.
+    # A server that forks from a clean process starts fast, where there is one.
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"))
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["densevit.doctor.scan"])
+    return ProcessPoolExecutor(workers, mp_context=context)
 
 
 def _chunks(jobs: Sequence[Job]) -> Iterator[tuple[Job, ...]]:
