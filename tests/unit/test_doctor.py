@@ -1012,7 +1012,8 @@ def test_colours__that_are_none_are_refused(content: str, message: str, sound: P
 
 def test_colours__may_stand_in_the_class_list(root: Path, tmp_path: Path) -> None:
     masks_in_colours(root)
-    classes(root, colours=COLOURS)
+    classes(root, palette=[[10, 20, 30], [200, 50, 50], [0, 200, 0], [0, 0, 200]])
+    each(root, "masks", lambda m: np.where(m.any(axis=2, keepdims=True), m, (10, 20, 30)).astype(np.uint8))
 
     write_fixed(look(root), tmp_path / "copy")
 

@@ -7,7 +7,8 @@ from numpy.typing import NDArray
 
 from densevit.doctor.checks_masks import encoding_fault
 from densevit.doctor.codes import Findings
-from densevit.doctor.material import TRAIN, VAL, Material, ids, is_indexed
+from densevit.doctor.material import TRAIN, VAL, Material, is_indexed
+from densevit.doctor.meaning import class_ids
 
 RARE_SHARE = 0.001
 """Of the labelled pixels; below, a class is called rare."""
@@ -42,7 +43,7 @@ def histograms(material: Material) -> dict[str, Histogram]:
         for sample, mask in material.masks():
             if sample.split != split.name or not is_indexed(mask):
                 continue
-            labels = ids(mask, reduce_zero=split.config.reduce_zero_label, ignore_index=ignore)
+            labels = class_ids(mask, split.config, ignore)
             valid = (labels >= 0) & (labels < count) & (labels != ignore)
             pixels[labels[valid]] += mask.counts[valid]
             photos[labels[valid]] += 1

@@ -4,9 +4,11 @@ from collections import Counter
 
 import numpy as np
 
+from densevit.data import FolderConfig
 from densevit.doctor.codes import Findings
 from densevit.doctor.facts import DepthFacts, ValueFacts
 from densevit.doctor.material import Material
+from densevit.doctor.meaning import metres_per_step
 
 SPARSE = 0.05
 """Share of valid pixels below which a map is called sparse."""
@@ -72,17 +74,12 @@ def _check_kinds(maps: list[DepthFacts], found: Findings) -> list[DepthFacts]:
 
 
 def _refused(depth: DepthFacts) -> bool:
-    """An array of integers."""
-    return depth.format == "NPY" and depth.bits > 8
-
-
-def unit_of(material: Material, depth: DepthFacts) -> float:
-    """Metres per step of a map, as it is read; floats are metres."""
-    return 1.0 if depth.bits == 0 else material.splits[0].config.depth_unit_m
+    """An array of integers, where these must be images."""
+    return depth.format == "NPY" and depth.bits > 8 and "depth_scale_m" not in FolderConfig.model_fields
 
 
 def _check_units(maps: list[DepthFacts], material: Material, found: Findings) -> None:
-    medians = np.array([d.quantiles[1] * unit_of(material, d) for d in maps])
+    medians = np.array([d.quantiles[1] * metres_per_step(d, material.splits[0].config) for d in maps])
     files = [d.path for d in maps]
     middle = float(np.median(medians))
     far = np.maximum(medians / middle, middle / medians) > _UNITS_APART

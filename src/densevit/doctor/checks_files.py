@@ -42,7 +42,7 @@ def check_names(splits: list[Split], found: Findings) -> None:
             hint = "Move them up, or give the pattern folder by folder." if split.deeper else ""
             found.add("split-empty", f"there is no photo{deeper}", [_folder(split)], hint=hint, **here)
             continue
-        if not any(split.targets.values()) and not any(split.missing.values()):
+        if not split.polygons and not any(split.targets.values()) and not any(split.missing.values()):
             found.add("no-targets", f"{total} photos have neither masks nor depth nor values", **here)
         for kind, stems in split.missing.items():
             if stems:

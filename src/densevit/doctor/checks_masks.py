@@ -8,7 +8,8 @@ from numpy.typing import NDArray
 
 from densevit.doctor.codes import Findings
 from densevit.doctor.facts import MaskFacts, SampleFacts
-from densevit.doctor.material import LOSSY, Material, ids, is_indexed
+from densevit.doctor.material import LOSSY, Material, is_indexed
+from densevit.doctor.meaning import class_ids
 
 Pairs = list[tuple[SampleFacts, MaskFacts]]
 
@@ -141,7 +142,7 @@ def _check_range(material: Material, masks: Pairs, found: Findings) -> None:
     files: list[str] = []
     totals: Counter[int] = Counter()
     for sample, mask in masks:
-        labels = ids(mask, reduce_zero=material.config(sample.split).reduce_zero_label, ignore_index=ignore)
+        labels = class_ids(mask, material.config(sample.split), ignore)
         wrong = (labels != ignore) & ((labels < 0) | (labels >= count))
         if not wrong.any():
             continue
@@ -186,7 +187,7 @@ def _check_contents(material: Material, masks: Pairs, found: Findings) -> None:
     nothing, single = [], []
     ignored = total = 0
     for sample, mask in masks:
-        labels = ids(mask, reduce_zero=material.config(sample.split).reduce_zero_label, ignore_index=ignore)
+        labels = class_ids(mask, material.config(sample.split), ignore)
         rest = labels[labels != ignore] if fault != "mask-0-255" else labels
         ignored += int(mask.counts[labels == ignore].sum())
         total += int(mask.counts.sum())

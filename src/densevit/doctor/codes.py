@@ -1,5 +1,6 @@
 """Every finding there is: a table of literals. The code is stable; scripts and the documentation rely on it."""
 
+import re
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -57,7 +58,8 @@ class Finding:
     @property
     def fix(self) -> str:
         """What to do."""
-        return f"{self.hint} {self.check.fix}".strip() if self.hint else self.check.fix
+        general = self.check.fix
+        return f"{self.hint} {general[0].upper()}{general[1:]}" if self.hint else general
 
     def line(self) -> str:
         """The finding in a line of a log."""
@@ -74,7 +76,23 @@ class Findings:
     def add(self, code: str, what: str, files: Any = (), *, split: str = "", hint: str = "") -> None:
         """Write a finding down; a code that ``CHECKS`` lacks is a mistake of ours."""
         assert code in CHECKS, code
-        self.found.append(Finding(code, what, tuple(map(str, files)), split, hint))
+        self.found.append(Finding(code, _agree(what), tuple(map(str, files)), split, hint))
+
+
+_ONE = {"are": "is", "have": "has"} | {f"{v}": f"{v}s" for v in ("hold", "lead", "belong", "occur", "cover", "end")}
+
+
+def _agree(what: str) -> str:
+    """Verb and noun in the singular, where a sentence begins with 1."""
+    match = re.match(r"1 (of \d+ )?(.*?) ?\b(" + "|".join(_ONE) + r")\b", what)
+    if match is None:
+        return what
+    total, noun, verb = match[1] or "", match[2], match[3]
+    if not total:
+        first, _, rest = noun.partition(" ")
+        noun = f"{first.removesuffix('s')} {rest}".strip() if first != "value" and first != "depth" else noun
+        noun = re.sub(r"^(value|depth) maps", r"\1 map", noun)
+    return f"1 {total}{noun} {_ONE[verb]}{what[match.end() :]}"
 
 
 CHECKS: dict[str, Check] = {

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from densevit.data import ClassTable, FolderConfig
+from densevit.doctor.meaning import palette_of
 from densevit.errors import DataError
 
 _ACCEPTED = (
@@ -14,7 +15,7 @@ _ACCEPTED = (
 
 
 def read_colours(path: Path | None, config: FolderConfig, classes: ClassTable | None) -> dict[int, int]:
-    """Class number by colour 0xRRGGBB: of a file, else of ``colours`` in classes.json; empty if there is none.
+    """Class number by colour 0xRRGGBB: of a file, else of ``palette`` in config or classes.json; empty without.
 
     Raises:
         DataError: if the named file holds no colour map, or colours of unknown classes.
@@ -25,11 +26,13 @@ def read_colours(path: Path | None, config: FolderConfig, classes: ClassTable | 
         return {}
     if path is not None:
         return _parse(_load(path), classes, str(path))
+    if own := palette_of(config):
+        return own
     table = config.root / "classes.json" if config.root is not None else None
     if table is None or not table.is_file():
         return {}
     data = _load(table)
-    return _parse(data["colours"], classes, str(table)) if isinstance(data, dict) and "colours" in data else {}
+    return _parse(data["palette"], classes, str(table)) if isinstance(data, dict) and "palette" in data else {}
 
 
 def _load(path: Path) -> Any:

@@ -17,6 +17,7 @@ from densevit.doctor.colours import read_colours
 from densevit.doctor.facts import SampleFacts
 from densevit.doctor.layout import KINDS, Kind, Split, read_split, splits_of
 from densevit.doctor.material import Material
+from densevit.doctor.meaning import has_bands
 from densevit.doctor.overlap import check_overlap
 from densevit.doctor.probe import probe
 from densevit.doctor.scan import jobs_of, scan
@@ -136,7 +137,7 @@ def fast_check(
     splits: list[Split] = []
     for role, config in places.items():
         folder = config.folder("images")
-        if folder is None or not folder.is_dir() or any(s.config.folder("images") == folder for s in splits):
+        if folder is None or not folder.is_dir() or has_bands(config) or any(s.config.folder("images") == folder for s in splits):
             continue
         split = read_split(config, tuple(kinds))
         split.name = role

@@ -1,5 +1,6 @@
 """What stands between a config and its first step: the fast part of ``densevit doctor``, in the words of the run."""
 
+from densevit.data import FolderConfig
 from densevit.doctor.codes import Finding
 from densevit.doctor.examine import fast_check
 from densevit.doctor.layout import Kind
@@ -21,8 +22,9 @@ def check_run(config: TrainConfig) -> list[Finding]:
     findings: list[Finding] = []
     for source in config.sources:
         places = {"train": source.train} | ({} if source.val is None else {"val": source.val})
+        places = {role: place for role, place in places.items() if isinstance(place, FolderConfig)}
         kinds = {_TARGETS[config.tasks[head].kind] for head in source.heads}
-        findings += fast_check(places, kinds=sorted(kinds), crop=config.augment.crop)
+        findings += fast_check(places, kinds=sorted(kinds), crop=(source.augment or config.augment).crop)
     errors = [finding for finding in findings if finding.severity == "error"]
     if errors:
         lines = "\n".join(f"  {finding.line()}" for finding in errors)

@@ -37,6 +37,7 @@ class Split:
         strays: files that no reader looks at.
         dangling: links to files that are not there.
         deeper: photos in folders below, which no reader looks at either.
+        polygons: masks are outlines in .json files, which are not looked at.
     """
 
     name: str
@@ -50,6 +51,7 @@ class Split:
     strays: list[Path] = field(default_factory=list)
     dangling: list[Path] = field(default_factory=list)
     deeper: int = 0
+    polygons: bool = False
 
     def files(self, stem: str) -> dict[str, Path]:
         """The files of a sample by kind."""
@@ -97,20 +99,29 @@ def read_split(config: FolderConfig, kinds: Iterable[Kind] = KINDS) -> Split:
             _add(split, split.photos, path)
     for kind in kinds:
         place = config.folder(kind)
-        if place is not None and place.is_dir():
+        if kind == "masks" and place is not None and _has_polygons(place):
+            split.polygons = True
+        elif place is not None and place.is_dir():
             _match(split, kind, place)
     return split
+
+
+def _has_polygons(place: Path) -> bool:
+    """A file of COCO annotations, or a folder of labelme's files."""
+    suffixes = {path.suffix.lower() for path in _entries(place)} if place.is_dir() else {place.suffix.lower()}
+    return ".json" in suffixes and not suffixes & {*TARGET_SUFFIXES}
 
 
 def _match(split: Split, kind: Kind, folder: Path) -> None:
     found: dict[str, Path] = {}
     files = [path for path in _entries(folder) if not path.is_dir() and not _is_litter(path)]
-    good = [path for path in files if path.suffix.lower() in TARGET_SUFFIXES]
+    suffixes = {*TARGET_SUFFIXES, ".exr"} if kind == "depth" else {*TARGET_SUFFIXES}
+    good = [path for path in files if path.suffix.lower() in suffixes]
     for path in good:
         _add(split, found, path)
     stems = {path.stem for path in good}
     for path in files:
-        if path.suffix.lower() in TARGET_SUFFIXES:
+        if path.suffix.lower() in suffixes:
             continue
         if kind == "masks" and path.suffix.lower() in _LOSSY and path.stem not in stems:
             _add(split, found, path)  # passed over by the reader of folders, and to be named as what it is

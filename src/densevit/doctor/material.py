@@ -5,9 +5,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
-import numpy as np
-from numpy.typing import NDArray
-
 from densevit.data import ClassTable, FolderConfig
 from densevit.doctor.facts import Broken, MaskFacts, PhotoFacts, SampleFacts
 from densevit.doctor.layout import Split
@@ -80,14 +77,6 @@ class Material:
             for facts in sample.files():
                 if isinstance(facts, Broken):
                     yield sample, facts
-
-
-def ids(mask: MaskFacts, *, reduce_zero: bool, ignore_index: int) -> NDArray[np.int64]:
-    """The class numbers of ``mask.values``, as training sees them."""
-    if not reduce_zero:
-        return mask.values
-    drop = (mask.values == 0) | (mask.values == ignore_index)
-    return np.where(drop, ignore_index, mask.values - 1)
 
 
 def is_indexed(mask: MaskFacts) -> bool:

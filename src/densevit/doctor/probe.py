@@ -19,6 +19,7 @@ from densevit.doctor.facts import (
     ValueFacts,
 )
 from densevit.errors import DataError
+from densevit.io import read_depth
 from densevit.io.stored import Stored, read_stored, read_stored_photo, shrink, to_grey, turn_upright
 
 MAX_VALUES = 4096
@@ -32,12 +33,14 @@ FIT_SIZE = (96, 96)
 _T = TypeVar("_T")
 
 
-def probe(split: str, stem: str, files: dict[str, Path]) -> SampleFacts:
+def probe(
+    split: str, stem: str, files: dict[str, Path], invalid_depths: tuple[float, ...] = ()
+) -> SampleFacts:
     """Read the files of one sample, by kind: ``images``, and any of ``masks``, ``depth`` and ``values``."""
     edges: list[NDArray[np.float32]] = []
     photo = _tolerant(files["images"], lambda path: _photo(path, edges if "masks" in files else None))
     masks = _tolerant(files["masks"], lambda path: _mask(path, *edges)) if "masks" in files else None
-    depth = _tolerant(files["depth"], _depth) if "depth" in files else None
+    depth = _tolerant(files["depth"], lambda path: _depth(path, invalid_depths)) if "depth" in files else None
     values = _tolerant(files["values"], _values) if "values" in files else None
     return SampleFacts(split, stem, photo, masks, depth, values)
 
@@ -190,8 +193,9 @@ def _unit(field: NDArray[np.float32]) -> NDArray[np.float32]:
     return field / max(float(np.sqrt((field**2).sum())), 1e-9)
 
 
-def _depth(path: Path) -> DepthFacts:
-    stored = read_stored(path)
+def _depth(path: Path, invalid: tuple[float, ...]) -> DepthFacts:
+    # Pillow has no OpenEXR; the reader of depth says whether there is another that has.
+    stored = Stored("EXR", "F", 1, 1, read_depth(path)) if path.suffix.lower() == ".exr" else read_stored(path)
     pixels = stored.pixels
     integers = pixels.dtype.kind in "iub"
     bits = pixels.dtype.itemsize * 8 if integers else 0
@@ -203,6 +207,8 @@ def _depth(path: Path) -> DepthFacts:
     if pixels.ndim == 3 or pixels.dtype.kind not in "iubf":
         return facts
     depth = turn_upright(pixels, stored.orientation).astype(np.float32)
+    known_invalid = np.isin(depth, np.array(invalid, np.float32))
+    depth[known_invalid] = 0
     finite = np.isfinite(depth)
     valid = finite & (depth > 0)
     known = depth[valid]

@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 
 from densevit.doctor.checks_classes import Histogram, histograms
-from densevit.doctor.checks_depth import unit_of
 from densevit.doctor.codes import Finding
 from densevit.doctor.examine import Diagnosis
 from densevit.doctor.facts import DepthFacts, ValueFacts
 from densevit.doctor.layout import KINDS
 from densevit.doctor.material import Material
+from densevit.doctor.meaning import metres_per_step
 from densevit.types import Size
 
 MAX_FILES = 1000
@@ -79,7 +79,7 @@ def figures(material: Material) -> list[SplitFigures]:
 def _depth(material: Material, maps: list[DepthFacts]) -> tuple[tuple[float, ...] | None, float | None]:
     if not maps:
         return None, None
-    metres = np.array([np.array(d.quantiles) * unit_of(material, d) for d in maps])  # (maps, 5)
+    metres = np.array([np.array(d.quantiles) * metres_per_step(d, material.splits[0].config) for d in maps])  # (maps, 5)
     low, middle, high = metres[:, 0].min(), np.median(metres[:, 1]), metres[:, 2].max()
     ends = (float(metres[:, 3].min()), float(low), float(middle), float(high), float(metres[:, 4].max()))
     return ends, float(np.mean([d.valid for d in maps]))

@@ -9,10 +9,11 @@ from pathlib import Path
 
 from densevit.doctor.facts import Broken, SampleFacts
 from densevit.doctor.layout import Split
+from densevit.doctor.meaning import invalid_depths
 from densevit.doctor.probe import probe
 
-Job = tuple[str, str, dict[str, Path]]
-"""Split, stem, and files by kind."""
+Job = tuple[str, str, dict[str, Path], tuple[float, ...]]
+"""Split, stem, files by kind, and depths that stand for no measurement."""
 
 _CHUNK = 16
 """Samples that a process gets at once: more would make the bar jump, fewer cost messages."""
@@ -20,7 +21,7 @@ _CHUNK = 16
 
 def jobs_of(splits: Sequence[Split], sample: int | None) -> list[Job]:
     """What is to be read: all, or ``sample`` photos of each split, spread evenly over it."""
-    return [(split.name, stem, split.files(stem)) for split in splits for stem in _spread(list(split.photos), sample)]
+    return [(split.name, stem, split.files(stem), invalid_depths(split.config)) for split in splits for stem in _spread(list(split.photos), sample)]
 
 
 def scan(jobs: Sequence[Job], *, workers: int = 0, progress: Callable[[int], None] | None = None) -> list[SampleFacts]:
@@ -73,7 +74,7 @@ def _one_by_one(chunk: Sequence[Job]) -> list[SampleFacts]:
         try:
             facts += pool.submit(_probe_all, (job,)).result()
         except BrokenProcessPool:
-            split, stem, files = job
+            split, stem, files, _ = job
             crashed = Broken(str(files["images"]), "unreadable", "or one of its targets ends the program that reads it")
             facts.append(SampleFacts(split, stem, crashed))
             pool = None

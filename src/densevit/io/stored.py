@@ -57,8 +57,8 @@ def read_stored(path: Path) -> Stored:
     """
     if path.suffix.lower() == ".npy":
         require_file(path, _ACCEPTED)
-        with guarded(path, _ACCEPTED):
-            array = np.load(path, allow_pickle=False)
+        with guarded(path, _ACCEPTED), path.open("rb") as file:
+            array = np.load(file, allow_pickle=False)
         if not isinstance(array, np.ndarray) or array.ndim not in {2, 3} or array.size == 0:
             raise DataError(f"{path} holds no (H, W) or (H, W, K) array; {_ACCEPTED}; save it as such")
         return Stored("NPY", str(array.dtype), 1, 1, array)
