@@ -123,10 +123,14 @@ def near_pairs(photos: list[PhotoFacts]) -> list[Pair]:
     straight, turned = _hashes(thumbs), _hashes(mirrored)
     units, mirrored_units = _units(thumbs), _units(mirrored)
     found = np.zeros(0, np.int64)  # a * number + b
+    recent: list[NDArray[np.int64]] = []
     for a, b, mirror in _candidates(straight, turned):
         alike = (units[a] * (mirrored_units if mirror else units)[b]).sum(axis=1) >= MIN_CORRELATION
         low, high = np.minimum(a, b)[alike], np.maximum(a, b)[alike]
-        found = np.union1d(found, (low * len(rich) + high)[low < high])
+        recent.append((low * len(rich) + high)[low < high])
+        if len(recent) >= _LONGEST:  # the same pair comes again with every band
+            found, recent = np.unique(np.concatenate([found, *recent])), []
+    found = np.unique(np.concatenate([found, *recent]))
     return [(int(rich[code // len(rich)]), int(rich[code % len(rich)])) for code in found.tolist()]
 
 

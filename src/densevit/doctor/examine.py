@@ -2,10 +2,10 @@
 
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from densevit.data import FolderConfig
+from densevit.data import ClassTable, FolderConfig
 from densevit.doctor.checks_classes import check_classes_seen
 from densevit.doctor.checks_copies import check_copies
 from densevit.doctor.checks_depth import check_depth, check_values
@@ -14,10 +14,10 @@ from densevit.doctor.checks_masks import check_masks
 from densevit.doctor.checks_photos import check_photos, check_target_sizes
 from densevit.doctor.codes import SEVERITIES, Finding, Findings
 from densevit.doctor.colours import read_colours
-from densevit.doctor.facts import SampleFacts
+from densevit.doctor.facts import MaskFacts, SampleFacts
 from densevit.doctor.layout import KINDS, Kind, Split, read_split, splits_of
 from densevit.doctor.material import Material
-from densevit.doctor.meaning import has_bands
+from densevit.doctor.meaning import as_classes, has_bands
 from densevit.doctor.overlap import check_overlap
 from densevit.doctor.probe import probe
 from densevit.doctor.scan import jobs_of, scan
@@ -90,7 +90,7 @@ def examine(
     )
     material = Material(
         splits=splits,
-        samples=samples,
+        samples=_understood(samples, splits, classes),
         classes=classes,
         colours=read_colours(options.colours, config, classes),
         crop=options.crop,
@@ -137,7 +137,12 @@ def fast_check(
     splits: list[Split] = []
     for role, config in places.items():
         folder = config.folder("images")
-        if folder is None or not folder.is_dir() or has_bands(config) or any(s.config.folder("images") == folder for s in splits):
+        if (
+            folder is None
+            or not folder.is_dir()
+            or has_bands(config)
+            or any(s.config.folder("images") == folder for s in splits)
+        ):
             continue
         split = read_split(config, tuple(kinds))
         split.name = role
@@ -147,10 +152,25 @@ def fast_check(
     check_names(splits, found)
     classes = check_classes(splits[0].config, splits, found)
     colours = read_colours(None, splits[0].config, classes)
-    material = Material(splits, _glance(splits), classes, colours, crop, sampled=True)
+    samples = _understood(_glance(splits), splits, classes)
+    material = Material(splits, samples, classes, colours, crop, sampled=True)
     check_content(material, found)
     check_overlap(splits, found)
     return in_order(found)
+
+
+def _understood(samples: list[SampleFacts], splits: list[Split], classes: ClassTable | None) -> list[SampleFacts]:
+    """Masks in colours as class numbers, where the data set itself says which colour is which class."""
+    colours = read_colours(None, splits[0].config, classes)
+    if not colours or classes is None:
+        return samples
+    configs = {split.name: split.config for split in splits}
+    return [
+        replace(s, masks=as_classes(s.masks, configs[s.split], colours, classes.ignore_index))
+        if isinstance(s.masks, MaskFacts)
+        else s
+        for s in samples
+    ]
 
 
 def _glance(splits: list[Split]) -> list[SampleFacts]:

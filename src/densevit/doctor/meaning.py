@@ -1,5 +1,8 @@
 """What a config says about the numbers in files, beside where they lie."""
 
+from collections.abc import Mapping
+from dataclasses import replace
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -41,6 +44,14 @@ def palette_of(config: FolderConfig) -> dict[int, int]:
     return {red << 16 | green << 8 | blue: index for index, (red, green, blue) in enumerate(colours)}
 
 
-def reads_colours() -> bool:
-    """Masks in the colours of a palette are read as they are."""
-    return "palette" in FolderConfig.model_fields
+def as_classes(mask: MaskFacts, config: FolderConfig, colours: Mapping[int, int], ignore_index: int) -> MaskFacts:
+    """A mask in the colours of the data set's palette, as the class numbers that its reader makes of them."""
+    if not mask.colours or not colours or "palette" not in FolderConfig.model_fields:
+        return mask
+    unknown = None if getattr(config, "unknown_colours", "refuse") == "refuse" else ignore_index
+    labels = [colours.get(colour, unknown) for colour in mask.values.tolist()]
+    if None in labels:
+        return mask
+    values, places = np.unique(np.array(labels, np.int64), return_inverse=True)
+    counts = np.bincount(places, weights=mask.counts, minlength=len(values)).astype(np.int64)
+    return replace(mask, values=values, counts=counts, num_values=len(values), colours=False, mode="palette")

@@ -33,9 +33,7 @@ FIT_SIZE = (96, 96)
 _T = TypeVar("_T")
 
 
-def probe(
-    split: str, stem: str, files: dict[str, Path], invalid_depths: tuple[float, ...] = ()
-) -> SampleFacts:
+def probe(split: str, stem: str, files: dict[str, Path], invalid_depths: tuple[float, ...] = ()) -> SampleFacts:
     """Read the files of one sample, by kind: ``images``, and any of ``masks``, ``depth`` and ``values``."""
     edges: list[NDArray[np.float32]] = []
     photo = _tolerant(files["images"], lambda path: _photo(path, edges if "masks" in files else None))

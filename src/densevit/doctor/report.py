@@ -79,7 +79,9 @@ def figures(material: Material) -> list[SplitFigures]:
 def _depth(material: Material, maps: list[DepthFacts]) -> tuple[tuple[float, ...] | None, float | None]:
     if not maps:
         return None, None
-    metres = np.array([np.array(d.quantiles) * metres_per_step(d, material.splits[0].config) for d in maps])  # (maps, 5)
+    metres = np.array(
+        [np.array(d.quantiles) * metres_per_step(d, material.splits[0].config) for d in maps]
+    )  # (maps, 5)
     low, middle, high = metres[:, 0].min(), np.median(metres[:, 1]), metres[:, 2].max()
     ends = (float(metres[:, 3].min()), float(low), float(middle), float(high), float(metres[:, 4].max()))
     return ends, float(np.mean([d.valid for d in maps]))

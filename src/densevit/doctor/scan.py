@@ -21,7 +21,11 @@ _CHUNK = 16
 
 def jobs_of(splits: Sequence[Split], sample: int | None) -> list[Job]:
     """What is to be read: all, or ``sample`` photos of each split, spread evenly over it."""
-    return [(split.name, stem, split.files(stem), invalid_depths(split.config)) for split in splits for stem in _spread(list(split.photos), sample)]
+    return [
+        (split.name, stem, split.files(stem), invalid_depths(split.config))
+        for split in splits
+        for stem in _spread(list(split.photos), sample)
+    ]
 
 
 def scan(jobs: Sequence[Job], *, workers: int = 0, progress: Callable[[int], None] | None = None) -> list[SampleFacts]:
