@@ -134,4 +134,4 @@ def test_train__warns_and_goes_on(root: Path, tmp_path: Path, cli: Cli) -> None:
     outcome = train(root, tmp_path, cli)
 
     assert outcome.code == 0
-    assert "warning: leak-exact: 1 photos are in train and in val, with equal files" in outcome.err
+    assert "warning: leak-exact: 1 photo is in train and in val, with equal files" in outcome.err

@@ -83,16 +83,12 @@ _ONE = {"are": "is", "have": "has"} | {f"{v}": f"{v}s" for v in ("hold", "lead",
 
 
 def _agree(what: str) -> str:
-    """Verb and noun in the singular, where a sentence begins with 1."""
-    match = re.match(r"1 (of \d+ )?(.*?) ?\b(" + "|".join(_ONE) + r")\b", what)
+    """Noun and verb in the singular, where a sentence is about one thing."""
+    match = re.match(r"1 (?!of )(.*?)\b(" + "|".join(_ONE) + r")\b", what)
     if match is None:
         return what
-    total, noun, verb = match[1] or "", match[2], match[3]
-    if not total:
-        first, _, rest = noun.partition(" ")
-        noun = f"{first.removesuffix('s')} {rest}".strip() if first != "value" and first != "depth" else noun
-        noun = re.sub(r"^(value|depth) maps", r"\1 map", noun)
-    return f"1 {total}{noun} {_ONE[verb]}{what[match.end() :]}"
+    noun = re.sub(r"s\b", "", match[1], count=1)
+    return f"1 {noun}{_ONE[match[2]]}{what[match.end() :]}"
 
 
 CHECKS: dict[str, Check] = {
