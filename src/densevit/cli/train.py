@@ -23,9 +23,9 @@ def train(
         Path | None, typer.Option(help="Only run a bad batch of a run again: a .safetensors file in its bad/.")
     ] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, ...; a GPU if there is one.")] = None,
-    check: Annotated[
-        bool, typer.Option("--check/--no-check", help="Look at the data first, as densevit doctor --fast does.")
-    ] = True,
+    no_check: Annotated[
+        bool, typer.Option("--no-check", help="Don't look at the data first, as densevit doctor --fast does.")
+    ] = False,
 ) -> None:
     """Train a model, evaluate it and save it.
 
@@ -50,7 +50,7 @@ def train(
     if resume and config is None and (out / "config.yaml").exists():
         config = out / "config.yaml"
     recipe = read_recipe(config, overrides or [], preset_name=preset, data=data)
-    if check and not resume and os.environ.get("RANK", "0") == "0":  # a run that goes on was checked when it began
+    if not no_check and not resume and os.environ.get("RANK", "0") == "0":  # a run that goes on was checked when it began
         from densevit.doctor.gate import check_run
 
         for finding in check_run(recipe):

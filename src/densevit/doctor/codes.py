@@ -79,7 +79,7 @@ class Findings:
         self.found.append(Finding(code, _agree(what), tuple(map(str, files)), split, hint))
 
 
-_ONE = {"are": "is", "have": "has"} | {f"{v}": f"{v}s" for v in ("hold", "lead", "belong", "occur", "cover", "end")}
+_ONE = {"are": "is", "have": "has", "cannot": "cannot"} | {f"{v}": f"{v}s" for v in ("hold", "lead", "belong", "occur", "cover", "end")}
 
 
 def _agree(what: str) -> str:
@@ -87,7 +87,7 @@ def _agree(what: str) -> str:
     match = re.match(r"1 (?!of )(.*?)\b(" + "|".join(_ONE) + r")\b", what)
     if match is None:
         return what
-    noun = re.sub(r"s\b", "", match[1], count=1)
+    noun = re.sub(r"(?<=ss)es\b|(?<!s)s\b", "", match[1], count=1)
     return f"1 {noun}{_ONE[match[2]]}{what[match.end() :]}"
 
 
