@@ -50,7 +50,8 @@ def train(
     if resume and config is None and (out / "config.yaml").exists():
         config = out / "config.yaml"
     recipe = read_recipe(config, overrides or [], preset_name=preset, data=data)
-    if not no_check and not resume and os.environ.get("RANK", "0") == "0":  # a run that goes on was checked when it began
+    begun = resume and (out / "states").is_dir()  # and was looked at then
+    if not no_check and not begun and os.environ.get("RANK", "0") == "0":
         from densevit.doctor.gate import check_run
 
         for finding in check_run(recipe):

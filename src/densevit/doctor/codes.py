@@ -79,7 +79,9 @@ class Findings:
         self.found.append(Finding(code, _agree(what), tuple(map(str, files)), split, hint))
 
 
-_ONE = {"are": "is", "have": "has", "cannot": "cannot"} | {f"{v}": f"{v}s" for v in ("hold", "lead", "belong", "occur", "cover", "end")}
+_ONE = {"are": "is", "have": "has", "cannot": "cannot"} | {
+    f"{v}": f"{v}s" for v in ("hold", "lead", "belong", "occur", "cover", "end")
+}
 
 
 def _agree(what: str) -> str:
