@@ -20,7 +20,7 @@ LAYERS = (
     ("model",),
     ("presets",),
     ("tasks", "data", "checkpoints", "inference"),
-    ("training", "export", "studies", "benchmark", "parity", "densevit"),
+    ("training", "doctor", "export", "studies", "benchmark", "parity", "densevit"),
     ("cli", "serve"),
 )
 LEVEL = {room: level for level, rooms in enumerate(LAYERS) for room in rooms}

@@ -1,5 +1,6 @@
 """``densevit train``: data in, a model out."""
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -22,6 +23,9 @@ def train(
         Path | None, typer.Option(help="Only run a bad batch of a run again: a .safetensors file in its bad/.")
     ] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, ...; a GPU if there is one.")] = None,
+    no_check: Annotated[
+        bool, typer.Option("--no-check", help="Don't look at the data first, as densevit doctor --fast does.")
+    ] = False,
 ) -> None:
     """Train a model, evaluate it and save it.
 
@@ -46,5 +50,11 @@ def train(
     if resume and config is None and (out / "config.yaml").exists():
         config = out / "config.yaml"
     recipe = read_recipe(config, overrides or [], preset_name=preset, data=data)
+    begun = resume and (out / "states").is_dir()  # and was looked at then
+    if not no_check and not begun and os.environ.get("RANK", "0") == "0":
+        from densevit.doctor.gate import check_run
+
+        for finding in check_run(recipe):
+            typer.echo(f"warning: {finding.line()}", err=True)
     path = train(recipe, out, resume=resume, device=str(pick_device(device)))
     typer.echo(str(path))
