@@ -53,8 +53,8 @@ def resize_image(image: Tensor, size: Size) -> Tensor:
 def fit_photo(image: NDArray[Any], size: Size) -> Tensor:
     """A photo (H, W, C) as the encoder's input (C, *size), float32 in [0, 1].
 
-    Photos of 8 bits beyond ``LARGE_PHOTO`` pixels are resized in 8 bits, which moves values by up to 1/255 and saves the twelve
-    bytes a pixel of a float copy.
+    Photos of 8 bits beyond ``LARGE_PHOTO`` pixels are resized in 8 bits, which moves values by up to 1/255 and saves
+    the twelve bytes a pixel of a float copy.
     """
     if image.shape[0] * image.shape[1] <= LARGE_PHOTO or image.dtype != np.uint8:
         return resize_image(to_tensor(image), size)
