@@ -6,6 +6,7 @@ nothing is averaged: French et al., BMVC 2020. ClassMix: Olsson et al., WACV 202
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -47,7 +48,7 @@ def draw_mask(donor: Example, config: AugmentConfig, generator: torch.Generator)
 
 def paste(donor: Example, receiver: Example, mask: Tensor) -> Example:
     """The receiver with the donor's pixels and targets where ``mask``, bool (H, W), is true."""
-    parts = {
+    parts: dict[str, Any] = {
         name: torch.where(mask, own, other)
         for name in ("image", "labels", "depth", "values")
         if (own := getattr(donor, name)) is not None and (other := getattr(receiver, name)) is not None

@@ -4,7 +4,6 @@ Images are float32 (C, H, W) in [0, 1]. Saturation and hue are those of RGB; ima
 """
 
 from collections.abc import Callable
-from typing import Literal
 
 import torch
 from torch import Tensor
@@ -36,7 +35,8 @@ def draw_photometric(generator: torch.Generator) -> tuple[Step, ...]:
     amounts = [uniform(-32 / 255, 32 / 255, generator), *(uniform(0.5, 1.5, generator) for _ in range(2))]
     hue = int(torch.randint(-18, 18, (), generator=generator)) / 180
     gain: tuple[Step, ...] = (("gain", amounts[1]),) if coin[1] else ()
-    hsv: list[Step] = [*([("hsv_saturation", amounts[2])] if coin[2] else []), *([("hsv_hue", hue)] if coin[3] else [])]
+    hsv: tuple[Step, ...] = (("hsv_saturation", amounts[2]),) if coin[2] else ()
+    hsv += (("hsv_hue", hue),) if coin[3] else ()
     shift: tuple[Step, ...] = (("shift", amounts[0]),) if coin[0] else ()
     return (*shift, *gain, *hsv) if coin[4] else (*shift, *hsv, *gain)
 

@@ -234,12 +234,10 @@ def rotate(example: Example, angle: float) -> Example:
 def _each(example: Example, change: Callable[[Tensor, float], Tensor]) -> Example:
     """``change(part, fill)`` for image and targets, each as the type by which torchvision knows it."""
     fills = {"labels": example.ignore_index, "depth": 0.0, "values": float("nan")}
-    changed: dict[str, Tensor] = {
-        "image": change(tv_tensors.Image(example.image), PADDING).as_subclass(Tensor)  # type: ignore[no-untyped-call]
-    }
+    changed: dict[str, Any] = {"image": change(tv_tensors.Image(example.image), PADDING).as_subclass(Tensor)}
     for name, fill in fills.items():
         if (part := getattr(example, name)) is not None:
-            changed[name] = change(tv_tensors.Mask(part), fill).as_subclass(Tensor)  # type: ignore[no-untyped-call]
+            changed[name] = change(tv_tensors.Mask(part), fill).as_subclass(Tensor)
     return replace(example, **changed)
 
 
