@@ -9,10 +9,8 @@ import torch
 from torch import Tensor
 from torchvision.transforms.v2 import functional as tv
 
-Step = tuple[
-    Literal["brightness", "contrast", "saturation", "hue", "shift", "gain", "hsv_saturation", "hsv_hue"], float
-]
-"""One change and its amount."""
+Step = tuple[str, float]
+"""A change, one of ``_STEPS``, and its amount."""
 
 
 def draw_jitter(strength: float, generator: torch.Generator) -> tuple[Step, ...]:
