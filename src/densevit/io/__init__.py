@@ -8,7 +8,7 @@ from densevit.io.bands import BAND_SUFFIXES, read_bands
 from densevit.io.decode import IMAGE_SUFFIXES, MAX_PIXELS
 from densevit.io.depth import read_depth
 from densevit.io.find import find_images
-from densevit.io.read import as_image, read_colours, read_image, read_labels, read_values
+from densevit.io.read import as_image, read_colours, read_image, read_labels, read_mask, read_values
 from densevit.io.resample import resize_bicubic
 from densevit.io.text import read_json, read_lines
 from densevit.io.write import (
@@ -45,6 +45,7 @@ __all__ = [
     "read_json",
     "read_labels",
     "read_lines",
+    "read_mask",
     "read_values",
     "resize_bicubic",
     "to_json",

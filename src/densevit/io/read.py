@@ -95,6 +95,13 @@ def read_labels(path: Path) -> NDArray[np.int32]:
     return labels.astype(np.int32)
 
 
+def read_mask(path: Path) -> NDArray[np.int32] | NDArray[np.uint8]:
+    """Read a mask of either kind: one channel as ``read_labels`` does, (H, W), or colours, (H, W, 3)."""
+    if Path(path).suffix.lower() == ".npy":
+        return read_labels(path)
+    return decode(Path(path), lambda image, name: (_to_labels if _is_index(image) else _to_colours)(image, name))
+
+
 def read_colours(path: Path) -> NDArray[np.uint8]:
     """Read a mask whose colours stand for classes; a palette image gives its colours, EXIF orientation is applied.
 
@@ -220,12 +227,16 @@ def _on_white(rgba: NDArray[np.uint8]) -> NDArray[np.uint8]:
 def _to_labels(image: Image.Image, name: str) -> NDArray[np.int32]:
     if image.format in _LOSSY:
         raise DataError(f"{name} is a JPEG, which blurs class indices; lossless masks are accepted; export it as PNG")
-    if image.mode not in {"1", "L", "P", "I"} and not image.mode.startswith("I;16"):
+    if not _is_index(image):
         raise DataError(
             f"{name} is a mask of mode {image.mode}; one channel of class indices (grey or palette PNG) is accepted;"
             " replace each colour by its class index and save that"
         )
     return np.asarray(image).astype(np.int32)
+
+
+def _is_index(image: Image.Image) -> bool:
+    return image.mode in {"1", "L", "P", "I"} or image.mode.startswith("I;16")
 
 
 def _to_colours(image: Image.Image, name: str) -> NDArray[np.uint8]:
