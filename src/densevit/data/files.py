@@ -73,8 +73,8 @@ class FileDataset:
             same_size(image.shape, values.shape, path, self.values[index])
             if self.normals and values.shape[2] != 3:
                 raise DataError(
-                    f"{self.values[index]} has {values.shape[2]} values per pixel but surface normals have 3, x, y and z; "
-                    "unset normals or mend the file"
+                    f"{self.values[index]} has {values.shape[2]} values per pixel but surface normals have 3, x, y and "
+                    "z; unset normals or mend the file"
                 )
         name = path.stem if self.names is None else self.names[index]
         return Sample(name, image, labels, depth, values, self.normals, self.rule.ignore_index)

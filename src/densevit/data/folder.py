@@ -158,7 +158,7 @@ class FolderDataset(FileDataset):
                 )
             self.read_mask = _LabelmeReader(classes, background_index(classes, config.background))
         else:
-            self.read_mask = _ImageReader(config, () if classes is None else classes.palette)
+            self.read_mask = _ImageReader(config, classes)
 
 
 class _CocoReader:
@@ -178,18 +178,14 @@ class _LabelmeReader:
 
 
 class _ImageReader:
-    def __init__(self, config: FolderConfig, palette: tuple[Rgb, ...]) -> None:
-        self.config, self.palette = config, palette
+    def __init__(self, config: FolderConfig, classes: ClassTable | None) -> None:
+        self.palette = () if classes is None else classes.palette
+        self.mode = config.mask_format
+        ignore = config.ignore_index if classes is None else classes.ignore_index
+        self.unknown = ignore if config.unknown_colours == "ignore" else None
 
     def __call__(self, mask: Path, photo: Path) -> NDArray[np.int32]:
-        config = self.config
-        return read_mask(
-            mask,
-            palette=self.palette,
-            mode=config.mask_format,
-            ignore_unknown=config.unknown_colours == "ignore",
-            ignore_index=config.ignore_index,
-        )
+        return read_mask(mask, palette=self.palette, mode=self.mode, unknown=self.unknown)
 
 
 def _rule(config: FolderConfig, classes: ClassTable | None) -> LabelRule:
@@ -222,8 +218,8 @@ def class_table(config: FolderConfig) -> ClassTable | None:
 def read_classes(config: FolderConfig) -> ClassTable | None:
     """The class table of a folder data set: the config's names, else ``root/classes.json``, else None.
 
-    classes.json holds ``classes`` (names), optionally ``ignore_index`` and ``palette`` (a colour for each), and for each
-    coarser view ``classesN`` (names) with ``to_N`` (the new index of every class).
+    classes.json holds ``classes`` (names), optionally ``ignore_index`` and ``palette`` (a colour for each), and for
+    each coarser view ``classesN`` (names) with ``to_N`` (the new index of every class).
 
     Raises:
         DataError: if the file is not such a mapping.
@@ -242,8 +238,8 @@ def read_classes(config: FolderConfig) -> ClassTable | None:
             for key in data
             if key.startswith("classes") and key != "classes"
         }
-        colours = tuple((int(r), int(g), int(b)) for r, g, b in data.get("palette", ()))
         table = ClassTable(_names(data["classes"]), int(data.get("ignore_index", 255)), views)
+        colours = tuple((int(r), int(g), int(b)) for r, g, b in data.get("palette", ()))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(
             f"{path} is not a class list ({type(error).__name__}: {error}); "

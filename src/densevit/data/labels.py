@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -157,7 +158,11 @@ def _merged_views(
 
 
 def read_mask(
-    path: Path, *, palette: tuple[Rgb, ...], mode: str = "auto", ignore_unknown: bool = False, ignore_index: int = 255
+    path: Path,
+    *,
+    palette: tuple[Rgb, ...],
+    mode: Literal["auto", "index", "colour"] = "auto",
+    unknown: int | None = None,
 ) -> NDArray[np.int32]:
     """The stored numbers of a mask; colours become the index of their place in ``palette``.
 
@@ -166,7 +171,7 @@ def read_mask(
         palette: a colour for each class, or empty.
         mode: "index" takes the numbers, "colour" the colours, also of a palette image; "auto" takes numbers where there
             is one channel.
-        ignore_unknown: pixels of another colour are ``ignore_index`` and not refused.
+        unknown: what pixels of another colour become; None refuses them.
 
     Raises:
         DataError: the errors of the readers; colours that are not in the palette.
@@ -176,14 +181,10 @@ def read_mask(
     stored = read_colours(path) if mode == "colour" else read_stored_mask(path)
     if stored.ndim == 2:
         return stored.astype(np.int32, copy=False)
-    return _from_colours(
-        stored.astype(np.uint8, copy=False), palette, str(path), ignore_index if ignore_unknown else None
-    )
+    return _from_colours(stored, palette, str(path), unknown)
 
 
-def _from_colours(
-    colours: NDArray[np.uint8], palette: tuple[Rgb, ...], name: str, unknown: int | None
-) -> NDArray[np.int32]:
+def _from_colours(colours: NDArray[Any], palette: tuple[Rgb, ...], name: str, unknown: int | None) -> NDArray[np.int32]:
     parts = colours.astype(np.int32)
     codes = (parts[:, :, 0] << 16) | (parts[:, :, 1] << 8) | parts[:, :, 2]
     found = _colour_table(palette)[codes].astype(np.int32)
@@ -195,8 +196,9 @@ def _from_colours(
         return found
     values, counts = np.unique(codes[missing], return_counts=True)
     shown = [f"({v >> 16}, {v >> 8 & 255}, {v & 255})" for v in values[np.argsort(-counts, kind="stable")][:6].tolist()]
+    more = " ..." if len(values) > 6 else ""
     raise DataError(
-        f"mask {name} has {len(values)} colours that no class has, {', '.join(shown)}{' ...' if len(values) > 6 else ''} "
+        f"mask {name} has {len(values)} colours that no class has, {', '.join(shown)}{more} "
         f"in {int(counts.sum())} pixels; the palette has {len(palette)} colours; add theirs to it, or set "
         "unknown_colours: ignore (many colours that nearly fit come from a resized or lossy mask: export it again)"
     )

@@ -199,8 +199,8 @@ def background_index(classes: ClassTable, background: str | None) -> int:
         return classes.ignore_index
     if background not in classes.names:
         raise DataError(
-            f"background is {background!r} but the classes are {', '.join(classes.names[:8])}; one of them is accepted; "
-            "add it to the classes"
+            f"background is {background!r} but the classes are {', '.join(classes.names[:8])}; one of them is "
+            "accepted; add it to the classes"
         )
     return classes.names.index(background)
 
@@ -233,8 +233,8 @@ def read_labelme(path: Path, classes: ClassTable, background: int) -> NDArray[np
     for label, kind, raw in shapes:
         if label not in classes.names:
             raise DataError(
-                f"{path} has a shape {label!r} but the classes are {', '.join(classes.names[:8])}; add it to the classes, "
-                "where drop and merge can remove it"
+                f"{path} has a shape {label!r} but the classes are {', '.join(classes.names[:8])}; add it to the "
+                "classes, where drop and merge can remove it"
             )
         value, points = classes.names.index(label), _points(raw, str(path), at_least=3 if kind == "polygon" else 2)
         if kind == "polygon":
