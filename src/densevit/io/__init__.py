@@ -8,6 +8,7 @@ from densevit.io.bands import BAND_SUFFIXES, read_bands
 from densevit.io.decode import IMAGE_SUFFIXES, MAX_PIXELS
 from densevit.io.depth import read_depth
 from densevit.io.find import find_images
+from densevit.io.mat import mat_length, read_mat_item, read_small_mat
 from densevit.io.read import as_image, read_colours, read_image, read_labels, read_mask, read_values
 from densevit.io.resample import resize_bicubic
 from densevit.io.text import read_json, read_lines
@@ -37,6 +38,7 @@ __all__ = [
     "find_images",
     "is_zip_path",
     "make_folder",
+    "mat_length",
     "place",
     "read_bands",
     "read_colours",
@@ -46,6 +48,8 @@ __all__ = [
     "read_labels",
     "read_lines",
     "read_mask",
+    "read_mat_item",
+    "read_small_mat",
     "read_values",
     "resize_bicubic",
     "to_json",
