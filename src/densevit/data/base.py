@@ -58,12 +58,13 @@ class PublicConfig(DataConfig):
                 f"{self.root} does not exist; it should be a folder or zip archive with {layout}; check root"
             )
         raise DataError(
-            f"{self.root} has no {' or '.join(names[:4])} (it has {_contents(self.root)}); {self.kind} needs {layout}; "
+            f"{self.root} has no {' or '.join(names[:4])} (it has {contents(self.root)}); {self.kind} needs {layout}; "
             "check root, or unpack the whole download"
         )
 
 
-def _contents(folder: Path) -> str:
+def contents(folder: Path) -> str:
+    """The first names in a folder, for messages."""
     if not folder.is_dir():
         return "no folder"
     names = sorted(path.name + "/" * path.is_dir() for path in folder.iterdir())

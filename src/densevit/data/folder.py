@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, PositiveInt, model_validator
 
-from densevit.data.base import DataConfig, DataPath
+from densevit.data.base import DataConfig, DataPath, contents
 from densevit.data.files import FileDataset, match
 from densevit.data.labels import LabelRule, Rgb, read_mask
 from densevit.data.sample import ClassTable
@@ -116,7 +116,7 @@ class FolderDataset(FileDataset):
         if config.split is None and config.images is None and {path.is_dir() for path in folder.iterdir()} == {True}:
             raise DataError(f"{config.root} has splits and none was named; splits found: {_splits(folder)}; name one")
         images = _find_bands(folder) if config.bands is not None else find_images([folder])
-        super().__init__(images, rule=_rule(config, None), normals=config.normals)
+        super().__init__(images, normals=config.normals)
         if config.bands is not None:
             self.read_image = partial(read_bands, bands=config.bands, full_scale=config.full_scale)
         if with_labels:
@@ -189,12 +189,9 @@ class _ImageReader:
 
 
 def _rule(config: FolderConfig, classes: ClassTable | None) -> LabelRule:
-    if classes is None:
-        return LabelRule(
-            None, ignore_index=config.ignore_index, ignored=config.ignore_values, reduce_zero=config.reduce_zero_label
-        )
     return LabelRule(
         classes,
+        ignore_index=config.ignore_index,
         ignored=config.ignore_values,
         reduce_zero=config.reduce_zero_label,
         merge=config.merge,
@@ -295,8 +292,10 @@ def _missing_folder(config: FolderConfig, images: Path | None) -> str:
     root = config.root
     if root is not None and root.is_dir() and (root / "images").is_dir():
         return f"{root} has no split {config.split!r}; splits found: {_splits(root / 'images')}"
+    held = f" (it has {contents(root)})" if root is not None and root.is_dir() else ""
     return (
-        f"there is no folder {images}; a data set needs images/<split> and masks/<split> or depth/<split> in its root"
+        f"there is no folder {images}; a data set needs images/<split> and masks/<split> or depth/<split> in its "
+        f"root{held}"
     )
 
 

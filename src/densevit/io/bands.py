@@ -11,7 +11,7 @@ from densevit.errors import DataError
 from densevit.io.decode import MAX_PIXELS, require_file
 from densevit.io.raster import gdal
 from densevit.io.read import load_array, what
-from densevit.io.zipped import is_zip_path
+from densevit.io.zipped import is_zip_path, place
 
 BAND_SUFFIXES = frozenset({".tif", ".tiff", ".png", ".npy"})
 _ACCEPTED = "a TIFF, a PNG, or a .npy array (H, W, C), of 8 or 16 bits or of floats, is accepted"
@@ -32,7 +32,7 @@ def read_bands(path: Path, *, bands: Sequence[int], full_scale: float | None = N
     Raises:
         DataError: no such file, not a raster, damaged, too large; a band that it lacks; floats without a scale.
     """
-    path = Path(path)
+    path = place(path)
     require_file(path, _ACCEPTED)
     pixels = _from_array(path, bands) if path.suffix.lower() == ".npy" else _from_raster(path, bands)
     whole = pixels.dtype == np.uint8 or pixels.dtype == np.uint16

@@ -13,7 +13,7 @@ from PIL import Image
 from densevit.errors import DataError
 from densevit.io.decode import MAX_PIXELS, decode, guarded, require_file
 from densevit.io.read import load_array, what
-from densevit.io.zipped import is_zip_path
+from densevit.io.zipped import is_zip_path, place
 
 _DEPTH_CHANNELS = ("Z", "depth", "Depth", "depth.Z", "Y", "V", "R")
 """Names under which programs keep depth in an OpenEXR file, in the order in which they are looked for."""
@@ -38,7 +38,7 @@ def read_depth(
         DataError: the errors of ``read_image``; 8-bit or colour images; negative values; an array but (H, W) numbers;
             OpenEXR without the library that reads it.
     """
-    path = Path(path)
+    path = place(path)
     if not (math.isfinite(unit_m) and unit_m > 0):
         raise DataError(f"unit_m is {unit_m}; metres per step must be a positive number; 0.001 means millimetres")
     if not (math.isfinite(scale) and scale > 0):

@@ -12,7 +12,7 @@ from PIL import Image
 
 from densevit.errors import DataError
 from densevit.io.decode import decode, guarded, require_file, upright
-from densevit.io.zipped import is_zip_path
+from densevit.io.zipped import is_zip_path, place
 
 # Pillow's names; MPO is a JPEG with a second picture inside, as phones make them.
 _LOSSY = {"JPEG", "MPO"}
@@ -34,7 +34,7 @@ def read_image(path: Path) -> NDArray[np.uint8]:
     Raises:
         DataError: no such file, not an image, damaged or cut short, over ``MAX_PIXELS``, values of unknown range.
     """
-    return decode(Path(path), _to_rgb)
+    return decode(place(path), _to_rgb)
 
 
 def as_image(source: object) -> NDArray[np.uint8]:
@@ -83,7 +83,7 @@ def read_labels(path: Path) -> NDArray[np.int32]:
     Raises:
         DataError: the errors of ``read_image``; colours, alpha or floats instead of indices; a JPEG.
     """
-    path = Path(path)
+    path = place(path)
     if path.suffix.lower() != ".npy":
         return decode(path, _to_labels)
     accepted = "one (H, W) array of integers, as np.save writes it, is accepted"
@@ -97,9 +97,9 @@ def read_labels(path: Path) -> NDArray[np.int32]:
 
 def read_mask(path: Path) -> NDArray[np.int32] | NDArray[np.uint8]:
     """Read a mask of either kind: one channel as ``read_labels`` does, (H, W), or colours, (H, W, 3)."""
-    if Path(path).suffix.lower() == ".npy":
+    if place(path).suffix.lower() == ".npy":
         return read_labels(path)
-    return decode(Path(path), lambda image, name: (_to_labels if _is_index(image) else _to_colours)(image, name))
+    return decode(place(path), lambda image, name: (_to_labels if _is_index(image) else _to_colours)(image, name))
 
 
 def read_colours(path: Path) -> NDArray[np.uint8]:
@@ -111,7 +111,7 @@ def read_colours(path: Path) -> NDArray[np.uint8]:
     Raises:
         DataError: the errors of ``read_image``; a JPEG; 16-bit or float pixels.
     """
-    return decode(Path(path), _to_colours)
+    return decode(place(path), _to_colours)
 
 
 def read_values(path: Path) -> NDArray[np.float32]:
@@ -126,7 +126,7 @@ def read_values(path: Path) -> NDArray[np.float32]:
     Raises:
         DataError: no such file, damaged or not ``.npy``; an array but (H, W, K) floats.
     """
-    path = Path(path)
+    path = place(path)
     accepted = "a .npy file of one (H, W, K) array of floats, as np.save writes it, is accepted"
     values = load_array(path, accepted)
     if not isinstance(values, np.ndarray) or values.ndim != 3 or values.dtype.kind != "f" or values.size == 0:

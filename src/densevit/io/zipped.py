@@ -127,9 +127,11 @@ def place(path: str | Path) -> Path:
 
     A folder whose name merely looks like that stays what it is.
     """
+    if isinstance(path, ZipPath):
+        return path
     path = Path(path)
     text = str(path)
-    if isinstance(path, ZipPath) or path.is_dir():
+    if ".zip" not in text.lower() or path.is_dir():
         return path
     if text.lower().endswith(".zip"):
         return ZipPath(text + _BAR)
