@@ -318,7 +318,7 @@ def test_run_lengths__of_a_known_text() -> None:
     np.testing.assert_array_equal(decode_rle("231", (6, 1), "m").ravel(), [0, 0, 1, 1, 1, 0])
 
 
-@pytest.mark.parametrize("counts", [[3, 4], [-1, 193], "zz", [], [[1]], ["a"], "2\x7f", "o" * 40, [1e300]])
+@pytest.mark.parametrize("counts", [[3, 4], [-1, 193], "zz", [], [[1]], ["a"], "2\x7f", "o" * 40, [1e300], [2**63 - 1, 2**63 - 1, 194]])
 def test_run_lengths__that_do_not_fit_are_refused(counts: Any) -> None:
     assert "m has run lengths" in refusal(lambda: decode_rle(counts, SIZE, "m"))
 
@@ -426,6 +426,7 @@ def test_coco__leaves_out_photos_that_it_does_not_list(root: Path) -> None:
         (coco([], images=[{"id": 5, "file_name": "a.png", "height": 10**6, "width": 10**6}]), "gives a.png the size"),
         (coco([{"image_id": 77, "category_id": 2}]), "is not COCO's annotations (KeyError: 77)"),
         (coco([], categories=[{"id": 1, "name": "tram"}]), "has categories that the classes lack: tram"),
+        (coco([], categories=[]), "has no categories; "),
         (coco([], images=[]), "lists none of the photos in"),
     ],
 )
@@ -494,6 +495,7 @@ def test_labelme__draws_polygons_rectangles_and_circles_in_their_order(root: Pat
     [
         ("nonsense", "is not valid JSON"),
         ({"shapes": []}, "is not a file of labelme (KeyError: 'imageHeight')"),
+        (labelme(imageHeight=float("inf")), "is not a file of labelme (OverflowError"),
         (labelme(imageHeight=0), "gives the size 0 x 16"),
         (labelme({"label": "tram", "points": [[0, 0], [1, 0], [1, 1]]}), "has a shape 'tram' but the classes are road"),
         (labelme({"label": "car", "points": [[0, 0]], "shape_type": "point"}), "has a shape with points of (1, 2)"),

@@ -57,7 +57,9 @@ def decode_rle(counts: Sequence[int] | str | bytes, size: Size, name: str) -> ND
     runs = _decompress(counts, name) if isinstance(counts, str | bytes) else counts
     try:
         lengths = np.array(runs, np.int64)
-        fits = lengths.ndim == 1 and bool((lengths >= 0).all()) and int(lengths.sum()) == size[0] * size[1]
+        area = size[0] * size[1]
+        # Each by itself first: a sum of huge ones could wrap around to the right number.
+        fits = lengths.ndim == 1 and bool(((lengths >= 0) & (lengths <= area)).all()) and int(lengths.sum()) == area
     except (ValueError, TypeError, OverflowError):
         fits = False
     if not fits:
@@ -167,7 +169,7 @@ def read_coco(path: Path, names: ClassTable | None, background: str | None) -> C
         photos: dict[str, tuple[Size, list[dict[str, Any]]]] = {name: (size, []) for name, size in sizes.values()}
         for annotation in data["annotations"]:
             photos[sizes[annotation["image_id"]][0]][1].append(dict(annotation))
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise DataError(
             f"{path} is not COCO's annotations ({type(error).__name__}: {error}); images with file_name, height and "
             "width, categories with id and name, and annotations with image_id are accepted; export it again"
@@ -178,6 +180,8 @@ def read_coco(path: Path, names: ClassTable | None, background: str | None) -> C
                 f"{path} gives {name} the size {size[0]} x {size[1]}; 1 to {MAX_PIXELS:,} pixels are accepted"
             )
     ordered = tuple(dict.fromkeys(categories[key] for key in sorted(categories)))
+    if not ordered:
+        raise DataError(f"{path} has no categories; COCO's annotations with one or more are accepted; export it again")
     if names is None:
         names = ClassTable(((background,) if background and background not in ordered else ()) + ordered)
     if missing := [name for name in ordered if name not in names.names]:
@@ -220,7 +224,7 @@ def read_labelme(path: Path, classes: ClassTable, background: int) -> NDArray[np
     try:
         size = (int(data["imageHeight"]), int(data["imageWidth"]))
         shapes = [(str(s["label"]), s.get("shape_type") or "polygon", s["points"]) for s in data["shapes"]]
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise DataError(
             f"{path} is not a file of labelme ({type(error).__name__}: {error}); shapes with label and points, "
             "imageHeight and imageWidth are accepted; save it again"

@@ -63,7 +63,9 @@ def _is_measured(array: NDArray[Any]) -> bool:
 
 def _metres(stored: NDArray[Any], factor: float, invalid: Sequence[float], name: str) -> NDArray[np.float32]:
     # In float64, so that a step of 1/256 m or 0.001 m is rounded once.
-    depth = np.nan_to_num(stored * np.float64(factor), nan=0.0, posinf=0.0, neginf=0.0).astype(np.float32)
+    with np.errstate(over="ignore"):
+        depth = (stored * np.float64(factor)).astype(np.float32)
+    depth = np.nan_to_num(depth, copy=False, nan=0.0, posinf=0.0, neginf=0.0)
     for value in invalid:
         # Stored in float32, 1e10 and -9999.9 are no longer what the config says.
         depth[stored == np.float32(value) if stored.dtype == np.float32 else stored == value] = 0
