@@ -49,6 +49,10 @@ def test_train__reads_a_public_data_set_from_an_archive_with_workers(cli, tmp_pa
     assert done.code == 0, done.err
     task = load_bundle(tmp_path / "out" / "model.safetensors").tasks["main"]
     assert (task.classes, task.palette) == (CITYSCAPES, CITYSCAPES_COLOURS)
+    place = ("--data", archive, "--dataset", "cityscapes", "--split", "val")
+    measured = cli("evaluate", "--model", tmp_path / "out" / "model.safetensors", *place)
+    assert measured.code == 0, measured.err
+    assert "IoU vegetation" in measured.out
     again = cli("train", "--config", tmp_path / "out" / "config.yaml", "--out", tmp_path / "again")
     assert again.code == 0, again.err
 

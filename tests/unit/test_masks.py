@@ -318,7 +318,10 @@ def test_run_lengths__of_a_known_text() -> None:
     np.testing.assert_array_equal(decode_rle("231", (6, 1), "m").ravel(), [0, 0, 1, 1, 1, 0])
 
 
-@pytest.mark.parametrize("counts", [[3, 4], [-1, 193], "zz", [], [[1]], ["a"], "2\x7f", "o" * 40, [1e300], [2**63 - 1, 2**63 - 1, 194]])
+@pytest.mark.parametrize(
+    "counts",
+    [[3, 4], [-1, 193], "zz", [], [[1]], ["a"], "2\x7f", "o" * 40, [1e300], [2**63 - 1, 2**63 - 1, 194]],
+)
 def test_run_lengths__that_do_not_fit_are_refused(counts: Any) -> None:
     assert "m has run lengths" in refusal(lambda: decode_rle(counts, SIZE, "m"))
 
