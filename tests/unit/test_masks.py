@@ -525,3 +525,25 @@ def test_background__that_is_no_class_is_refused(root: Path) -> None:
     assert refusal(lambda: mask_of(root, background="wall")).startswith(
         "background is 'wall' but the classes are road, car, bus, sky; one of them is accepted"
     )
+
+
+def test_ignore_value__may_be_negative(root: Path) -> None:
+    labels = random_labels().astype(np.int32)
+    labels[0, :2] = -1
+    np.save(root / "masks" / "a.npy", labels)
+    facts = {"classes": CLASSES, "ignore_index": -1}
+    np.testing.assert_array_equal(mask_of(root, **facts), labels)
+    labels[0, 0] = 4
+    np.save(root / "masks" / "a.npy", labels)
+    assert "holds class 4 but the data set has 4 classes" in refusal(lambda: mask_of(root, **facts))
+    labels[0, 0] = -2
+    np.save(root / "masks" / "a.npy", labels)
+    assert "holds -2; class numbers of 0 to 65535 are accepted" in refusal(lambda: mask_of(root, **facts))
+
+
+@pytest.mark.parametrize(("facts", "name"), [({}, "class 255"), ({"reduce_zero_label": True}, "class 254")])
+def test_ignore_value__that_is_also_a_class_is_refused(root: Path, facts: dict[str, Any], name: str) -> None:
+    grey(random_labels()).save(root / "masks" / "a.png")
+    assert refusal(lambda: mask_of(root, classes=300, **facts), ConfigError) == (
+        f"ignore_index 255 is also the number of class '{name}' in the masks; set ignore_index to a number beyond them"
+    )

@@ -19,7 +19,8 @@ Rgb = tuple[int, int, int]
 MAX_ID = 65535
 """Largest number in a mask that is taken for a class."""
 
-_UNKNOWN = -1
+_UNKNOWN = np.iinfo(np.int32).min
+"""Stands in tables for a number that is refused."""
 
 
 class LabelRule:
@@ -67,6 +68,11 @@ class LabelRule:
         assert self.source is not None
         shift = 1 if self.reduce_zero else 0
         ids = self.ids if self.ids is not None else {index + shift: index for index in range(len(self.source.names))}
+        if self.ignore_index in ids:
+            raise ConfigError(
+                f"ignore_index {self.ignore_index} is also the number of class "
+                f"{self.source.names[ids[self.ignore_index]]!r} in the masks; set ignore_index to a number beyond them"
+            )
         ignored = {*self.ignored, self.ignore_index, *([0] if self.reduce_zero else [])}
         size = max([*ids, *ignored, 255]) + 2  # the last entry stands for all that is larger
         table = np.full(size, others, np.int32)
@@ -82,16 +88,21 @@ class LabelRule:
             DataError: if a number is neither a class nor ignored, naming the mask ``name``.
         """
         low, high = int(stored.min()), int(stored.max())
-        if (low < 0 and self.ignore_index >= 0) or high > MAX_ID:
+        negative = (stored < 0) & (stored != self.ignore_index) if low < 0 else None
+        if high > MAX_ID or (negative is not None and negative.any()):
+            strange = high if high > MAX_ID else int(stored[negative].min())
             raise DataError(
-                f"mask {name} holds {low if low < 0 else high}; class numbers of 0 to {MAX_ID} are accepted; "
+                f"mask {name} holds {strange}; class numbers of 0 to {MAX_ID} are accepted; "
                 "write class numbers (are these instance numbers, or a colour packed into one number?)"
             )
         if self._table is None:
             unknown = np.isin(stored, (*self.ignored, self.ignore_index, *([0] if self.reduce_zero else [])))
             return np.where(unknown, self.ignore_index, stored - self.reduce_zero).astype(np.int32)
-        labels = self._table[np.minimum(stored, len(self._table) - 1) if high >= len(self._table) else stored]
-        if (labels == _UNKNOWN).any() and self.ignore_index != _UNKNOWN:
+        inside = low >= 0 and high < len(self._table)
+        labels = self._table[stored if inside else stored.clip(0, len(self._table) - 1)]
+        if low < 0:  # the ignore value, as nothing else is negative by now
+            labels[stored < 0] = self.ignore_index
+        if (labels == _UNKNOWN).any():
             self._refuse(stored, labels == _UNKNOWN, name)
         return labels
 
