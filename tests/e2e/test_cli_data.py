@@ -96,3 +96,13 @@ def test_train__refuses_data_that_is_not_there(cli, tmp_path, place, problem):
     assert (done.code, "Traceback" in done.err) == (2, False), done.err
     assert problem in done.err
     assert not (tmp_path / "out" / "model.safetensors").exists()
+
+
+def test_predict__reads_photos_in_an_archive(cli, tmp_path):
+    fakes.photo(tmp_path / "set" / "photos" / "a.png")
+    archive = fakes.pack(tmp_path / "set", tmp_path / "set.zip")
+
+    done = cli("predict", f"{archive}!/photos", "--out", tmp_path / "out")
+
+    assert done.code == 0, done.err
+    assert (tmp_path / "out" / "a.json").is_file()

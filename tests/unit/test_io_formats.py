@@ -14,7 +14,7 @@ import rasterio
 from numpy.typing import NDArray
 from PIL import Image
 
-from densevit.data import FolderConfig, FolderDataset
+from densevit.data import FolderConfig, FolderDataset, Sample
 from densevit.errors import ConfigError, DataError
 from densevit.io import (
     ZipPath,
@@ -363,6 +363,17 @@ def test_normals__must_have_three_values(tmp_path: Path) -> None:
     )
     np.save(tmp_path / "values" / "a.npy", np.zeros((6, 8, 3), np.float32))
     assert FolderDataset(FolderConfig(root=tmp_path, normals=True))[0].normals
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 5])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
+def test_picture__is_what_people_can_look_at(count: int, dtype: Any) -> None:
+    pixels = np.random.default_rng(0).random((6, 8, count)).astype(np.float32)
+    stored = pixels if dtype is np.float32 else (pixels * np.iinfo(dtype).max).astype(dtype)
+    picture = Sample("s", stored).picture
+    assert (picture.dtype, picture.shape) == (np.uint8, (6, 8, 3))
+    shown = pixels[:, :, [0, 1, 2] if count >= 3 else [0, 0, 0]]
+    np.testing.assert_allclose(picture / 255, shown, atol=1 / 254)
 
 
 # Text

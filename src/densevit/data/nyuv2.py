@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 
 from densevit.data.base import PublicConfig
-from densevit.data.files import FileDataset, match
+from densevit.data.files import FileDataset, match, same_size
 from densevit.data.kitti import find_pairs
 from densevit.data.labels import LabelRule
 from densevit.data.names import NYUV2, NYUV2_13, NYUV2_TO_13
@@ -110,4 +110,12 @@ class MatDataset:
             labels = self.rule(read("labels").astype(np.int32), f"{self.path}: labels of photo {name}")
         if self.with_depth:
             depth = np.nan_to_num(read("depths").astype(np.float32), nan=0.0, posinf=0.0, neginf=0.0)
-        return Sample(name, np.ascontiguousarray(read("images")), labels, depth)
+        image = np.ascontiguousarray(read("images"))
+        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+            raise DataError(
+                f"{self.path} has images of {image.dtype} {image.shape}; RGB of 8 bits is needed; copy it again"
+            )
+        for target in (labels, depth):
+            if target is not None:
+                same_size(image.shape, target.shape, self.path, self.path)
+        return Sample(name, image, labels, depth)

@@ -72,6 +72,10 @@ class PythonDataset:
         for key, kinds, ndim in (("labels", "iu", 2), ("depth", "f", 2), ("values", "f", 3)):
             if parts[key] is not None:
                 _check_target(parts[key], sample.image, f"{name}: {key}", kinds, ndim)
+        if sample.normals and parts["values"] is not None and parts["values"].shape[2] != 3:
+            raise DataError(
+                f"{name} has normals of {parts['values'].shape[2]} components; x, y and z are needed; add them"
+            )
         if parts["labels"] is not None:
             parts["labels"] = self.rule(parts["labels"].astype(np.int32), name)
         for key in ("depth", "values"):
@@ -99,6 +103,8 @@ def make_dataset(config: PythonConfig) -> Dataset:
         ) from error
     except AttributeError as error:
         raise ConfigError(f"factory {config.factory!r}: {error}; name a function of the module") from error
+    except (ImportError, SyntaxError) as error:
+        raise ConfigError(f"factory {config.factory!r} cannot be imported ({error}); mend the module") from error
     try:
         dataset = function(**config.arguments)
     except TypeError as error:

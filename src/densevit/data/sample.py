@@ -32,6 +32,14 @@ class Sample:
     normals: bool = False
     ignore_index: int = 255
 
+    @property
+    def picture(self) -> NDArray[np.uint8]:
+        """The image for people, uint8 (H, W, 3): its first three channels, or the first one as grey."""
+        shown = self.image[:, :, :3] if self.image.shape[2] >= 3 else np.repeat(self.image[:, :, :1], 3, axis=2)
+        if shown.dtype == np.uint16:
+            return (shown >> 8).astype(np.uint8)
+        return shown if shown.dtype == np.uint8 else np.rint(shown.clip(0, 1) * 255).astype(np.uint8)
+
 
 @dataclass(frozen=True)
 class ClassTable:
