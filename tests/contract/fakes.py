@@ -140,7 +140,9 @@ def nyuv2_official(root: Path) -> dict[str, Any]:
     with h5py.File(root / "nyu_depth_v2_labeled.mat", "w") as file:
         file["images"] = rng.integers(0, 256, (3, 3, SIZE[1], SIZE[0]), dtype=np.uint8)
         file["depths"] = rng.uniform(1, 9, (3, SIZE[1], SIZE[0])).astype(np.float32)
-        file["labels"] = rng.integers(0, 895, (3, SIZE[1], SIZE[0])).astype(np.uint16)
+        labels = rng.integers(0, 895, (3, SIZE[1], SIZE[0])).astype(np.uint16)
+        labels[:, 0, 0] = 255
+        file["labels"] = labels
     savemat(root / "splits.mat", {"trainNdxs": [[1], [3]], "testNdxs": [[2]]})
     savemat(root / "classMapping40.mat", {"mapClass": [np.arange(894) % 40 + 1]})
     return {"root": root}

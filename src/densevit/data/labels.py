@@ -68,12 +68,13 @@ class LabelRule:
         assert self.source is not None
         shift = 1 if self.reduce_zero else 0
         ids = self.ids if self.ids is not None else {index + shift: index for index in range(len(self.source.names))}
-        if self.ignore_index in ids:
+        if self.ids is None and self.ignore_index in ids:
             raise ConfigError(
                 f"ignore_index {self.ignore_index} is also the number of class "
                 f"{self.source.names[ids[self.ignore_index]]!r} in the masks; set ignore_index to a number beyond them"
             )
-        ignored = {*self.ignored, self.ignore_index, *([0] if self.reduce_zero else [])}
+        # Stored numbers of their own may well have a class of the number that marks ignored pixels afterwards.
+        ignored = {*self.ignored, *({self.ignore_index} - {*ids}), *([0] if self.reduce_zero else [])}
         size = max([*ids, *ignored, 255]) + 2  # the last entry stands for all that is larger
         table = np.full(size, others, np.int32)
         for stored, index in ids.items():
