@@ -94,7 +94,7 @@ def evaluate(
                 metrics[name].merge(alone)
                 if watch is not None:
                     place = (index, len(dataset), sample.name)
-                    watch.see(name, place, sample.image, target, prediction.cpu(), alone)
+                    watch.see(name, place, sample.picture, target, prediction.cpu(), alone)
                 if isinstance(task, Segmentation):
                     entropy[name] += mean_entropy(task, outputs[name], align_corners=corners)
             if progress is not None:
