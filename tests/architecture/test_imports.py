@@ -29,6 +29,9 @@ LEVEL = {room: level for level, rooms in enumerate(LAYERS) for room in rooms}
 HOMES = {
     "PIL": "io",
     "rasterio": "io",
+    "OpenEXR": "io",
+    "h5py": "io",
+    "scipy": "io",
     "safetensors": "checkpoints",
     "huggingface_hub": "checkpoints",
     "typer": "cli",

@@ -137,6 +137,24 @@ def test_batch__is_a_pure_function_of_the_step() -> None:
         torch.testing.assert_close(second.targets, first.targets, **EXACT)
 
 
+def test_mixing__is_a_pure_function_of_the_step_too() -> None:
+    run = config(batch_size=4, cutmix=0.5, classmix=0.5)
+    one, other = batches(run), batches(run)
+    for step in (2, 0):
+        torch.testing.assert_close(other[step].inputs, one[step].inputs, **EXACT)
+        torch.testing.assert_close(other[step].targets, one[step].targets, **EXACT)
+    assert not torch.equal(one[0].inputs, batches(config(batch_size=4))[0].inputs)
+
+
+def test_mixing__of_cached_features_is_refused(model: DenseModel, tmp_path: Path) -> None:
+    run = config(features={"directory": tmp_path}, cutmix=0.5)
+    with pytest.raises(ConfigError) as caught:
+        batches(run, cache=FeatureCache(tmp_path, model))
+    assert str(caught.value) == (
+        "augment has cutmix or classmix, but cached features cannot be mixed; set both to 0 or unset features"
+    )
+
+
 def test_batch__differs_between_steps_and_seeds() -> None:
     run = config(scale=(0.5, 2.0), flip=0.5, colour=0.4)
     other_seed = run.model_copy(update={"seed": 1})

@@ -15,7 +15,12 @@ def train(
         list[str] | None, typer.Option("--set", help="KEY=VALUE laid over the config; repeatable.")
     ] = None,
     preset: Annotated[str | None, typer.Option(help="Model to train, see densevit models.")] = None,
-    data: Annotated[Path | None, typer.Option(help="Root of a folder data set with splits train and val.")] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="Root of a data set with splits train and val, a folder or a zip archive.")
+    ] = None,
+    dataset: Annotated[
+        str, typer.Option(help="Its kind: folder, or a public one in the layout of its download, such as cityscapes.")
+    ] = "folder",
     resume: Annotated[
         bool, typer.Option("--resume", help="Continue the run from its last state; begin it if there is none.")
     ] = False,
@@ -49,7 +54,7 @@ def train(
         raise ConfigError("no run folder was named; give --out DIR")
     if resume and config is None and (out / "config.yaml").exists():
         config = out / "config.yaml"
-    recipe = read_recipe(config, overrides or [], preset_name=preset, data=data)
+    recipe = read_recipe(config, overrides or [], preset_name=preset, data=data, dataset=dataset)
     begun = resume and (out / "states").is_dir()  # and was looked at then
     if not no_check and not begun and os.environ.get("RANK", "0") == "0":
         from densevit.doctor.gate import check_run

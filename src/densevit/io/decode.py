@@ -11,6 +11,7 @@ from typing import TypeVar
 from PIL import Image, UnidentifiedImageError
 
 from densevit.errors import DataError
+from densevit.io.zipped import is_zip_path
 
 MAX_PIXELS = 1_000_000_000
 """Largest image that is opened, in pixels (1 gigapixel); stands in for Pillow's own limit of 89 megapixels."""
@@ -84,7 +85,7 @@ def open_image(path: Path) -> Image.Image:
     with _limit_lock:
         limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
         try:
-            return Image.open(path, formats=list(FORMATS))
+            return Image.open(path.open("rb") if is_zip_path(path) else path, formats=list(FORMATS))
         except UnidentifiedImageError as error:
             raise DataError(f"{path} is {_stranger(path)}; {_ACCEPTED}; convert it or copy it again") from error
         finally:

@@ -4,9 +4,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from densevit.config import apply_overrides, merge, read_yaml
-from densevit.data import FolderConfig
-from densevit.data.folder import read_classes
+from densevit.config import apply_overrides, merge, nearest, read_yaml
+from densevit.data import DATASETS, ClassTable, classes_of, parse_data
 from densevit.errors import ConfigError
 from densevit.presets import preset
 from densevit.tasks import TASKS
@@ -19,6 +18,7 @@ def read_recipe(
     *,
     preset_name: str | None = None,
     data: Path | None = None,
+    dataset: str = "folder",
 ) -> TrainConfig:
     """The config of a run: preset < ``data`` < file < overrides, completed and checked.
 
@@ -26,7 +26,8 @@ def read_recipe(
         path: YAML file.
         overrides: ``a.b=c`` pairs.
         preset_name: a preset to train.
-        data: root of a folder data set with the splits train and val.
+        data: root of a data set with the splits train and val.
+        dataset: its kind, a key of ``DATASETS``.
 
     Raises:
         ConfigError: if anything is missing, unknown or wrong.
@@ -36,7 +37,9 @@ def read_recipe(
     if preset_name is not None:
         raw["model"] = {"preset": preset_name}
     if data is not None:
-        raw["sources"] = [{"train": _split(data, "train"), "val": _split(data, "val")}]
+        raw["sources"] = [{split: _place(dataset, data, split) for split in ("train", "val")}]
+    elif dataset != "folder":
+        raise ConfigError(f"the data set kind {dataset!r} was named without data; give --data DIR, its root")
     if path is not None:
         raw = merge(raw, read_yaml(path))
     return TrainConfig.parse(complete(apply_overrides(raw, overrides)), source=str(path or "the command line"))
@@ -85,17 +88,23 @@ def _lay_out_preset(raw: dict[str, Any]) -> dict[str, Any]:
 def _with_classes(head: str, task: Any, sources: list[dict[str, Any]]) -> Any:
     if not isinstance(task, Mapping) or task.get("kind") != "segmentation" or "classes" in task:
         return task
-    return {**task, "classes": _classes_for(head, sources)}
+    table = _classes_for(head, sources)
+    colours = {"palette": table.palette} if table.palette else {}
+    return {**colours, **task, "classes": table.names}
 
 
-def _classes_for(head: str, sources: list[dict[str, Any]]) -> tuple[str, ...]:
-    """The class names of the first source that trains a head."""
+def _classes_for(head: str, sources: list[dict[str, Any]]) -> ClassTable:
+    """The classes of the first source that trains a head."""
     for source in sources:
         heads = source["heads"] if isinstance(source["heads"], list | tuple) else ()
         if head in heads and isinstance(source.get("train"), Mapping):
-            table = read_classes(FolderConfig.parse(source["train"], source=f"the source of head {head!r}"))
+            try:
+                config = parse_data(source["train"])
+            except ValueError as error:
+                raise ConfigError(f"the source of head {head!r}: {error}") from None
+            table = classes_of(config)
             if table is not None:
-                return table.names
+                return table
     raise ConfigError(
         f"the class names of head {head!r} are not known; put classes.json into the data set's root, "
         f"or set tasks.{head}.classes (names) or sources' train.classes (names or a number)"
@@ -121,5 +130,8 @@ def _crop(raw: Mapping[str, Any]) -> tuple[int, int]:
         return 512, 512
 
 
-def _split(root: Path, split: str) -> dict[str, str]:
-    return {"root": str(root), "split": split}
+def _place(kind: str, root: Path, split: str) -> dict[str, str]:
+    if kind not in DATASETS or "split" not in DATASETS[kind][0].model_fields:
+        kinds = [name for name, (config, _) in DATASETS.items() if "split" in config.model_fields]
+        raise ConfigError(f"the data set kind {kind!r} has no root with splits{nearest(kind, kinds)}")
+    return {"kind": kind, "root": str(root), "split": split}

@@ -55,7 +55,8 @@ class FeatureCache:
 
     def path(self, image: Tensor) -> Path:
         """Where the features of an image are, or will be."""
-        pixels = np.ascontiguousarray((image * 255).round().to(torch.uint8).cpu().numpy())
+        # In 16 bits, which tells dark images of 16 bits apart.
+        pixels = np.ascontiguousarray((image * 65535).round().to(torch.int32).cpu().numpy().astype(np.uint16))
         digest = hashlib.blake2b(pixels.tobytes(), digest_size=16, person=b"densevit").hexdigest()
         return self.directory / f"{digest}_{image.shape[-2]}x{image.shape[-1]}.npy"
 

@@ -7,7 +7,7 @@ from pydantic import Field, PositiveInt, field_validator, model_validator
 
 from densevit.checkpoints.native import AnyTask, Card, Storage, check_tasks
 from densevit.config import Config, nearest
-from densevit.data import FolderConfig
+from densevit.data import AnyData
 from densevit.data.transforms import AugmentConfig
 from densevit.errors import ConfigError
 from densevit.model import ModelConfig
@@ -30,8 +30,8 @@ class SourceConfig(Config):
         augment: instead of the run's.
     """
 
-    train: FolderConfig
-    val: FolderConfig | None = None
+    train: AnyData
+    val: AnyData | None = None
     heads: tuple[str, ...] = Field(min_length=1)
     batch_size: int = Field(default=8, gt=0)
     weight: float = Field(default=1.0, gt=0)

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from densevit.data import DATASETS, Dataset, FolderConfig
+from densevit.data import DATASETS, DataConfig, Dataset
 from densevit.model import DenseModel
 from densevit.tasks import Task
 from densevit.training.batches import SourceBatches, check_targets
@@ -20,7 +20,7 @@ from densevit.types import Taps
 _log = logging.getLogger(__name__)
 
 
-def open_dataset(config: FolderConfig, heads: tuple[str, ...], tasks: dict[str, Task]) -> Dataset:
+def open_dataset(config: DataConfig, heads: tuple[str, ...], tasks: dict[str, Task]) -> Dataset:
     """The data set with the targets that the heads need, no others read."""
     kinds = {tasks[head].kind for head in heads}
     return DATASETS[config.kind][1](
@@ -66,7 +66,7 @@ def fill_cache(config: TrainConfig, sources: list[SourceBatches], cache: Feature
             if asked.signal:
                 raise Stopped("stopped while features were encoded; those that are done will be taken", asked.signal)
             if done % 50 == 0:
-                _log.info("encoded %d views of %s", done, source.source.train.root or source.source.train.images)
+                _log.info("encoded %d views for %s", done, ", ".join(source.source.heads))
 
 
 def validate(
