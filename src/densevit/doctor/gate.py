@@ -21,8 +21,8 @@ def check_run(config: TrainConfig) -> list[Finding]:
     """
     findings: list[Finding] = []
     for source in config.sources:
-        places = {"train": source.train} | ({} if source.val is None else {"val": source.val})
-        places = {role: place for role, place in places.items() if isinstance(place, FolderConfig)}
+        roles = {"train": source.train, "val": source.val}
+        places = {role: place for role, place in roles.items() if isinstance(place, FolderConfig)}
         kinds = {_TARGETS[config.tasks[head].kind] for head in source.heads}
         findings += fast_check(places, kinds=sorted(kinds), crop=(source.augment or config.augment).crop)
     errors = [finding for finding in findings if finding.severity == "error"]

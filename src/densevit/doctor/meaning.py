@@ -20,35 +20,34 @@ def class_ids(mask: MaskFacts, config: FolderConfig, ignore_index: int) -> NDArr
 
 def ignored_values(config: FolderConfig) -> tuple[int, ...]:
     """Numbers in masks that stand for no class, beside the ignore value."""
-    return tuple(getattr(config, "ignore_values", ()))
+    return config.ignore_values
 
 
 def invalid_depths(config: FolderConfig) -> tuple[float, ...]:
     """Stored depths that stand for no measurement, beside 0 and what is not finite."""
-    return tuple(getattr(config, "depth_invalid", ()))
+    return config.depth_invalid
 
 
 def metres_per_step(depth: DepthFacts, config: FolderConfig) -> float:
     """Of integers, or of floats, as the map is read."""
-    return float(getattr(config, "depth_scale_m", 1.0)) if depth.bits == 0 else config.depth_unit_m
+    return config.depth_scale_m if depth.bits == 0 else config.depth_unit_m
 
 
 def has_bands(config: FolderConfig) -> bool:
     """Photos are read band by band, which is not looked at."""
-    return getattr(config, "bands", None) is not None
+    return config.bands is not None
 
 
 def palette_of(config: FolderConfig) -> dict[int, int]:
     """Class number by colour, where the config itself gives the colours."""
-    colours = getattr(config, "palette", None) or ()
-    return {red << 16 | green << 8 | blue: index for index, (red, green, blue) in enumerate(colours)}
+    return {red << 16 | green << 8 | blue: index for index, (red, green, blue) in enumerate(config.palette or ())}
 
 
 def as_classes(mask: MaskFacts, config: FolderConfig, colours: Mapping[int, int], ignore_index: int) -> MaskFacts:
     """A mask in the colours of the data set's palette, as the class numbers that its reader makes of them."""
-    if not mask.colours or not colours or "palette" not in FolderConfig.model_fields:
+    if not mask.colours or not colours:
         return mask
-    unknown = None if getattr(config, "unknown_colours", "refuse") == "refuse" else ignore_index
+    unknown = None if config.unknown_colours == "refuse" else ignore_index
     labels = [colours.get(colour, unknown) for colour in mask.values.tolist()]
     if None in labels:
         return mask
