@@ -491,12 +491,6 @@ def depth_as_a_picture(root: Path) -> None:
     save(root / "depth" / "train" / "003.png", photo(3))
 
 
-@fault("depth-kind")
-def depth_as_an_array_of_integers(root: Path) -> None:
-    (root / "depth" / "train" / "003.png").unlink()
-    np.save(root / "depth" / "train" / "003.npy", depth_mm(3))
-
-
 @fault("depth-size")
 def depth_of_half_the_size(root: Path) -> None:
     save(root / "depth" / "train" / "003.png", depth_mm(3)[::2, ::2].copy())

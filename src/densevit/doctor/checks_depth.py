@@ -4,7 +4,6 @@ from collections import Counter
 
 import numpy as np
 
-from densevit.data import FolderConfig
 from densevit.doctor.codes import Findings
 from densevit.doctor.facts import DepthFacts, ValueFacts
 from densevit.doctor.material import Material
@@ -61,21 +60,14 @@ def _check_kinds(maps: list[DepthFacts], found: Findings) -> list[DepthFacts]:
     """The maps that the reader takes; the others are findings."""
     coloured = [d for d in maps if d.colours]
     coarse = [d for d in maps if not d.colours and d.bits == 8]
-    odd = [d for d in maps if not d.colours and _refused(d)]
     for code, chosen, what in (
         ("depth-colours", coloured, "have several channels"),
         ("depth-8-bit", coarse, "have 8 bits"),
-        ("depth-kind", odd, "hold " + ", ".join(sorted({d.mode for d in odd}))),
     ):
         if chosen:
             found.add(code, f"{len(chosen)} of {len(maps)} depth maps {what}", [d.path for d in chosen])
-    refused = {d.path for d in (*coloured, *coarse, *odd)}
+    refused = {d.path for d in (*coloured, *coarse)}
     return [d for d in maps if d.path not in refused]
-
-
-def _refused(depth: DepthFacts) -> bool:
-    """An array of integers, where these must be images."""
-    return depth.format == "NPY" and depth.bits > 8 and "depth_scale_m" not in FolderConfig.model_fields
 
 
 def _check_units(maps: list[DepthFacts], material: Material, found: Findings) -> None:

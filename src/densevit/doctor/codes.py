@@ -263,11 +263,6 @@ CHECKS: dict[str, Check] = {
     "depth-colours": Check(
         "error", "a picture of depth in colours is no measurement; it is refused", "export 16-bit PNG or floats"
     ),
-    "depth-kind": Check(
-        "error",
-        "integers other than 16-bit PNG and arrays other than floats in metres are refused",
-        "save a 16-bit PNG or float32 metres",
-    ),
     "depth-size": Check("error", "photo and depth map must have the same size", "export the depth at the photo's size"),
     "depth-transposed": Check(
         "error", "height and width are swapped, so the depth lies across the photo", "transpose or turn it; look which"
