@@ -11,8 +11,8 @@ from densevit.errors import ConfigError
 Plain = dict[str, Any]
 
 DPT: Plain = {
-    "channels": (64, 96, 128, 192),
-    "fusion_channels": 64,
+    "channels": (32, 64, 128, 192),
+    "fusion_channels": 48,
     "readout": "ignore",
     "tap_norm": True,
     "batch_norm": True,
@@ -28,8 +28,8 @@ DECODERS: dict[str, Plain] = {
 """Decoders of widths that suit a few hundred photos and no GPU; those of the papers are in the presets."""
 
 FROZEN: Plain = {
-    "iterations": 400,
-    "eval_every": 400,
+    "iterations": 300,
+    "eval_every": 300,
     "checkpoint_every": 100,
     "log_every": 20,
     "ema": 0.98,
