@@ -348,7 +348,10 @@ def test_train__the_cache_changes_the_result_by_float16_rounding_alone(train, wr
             "sources=[{heads: [coarse, lables, depth], train: {root: DATA, split: train}}]",
             "config: sources name heads ['lables'] but the model has ['coarse', 'depth']",
         ),
-        ("features.directory=cache", "config: features are those of a frozen encoder; set freeze: encoder"),
+        (
+            "features.directory=cache",
+            "config: features are those of a frozen encoder; set freeze: encoder, or a number of blocks",
+        ),
     ],
 )
 def test_train__a_bad_config_is_explained(refusal, write, dataset, tmp_path, setting, problem):

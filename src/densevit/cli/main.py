@@ -9,6 +9,7 @@ import typer
 from densevit.allocator import keep_freed_memory
 from densevit.cli.benchmark import benchmark
 from densevit.cli.convert import convert
+from densevit.cli.doctor import doctor
 from densevit.cli.evaluate import evaluate
 from densevit.cli.merge import merge
 from densevit.cli.models import models
@@ -27,7 +28,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (predict, train, report, evaluate, merge, models, convert, parity, tune, benchmark):
+for command in (predict, train, report, evaluate, doctor, merge, models, convert, parity, tune, benchmark):
     app.command()(command)
 
 

@@ -1,5 +1,6 @@
 """``densevit train``: data in, a model out."""
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -14,7 +15,19 @@ def train(
         list[str] | None, typer.Option("--set", help="KEY=VALUE laid over the config; repeatable.")
     ] = None,
     preset: Annotated[str | None, typer.Option(help="Model to train, see densevit models.")] = None,
-    data: Annotated[Path | None, typer.Option(help="Root of a folder data set with splits train and val.")] = None,
+    init: Annotated[str | None, typer.Option(help="Checkpoint to start from, or default: the one that ships.")] = None,
+    freeze: Annotated[
+        str | None, typer.Option(help="encoder, or a number of blocks: keep them, and their output on disk.")
+    ] = None,
+    decoder: Annotated[
+        list[str] | None, typer.Option(help="Decoder to train on the encoder of --init, say setr_mla; repeatable.")
+    ] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="Root of a data set with splits train and val, a folder or a zip archive.")
+    ] = None,
+    dataset: Annotated[
+        str, typer.Option(help="Its kind: folder, or a public one in the layout of its download, such as cityscapes.")
+    ] = "folder",
     resume: Annotated[
         bool, typer.Option("--resume", help="Continue the run from its last state; begin it if there is none.")
     ] = False,
@@ -22,11 +35,15 @@ def train(
         Path | None, typer.Option(help="Only run a bad batch of a run again: a .safetensors file in its bad/.")
     ] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, ...; a GPU if there is one.")] = None,
+    no_check: Annotated[
+        bool, typer.Option("--no-check", help="Don't look at the data first, as densevit doctor --fast does.")
+    ] = False,
 ) -> None:
     """Train a model, evaluate it and save it.
 
-    Precedence: --preset and --data < --config < --set. The merged config is written to the run folder. The same
-    command runs on many GPUs under torchrun. Ctrl-C and SIGTERM save a state first; the exit status is then 130 or 143.
+    Precedence: --preset, --init, --freeze, --decoder and --data < --config < --set. The merged config is written to
+    the run folder. The same command runs on many GPUs under torchrun. Ctrl-C and SIGTERM save a state first; the exit
+    status is then 130 or 143.
     """
     from densevit.errors import ConfigError
     from densevit.inference.predictor import pick_device
@@ -45,6 +62,15 @@ def train(
         raise ConfigError("no run folder was named; give --out DIR")
     if resume and config is None and (out / "config.yaml").exists():
         config = out / "config.yaml"
-    recipe = read_recipe(config, overrides or [], preset_name=preset, data=data)
+    if init is None and config is None and preset is None and (decoder or freeze):
+        init = "default"
+    short = {"init": init, "freeze": freeze, "decoders": decoder or (), "features": out.parent / "features"}
+    recipe = read_recipe(config, overrides or [], preset_name=preset, data=data, dataset=dataset, short=short)
+    begun = resume and (out / "states").is_dir()  # and was looked at then
+    if not no_check and not begun and os.environ.get("RANK", "0") == "0":
+        from densevit.doctor.gate import check_run
+
+        for finding in check_run(recipe):
+            typer.echo(f"warning: {finding.line()}", err=True)
     path = train(recipe, out, resume=resume, device=str(pick_device(device)))
     typer.echo(str(path))

@@ -14,8 +14,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
+from densevit.data.mixing import mix
 from densevit.data.sample import Dataset
-from densevit.data.transforms import AugmentConfig, Example, as_example, augment, crop, flip
+from densevit.data.transforms import Example, as_example, augment, crop, flip
 from densevit.errors import ConfigError, DataError
 from densevit.tasks import Task
 from densevit.training.features import FeatureCache
@@ -74,6 +75,10 @@ class SourceBatches(TorchDataset[Batch]):
         self.tasks = {head: tasks[head] for head in source.heads}
         if not len(dataset):
             raise DataError("the data set is empty; it needs at least one photo")
+        if cache is not None and (self.augment.cutmix or self.augment.classmix):
+            raise ConfigError(
+                "augment has cutmix or classmix, but cached features cannot be mixed; set both to 0 or unset features"
+            )
         self.size, rest = divmod(source.batch_size, config.accumulate * world)
         if rest:
             raise ConfigError(
@@ -91,7 +96,7 @@ class SourceBatches(TorchDataset[Batch]):
     def __getitem__(self, number: int) -> Batch:
         """This process's part of micro-batch ``number``; the data set is shuffled anew each time it has been seen."""
         first = (number * self.world + self.rank) * self.size
-        examples = [self._example(draw) for draw in range(first, first + self.size)]
+        examples = self._mixed([self._example(draw) for draw in range(first, first + self.size)], first)
         targets = {
             head: torch.stack([self._target(head, task, example) for _, example in examples])
             for head, task in self.tasks.items()
@@ -124,11 +129,17 @@ class SourceBatches(TorchDataset[Batch]):
         features = torch.from_numpy(np.array(self.cache.read(example.image)))
         return self._crop_features(features, example, generator)
 
+    def _mixed(self, examples: list[tuple[Tensor, Example]], first: int) -> list[tuple[Tensor, Example]]:
+        """The examples after CutMix or ClassMix, by generators of their draws; ``first`` is the first one's draw."""
+        if not (self.augment.cutmix or self.augment.classmix):
+            return examples
+        seeds = [-(self.config.seed * _STREAM + first + offset) - 1 for offset in range(len(examples))]
+        generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+        return [(mixed.image, mixed) for mixed in mix([e for _, e in examples], self.augment, generators)]
+
     def _view(self, index: int, view: int) -> Example:
         """A fixed view of a photo; view 0 is not augmented."""
-        rule = self.augment
-        if view == 0:
-            rule = AugmentConfig(crop=rule.crop, scale=(1.0, 1.0), flip=0.0, colour=0.0, cat_max_ratio=1.0)
+        rule = self.augment.plain_view() if view == 0 else self.augment
         generator = torch.Generator().manual_seed((self.config.seed * _STREAM + index) * 64 + view)
         return augment(self.dataset[index], rule, generator)
 

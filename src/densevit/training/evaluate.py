@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from densevit.config import nearest
-from densevit.data import Dataset, FolderConfig, FolderDataset
+from densevit.data import DATASETS, Dataset, FolderConfig, FolderDataset, parse_data
 from densevit.data.transforms import as_example
 from densevit.errors import ConfigError, DataError
 from densevit.inference.decode import Source, decode, mean_entropy
@@ -94,7 +94,7 @@ def evaluate(
                 metrics[name].merge(alone)
                 if watch is not None:
                     place = (index, len(dataset), sample.name)
-                    watch.see(name, place, sample.image, target, prediction.cpu(), alone)
+                    watch.see(name, place, sample.picture, target, prediction.cpu(), alone)
                 if isinstance(task, Segmentation):
                     entropy[name] += mean_entropy(task, outputs[name], align_corners=corners)
             if progress is not None:
@@ -109,8 +109,8 @@ def evaluate(
     return figures
 
 
-def open_for(places: dict[str, Any], kind: str) -> FolderDataset:
-    """A folder data set with the targets of one kind of task.
+def open_for(places: dict[str, Any], kind: str) -> Dataset:
+    """A data set with the targets of one kind of task; a plain folder unless ``places`` has another ``kind``.
 
     Raises:
         ConfigError: if no place is given.
@@ -119,10 +119,19 @@ def open_for(places: dict[str, Any], kind: str) -> FolderDataset:
     folder = {"segmentation": "masks", "depth": "depth", "regression": "values"}[kind]
     if not {"root", "images"} & places.keys():
         raise ConfigError(f"no data was named; give --data DIR, or --images DIR and --{folder} DIR")
+    wanted = {
+        "with_labels": kind == "segmentation",
+        "with_depth": kind == "depth",
+        "with_values": kind == "regression",
+    }
+    if places.get("kind", "folder") != "folder":
+        try:
+            other = parse_data(places)
+        except ValueError as error:
+            raise ConfigError(f"the data options (--data and --dataset): {error}") from None
+        return DATASETS[other.kind][1](other, **wanted)
     config = FolderConfig.parse(places, source="the data options (--data or --images)")
-    dataset = FolderDataset(
-        config, with_labels=kind == "segmentation", with_depth=kind == "depth", with_values=kind == "regression"
-    )
+    dataset = FolderDataset(config, **wanted)
     found = {"segmentation": dataset.masks, "depth": dataset.depths, "regression": dataset.values}[kind]
     if found is None:
         raise DataError(
@@ -131,9 +140,7 @@ def open_for(places: dict[str, Any], kind: str) -> FolderDataset:
     return dataset
 
 
-def choose_head(
-    tasks: dict[str, Task], dataset: FolderDataset, kind: str, wanted: str | None
-) -> tuple[str, FolderDataset]:
+def choose_head(tasks: dict[str, Task], dataset: Dataset, kind: str, wanted: str | None) -> tuple[str, Dataset]:
     """The head to measure on a data set: the one named, else the one whose task and classes fit.
 
     A data set whose classes have no names takes those of the head.
@@ -163,7 +170,7 @@ def choose_head(
         found = "several decoders fit" if fitting else "no decoder fits"
         raise ConfigError(f"{found} this data set and task {kind}; the model has {heads}; name one with --decoder")
     task = tasks[fitting[0]]
-    if table is None and isinstance(task, Segmentation):
+    if table is None and isinstance(task, Segmentation) and isinstance(dataset, FolderDataset):
         dataset = FolderDataset(
             dataset.config.model_copy(update={"classes": task.classes, "ignore_index": task.ignore_index}),
             with_depth=False,

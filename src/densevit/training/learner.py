@@ -58,7 +58,8 @@ class Learner(nn.Module):
         dtype = DTYPES[self.config.precision]
         with torch.autocast(inputs.device.type, dtype, enabled=dtype != torch.float32):
             cached = self.config.features is not None
-            taps = to_taps(inputs, self.model, batch.grid) if cached else self._encode(inputs)
+            depth = self.config.frozen_depth
+            taps = to_taps(inputs, self.model, batch.grid, depth) if cached else self._encode(inputs)
             outputs = self._decode(taps, tuple(batch.targets))
         return {
             head: self.tasks[head].loss(

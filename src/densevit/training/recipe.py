@@ -7,11 +7,12 @@ from pydantic import Field, PositiveInt, field_validator, model_validator
 
 from densevit.checkpoints.native import AnyTask, Card, Storage, check_tasks
 from densevit.config import Config, nearest
-from densevit.data import FolderConfig
+from densevit.data import AnyData
 from densevit.data.transforms import AugmentConfig
 from densevit.errors import ConfigError
 from densevit.model import ModelConfig
 from densevit.pixels import FitConfig
+from densevit.training.lora import LoraConfig
 from densevit.training.optim import OptimConfig
 from densevit.training.schedule import ScheduleConfig
 from densevit.training.trackers import TRACKERS
@@ -29,8 +30,8 @@ class SourceConfig(Config):
         augment: instead of the run's.
     """
 
-    train: FolderConfig
-    val: FolderConfig | None = None
+    train: AnyData
+    val: AnyData | None = None
     heads: tuple[str, ...] = Field(min_length=1)
     batch_size: int = Field(default=8, gt=0)
     weight: float = Field(default=1.0, gt=0)
@@ -38,16 +39,18 @@ class SourceConfig(Config):
 
 
 class FeaturesConfig(Config):
-    """Cached features of a frozen encoder.
+    """Cached features of a frozen encoder, or of its first blocks.
 
     Attributes:
         directory: where they are kept, shared between runs.
+        max_gb: bound on the size of the directory, in 10^9 bytes; a run that needs more is refused before it starts.
         views: per photo, one plain view and ``views - 1`` augmented ones, drawn once.
         crop: (height, width) in tokens of a random crop of the features at every step.
         flip: mirror features and targets at random; close to, not equal to, the features of the mirrored photo.
     """
 
     directory: Path
+    max_gb: float = Field(default=50.0, gt=0)
     views: int = Field(default=1, gt=0)
     crop: Size | None = None
     flip: bool = False
@@ -61,6 +64,7 @@ class TrainConfig(Config):
         encoder_weights: pre-trained weights, a file or ``hf://owner/name``; random if not given.
         init: a densevit checkpoint, or "default", whose fitting weights are taken before training.
         freeze: "encoder" trains the heads alone; a number N keeps the patch projection, positions and first N blocks.
+        lora: adapters of low rank in an encoder that stays as it is; instead of ``freeze``.
         features: cache of the frozen encoder's output.
         accumulate: micro-batches per step, for batches that memory does not hold at once.
         precision: of the forward pass; losses are always float32. bf16 is slower than float32 on most CPUs; fp16
@@ -97,6 +101,7 @@ class TrainConfig(Config):
     schedule: ScheduleConfig = ScheduleConfig()
     iterations: int = Field(gt=0)
     freeze: Literal["none", "encoder"] | PositiveInt = "none"
+    lora: LoraConfig | None = None
     features: FeaturesConfig | None = None
     accumulate: int = Field(default=1, gt=0)
     precision: Literal["float32", "bf16", "fp16"] = "float32"
@@ -118,6 +123,13 @@ class TrainConfig(Config):
     shard: bool = False
     sync_bn: bool = True
     timeout_s: float = Field(default=1800.0, gt=0)
+
+    @property
+    def frozen_depth(self) -> int:
+        """How many of the encoder's blocks are frozen."""
+        if self.freeze == "none":
+            return 0
+        return self.model.encoder.taps[-1] + 1 if self.freeze == "encoder" else self.freeze
 
     @field_validator("freeze", mode="before")
     @classmethod
@@ -148,8 +160,10 @@ class TrainConfig(Config):
             raise ValueError(f"sources name heads {unknown} but the model has {sorted(self.tasks)}")
         if untrained := [head for head in self.tasks if head not in trained]:
             raise ValueError(f"heads {untrained} belong to no source; add them to a source or drop them")
-        if self.features is not None and self.freeze != "encoder":
-            raise ValueError("features are those of a frozen encoder; set freeze: encoder")
+        if self.lora is not None and self.freeze != "none":
+            raise ValueError("lora keeps the encoder as it is by itself; leave freeze out")
+        if self.features is not None and self.freeze == "none":
+            raise ValueError("features are those of a frozen encoder; set freeze: encoder, or a number of blocks")
         if self.shard and (self.compile or self.features is not None):
             raise ValueError("shard goes neither with compile nor with features; unset one of them")
         patch = self.model.encoder.patch_size

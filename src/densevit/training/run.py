@@ -22,6 +22,7 @@ from densevit.tasks import Task
 from densevit.training.environment import environment, short_environment
 from densevit.training.evaluations import drop_evaluations, picture_path, save_evaluation
 from densevit.training.log import RunLog, reached, read_log
+from densevit.training.lora import without_lora
 from densevit.training.pace import Pace, duration
 from densevit.training.recipe import TrainConfig
 from densevit.training.report import REPORT, write_report
@@ -163,7 +164,7 @@ class Run:
     def _save(self, model: DenseModel, tasks: dict[str, Task], name: str) -> Path:
         config = self.config
         card = config.card.model_copy(update={"metrics": {**config.card.metrics, **self.figures}})
-        save_bundle(Bundle(model, tasks, config.fit, card), self.out / name, config.storage)
+        save_bundle(Bundle(without_lora(model), tasks, config.fit, card), self.out / name, config.storage)
         return self.out / name
 
     def _end(self, outcome: str, **reason: str) -> None:

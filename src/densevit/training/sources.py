@@ -4,15 +4,14 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from densevit.data import DATASETS, Dataset, FolderConfig
+from densevit.data import DATASETS, DataConfig, Dataset
 from densevit.model import DenseModel
 from densevit.tasks import Task
 from densevit.training.batches import SourceBatches, check_targets
 from densevit.training.evaluate import evaluate
-from densevit.training.features import FeatureCache, to_taps
+from densevit.training.features import FeatureCache
 from densevit.training.recipe import TrainConfig
 from densevit.training.stop import Asked, Stopped
 from densevit.training.watch import Watch
@@ -21,7 +20,7 @@ from densevit.types import Taps
 _log = logging.getLogger(__name__)
 
 
-def open_dataset(config: FolderConfig, heads: tuple[str, ...], tasks: dict[str, Task]) -> Dataset:
+def open_dataset(config: DataConfig, heads: tuple[str, ...], tasks: dict[str, Task]) -> Dataset:
     """The data set with the targets that the heads need, no others read."""
     kinds = {tasks[head].kind for head in heads}
     return DATASETS[config.kind][1](
@@ -48,18 +47,26 @@ def open_sources(
     ]
 
 
-def fill_cache(sources: list[SourceBatches], asked: Asked) -> None:
+def fill_cache(config: TrainConfig, sources: list[SourceBatches], cache: FeatureCache | None, asked: Asked) -> None:
     """Encode what the feature cache lacks.
 
     Raises:
+        ConfigError: if the features need more room than there may be or is.
         Stopped: after Ctrl-C or SIGTERM; what is encoded stays.
     """
+    if cache is None or config.features is None:
+        return
+    sizes = [cache.num_bytes(source.augment.crop) for source in sources]
+    # Photos of val have sizes of their own; they are counted as if they were crops.
+    views = config.features.views + 1
+    needed = sum(size * views * len(source.dataset) for size, source in zip(sizes, sources, strict=True))
+    cache.make_room(needed, max_gb=config.features.max_gb)
     for source in sources:
         for done in source.prepare():
             if asked.signal:
                 raise Stopped("stopped while features were encoded; those that are done will be taken", asked.signal)
             if done % 50 == 0:
-                _log.info("encoded %d views of %s", done, source.source.train.root or source.source.train.images)
+                _log.info("encoded %d views for %s", done, ", ".join(source.source.heads))
 
 
 def validate(
@@ -76,10 +83,7 @@ def validate(
     """Per head its figures on the val split of its source; the options are those of ``evaluate``."""
 
     def encode(images: Tensor) -> Taps:
-        if cache is None:
-            return model.encode(images)
-        grid = model.encoder.grid_of((images.shape[-2], images.shape[-1]))
-        return to_taps(torch.tensor(cache.read(images[0]))[None].to(images.device), model, grid)
+        return model.encode(images) if cache is None else cache.taps(images[0], model)
 
     figures: dict[str, dict[str, Any]] = {}
     for source in config.sources:

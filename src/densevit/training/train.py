@@ -15,7 +15,6 @@ from densevit.training.average import averaged, start_average, update_average
 from densevit.training.bad import diverged_in_words, keep_bad
 from densevit.training.batches import Batch, steps
 from densevit.training.distributed import Group, gathering, processes, spread, unspread
-from densevit.training.features import FeatureCache
 from densevit.training.learner import Learner, compiler_missing
 from densevit.training.optim import build_optimiser, clip
 from densevit.training.recipe import TrainConfig
@@ -23,7 +22,7 @@ from densevit.training.resume import Progress
 from densevit.training.run import Run
 from densevit.training.seeds import be_deterministic, seed_everything
 from densevit.training.sources import fill_cache, open_sources, validate
-from densevit.training.start import build_model, set_training
+from densevit.training.start import build_model, open_cache, set_training
 from densevit.training.stop import Asked, Interrupted, Stopped, listening
 from densevit.training.watch import Watch
 from densevit.training.weighting import LossWeights
@@ -71,7 +70,7 @@ def _train(config: TrainConfig, out: Path, *, resume: bool, group: Group, asked:
     model = build_model(config).to(group.device)
     model.encoder.checkpointing = config.checkpoint_blocks
     tasks: dict[str, Task] = dict(config.tasks)
-    cache = FeatureCache(config.features.directory, model) if config.features else None
+    cache = open_cache(config, model)
     sources = open_sources(config, tasks, cache, rank=group.rank, world=group.world)
     learner = Learner(model, tasks, config)
     weighting = LossWeights(config.weighting, tuple(tasks)).to(group.device)
@@ -96,7 +95,7 @@ def _train(config: TrainConfig, out: Path, *, resume: bool, group: Group, asked:
         run.figures = progress.figures
 
     group.on_first(open_run)
-    fill_cache(sources, asked)
+    fill_cache(config, sources, cache, asked)
     group.wait()
 
     def look() -> None:
