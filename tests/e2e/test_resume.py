@@ -205,3 +205,28 @@ def test_second_ctrl_c__stops_at_once(place: Path, tmp_path: Path) -> None:
     process.communicate(timeout=30)
     assert process.returncode in {130, -signal.SIGINT}
     assert not states_in(tmp_path / "run" / "states")
+
+
+def test_resume__takes_the_run_folder_as_its_value(cli: Any, place: Path, tmp_path: Path) -> None:
+    run_here(place, tmp_path / "run", iterations=3)
+    outcome = cli("train", "--resume", tmp_path / "run", "--set", "iterations=4")
+    assert (outcome.code, outcome.out.strip()) == (0, str(tmp_path / "run" / "model.safetensors"))
+    assert rows(tmp_path / "run")[-1]["iteration"] == 4
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((), "no run folder was named; give --out DIR"),
+        (
+            ("--resume", "RUN/none"),
+            "RUN/none holds no run, it has no config.yaml; name its folder, or begin it with --config",
+        ),
+        (("RUN/a",), "RUN/a was given without an option; write --out RUN/a, or --resume RUN/a to continue a run"),
+        (("--resume", "RUN/a", "--out", "RUN/b"), "--resume RUN/a and --out RUN/b are two run folders; give one"),
+    ],
+)
+def test_resume__says_what_is_missing(cli: Any, tmp_path: Path, arguments: tuple[str, ...], message: str) -> None:
+    outcome = cli("train", *(argument.replace("RUN", str(tmp_path)) for argument in arguments))
+    assert outcome.code == 2
+    assert outcome.err.strip() == "densevit: " + message.replace("RUN", str(tmp_path))

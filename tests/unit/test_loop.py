@@ -2,7 +2,9 @@
 
 import json
 import logging
+import os
 import pickle
+import signal
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ from torch import Tensor, nn
 
 from densevit.checkpoints.native import load_bundle
 from densevit.errors import ConfigError, DensevitError
+from densevit.training import evaluate as evaluation
 from densevit.training import sharded
 from densevit.training.bad import replay
 from densevit.training.batches import SourceBatches
@@ -23,6 +26,7 @@ from densevit.training.distributed import SyncBatchNorm, processes, synchronise_
 from densevit.training.recipe import TrainConfig
 from densevit.training.seeds import seed_everything
 from densevit.training.sources import open_sources
+from densevit.training.stop import Stopped
 from densevit.training.train import train
 from tests.e2e.scenes import ENCODER, recipe
 from tests.factories import random_images, tiny_model
@@ -176,6 +180,35 @@ def test_compile__without_a_compiler_says_what_to_do(
         "compile is on but the model cannot be compiled (no working C++ compiler found); it needs a C++ compiler on "
         "the CPU and Triton on a GPU; install it, or set compile: false"
     )
+
+
+# Stopping
+
+
+def test_signal__in_an_evaluation_saves_and_repeats_it(
+    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = config(dataset, "coarse", iterations=4, eval_every=2)
+    whole = train(run, tmp_path / "whole")
+    decode = evaluation.decode
+    with monkeypatch.context() as patch:
+        patch.setattr(evaluation, "decode", lambda *a, **b: (os.kill(os.getpid(), signal.SIGTERM), decode(*a, **b))[1])
+        with pytest.raises(Stopped) as caught:
+            train(run, tmp_path / "run")
+    assert caught.value.code == 143
+    assert str(caught.value) == (
+        "stopped after 2 of 4 steps, and the state is saved; go on with densevit train --resume --out "
+        f"{tmp_path / 'run'}"
+    )
+
+    resumed = train(run, tmp_path / "run", resume=True)
+
+    assert same(weights(whole), weights(resumed))
+    logs = [
+        [{**row, "seconds": 0} for row in map(json.loads, (path.parent / "log.jsonl").open())]
+        for path in (whole, resumed)
+    ]
+    assert logs[0] == logs[1]
 
 
 # How a batch is cut

@@ -56,11 +56,12 @@ def train(
         raise ConfigError(f"--resume {run} and --out {out} are two run folders; give one")
     if (out := out or run) is None:
         raise ConfigError("no run folder was named; give --out DIR")
-    if resume and config is None and (out / "config.yaml").exists():
-        config = out / "config.yaml"
-    merged = read_recipe(
-        config, overrides or [], preset_name=preset, data=data, dataset=dataset, recipe_name=recipe
-    )
+    if resume and config is None:
+        if (out / "config.yaml").exists():
+            config = out / "config.yaml"
+        elif preset is None and recipe is None:
+            raise ConfigError(f"{out} holds no run, it has no config.yaml; name its folder, or begin it with --config")
+    merged = read_recipe(config, overrides or [], preset_name=preset, data=data, dataset=dataset, recipe_name=recipe)
     begun = resume and (out / "states").is_dir()  # and was looked at then
     if not no_check and not begun and is_first():
         from densevit.doctor.gate import check_run
