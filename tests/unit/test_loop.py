@@ -205,7 +205,11 @@ def test_signal__in_an_evaluation_saves_and_repeats_it(
 
     assert same(weights(whole), weights(resumed))
     logs = [
-        [{**row, "seconds": 0} for row in map(json.loads, (path.parent / "log.jsonl").open())]
+        [
+            (row["iteration"], row["mIoU"])
+            for row in map(json.loads, (path.parent / "log.jsonl").open())
+            if "mIoU" in row
+        ]
         for path in (whole, resumed)
     ]
     assert logs[0] == logs[1]
