@@ -1,6 +1,5 @@
 """``densevit train``: data in, a model out."""
 
-import os
 from pathlib import Path
 from typing import Annotated
 
