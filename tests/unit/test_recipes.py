@@ -60,6 +60,8 @@ def test_families__differ_as_their_code_does(dataset: Path) -> None:
     assert (dpt.optim.kind, dpt.optim.weight_decay, dpt.schedule.warmup) == ("adamw", 0.01, 1500)
     assert [run.optim.head_lr_mult for run in (setr, segmenter, dpt)] == [10, 1, 1]
     assert setr.optim.neck_lr_mult == 1
+    assert [run.augment.photometric for run in (setr, segmenter, dpt)] == [True, True, True]
+    assert [run.augment.base for run in (setr, segmenter, dpt)] == [(2048, 512)] * 3
     assert [run.schedule.min_lr for run in (setr, segmenter, dpt)] == [1e-4, 1e-5, 0]
     assert [run.schedule.power for run in (setr, segmenter, dpt)] == [0.9, 0.9, 1.0]
     assert [getattr(run.tasks["labels"], "denominator", "") for run in (setr, segmenter, dpt)] == [

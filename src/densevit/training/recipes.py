@@ -42,9 +42,12 @@ def _augment(crop: int, base: tuple[int, int]) -> Plain:
     """mmsegmentation's pipeline, which SETR and Segmenter share."""
     return {
         "crop": (crop, crop),
+        "base": base,
         "scale": (0.5, 2.0),
         "cat_max_ratio": 0.75,
         "flip": 0.5,
+        "photometric": True,
+        "colour": 0.0,
     }
 
 
@@ -103,7 +106,7 @@ def _dpt_segmentation(preset: str, iterations: int, *, init: str, remark: str) -
         "optim": {"kind": "sgd", "lr": 0.002, "momentum": 0.9, "weight_decay": 0.0, "head_lr_mult": 1.0},
         "schedule": {"kind": "poly", "power": 0.9},
         "iterations": iterations,
-        "augment": {**_augment(480, (4160, 520)), "cat_max_ratio": 1.0},
+        "augment": {**_augment(480, (4160, 520)), "cat_max_ratio": 1.0, "photometric": False},
         "sync_bn": True,
     }
     return Recipe(preset, 48, config, init, remark)
@@ -175,6 +178,7 @@ RECIPES: dict[str, Recipe] = {
             "iterations": 4_320_000,
             "augment": {
                 "crop": (384, 384),
+                "base": (384, 384),
                 "scale": (1.0, 1.0),
                 "flip": 0.5,
                 "colour": 0.0,
