@@ -5,6 +5,7 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -173,3 +174,36 @@ def test_shards__give_the_model_of_one_process_and_resume_in_another_number(
     train(TrainConfig.parse(raw), run, resume=True)
     assert difference(alone, run) <= SAME
     assert (first.name, last.name) == ("state-00000003.dcp", "state-00000005.dcp")
+
+
+@pytest.mark.slow
+def test_torchrun__starts_a_run_again_that_lost_a_process(
+    place: Path, alone: Path, tmp_path: Path, spawned: list[subprocess.Popen[str]]
+) -> None:
+    run = tmp_path / "run"
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "--max-restarts=1"]
+    call = command("train", "--config", place / "run.yaml", "--out", run, "--device", "cpu")[1:]
+    # The second process kills itself once the first has saved a state.
+    code = f"""
+import os, pathlib, signal, sys, threading, time
+def wait():
+    while not list(pathlib.Path({str(run / "states")!r}).glob("state-*.pt")):
+        time.sleep(0.01)
+    os.kill(os.getpid(), signal.SIGKILL)
+if os.environ["RANK"] == "1" and os.environ["TORCHELASTIC_RESTART_COUNT"] == "0":
+    threading.Thread(target=wait, daemon=True).start()
+from densevit.cli.main import main
+sys.argv = {["densevit", *call[2:]]!r}
+main()
+"""
+    (tmp_path / "program.py").write_text(code)
+    spawned.append(
+        subprocess.Popen(
+            [*launch, str(tmp_path / "program.py")], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+    )
+    ((code_of_all, err),) = finish(spawned)
+    assert code_of_all == 0, err
+    assert "after 0 of 5 steps" in err
+    assert "after 3 of 5 steps" in err
+    assert difference(alone, run) <= SAME

@@ -1,6 +1,5 @@
 """``densevit train``: data in, a model out."""
 
-import os
 from pathlib import Path
 from typing import Annotated
 
@@ -15,6 +14,7 @@ def train(
         list[str] | None, typer.Option("--set", help="KEY=VALUE laid over the config; repeatable.")
     ] = None,
     preset: Annotated[str | None, typer.Option(help="Model to train, see densevit models.")] = None,
+    recipe: Annotated[str | None, typer.Option(help="How a published model was trained, say setr-pup-ade20k.")] = None,
     init: Annotated[str | None, typer.Option(help="Checkpoint to start from, or default: the one that ships.")] = None,
     freeze: Annotated[
         str | None, typer.Option(help="encoder, or a number of blocks: keep them, and their output on disk.")
@@ -41,14 +41,16 @@ def train(
 ) -> None:
     """Train a model, evaluate it and save it.
 
-    Precedence: --preset, --init, --freeze, --decoder and --data < --config < --set. The merged config is written to
-    the run folder. The same command runs on many GPUs under torchrun. Ctrl-C and SIGTERM save a state first; the exit
-    status is then 130 or 143.
+    Precedence: --recipe < --preset, --init, --freeze, --decoder and --data < --config < --set. The merged config is
+    written to the run folder. The same command runs on many GPUs under torchrun. Ctrl-C and SIGTERM save a state first;
+    the exit status is then 130 or 143.
     """
     from densevit.errors import ConfigError
     from densevit.inference.predictor import pick_device
     from densevit.training.bad import replay as run_again
     from densevit.training.complete import read_recipe
+    from densevit.training.distributed import is_first
+    from densevit.training.stop import Stopped
     from densevit.training.train import train
 
     if replay is not None:
@@ -60,17 +62,27 @@ def train(
         raise ConfigError(f"--resume {run} and --out {out} are two run folders; give one")
     if (out := out or run) is None:
         raise ConfigError("no run folder was named; give --out DIR")
-    if resume and config is None and (out / "config.yaml").exists():
-        config = out / "config.yaml"
-    if init is None and config is None and preset is None and (decoder or freeze):
+    if resume and config is None:
+        if (out / "config.yaml").exists():
+            config = out / "config.yaml"
+        elif not (preset or recipe or init or decoder or freeze):
+            raise ConfigError(f"{out} holds no run, it has no config.yaml; name its folder, or begin it with --config")
+    if config is None and not (init or preset or recipe) and (decoder or freeze):
         init = "default"
     short = {"init": init, "freeze": freeze, "decoders": decoder or (), "features": out.parent / "features"}
-    recipe = read_recipe(config, overrides or [], preset_name=preset, data=data, dataset=dataset, short=short)
+    merged = read_recipe(
+        config, overrides or [], preset_name=preset, data=data, dataset=dataset, recipe_name=recipe, short=short
+    )
     begun = resume and (out / "states").is_dir()  # and was looked at then
-    if not no_check and not begun and os.environ.get("RANK", "0") == "0":
+    if not no_check and not begun and is_first():
         from densevit.doctor.gate import check_run
 
-        for finding in check_run(recipe):
+        for finding in check_run(merged):
             typer.echo(f"warning: {finding.line()}", err=True)
-    path = train(recipe, out, resume=resume, device=str(pick_device(device)))
-    typer.echo(str(path))
+    try:
+        path = train(merged, out, resume=resume, device=str(pick_device(device)))
+    except Stopped as stopped:
+        typer.echo(f"densevit: {stopped}", err=True)
+        raise typer.Exit(stopped.code) from None
+    if is_first():
+        typer.echo(str(path))

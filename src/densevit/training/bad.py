@@ -115,7 +115,7 @@ def replay(path: Path, *, device: str = "cpu") -> list[str]:
         model.load_state_dict(state["model"], strict=False)
     before = "the starting weights" if state is None else f"the weights after {state['iteration']} steps"
     lines = [f"step {step + 1}, micro-batch {facts['micro_batch']}, process {facts['process']}; with {before}"]
-    lines += [f"{name}: {_describe(tensor)}" for name, tensor in parts.items()]
+    lines += [f"{name}: {_describe(tensor)}" for name, tensor in sorted(parts.items(), key=_inputs_first)]
     batches = [
         Batch(parts[f"{i}/inputs"], tuple(facts["grids"][i]), {head: parts[f"{i}/{head}"] for head in source.heads})
         for i, source in enumerate(config.sources)
@@ -183,6 +183,11 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
             "the same name beside it; pass one that the run has written to its folder bad/"
         ) from None
     return facts, read_state_dict(path, require_finite=False)
+
+
+def _inputs_first(part: tuple[str, Tensor]) -> tuple[str, bool, str]:
+    source, _, name = part[0].partition("/")
+    return source, name != "inputs", name
 
 
 def _describe(tensor: Tensor) -> str:

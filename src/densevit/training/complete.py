@@ -1,5 +1,6 @@
 """Fills in what a user need not say twice: presets are laid out, class counts and names come from the data."""
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,10 @@ from densevit.pixels import FitConfig
 from densevit.presets import preset
 from densevit.tasks import TASKS
 from densevit.training.recipe import TrainConfig
+from densevit.training.recipes import recipe
 from densevit.training.short import short_way
+
+_log = logging.getLogger(__name__)
 
 
 def read_recipe(
@@ -22,9 +26,10 @@ def read_recipe(
     preset_name: str | None = None,
     data: Path | None = None,
     dataset: str = "folder",
+    recipe_name: str | None = None,
     short: Mapping[str, Any] | None = None,
 ) -> TrainConfig:
-    """The config of a run: preset < ``data`` < file < overrides, completed and checked.
+    """The config of a run: recipe < preset < ``data`` < file < overrides, completed and checked.
 
     Args:
         path: YAML file.
@@ -32,13 +37,15 @@ def read_recipe(
         preset_name: a preset to train.
         data: root of a data set with the splits train and val.
         dataset: its kind, a key of ``DATASETS``.
+        recipe_name: a row of ``RECIPES``.
         short: what ``short_way`` takes beside the sources; its data lie at the level of ``data``.
 
     Raises:
         ConfigError: if anything is missing, unknown or wrong.
         DataError: if class names are to come from data that cannot be read.
     """
-    raw: dict[str, Any] = {}
+    row = None if recipe_name is None else recipe(recipe_name)
+    raw: dict[str, Any] = {} if row is None else {"model": {"preset": row.preset}, **row.config}
     if preset_name is not None:
         raw["model"] = {"preset": preset_name}
     if data is not None:
@@ -49,7 +56,19 @@ def read_recipe(
         raw = merge(raw, short_way(sources=raw.get("sources", ()), **short))
     if path is not None:
         raw = merge(raw, read_yaml(path))
-    return TrainConfig.parse(complete(apply_overrides(raw, overrides)), source=str(path or "the command line"))
+    raw = apply_overrides(raw, overrides)
+    if row is not None:
+        if isinstance(sources := raw.get("sources"), list | tuple):
+            batch = {"batch_size": row.batch_size}
+            raw["sources"] = [{**batch, **source} if isinstance(source, Mapping) else source for source in sources]
+        if not raw.get("encoder_weights") and not raw.get("init"):
+            _log.warning(
+                "the encoder starts from random weights, but recipe %s from %s; say so with --set encoder_weights=%s",
+                recipe_name,
+                row.pretrained,
+                row.pretrained if row.pretrained.startswith("hf://") else "FILE",
+            )
+    return TrainConfig.parse(complete(raw), source=str(path or "the command line"))
 
 
 def complete(raw: Mapping[str, Any]) -> dict[str, Any]:

@@ -21,6 +21,9 @@ from torch.nn.parallel import DistributedDataParallel
 from densevit.errors import ConfigError, DensevitError
 from densevit.model import DenseModel
 
+PLACE = (("RANK", "0"), ("WORLD_SIZE", "1"), ("LOCAL_RANK", "0"))
+"""Where torchrun says which process this is, and what holds without it."""
+
 T = TypeVar("T")
 _log = logging.getLogger(__name__)
 
@@ -84,6 +87,11 @@ class Group:
             self.sum(torch.zeros(1))
 
 
+def is_first() -> bool:
+    """Whether this process is the first of its run, or alone."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 @contextmanager
 def processes(device: str, *, shard: bool, timeout_s: float) -> Iterator[Group]:
     """Join the processes that torchrun started; a run without it is alone.
@@ -96,7 +104,7 @@ def processes(device: str, *, shard: bool, timeout_s: float) -> Iterator[Group]:
     Raises:
         ConfigError: if the machine has fewer GPUs than processes.
     """
-    rank, world, local = (int(os.environ.get(name, at)) for name, at in _PLACE)
+    rank, world, local = (int(os.environ.get(name, at)) for name, at in PLACE)
     place = torch.device(device)
     if place.type == "cuda" and world > 1:
         if local >= torch.cuda.device_count():
@@ -123,9 +131,6 @@ def processes(device: str, *, shard: bool, timeout_s: float) -> Iterator[Group]:
         if rank:
             logging.getLogger("densevit").setLevel(logging.NOTSET)
         dist.destroy_process_group()
-
-
-_PLACE = (("RANK", "0"), ("WORLD_SIZE", "1"), ("LOCAL_RANK", "0"))
 
 
 def spread(learner: nn.Module, model: DenseModel, group: Group, *, shard: bool, sync_bn: bool) -> nn.Module:

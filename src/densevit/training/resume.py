@@ -7,7 +7,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from densevit.errors import CheckpointError
+from densevit.config import to_yaml
+from densevit.errors import CheckpointError, ConfigError
+from densevit.io import make_folder
 from densevit.training.distributed import Group
 from densevit.training.learner import Learner
 from densevit.training.recipe import TrainConfig
@@ -115,3 +117,17 @@ class Progress:
 def _latest(folder: Path) -> int | None:
     state = load_state(folder)
     return None if state is None else int(state["iteration"])
+
+
+def claim_folder(config: TrainConfig, out: Path, *, resume: bool) -> None:
+    """Make the folder of a run.
+
+    Raises:
+        ConfigError: if it holds a run that is not to be resumed.
+    """
+    path = out / "config.yaml"
+    if path.exists() and not resume:
+        raise ConfigError(f"{out} already holds a run; pass --resume to continue it, or another --out")
+    if path.exists() and path.read_text(encoding="utf-8") != to_yaml(config):
+        _log.warning("the config differs from that of the run in %s; the new one is used from here on", out)
+    make_folder(out)

@@ -1,15 +1,14 @@
 """The training loop, top to bottom."""
 
 import logging
+import signal
 from contextlib import ExitStack
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from densevit.config import to_yaml
-from densevit.errors import ConfigError, DensevitError
-from densevit.io import make_folder
+from densevit.errors import DensevitError
 from densevit.tasks import Task
 from densevit.training.average import averaged, start_average, update_average
 from densevit.training.bad import diverged_in_words, keep_bad
@@ -18,7 +17,7 @@ from densevit.training.distributed import Group, gathering, processes, spread, u
 from densevit.training.learner import Learner, compiler_missing
 from densevit.training.optim import build_optimiser, clip
 from densevit.training.recipe import TrainConfig
-from densevit.training.resume import Progress
+from densevit.training.resume import Progress, claim_folder
 from densevit.training.run import Run
 from densevit.training.seeds import be_deterministic, seed_everything
 from densevit.training.sources import fill_cache, open_sources, validate
@@ -63,7 +62,7 @@ def train(config: TrainConfig, out: Path, *, resume: bool = False, device: str =
 
 
 def _train(config: TrainConfig, out: Path, *, resume: bool, group: Group, asked: Asked, stack: ExitStack) -> Path:
-    group.on_first(lambda: _claim_folder(config, out, resume=resume))
+    group.on_first(lambda: claim_folder(config, out, resume=resume))
     if config.deterministic:
         be_deterministic()
     torch.manual_seed(config.seed)
@@ -130,13 +129,12 @@ def _train(config: TrainConfig, out: Path, *, resume: bool, group: Group, asked:
             losses, stop = _step(progress, network, config, parts, out / "bad", group=group, asked=asked)
             progress.done = iteration + 1
             if run is not None:
-                rate = progress.optimiser.param_groups[-1]["lr"]
-                run.step(progress.done, dict(zip(tasks, losses, strict=True)), lr=rate)
+                run.step(progress.done, dict(zip(tasks, losses, strict=True)), lr=rates["lr"])
             last = progress.done == config.iterations
             diverged = progress.bad >= config.max_bad_steps
             if last or progress.done % config.eval_every == 0:
                 look()
-            if last or progress.done % config.checkpoint_every == 0 or diverged or stop:
+            if last or progress.done % config.checkpoint_every == 0 or diverged:
                 progress.bad = 0 if diverged else progress.bad
                 progress.save(out / "states", config, group)  # after the evaluation, so a state lacks none
             if diverged:
@@ -148,7 +146,7 @@ def _train(config: TrainConfig, out: Path, *, resume: bool, group: Group, asked:
         raise Stopped(
             f"stopped after {progress.done} of {config.iterations} steps, and the state is saved; go on with densevit "
             f"train --resume --out {out}",
-            asked.signal,
+            asked.signal or signal.SIGTERM,  # another process was asked
         ) from None
     with unspread(model, progress.average, group) if config.shard else averaged(model, progress.average) as seen:
         return group.on_first(lambda: run.finish(seen, tasks) if run is not None else out)
@@ -164,11 +162,7 @@ def _step(
     group: Group,
     asked: Asked,
 ) -> tuple[Tensor, bool]:
-    """One step on micro-batches; a bad one changes nothing but is kept in ``folder``.
-
-    Returns:
-        The losses per head of all processes together, and whether any process was asked to stop.
-    """
+    """One step; a bad one changes nothing. Losses per head, of all processes, and whether any is asked to stop."""
     learner, optimiser, scaler = progress.learner, progress.optimiser, progress.scaler
     counts = torch.stack([learner.counts(part) for part in parts])
     totals = group.sum(counts.sum(0))
@@ -199,12 +193,3 @@ def _step(
             keep_bad(folder, progress.done, parts, own, norm, rank=group.rank, heads=tuple(config.tasks))
     scaler.update()
     return summed, bool(stop)
-
-
-def _claim_folder(config: TrainConfig, out: Path, *, resume: bool) -> None:
-    path = out / "config.yaml"
-    if path.exists() and not resume:
-        raise ConfigError(f"{out} already holds a run; pass --resume to continue it, or another --out")
-    if path.exists() and path.read_text(encoding="utf-8") != to_yaml(config):
-        _log.warning("the config differs from that of the run in %s; the new one is used from here on", out)
-    make_folder(out)
