@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from densevit.kernels.attention import attend
+from densevit.kernels.branches import attention_branch, hooked, mlp_branch, suits
 from densevit.kernels.linear import Linear
 
 Activation = Literal["gelu", "gelu_tanh", "quick_gelu", "relu"]
@@ -177,8 +178,23 @@ class Block(nn.Module):
 
     def attend(self, x: Tensor, rotation: Rotation | None = None, bias: Tensor | None = None) -> Tensor:
         """The first half: x + attention(norm(x)); ``bias`` as in ``Attention``."""
-        return x + self.drop_path(self.ls1(self.attn(self.norm1(x), rotation, bias)))
+        return x + self.drop_path(self.ls1(self._attention(x, rotation, bias)))
 
     def feed_forward(self, x: Tensor) -> Tensor:
         """The second half: x + feed-forward(norm(x))."""
-        return x + self.drop_path(self.ls2(self.mlp(self.norm2(x))))
+        return x + self.drop_path(self.ls2(self._mlp(x)))
+
+    def _attention(self, x: Tensor, rotation: Rotation | None, bias: Tensor | None) -> Tensor:
+        attn, plain = self.attn, rotation is None and bias is None and not (self.training and self.attn.dropout)
+        if plain and not hooked(attn) and suits(x, self.norm1, attn.qkv, attn.proj):
+            return attention_branch(x, self.norm1, attn.qkv, attn.proj, attn.num_heads)
+        found: Tensor = attn(self.norm1(x), rotation, bias)
+        return found
+
+    def _mlp(self, x: Tensor) -> Tensor:
+        mlp = self.mlp
+        plain = isinstance(mlp, Mlp) and mlp.activation is F.gelu and not (self.training and mlp.dropout)
+        if isinstance(mlp, Mlp) and plain and not hooked(mlp) and suits(x, self.norm2, mlp.fc1, mlp.fc2):
+            return mlp_branch(x, self.norm2, mlp.fc1, mlp.fc2)
+        found: Tensor = mlp(self.norm2(x))
+        return found

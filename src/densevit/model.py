@@ -132,6 +132,14 @@ class DenseModel(nn.Module):
 
     def encode(self, images: Tensor) -> Taps:
         """Normalise, then the encoder."""
+        taps: Taps = self.encoder(self._normalise(images))
+        return taps
+
+    def encode_first(self, images: Tensor, depth: int) -> list[Tensor]:
+        """Normalise, then the encoder's first ``depth`` blocks; see ``VisionTransformer.first_blocks``."""
+        return self.encoder.first_blocks(self._normalise(images), depth)
+
+    def _normalise(self, images: Tensor) -> Tensor:
         if images.ndim != 4 or images.shape[1] != self.config.encoder.in_channels:
             raise ShapeError(
                 f"images have shape {tuple(images.shape)} but must be (B, {self.config.encoder.in_channels}, H, W); "
@@ -139,8 +147,7 @@ class DenseModel(nn.Module):
             )
         if not images.is_floating_point():
             raise ShapeError(f"images are {images.dtype} but must be float in [0, 1]; divide uint8 images by 255")
-        taps: Taps = self.encoder((images - self.mean) / self.std)
-        return taps
+        return (images - self.mean) / self.std
 
     def decode(
         self, taps: Taps, heads: tuple[str, ...] | None = None, *, coarse: bool = False

@@ -1,5 +1,7 @@
 """Pixels as tensors: uint8 arrays to floats in [0, 1], the input size for a photo, and resizing."""
 
+from typing import Any
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -32,9 +34,12 @@ class FitConfig(Config):
         return height, width
 
 
-def to_tensor(image: NDArray[np.uint8]) -> Tensor:
-    """uint8 (H, W, 3) -> float32 (3, H, W) in [0, 1]."""
-    return torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1).float().div_(255.0)
+def to_tensor(image: NDArray[Any]) -> Tensor:
+    """uint8, uint16 or float32 in [0, 1], (H, W, C) -> float32 (C, H, W) in [0, 1]."""
+    if image.dtype == np.uint16:  # which older torch cannot convert
+        image = image.astype(np.float32) / 65535
+    pixels = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)
+    return pixels.float() if pixels.is_floating_point() else pixels.float().div_(255.0)
 
 
 def resize_image(image: Tensor, size: Size) -> Tensor:
@@ -45,13 +50,13 @@ def resize_image(image: Tensor, size: Size) -> Tensor:
     return resized.clamp_(0.0, 1.0)
 
 
-def fit_photo(image: NDArray[np.uint8], size: Size) -> Tensor:
-    """A photo uint8 (H, W, 3) as the encoder's input (3, *size), float32 in [0, 1].
+def fit_photo(image: NDArray[Any], size: Size) -> Tensor:
+    """A photo (H, W, C) as the encoder's input (C, *size), float32 in [0, 1].
 
-    Photos beyond ``LARGE_PHOTO`` pixels are resized in 8 bits, which moves values by up to 1/255 and saves the twelve
-    bytes a pixel of a float copy.
+    Photos of 8 bits beyond ``LARGE_PHOTO`` pixels are resized in 8 bits, which moves values by up to 1/255 and saves
+    the twelve bytes a pixel of a float copy.
     """
-    if image.shape[0] * image.shape[1] <= LARGE_PHOTO:
+    if image.shape[0] * image.shape[1] <= LARGE_PHOTO or image.dtype != np.uint8:
         return resize_image(to_tensor(image), size)
     pixels = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None]
     resized = F.interpolate(pixels, size=size, mode="bilinear", align_corners=False, antialias=True)[0]

@@ -95,6 +95,7 @@ CITYSCAPES = Data(19, 768, 512, (2049, 1025))
 PASCAL_CONTEXT = Data(60, 480, 320, (520, 520))
 
 MMSEG_LOSS: Plain = {"aux_weight": 0.4, "denominator": "all"}
+MIDAS_LOSS: Plain = {"quantity": "disparity", "trim": 0.2, "gradient_weight": 0.5}
 
 
 def _windows(kind: str, base: tuple[int, int], window: int, stride: int, **facts: Any) -> Plain:
@@ -209,7 +210,7 @@ def _dpt(
         if segmentation
         else {"kind": "depth", "up_to": "double", **(metric or {})},
     }
-    facts: Plain = {"aux_weight": 0.2} if segmentation else {"quantity": "disparity"}
+    facts: Plain = {"aux_weight": 0.2} if segmentation else MIDAS_LOSS
     if metric is not None:
         facts = {"quantity": "depth", "max_depth_m": max_depth_m}
     size = net_size or ((480, 480) if segmentation else (384, 384))

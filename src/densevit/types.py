@@ -6,9 +6,10 @@ Legend, used in every shape comment of the project:
 """
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from torch import Tensor
+if TYPE_CHECKING:  # so that what reads files and knows a Size starts without torch
+    from torch import Tensor
 
 Size = tuple[int, int]
 """(height, width), always in this order."""
@@ -26,13 +27,13 @@ class Taps:
         stem_maps: maps of a convolutional stem (DPT-Hybrid), finest first, each (B, C_i, h_i, w_i); else empty.
     """
 
-    tokens: tuple[Tensor, ...]
-    prefix: tuple[Tensor, ...]
+    tokens: "tuple[Tensor, ...]"
+    prefix: "tuple[Tensor, ...]"
     grid: Size
     patch_size: Size
-    stem_maps: tuple[Tensor, ...] = ()
+    stem_maps: "tuple[Tensor, ...]" = ()
 
-    def maps(self) -> tuple[Tensor, ...]:
+    def maps(self) -> "tuple[Tensor, ...]":
         """The patch tokens as images: per tap (B, C, h, w)."""
         h, w = self.grid
         return tuple(t.transpose(1, 2).unflatten(2, (h, w)) for t in self.tokens)
@@ -56,5 +57,5 @@ class DenseOutput(NamedTuple):
         aux: deep supervision, each (B, K, h'', w''); filled only in training mode.
     """
 
-    logits: Tensor
-    aux: tuple[Tensor, ...] = ()
+    logits: "Tensor"
+    aux: "tuple[Tensor, ...]" = ()

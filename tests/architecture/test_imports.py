@@ -20,7 +20,7 @@ LAYERS = (
     ("model",),
     ("presets",),
     ("tasks", "data", "checkpoints", "inference"),
-    ("training", "export", "studies", "benchmark", "parity", "densevit"),
+    ("training", "doctor", "export", "studies", "benchmark", "parity", "densevit"),
     ("cli", "serve"),
 )
 LEVEL = {room: level for level, rooms in enumerate(LAYERS) for room in rooms}
@@ -29,12 +29,19 @@ LEVEL = {room: level for level, rooms in enumerate(LAYERS) for room in rooms}
 HOMES = {
     "PIL": "io",
     "rasterio": "io",
+    "OpenEXR": "io",
+    "h5py": "io",
+    "scipy": "io",
     "safetensors": "checkpoints",
     "huggingface_hub": "checkpoints",
     "typer": "cli",
     "rich": "cli",
     "triton": "upsampling",
     "tensorboard": "training",
+    "peft": "training",
+    "wandb": "training",
+    "mlflow": "training",
+    "trackio": "training",
     "onnx": "export",
     "onnxruntime": "export",
     "openvino": "export",

@@ -348,7 +348,10 @@ def test_train__the_cache_changes_the_result_by_float16_rounding_alone(train, wr
             "sources=[{heads: [coarse, lables, depth], train: {root: DATA, split: train}}]",
             "config: sources name heads ['lables'] but the model has ['coarse', 'depth']",
         ),
-        ("features.directory=cache", "config: features are those of a frozen encoder; set freeze: encoder"),
+        (
+            "features.directory=cache",
+            "config: features are those of a frozen encoder; set freeze: encoder, or a number of blocks",
+        ),
     ],
 )
 def test_train__a_bad_config_is_explained(refusal, write, dataset, tmp_path, setting, problem):
@@ -415,6 +418,10 @@ def test_train__data_without_depth_cannot_train_a_depth_head(refusal, write, dat
     assert message == "head 'depth' needs depth targets but the data set has none; add the folder, or drop the head"
 
 
-def test_train__a_loss_that_is_not_finite_ends_the_run(refusal, write, tmp_path):
+def test_train__losses_that_are_not_finite_end_the_run(refusal, write, tmp_path):
     message = refusal("--config", write("coarse", iterations=9), "--set", "optim.lr=1e30", "--out", tmp_path / "a")
-    assert message == "the loss is nan at iteration 1; lower optim.lr or set optim.clip_norm"
+    assert message == (
+        "losses or gradients were not finite in 5 steps in a row, the last of them step 6 (losses nan); lower optim.lr "
+        f"or set optim.clip_norm; {tmp_path / 'a' / 'bad'} has the batches, and densevit train --replay FILE runs one "
+        "again"
+    )

@@ -12,7 +12,8 @@ import densevit
 from densevit.training.complete import complete
 from densevit.training.evaluate import evaluate
 from densevit.training.recipe import TrainConfig
-from densevit.training.train import open_dataset, train
+from densevit.training.sources import open_dataset
+from densevit.training.train import train
 from tests.e2e.scenes import HEADS, recipe, scene
 from tests.factories import VARIANTS, random_images, tiny_model
 from tests.tolerances import relative_l2

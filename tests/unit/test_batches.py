@@ -13,9 +13,9 @@ from densevit.data.transforms import as_example
 from densevit.errors import ConfigError, DataError
 from densevit.model import DenseModel
 from densevit.training.batches import SourceBatches, steps
-from densevit.training.features import FeatureCache, encoder_key, to_taps
+from densevit.training.features import FeatureCache, to_taps
 from densevit.training.recipe import TrainConfig
-from tests.factories import tiny_encoder, tiny_model
+from tests.factories import tiny_encoder
 from tests.tolerances import EXACT
 
 PATCH = 16
@@ -108,6 +108,24 @@ def test_batch__holds_images_and_the_targets_of_every_head() -> None:
     }
 
 
+def test_batch__of_a_source_with_its_own_augmentation_follows_that() -> None:
+    run = config()
+    own = run.sources[0].model_copy(update={"augment": run.augment.model_copy(update={"crop": (32, 48)})})
+
+    batch = SourceBatches(Photos(), own, run, dict(run.tasks), None)[0]
+
+    assert batch.inputs.shape == (2, 3, 32, 48)
+    assert batch.grid == (2, 3)
+
+
+def test_config__checks_the_augmentation_of_every_source() -> None:
+    run = config().plain()
+    run["sources"][0]["augment"] = {"crop": [40, 48]}
+
+    with pytest.raises(ConfigError, match=r"augment.crop \(40, 48\) must be multiples of patch size \(16, 16\)"):
+        TrainConfig.parse(run)
+
+
 def test_batch__is_a_pure_function_of_the_step() -> None:
     run = config(scale=(0.5, 2.0), flip=0.5, colour=0.4)
     one, other = batches(run), batches(run)
@@ -117,6 +135,24 @@ def test_batch__is_a_pure_function_of_the_step() -> None:
         first, second = one[step], other[step]
         torch.testing.assert_close(second.inputs, first.inputs, **EXACT)
         torch.testing.assert_close(second.targets, first.targets, **EXACT)
+
+
+def test_mixing__is_a_pure_function_of_the_step_too() -> None:
+    run = config(batch_size=4, cutmix=0.5, classmix=0.5)
+    one, other = batches(run), batches(run)
+    for step in (2, 0):
+        torch.testing.assert_close(other[step].inputs, one[step].inputs, **EXACT)
+        torch.testing.assert_close(other[step].targets, one[step].targets, **EXACT)
+    assert not torch.equal(one[0].inputs, batches(config(batch_size=4))[0].inputs)
+
+
+def test_mixing__of_cached_features_is_refused(model: DenseModel, tmp_path: Path) -> None:
+    run = config(features={"directory": tmp_path}, cutmix=0.5)
+    with pytest.raises(ConfigError) as caught:
+        batches(run, cache=FeatureCache(tmp_path, model))
+    assert str(caught.value) == (
+        "augment has cutmix or classmix, but cached features cannot be mixed; set both to 0 or unset features"
+    )
 
 
 def test_batch__differs_between_steps_and_seeds() -> None:
@@ -148,7 +184,7 @@ def test_features__of_the_plain_view_equal_the_encoders_on_the_image(model: Dens
 
     with torch.inference_mode():
         expected = model.encode(images.inputs)
-    taps = to_taps(features.inputs, model, features.grid)
+    taps = to_taps(features.inputs, model, features.grid, 4)
 
     assert (taps.grid, taps.patch_size) == (expected.grid, expected.patch_size)
     torch.testing.assert_close(taps.tokens, expected.tokens, rtol=1e-3, atol=1e-3)
@@ -209,8 +245,8 @@ def test_prepare__encodes_only_what_the_cache_lacks(
     for _ in batches(run, Photos(2), FeatureCache(tmp_path, model)).prepare():
         pass
     encoded: list[Tensor] = []
-    encode = model.encode
-    monkeypatch.setattr(model, "encode", lambda images: encoded.append(images) or encode(images))
+    encode = model.encode_first
+    monkeypatch.setattr(model, "encode_first", lambda images, depth: encoded.append(images) or encode(images, depth))
 
     done = list(batches(run, Photos(3), FeatureCache(tmp_path, model)).prepare())
 
@@ -221,24 +257,6 @@ def test_prepare__encodes_only_what_the_cache_lacks(
 def test_prepare__has_nothing_to_do_without_a_cache() -> None:
     assert isinstance(batches(config()).prepare(), Iterator)
     assert list(batches(config()).prepare()) == []
-
-
-def test_cache__is_named_by_weights_and_config_of_the_encoder(model: DenseModel) -> None:
-    key = encoder_key(model)
-    with torch.no_grad():
-        model.get_parameter("heads.labels.head.weight").add_(1)
-    assert encoder_key(model) == key
-    with torch.no_grad():
-        model.get_parameter("encoder.cls_token").add_(1e-3)
-    assert encoder_key(model) != key
-
-
-def test_cache__refuses_an_encoder_with_a_stem(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError) as caught:
-        FeatureCache(tmp_path, tiny_model("dpt/hybrid"))
-    assert str(caught.value) == (
-        "the feature cache holds tokens alone, but this encoder has a convolutional stem; unset features"
-    )
 
 
 def test_source__refuses_an_empty_data_set() -> None:

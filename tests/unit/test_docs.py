@@ -20,6 +20,7 @@ from densevit.checkpoints.merge import MergeConfig
 from densevit.checkpoints.native import read_header
 from densevit.cli.main import app
 from densevit.config import Config, merge
+from densevit.data import DATASETS, DataConfig
 from densevit.decoders import DECODERS, DecoderConfig
 from densevit.inference.predictor import DEFAULT
 from densevit.inference.speed import SpeedConfig
@@ -197,13 +198,14 @@ def all_configs() -> set[type[Config]]:
         GridConfig,
         *(config for config, _ in DECODERS.values()),
         *TASKS.values(),
+        *(config for config, _ in DATASETS.values()),
     ]
     while queue:
         config = queue.pop()
         if config not in found:
             found.add(config)
             queue += [inner for field in config.model_fields.values() for inner in configs_in(field.annotation)]
-    return found - {DecoderConfig, Task}
+    return found - {DecoderConfig, Task, DataConfig}
 
 
 def shown_default(field: FieldInfo) -> str:

@@ -109,6 +109,16 @@ def test_ohem__keeps_the_hard_pixels(threshold: float, min_kept: int):
     assert fast.item() == pytest.approx(slow, rel=CLOSE)
 
 
+def test_ohem__averages_by_class_weights():
+    logits, target = _labels_case()
+    weights = [0.5, 2.0, 3.0, 7.0]
+    hard = [(weights[k], scores[k]) for scores, k in _pixels(logits, target) if scores[k] < 0.2]
+    assert len(hard) > 2
+    slow = -sum(w * math.log(p) for w, p in hard) / sum(w for w, _ in hard)
+    fast = losses.ohem(logits, target, threshold=0.2, min_kept=1, class_weights=torch.tensor(weights))
+    assert fast.item() == pytest.approx(slow, rel=CLOSE)
+
+
 def test_ohem__gives_easy_pixels_no_gradient():
     logits = torch.tensor([[[[5.0, 0.0]], [[0.0, 0.0]]]], requires_grad=True)  # one easy and one undecided pixel
     losses.ohem(logits, torch.zeros(1, 1, 2, dtype=torch.int64), threshold=0.7, min_kept=1).backward()
@@ -298,6 +308,13 @@ def test_gradient_matching__sees_no_constant_offset():
     prediction, _, mask = _maps_case()
     loss = losses.gradient_matching(prediction + 2, prediction, mask)
     assert loss.item() == pytest.approx(0, abs=1e-5)
+
+
+def test_cosine__leaves_out_vectors_that_are_not_finite():
+    normals, target = (torch.randn(1, 3, 2, 2, generator=_rng(seed)) for seed in (3, 4))
+    expected = losses.cosine(normals[..., 1:], target[..., 1:])
+    target[0, 0, 0, 0], target[0, 1, 1, 0] = torch.inf, torch.nan
+    torch.testing.assert_close(losses.cosine(normals, target), expected)
 
 
 def test_cosine__is_the_mean_of_one_minus_the_cosine():

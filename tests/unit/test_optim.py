@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from densevit.model import DenseModel
-from densevit.training.optim import OptimConfig, build_optimiser
+from densevit.training.optim import OptimConfig, build_optimiser, clip
+from densevit.training.weighting import LossWeights, WeightingConfig
 from tests.factories import PREFIXES, VARIANTS, random_images, tiny_model
 
 
@@ -90,3 +91,48 @@ def test_sgd__moves_each_parameter_by_its_groups_rate_and_decay() -> None:
         parameter = model.get_parameter(name)
         assert parameter.grad is not None
         torch.testing.assert_close(parameter.data, before[name] - lr * (parameter.grad + decay * before[name]))
+
+
+def test_layer_decay__falls_from_the_last_block_to_the_patches() -> None:
+    model = tiny_model("segmenter_linear", final_norm=True)
+    found = facts(build_optimiser(OptimConfig(lr=1.0, head_lr_mult=1.0, layer_decay=0.5), model), model)
+    for name, (lr, _) in found.items():
+        if name.startswith("encoder.blocks."):
+            assert lr == 0.5 ** (4 - int(name.split(".")[2])), name
+        elif name.startswith(("heads.", "encoder.norm.")):
+            assert lr == 1.0, name
+        else:
+            assert lr == 0.5**5, name
+
+
+@pytest.mark.parametrize(("neck", "expected"), [(None, 7.0), (1.0, 1.0)])
+def test_neck__of_setr_mla_may_take_the_rate_of_the_encoder(neck: float | None, expected: float) -> None:
+    model = tiny_model("setr_mla/mmseg+aux")
+    found = facts(build_optimiser(OptimConfig(lr=1.0, head_lr_mult=7.0, neck_lr_mult=neck), model), model)
+    rates = {name: lr for name, (lr, _) in found.items() if name.startswith("heads.")}
+    necks = {name for name in rates if name.split(".")[2] in {"norms", "laterals", "smooths"}}
+    assert {rates[name] for name in necks} == {expected}
+    assert {rates[name] for name in rates.keys() - necks} == {7.0}
+
+
+def test_weights_of_losses__take_the_rate_of_heads_and_no_decay() -> None:
+    model = tiny_model("segmenter_linear")
+    weighting = LossWeights(WeightingConfig(kind="uncertainty"), ("main", "other"))
+    groups = build_optimiser(OptimConfig(lr=1e-3, head_lr_mult=7.0, weight_decay=0.1), model, weighting).param_groups
+    (own,) = [group for group in groups if any(p is weighting.log_variances for p in group["params"])]
+    assert (own["lr"], own["weight_decay"]) == (pytest.approx(7e-3), 0.0)
+
+
+def test_clip__scales_gradients_to_the_bound_and_tells_the_norm_before() -> None:
+    weights = [
+        torch.nn.Parameter(torch.zeros(2)),
+        torch.nn.Parameter(torch.zeros(1)),
+        torch.nn.Parameter(torch.zeros(1)),
+    ]
+    weights[0].grad, weights[1].grad = torch.tensor([1.0, 2.0]), torch.tensor([2.0])
+
+    assert clip(weights, None).item() == pytest.approx(3.0)
+    assert clip(weights, 1.5).item() == pytest.approx(3.0)
+
+    torch.testing.assert_close(weights[0].grad, torch.tensor([0.5, 1.0]))
+    torch.testing.assert_close(weights[1].grad, torch.tensor([1.0]))

@@ -1,7 +1,9 @@
 import logging
+import random
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -150,3 +152,47 @@ def test_restore__continues_an_optimiser_bit_for_bit(tmp_path: Path) -> None:
     step(again, resumed)
 
     assert [n for n, v in again.state_dict().items() if not torch.equal(v, model.state_dict()[n])] == []
+
+
+def test_load__notices_a_single_wrong_bit(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    save_three(tmp_path)
+    newest = tmp_path / "state-00000100.pt"
+    data = bytearray(newest.read_bytes())
+    data[len(data) // 2] ^= 1  # in the weights, which torch reads without a look at their checksum
+    newest.write_bytes(data)
+
+    state = load_state(tmp_path)
+
+    assert state is not None
+    assert state["iteration"] == 10
+    assert caplog.messages[0].startswith(f"cannot read {newest} (the checksum of ")
+
+
+def test_save__clears_away_what_a_killed_run_left(tmp_path: Path) -> None:
+    (tmp_path / ".densevit-0123.pt").write_bytes(b"half")
+    (tmp_path / ".densevit-state-00000007.dcp").mkdir()
+    save_three(tmp_path)
+    assert names(tmp_path) == ["state-00000010.pt", "state-00000100.pt"]
+
+
+def test_restore__continues_numpy_and_python_too(tmp_path: Path) -> None:
+    # ruff: noqa: NPY002 - the global generator is what a user's data set may draw from
+    np.random.seed(1)
+    random.seed(1)
+    save_state(tmp_path, 1, tiny_model("segmenter_linear"), {})
+    expected = (np.random.rand(), random.random())
+    np.random.seed(2)
+    random.seed(2)
+
+    state = load_state(tmp_path)
+    assert state is not None
+    restore_rng(state)
+
+    assert (np.random.rand(), random.random()) == expected
+
+
+def test_load__takes_no_state_after_a_given_step(tmp_path: Path) -> None:
+    save_three(tmp_path)
+    state = load_state(tmp_path, before=99)
+    assert state is not None
+    assert state["iteration"] == 10

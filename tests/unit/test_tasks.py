@@ -1,3 +1,4 @@
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ from torch import Tensor
 from densevit.data import ClassTable
 from densevit.data.transforms import Example
 from densevit.errors import ConfigError, ShapeError
-from densevit.tasks import TASKS, Depth, Regression, Segmentation, Task, parse_task
+from densevit.tasks import TASKS, Depth, Regression, Segmentation, Task, losses, parse_task
 from densevit.types import DenseOutput
 from tests.tolerances import EXACT
 
@@ -92,9 +93,9 @@ def test_loss__is_least_for_perfect_logits(task: Task) -> None:
     target = random_target(task)
     best = perfect(task, target)
     blurred = [best.lerp(perfect(task, random_target(task, seed=9)), share) for share in (0.0, 0.3, 0.6)]
-    losses = [float(loss(task, logits, target)) for logits in blurred]
-    assert losses == sorted(set(losses))
-    assert losses[0] < 2e-3
+    found = [float(loss(task, logits, target)) for logits in blurred]
+    assert found == sorted(set(found))
+    assert found[0] < 2e-3
 
 
 @pytest.mark.parametrize("task", ALL.values(), ids=ALL)
@@ -117,6 +118,42 @@ def test_loss__of_a_target_without_a_known_pixel_is_zero_with_a_gradient(task: T
     assert value == 0
     assert logits.grad is not None
     assert logits.grad.count_nonzero() == 0
+
+
+ADDITIVE: dict[str, Task] = {
+    "valid pixels": ALL["segmentation"],
+    "class weights": Segmentation(classes=CLASSES, class_weights=(0.5, 2.0, 7.0)),
+    "all pixels": Segmentation(classes=CLASSES, denominator="all", class_weights=(0.5, 2.0, 7.0)),
+    "disparity": Depth(quantity="disparity", gradient_weight=0.5),
+    "values": ALL["regression"],
+    "normals": ALL["normals"],
+}
+
+
+@pytest.mark.parametrize("task", ADDITIVE.values(), ids=ADDITIVE)
+def test_count__weights_the_losses_of_parts_so_that_they_make_that_of_the_whole(task: Task) -> None:
+    target = torch.cat([random_target(task), random_target(task, seed=5)])
+    nothing = random_target(task)[0, ..., :1, :]
+    target[0, ..., :5, :] = nothing  # parts of different counts, and one image without a known pixel
+    target[3] = nothing.expand_as(target[3])
+    logits = torch.randn(4, task.out_channels, 8, 12, generator=generator(3))
+    parts = [slice(0, 1), slice(1, 3), slice(3, 4)]
+    found = torch.stack([loss(task, logits[part], target[part]) for part in parts])
+    counts = torch.stack([task.count(target[part]) for part in parts])
+    assert (counts.dtype, task.count(target).shape) == (torch.float32, ())
+    torch.testing.assert_close(counts.sum(), task.count(target))
+    torch.testing.assert_close((found * counts).sum() / counts.sum(), loss(task, logits, target))
+
+
+def test_count__of_metres_is_that_of_the_valid_pixels() -> None:
+    target = random_target(Depth())
+    assert Depth().count(target) == 2 * 7 * 12
+
+
+@pytest.mark.parametrize("task", ALL.values(), ids=ALL)
+def test_count__of_a_target_without_a_known_pixel_is_zero(task: Task) -> None:
+    target = random_target(task)[:, ..., :1, :].expand_as(random_target(task))
+    assert task.count(target) == 0
 
 
 @pytest.mark.parametrize("align_corners", [False, True])
@@ -230,6 +267,95 @@ def test_segmentation_loss__adds_lovasz_with_its_weight() -> None:
     torch.testing.assert_close(two - none, 2 * (one - none))
 
 
+SEGMENTATION_TERMS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "cross_entropy": losses.cross_entropy,
+    "ohem": lambda logits, target: losses.ohem(logits, target, threshold=0.4, min_kept=3),
+    "dice": losses.dice,
+    "lovasz": losses.lovasz_softmax,
+}
+HARD = {"ohem_threshold": 0.4, "ohem_min_kept": 3}
+DEPTH_TERMS: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
+    "silog": lambda values, target, mask: losses.silog(values, target, variance_focus=0.5),
+    "l1": losses.l1,
+    "berhu": losses.berhu,
+    "gradient": lambda values, target, mask: losses.gradient_matching(
+        values.log(), torch.where(mask, target, 1).log(), mask, scales=2
+    ),
+}
+REGRESSION_TERMS: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
+    "l1": losses.l1,
+    "berhu": losses.berhu,
+    "cosine": lambda values, target, mask: losses.cosine(values, target),
+}
+
+
+@pytest.mark.parametrize("names", [("ohem",), ("dice",), ("lovasz",), ("cross_entropy", "dice"), SEGMENTATION_TERMS])
+def test_segmentation_loss__is_the_weighted_sum_of_the_losses_chosen(names: Iterable[str]) -> None:
+    target, logits = random_target(ALL["segmentation"]), torch.randn(2, 3, 8, 12, generator=generator())
+    weights = {name: 0.5 + i for i, name in enumerate(names)}
+    facts = {f"{name}_weight": weights.get(name, 0.0) for name in SEGMENTATION_TERMS}
+    expected = sum(weight * SEGMENTATION_TERMS[name](logits, target) for name, weight in weights.items())
+    found = loss(Segmentation.parse({"classes": CLASSES, **HARD, **facts}), logits, target)
+    torch.testing.assert_close(found, expected)
+
+
+def test_segmentation_loss__weighs_classes_in_ohem_too() -> None:
+    target, logits = random_target(ALL["segmentation"]), torch.randn(2, 3, 8, 12, generator=generator())
+    facts = {"classes": CLASSES, "class_weights": (1.0, 2.0, 9.0), "cross_entropy_weight": 0, "ohem_weight": 1, **HARD}
+    expected = losses.ohem(logits, target, threshold=0.4, min_kept=3, class_weights=torch.tensor([1.0, 2.0, 9.0]))
+    torch.testing.assert_close(loss(Segmentation.parse(facts), logits, target), expected)
+
+
+@pytest.mark.parametrize("names", [("silog",), ("l1",), ("berhu",), ("gradient",), DEPTH_TERMS])
+def test_depth_loss__is_the_weighted_sum_of_the_losses_chosen(names: Iterable[str]) -> None:
+    target, values = random_target(Depth()), torch.rand(2, 1, 8, 12, generator=generator()) + 0.5
+    weights = {name: 0.5 + i for i, name in enumerate(names)}
+    facts = {f"{name}_weight": weights.get(name, 0.0) for name in DEPTH_TERMS}
+    expected = sum(w * DEPTH_TERMS[name](values[:, 0], target, target > 0) for name, w in weights.items())
+    found = loss(Depth.parse({"variance_focus": 0.5, "gradient_scales": 2, **facts}), values, target)
+    torch.testing.assert_close(found, expected)
+
+
+def test_depth_loss__learns_from_the_few_points_of_a_laser_scanner() -> None:
+    points = torch.rand(2, 8, 12, generator=generator(4)) < 0.05
+    target = torch.where(points, random_target(Depth()) + 1, 0.0)
+    values = torch.rand(2, 1, 8, 12, generator=generator()).add(0.5).requires_grad_()
+    found = loss(Depth(silog_weight=0, berhu_weight=1), values, target)
+    found.backward()
+    torch.testing.assert_close(found, losses.berhu(values[:, 0], target, points))
+    assert values.grad is not None
+    assert values.grad[:, 0].ne(0).equal(points)
+
+
+def test_depth_loss__of_disparity_leaves_out_the_share_of_errors_that_is_trimmed() -> None:
+    target, values = random_target(Depth()), torch.rand(2, 1, 8, 12, generator=generator())
+    mask = target > 0
+    inverse = torch.where(mask, 1 / target, 0.0)
+    expected = 2 * losses.scale_shift_invariant(values[:, 0], inverse, mask, trim=0.3)
+    found = loss(Depth(quantity="disparity", trim=0.3, scale_shift_weight=2), values, target)
+    torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize("names", [("l1",), ("berhu",), ("cosine",), REGRESSION_TERMS])
+def test_regression_loss__is_the_weighted_sum_of_the_losses_chosen(names: Iterable[str]) -> None:
+    task = Regression(channels=("a", "b"))
+    target, values = random_target(task), torch.randn(2, 2, 8, 12, generator=generator())
+    weights = {name: 0.5 + i for i, name in enumerate(names)}
+    facts = {f"{name}_weight": weights.get(name, 0.0) for name in REGRESSION_TERMS}
+    mask = target.isfinite().all(1)
+    expected = sum(w * REGRESSION_TERMS[name](values, target, mask) for name, w in weights.items())
+    torch.testing.assert_close(loss(Regression.parse({"channels": ("a", "b"), **facts}), values, target), expected)
+
+
+def test_regression_loss__compares_unit_vectors_at_length_one_and_leaves_zeros_out() -> None:
+    task = Regression(channels=("x", "y", "z"), unit_vectors=True, cosine_weight=0, l1_weight=1)
+    target, values = random_target(task), torch.randn(2, 3, 8, 12, generator=generator())
+    target[:, :, 3] = 0
+    known = target.isfinite().all(1) & target.ne(0).any(1)
+    assert task.count(target) == known.sum() == 2 * 6 * 12
+    torch.testing.assert_close(loss(task, values, target), losses.l1(F.normalize(values, dim=1), target, known))
+
+
 def test_segmentation__colours_labels_by_its_palette() -> None:
     task = Segmentation(classes=("a", "b"), palette=((1, 2, 3), (4, 5, 6)))
     assert task.colourise(np.array([[1, 0]], np.uint8)).tolist() == [[[4, 5, 6], [1, 2, 3]]]
@@ -243,6 +369,8 @@ def test_segmentation__colours_labels_by_its_palette() -> None:
         ({"classes": ("a", "b"), "ignore_index": 1}, "ignore_index 1 is also the id of class 'b'"),
         ({"classes": ("a", "b"), "palette": ((0, 0, 0),)}, "palette has 1 colours for 2 classes"),
         ({"classes": ("a",), "lovasz": 1.0}, "lovasz: unknown key; did you mean 'lovasz_weight'"),
+        ({"classes": ("a",), "cross_entropy_weight": 0}, "are all 0, but a head needs a loss; set one of them"),
+        ({"classes": ("a", "b"), "class_weights": (1.0, -1.0)}, "class_weights.1: Input should be greater than or"),
     ],
 )
 def test_segmentation__refuses(facts: dict[str, Any], message: str) -> None:
@@ -326,6 +454,13 @@ def test_depth__has_metres_and_disparity_no_unit() -> None:
         ({"min_depth_m": 0.0}, "min_depth_m: Input should be greater than 0"),
         ({"quantity": "metres"}, "quantity: Input should be 'depth' or 'disparity'"),
         ({"max_depth_m": float("inf")}, "max_depth_m: Input should be a finite number"),
+        ({"trim": 1.0}, "trim: Input should be less than 1"),
+        ({"quantity": "disparity", "berhu_weight": 1}, "compare metres, but disparity has none; set them to 0, or"),
+        ({"silog_weight": 0}, "silog_weight, l1_weight, berhu_weight and gradient_weight are all 0, but a head needs"),
+        (
+            {"quantity": "disparity", "scale_shift_weight": 0},
+            "scale_shift_weight and gradient_weight are all 0, but a head needs a loss; set one of them",
+        ),
     ],
 )
 def test_depth__refuses(facts: dict[str, Any], message: str) -> None:
@@ -381,6 +516,8 @@ def test_unit_vectors__have_a_colour_that_does_not_depend_on_the_photo() -> None
     ("facts", "message"),
     [
         ({"channels": ()}, "channels: Tuple should have at least 1 item"),
+        ({"channels": ("a",), "l1_weight": 0}, "are all 0, but a head needs a loss; set one of them"),
+        ({"channels": ("a",), "cosine_weight": 1}, "compares directions, but one channel has none; set it to 0"),
         (
             {"channels": ("x", "y"), "unit_vectors": True},
             r"unit_vectors needs 3 channels, the components x, y and z, but channels has \('x', 'y'\)",

@@ -13,6 +13,7 @@ from pydantic import Field
 from densevit import load
 from densevit.benchmark.decode import open_form
 from densevit.benchmark.peers import PEERS, open_peer
+from densevit.benchmark.training import Gradients, open_training
 from densevit.config import Config
 from densevit.inference.predictor import Predictor
 
@@ -25,16 +26,16 @@ class SideSpec(Config):
     """What a child process builds.
 
     Attributes:
-        kind: "ours", "peer" for another program, or "decode" for the last step alone.
-        source: of ours, what ``Predictor.load`` takes; else a key of ``PEERS`` or of ``FORMS``.
-        options: of a peer, which model it builds; of a decode, the sizes.
+        kind: "ours", "peer" for another program, "decode" for the last step alone, or "training" for a step of it.
+        source: of ours, what ``Predictor.load`` takes; of training, whose; else a key of ``PEERS`` or of ``FORMS``.
+        options: of a peer or of training, which model; of a decode, the sizes.
         engine: of ours.
         protocol: of ours, the program that it follows to the letter; None for our own way.
         output: what is asked for.
         device: of both.
     """
 
-    kind: Literal["ours", "peer", "decode"]
+    kind: Literal["ours", "peer", "decode", "training"]
     source: str
     options: dict[str, Any] = Field(default_factory=dict)
     engine: str = TORCH
@@ -48,11 +49,11 @@ class Side:
     """A side, built.
 
     Attributes:
-        predict: an image file -> (H, W) labels or depth in the photo's own size.
+        predict: an image file -> (H, W) labels or depth in the photo's own size; a step of training needs no image.
         spec: what it was built from.
     """
 
-    predict: Callable[[Path], Map]
+    predict: Callable[[Path], Map | Gradients]
     spec: SideSpec
 
 
@@ -67,6 +68,9 @@ def build_side(spec: SideSpec) -> Side:
     if spec.kind == "decode":
         form = open_form(spec.source, **spec.options)
         return Side(lambda image: form(), spec)
+    if spec.kind == "training":
+        step = open_training(spec.source, spec.options)
+        return Side(lambda image: step(), spec)
     predictor = load_predictor(spec)
     for parameter in predictor.model.parameters():  # weights that lie mapped in a file come into memory when first read
         parameter.sum()

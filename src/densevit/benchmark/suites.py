@@ -19,6 +19,7 @@ from densevit.benchmark.measure import PEER, Keeps, Plan, Say, measure_case, mea
 from densevit.benchmark.peers import PEERS
 from densevit.benchmark.record import CaseRecord, Occasion, Record
 from densevit.benchmark.sides import TORCH, SideSpec
+from densevit.benchmark.training import OFFICIAL, OURS, TRAINING_CASES
 from densevit.checkpoints.native import preset_bundle
 from densevit.config import nearest
 from densevit.errors import ConfigError
@@ -217,6 +218,28 @@ def decode_suite(options: Options, say: Say) -> Suite:
     return Suite(blank, measure, _settings(options, plan), tuple(blank))
 
 
+def training_suite(options: Options, say: Say) -> Suite:
+    """A step of training against the official arithmetic."""
+    plan = options.plan()
+
+    def measure(name: str, folder: Path) -> CaseRecord:
+        case = TRAINING_CASES[name]
+        facts = {"kind": "training", "options": case.options, "engine": "autograd", "output": "depth"}
+        specs = {key: SideSpec.parse({"source": side, **facts}) for key, side in ((PEER, OFFICIAL), (TORCH, OURS))}
+        titles = {PEER: OFFICIAL, TORCH: OURS}
+        found = measure_sides(name, case.title, specs, titles, plan, folder, lambda text: say(f"{name}: {text}"))
+        # Operations inside the kernels of our backward pass are not seen, so their count would be too small.
+        peer = None if found.peer is None else found.peer.model_copy(update={"flops": None})
+        ours = {engine: side.model_copy(update={"flops": None}) for engine, side in found.ours.items()}
+        return found.model_copy(update={"bars": case.bars, "peer": peer, "ours": ours})
+
+    blank = {
+        name: CaseRecord(name=name, title=case.title, against=OFFICIAL, bars=case.bars)
+        for name, case in TRAINING_CASES.items()
+    }
+    return Suite(blank, measure, _settings(options, plan), ("segmenter-ti-linear",), deadline=plan.deadline)
+
+
 def gpu_suite(options: Options, say: Say) -> Suite:
     """ViT-L on a GPU, in this process.
 
@@ -243,5 +266,6 @@ SUITES: dict[str, Callable[[Options, Say], Suite]] = {
     "peers": peers_suite,
     "self": self_suite,
     "decode": decode_suite,
+    "training": training_suite,
     "gpu": gpu_suite,
 }

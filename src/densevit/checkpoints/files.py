@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from densevit.checkpoints.leftovers import stand_ins
 from densevit.errors import CheckpointError
+from densevit.io import atomic_path
 
 log = logging.getLogger(__name__)
 
@@ -78,6 +79,16 @@ def read_weights(path: Path, *, require_finite: bool = True) -> WeightsFile:
             )
     meta = loaded.get("meta") if isinstance(loaded, Mapping) else None
     return WeightsFile(state, meta if isinstance(meta, Mapping) else {})
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Write tensors as a safetensors file, which appears whole or not at all.
+
+    Raises:
+        DataError: if it cannot be written.
+    """
+    with atomic_path(path) as temporary:
+        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, temporary)
 
 
 def _kind(path: Path) -> Literal["safetensors", "pickle"]:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def benchmark(
-    suite: Annotated[str, typer.Option(help="peers, self, decode or gpu.")] = "peers",
+    suite: Annotated[str, typer.Option(help="peers, self, decode, training or gpu.")] = "peers",
     cases: Annotated[str, typer.Option(help='Pattern of case names, such as "setr-*".')] = "*",
     quick: Annotated[bool, typer.Option("--quick", help="Few cases and samples; ends within five minutes.")] = False,
     engine: Annotated[list[str] | None, typer.Option(help="Engine beside eager torch; may be given again.")] = None,

@@ -13,6 +13,9 @@ from rich.table import Table
 def evaluate(
     model: Annotated[str, typer.Option(help='"default", a checkpoint, or hf://owner/name.')] = "default",
     data: Annotated[Path | None, typer.Option(help="Root of a folder data set.")] = None,
+    dataset_kind: Annotated[
+        str, typer.Option("--dataset", help="Kind of --data: folder, or a public one, such as cityscapes.")
+    ] = "folder",
     split: Annotated[str | None, typer.Option(help="Folder of the split inside images/ and masks/ or depth/.")] = None,
     task: Annotated[
         Literal["segmentation", "depth", "regression"], typer.Option(help="What to measure.")
@@ -60,7 +63,8 @@ def evaluate(
     predictor = load(model, device=device, speed=speed, engine=engine)
     places = {"root": data, "split": split, "images": images, "masks": masks, "depth": depth, "values": values}
     places = {key: value for key, value in places.items() if value is not None}
-    dataset = open_for(places | {"reduce_zero_label": reduce_zero_label}, task)
+    facts = {"reduce_zero_label": True} if reduce_zero_label else {}
+    dataset = open_for(places | facts | ({"kind": dataset_kind} if dataset_kind != "folder" else {}), task)
     if tta and protocol is None:
         raise ConfigError("--tta is given without --protocol; test-time augmentation is a protocol's; name one")
     own = own_way(

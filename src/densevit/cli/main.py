@@ -9,11 +9,14 @@ import typer
 from densevit.allocator import keep_freed_memory
 from densevit.cli.benchmark import benchmark
 from densevit.cli.convert import convert
+from densevit.cli.doctor import doctor
 from densevit.cli.evaluate import evaluate
 from densevit.cli.merge import merge
 from densevit.cli.models import models
 from densevit.cli.parity import parity
 from densevit.cli.predict import predict
+from densevit.cli.report import report
+from densevit.cli.terminal import set_up_logging
 from densevit.cli.train import train
 from densevit.cli.tune import tune
 from densevit.errors import DensevitError
@@ -25,7 +28,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (predict, train, evaluate, merge, models, convert, parity, tune, benchmark):
+for command in (predict, train, report, evaluate, doctor, merge, models, convert, parity, tune, benchmark):
     app.command()(command)
 
 
@@ -34,9 +37,7 @@ def _options(
     debug: bool = typer.Option(False, "--debug", help="Show the traceback of an error."),
     quiet: bool = typer.Option(False, "--quiet", "-q", help="Print warnings and errors alone."),
 ) -> None:
-    logging.basicConfig(
-        level=logging.WARNING if quiet else logging.INFO, format="%(message)s", stream=sys.stderr, force=True
-    )
+    set_up_logging(quiet=quiet)
     keep_freed_memory()
     logging.getLogger("httpx").setLevel(logging.WARNING)
     if debug:
@@ -67,9 +68,9 @@ def main() -> None:
             err=True,
         )
         sys.exit(2)
-    except KeyboardInterrupt:
-        typer.echo("densevit: interrupted", err=True)
-        sys.exit(130)
+    except KeyboardInterrupt as interruption:
+        typer.echo(f"densevit: {str(interruption) or 'interrupted'}", err=True)
+        sys.exit(getattr(interruption, "code", 130))
 
 
 if __name__ == "__main__":

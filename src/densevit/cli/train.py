@@ -7,26 +7,82 @@ import typer
 
 
 def train(
-    out: Annotated[Path, typer.Option(help="Run folder: config, log, states, model.safetensors.")],
+    run: Annotated[Path | None, typer.Argument(metavar="[RUN]", help="Run folder to --resume; or give --out.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Run folder: config, log, states, model.safetensors.")] = None,
     config: Annotated[Path | None, typer.Option(help="YAML file; the one of a run folder is valid too.")] = None,
     overrides: Annotated[
         list[str] | None, typer.Option("--set", help="KEY=VALUE laid over the config; repeatable.")
     ] = None,
     preset: Annotated[str | None, typer.Option(help="Model to train, see densevit models.")] = None,
-    data: Annotated[Path | None, typer.Option(help="Root of a folder data set with splits train and val.")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Continue the run in --out.")] = False,
+    recipe: Annotated[str | None, typer.Option(help="How a published model was trained, say setr-pup-ade20k.")] = None,
+    init: Annotated[str | None, typer.Option(help="Checkpoint to start from, or default: the one that ships.")] = None,
+    freeze: Annotated[
+        str | None, typer.Option(help="encoder, or a number of blocks: keep them, and their output on disk.")
+    ] = None,
+    decoder: Annotated[
+        list[str] | None, typer.Option(help="Decoder to train on the encoder of --init, say setr_mla; repeatable.")
+    ] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="Root of a data set with splits train and val, a folder or a zip archive.")
+    ] = None,
+    dataset: Annotated[
+        str, typer.Option(help="Its kind: folder, or a public one in the layout of its download, such as cityscapes.")
+    ] = "folder",
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Continue the run from its last state; begin it if there is none.")
+    ] = False,
+    replay: Annotated[
+        Path | None, typer.Option(help="Only run a bad batch of a run again: a .safetensors file in its bad/.")
+    ] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, ...; a GPU if there is one.")] = None,
+    no_check: Annotated[
+        bool, typer.Option("--no-check", help="Don't look at the data first, as densevit doctor --fast does.")
+    ] = False,
 ) -> None:
     """Train a model, evaluate it and save it.
 
-    Precedence: --preset and --data < --config < --set. The merged config is written to the run folder.
+    Precedence: --recipe < --preset, --init, --freeze, --decoder and --data < --config < --set. The merged config is
+    written to the run folder. The same command runs on many GPUs under torchrun. Ctrl-C and SIGTERM save a state first;
+    the exit status is then 130 or 143.
     """
+    from densevit.errors import ConfigError
     from densevit.inference.predictor import pick_device
+    from densevit.training.bad import replay as run_again
     from densevit.training.complete import read_recipe
+    from densevit.training.distributed import is_first
+    from densevit.training.stop import Stopped
     from densevit.training.train import train
 
-    if resume and config is None and (out / "config.yaml").exists():
-        config = out / "config.yaml"
-    recipe = read_recipe(config, overrides or [], preset_name=preset, data=data)
-    path = train(recipe, out, resume=resume, device=str(pick_device(device)))
-    typer.echo(str(path))
+    if replay is not None:
+        typer.echo("\n".join(run_again(replay, device=str(pick_device(device)))))
+        return
+    if run is not None and not resume:
+        raise ConfigError(f"{run} was given without an option; write --out {run}, or --resume {run} to continue a run")
+    if run is not None and out not in (None, run):
+        raise ConfigError(f"--resume {run} and --out {out} are two run folders; give one")
+    if (out := out or run) is None:
+        raise ConfigError("no run folder was named; give --out DIR")
+    if resume and config is None:
+        if (out / "config.yaml").exists():
+            config = out / "config.yaml"
+        elif not (preset or recipe or init or decoder or freeze):
+            raise ConfigError(f"{out} holds no run, it has no config.yaml; name its folder, or begin it with --config")
+    if config is None and not (init or preset or recipe) and (decoder or freeze):
+        init = "default"
+    short = {"init": init, "freeze": freeze, "decoders": decoder or (), "features": out.parent / "features"}
+    merged = read_recipe(
+        config, overrides or [], preset_name=preset, data=data, dataset=dataset, recipe_name=recipe, short=short
+    )
+    begun = resume and (out / "states").is_dir()  # and was looked at then
+    if not no_check and not begun and is_first():
+        from densevit.doctor.gate import check_run
+
+        for finding in check_run(merged):
+            typer.echo(f"warning: {finding.line()}", err=True)
+    try:
+        path = train(merged, out, resume=resume, device=str(pick_device(device)))
+    except Stopped as stopped:
+        typer.echo(f"densevit: {stopped}", err=True)
+        raise typer.Exit(stopped.code) from None
+    if is_first():
+        typer.echo(str(path))

@@ -91,11 +91,12 @@ def streams(photo: Path, *, forced: bool) -> bool:
         DataError: if it is no raster, with ``forced``.
     """
     from densevit.errors import DataError
+    from densevit.io import is_zip_path
     from densevit.io.raster import RASTER_SUFFIXES, STREAMED_PIXELS, has_rasterio, read_head
 
     if forced:
         return True
-    if photo.suffix.lower() not in RASTER_SUFFIXES or not photo.is_file() or not has_rasterio():
+    if photo.suffix.lower() not in RASTER_SUFFIXES or not photo.is_file() or is_zip_path(photo) or not has_rasterio():
         return False
     try:
         head = read_head(photo)

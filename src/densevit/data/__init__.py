@@ -1,12 +1,85 @@
 """Data sets. A new kind is one file and one row in ``DATASETS``; the key is its ``kind`` in a config."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any
 
-from densevit.data.folder import FolderConfig, FolderDataset
+from pydantic import BeforeValidator, SerializeAsAny
+
+from densevit.config import nearest
+from densevit.data.ade20k import Ade20kConfig, open_ade20k
+from densevit.data.base import DataConfig, PublicConfig
+from densevit.data.camvid import CamvidConfig, open_camvid
+from densevit.data.cityscapes import CityscapesConfig, open_cityscapes
+from densevit.data.coco_stuff import CocoStuffConfig, open_coco_stuff
+from densevit.data.files import FileDataset
+from densevit.data.folder import FolderConfig, FolderDataset, class_table
+from densevit.data.kitti import KittiConfig, open_kitti
+from densevit.data.nyuv2 import Nyuv2Config, open_nyuv2
+from densevit.data.pascal_context import PascalContextConfig, open_pascal_context
+from densevit.data.pascal_voc import PascalVocConfig, open_pascal_voc
+from densevit.data.python import PythonConfig, PythonDataset
 from densevit.data.sample import ClassTable, Dataset, Sample
+from densevit.errors import ConfigError
 
-DATASETS: dict[str, tuple[type[FolderConfig], Callable[..., Dataset]]] = {
+DATASETS: dict[str, tuple[type[DataConfig], Callable[..., Dataset]]] = {
     "folder": (FolderConfig, FolderDataset),
+    "python": (PythonConfig, PythonDataset),
+    "ade20k": (Ade20kConfig, open_ade20k),
+    "camvid": (CamvidConfig, open_camvid),
+    "cityscapes": (CityscapesConfig, open_cityscapes),
+    "coco_stuff": (CocoStuffConfig, open_coco_stuff),
+    "kitti": (KittiConfig, open_kitti),
+    "nyuv2": (Nyuv2Config, open_nyuv2),
+    "pascal_context": (PascalContextConfig, open_pascal_context),
+    "pascal_voc": (PascalVocConfig, open_pascal_voc),
 }
 
-__all__ = ["DATASETS", "ClassTable", "Dataset", "FolderConfig", "FolderDataset", "Sample"]
+
+def parse_data(data: DataConfig | Mapping[str, Any]) -> DataConfig:
+    """Plain data -> the config class that its ``kind`` names; folder without one (a validator: raises ValueError)."""
+    if isinstance(data, DataConfig):
+        return data
+    if not isinstance(data, Mapping):
+        raise ValueError(f"a data set is a mapping of keys to values, not {data!r}")
+    kind = data.get("kind", "folder")
+    if not isinstance(kind, str) or kind not in DATASETS:
+        raise ValueError(f"data set kind {kind!r} is unknown{nearest(str(kind), DATASETS)}")
+    try:
+        return DATASETS[kind][0].parse(data, source=f"the data set of kind {kind}")
+    except ConfigError as error:
+        raise ValueError(str(error)) from None
+
+
+AnyData = Annotated[SerializeAsAny[DataConfig], BeforeValidator(parse_data)]
+"""The config of a data set of any kind, as a field of another config."""
+
+
+def classes_of(config: DataConfig) -> ClassTable | None:
+    """The classes that a data set will have after merging and dropping, as far as they are known without its photos.
+
+    Raises:
+        DataError: if the file that names them cannot be used.
+        ConfigError: if merge or drop names a class that there is not.
+    """
+    if isinstance(config, FolderConfig):
+        return class_table(config)
+    if isinstance(config, PythonConfig):
+        return PythonDataset(config).classes
+    table: ClassTable | None = getattr(config, "table", None)
+    return config.rule(table).classes if isinstance(config, PublicConfig) and table is not None else None
+
+
+__all__ = [
+    "DATASETS",
+    "AnyData",
+    "ClassTable",
+    "DataConfig",
+    "Dataset",
+    "FileDataset",
+    "FolderConfig",
+    "FolderDataset",
+    "PublicConfig",
+    "Sample",
+    "classes_of",
+    "parse_data",
+]

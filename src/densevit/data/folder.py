@@ -1,121 +1,222 @@
 """Data sets in plain folders: ``root/<images|masks|depth|values>/<split>/``, or any two folders of equal stems."""
 
 import json
+import logging
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Self
 
 import numpy as np
-from pydantic import Field, model_validator
+from numpy.typing import NDArray
+from pydantic import Field, PositiveInt, model_validator
 
-from densevit.config import Config
-from densevit.data.sample import ClassTable, Sample
+from densevit.data.base import DataConfig, DataPath, contents
+from densevit.data.files import FileDataset, match
+from densevit.data.labels import LabelRule, Rgb, read_mask
+from densevit.data.sample import ClassTable
+from densevit.data.shapes import CocoMasks, background_index, read_coco, read_labelme
 from densevit.errors import DataError
-from densevit.io import find_images, read_depth, read_image, read_labels, read_values
+from densevit.io import BAND_SUFFIXES, find_images, read_bands, read_depth
 
 TARGET_SUFFIXES = (".png", ".tif", ".tiff", ".npy", ".pfm", ".bmp", ".gif")
+DEPTH_SUFFIXES = (*TARGET_SUFFIXES, ".exr")
+
+_log = logging.getLogger(__name__)
 
 
-class FolderConfig(Config):
-    """Where a data set lies.
+class FolderConfig(DataConfig):
+    """Where a data set lies and what its files mean.
 
     Attributes:
-        root: folder with ``images/`` and any of ``masks/``, ``depth/`` and ``values/`` (.npy of (H, W, K) floats for
-            regression), each with one folder per split, and classes.json.
+        root: folder or zip archive with ``images/`` and any of ``masks/``, ``depth/`` and ``values/`` (.npy of
+            (H, W, K) floats for regression), each with one folder per split, and classes.json.
         split: name of the split's folder; None if the files lie directly in ``images/`` and the others.
-        images, masks, depth, values: these folders themselves, instead of ``root`` and ``split``.
+        images, masks, depth, values: these folders themselves, instead of ``root`` and ``split``. ``masks`` may be a
+            file of COCO annotations; a folder of .json files is one of labelme.
         classes: class names, instead of classes.json; a number stands for that many unnamed classes.
+        palette: colour of every class in RGB masks, instead of ``palette`` in classes.json.
+        mask_format: whether class numbers or colours count; "auto" takes numbers where a mask has one channel.
+        unknown_colours: what becomes of a mask's colours that the palette lacks.
+        background: class of pixels that no polygon covers (COCO, labelme); None ignores them.
         ignore_index: value of pixels without a class, where classes.json does not say.
+        ignore_values: further numbers in masks that stand for no class.
         reduce_zero_label: masks count classes from 1 and 0 is no class, as in ADE20K: 0 is ignored, the others less 1.
         depth_unit_m: metres per unit of an integer depth map; 0.001 for millimetres.
+        depth_scale_m: metres per unit of a depth map of floats.
+        depth_invalid: stored depths that stand for no measurement beside 0, NaN and infinity.
+        normals: values are surface normals (x, y, z) in the camera's axes; flips then turn x.
+        bands: which bands of an image the network takes, counted from 1, for images of other than three channels.
+        full_scale: stored value that is 1 for the network, with ``bands``; by default the largest of 8 or 16 bits.
     """
 
     kind: Literal["folder"] = "folder"
-    root: Path | None = None
+    root: DataPath | None = None
     split: str | None = None
-    images: Path | None = None
-    masks: Path | None = None
-    depth: Path | None = None
-    values: Path | None = None
+    images: DataPath | None = None
+    masks: DataPath | None = None
+    depth: DataPath | None = None
+    values: DataPath | None = None
     classes: tuple[str, ...] | int | None = None
+    palette: tuple[Rgb, ...] | None = None
+    mask_format: Literal["auto", "index", "colour"] = "auto"
+    unknown_colours: Literal["refuse", "ignore"] = "refuse"
+    background: str | None = None
     ignore_index: int = 255
+    ignore_values: tuple[int, ...] = ()
     reduce_zero_label: bool = False
     depth_unit_m: float = Field(default=0.001, gt=0)
+    depth_scale_m: float = Field(default=1.0, gt=0)
+    depth_invalid: tuple[float, ...] = ()
+    normals: bool = False
+    bands: tuple[PositiveInt, ...] | None = None
+    full_scale: float | None = Field(default=None, gt=0)
 
     @model_validator(mode="after")
     def _check(self) -> Self:
         if self.root is None and self.images is None:
             raise ValueError("give root (a folder with images/ and masks/ or depth/), or images and masks")
+        if self.full_scale is not None and self.bands is None:
+            raise ValueError("full_scale belongs to bands, which is not set; name the bands that the network takes")
+        if self.palette is not None:
+            _check_palette(self.palette)
         return self
 
     def folder(self, kind: Literal["images", "masks", "depth", "values"]) -> Path | None:
-        """The folder of one kind of file; None where a data set has none."""
+        """The folder of one kind of file, or for masks a file of COCO annotations; None where a data set has none."""
         given: Path | None = getattr(self, kind)
         if given is not None or self.root is None:
             return given
         folder = self.root / kind
         if self.split is not None:
             folder /= self.split
-        return folder if folder.is_dir() or kind == "images" else None
+        if folder.is_dir() or kind == "images":
+            return folder
+        return next((path for path in self._annotations() if path.is_file()), None) if kind == "masks" else None
+
+    def _annotations(self) -> list[Path]:
+        """Where COCO annotations of this split usually lie."""
+        if self.root is None:
+            return []
+        if self.split is None:
+            return [self.root / "annotations.json"]
+        names = (self.split, f"instances_{self.split}", f"annotations_{self.split}")
+        return [self.root / folder / f"{name}.json" for folder in ("annotations", "") for name in names]
 
 
-class FolderDataset:
-    """Photos with masks and depth maps of the same stem, read when asked for."""
+class FolderDataset(FileDataset):
+    """Photos with masks, depth maps and value maps of the same stem, read when asked for."""
 
     def __init__(
         self, config: FolderConfig, *, with_labels: bool = True, with_depth: bool = True, with_values: bool = True
     ) -> None:
         self.config = config
-        images = config.folder("images")
-        if images is None or not images.is_dir():
-            raise DataError(_missing_folder(config, images))
-        if config.split is None and config.images is None and {path.is_dir() for path in images.iterdir()} == {True}:
-            raise DataError(f"{config.root} has splits and none was named; splits found: {_splits(images)}; name one")
-        self.images = find_images([images])
-        self.masks = _match(self.images, config.folder("masks"), "mask") if with_labels else None
-        self.depths = _match(self.images, config.folder("depth"), "depth map") if with_depth else None
-        self.values = _match(self.images, config.folder("values"), "value map") if with_values else None
-        self._classes = read_classes(config) if self.masks is not None else None
+        folder = config.folder("images")
+        if folder is None or not folder.is_dir():
+            raise DataError(_missing_folder(config, folder))
+        if config.split is None and config.images is None and {path.is_dir() for path in folder.iterdir()} == {True}:
+            raise DataError(f"{config.root} has splits and none was named; splits found: {_splits(folder)}; name one")
+        images = _find_bands(folder) if config.bands is not None else find_images([folder])
+        super().__init__(images, normals=config.normals)
+        if config.bands is not None:
+            self.read_image = partial(read_bands, bands=config.bands, full_scale=config.full_scale)
+        if with_labels:
+            self._find_masks(folder)
+        self.depths = match(self.images, config.folder("depth"), "depth map", DEPTH_SUFFIXES) if with_depth else None
+        self.values = match(self.images, config.folder("values"), "value map", TARGET_SUFFIXES) if with_values else None
+        self.read_depth = partial(
+            read_depth, unit_m=config.depth_unit_m, scale=config.depth_scale_m, invalid=config.depth_invalid
+        )
 
-    @property
-    def classes(self) -> ClassTable | None:
-        """From classes.json or the config; None without masks or names."""
-        return self._classes
+    def _find_masks(self, folder: Path) -> None:
+        """Set ``masks``, ``rule`` and ``read_mask`` by the kind of mask that is there."""
+        config, place = self.config, self.config.folder("masks")
+        if place is None:
+            return
+        classes = read_classes(config)
+        if place.suffix.lower() == ".json":
+            coco = read_coco(place, classes, config.background)
+            by_name = {name.rpartition("/")[2]: name for name in coco.photos}
+            left_out = [path for path in self.images if path.name not in by_name]
+            self.images = [path for path in self.images if path.name in by_name]
+            if not self.images:
+                raise DataError(
+                    f"{place} lists none of the photos in {folder}; its file_name must be theirs; check both"
+                )
+            if left_out:
+                _log.warning("%d photos in %s are not listed in %s and left out", len(left_out), folder, place)
+            self.rule, self.masks = _rule(config, coco.classes), [place] * len(self.images)
+            self.read_mask = _CocoReader(coco, by_name)
+            return
+        drawn = place.is_dir() and any(path.suffix.lower() == ".json" for path in place.iterdir())
+        self.masks = match(self.images, place, "mask", (".json",) if drawn else TARGET_SUFFIXES)
+        self.rule = _rule(config, classes)
+        if drawn:
+            if classes is None:
+                raise DataError(
+                    f"{place} has files of labelme, but the classes are not known; add classes.json, or set classes to "
+                    "their names"
+                )
+            self.read_mask = _LabelmeReader(classes, background_index(classes, config.background))
+        else:
+            self.read_mask = _ImageReader(config, classes)
 
-    def __len__(self) -> int:
-        """Number of photos."""
-        return len(self.images)
 
-    def __getitem__(self, index: int, /) -> Sample:
-        """Read a photo and what belongs to it.
+class _CocoReader:
+    def __init__(self, coco: CocoMasks, by_name: dict[str, str]) -> None:
+        self.coco, self.by_name = coco, by_name
 
-        Raises:
-            DataError: if a file is broken, sizes differ, or a mask holds an unknown class.
-        """
-        path = self.images[index]
-        image = read_image(path)
-        labels = depth = values = None
-        if self.masks is not None:
-            labels = read_labels(self.masks[index])
-            if self.config.reduce_zero_label:
-                ignore = self.config.ignore_index if self._classes is None else self._classes.ignore_index
-                labels = np.where((labels == 0) | (labels == ignore), ignore, labels - 1).astype(labels.dtype)
-            _same_size(image.shape, labels.shape, path, self.masks[index])
-            if self._classes is not None:
-                self._classes.check(labels, str(self.masks[index]))
-        if self.depths is not None:
-            depth = read_depth(self.depths[index], unit_m=self.config.depth_unit_m)
-            _same_size(image.shape, depth.shape, path, self.depths[index])
-        if self.values is not None:
-            values = read_values(self.values[index])
-            _same_size(image.shape, values.shape, path, self.values[index])
-        return Sample(path.stem, image, labels, depth, values)
+    def __call__(self, mask: Path, photo: Path) -> NDArray[np.int32]:
+        return self.coco.labels(self.by_name[photo.name])
+
+
+class _LabelmeReader:
+    def __init__(self, classes: ClassTable, background: int) -> None:
+        self.classes, self.background = classes, background
+
+    def __call__(self, mask: Path, photo: Path) -> NDArray[np.int32]:
+        return read_labelme(mask, self.classes, self.background)
+
+
+class _ImageReader:
+    def __init__(self, config: FolderConfig, classes: ClassTable | None) -> None:
+        self.palette = () if classes is None else classes.palette
+        self.mode = config.mask_format
+        ignore = config.ignore_index if classes is None else classes.ignore_index
+        self.unknown = ignore if config.unknown_colours == "ignore" else None
+
+    def __call__(self, mask: Path, photo: Path) -> NDArray[np.int32]:
+        return read_mask(mask, palette=self.palette, mode=self.mode, unknown=self.unknown)
+
+
+def _rule(config: FolderConfig, classes: ClassTable | None) -> LabelRule:
+    return LabelRule(
+        classes,
+        ignore_index=config.ignore_index,
+        ignored=config.ignore_values,
+        reduce_zero=config.reduce_zero_label,
+        merge=config.merge,
+        drop=config.drop,
+    )
+
+
+def class_table(config: FolderConfig) -> ClassTable | None:
+    """The classes that the data set will have, without looking at its photos: after merging and dropping.
+
+    Raises:
+        DataError: if the file that names them is broken.
+        ConfigError: if merge or drop names a class that there is not.
+    """
+    classes, place = read_classes(config), config.folder("masks")
+    if place is not None and place.suffix.lower() == ".json" and place.is_file():
+        classes = read_coco(place, classes, config.background).classes
+    return _rule(config, classes).classes
 
 
 def read_classes(config: FolderConfig) -> ClassTable | None:
     """The class table of a folder data set: the config's names, else ``root/classes.json``, else None.
 
-    classes.json holds ``classes`` (names), optionally ``ignore_index``, and for each coarser view ``classesN`` (names)
-    with ``to_N`` (the new index of every class).
+    classes.json holds ``classes`` (names), optionally ``ignore_index`` and ``palette`` (a colour for each), and for
+    each coarser view ``classesN`` (names) with ``to_N`` (the new index of every class).
 
     Raises:
         DataError: if the file is not such a mapping.
@@ -123,7 +224,7 @@ def read_classes(config: FolderConfig) -> ClassTable | None:
     if config.classes is not None:
         names = config.classes
         named = tuple(f"class {i}" for i in range(names)) if isinstance(names, int) else names
-        return ClassTable(named, config.ignore_index)
+        return _with_palette(ClassTable(named, config.ignore_index), config.palette, "the config")
     path = config.root / "classes.json" if config.root else None
     if path is None or not path.is_file():
         return None
@@ -135,6 +236,7 @@ def read_classes(config: FolderConfig) -> ClassTable | None:
             if key.startswith("classes") and key != "classes"
         }
         table = ClassTable(_names(data["classes"]), int(data.get("ignore_index", 255)), views)
+        colours = tuple((int(r), int(g), int(b)) for r, g, b in data.get("palette", ()))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(
             f"{path} is not a class list ({type(error).__name__}: {error}); "
@@ -145,7 +247,30 @@ def read_classes(config: FolderConfig) -> ClassTable | None:
             not 0 <= m < len(names) and m != table.ignore_index for m in mapping
         ):
             raise DataError(f"{path}: to_{key.removeprefix('classes')} must give one index of {key} for each class")
-    return table
+    return _with_palette(table, config.palette or colours, str(path))
+
+
+def _with_palette(table: ClassTable, palette: tuple[Rgb, ...] | None, source: str) -> ClassTable:
+    if not palette:
+        return table
+    try:
+        _check_palette(palette)
+    except ValueError as error:
+        raise DataError(f"{source}: {error}") from None
+    if len(palette) != len(table.names):
+        raise DataError(
+            f"{source} has {len(palette)} colours in palette for {len(table.names)} classes; one for each is accepted, "
+            "in their order; a class with several colours is several classes, which merge makes one"
+        )
+    return ClassTable(table.names, table.ignore_index, table.views, palette)
+
+
+def _check_palette(palette: tuple[Rgb, ...]) -> None:
+    if any(not 0 <= part <= 255 for colour in palette for part in colour):
+        raise ValueError("palette has a colour beyond 0..255; red, green and blue of 0 to 255 are accepted")
+    if len(set(palette)) != len(palette):
+        twice = next(colour for colour in palette if palette.count(colour) > 1)
+        raise ValueError(f"palette has the colour {twice} twice; each class needs one of its own")
 
 
 def _names(value: object) -> tuple[str, ...]:
@@ -154,50 +279,23 @@ def _names(value: object) -> tuple[str, ...]:
     return tuple(value)
 
 
-def _match(images: list[Path], folder: Path | None, what: str) -> list[Path] | None:
-    """For every photo the file of the same stem in ``folder``."""
-    if folder is None:
-        return None
-    if not folder.is_dir():
-        raise DataError(f"{what} folder {folder} does not exist; give the folder that holds one {what} per photo")
-    photos = _by_stem(images)
-    targets = _by_stem(sorted(path for path in folder.iterdir() if path.suffix.lower() in TARGET_SUFFIXES))
-    missing = [path.name for stem, path in photos.items() if stem not in targets]
-    if missing:
+def _find_bands(folder: Path) -> list[Path]:
+    found = sorted(p for p in folder.iterdir() if p.suffix.lower() in BAND_SUFFIXES and not p.name.startswith("."))
+    if not found:
         raise DataError(
-            f"{len(missing)} of {len(images)} photos have no {what} in {folder}, {missing[0]} for one; "
-            f"each photo needs a {what} of the same name with one of {', '.join(TARGET_SUFFIXES)}"
+            f"{folder} is a folder without an image of bands; {', '.join(sorted(BAND_SUFFIXES))} are accepted; check it"
         )
-    return [targets[stem] for stem in photos]
-
-
-def _by_stem(paths: list[Path]) -> dict[str, Path]:
-    """The paths by their stems, in their order; a stem of two files is refused, since either could be meant."""
-    by_stem: dict[str, Path] = {}
-    for path in paths:
-        other = by_stem.setdefault(path.stem, path)
-        if other is not path:
-            raise DataError(
-                f"{other} and {path} have the same name up to the suffix, by which photos and targets are brought "
-                "together; each name may occur once; rename or remove one"
-            )
-    return by_stem
-
-
-def _same_size(image: tuple[int, ...], target: tuple[int, ...], image_path: Path, target_path: Path) -> None:
-    if image[:2] != target[:2]:
-        raise DataError(
-            f"{image_path} is {image[0]} x {image[1]} but {target_path} is {target[0]} x {target[1]}; "
-            "both must have the same height and width (was one rotated by its EXIF tag, or resized?)"
-        )
+    return found
 
 
 def _missing_folder(config: FolderConfig, images: Path | None) -> str:
     root = config.root
     if root is not None and root.is_dir() and (root / "images").is_dir():
         return f"{root} has no split {config.split!r}; splits found: {_splits(root / 'images')}"
+    held = f" (it has {contents(root)})" if root is not None and root.is_dir() else ""
     return (
-        f"there is no folder {images}; a data set needs images/<split> and masks/<split> or depth/<split> in its root"
+        f"there is no folder {images}; a data set needs images/<split> and masks/<split> or depth/<split> in its "
+        f"root{held}"
     )
 
 

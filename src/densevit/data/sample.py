@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,17 +16,29 @@ class Sample:
 
     Attributes:
         name: unique in its data set; names files and rows in reports.
-        image: uint8 (H, W, 3) RGB.
+        image: uint8 (H, W, 3) RGB; of other cameras uint8, uint16 or float32 in [0, 1] of any number of channels.
         labels: int32 (H, W) class indices, ``ignore_index`` where unknown; None if there is no mask.
         depth: float32 (H, W) metres, 0 where unknown; None if there is no depth map.
         values: float32 (H, W, K) of any dense regression, NaN where unknown; None if there are none.
+        normals: the values are surface normals (x, y, z) in the camera's axes, x pointing left or right.
+        ignore_index: what ``labels`` has where the class is unknown.
     """
 
     name: str
-    image: NDArray[np.uint8]
+    image: NDArray[Any]
     labels: NDArray[np.int32] | None = None
     depth: NDArray[np.float32] | None = None
     values: NDArray[np.float32] | None = None
+    normals: bool = False
+    ignore_index: int = 255
+
+    @property
+    def picture(self) -> NDArray[np.uint8]:
+        """The image for people, uint8 (H, W, 3): its first three channels, or the first one as grey."""
+        shown = self.image[:, :, :3] if self.image.shape[2] >= 3 else np.repeat(self.image[:, :, :1], 3, axis=2)
+        if shown.dtype == np.uint16:
+            return (shown >> 8).astype(np.uint8)
+        return shown if shown.dtype == np.uint8 else np.rint(shown.clip(0, 1) * 255).astype(np.uint8)
 
 
 @dataclass(frozen=True)
@@ -37,11 +49,13 @@ class ClassTable:
         names: class names by index.
         ignore_index: the value of pixels without a class.
         views: further class lists, each with the index in it of every class of ``names`` (ignore_index drops one).
+        palette: (red, green, blue) of every class, in colour masks and in pictures; empty if not known.
     """
 
     names: tuple[str, ...]
     ignore_index: int = 255
     views: Mapping[str, tuple[tuple[str, ...], tuple[int, ...]]] = field(default_factory=dict)
+    palette: tuple[tuple[int, int, int], ...] = ()
 
     def lookup(self, wanted: tuple[str, ...], *, ignore_index: int = 255) -> NDArray[np.int64] | None:
         """Table from this data set's ids to those of ``wanted`` class names, or None if no view has these names.
@@ -66,9 +80,9 @@ class ClassTable:
         Raises:
             DataError: naming the values.
         """
-        values = np.unique(labels)
-        wrong = values[((values < 0) | (values >= len(self.names))) & (values != self.ignore_index)]
-        if wrong.size:
+        outside = ((labels < 0) | (labels >= len(self.names))) & (labels != self.ignore_index)
+        if outside.any():
+            wrong = np.unique(labels[outside])
             raise DataError(
                 f"mask {name} holds class {', '.join(map(str, wrong[:8]))} but the data set has {len(self.names)} "
                 f"classes, 0..{len(self.names) - 1}, and {self.ignore_index} for ignored pixels; "

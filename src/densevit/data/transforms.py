@@ -1,18 +1,32 @@
-"""Augmentation: parameters are drawn first, from an explicit generator, then applied to image and target alike."""
+"""Augmentation: a view is drawn first, from an explicit generator, then applied to image and target alike.
 
+What moves pixels is torchvision's ``transforms.v2`` on its typed tensors: a step is called once for all parts of an
+example, so that image and target cannot part.
+"""
+
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Self
+from typing import Any, Self
 
 import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
 from pydantic import Field, PositiveInt, model_validator
 from torch import Tensor
+from torchvision import tv_tensors
+from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as tv
 
 from densevit.config import Config
+from densevit.data.recolour import Step, draw_jitter, draw_photometric, recolour, uniform
 from densevit.data.sample import Sample
+from densevit.errors import DataError
 from densevit.pixels import resize_image, resize_nearest, to_tensor
 from densevit.types import Size
+
+PADDING = 0.5
+"""Grey that fills an image beyond its edge."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,40 +34,91 @@ class Example:
     """A sample as tensors, ready for a batch.
 
     Attributes:
-        image: float32 (3, H, W) in [0, 1].
+        image: float32 (C, H, W) in [0, 1]; C is 3 for photos.
         labels: int64 (H, W), the data set's own ids, or None.
         depth: float32 (H, W) metres, 0 where unknown, or None.
         values: float32 (K, H, W), NaN where unknown, or None.
+        normals: whether the values are surface normals (x, y, z) in the camera's axes.
+        ignore_index: id in ``labels`` of pixels without a class.
     """
 
     image: Tensor
     labels: Tensor | None
     depth: Tensor | None
     values: Tensor | None
+    normals: bool = False
+    ignore_index: int = 255
 
 
 class AugmentConfig(Config):
-    """Random scale, crop, flip and colour.
+    """Random scale, crop, flip and colour; mixing of the examples of a batch.
 
     Attributes:
         crop: (height, width) of what is trained on, multiples of the patch size.
-        scale: range of the random scale, relative to the size at which the image just covers the crop's short side.
+        scale: range of the random scale; what 1 means is said by ``base``.
+        base: two sides, in any order. At scale 1 the photo is as large as fits into them, its long side in the longer,
+            as in mmsegmentation and the papers: (2048, 512) for ADE20K. None: the photo just covers the crop's short
+            side.
         flip: probability of a horizontal flip.
+        rotate: largest angle of a random rotation to either side, in degrees.
         colour: strength of brightness, contrast and saturation jitter, 0 for none; hue moves by a tenth of it.
-        cat_max_ratio: a crop is drawn again (10 times) while one class covers more than this share of it.
+        photometric: mmsegmentation's photometric distortion.
+        blur: probability of a Gaussian blur of 0.1 to 2 pixels.
+        cat_max_ratio: a crop is drawn again (10 times) while it has one class alone, or one class covers this share of
+            its labelled pixels or more.
+        cutmix: probability that a rectangle of another example of the batch is pasted into an example.
+        classmix: probability that half of the classes of another example of the batch are pasted.
     """
 
     crop: tuple[PositiveInt, PositiveInt]
     scale: tuple[float, float] = (0.5, 2.0)
+    base: tuple[PositiveInt, PositiveInt] | None = None
     flip: float = Field(default=0.5, ge=0, le=1)
+    rotate: float = Field(default=0.0, ge=0, le=180)
     colour: float = Field(default=0.4, ge=0, le=1)
+    photometric: bool = False
+    blur: float = Field(default=0.0, ge=0, le=1)
     cat_max_ratio: float = Field(default=0.75, gt=0, le=1)
+    cutmix: float = Field(default=0.0, ge=0, le=1)
+    classmix: float = Field(default=0.0, ge=0, le=1)
 
     @model_validator(mode="after")
     def _check(self) -> Self:
         if not 0 < self.scale[0] <= self.scale[1]:
             raise ValueError(f"scale {self.scale} must be (low, high) with 0 < low <= high")
+        if self.cutmix + self.classmix > 1:
+            raise ValueError(
+                f"cutmix {self.cutmix} and classmix {self.classmix} are probabilities of which one happens; "
+                "their sum must be at most 1"
+            )
         return self
+
+    def plain_view(self) -> "AugmentConfig":
+        """The same crop without anything random but its place."""
+        return AugmentConfig(crop=self.crop, base=self.base, scale=(1.0, 1.0), flip=0.0, colour=0.0, cat_max_ratio=1.0)
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """All that is random in an augmented example.
+
+    Attributes:
+        window: (top, left, height, width) in the sample's pixels.
+        size: of the window after resizing; what it lacks of the crop is padded right and below.
+        zoom: how much nearer things come.
+        mirrored: left to right.
+        angle: degrees counter-clockwise.
+        blur: standard deviation in pixels; 0 for none.
+        colours: changes of colour, in order.
+    """
+
+    window: tuple[int, int, int, int]
+    size: Size
+    zoom: float
+    mirrored: bool
+    angle: float
+    blur: float
+    colours: tuple[Step, ...]
 
 
 def as_example(sample: Sample, size: Size | None = None) -> Example:
@@ -67,81 +132,157 @@ def as_example(sample: Sample, size: Size | None = None) -> Example:
         labels = None if labels is None else resize_nearest(labels, size)
         depth = None if depth is None else resize_nearest(depth, size)
         values = None if values is None else resize_nearest(values, size)
-    return Example(image, labels, depth, values)
+    return Example(image, labels, depth, values, sample.normals, sample.ignore_index)
 
 
 def augment(sample: Sample, config: AugmentConfig, generator: torch.Generator) -> Example:
-    """Draw and apply: resize, crop (padded where the image is smaller), flip, colour.
+    """Draw a view and take it: resize, crop (padded where the image is smaller), flip, rotate, blur, colour."""
+    return take(sample, draw_view(sample, config, generator), config.crop)
+
+
+def draw_view(sample: Sample, config: AugmentConfig, generator: torch.Generator) -> View:
+    """Draw everything that is random.
+
+    Raises:
+        DataError: if surface normals would have to be rotated: the direction of their y axis is not known.
+    """
+    if sample.normals and config.rotate:
+        raise DataError(
+            f"{sample.name} has surface normals and augment.rotate is {config.rotate:g}; normals can be scaled and "
+            "mirrored but not rotated, since data sets differ in where y points; set augment.rotate to 0"
+        )
+    size = (sample.image.shape[0], sample.image.shape[1])
+    zoom = uniform(*config.scale, generator)
+    window, resized = _draw_window(sample, size, _factor(size, config) * zoom, config, generator)
+    coin, angle, blurred, sigma = torch.rand(4, generator=generator).tolist()
+    return View(
+        window,
+        resized,
+        zoom,
+        mirrored=coin < config.flip,
+        angle=(2 * angle - 1) * config.rotate,
+        blur=0.1 + 1.9 * sigma if blurred < config.blur else 0.0,
+        colours=draw_jitter(config.colour, generator) + (draw_photometric(generator) if config.photometric else ()),
+    )
+
+
+def take(sample: Sample, view: View, size: Size) -> Example:
+    """The example of (height, width) ``size`` that a view shows.
 
     Zooming by a factor brings things nearer by that factor for a camera of fixed focal length, so depth is divided by
-    the zoom relative to the plain size.
+    it, and surface normals lean towards the viewer as the flattened space makes them.
     """
-    crop_h, crop_w = config.crop
-    height, width = sample.image.shape[:2]
-    zoom = _uniform(config.scale, generator)
-    cover = min(crop_h, crop_w) / min(height, width)
-    size = (max(round(height * cover * zoom), 1), max(round(width * cover * zoom), 1))
-    example = as_example(sample, size)
-    labels = None if example.labels is None else _pad_to(example.labels, config.crop, 255)
-    depth = None if example.depth is None else _pad_to(example.depth / zoom, config.crop, 0)
-    values = None if example.values is None else _pad_to(example.values, config.crop, float("nan"))
-    example = Example(_pad_to(example.image, config.crop, 0.5), labels, depth, values)
-    top, left = _draw_corner(example.image, labels, config, generator)
-    example = crop(example, (slice(top, top + crop_h), slice(left, left + crop_w)))
-    if torch.rand((), generator=generator) < config.flip:
+    top, left, height, width = view.window
+    rows, columns = slice(top, top + height), slice(left, left + width)
+    image = _resize_pixels(sample.image[rows, columns], view.size)
+    part = as_example(
+        Sample(
+            sample.name,
+            sample.image[:1, :1],  # its pixels are resized above
+            None if sample.labels is None else sample.labels[rows, columns],
+            None if sample.depth is None else sample.depth[rows, columns],
+            None if sample.values is None else sample.values[rows, columns],
+            normals=sample.normals,
+            ignore_index=sample.ignore_index,
+        ),
+        view.size,
+    )
+    depth = None if part.depth is None else part.depth / view.zoom
+    values = _lean(part.values, view.zoom) if part.normals and part.values is not None else part.values
+    example = pad(replace(part, image=image, depth=depth, values=values), size)
+    if view.mirrored:
         example = flip(example)
-    return replace(example, image=_jitter(example.image, config.colour, generator))
+    if view.angle:
+        example = rotate(example, view.angle)
+    if view.blur:
+        side = 2 * math.ceil(3 * view.blur) + 1
+        if side // 2 < min(size):  # the blur reflects at the edges, which a smaller image has no room for
+            example = replace(example, image=tv.gaussian_blur(example.image, [side, side], [view.blur, view.blur]))
+    return replace(example, image=recolour(example.image, view.colours))
 
 
 def crop(example: Example, window: tuple[slice, slice]) -> Example:
     """The same rows and columns of image and targets."""
-    return _each(example, lambda t: t[..., window[0], window[1]])
+    rows, columns = (w.indices(n) for w, n in zip(window, example.image.shape[-2:], strict=True))
+    top, left, height, width = rows[0], columns[0], rows[1] - rows[0], columns[1] - columns[0]
+    return _each(example, lambda part, _: tv.crop(part, top, left, height, width))
+
+
+def pad(example: Example, size: Size) -> Example:
+    """Pad right and below to at least ``size``: grey in the image, nothing known in the targets."""
+    bottom, right = (max(n - m, 0) for n, m in zip(size, example.image.shape[-2:], strict=True))
+    if not bottom and not right:
+        return example
+    return _each(example, lambda part, fill: tv.pad(part, [0, 0, right, bottom], fill=fill))
 
 
 def flip(example: Example) -> Example:
-    """Mirror image and targets left to right; the values of a regression keep their sign."""
-    return _each(example, lambda t: t.flip(-1))
+    """Mirror image and targets left to right; x of surface normals changes sign, other values keep theirs."""
+    mirrored = _each(example, lambda part, _: tv.horizontal_flip(part))
+    if not example.normals or mirrored.values is None:
+        return mirrored
+    signs = torch.tensor([-1.0, *[1.0] * (len(mirrored.values) - 1)])
+    return replace(mirrored, values=mirrored.values * signs[:, None, None])
 
 
-def _each(example: Example, change: Callable[[Tensor], Tensor]) -> Example:
-    parts = (None if t is None else change(t) for t in (example.labels, example.depth, example.values))
-    return Example(change(example.image), *parts)
+def rotate(example: Example, angle: float) -> Example:
+    """Turn image and targets counter-clockwise by ``angle`` degrees about the centre, the size staying as it is."""
+    bilinear = InterpolationMode.BILINEAR  # of the image; torchvision takes the nearest pixel of targets
+    return _each(example, lambda part, fill: tv.rotate(part, angle, interpolation=bilinear, fill=fill))
 
 
-def _uniform(bounds: tuple[float, float], generator: torch.Generator) -> float:
-    return float(bounds[0] + (bounds[1] - bounds[0]) * torch.rand((), generator=generator))
+def _each(example: Example, change: Callable[[Tensor, float], Tensor]) -> Example:
+    """``change(part, fill)`` for image and targets, each as the type by which torchvision knows it."""
+    fills = {"labels": example.ignore_index, "depth": 0.0, "values": float("nan")}
+    changed: dict[str, Any] = {"image": change(tv_tensors.Image(example.image), PADDING).as_subclass(Tensor)}
+    for name, fill in fills.items():
+        if (part := getattr(example, name)) is not None:
+            changed[name] = change(tv_tensors.Mask(part), fill).as_subclass(Tensor)
+    return replace(example, **changed)
 
 
-def _pad_to(values: Tensor, size: Size, fill: float) -> Tensor:
-    """Pad right and below to at least ``size``."""
-    bottom, right = max(size[0] - values.shape[-2], 0), max(size[1] - values.shape[-1], 0)
-    return torch.nn.functional.pad(values, (0, right, 0, bottom), value=fill) if bottom or right else values
+def _factor(size: Size, config: AugmentConfig) -> float:
+    """Factor on the sides at scale 1."""
+    if config.base is None:
+        return min(config.crop) / min(size)
+    return min(max(config.base) / max(size), min(config.base) / min(size))
 
 
-def _draw_corner(
-    image: Tensor, labels: Tensor | None, config: AugmentConfig, generator: torch.Generator
-) -> tuple[int, int]:
-    """Top left corner of a crop; with labels, one where no class covers too much, if ten tries find it."""
+def _draw_window(
+    sample: Sample, size: Size, factor: float, config: AugmentConfig, generator: torch.Generator
+) -> tuple[tuple[int, int, int, int], Size]:
+    """The window of the sample that becomes the crop at this factor, and its size after resizing.
+
+    The window is cut before resizing, in whole pixels, so the cost does not grow with the photo. With labels, it is one
+    where no class covers too much, if ten tries find it.
+    """
+    resized = [max(round(n * factor), 1) for n in size]
+    inside = (min(resized[0], config.crop[0]), min(resized[1], config.crop[1]))
+    height, width = (min(max(round(n * i / r), 1), n) for n, i, r in zip(size, inside, resized, strict=True))
     top = left = 0
     for _ in range(10):
-        top = int(torch.randint(image.shape[-2] - config.crop[0] + 1, (), generator=generator))
-        left = int(torch.randint(image.shape[-1] - config.crop[1] + 1, (), generator=generator))
-        if labels is None or config.cat_max_ratio >= 1:
+        top = int(torch.randint(size[0] - height + 1, (), generator=generator))
+        left = int(torch.randint(size[1] - width + 1, (), generator=generator))
+        if sample.labels is None or config.cat_max_ratio >= 1:
             break
-        piece = labels[top : top + config.crop[0], left : left + config.crop[1]]
-        counts = torch.bincount(piece.flatten(), minlength=256)
-        counts[255] = 0
+        step = max(min(height // config.crop[0], width // config.crop[1]), 1)  # no finer than the crop will be
+        piece = torch.from_numpy(sample.labels[top : top + height : step, left : left + width : step])
+        counts = torch.bincount(piece.flatten(), minlength=sample.ignore_index + 1)
+        counts[sample.ignore_index] = 0
         if counts.count_nonzero() > 1 and counts.max() < config.cat_max_ratio * counts.sum():
             break
-    return top, left
+    return (top, left, height, width), inside
 
 
-def _jitter(image: Tensor, strength: float, generator: torch.Generator) -> Tensor:
-    if strength == 0:
-        return image
-    brightness, contrast, saturation = (_uniform((1 - strength, 1 + strength), generator) for _ in range(3))
-    image = tv.adjust_brightness(image, brightness)
-    image = tv.adjust_contrast(image, contrast)
-    image = tv.adjust_saturation(image, saturation)
-    result: Tensor = tv.adjust_hue(image, _uniform((-0.1 * strength, 0.1 * strength), generator))
-    return result
+def _resize_pixels(pixels: NDArray[Any], size: Size) -> Tensor:
+    """A window of an image as float32 (C, *size) in [0, 1]; 8-bit images are resized in 8 bits, four times as fast."""
+    if pixels.dtype != "uint8" or pixels.shape[:2] == size:
+        return resize_image(to_tensor(pixels), size)
+    window = torch.from_numpy(pixels).permute(2, 0, 1)[None]
+    resized = F.interpolate(window, size=size, mode="bilinear", align_corners=False, antialias=True)[0]
+    return resized.contiguous().float().div_(255.0)
+
+
+def _lean(normals: Tensor, zoom: float) -> Tensor:
+    """Normals (3, H, W) of a space whose depth is divided by ``zoom``: z is multiplied by it, the length stays 1."""
+    return F.normalize(normals * torch.tensor([1.0, 1.0, zoom])[:, None, None], dim=0)

@@ -4,11 +4,13 @@ Source: Dosovitskiy et al. 2021; the options are those of DeiT (distillation tok
 DINOv2 (LayerScale, registers, SwiGLU) and DINOv3 (rotary embedding). Parameters bear the names that timm gives them.
 """
 
+from collections.abc import Iterator
 from typing import Annotated, Literal, Self
 
 import torch
 from pydantic import Field, PositiveInt, model_validator
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from densevit.blocks import Activation, Block, MlpKind, Rotation
 from densevit.config import Config
@@ -126,12 +128,14 @@ class VisionTransformer(nn.Module):
     Attributes:
         merging: how tokens are merged on the way, if they are; a switch, not part of the config, so that weights,
             checkpoints and cached features know nothing of it.
+        checkpointing: whether blocks keep no activations for the backward pass but compute them anew; a switch too.
     """
 
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
         self.config = config
         self.merging: MergingConfig | None = None
+        self.checkpointing = False
         dim = config.embed_dim
         self.patch_embed: PatchEmbed | HybridEmbed = (
             PatchEmbed(config.in_channels, dim, config.patch_size, bias=config.patch_bias)
@@ -211,12 +215,42 @@ class VisionTransformer(nn.Module):
                 rotation=rotation,
                 rotation_at=lambda centres: self._rotation_at(centres, grid),
             )
-        outputs = []
-        for index, block in enumerate(self.blocks):
-            x = block(x, rotation)
-            if index in wanted:
-                outputs.append(self.norm(x))
-        return outputs
+        return [self.norm(x) for index, x in self._each_block(x, rotation, 0, len(self.blocks)) if index in wanted]
+
+    def _each_block(self, x: Tensor, rotation: Rotation | None, start: int, end: int) -> Iterator[tuple[int, Tensor]]:
+        """The sequence (B, P + N, C) after each of the blocks from ``start`` to before ``end``, with its index."""
+        for index in range(start, end):
+            if self.checkpointing and torch.is_grad_enabled():  # with the same random numbers, so drop path is equal
+                x = checkpoint(self.blocks[index], x, rotation, use_reentrant=False)
+            else:
+                x = self.blocks[index](x, rotation)
+            yield index, x
+
+    def kept_blocks(self, depth: int) -> tuple[int, ...]:
+        """The blocks whose output is all that is needed of the first ``depth`` blocks: their taps, and the last."""
+        last = () if depth > self.config.taps[-1] else (depth - 1,)
+        return tuple(sorted({*(tap for tap in self.config.taps if tap < depth), *last}))
+
+    def first_blocks(self, images: Tensor, depth: int) -> list[Tensor]:
+        """Images as in ``forward`` -> (B, P + N, C) after each of ``kept_blocks(depth)``, before the final norm."""
+        grid = self.grid_of((images.shape[-2], images.shape[-1]))
+        x = self._embed(self.patch_embed(images)[0].flatten(2).transpose(1, 2), grid)  # (B, P + N, C)
+        kept = self.kept_blocks(depth)
+        return [x for index, x in self._each_block(x, self._rotation(grid, x.device), 0, depth) if index in kept]
+
+    def other_blocks(self, sequences: list[Tensor], grid: Size, depth: int) -> Taps:
+        """What ``first_blocks`` gave -> the taps of the whole encoder; ``forward`` in two parts."""
+        outputs = dict(zip(self.kept_blocks(depth), sequences, strict=True))
+        x = sequences[-1]
+        outputs |= dict(self._each_block(x, self._rotation(grid, x.device), depth, len(self.blocks)))
+        num_prefix = self.config.num_prefix
+        taps = [self.norm(outputs[tap]) for tap in self.config.taps]
+        return Taps(
+            tokens=tuple(t[:, num_prefix:] for t in taps),
+            prefix=tuple(t[:, :num_prefix] for t in taps),
+            grid=grid,
+            patch_size=self.config.patch_size,
+        )
 
     def grid_of(self, image_size: Size) -> Size:
         """The token grid of an image size.

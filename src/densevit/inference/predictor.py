@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from densevit.checkpoints.hub import SCHEME
 from densevit.checkpoints.importers import open_bundle
-from densevit.checkpoints.native import Bundle, Card, load_bundle, preset_bundle
+from densevit.checkpoints.native import Bundle, Card, is_native, load_bundle, preset_bundle, read_header
 from densevit.config import nearest
 from densevit.errors import CheckpointError, ConfigError
 from densevit.inference import protocols
@@ -25,7 +25,7 @@ from densevit.inference.results import HeadResult, head_result
 from densevit.inference.speed import SpeedConfig, apply_speed, read_speed
 from densevit.inference.windows import WindowConfig
 from densevit.io import as_image
-from densevit.model import DenseModel
+from densevit.model import DenseModel, ModelConfig
 from densevit.pixels import FitConfig, fit_photo
 from densevit.presets import PRESETS
 from densevit.protocol import WholeProtocol
@@ -66,6 +66,20 @@ def open_model(source: str | Path, **answers: Any) -> Bundle:
     if is_name and (close := get_close_matches(str(source), ("default", *PRESETS), n=1)):
         raise CheckpointError(f"there is no model {str(source)!r}; did you mean {close[0]!r}?")
     return open_bundle(str(source), **answers)
+
+
+def model_facts(source: str | Path) -> tuple[ModelConfig, FitConfig]:
+    """What ``open_model`` would give, without reading the weights of a native checkpoint.
+
+    Raises:
+        CheckpointError: if the file cannot be used.
+    """
+    path = DEFAULT if source == "default" else Path(source)
+    if path.is_file() and is_native(path):
+        header = read_header(path)
+        return header.model, header.fit
+    bundle = open_model(source)
+    return bundle.model.config, bundle.fit
 
 
 class Predictor:

@@ -4,12 +4,17 @@ Everything that comes in is checked here, so the rest sees plain arrays; every f
 at all.
 """
 
+from densevit.io.bands import BAND_SUFFIXES, read_bands
 from densevit.io.decode import IMAGE_SUFFIXES, MAX_PIXELS
+from densevit.io.depth import read_depth
 from densevit.io.find import find_images
-from densevit.io.read import as_image, read_depth, read_image, read_labels, read_values
+from densevit.io.mat import mat_length, read_mat_item, read_small_mat
+from densevit.io.read import as_image, read_colours, read_image, read_labels, read_mask, read_values
 from densevit.io.resample import resize_bicubic
+from densevit.io.text import read_json, read_lines
 from densevit.io.write import (
     atomic_path,
+    encode_jpeg,
     make_folder,
     to_json,
     write_array,
@@ -20,17 +25,31 @@ from densevit.io.write import (
     write_labels,
     write_png,
 )
+from densevit.io.zipped import ZipPath, is_zip_path, place
 
 __all__ = [
+    "BAND_SUFFIXES",
     "IMAGE_SUFFIXES",
     "MAX_PIXELS",
+    "ZipPath",
     "as_image",
     "atomic_path",
+    "encode_jpeg",
     "find_images",
+    "is_zip_path",
     "make_folder",
+    "mat_length",
+    "place",
+    "read_bands",
+    "read_colours",
     "read_depth",
     "read_image",
+    "read_json",
     "read_labels",
+    "read_lines",
+    "read_mask",
+    "read_mat_item",
+    "read_small_mat",
     "read_values",
     "resize_bicubic",
     "to_json",

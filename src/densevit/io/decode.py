@@ -11,6 +11,7 @@ from typing import TypeVar
 from PIL import Image, UnidentifiedImageError
 
 from densevit.errors import DataError
+from densevit.io.zipped import is_zip_path
 
 MAX_PIXELS = 1_000_000_000
 """Largest image that is opened, in pixels (1 gigapixel); stands in for Pillow's own limit of 89 megapixels."""
@@ -34,8 +35,8 @@ Short on purpose: each is recognised by its first bytes, and none starts another
 IMAGE_SUFFIXES = frozenset(suffix for suffixes in FORMATS.values() for suffix in suffixes)
 
 # EXIF tag 274: how to turn the stored pixels so that the photo stands upright; 1 needs nothing.
-_ORIENTATION_TAG = 274
-_UPRIGHT = {
+ORIENTATION_TAG = 274
+UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -67,7 +68,7 @@ def decode(path: Path, convert: Callable[[Image.Image, str], _T]) -> _T:
         DataError: no such file, not an image of ``FORMATS``, damaged or cut short, or over ``MAX_PIXELS``.
     """
     require_file(path, _ACCEPTED)
-    with guarded(path), _open(path) as image:
+    with guarded(path), open_image(path) as image:
         if image.height * image.width > MAX_PIXELS:
             raise DataError(
                 f"{path} has {image.height} x {image.width} pixels; up to {MAX_PIXELS:,} pixels are accepted; scale it"
@@ -77,14 +78,14 @@ def decode(path: Path, convert: Callable[[Image.Image, str], _T]) -> _T:
     return result
 
 
-def _open(path: Path) -> Image.Image:
+def open_image(path: Path) -> Image.Image:
     """Read the header of ``path``; pixels are not decoded yet."""
     # Pillow checks its own size limit here, warns from 89 megapixels on and refuses 179; MAX_PIXELS replaces it. The
     # limit is one global of Pillow, so it is lifted only for the moment and by one thread at a time.
     with _limit_lock:
         limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
         try:
-            return Image.open(path, formats=list(FORMATS))
+            return Image.open(path.open("rb") if is_zip_path(path) else path, formats=list(FORMATS))
         except UnidentifiedImageError as error:
             raise DataError(f"{path} is {_stranger(path)}; {_ACCEPTED}; convert it or copy it again") from error
         finally:
@@ -96,13 +97,13 @@ def upright(image: Image.Image, name: str) -> Image.Image:
     image.load()
     # Asked after loading, because Pillow turns TIFFs by itself while loading and then drops the tag.
     try:
-        orientation = image.getexif().get(_ORIENTATION_TAG, 1)
+        orientation = image.getexif().get(ORIENTATION_TAG, 1)
     except Exception as error:  # Damaged metadata raises whatever its parser met; the pixels are still good.
         _log.warning("%s has damaged EXIF data (%s); it is taken as upright", name, reason(error))
         orientation = 1
-    if orientation not in _UPRIGHT:
+    if orientation not in UPRIGHT:
         return image
-    turned = image.transpose(_UPRIGHT[orientation])
+    turned = image.transpose(UPRIGHT[orientation])
     turned.format = image.format
     return turned
 

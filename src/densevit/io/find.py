@@ -8,6 +8,7 @@ from pathlib import Path
 
 from densevit.errors import DataError
 from densevit.io.decode import IMAGE_SUFFIXES, reason, require_file
+from densevit.io.zipped import place
 
 _SOURCES = "a photo, a folder of photos or a quoted glob such as 'photos/**/*.jpg' is accepted"
 
@@ -25,7 +26,7 @@ def find_images(sources: Sequence[str | Path]) -> list[Path]:
     sources = [sources] if isinstance(sources, str | Path) else sources
     if not sources:
         raise DataError(f"no photo was named; {_SOURCES}; name at least one")
-    found = [path for source in sources for path in _matches(Path(source))]
+    found = [path for source in sources for path in _matches(place(source))]
     # Not resolved: a link beside its target is a second photo with a name of its own.
     unique = {os.path.normpath(path.absolute()): path for path in reversed(found)}
     return sorted(unique.values(), key=_natural)

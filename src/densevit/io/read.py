@@ -1,6 +1,6 @@
-"""Photos, label masks and depth maps as arrays."""
+"""Photos, label masks and value maps as arrays."""
 
-import math
+import io
 import os
 import sys
 from pathlib import Path
@@ -12,6 +12,7 @@ from PIL import Image
 
 from densevit.errors import DataError
 from densevit.io.decode import decode, guarded, require_file, upright
+from densevit.io.zipped import is_zip_path, place
 
 # Pillow's names; MPO is a JPEG with a second picture inside, as phones make them.
 _LOSSY = {"JPEG", "MPO"}
@@ -33,7 +34,7 @@ def read_image(path: Path) -> NDArray[np.uint8]:
     Raises:
         DataError: no such file, not an image, damaged or cut short, over ``MAX_PIXELS``, values of unknown range.
     """
-    return decode(Path(path), _to_rgb)
+    return decode(place(path), _to_rgb)
 
 
 def as_image(source: object) -> NDArray[np.uint8]:
@@ -74,7 +75,7 @@ def read_labels(path: Path) -> NDArray[np.int32]:
 
     Args:
         path: a lossless image with one channel: 8-bit grey, palette (the *indices* count, not the colours), 1-bit
-            (0 and 1), 16-bit or 32-bit integers.
+            (0 and 1), 16-bit or 32-bit integers; or a ``.npy`` array (H, W) of integers.
 
     Returns:
         (H, W) int32.
@@ -82,29 +83,35 @@ def read_labels(path: Path) -> NDArray[np.int32]:
     Raises:
         DataError: the errors of ``read_image``; colours, alpha or floats instead of indices; a JPEG.
     """
-    return decode(Path(path), _to_labels)
+    path = place(path)
+    if path.suffix.lower() != ".npy":
+        return decode(path, _to_labels)
+    accepted = "one (H, W) array of integers, as np.save writes it, is accepted"
+    labels = load_array(path, accepted)
+    if not isinstance(labels, np.ndarray) or labels.ndim != 2 or labels.dtype.kind not in "iu" or labels.size == 0:
+        raise DataError(f"{path} holds {what(labels)}; {accepted}; save it as such")
+    if labels.dtype.itemsize > 2 and not -(2**31) <= int(labels.min()) <= int(labels.max()) < 2**31:
+        raise DataError(f"{path} holds {int(labels.max())}; class indices of 32 bits are accepted; check the array")
+    return labels.astype(np.int32)
 
 
-def read_depth(path: Path, *, unit_m: float = 0.001) -> NDArray[np.float32]:
-    """Read a depth map.
+def read_mask(path: Path) -> NDArray[np.int32] | NDArray[np.uint8]:
+    """Read a mask of either kind: one channel as ``read_labels`` does, (H, W), or colours, (H, W, 3)."""
+    if place(path).suffix.lower() == ".npy":
+        return read_labels(path)
+    return decode(place(path), lambda image, name: (_to_labels if _is_index(image) else _to_colours)(image, name))
 
-    Args:
-        path: a 16-bit image (integer steps of ``unit_m``), or floats in metres as ``.npy``, TIFF or PFM.
-        unit_m: metres per step of an integer image; 0.001 means that it holds millimetres.
+
+def read_colours(path: Path) -> NDArray[np.uint8]:
+    """Read a mask whose colours stand for classes; a palette image gives its colours, EXIF orientation is applied.
 
     Returns:
-        (H, W) float32 in metres; 0, NaN and infinity mean "no measurement" and are 0.
+        (H, W, 3) uint8.
 
     Raises:
-        DataError: the errors of ``read_image``; 8-bit or colour images; negative values; an array but (H, W) floats.
+        DataError: the errors of ``read_image``; a JPEG; 16-bit or float pixels.
     """
-    path = Path(path)
-    if not (math.isfinite(unit_m) and unit_m > 0):
-        raise DataError(f"unit_m is {unit_m}; metres per step must be a positive number; 0.001 means millimetres")
-    if path.suffix.lower() == ".npy":
-        accepted = "one array of floats in metres, as np.save writes it, is accepted"
-        return _metres(_load_array(path, accepted), str(path))
-    return decode(path, lambda image, name: _to_depth(image, name, unit_m))
+    return decode(place(path), _to_colours)
 
 
 def read_values(path: Path) -> NDArray[np.float32]:
@@ -119,18 +126,26 @@ def read_values(path: Path) -> NDArray[np.float32]:
     Raises:
         DataError: no such file, damaged or not ``.npy``; an array but (H, W, K) floats.
     """
-    path = Path(path)
+    path = place(path)
     accepted = "a .npy file of one (H, W, K) array of floats, as np.save writes it, is accepted"
-    values = _load_array(path, accepted)
+    values = load_array(path, accepted)
     if not isinstance(values, np.ndarray) or values.ndim != 3 or values.dtype.kind != "f" or values.size == 0:
-        raise DataError(f"{path} holds {_what(values)}; one (H, W, K) array of floats is accepted; save it as such")
+        raise DataError(f"{path} holds {what(values)}; one (H, W, K) array of floats is accepted; save it as such")
     return values.astype(np.float32)
 
 
-def _load_array(path: Path, accepted: str) -> object:
+def load_array(path: Path, accepted: str) -> object:
+    """What a ``.npy`` file holds; nothing in it is executed.
+
+    Raises:
+        DataError: no such file, damaged, or beyond ``MAX_PIXELS``; ``accepted`` is the second clause of the message.
+    """
     require_file(path, accepted)
     with guarded(path, accepted):
-        loaded: object = np.load(path, allow_pickle=False)
+        if not is_zip_path(path):
+            loaded: object = np.load(path, allow_pickle=False)
+        else:
+            loaded = np.load(io.BytesIO(path.read_bytes()), allow_pickle=False)
     return loaded
 
 
@@ -212,7 +227,7 @@ def _on_white(rgba: NDArray[np.uint8]) -> NDArray[np.uint8]:
 def _to_labels(image: Image.Image, name: str) -> NDArray[np.int32]:
     if image.format in _LOSSY:
         raise DataError(f"{name} is a JPEG, which blurs class indices; lossless masks are accepted; export it as PNG")
-    if image.mode not in {"1", "L", "P", "I"} and not image.mode.startswith("I;16"):
+    if not _is_index(image):
         raise DataError(
             f"{name} is a mask of mode {image.mode}; one channel of class indices (grey or palette PNG) is accepted;"
             " replace each colour by its class index and save that"
@@ -220,28 +235,20 @@ def _to_labels(image: Image.Image, name: str) -> NDArray[np.int32]:
     return np.asarray(image).astype(np.int32)
 
 
-def _to_depth(image: Image.Image, name: str, unit_m: float) -> NDArray[np.float32]:
-    if image.mode == "F":
-        return _metres(np.asarray(image), name)
-    if not image.mode.startswith("I"):
+def _is_index(image: Image.Image) -> bool:
+    return image.mode in {"1", "L", "P", "I"} or image.mode.startswith("I;16")
+
+
+def _to_colours(image: Image.Image, name: str) -> NDArray[np.uint8]:
+    if image.format in _LOSSY:
+        raise DataError(f"{name} is a JPEG, which blurs colours; lossless masks are accepted; export it as PNG")
+    if image.mode not in {"1", "L", "LA", "P", "PA", "RGB", "RGBA"}:
         raise DataError(
-            f"{name} is a depth map of mode {image.mode} (8-bit or colour), too coarse or not a measurement; a 16-bit"
-            " grey PNG, or floats in metres as .npy or TIFF, are accepted; export the depth again"
+            f"{name} is a mask of mode {image.mode}; 8-bit colours are accepted; leave out palette if it holds numbers"
         )
-    return _metres(np.asarray(image) * unit_m, name)
+    return np.array(image.convert("RGB"))  # alpha is dropped: a colour mixed with white would be another class
 
 
-def _metres(depth: object, name: str) -> NDArray[np.float32]:
-    if not isinstance(depth, np.ndarray) or depth.ndim != 2 or depth.dtype.kind != "f" or depth.size == 0:
-        raise DataError(
-            f"{name} holds {_what(depth)}; one (H, W) array of floats in metres is accepted; save it as such"
-        )
-    depth = np.nan_to_num(depth.astype(np.float32), nan=0.0, posinf=0.0, neginf=0.0)
-    if depth.min() < 0:
-        raise DataError(f"{name} holds a depth of {depth.min():g} m; 0 (no measurement) and more is accepted; check it")
-    return depth
-
-
-def _what(loaded: object) -> str:
+def what(loaded: object) -> str:
     """What a ``.npy`` or ``.npz`` file held, in words."""
     return f"an array {loaded.shape} of {loaded.dtype}" if isinstance(loaded, np.ndarray) else type(loaded).__name__

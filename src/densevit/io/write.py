@@ -1,5 +1,6 @@
 """Files that appear whole or not at all."""
 
+import io
 import json
 import math
 import os
@@ -38,8 +39,14 @@ def write_jpeg(path: Path, array: NDArray[np.uint8], *, quality: int = 95) -> No
     Raises:
         DataError: the file cannot be written.
     """
-    with atomic_path(path) as temporary:
-        Image.fromarray(array).save(temporary, format="JPEG", quality=quality)
+    write_bytes_atomic(path, encode_jpeg(array, quality=quality))
+
+
+def encode_jpeg(array: NDArray[np.uint8], *, quality: int = 95) -> bytes:
+    """(H, W, 3) uint8 RGB as the bytes of a JPEG file."""
+    buffer = io.BytesIO()
+    Image.fromarray(array).save(buffer, format="JPEG", quality=quality)
+    return buffer.getvalue()
 
 
 def write_labels(path: Path, labels: NDArray[Any], palette: Sequence[Sequence[int]] | NDArray[np.uint8]) -> None:

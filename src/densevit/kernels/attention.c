@@ -8,6 +8,7 @@
    Compiled by densevit.kernels.build where a C compiler is found: plain C with the vector extensions that GCC and Clang
    share. */
 
+#include <math.h>
 #include <stdint.h>
 
 #define LANES 16
@@ -115,7 +116,7 @@ static inline void pack(rows k, rows v, int tokens, int width, float *keys, floa
 }
 
 static inline void head(rows q, rows k, rows v, int tokens, const int vectors, float scale, float *out,
-                        int64_t out_token, float *scratch) {
+                        int64_t out_token, float *sums, float *scratch) {
     const int width = vectors * LANES;
     const int64_t packed = (int64_t)((tokens + PANEL - 1) / PANEL * PANEL) * width;
     float *keys = scratch, *values = keys + packed, *query = values + packed;
@@ -146,19 +147,21 @@ static inline void head(rows q, rows k, rows v, int tokens, const int vectors, f
                 values_tile(logits, values + (int64_t)key * width, some, fade, result + r * width, vectors);
             }
         }
+        for (int r = 0; r < count && sums; r++) sums[first + r] = most[r] + log2f(total[r]);
         for (int r = 0; r < count; r++)
             for (int c = 0; c < width; c++) out[(first + r) * out_token + c] = result[r * width + c] / total[r];
     }
 }
 
-/* One head: q, k and v (tokens, width) with so many floats from token to token; width is LANES times 1 to VECTORS. */
+/* One head: q, k and v (tokens, width) with so many floats from token to token; width is LANES times 1 to VECTORS. sums may
+   be null; else it becomes the base-2 logarithm of the sum of every query's powers, which the backward pass needs. */
 void densevit_attention(const float *q, int64_t q_token, const float *k, int64_t k_token, const float *v, int64_t v_token,
-                        int tokens, int width, float scale, float *out, int64_t out_token, float *scratch) {
+                        int tokens, int width, float scale, float *out, int64_t out_token, float *sums, float *scratch) {
     const rows a = {q, q_token}, b = {k, k_token}, c = {v, v_token};
     switch (width / LANES) {
-    case 1: head(a, b, c, tokens, 1, scale, out, out_token, scratch); break;
-    case 2: head(a, b, c, tokens, 2, scale, out, out_token, scratch); break;
-    case 3: head(a, b, c, tokens, 3, scale, out, out_token, scratch); break;
-    default: head(a, b, c, tokens, 4, scale, out, out_token, scratch);
+    case 1: head(a, b, c, tokens, 1, scale, out, out_token, sums, scratch); break;
+    case 2: head(a, b, c, tokens, 2, scale, out, out_token, sums, scratch); break;
+    case 3: head(a, b, c, tokens, 3, scale, out, out_token, sums, scratch); break;
+    default: head(a, b, c, tokens, 4, scale, out, out_token, sums, scratch);
     }
 }

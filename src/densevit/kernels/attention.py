@@ -51,7 +51,7 @@ def _run(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
             tokens_apart = [x.stride(2) for x in inputs]
             pairs = (fact for pair in zip(at, tokens_apart, strict=True) for fact in pair)
             place = _at(out, b * out.stride(0) + h * width)
-            library.densevit_attention(*pairs, tokens, width, width**-0.5, place, out.stride(1), _at(scratch, 0))
+            library.densevit_attention(*pairs, tokens, width, width**-0.5, place, out.stride(1), None, _at(scratch, 0))
 
     threads = min(torch.get_num_threads(), batch * heads)
     if threads == 1:
@@ -82,7 +82,7 @@ def load() -> ctypes.CDLL | None:
         pointer, long, integer, real = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int, ctypes.c_float
         library.densevit_attention_scratch.restype = long
         library.densevit_attention_scratch.argtypes = [long, long]
-        arguments: list[Any] = [*[pointer, long] * 3, integer, integer, real, pointer, long, pointer]
+        arguments: list[Any] = [*[pointer, long] * 3, integer, integer, real, pointer, long, pointer, pointer]
         library.densevit_attention.restype, library.densevit_attention.argtypes = None, arguments
     return library
 

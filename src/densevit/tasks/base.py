@@ -14,7 +14,13 @@ from densevit.types import DenseOutput, Size
 
 
 class Metrics(Protocol):
-    """Running sums over images; memory does not grow with their number."""
+    """Running sums over images; memory does not grow with their number.
+
+    Attributes:
+        state: the sums by name; those of several processes are added up.
+    """
+
+    state: dict[str, Tensor]
 
     def update(self, prediction: Tensor, target: Tensor, /) -> None:
         """Add one image, or a batch of them."""
@@ -22,6 +28,10 @@ class Metrics(Protocol):
 
     def compute(self) -> dict[str, Any]:
         """The figures by name."""
+        ...
+
+    def merge(self, other: Any, /) -> None:
+        """Add the sums of metrics of the same task that have seen other images."""
         ...
 
 
@@ -47,6 +57,15 @@ class Task(Config, ABC):
     @abstractmethod
     def loss(self, output: DenseOutput, target: Tensor, *, align_corners: bool) -> Tensor:
         """Logits (B, K, h', w') and a batch of targets -> a float32 scalar."""
+
+    @abstractmethod
+    def count(self, target: Tensor) -> Tensor:
+        """What the loss of a batch of targets divides by: a float32 scalar, 0 where nothing is known.
+
+        The loss of a large batch is the mean of its parts' losses weighted by their counts, so gradients may be summed
+        over parts and processes. That is exact for sums over pixels or images; for losses of the batch as a whole
+        (Dice, Lovasz, OHEM, SILog, berHu) each part is a batch of its own.
+        """
 
     @abstractmethod
     def new_metrics(self) -> Metrics:

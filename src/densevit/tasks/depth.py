@@ -12,7 +12,7 @@ from densevit.data.transforms import Example
 from densevit.layers import resize
 from densevit.tasks.base import Task
 from densevit.tasks.colour import colourise_depth
-from densevit.tasks.losses import gradient_matching, l1, remove_scale_shift, scale_shift_invariant, silog
+from densevit.tasks.losses import berhu, gradient_matching, l1, remove_scale_shift, scale_shift_invariant, silog
 from densevit.tasks.metrics import DepthMetrics
 from densevit.types import DenseOutput, Size
 from densevit.upsampling import upsample_values
@@ -26,23 +26,44 @@ class Depth(Task):
     Attributes:
         quantity: "depth" in metres, larger is farther; "disparity" without unit, larger is nearer.
         min_depth_m, max_depth_m: range of valid targets; predictions are clipped to it in metrics.
+        silog_weight: of SILog (depth); 0 leaves a loss out.
+        l1_weight, berhu_weight: of the mean absolute error and of reverse Huber, in metres (depth).
+        scale_shift_weight: of the absolute error after scale and shift are removed (disparity).
+        gradient_weight: of multi-scale gradient matching, on log depth or on disparity without scale and shift.
         variance_focus: of SILog: 0.85 forgives most of a wrong scale of the whole map, 0 forgives nothing.
-        l1_weight: weight of the mean absolute error in metres beside SILog (metric depth).
-        gradient_weight: weight of multi-scale gradient matching, on log depth or on disparity.
+        trim: share of each image's largest errors that the scale- and shift-invariant error leaves out.
+        gradient_scales: resolutions at which gradients are matched, each half of the one before.
     """
 
     kind: Literal["depth"] = "depth"
     quantity: Quantity = "depth"
     min_depth_m: float = Field(default=1e-3, gt=0)
     max_depth_m: float = Field(default=10.0, gt=0)
-    variance_focus: float = Field(default=0.85, ge=0, le=1)
+    silog_weight: float = Field(default=1.0, ge=0)
     l1_weight: float = Field(default=0.0, ge=0)
+    berhu_weight: float = Field(default=0.0, ge=0)
+    scale_shift_weight: float = Field(default=1.0, ge=0)
     gradient_weight: float = Field(default=0.0, ge=0)
+    variance_focus: float = Field(default=0.85, ge=0, le=1)
+    trim: float = Field(default=0.0, ge=0, lt=1)
+    gradient_scales: int = Field(default=4, gt=0)
 
     @model_validator(mode="after")
     def _check(self) -> Self:
         if self.min_depth_m >= self.max_depth_m:
             raise ValueError(f"min_depth_m {self.min_depth_m} must be below max_depth_m {self.max_depth_m}")
+        if self.quantity == "disparity" and (self.l1_weight or self.berhu_weight):
+            raise ValueError(
+                "l1_weight and berhu_weight compare metres, but disparity has none; set them to 0, or quantity to "
+                "'depth'"
+            )
+        names = (
+            ("scale_shift_weight",) if self.quantity == "disparity" else ("silog_weight", "l1_weight", "berhu_weight")
+        )
+        if not any(getattr(self, name) for name in (*names, "gradient_weight")):
+            raise ValueError(
+                f"{', '.join(names)} and gradient_weight are all 0, but a head needs a loss; set one of them"
+            )
         return self
 
     @property
@@ -68,23 +89,41 @@ class Depth(Task):
         return example.depth * valid
 
     def loss(self, output: DenseOutput, target: Tensor, *, align_corners: bool) -> Tensor:
-        """SILog on metres, or the scale- and shift-invariant loss on disparity, plus the weighted terms."""
+        """The weighted losses over the pixels whose depth is known; they may be few, as those of a laser scanner."""
         size = (target.shape[-2], target.shape[-1])
         values = resize(output.logits, size, align_corners=align_corners).float()[:, 0]  # (B, H, W)
-        mask = target > 0
-        if self.quantity == "disparity":
-            inverse = mask / target.clamp(min=self.min_depth_m)
-            total = scale_shift_invariant(values, inverse, mask)
-            values, compared = remove_scale_shift(values, mask), remove_scale_shift(inverse, mask)
-        else:
-            values = values.clamp(min=self.min_depth_m)
-            total = silog(values, target, variance_focus=self.variance_focus)
-            if self.l1_weight:
-                total = total + self.l1_weight * l1(values, target, mask)
-            values, compared = values.log(), target.clamp(min=self.min_depth_m).log()
+        return (
+            self._disparity_loss(values, target) if self.quantity == "disparity" else self._depth_loss(values, target)
+        )
+
+    def _depth_loss(self, values: Tensor, target: Tensor) -> Tensor:
+        mask, total = target > 0, values.new_zeros(())
+        values = values.clamp(min=self.min_depth_m)
+        if self.silog_weight:
+            total = total + self.silog_weight * silog(values, target, variance_focus=self.variance_focus)
+        if self.l1_weight:
+            total = total + self.l1_weight * l1(values, target, mask)
+        if self.berhu_weight:
+            total = total + self.berhu_weight * berhu(values, target, mask)
         if self.gradient_weight:
-            total = total + self.gradient_weight * gradient_matching(values, compared, mask)
+            logs = values.log(), target.clamp(min=self.min_depth_m).log()
+            total = total + self.gradient_weight * gradient_matching(*logs, mask, scales=self.gradient_scales)
         return total
+
+    def _disparity_loss(self, values: Tensor, target: Tensor) -> Tensor:
+        mask, total = target > 0, values.new_zeros(())
+        inverse = mask / target.clamp(min=self.min_depth_m)
+        if self.scale_shift_weight:
+            total = total + self.scale_shift_weight * scale_shift_invariant(values, inverse, mask, trim=self.trim)
+        if self.gradient_weight:
+            aligned = remove_scale_shift(values, mask), remove_scale_shift(inverse, mask)
+            total = total + self.gradient_weight * gradient_matching(*aligned, mask, scales=self.gradient_scales)
+        return total
+
+    def count(self, target: Tensor) -> Tensor:
+        """Valid pixels; of disparity, where each image has a loss of its own, the images with any."""
+        valid = target > 0
+        return (valid.sum() if self.quantity == "depth" else valid.flatten(1).any(dim=1).sum()).float()
 
     def new_metrics(self) -> DepthMetrics:
         """AbsRel, RMSE, delta1 and the others; disparity is first aligned by scale and shift, image by image."""

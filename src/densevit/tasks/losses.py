@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from densevit.errors import ShapeError
+from densevit.upsampling import upsample_cross_entropy
 
 _TINY = 1e-6
 """Smallest scale, in units of the prediction, by which a map is divided."""
@@ -37,17 +38,57 @@ def cross_entropy(
         class_weights: (K,), factor on the loss of each class.
     """
     _check_sizes(logits, target)
+    return upsampled_cross_entropy(
+        logits,
+        target,
+        align_corners=False,
+        ignore_index=ignore_index,
+        denominator=denominator,
+        class_weights=class_weights,
+    )
+
+
+def upsampled_cross_entropy(
+    logits: Tensor,
+    target: Tensor,
+    *,
+    align_corners: bool,
+    ignore_index: int = 255,
+    denominator: Literal["valid", "all"] = "valid",
+    class_weights: Tensor | None = None,
+) -> Tensor:
+    """``cross_entropy`` of logits (B, K, h, w) resized bilinearly to the target; the resized ones never exist."""
+    if logits.ndim != 4 or target.ndim != 3 or len(logits) != len(target):
+        raise ShapeError(
+            f"logits are {tuple(logits.shape)} and the target is {tuple(target.shape)}, but (B, K, h, w) and "
+            "(B, H, W) belong together; add the batch dimension, or take the channel away from the target"
+        )
     weights = None if class_weights is None else class_weights.to(logits.device, torch.float32)
-    total = F.cross_entropy(logits.float(), target, weights, ignore_index=ignore_index, reduction="sum")
+    total = upsample_cross_entropy(
+        logits, target, align_corners=align_corners, ignore_index=ignore_index, class_weights=weights
+    )
     if denominator == "all":
         return total / max(target.numel(), 1)
-    valid = target != ignore_index
-    count = valid.sum() if weights is None else (weights[target.masked_fill(~valid, 0)] * valid).sum()
+    count = valid_count(target, ignore_index=ignore_index, class_weights=weights)
     return total / torch.where(count > 0, count, 1)
 
 
+def valid_count(target: Tensor, *, ignore_index: int = 255, class_weights: Tensor | None = None) -> Tensor:
+    """Valid pixels, or the sum of their class weights (K,): the denominator ``"valid"``, a float32 scalar."""
+    valid = target != ignore_index
+    if class_weights is None:
+        return valid.sum().float()
+    return (class_weights[target.masked_fill(~valid, 0)] * valid).sum()
+
+
 def ohem(
-    logits: Tensor, target: Tensor, *, ignore_index: int = 255, threshold: float = 0.7, min_kept: int = 100_000
+    logits: Tensor,
+    target: Tensor,
+    *,
+    ignore_index: int = 255,
+    threshold: float = 0.7,
+    min_kept: int = 100_000,
+    class_weights: Tensor | None = None,
 ) -> Tensor:
     """Online hard example mining: cross entropy averaged over the hard pixels only.
 
@@ -61,14 +102,18 @@ def ohem(
         ignore_index: id of the pixels that are never taken.
         threshold: probability in (0, 1].
         min_kept: pixels per image; pooled over the batch, so that one easy image may give its share to a hard one.
+        class_weights: (K,), of the pixels in the average; which ones are hard does not depend on them.
     """
     _check_sizes(logits, target)
     losses = F.cross_entropy(logits.float(), target, ignore_index=ignore_index, reduction="none")  # (B,H,W)
-    losses = losses[target != ignore_index]  # (valid,)
-    hard = losses[losses > -math.log(threshold)]
+    valid = target != ignore_index
+    losses, ids = losses[valid], target[valid]  # (valid,)
+    hard = losses.detach() > -math.log(threshold)
     fewest = min(min_kept * target.shape[0], losses.numel())
-    kept = hard if hard.numel() >= fewest else losses.topk(fewest).values
-    return kept.sum() / max(kept.numel(), 1)
+    kept = hard.nonzero().flatten() if hard.sum() >= fewest else losses.detach().topk(fewest).indices
+    weights = torch.ones_like(losses) if class_weights is None else class_weights.to(losses)[ids]
+    total = weights[kept].sum()
+    return (weights[kept] * losses[kept]).sum() / torch.where(total > 0, total, 1)
 
 
 def dice(logits: Tensor, target: Tensor, *, ignore_index: int = 255) -> Tensor:
@@ -247,10 +292,10 @@ def cosine(normals: Tensor, target: Tensor) -> Tensor:
 
     Args:
         normals: (B, 3, H, W), any length; normalised here.
-        target: (B, 3, H, W), any length; a zero or NaN vector is invalid.
+        target: (B, 3, H, W), any length; a vector of zeros, or with NaN or infinity in it, is invalid.
     """
     _check_same(normals, target)
-    mask = target.square().sum(1) > 0  # (B,H,W)
+    mask = target.isfinite().all(1) & target.ne(0).any(1)  # (B,H,W)
     kept = mask.unsqueeze(1)
     truth = torch.where(kept, target, 0.0).float()
     angle_cos = F.cosine_similarity(torch.where(kept, normals, 1.0).float(), truth, dim=1)  # (B,H,W)

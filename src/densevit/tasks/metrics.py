@@ -183,13 +183,30 @@ class DepthMetrics(_Sums):
             if not valid.any():
                 self.state["skipped"] += 1
                 continue
-            found, true = found[valid], true[valid]
-            _refuse_non_finite(found)
-            if self.align == "scale_shift":
-                # A fitted disparity of 0 or less is behind the horizon: as far away as the range goes.
-                found = 1 / _fit_scale_shift(found, 1 / true).clamp(min=1 / self.max_depth_m)
-            self.state["sums"] += _depth_errors(found.clamp(self.min_depth_m, self.max_depth_m), true)
+            self.state["sums"] += _depth_errors(self._to_metres(found, true, valid)[valid], true[valid])
             self.state["images"] += 1
+
+    def in_metres(self, prediction: Pixels, target: Pixels) -> tuple[Tensor, Tensor]:
+        """What is compared of one image (H, W): the prediction in metres, aligned and clipped, and where it counts.
+
+        Returns:
+            float64 metres and a boolean mask, both (H, W); the metres are those of the whole image, all 0 if no pixel
+            is valid.
+
+        Raises:
+            ShapeError, DataError: as ``update``.
+        """
+        ((found, true),) = _images(prediction, target, ndim=2)
+        valid = (true > self.min_depth_m) & (true < self.max_depth_m)
+        return (self._to_metres(found, true, valid) if valid.any() else torch.zeros_like(found)), valid
+
+    def _to_metres(self, found: Tensor, true: Tensor, valid: Tensor) -> Tensor:
+        _refuse_non_finite(found[valid])
+        if self.align == "scale_shift":
+            # A fitted disparity of 0 or less is behind the horizon: as far away as the range goes.
+            centre, scale, offset = _fit_scale_shift(found[valid], 1 / true[valid])
+            found = 1 / (scale * (found - centre) + offset).clamp(min=1 / self.max_depth_m)
+        return found.clamp(self.min_depth_m, self.max_depth_m)
 
     def compute(self) -> dict[str, Any]:
         """The means over the measured images: every entry of ``NAMES``, ``num_images`` and ``num_skipped``."""
@@ -280,14 +297,18 @@ def _angles_deg(found: Tensor, true: Tensor) -> Tensor:
     return torch.atan2(sine, (found * true).sum(0)).rad2deg()
 
 
-def _fit_scale_shift(values: Tensor, target: Tensor) -> Tensor:
-    """scale * values + shift with the least squared distance to the target; constant values become its mean."""
-    centred = values - values.mean()
+def _fit_scale_shift(values: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """centre, scale and offset: scale * (values - centre) + offset has the least squared distance to the target.
+
+    Constant values become the target's mean.
+    """
+    centre = values.mean()
+    centred = values - centre
     spread = centred.square().sum()
     # A constant map leaves rounding in `centred`, which a scale must not blow up.
     flat = spread <= 1e-20 * values.square().sum()
-    scale = 0.0 if flat else (centred * target).sum() / spread
-    return scale * centred + target.mean()
+    scale = torch.zeros_like(spread) if flat else (centred * target).sum() / spread
+    return centre, scale, target.mean()
 
 
 def _images(prediction: Pixels, target: Pixels, ndim: int) -> Iterator[tuple[Tensor, Tensor]]:

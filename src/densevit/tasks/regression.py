@@ -3,6 +3,7 @@
 from typing import Any, Literal, Self
 
 import numpy as np
+import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
@@ -12,7 +13,7 @@ from densevit.data.sample import ClassTable
 from densevit.data.transforms import Example
 from densevit.layers import resize
 from densevit.tasks.base import Task
-from densevit.tasks.losses import cosine, l1
+from densevit.tasks.losses import berhu, cosine, l1
 from densevit.tasks.metrics import RegressionMetrics
 from densevit.types import DenseOutput, Size
 from densevit.upsampling import upsample_values
@@ -24,14 +25,20 @@ class Regression(Task):
     Attributes:
         channels: their names.
         unit: of all channels, for people; empty if they have none.
-        unit_vectors: the channels are the components of a direction: predictions are normalised, the loss is the
-            cosine's, and the mean angle is measured.
+        unit_vectors: the channels are the components of a direction: predictions are normalised, the loss is by default
+            the cosine's, and the mean angle is measured. A target of zeros is unknown.
+        l1_weight: of the mean absolute error; 1 if not given, 0 for unit vectors.
+        berhu_weight: of reverse Huber, which weighs large errors more.
+        cosine_weight: of one minus the cosine between the vectors of all channels; 1 for unit vectors if not given.
     """
 
     kind: Literal["regression"] = "regression"
     channels: tuple[str, ...] = Field(min_length=1)
     unit: str = ""
     unit_vectors: bool = False
+    l1_weight: float | None = Field(default=None, ge=0)
+    berhu_weight: float = Field(default=0.0, ge=0)
+    cosine_weight: float | None = Field(default=None, ge=0)
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -39,6 +46,12 @@ class Regression(Task):
             raise ValueError(
                 f"unit_vectors needs 3 channels, the components x, y and z, but channels has {self.channels}"
             )
+        if not any(self._weights):
+            raise ValueError(
+                "l1_weight, berhu_weight and cosine_weight are all 0, but a head needs a loss; set one of them"
+            )
+        if self.cosine_weight and len(self.channels) == 1:
+            raise ValueError("cosine_weight compares directions, but one channel has none; set it to 0")
         return self
 
     @property
@@ -55,12 +68,36 @@ class Regression(Task):
         """float32 (K, H, W), NaN where unknown."""
         return example.values
 
+    @property
+    def _weights(self) -> tuple[float, float, float]:
+        """Of L1, berHu and cosine, with the defaults filled in."""
+        l1_weight = float(not self.unit_vectors) if self.l1_weight is None else self.l1_weight
+        cosine_weight = float(self.unit_vectors) if self.cosine_weight is None else self.cosine_weight
+        return l1_weight, self.berhu_weight, cosine_weight
+
     def loss(self, output: DenseOutput, target: Tensor, *, align_corners: bool) -> Tensor:
-        """Mean absolute error, or one minus the cosine for unit vectors."""
+        """The weighted losses over the known pixels; unit vectors are compared at length 1."""
         values = resize(output.logits, (target.shape[-2], target.shape[-1]), align_corners=align_corners).float()
+        known, total = self._known(target), values.new_zeros(())
+        l1_weight, berhu_weight, cosine_weight = self._weights
+        if cosine_weight:
+            total = total + cosine_weight * cosine(values, target)
         if self.unit_vectors:
-            return cosine(values, target)
-        return l1(values, target, target.isfinite().all(dim=1))
+            values = F.normalize(torch.where(known.unsqueeze(1), values, 1.0), dim=1)
+        if l1_weight:
+            total = total + l1_weight * l1(values, target, known)
+        if berhu_weight:
+            total = total + berhu_weight * berhu(values, target, known)
+        return total
+
+    def count(self, target: Tensor) -> Tensor:
+        """Pixels whose values are known."""
+        return self._known(target).sum().float()
+
+    def _known(self, target: Tensor) -> Tensor:
+        """Mask (B, H, W): all values finite, and of a direction not all zero."""
+        known = target.isfinite().all(dim=1)
+        return known & target.ne(0).any(dim=1) if self.unit_vectors else known
 
     def new_metrics(self) -> RegressionMetrics:
         """MAE, RMSE, and the mean angle for unit vectors."""

@@ -5,7 +5,7 @@ from typing import Any, Literal, Self
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import Field, model_validator
+from pydantic import Field, NonNegativeFloat, model_validator
 from torch import Tensor
 
 from densevit.data.sample import ClassTable
@@ -13,7 +13,7 @@ from densevit.data.transforms import Example
 from densevit.layers import resize
 from densevit.tasks.base import Task
 from densevit.tasks.colour import Rgb, colourise_labels, palette_for
-from densevit.tasks.losses import cross_entropy, lovasz_softmax
+from densevit.tasks.losses import dice, lovasz_softmax, ohem, upsampled_cross_entropy, valid_count
 from densevit.tasks.metrics import SegmentationMetrics
 from densevit.types import DenseOutput, Size
 from densevit.upsampling import upsample_entropy, upsample_labels
@@ -26,23 +26,30 @@ class Segmentation(Task):
         classes: names by index.
         palette: colours by index; chosen from the names if not given.
         ignore_index: of target pixels that count in neither loss nor metric.
-        aux_weight: weight of each auxiliary head's loss.
-        class_weights: factor on the cross entropy of each class; all 1 if not given.
-        lovasz_weight: weight of the Lovasz-softmax loss beside cross entropy.
+        cross_entropy_weight, ohem_weight, dice_weight, lovasz_weight: of each loss in their sum; 0 leaves it out.
+        aux_weight: weight of each auxiliary head's loss, which is cross entropy.
+        class_weights: factor of each class on cross entropy and OHEM; all 1 if not given.
+        denominator: of cross entropy: "valid" pixels, or "all" as mmsegmentation.
+        ohem_threshold: a pixel is hard while its true class has a smaller probability.
+        ohem_min_kept: pixels per image that OHEM takes at least, the hardest first.
         typical_entropy: ``mean_entropy`` over photos of the head's own kind. Heads of one model are compared by how far
             they lie above it: some are less sure than others even of what they know.
-        denominator: of cross entropy: "valid" pixels, or "all" as mmsegmentation.
     """
 
     kind: Literal["segmentation"] = "segmentation"
     classes: tuple[str, ...] = Field(min_length=1)
     palette: tuple[Rgb, ...] = ()
     ignore_index: int = 255
-    aux_weight: float = Field(default=0.4, ge=0)
-    class_weights: tuple[float, ...] | None = None
+    cross_entropy_weight: float = Field(default=1.0, ge=0)
+    ohem_weight: float = Field(default=0.0, ge=0)
+    dice_weight: float = Field(default=0.0, ge=0)
     lovasz_weight: float = Field(default=0.0, ge=0)
-    typical_entropy: float = Field(default=0.0, ge=0, le=1)
+    aux_weight: float = Field(default=0.4, ge=0)
+    class_weights: tuple[NonNegativeFloat, ...] | None = None
     denominator: Literal["valid", "all"] = "valid"
+    ohem_threshold: float = Field(default=0.7, gt=0, le=1)
+    ohem_min_kept: int = Field(default=100_000, gt=0)
+    typical_entropy: float = Field(default=0.0, ge=0, le=1)
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -54,6 +61,11 @@ class Segmentation(Task):
             )
         if self.class_weights is not None and len(self.class_weights) != len(self.classes):
             raise ValueError(f"class_weights has {len(self.class_weights)} factors for {len(self.classes)} classes")
+        if not (self.cross_entropy_weight or self.ohem_weight or self.dice_weight or self.lovasz_weight):
+            raise ValueError(
+                "cross_entropy_weight, ohem_weight, dice_weight and lovasz_weight are all 0, but a head needs a loss; "
+                "set one of them"
+            )
         if not self.palette:
             object.__setattr__(self, "palette", palette_for(self.classes))
         if len(self.palette) != len(self.classes):
@@ -80,23 +92,57 @@ class Segmentation(Task):
         return torch.from_numpy(table)[example.labels]
 
     def loss(self, output: DenseOutput, target: Tensor, *, align_corners: bool) -> Tensor:
-        """Cross entropy at the target's size, plus the weighted auxiliary and Lovasz terms."""
-        size = (target.shape[-2], target.shape[-1])
-        logits = resize(output.logits, size, align_corners=align_corners)
-        total = self._cross_entropy(logits, target)
-        if self.lovasz_weight:
-            total = total + self.lovasz_weight * lovasz_softmax(logits, target, ignore_index=self.ignore_index)
+        """The weighted losses at the target's size, plus cross entropy of the auxiliary heads."""
+        total = target.new_zeros((), dtype=torch.float32)
+        if self.cross_entropy_weight:
+            pixelwise = self._cross_entropy(output.logits, target, align_corners=align_corners)
+            total = total + self.cross_entropy_weight * pixelwise
+        if self.ohem_weight or self.dice_weight or self.lovasz_weight:
+            logits = resize(output.logits, (target.shape[-2], target.shape[-1]), align_corners=align_corners)
+            total = total + self._other_losses(logits, target)
         for aux in output.aux:
-            total = total + self.aux_weight * self._cross_entropy(
-                resize(aux, size, align_corners=align_corners), target
-            )
+            total = total + self.aux_weight * self._cross_entropy(aux, target, align_corners=align_corners)
         return total
 
-    def _cross_entropy(self, logits: Tensor, target: Tensor) -> Tensor:
-        weights = None if self.class_weights is None else logits.new_tensor(self.class_weights, dtype=torch.float32)
-        return cross_entropy(
-            logits, target, ignore_index=self.ignore_index, denominator=self.denominator, class_weights=weights
+    def count(self, target: Tensor) -> Tensor:
+        """Valid pixels, with class weights the sum of theirs; or all pixels, by ``denominator``."""
+        if self.denominator == "all":
+            return torch.tensor(float(target.numel()), device=target.device)
+        return valid_count(target, ignore_index=self.ignore_index, class_weights=self._class_weights(target))
+
+    def _cross_entropy(self, logits: Tensor, target: Tensor, *, align_corners: bool) -> Tensor:
+        return upsampled_cross_entropy(
+            logits,
+            target,
+            align_corners=align_corners,
+            ignore_index=self.ignore_index,
+            denominator=self.denominator,
+            class_weights=self._class_weights(target),
         )
+
+    def _other_losses(self, logits: Tensor, target: Tensor) -> Tensor:
+        """OHEM, Dice and Lovasz of logits at the target's size, weighted and added."""
+        total, ignored = logits.new_zeros((), dtype=torch.float32), self.ignore_index
+        if self.ohem_weight:
+            hard = ohem(
+                logits,
+                target,
+                ignore_index=ignored,
+                threshold=self.ohem_threshold,
+                min_kept=self.ohem_min_kept,
+                class_weights=self._class_weights(target),
+            )
+            total = total + self.ohem_weight * hard
+        if self.dice_weight:
+            total = total + self.dice_weight * dice(logits, target, ignore_index=ignored)
+        if self.lovasz_weight:
+            total = total + self.lovasz_weight * lovasz_softmax(logits, target, ignore_index=ignored)
+        return total
+
+    def _class_weights(self, like: Tensor) -> Tensor | None:
+        if self.class_weights is None:
+            return None
+        return torch.tensor(self.class_weights, dtype=torch.float32, device=like.device)
 
     def new_metrics(self) -> SegmentationMetrics:
         """mIoU, aAcc, mAcc and the figures of each class."""

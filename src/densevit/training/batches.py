@@ -1,5 +1,9 @@
-"""Batches as pure functions of the step: batch ``t`` is the same whoever asks, so a resumed run sees the same data."""
+"""Batches as pure functions of the step: batch ``t`` is the same whoever asks, so a resumed run sees the same data.
 
+A step's batch is cut into ``accumulate`` micro-batches, and each of these into one part per process.
+"""
+
+import signal
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -10,12 +14,14 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
+from densevit.data.mixing import mix
 from densevit.data.sample import Dataset
-from densevit.data.transforms import AugmentConfig, Example, as_example, augment, crop, flip
-from densevit.errors import DataError
+from densevit.data.transforms import Example, as_example, augment, crop, flip
+from densevit.errors import ConfigError, DataError
 from densevit.tasks import Task
 from densevit.training.features import FeatureCache
 from densevit.training.recipe import SourceConfig, TrainConfig
+from densevit.training.seeds import seed_everything
 from densevit.types import Size
 
 _STREAM = 1_000_003
@@ -38,7 +44,19 @@ class Batch:
 
 
 class SourceBatches(TorchDataset[Batch]):
-    """The batches of one source by step number."""
+    """The batches of one source by the number of the micro-batch: this process's part of it.
+
+    Args:
+        dataset: samples.
+        source: how they are used.
+        config: the run.
+        tasks: of all heads.
+        cache: features of a frozen encoder.
+        rank, world: which of how many parts.
+
+    Raises:
+        ConfigError: if the batch cannot be cut into so many parts.
+    """
 
     def __init__(
         self,
@@ -47,16 +65,38 @@ class SourceBatches(TorchDataset[Batch]):
         config: TrainConfig,
         tasks: dict[str, Task],
         cache: FeatureCache | None,
+        *,
+        rank: int = 0,
+        world: int = 1,
     ) -> None:
         self.dataset, self.source, self.config, self.cache = dataset, source, config, cache
+        self.augment = source.augment or config.augment
+        self.rank, self.world = rank, world
         self.tasks = {head: tasks[head] for head in source.heads}
         if not len(dataset):
             raise DataError("the data set is empty; it needs at least one photo")
+        if cache is not None and (self.augment.cutmix or self.augment.classmix):
+            raise ConfigError(
+                "augment has cutmix or classmix, but cached features cannot be mixed; set both to 0 or unset features"
+            )
+        self.size, rest = divmod(source.batch_size, config.accumulate * world)
+        if rest:
+            raise ConfigError(
+                f"batch_size is {source.batch_size} but {world} processes with {config.accumulate} micro-batches each "
+                f"share it; set sources[].batch_size to a multiple of {config.accumulate * world}, or change accumulate"
+            )
 
-    def __getitem__(self, step: int) -> Batch:
-        """Batch number ``step``; the data set is shuffled anew each time it has been seen."""
-        size = self.source.batch_size
-        examples = [self._example(draw) for draw in range(step * size, (step + 1) * size)]
+    def in_words(self) -> str:
+        """The effective batch and how it comes about."""
+        return (
+            f"a batch of {self.source.batch_size} = {self.size} photos x {self.config.accumulate} micro-batches x "
+            f"{self.world} processes for {', '.join(self.source.heads)}"
+        )
+
+    def __getitem__(self, number: int) -> Batch:
+        """This process's part of micro-batch ``number``; the data set is shuffled anew each time it has been seen."""
+        first = (number * self.world + self.rank) * self.size
+        examples = self._mixed([self._example(draw) for draw in range(first, first + self.size)], first)
         targets = {
             head: torch.stack([self._target(head, task, example) for _, example in examples])
             for head, task in self.tasks.items()
@@ -72,7 +112,7 @@ class SourceBatches(TorchDataset[Batch]):
         if self.cache is None or features is None:
             return
         for view in range(features.views):
-            for index in range(len(self.dataset)):
+            for index in range(self.rank, len(self.dataset), self.world):
                 self.cache.ensure(self._view(index, view).image)
                 yield view * len(self.dataset) + index + 1
 
@@ -80,19 +120,26 @@ class SourceBatches(TorchDataset[Batch]):
         """The draw-th sample of the run: what goes into the model, and the example that has its targets."""
         index = _order(self.config.seed, draw // len(self.dataset), len(self.dataset))[draw % len(self.dataset)]
         generator = torch.Generator().manual_seed(self.config.seed * _STREAM + draw)
+        seed_everything(self.config.seed, draw)  # for a data set that draws by itself
         if self.cache is None or self.config.features is None:
-            example = augment(self.dataset[index], self.config.augment, generator)
+            example = augment(self.dataset[index], self.augment, generator)
             return example.image, example
         view = int(torch.randint(self.config.features.views, (), generator=generator))
         example = self._view(index, view)
         features = torch.from_numpy(np.array(self.cache.read(example.image)))
         return self._crop_features(features, example, generator)
 
+    def _mixed(self, examples: list[tuple[Tensor, Example]], first: int) -> list[tuple[Tensor, Example]]:
+        """The examples after CutMix or ClassMix, by generators of their draws; ``first`` is the first one's draw."""
+        if not (self.augment.cutmix or self.augment.classmix):
+            return examples
+        seeds = [-(self.config.seed * _STREAM + first + offset) - 1 for offset in range(len(examples))]
+        generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+        return [(mixed.image, mixed) for mixed in mix([e for _, e in examples], self.augment, generators)]
+
     def _view(self, index: int, view: int) -> Example:
         """A fixed view of a photo; view 0 is not augmented."""
-        rule = self.config.augment
-        if view == 0:
-            rule = AugmentConfig(crop=rule.crop, scale=(1.0, 1.0), flip=0.0, colour=0.0, cat_max_ratio=1.0)
+        rule = self.augment.plain_view() if view == 0 else self.augment
         generator = torch.Generator().manual_seed((self.config.seed * _STREAM + index) * 64 + view)
         return augment(self.dataset[index], rule, generator)
 
@@ -149,11 +196,25 @@ def no_target(head: str, task: Task, dataset: Dataset) -> str:
 
 
 def steps(batches: SourceBatches, start: int, end: int, workers: int) -> Iterator[Batch]:
-    """Batches ``start`` to ``end``, prepared ahead by worker processes if there are any."""
+    """Micro-batches ``start`` to ``end``, prepared ahead by worker processes if there are any."""
     if workers == 0:
-        return (batches[step] for step in range(start, end))
-    sampler = range(start, end)
-    return iter(DataLoader(batches, batch_size=None, sampler=sampler, num_workers=workers, prefetch_factor=2))
+        return (batches[number] for number in range(start, end))
+    return iter(
+        DataLoader(
+            batches,
+            batch_size=None,
+            sampler=range(start, end),
+            num_workers=workers,
+            prefetch_factor=2,
+            worker_init_fn=_leave_signals_to_the_loop,
+        )
+    )
+
+
+def _leave_signals_to_the_loop(worker: int) -> None:
+    """Ctrl-C reaches all processes of a terminal; workers end with the loop, which still needs their batches."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 @lru_cache(maxsize=8)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from densevit.config import nearest
-from densevit.data import Dataset, FolderConfig, FolderDataset
+from densevit.data import DATASETS, Dataset, FolderConfig, FolderDataset, parse_data
 from densevit.data.transforms import as_example
 from densevit.errors import ConfigError, DataError
 from densevit.inference.decode import Source, decode, mean_entropy
@@ -17,6 +17,7 @@ from densevit.model import DenseModel
 from densevit.pixels import FitConfig, fit_photo
 from densevit.tasks import Metrics, Segmentation, Task
 from densevit.training.batches import no_target
+from densevit.training.watch import Watch
 from densevit.types import Taps
 
 Encode = Callable[[Tensor], Taps]
@@ -33,6 +34,9 @@ def evaluate(
     protocol: Protocol | None = None,
     tta: bool = False,
     way: OwnWay | None = None,
+    watch: Watch | None = None,
+    part: tuple[int, int] = (0, 1),
+    add: Callable[[Tensor], Tensor] | None = None,
 ) -> dict[str, dict[str, Any]]:
     """Figures of some heads on a data set, single scale unless ``tta`` is on.
 
@@ -46,6 +50,9 @@ def evaluate(
         protocol: run every photo as a published program does; ``fit`` and ``encode`` are then not used.
         tta: with the protocol's test-time augmentation.
         way: run every photo by windows, at several scales or mirrored; ``encode`` is then not used.
+        watch: looks on, for a report.
+        part: (i, n): every n-th photo from number i on, this process's share.
+        add: sums a tensor over all processes in place, so that all of them have the figures of the whole data set.
 
     Returns:
         Per head what its metrics compute.
@@ -57,9 +64,11 @@ def evaluate(
         raise DataError("the data set is empty; it needs at least one photo")
     device = model.mean.device
     metrics: dict[str, Metrics] = {name: task.new_metrics() for name, task in tasks.items()}
+    if watch is not None:
+        watch.begin(tasks)
     entropy = {name: 0.0 for name, task in tasks.items() if isinstance(task, Segmentation)}
     with torch.inference_mode():
-        for index in range(len(dataset)):
+        for index in range(part[0], len(dataset), part[1]):
             sample = dataset[index]
             example = as_example(sample)
             size = (sample.image.shape[0], sample.image.shape[1])
@@ -80,19 +89,28 @@ def evaluate(
                     raise DataError(no_target(name, task, dataset))
                 corners = model.decoder(name).align_corners
                 prediction = decode(task, outputs[name], size, align_corners=corners)
-                metrics[name].update(prediction.cpu()[None], target[None])
+                alone = task.new_metrics()  # of this image; sums of sums are those of all images at once
+                alone.update(prediction.cpu()[None], target[None])
+                metrics[name].merge(alone)
+                if watch is not None:
+                    place = (index, len(dataset), sample.name)
+                    watch.see(name, place, sample.picture, target, prediction.cpu(), alone)
                 if isinstance(task, Segmentation):
                     entropy[name] += mean_entropy(task, outputs[name], align_corners=corners)
             if progress is not None:
                 progress(index + 1, len(dataset))
+    if add is not None:
+        for sums in (sums for values in metrics.values() for sums in values.state.values()):
+            add(sums)
+        entropy = {name: float(add(torch.tensor(total, dtype=torch.float64))) for name, total in entropy.items()}
     figures = {name: values.compute() for name, values in metrics.items()}
     for name, total in entropy.items():
         figures[name]["mean_entropy"] = total / len(dataset)
     return figures
 
 
-def open_for(places: dict[str, Any], kind: str) -> FolderDataset:
-    """A folder data set with the targets of one kind of task.
+def open_for(places: dict[str, Any], kind: str) -> Dataset:
+    """A data set with the targets of one kind of task; a plain folder unless ``places`` has another ``kind``.
 
     Raises:
         ConfigError: if no place is given.
@@ -101,10 +119,19 @@ def open_for(places: dict[str, Any], kind: str) -> FolderDataset:
     folder = {"segmentation": "masks", "depth": "depth", "regression": "values"}[kind]
     if not {"root", "images"} & places.keys():
         raise ConfigError(f"no data was named; give --data DIR, or --images DIR and --{folder} DIR")
+    wanted = {
+        "with_labels": kind == "segmentation",
+        "with_depth": kind == "depth",
+        "with_values": kind == "regression",
+    }
+    if places.get("kind", "folder") != "folder":
+        try:
+            other = parse_data(places)
+        except ValueError as error:
+            raise ConfigError(f"the data options (--data and --dataset): {error}") from None
+        return DATASETS[other.kind][1](other, **wanted)
     config = FolderConfig.parse(places, source="the data options (--data or --images)")
-    dataset = FolderDataset(
-        config, with_labels=kind == "segmentation", with_depth=kind == "depth", with_values=kind == "regression"
-    )
+    dataset = FolderDataset(config, **wanted)
     found = {"segmentation": dataset.masks, "depth": dataset.depths, "regression": dataset.values}[kind]
     if found is None:
         raise DataError(
@@ -113,9 +140,7 @@ def open_for(places: dict[str, Any], kind: str) -> FolderDataset:
     return dataset
 
 
-def choose_head(
-    tasks: dict[str, Task], dataset: FolderDataset, kind: str, wanted: str | None
-) -> tuple[str, FolderDataset]:
+def choose_head(tasks: dict[str, Task], dataset: Dataset, kind: str, wanted: str | None) -> tuple[str, Dataset]:
     """The head to measure on a data set: the one named, else the one whose task and classes fit.
 
     A data set whose classes have no names takes those of the head.
@@ -145,7 +170,7 @@ def choose_head(
         found = "several decoders fit" if fitting else "no decoder fits"
         raise ConfigError(f"{found} this data set and task {kind}; the model has {heads}; name one with --decoder")
     task = tasks[fitting[0]]
-    if table is None and isinstance(task, Segmentation):
+    if table is None and isinstance(task, Segmentation) and isinstance(dataset, FolderDataset):
         dataset = FolderDataset(
             dataset.config.model_copy(update={"classes": task.classes, "ignore_index": task.ignore_index}),
             with_depth=False,

@@ -1,11 +1,14 @@
-"""Features of a frozen encoder on disk: each input is encoded once, then decoders train at the speed of reading.
+"""Features of a frozen encoder, or of its first blocks, on disk: each input is encoded once, then read.
 
-A feature file is named by what determines it, the encoder (config, weights, normalisation) and the pixels that went
-in, so a cache can be shared between runs and never be stale. Tokens are stored in float16.
+A feature file is named by what determines it, the frozen part (config, weights, normalisation, precision) and the
+pixels that went in, so a cache can be shared between runs and never be stale. Tokens are stored in float16.
 """
 
 import hashlib
 import json
+import logging
+import shutil
+import time
 from pathlib import Path
 
 import numpy as np
@@ -14,29 +17,46 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from densevit.errors import ConfigError
-from densevit.io import atomic_path
+from densevit.io import atomic_path, make_folder
 from densevit.model import DenseModel
-from densevit.types import Taps
+from densevit.types import Size, Taps
+
+UNUSED_S = 24 * 3600.0
+"""Features of another encoder that nobody has used for so long may make room for new ones."""
+_GB = 1e9
+_log = logging.getLogger(__name__)
 
 
 class FeatureCache:
     """Encodes each image once.
 
     All methods take float32 images (3, H, W) in [0, 1], sides multiples of the patch size.
+
+    Args:
+        directory: shared by encoders and runs; each encoder has a folder of its own in it.
+        model: whose encoder is frozen, in evaluation mode.
+        depth: how many of its blocks are frozen; all, if not given.
+        bf16: whether to encode in bfloat16, as the run's precision says.
+
+    Raises:
+        ConfigError: if the encoder has a convolutional stem.
     """
 
-    def __init__(self, directory: Path, model: DenseModel) -> None:
+    def __init__(self, directory: Path, model: DenseModel, *, depth: int | None = None, bf16: bool = False) -> None:
         if model.config.encoder.stem is not None:
             raise ConfigError(
                 "the feature cache holds tokens alone, but this encoder has a convolutional stem; unset features"
             )
-        self.model = model
-        self.directory = directory / encoder_key(model)
-        self.directory.mkdir(parents=True, exist_ok=True)
+        self.model, self.bf16 = model, bf16
+        self.depth = len(model.encoder.blocks) if depth is None else depth
+        self.root = directory
+        self.directory = directory / encoder_key(model, self.depth, bf16=bf16)
+        make_folder(self.directory)
 
     def path(self, image: Tensor) -> Path:
         """Where the features of an image are, or will be."""
-        pixels = np.ascontiguousarray((image * 255).round().to(torch.uint8).cpu().numpy())
+        # In 16 bits, which tells dark images of 16 bits apart.
+        pixels = np.ascontiguousarray((image * 65535).round().to(torch.int32).cpu().numpy().astype(np.uint16))
         digest = hashlib.blake2b(pixels.tobytes(), digest_size=16, person=b"densevit").hexdigest()
         return self.directory / f"{digest}_{image.shape[-2]}x{image.shape[-1]}.npy"
 
@@ -44,39 +64,91 @@ class FeatureCache:
         """Encode an image unless its features are there; several processes may do so at once."""
         path = self.path(image)
         if not path.exists():
-            with torch.inference_mode():
-                taps = self.model.encode(image[None].to(self.model.mean.device))
-            both = [
-                torch.cat((prefix, tokens), dim=1)[0] for prefix, tokens in zip(taps.prefix, taps.tokens, strict=True)
-            ]
+            device = self.model.mean.device
+            with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=self.bf16):
+                sequences = self.model.encode_first(image[None].to(device), self.depth)
             with atomic_path(path) as temporary, temporary.open("wb") as file:
-                np.save(file, torch.stack(both).half().cpu().numpy())  # (taps, P + N, C)
+                np.save(file, torch.cat(sequences).half().cpu().numpy())  # (kept, P + N, C)
         return path
 
     def read(self, image: Tensor) -> NDArray[np.float16]:
-        """The features (taps, P + N, C) of an image, memory-mapped."""
+        """The features (kept, P + N, C) of an image, memory-mapped."""
         features: NDArray[np.float16] = np.load(self.ensure(image), mmap_mode="r")
         return features
 
+    def taps(self, image: Tensor, model: DenseModel) -> Taps:
+        """The taps of one image, batch 1; blocks that are not frozen are those of ``model``."""
+        grid = model.encoder.grid_of((image.shape[-2], image.shape[-1]))
+        features = torch.tensor(self.read(image))[None].to(model.mean.device)
+        return to_taps(features, model, grid, self.depth)
 
-def to_taps(features: Tensor, model: DenseModel, grid: tuple[int, int]) -> Taps:
-    """Features (B, taps, P + N, C) -> Taps in float32."""
-    num_prefix = model.config.encoder.num_prefix
-    per_tap = features.float().unbind(1)
-    return Taps(
-        tokens=tuple(t[:, num_prefix:] for t in per_tap),
-        prefix=tuple(t[:, :num_prefix] for t in per_tap),
-        grid=grid,
-        patch_size=model.config.encoder.patch_size,
-    )
+    def num_bytes(self, image_size: Size) -> int:
+        """Size of the features of one image."""
+        encoder = self.model.config.encoder
+        grid = self.model.encoder.grid_of(image_size)
+        kept = len(self.model.encoder.kept_blocks(self.depth))
+        return kept * (encoder.num_prefix + grid[0] * grid[1]) * encoder.embed_dim * 2
+
+    def make_room(self, needed: int, *, max_gb: float) -> None:
+        """See that there is room for ``needed`` bytes of features, those that are there already counted in.
+
+        Where the directory would hold more than ``max_gb``, folders of other encoders that were not used for a day are
+        removed, the oldest first.
+
+        Raises:
+            ConfigError: if ``needed`` exceeds ``max_gb`` or what is free on the disk.
+        """
+        if needed > max_gb * _GB:
+            raise ConfigError(
+                f"the features need about {needed / _GB:.1f} GB but features.max_gb is {max_gb:g}; raise it, take "
+                "fewer features.views, or a smaller augment.crop"
+            )
+        (self.directory / "used").touch()
+        missing = max(needed - _size_of(self.directory), 0)
+        others = sorted((f for f in self.root.iterdir() if f.is_dir() and f != self.directory), key=_last_used)
+        total = needed + sum(_size_of(folder) for folder in others)
+        for folder in others:
+            if total <= max_gb * _GB or time.time() - _last_used(folder) < UNUSED_S:
+                break
+            total -= _size_of(folder)
+            _log.info("features of another encoder, unused for a day, make room: %s", folder)
+            shutil.rmtree(folder, ignore_errors=True)
+        free = shutil.disk_usage(self.directory).free
+        if missing > free:
+            raise ConfigError(
+                f"the features need another {missing / _GB:.1f} GB but {free / _GB:.1f} are free where {self.root} "
+                "lies; name another features.directory, or take fewer features.views"
+            )
 
 
-def encoder_key(model: DenseModel) -> str:
-    """A name for the encoder: config, normalisation and weights."""
+def to_taps(features: Tensor, model: DenseModel, grid: Size, depth: int) -> Taps:
+    """Features (B, kept, P + N, C) of the first ``depth`` blocks -> the taps of the whole encoder, in float32."""
+    return model.encoder.other_blocks(list(features.float().unbind(1)), grid, depth)
+
+
+def encoder_key(model: DenseModel, depth: int, *, bf16: bool = False) -> str:
+    """A name for the encoder's first blocks: config, normalisation, precision and weights."""
     digest = hashlib.blake2b(digest_size=12, person=b"densevit")
-    facts = {"encoder": model.config.encoder.plain(), "normalisation": model.config.normalisation.plain()}
+    kept = list(model.encoder.kept_blocks(depth))
+    facts = {
+        "encoder": model.config.encoder.plain() | {"drop_path": 0, "dropout": 0, "taps": kept},
+        "normalisation": model.config.normalisation.plain(),
+        "bf16": bf16,
+    }
     digest.update(json.dumps(facts, sort_keys=True).encode())
     for name, tensor in sorted(model.encoder.state_dict().items()):
+        parts = name.split(".")
+        if parts[0] == "norm" or (parts[0] == "blocks" and int(parts[1]) >= depth):
+            continue
         digest.update(name.encode())
         digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()
+
+
+def _size_of(folder: Path) -> int:
+    return sum(file.stat().st_size for file in folder.glob("*.npy"))
+
+
+def _last_used(folder: Path) -> float:
+    mark = folder / "used"
+    return (mark if mark.exists() else folder).stat().st_mtime

@@ -1,55 +1,85 @@
-"""The record of a run: one JSON object a line, and the same in words through ``logging``."""
+"""The record of a run: one JSON object a line."""
 
 import json
 import logging
-import platform
 import time
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from densevit.io import to_json
+from densevit.io import to_json, write_bytes_atomic
 
 _log = logging.getLogger("densevit.training")
 
+Row = dict[str, Any]
+
 
 class RunLog:
-    """Appends to ``log.jsonl``; lines of steps that a resumed run will repeat are dropped first."""
+    """Appends to ``log.jsonl``; lines of steps that a resumed run will repeat are dropped first.
+
+    Args:
+        path: the file.
+        start: iterations that are done already.
+
+    Attributes:
+        rows: those of earlier sessions, up to ``start``.
+    """
 
     def __init__(self, path: Path, *, start: int) -> None:
         self.path = path
-        self.began = time.monotonic()
-        self.start = start
+        kept = [row for row in read_log(path) if row["iteration"] <= start]
         if path.exists():
-            rows = [line for line in path.read_text(encoding="utf-8").splitlines() if _before(line, start)]
-            path.write_text("".join(f"{row}\n" for row in rows), encoding="utf-8")
+            self._rewrite(kept)
+        # ``seconds`` goes on from where the kept lines end: it is the time that the run has taken in all.
+        self.rows = kept
+        self._began = time.monotonic() - (float(kept[-1].get("seconds", 0.0)) if kept else 0.0)
+
+    @property
+    def seconds(self) -> float:
+        """Of the run so far, without the time between two sessions of it."""
+        return time.monotonic() - self._began
 
     def write(self, event: str, iteration: int, **values: Any) -> None:
-        """One line; ``values`` must be JSON."""
-        row = {"event": event, "iteration": iteration, "seconds": round(time.monotonic() - self.began, 2), **values}
+        """One line; ``values`` must be JSON. All but steps, which are many, are said through ``logging`` too."""
+        row = {"event": event, "iteration": iteration, "seconds": round(self.seconds, 2), **values}
         with self.path.open("a", encoding="utf-8") as file:
             file.write(to_json(row) + "\n")
-        _log.info("%s %d: %s", event, iteration, ", ".join(f"{k} {_short(v)}" for k, v in values.items()))
+        if event == "eval":
+            _log.info("iteration %d: %s", iteration, in_words(values))
+
+    def forget(self, iteration: int, *events: str) -> None:
+        """Drop lines of earlier sessions that are about to be written again."""
+        if any(row["iteration"] == iteration and row["event"] in events for row in self.rows):
+            kept = (r for r in read_log(self.path) if r["iteration"] != iteration or r["event"] not in events)
+            self._rewrite(list(kept))
+            self.rows = []
+
+    def _rewrite(self, rows: list[Row]) -> None:
+        write_bytes_atomic(self.path, "".join(f"{to_json(row)}\n" for row in rows).encode())
 
 
-def environment() -> dict[str, Any]:
-    """What a reader needs to compare two runs."""
-    return {
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "machine": platform.machine(),
-        "threads": torch.get_num_threads(),
-        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
-    }
+def read_log(path: Path) -> list[Row]:
+    """The rows of a ``log.jsonl``; a line that a kill cut short is passed over. Empty if there is no file."""
+    rows = []
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []
+    for line in lines:
+        try:
+            row = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(row, dict) and isinstance(row.get("event"), str) and isinstance(row.get("iteration"), int):
+            rows.append(row)
+    return rows
 
 
-def _before(line: str, iteration: int) -> bool:
-    try:
-        return int(json.loads(line)["iteration"]) <= iteration
-    except (ValueError, KeyError, TypeError):  # a line cut short by a kill
-        return False
+def reached(rows: list[Row]) -> dict[str, int]:
+    """The last iteration among the rows of each event."""
+    last: dict[str, int] = {}
+    for row in rows:
+        last[row["event"]] = max(last.get(row["event"], 0), row["iteration"])
+    return last
 
 
-def _short(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+def in_words(values: Row) -> str:
+    """``name value`` of the numbers and words among the values, numbers in four digits."""
+    plain = {name: value for name, value in values.items() if isinstance(value, str | int | float)}
+    return ", ".join(f"{name} {f'{v:.4g}' if isinstance(v, float) else v}" for name, v in plain.items())

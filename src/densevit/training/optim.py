@@ -4,12 +4,14 @@ from typing import Literal
 
 import torch
 from pydantic import Field
-from torch import nn
+from torch import Tensor, nn
 
 from densevit.config import Config
 from densevit.model import DenseModel
 
 NO_DECAY = ("pos_embed", "cls_token", "dist_token", "reg_token", "class_tokens")
+NECKS = {"setr_mla": ("norms.", "laterals.", "smooths.")}
+"""Parts of decoders that stand between encoder and head."""
 
 
 class OptimConfig(Config):
@@ -17,6 +19,9 @@ class OptimConfig(Config):
 
     Attributes:
         lr: of the encoder; heads take ``lr * head_lr_mult``.
+        neck_lr_mult: likewise for SETR-MLA's feature pyramid, which where SETR was published takes the encoder's rate;
+            as the rest of its head if not given.
+        layer_decay: factor on the rate for every block further from the heads (BEiT); none gives all the same.
         weight_decay: of matrices and convolutions; norms, biases, tokens and positions have none.
         momentum, nesterov: of SGD.
         betas: of AdamW.
@@ -26,6 +31,8 @@ class OptimConfig(Config):
     kind: Literal["adamw", "sgd"] = "adamw"
     lr: float = Field(default=6e-5, gt=0)
     head_lr_mult: float = Field(default=10.0, gt=0)
+    neck_lr_mult: float | None = Field(default=None, gt=0)
+    layer_decay: float | None = Field(default=None, gt=0, le=1)
     weight_decay: float = Field(default=0.01, ge=0)
     momentum: float = Field(default=0.9, ge=0, lt=1)
     nesterov: bool = False
@@ -33,14 +40,24 @@ class OptimConfig(Config):
     clip_norm: float | None = Field(default=None, gt=0)
 
 
-def build_optimiser(config: OptimConfig, model: DenseModel) -> torch.optim.Optimizer:
-    """The optimiser over all parameters that require a gradient; each group knows its multiplier as ``lr_mult``."""
+def build_optimiser(
+    config: OptimConfig, model: DenseModel, weighting: nn.Module | None = None
+) -> torch.optim.Optimizer:
+    """The optimiser over all parameters that require a gradient; each group knows its multiplier as ``lr_mult``.
+
+    Args:
+        config: rates.
+        model: encoder and heads.
+        weighting: what weighs the losses of heads; its parameters take the heads' rate and no decay.
+    """
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            mult = config.head_lr_mult if name.startswith("heads.") else 1.0
             bare = parameter.ndim < 2 or name.rsplit(".", 1)[-1] in NO_DECAY
-            groups.setdefault((mult, 0.0 if bare else config.weight_decay), []).append(parameter)
+            decay = 0.0 if bare else config.weight_decay
+            groups.setdefault((_multiplier(name, config, model), decay), []).append(parameter)
+    for parameter in () if weighting is None else weighting.parameters():
+        groups.setdefault((config.head_lr_mult, 0.0), []).append(parameter)
     listed = [
         {"params": parameters, "lr": config.lr * mult, "lr_mult": mult, "weight_decay": decay}
         for (mult, decay), parameters in groups.items()
@@ -48,3 +65,29 @@ def build_optimiser(config: OptimConfig, model: DenseModel) -> torch.optim.Optim
     if config.kind == "adamw":
         return torch.optim.AdamW(listed, betas=config.betas)
     return torch.optim.SGD(listed, lr=config.lr, momentum=config.momentum, nesterov=config.nesterov)
+
+
+def _multiplier(name: str, config: OptimConfig, model: DenseModel) -> float:
+    """The factor on the rate of a parameter."""
+    room, _, rest = name.partition(".")
+    if room == "heads":
+        head, _, rest = rest.partition(".")
+        necks = NECKS.get(model.config.heads[head].decoder.kind, ())
+        if config.neck_lr_mult is not None and rest.startswith(necks):
+            return config.neck_lr_mult
+        return config.head_lr_mult
+    if config.layer_decay is None or rest.startswith("norm."):
+        return 1.0
+    number = (
+        int(rest.split(".")[1]) + 1 if rest.startswith("blocks.") else 0
+    )  # positions, tokens and patches come first
+    return config.layer_decay ** (len(model.encoder.blocks) + 1 - number)
+
+
+def clip(parameters: list[nn.Parameter], bound: float | None) -> Tensor:
+    """The norm of all gradients together, which are then scaled to ``bound`` if it is greater; on the CPU."""
+    norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+    if bound is not None:
+        torch.nn.utils.clip_grads_with_norm_(parameters, bound, norm)
+    full: Tensor = norm.full_tensor() if hasattr(norm, "full_tensor") else norm
+    return full.detach().cpu()

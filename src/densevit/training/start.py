@@ -2,13 +2,15 @@
 
 import logging
 
+from densevit.checkpoints.adapt import start_from
 from densevit.checkpoints.encoder import load_encoder_weights
 from densevit.checkpoints.files import read_state_dict
 from densevit.checkpoints.hub import resolve
-from densevit.checkpoints.native import load_bundle
 from densevit.errors import ConfigError
-from densevit.inference.predictor import DEFAULT
+from densevit.inference.predictor import open_model
 from densevit.model import DenseModel
+from densevit.training.features import FeatureCache
+from densevit.training.lora import add_lora
 from densevit.training.recipe import TrainConfig
 
 _log = logging.getLogger(__name__)
@@ -22,16 +24,7 @@ def build_model(config: TrainConfig) -> DenseModel:
         report = load_encoder_weights(model.encoder, state, source=config.encoder_weights)
         _log.info("encoder weights\n%s", report)
     if config.init is not None:
-        path = DEFAULT if config.init == "default" else resolve(config.init)
-        fitting = load_bundle(path).model.state_dict()
-        own = model.state_dict()
-        fitting = {n: v for n, v in fitting.items() if n in own and own[n].shape == v.shape}
-        if not fitting:
-            raise ConfigError(
-                f"no tensor of {config.init} fits this model; init needs a model with the same encoder or heads"
-            )
-        model.load_state_dict(fitting, strict=False)
-        _log.info("took %d of %d tensors from %s", len(fitting), len(own), config.init)
+        _log.info("init\n%s", start_from(model, dict(config.tasks), open_model(config.init), config.init))
     encoder = model.encoder
     if config.freeze == "encoder":
         encoder.requires_grad_(False)
@@ -45,8 +38,17 @@ def build_model(config: TrainConfig) -> DenseModel:
         encoder.requires_grad_(False)
         encoder.blocks[config.freeze :].requires_grad_(True)
         encoder.norm.requires_grad_(True)
+    if config.lora is not None:
+        add_lora(model, config.lora)
     set_training(model.eval(), config)  # also for the feature cache, which is filled before the first step
     return model
+
+
+def open_cache(config: TrainConfig, model: DenseModel) -> FeatureCache | None:
+    """The cache of what ``freeze`` keeps as it is; None if the run has none."""
+    if config.features is None:
+        return None
+    return FeatureCache(config.features.directory, model, depth=config.frozen_depth, bf16=config.precision == "bf16")
 
 
 def set_training(model: DenseModel, config: TrainConfig) -> None:

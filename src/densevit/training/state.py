@@ -1,47 +1,58 @@
 """The state of a run between two steps: everything that the next step depends on, in one atomic file."""
 
 import logging
+import os
+import shutil
+import zipfile
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from densevit.errors import CheckpointError
 from densevit.io import atomic_path
+from densevit.training.seeds import random_state, restore_random_state
 
 STATE_NAME = "state-{iteration:08d}.pt"
 KEEP = 2
 _log = logging.getLogger(__name__)
 
 
-def save_state(folder: Path, iteration: int, model: nn.Module, parts: dict[str, Any]) -> None:
-    """Write the state after ``iteration`` steps; the last two are kept.
-
-    Parameters that are frozen are not stored: they come from where they came from.
-    """
+def trained_weights(model: nn.Module) -> dict[str, Tensor]:
+    """What of a model a state holds; parameters that are frozen come from where they came from."""
     trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
     buffers = {name for name, _ in model.named_buffers()}
-    weights = {name: value for name, value in model.state_dict().items() if name in trained | buffers}
-    state = {"iteration": iteration, "model": weights, "torch_rng": torch.get_rng_state(), **parts}
-    if torch.cuda.is_available():
-        state["cuda_rng"] = torch.cuda.get_rng_state_all()
+    return {name: value for name, value in model.state_dict().items() if name in trained | buffers}
+
+
+def save_state(folder: Path, iteration: int, model: nn.Module, parts: dict[str, Any], *, keep: int = KEEP) -> None:
+    """Write the state after ``iteration`` steps; the last ``keep`` are kept."""
+    state = {"iteration": iteration, "model": trained_weights(model), **random_state(), **parts}
     folder.mkdir(parents=True, exist_ok=True)
     with atomic_path(folder / STATE_NAME.format(iteration=iteration), sync=True) as temporary:
         torch.save(state, temporary)
-    for old in sorted(folder.glob(STATE_NAME.replace("{iteration:08d}", "*")))[:-KEEP]:
-        old.unlink()
+    sync_folder(folder)
+    forget_old(folder, keep)
 
 
-def load_state(folder: Path) -> dict[str, Any] | None:
+def load_state(folder: Path, *, before: int | None = None) -> dict[str, Any] | None:
     """The latest state that can be read; a damaged one is passed over with a warning. None if there is none.
+
+    Args:
+        folder: of the states.
+        before: take none of more iterations than this.
 
     Raises:
         CheckpointError: if there are states but none can be read.
     """
-    paths = sorted(folder.glob(STATE_NAME.replace("{iteration:08d}", "*")), reverse=True)
-    for path in paths:
+    paths = [path for path in states_in(folder) if before is None or iteration_of(path) <= before]
+    for path in reversed(paths):
         try:
+            # torch does not look at the checksums that it writes.
+            with zipfile.ZipFile(path) as archive:
+                if (damaged := archive.testzip()) is not None:
+                    raise OSError(f"the checksum of {damaged} is wrong")
             state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
         except Exception as error:  # a damaged file raises anything from EOFError to RuntimeError
             _log.warning("cannot read %s (%s); trying the one before", path, error)
@@ -54,6 +65,36 @@ def load_state(folder: Path) -> dict[str, Any] | None:
 
 def restore_rng(state: dict[str, Any]) -> None:
     """Set the random generators to where they were."""
-    torch.set_rng_state(state["torch_rng"])
-    if torch.cuda.is_available() and "cuda_rng" in state:
-        torch.cuda.set_rng_state_all(state["cuda_rng"])
+    restore_random_state(state)
+
+
+def states_in(folder: Path) -> list[Path]:
+    """Finished states, oldest first: files, or folders of a run whose weights are spread."""
+    found = [path for path in folder.glob("state-*") if path.suffix in {".pt", ".dcp"} and path.stem[6:].isdigit()]
+    return sorted(found, key=iteration_of)
+
+
+def iteration_of(path: Path) -> int:
+    """state-00000040.pt -> 40."""
+    return int(path.stem.removeprefix("state-"))
+
+
+def forget_old(folder: Path, keep: int) -> None:
+    """Delete all but the last ``keep`` states, and what a killed run left half written."""
+    for old in states_in(folder)[:-keep]:
+        if old.is_dir():
+            # Renamed first: a folder that is half deleted must not look like a state.
+            old = old.rename(old.with_name(f".densevit-{old.name}"))
+        shutil.rmtree(old) if old.is_dir() else old.unlink()
+    for partial in folder.glob(".densevit-*"):
+        shutil.rmtree(partial) if partial.is_dir() else partial.unlink(missing_ok=True)
+
+
+def sync_folder(folder: Path) -> None:
+    """Wait until the names in a folder are on the disk, where the system can say so."""
+    if os.name == "posix":
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)

@@ -12,11 +12,13 @@ from torch import Tensor
 
 from densevit.types import Size
 from densevit.upsampling import cuda, native
+from densevit.upsampling.loss import upsample_cross_entropy
 from densevit.upsampling.plain import bands, decode_by_bands
 
 __all__ = [
     "Decoded",
     "bands",
+    "upsample_cross_entropy",
     "upsample_decoded",
     "upsample_entropy",
     "upsample_labels",

@@ -1,0 +1,53 @@
+"""How log messages come to the terminal: one after the other, and the progress of a run in one line that stays."""
+
+import logging
+import shutil
+import sys
+from typing import TextIO
+
+PROGRESS = "densevit.progress"
+"""The logger whose messages are drawn one over the other."""
+
+_CLEAR = "\r\x1b[2K"
+
+
+class TerminalHandler(logging.StreamHandler[TextIO]):
+    """Messages on standard error; on a terminal those of ``PROGRESS`` take each other's place."""
+
+    def __init__(self) -> None:
+        super().__init__(sys.stderr)
+        self.live = self.stream.isatty()
+        self._drawn = False
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a message, over the line of progress if there is one."""
+        if not self.live:
+            super().emit(record)
+            return
+        progress = record.name == PROGRESS
+        if self._drawn:
+            self.stream.write(_CLEAR)
+        self._drawn = progress
+        if progress:
+            width = shutil.get_terminal_size().columns
+            self.stream.write(self.format(record)[: max(width - 1, 1)])
+            self.flush()
+        else:
+            super().emit(record)
+
+    def close(self) -> None:
+        """Leave the last line of progress where it stands, and begin a new one."""
+        if self._drawn and not self.stream.closed:
+            self.stream.write("\n")
+            self._drawn = False
+        super().close()
+
+
+def set_up_logging(*, quiet: bool) -> None:
+    """Messages of this level and above to the terminal; the line of progress as often as a person can follow."""
+    handler = TerminalHandler()
+    logging.basicConfig(
+        level=logging.WARNING if quiet else logging.INFO, format="%(message)s", handlers=[handler], force=True
+    )
+    progress = logging.getLogger(PROGRESS)
+    progress.setLevel(logging.DEBUG if handler.live and not quiet else logging.NOTSET)

@@ -1,0 +1,46 @@
+"""ADE20K as in the scene parsing challenge: 150 classes (Zhou et al., CVPR 2017)."""
+
+from typing import Literal
+
+from densevit.data.base import PublicConfig
+from densevit.data.files import FileDataset, match
+from densevit.data.names import ADE20K
+from densevit.data.sample import ClassTable
+from densevit.io import find_images
+
+LAYOUT = "images/training, images/validation, annotations/training and annotations/validation"
+_FOLDERS = {"train": "training", "val": "validation"}
+
+
+class Ade20kConfig(PublicConfig):
+    """ADE20K, the archive ADEChallengeData2016.
+
+    Attributes:
+        split: 20210 and 2000 photos.
+    """
+
+    kind: Literal["ade20k"] = "ade20k"
+    split: Literal["train", "val"] = "train"
+
+    @property
+    def table(self) -> ClassTable:
+        """The 150 classes; masks count from 1, and 0 is no class."""
+        return ClassTable(ADE20K)
+
+
+def open_ade20k(
+    config: Ade20kConfig, *, with_labels: bool = True, with_depth: bool = True, with_values: bool = True
+) -> FileDataset:
+    """Photos and masks of a split.
+
+    Raises:
+        DataError: the layout is another, or a photo has no mask.
+    """
+    split = _FOLDERS[config.split]
+    below = ("", "ADEChallengeData2016/")
+    images = find_images([config.find([f"{top}images/{split}" for top in below], LAYOUT)])
+    rule = config.rule(config.table, reduce_zero=True)
+    if not with_labels:
+        return FileDataset(images, rule=rule)
+    folder = config.find([f"{top}annotations/{split}" for top in below], LAYOUT)
+    return FileDataset(images, match(images, folder, "mask", (".png",)), rule=rule)

@@ -1,0 +1,71 @@
+"""What the configs of data sets have in common."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import AfterValidator, Field
+
+from densevit.config import Config
+from densevit.data.labels import LabelRule
+from densevit.data.sample import ClassTable
+from densevit.errors import DataError
+from densevit.io import place
+
+DataPath = Annotated[Path, AfterValidator(place)]
+"""A path, also into a zip archive: ``data.zip``, or ``data.zip!/images/train``."""
+
+
+class DataConfig(Config):
+    """A data set. ``kind`` is its tag on disk, the key in ``DATASETS``.
+
+    Attributes:
+        merge: new class name -> the classes that become it. A new name that is also an old one takes that class in too;
+            one class alone is renamed. The order is that of the first members.
+        drop: classes whose pixels are ignored.
+    """
+
+    kind: str
+    merge: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+    drop: tuple[str, ...] = ()
+
+
+class PublicConfig(DataConfig):
+    """A public data set, in the layout of its download.
+
+    Attributes:
+        root: folder or zip archive of the download.
+    """
+
+    root: DataPath
+
+    def rule(self, classes: ClassTable, **facts: object) -> LabelRule:
+        """What the numbers in its masks mean, after merging and dropping."""
+        return LabelRule(classes, merge=self.merge, drop=self.drop, **facts)  # type: ignore[arg-type]
+
+    def find(self, names: Sequence[str], layout: str) -> Path:
+        """The first of some files or folders below the root that exists.
+
+        Raises:
+            DataError: none does; ``layout`` says what the root should hold.
+        """
+        for name in names:
+            path = self.root / name if name else self.root
+            if path.exists():
+                return path
+        if not self.root.exists():
+            raise DataError(
+                f"{self.root} does not exist; it should be a folder or zip archive with {layout}; check root"
+            )
+        raise DataError(
+            f"{self.root} has no {' or '.join(names[:4])} (it has {contents(self.root)}); {self.kind} needs {layout}; "
+            "check root, or unpack the whole download"
+        )
+
+
+def contents(folder: Path) -> str:
+    """The first names in a folder, for messages."""
+    if not folder.is_dir():
+        return "no folder"
+    names = sorted(path.name + "/" * path.is_dir() for path in folder.iterdir())
+    return ", ".join(names[:6]) + (", ..." if len(names) > 6 else "") if names else "nothing"

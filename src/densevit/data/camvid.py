@@ -1,0 +1,72 @@
+"""CamVid: street scenes from a car, 11 classes (Brostow, Fauqueur and Cipolla, 2009)."""
+
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from densevit.data.base import PublicConfig
+from densevit.data.files import FileDataset
+from densevit.data.labels import read_mask
+from densevit.data.names import CAMVID, CAMVID_COLOURS
+from densevit.data.sample import ClassTable
+from densevit.errors import DataError
+from densevit.io import find_images
+
+LAYOUT = (
+    "train/ and trainannot/ with class numbers (as in SegNet's copy), or train/ and train_labels/ with the original "
+    "colours in *_L.png; val and test alike"
+)
+_VOID_BESIDE = 11
+"""Void in SegNet's masks; the colours' is black, which is brought to the same number."""
+
+
+class CamvidConfig(PublicConfig):
+    """CamVid.
+
+    Attributes:
+        split: the usual 367, 101 and 233 photos.
+    """
+
+    kind: Literal["camvid"] = "camvid"
+    split: Literal["train", "val", "test"] = "train"
+
+    @property
+    def table(self) -> ClassTable:
+        """The 11 classes."""
+        return ClassTable(CAMVID)
+
+
+def open_camvid(
+    config: CamvidConfig, *, with_labels: bool = True, with_depth: bool = True, with_values: bool = True
+) -> FileDataset:
+    """Photos and masks of a split.
+
+    Raises:
+        DataError: the layout is another, or a photo has no mask.
+    """
+    split = config.split
+    images = find_images([config.find([split], LAYOUT)])
+    rule = config.rule(config.table, ignored=(_VOID_BESIDE,))
+    if not with_labels:
+        return FileDataset(images, rule=rule)
+    folder = config.find([f"{split}annot", f"{split}_labels", f"{split}_annot"], LAYOUT)
+    masks = [_mask_of(image, folder) for image in images]
+    colours = _read_colours if folder.name.endswith("_labels") else None
+    return FileDataset(images, masks, rule=rule, read_mask=colours)
+
+
+def _mask_of(image: Path, folder: Path) -> Path:
+    names = [f"{image.stem}.png", f"{image.stem}_L.png"]
+    for name in names:
+        if (folder / name).is_file():
+            return folder / name
+    raise DataError(f"{image} has no mask in {folder}; {' or '.join(names)} is needed; unpack the whole download")
+
+
+def _read_colours(mask: Path, photo: Path) -> NDArray[np.int32]:
+    palette = (*(colour for _, colour, _ in CAMVID_COLOURS), (0, 0, 0))
+    stored = read_mask(mask, palette=palette, mode="colour")
+    final = np.array([*(CAMVID.index(name) for _, _, name in CAMVID_COLOURS), _VOID_BESIDE], np.int32)
+    return final[stored]

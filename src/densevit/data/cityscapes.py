@@ -1,0 +1,66 @@
+"""Cityscapes: street scenes of 50 cities, 19 classes (Cordts et al., CVPR 2016)."""
+
+from typing import Literal
+
+from densevit.data.base import PublicConfig
+from densevit.data.files import FileDataset
+from densevit.data.names import CITYSCAPES, CITYSCAPES_COLOURS, CITYSCAPES_IDS
+from densevit.data.sample import ClassTable
+from densevit.errors import DataError
+from densevit.io import find_images
+
+LAYOUT = (
+    "leftImg8bit/<split>/<city>/*_leftImg8bit.png and gtFine/<split>/<city>/*_gtFine_labelIds.png or "
+    "*_gtFine_labelTrainIds.png"
+)
+_PHOTO = "_leftImg8bit"
+
+
+class CityscapesConfig(PublicConfig):
+    """Cityscapes.
+
+    Attributes:
+        split: 2975 and 500 photos, and 19998 of train_extra, which has coarse masks alone.
+        annotation: the fine masks, or the coarse ones.
+    """
+
+    kind: Literal["cityscapes"] = "cityscapes"
+    split: Literal["train", "val", "train_extra"] = "train"
+    annotation: Literal["fine", "coarse"] = "fine"
+
+    @property
+    def table(self) -> ClassTable:
+        """The 19 classes."""
+        return ClassTable(CITYSCAPES, palette=CITYSCAPES_COLOURS)
+
+
+def open_cityscapes(
+    config: CityscapesConfig, *, with_labels: bool = True, with_depth: bool = True, with_values: bool = True
+) -> FileDataset:
+    """Photos and masks of a split; ``labelTrainIds`` where all photos have them, else ``labelIds``.
+
+    Raises:
+        DataError: the layout is another, or a photo has no mask.
+    """
+    cities = config.find([f"leftImg8bit/{config.split}"], LAYOUT)
+    folders = sorted(path for path in cities.iterdir() if path.is_dir())
+    images = [path for path in find_images(folders) if path.stem.endswith(_PHOTO)] if folders else []
+    if not images:
+        raise DataError(f"{cities} has no */*{_PHOTO}.png; cityscapes needs {LAYOUT}; unpack the whole download")
+    if not with_labels:
+        return FileDataset(images, rule=config.rule(config.table))
+    kind = {"fine": "gtFine", "coarse": "gtCoarse"}[config.annotation]
+    truth = config.find([f"{kind}/{config.split}"], LAYOUT)
+    stems = [truth / image.parent.name / image.stem.removesuffix(_PHOTO) for image in images]
+    train_ids = [stem.with_name(f"{stem.name}_{kind}_labelTrainIds.png") for stem in stems]
+    if all(path.is_file() for path in train_ids):
+        return FileDataset(images, train_ids, rule=config.rule(config.table))
+    masks = [stem.with_name(f"{stem.name}_{kind}_labelIds.png") for stem in stems]
+    if missing := [path for path in masks if not path.is_file()]:
+        raise DataError(
+            f"{len(missing)} of {len(images)} photos have no mask, {missing[0]} for one; cityscapes needs {LAYOUT}; "
+            "unpack the whole download"
+        )
+    ids = {stored: index for index, stored in enumerate(CITYSCAPES_IDS)}
+    ignored = [stored for stored in range(34) if stored not in ids]
+    return FileDataset(images, masks, rule=config.rule(config.table, ids=ids, ignored=ignored))

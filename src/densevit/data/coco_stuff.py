@@ -1,0 +1,60 @@
+"""COCO-Stuff 164k: 80 classes of things and 91 of stuff (Caesar, Uijlings and Ferrari, CVPR 2018)."""
+
+from typing import Literal
+
+from densevit.data.base import PublicConfig
+from densevit.data.files import FileDataset
+from densevit.data.names import COCO_STUFF, COCO_STUFF_GAPS
+from densevit.data.sample import ClassTable
+from densevit.errors import DataError
+from densevit.io import find_images
+
+LAYOUT = (
+    "images/train2017, images/val2017, and annotations/train2017, annotations/val2017 with the masks of "
+    "stuffthingmaps_trainval2017, or with *_labelTrainIds.png made of them"
+)
+
+
+class CocoStuffConfig(PublicConfig):
+    """COCO-Stuff 164k.
+
+    Attributes:
+        split: 118287 and 5000 photos.
+    """
+
+    kind: Literal["coco_stuff"] = "coco_stuff"
+    split: Literal["train", "val"] = "train"
+
+    @property
+    def table(self) -> ClassTable:
+        """The 171 classes."""
+        return ClassTable(COCO_STUFF)
+
+
+def open_coco_stuff(
+    config: CocoStuffConfig, *, with_labels: bool = True, with_depth: bool = True, with_values: bool = True
+) -> FileDataset:
+    """Photos and masks of a split; ``labelTrainIds`` where all photos have them, else the raw numbers.
+
+    Raises:
+        DataError: the layout is another, or a photo has no mask.
+    """
+    split = f"{config.split}2017"
+    images = find_images([config.find([f"images/{split}", split], LAYOUT)])
+    if not with_labels:
+        return FileDataset(images, rule=config.rule(config.table))
+    folder = config.find(
+        [f"annotations/{split}", f"stuffthingmaps_trainval2017/{split}", f"stuffthingmaps/{split}"], LAYOUT
+    )
+    train_ids = [folder / f"{image.stem}_labelTrainIds.png" for image in images]
+    if all(path.is_file() for path in train_ids):
+        return FileDataset(images, train_ids, rule=config.rule(config.table))
+    raw = [number for number in range(len(COCO_STUFF) + len(COCO_STUFF_GAPS)) if number not in COCO_STUFF_GAPS]
+    ids = {stored: index for index, stored in enumerate(raw)}
+    plain = [folder / f"{image.stem}.png" for image in images]
+    if missing := [path for path in plain if not path.is_file()]:
+        raise DataError(
+            f"{len(missing)} of {len(images)} photos have no mask, {missing[0]} for one; coco_stuff needs {LAYOUT}; "
+            "unpack the whole download"
+        )
+    return FileDataset(images, plain, rule=config.rule(config.table, ids=ids))

@@ -1,0 +1,125 @@
+"""KITTI depth, the Eigen split: outdoor depth from a laser (Geiger et al., 2013; Eigen, Puhrsch and Fergus, 2014)."""
+
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+from densevit.data.base import DataPath, PublicConfig
+from densevit.data.files import FileDataset
+from densevit.data.sample import ClassTable
+from densevit.errors import DataError
+from densevit.io import read_depth, read_lines
+
+LAYOUT = (
+    "the raw drives <date>/<drive>/image_02/data/*.png in the root, raw/ or input/; the depth "
+    "<drive>/proj_depth/groundtruth/image_02/*.png in train/ and val/ of the root, of data_depth_annotated/ or of "
+    "gt_depth/; and a list kitti_eigen_train_files_with_gt.txt or kitti_eigen_test_files_with_gt.txt, or split_file"
+)
+_PHOTOS = ("", "raw", "input", "kitti_raw", "raw_data")
+_DEPTHS = tuple(
+    f"{top}{part}" for top in ("", "data_depth_annotated/", "gt_depth/", "depth/") for part in ("train", "val", "")
+)
+_SIDES = {"l": "image_02", "2": "image_02", "r": "image_03", "3": "image_03"}
+
+
+class KittiConfig(PublicConfig):
+    """KITTI depth.
+
+    Attributes:
+        split: of Eigen; val is its test split.
+        split_file: list of the photos, instead of the usual one in the root. A line has the paths of photo and depth
+            below their folders (and a focal length, which is not used), or a drive, a frame and a side, l or r. Photos
+            without depth are left out.
+    """
+
+    kind: Literal["kitti"] = "kitti"
+    split: Literal["train", "val"] = "train"
+    split_file: DataPath | None = None
+
+    @property
+    def table(self) -> ClassTable | None:
+        """There are no masks."""
+        return None
+
+
+def open_kitti(
+    config: KittiConfig, *, with_labels: bool = True, with_depth: bool = True, with_values: bool = True
+) -> FileDataset:
+    """Photos and sparse depth of a split: 16-bit PNG in steps of 1/256 m, 0 where nothing was measured.
+
+    Raises:
+        DataError: the layout is another, or a photo is missing.
+    """
+    part = {"train": "train", "val": "test"}[config.split]
+    names = (f"kitti_eigen_{part}_files_with_gt.txt", f"kitti_eigen_{part}.txt", f"eigen_{part}_files.txt")
+    lists = config.split_file or config.find([f"{top}{name}" for top in ("", "splits/") for name in names], LAYOUT)
+    lines = [_pair(line, lists) for line in read_lines(lists, "photo and depth map")]
+    pairs = [(photo, depth) for photo, depth in lines if depth is not None]
+    images, depths = find_pairs(config, pairs, lists, _PHOTOS, _DEPTHS, LAYOUT)
+    metres = partial(read_depth, unit_m=1 / 256)
+    sample_names = ["_".join((image.parts[-4], image.parent.parent.name, image.stem)) for image in images]
+    return FileDataset(images, depths=depths if with_depth else None, read_depth=metres, names=sample_names)
+
+
+def _pair(line: str, lists: Path) -> tuple[str, str | None]:
+    """Relative paths of photo and depth map; no depth where the list says so."""
+    words = line.split()
+    if len(words) == 3 and words[2] in _SIDES:
+        drive, frame, side = words
+        camera, name = _SIDES[side], f"{int(frame):010d}.png" if frame.isdecimal() else f"{frame}.png"
+        return (
+            f"{drive}/{camera}/data/{name}",
+            f"{drive.rpartition('/')[2]}/proj_depth/groundtruth/{camera}/{name}",
+        )
+    if len(words) < 2:
+        raise DataError(f"{lists} has the line {line!r}; photo and depth map are accepted, or drive, frame and side")
+    return words[0], None if words[1] == "None" else words[1]
+
+
+def find_pairs(
+    config: PublicConfig,
+    pairs: list[tuple[str, str]],
+    lists: Path,
+    photos: tuple[str, ...],
+    depths: tuple[str, ...],
+    layout: str,
+) -> tuple[list[Path], list[Path]]:
+    """Photos and depth maps that a list names, each below the first of some folders of the root that has it.
+
+    A photo without its depth map is left out, as there are some in the usual lists of KITTI.
+
+    Raises:
+        DataError: a photo is missing, or all depth maps are.
+    """
+    found_images, found_depths = [], []
+    # The folder of the one before comes first: nearly always it has the next one too.
+    places = {"photo": list(photos), "depth": list(depths)}
+    for photo, depth in pairs:
+        image = _find(config.root, photo.strip("/"), places["photo"])
+        if image is None:
+            raise DataError(
+                f"{lists} lists {photo!r}, which is not below {config.root}; {config.kind} needs {layout}; "
+                "unpack the whole download"
+            )
+        if (target := _find(config.root, depth.strip("/"), places["depth"])) is not None:
+            found_images.append(image)
+            found_depths.append(target)
+    if not found_images:
+        raise DataError(
+            f"{config.root} has none of the {len(pairs)} depth maps of {lists}; {config.kind} needs {layout}; "
+            "unpack the whole download"
+        )
+    return found_images, found_depths
+
+
+def _find(root: Path, name: str, places: list[str]) -> Path | None:
+    for place in places:
+        path = root / place / name
+        if path.is_file():
+            places.remove(place)
+            places.insert(0, place)
+            return path
+        jpeg = path.with_suffix(".jpg")  # many keep the drives as JPEG
+        if jpeg != path and jpeg.is_file():
+            return jpeg
+    return None

@@ -1,0 +1,229 @@
+"""From what a mask stores to class ids: ranges, colours, ignored values, merged and dropped classes."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from densevit.config import nearest
+from densevit.data.sample import ClassTable
+from densevit.errors import ConfigError, DataError
+from densevit.io import read_colours, read_labels
+from densevit.io import read_mask as read_stored_mask
+
+Rgb = tuple[int, int, int]
+
+MAX_ID = 65535
+"""Largest number in a mask that is taken for a class."""
+
+_UNKNOWN = np.iinfo(np.int32).min
+"""Stands in tables for a number that is refused."""
+
+
+class LabelRule:
+    """What the numbers in masks mean.
+
+    Args:
+        source: the classes that masks count; None if they have no names, and numbers stay as they are.
+        ignore_index: value of pixels without a class, where ``source`` does not say.
+        ids: stored number -> class of ``source``; by default they are the same.
+        ignored: stored numbers without a class, beside the ignore value.
+        reduce_zero: masks count from 1 and 0 is no class.
+        ignore_others: numbers that are neither are ignored too, and not refused.
+        merge, drop: as ``merge_classes`` takes them.
+    """
+
+    def __init__(
+        self,
+        source: ClassTable | None,
+        *,
+        ignore_index: int = 255,
+        ids: Mapping[int, int] | None = None,
+        ignored: Iterable[int] = (),
+        reduce_zero: bool = False,
+        ignore_others: bool = False,
+        merge: Mapping[str, Sequence[str]] | None = None,
+        drop: Sequence[str] = (),
+    ) -> None:
+        self.source, self.ids, self.reduce_zero = source, ids, reduce_zero
+        self.ignored = tuple(ignored)
+        self.ignore_index = ignore_index if source is None else source.ignore_index
+        self.classes: ClassTable | None = None
+        self._table: NDArray[np.int32] | None = None
+        if source is None:
+            if merge or drop:
+                raise ConfigError(
+                    "merge or drop is set but the classes have no names; add classes.json, or set classes to a list of "
+                    "names"
+                )
+            return
+        self.classes, final = merge_classes(source, merge or {}, drop)
+        self._table = self._build(final, _UNKNOWN if not ignore_others else self.ignore_index)
+
+    def _build(self, final: Sequence[int], others: int) -> NDArray[np.int32]:
+        """Stored number -> final class."""
+        assert self.source is not None
+        shift = 1 if self.reduce_zero else 0
+        ids = self.ids if self.ids is not None else {index + shift: index for index in range(len(self.source.names))}
+        if self.ids is None and self.ignore_index in ids:
+            raise ConfigError(
+                f"ignore_index {self.ignore_index} is also the number of class "
+                f"{self.source.names[ids[self.ignore_index]]!r} in the masks; set ignore_index to a number beyond them"
+            )
+        # Stored numbers of their own may well have a class of the number that marks ignored pixels afterwards.
+        ignored = {*self.ignored, *({self.ignore_index} - {*ids}), *([0] if self.reduce_zero else [])}
+        size = max([*ids, *ignored, 255]) + 2  # the last entry stands for all that is larger
+        table = np.full(size, others, np.int32)
+        for stored, index in ids.items():
+            table[stored] = final[index]
+        table[[value for value in ignored if value >= 0]] = self.ignore_index
+        return table
+
+    def __call__(self, stored: NDArray[np.int32], name: str) -> NDArray[np.int32]:
+        """Stored numbers (H, W) -> class ids (H, W).
+
+        Raises:
+            DataError: if a number is neither a class nor ignored, naming the mask ``name``.
+        """
+        low, high = int(stored.min()), int(stored.max())
+        negative = (stored < 0) & (stored != self.ignore_index) if low < 0 else None
+        if high > MAX_ID or (negative is not None and negative.any()):
+            strange = high if high > MAX_ID else int(stored[negative].min())
+            raise DataError(
+                f"mask {name} holds {strange}; class numbers of 0 to {MAX_ID} are accepted; "
+                "write class numbers (are these instance numbers, or a colour packed into one number?)"
+            )
+        if self._table is None:
+            unknown = np.isin(stored, (*self.ignored, self.ignore_index, *([0] if self.reduce_zero else [])))
+            return np.where(unknown, self.ignore_index, stored - self.reduce_zero).astype(np.int32)
+        inside = low >= 0 and high < len(self._table)
+        labels = self._table[stored if inside else stored.clip(0, len(self._table) - 1)]
+        if low < 0:  # the ignore value, as nothing else is negative by now
+            labels[stored < 0] = self.ignore_index
+        if (labels == _UNKNOWN).any():
+            self._refuse(stored, labels == _UNKNOWN, name)
+        return labels
+
+    def _refuse(self, stored: NDArray[np.int32], unknown: NDArray[np.bool_], name: str) -> None:
+        assert self.source is not None
+        if self.ids is None:
+            labels = np.where(unknown, stored - self.reduce_zero, self.ignore_index).astype(np.int32)
+            self.source.check(labels, name)
+        values = np.unique(stored[unknown])
+        raise DataError(
+            f"mask {name} holds {', '.join(map(str, values[:8]))}, which no class of this data set has; "
+            f"its masks have {_ranges(self.ids or {})} and {self.ignore_index}; check that it is of this data set"
+        )
+
+
+def merge_classes(
+    table: ClassTable, merge: Mapping[str, Sequence[str]], drop: Sequence[str] = ()
+) -> tuple[ClassTable, tuple[int, ...]]:
+    """The classes after some were merged, renamed or dropped, and the new id of each old one.
+
+    Args:
+        table: the classes.
+        merge: new name -> old names. A new name that is also an old one takes that class in too. One old name renames
+            it. The new class stands where the first of its members stood.
+        drop: names whose pixels are ignored.
+
+    Raises:
+        ConfigError: a name that the data set lacks, or one that is asked for twice.
+    """
+    if not merge and not drop:
+        return table, tuple(range(len(table.names)))
+    new_name = {name: name for name in table.names}
+    seen: set[str] = set()
+    for name, members in [*merge.items(), *(("", (name,)) for name in drop)]:
+        for member in members:
+            if member not in new_name:
+                raise ConfigError(f"merge or drop names class {member!r}{nearest(member, table.names)}")
+            if member in seen:
+                raise ConfigError(f"merge or drop names class {member!r} twice; each class may go to one place")
+            seen.add(member)
+            new_name[member] = name
+    if emptied := [name for name, members in merge.items() if not members]:
+        raise ConfigError(f"merge has no class for {emptied[0]!r}; list the classes that it is made of")
+    names = tuple(dict.fromkeys(name for name in new_name.values() if name))
+    if not names:
+        raise ConfigError("drop names every class; one at least must stay")
+    final = tuple(names.index(name) if name else table.ignore_index for name in new_name.values())
+    if 0 <= table.ignore_index < len(names):
+        raise ConfigError(f"ignore_index {table.ignore_index} is also the id of a class; set another one")
+    palette = tuple(table.palette[final.index(index)] for index in range(len(names))) if table.palette else ()
+    return ClassTable(names, table.ignore_index, _merged_views(table, final, len(names)), palette), final
+
+
+def _merged_views(
+    table: ClassTable, final: tuple[int, ...], count: int
+) -> dict[str, tuple[tuple[str, ...], tuple[int, ...]]]:
+    """The views in which the members of every merged class go to one place."""
+    views = {}
+    for key, (names, mapping) in table.views.items():
+        places = [{mapping[old] for old, new in enumerate(final) if new == index} for index in range(count)]
+        if all(len(place) == 1 for place in places):
+            views[key] = (names, tuple(place.pop() for place in places))
+    return views
+
+
+def read_mask(
+    path: Path,
+    *,
+    palette: tuple[Rgb, ...],
+    mode: Literal["auto", "index", "colour"] = "auto",
+    unknown: int | None = None,
+) -> NDArray[np.int32]:
+    """The stored numbers of a mask; colours become the index of their place in ``palette``.
+
+    Args:
+        path: an image, or a ``.npy`` array of integers.
+        palette: a colour for each class, or empty.
+        mode: "index" takes the numbers, "colour" the colours, also of a palette image; "auto" takes numbers where there
+            is one channel.
+        unknown: what pixels of another colour become; None refuses them.
+
+    Raises:
+        DataError: the errors of the readers; colours that are not in the palette.
+    """
+    if not palette or mode == "index":
+        return read_labels(path)
+    stored = read_colours(path) if mode == "colour" else read_stored_mask(path)
+    if stored.ndim == 2:
+        return stored.astype(np.int32, copy=False)
+    return _from_colours(stored, palette, str(path), unknown)
+
+
+def _from_colours(colours: NDArray[Any], palette: tuple[Rgb, ...], name: str, unknown: int | None) -> NDArray[np.int32]:
+    parts = colours.astype(np.int32)
+    codes = (parts[:, :, 0] << 16) | (parts[:, :, 1] << 8) | parts[:, :, 2]
+    found = _colour_table(palette)[codes].astype(np.int32)
+    missing = found < 0
+    if not missing.any():
+        return found
+    if unknown is not None:
+        found[missing] = unknown
+        return found
+    values, counts = np.unique(codes[missing], return_counts=True)
+    shown = [f"({v >> 16}, {v >> 8 & 255}, {v & 255})" for v in values[np.argsort(-counts, kind="stable")][:6].tolist()]
+    more = " ..." if len(values) > 6 else ""
+    raise DataError(
+        f"mask {name} has {len(values)} colours that no class has, {', '.join(shown)}{more} "
+        f"in {int(counts.sum())} pixels; the palette has {len(palette)} colours; add theirs to it, or set "
+        "unknown_colours: ignore (many colours that nearly fit come from a resized or lossy mask: export it again)"
+    )
+
+
+@lru_cache(maxsize=4)
+def _colour_table(palette: tuple[Rgb, ...]) -> NDArray[np.int16]:
+    """Index of every colour of 24 bits, -1 for those of no class; 32 MB, built once per process."""
+    table = np.full(1 << 24, -1, np.int16)
+    for index, (red, green, blue) in reversed([*enumerate(palette)]):
+        table[(red << 16) | (green << 8) | blue] = index
+    return table
+
+
+def _ranges(ids: Mapping[int, int]) -> str:
+    return f"{len(ids)} numbers from {min(ids)} to {max(ids)}" if ids else "no numbers"

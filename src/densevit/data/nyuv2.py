@@ -1,0 +1,121 @@
+"""NYU Depth v2: rooms, 40 classes and depth (Silberman, Hoiem, Kohli and Fergus, ECCV 2012)."""
+
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from densevit.data.base import PublicConfig
+from densevit.data.files import FileDataset, match, same_size
+from densevit.data.kitti import find_pairs
+from densevit.data.labels import LabelRule
+from densevit.data.names import NYUV2, NYUV2_13, NYUV2_TO_13
+from densevit.data.sample import ClassTable, Sample
+from densevit.errors import DataError
+from densevit.io import find_images, mat_length, read_lines, read_mat_item, read_small_mat
+
+LAYOUT = (
+    "images/<split>, and masks/<split> (0 to 39, 255 ignored) or depth/<split> (16-bit PNG, millimetres) or both; or "
+    "the official nyu_depth_v2_labeled.mat with splits.mat, and classMapping40.mat for masks; or a list "
+    "nyudepthv2_<train|test>_files_with_gt.txt with its folders"
+)
+_MAT = "nyu_depth_v2_labeled.mat"
+
+
+class Nyuv2Config(PublicConfig):
+    """NYU Depth v2.
+
+    Attributes:
+        split: the official 795 and 654 photos; val is the official test split, or what a folder val/ holds.
+    """
+
+    kind: Literal["nyuv2"] = "nyuv2"
+    split: Literal["train", "val"] = "train"
+
+    @property
+    def table(self) -> ClassTable:
+        """The 40 classes, with the view of 13."""
+        return ClassTable(NYUV2, views={"classes13": (NYUV2_13, NYUV2_TO_13)})
+
+
+def open_nyuv2(
+    config: Nyuv2Config, *, with_labels: bool = True, with_depth: bool = True, with_values: bool = True
+) -> "FileDataset | MatDataset":
+    """Photos with masks and depth of a split, in whichever layout is there.
+
+    Raises:
+        DataError: the layout is another, or a file is missing.
+    """
+    part = {"train": "train", "val": "test"}[config.split]
+    lists = config.root / f"nyudepthv2_{part}_files_with_gt.txt"
+    if (config.root / _MAT).is_file():
+        return MatDataset(config, with_labels=with_labels, with_depth=with_depth)
+    if lists.is_file():
+        pairs = [
+            (words[0], words[1]) for line in read_lines(lists, "photo and depth map") if len(words := line.split()) > 1
+        ]
+        folders = ("", "sync", "official_splits/test", part)
+        images, depths = find_pairs(config, pairs, lists, folders, folders, LAYOUT)
+        names = [f"{image.parent.name}_{image.stem}" for image in images]
+        return FileDataset(images, depths=depths if with_depth else None, names=names)
+    images = find_images([config.find([f"images/{name}" for name in dict.fromkeys((config.split, part))], LAYOUT)])
+    masks, depths_ = (_targets(config, kind, images) for kind in ("masks", "depth"))
+    rule = config.rule(config.table)
+    return FileDataset(images, masks if with_labels else None, depths_ if with_depth else None, rule=rule)
+
+
+def _targets(config: Nyuv2Config, kind: str, images: list[Path]) -> list[Path] | None:
+    folders = [config.root / kind / name for name in (config.split, {"train": "train", "val": "test"}[config.split])]
+    folder = next((path for path in folders if path.is_dir()), None)
+    return match(images, folder, {"masks": "mask", "depth": "depth map"}[kind], (".png",))
+
+
+class MatDataset:
+    """The photos of the official file, read from it one by one."""
+
+    def __init__(self, config: Nyuv2Config, *, with_labels: bool, with_depth: bool) -> None:
+        self.path = config.find([_MAT], LAYOUT)
+        key = {"train": "trainNdxs", "val": "testNdxs"}[config.split]
+        self.numbers = read_small_mat(config.find(["splits.mat"], LAYOUT), key).ravel().astype(np.int64) - 1
+        if not len(self.numbers) or int(self.numbers.max()) >= mat_length(self.path, "images"):
+            raise DataError(f"{self.path} has fewer photos than splits.mat names; both of the same source are needed")
+        self.with_depth = with_depth
+        self.rule: LabelRule | None = None
+        if with_labels:
+            to_40 = read_small_mat(config.find(["classMapping40.mat"], LAYOUT), "mapClass").ravel()
+            ids = {number: int(place) - 1 for number, place in enumerate(to_40.tolist(), start=1) if 1 <= place <= 40}
+            self.rule = config.rule(config.table, ids=ids, ignored=(0,))
+
+    @property
+    def classes(self) -> ClassTable | None:
+        """The 40 classes."""
+        return None if self.rule is None else self.rule.classes
+
+    def __len__(self) -> int:
+        """Number of photos."""
+        return len(self.numbers)
+
+    def __getitem__(self, index: int, /) -> Sample:
+        """Read a photo with its mask and depth.
+
+        Raises:
+            DataError: if the file is damaged, or lacks one of them.
+        """
+        number = int(self.numbers[index])
+        read = partial(read_mat_item, self.path, index=number)
+        name = f"{number + 1:04d}"
+        labels = depth = None
+        if self.rule is not None:
+            labels = self.rule(read("labels").astype(np.int32), f"{self.path}: labels of photo {name}")
+        if self.with_depth:
+            depth = np.nan_to_num(read("depths").astype(np.float32), nan=0.0, posinf=0.0, neginf=0.0)
+        image = np.ascontiguousarray(read("images"))
+        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+            raise DataError(
+                f"{self.path} has images of {image.dtype} {image.shape}; RGB of 8 bits is needed; copy it again"
+            )
+        for target in (labels, depth):
+            if target is not None:
+                same_size(image.shape, target.shape, self.path, self.path)
+        return Sample(name, image, labels, depth)

@@ -1,0 +1,49 @@
+"""Pascal Context: 59 classes of whole scenes in photos of VOC 2010 (Mottaghi et al., CVPR 2014)."""
+
+from typing import Literal
+
+from densevit.data.base import PublicConfig
+from densevit.data.files import FileDataset
+from densevit.data.names import PASCAL_CONTEXT
+from densevit.data.pascal_voc import listed
+from densevit.data.sample import ClassTable
+
+LAYOUT = (
+    "JPEGImages/*.jpg, SegmentationClassContext/*.png and ImageSets/SegmentationContext/<split>.txt, below "
+    "VOCdevkit/VOC2010 or in the root; the masks are made from the download's trainval_merged.json by mmsegmentation's "
+    "conversion for Pascal Context"
+)
+_BELOW = ("", "VOC2010/", "VOCdevkit/VOC2010/")
+
+
+class PascalContextConfig(PublicConfig):
+    """Pascal Context.
+
+    Attributes:
+        split: 4998 and 5105 photos.
+        background: with the class "background", 60 in all, as SETR and Segmenter are measured; else it is ignored and
+            there are 59.
+    """
+
+    kind: Literal["pascal_context"] = "pascal_context"
+    split: Literal["train", "val"] = "train"
+    background: bool = True
+
+    @property
+    def table(self) -> ClassTable:
+        """60 classes, or 59."""
+        return ClassTable(PASCAL_CONTEXT if self.background else PASCAL_CONTEXT[1:])
+
+
+def open_pascal_context(
+    config: PascalContextConfig, *, with_labels: bool = True, with_depth: bool = True, with_values: bool = True
+) -> FileDataset:
+    """Photos and masks of a split.
+
+    Raises:
+        DataError: the layout is another, or a photo or mask is missing.
+    """
+    names = config.find([f"{top}ImageSets/SegmentationContext/{config.split}.txt" for top in _BELOW], LAYOUT)
+    images, masks = listed(config, names, ["SegmentationClassContext"], _BELOW, LAYOUT)
+    rule = config.rule(config.table, reduce_zero=not config.background)
+    return FileDataset(images, masks if with_labels else None, rule=rule)

@@ -1,0 +1,77 @@
+"""Pascal VOC 2012 and its layout: lists of names in ``ImageSets``, photos in ``JPEGImages``."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+from densevit.data.base import PublicConfig
+from densevit.data.files import FileDataset
+from densevit.data.names import PASCAL_VOC
+from densevit.data.sample import ClassTable
+from densevit.errors import DataError
+from densevit.io import read_lines
+
+LAYOUT = (
+    "JPEGImages/*.jpg, SegmentationClass/*.png and ImageSets/Segmentation/<split>.txt, below VOCdevkit/VOC2012 or in "
+    "the root; trainaug also needs SegmentationClassAug/"
+)
+_BELOW = ("", "VOC2012/", "VOCdevkit/VOC2012/")
+
+
+class PascalVocConfig(PublicConfig):
+    """Pascal VOC 2012.
+
+    Attributes:
+        split: 1464, 1449 and 2913 photos; trainaug is the usual union with the masks of SBD, 10582.
+    """
+
+    kind: Literal["pascal_voc"] = "pascal_voc"
+    split: Literal["train", "val", "trainval", "trainaug"] = "train"
+
+    @property
+    def table(self) -> ClassTable:
+        """Background and 20 classes; 255, the borders, is ignored."""
+        return ClassTable(PASCAL_VOC)
+
+
+def open_pascal_voc(
+    config: PascalVocConfig, *, with_labels: bool = True, with_depth: bool = True, with_values: bool = True
+) -> FileDataset:
+    """Photos and masks of a split.
+
+    Raises:
+        DataError: the layout is another, or a photo or mask is missing.
+    """
+    folders = ["SegmentationClass"]
+    lists = config.find([f"{top}ImageSets/Segmentation/{config.split}.txt" for top in _BELOW], LAYOUT)
+    if config.split == "trainaug":
+        folders = ["SegmentationClassAug", "SegmentationClass"]
+    images, masks = listed(config, lists, folders, _BELOW, LAYOUT)
+    return FileDataset(images, masks if with_labels else None, rule=config.rule(config.table))
+
+
+def listed(
+    config: PublicConfig, names: Path, folders: Sequence[str], below: Sequence[str], layout: str
+) -> tuple[list[Path], list[Path]]:
+    """Photos and masks of the names in a list; each mask is in the first of ``folders`` that has it.
+
+    Raises:
+        DataError: a photo or mask is missing.
+    """
+    photos = config.find([f"{top}JPEGImages" for top in below], layout)
+    config.find([f"{top}{folders[0]}" for top in below], layout)
+    places = [photos.parent / folder for folder in folders]
+    images, masks = [], []
+    for line in read_lines(names, "names of photos"):
+        name = line.split()[-1].rpartition("/")[2].removesuffix(".png")  # SBD's lists have both paths on a line
+        image = photos / f"{name}.jpg"
+        found = [place / f"{name}.png" for place in places if (place / f"{name}.png").is_file()]
+        if not image.is_file() or not found:
+            missing = image if not image.is_file() else places[0] / f"{name}.png"
+            raise DataError(
+                f"{names} lists {name!r} but {missing} does not exist; {config.kind} needs {layout}; "
+                "unpack the whole download"
+            )
+        images.append(image)
+        masks.append(found[0])
+    return images, masks

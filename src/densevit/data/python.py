@@ -1,0 +1,140 @@
+"""A data set of a user's own: any sequence of samples, made by a function that the config names."""
+
+import importlib
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import Field, field_validator
+
+from densevit.data.base import DataConfig
+from densevit.data.labels import LabelRule
+from densevit.data.sample import ClassTable, Dataset, Sample
+from densevit.errors import ConfigError, DataError
+
+
+class PythonConfig(DataConfig):
+    """A data set in Python.
+
+    Attributes:
+        factory: ``module:function``; the module is found as by ``import``, also in the working directory.
+        arguments: what the function is called with, by name.
+    """
+
+    kind: Literal["python"] = "python"
+    factory: str
+    arguments: dict[str, Any] = Field(default_factory=dict)
+
+    @field_validator("factory")
+    @classmethod
+    def _check(cls, value: str) -> str:
+        module, _, name = value.partition(":")
+        if not all(part.isidentifier() for part in (*module.split("."), name)):
+            raise ValueError("should be 'module:function', for example my_data:make_dataset")
+        return value
+
+
+class PythonDataset:
+    """A user's data set whose samples are checked: a mistake is named here and not in the middle of a step."""
+
+    def __init__(
+        self, config: PythonConfig, *, with_labels: bool = True, with_depth: bool = True, with_values: bool = True
+    ) -> None:
+        self.dataset = make_dataset(config)
+        self.wanted = {"labels": with_labels, "depth": with_depth, "values": with_values}
+        self.name = config.factory
+        source = self.dataset.classes
+        self.rule = LabelRule(source, merge=config.merge, drop=config.drop)
+
+    @property
+    def classes(self) -> ClassTable | None:
+        """Those of the user's data set, merged and dropped as the config says."""
+        return self.rule.classes if self.wanted["labels"] else None
+
+    def __len__(self) -> int:
+        """Number of samples."""
+        return len(self.dataset)
+
+    def __getitem__(self, index: int, /) -> Sample:
+        """The sample, checked.
+
+        Raises:
+            DataError: if it is no sample, or its parts have wrong types or sizes.
+        """
+        sample = self.dataset[index]
+        name = f"sample {index} of {self.name}"
+        if not isinstance(sample, Sample):
+            raise DataError(f"{name} is a {type(sample).__name__}; densevit.data.Sample is accepted; return one")
+        _check_image(sample.image, name)
+        parts: dict[str, Any] = {key: getattr(sample, key) if wanted else None for key, wanted in self.wanted.items()}
+        for key, kinds, ndim in (("labels", "iu", 2), ("depth", "f", 2), ("values", "f", 3)):
+            if parts[key] is not None:
+                _check_target(parts[key], sample.image, f"{name}: {key}", kinds, ndim)
+        if sample.normals and parts["values"] is not None and parts["values"].shape[2] != 3:
+            raise DataError(
+                f"{name} has normals of {parts['values'].shape[2]} components; x, y and z are needed; add them"
+            )
+        if parts["labels"] is not None:
+            parts["labels"] = self.rule(parts["labels"].astype(np.int32), name)
+        for key in ("depth", "values"):
+            if parts[key] is not None:
+                parts[key] = parts[key].astype(np.float32, copy=False)
+        return Sample(sample.name, sample.image, **parts, normals=sample.normals, ignore_index=self.rule.ignore_index)
+
+
+def make_dataset(config: PythonConfig) -> Dataset:
+    """Import the module and call the function.
+
+    Raises:
+        ConfigError: no such module or function, or it raises TypeError for the arguments.
+        DataError: what it returns is no data set.
+    """
+    module, _, name = config.factory.partition(":")
+    if str(Path.cwd()) not in sys.path and "" not in sys.path:
+        sys.path.append(str(Path.cwd()))  # for good: worker processes import the module too
+    try:
+        function: Callable[..., Any] = getattr(importlib.import_module(module), name)
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            f"factory {config.factory!r} cannot be imported ({error}); a module on Python's path or in the working "
+            "directory is accepted; check the name, or set PYTHONPATH"
+        ) from error
+    except AttributeError as error:
+        raise ConfigError(f"factory {config.factory!r}: {error}; name a function of the module") from error
+    except (ImportError, SyntaxError) as error:
+        raise ConfigError(f"factory {config.factory!r} cannot be imported ({error}); mend the module") from error
+    try:
+        dataset = function(**config.arguments)
+    except TypeError as error:
+        raise ConfigError(
+            f"factory {config.factory!r} was called with {config.arguments}: {error}; mend arguments"
+        ) from error
+    if not isinstance(dataset, Dataset):
+        raise DataError(
+            f"factory {config.factory!r} gave a {type(dataset).__name__}; an object with len(), indexing and the "
+            "attribute classes (a ClassTable or None) is accepted; see densevit.data.Dataset"
+        )
+    return dataset
+
+
+def _check_image(image: Any, name: str) -> None:
+    fits = isinstance(image, np.ndarray) and image.ndim == 3 and image.size > 0
+    if not fits or image.dtype not in (np.uint8, np.uint16, np.float32):
+        found = f"{image.dtype} {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
+        raise DataError(
+            f"{name}: image is {found}; uint8, uint16 or float32 in [0, 1], (H, W, C), is accepted; convert it"
+        )
+
+
+def _check_target(target: Any, image: Any, name: str, kinds: str, ndim: int) -> None:
+    if not isinstance(target, np.ndarray) or target.dtype.kind not in kinds or target.ndim != ndim:
+        found = f"{target.dtype} {target.shape}" if isinstance(target, np.ndarray) else type(target).__name__
+        wanted = {"iu": "whole numbers", "f": "floats"}[kinds]
+        raise DataError(f"{name} is {found}; {wanted} with {ndim} axes, (H, W, ...), are accepted; convert it")
+    if target.shape[:2] != image.shape[:2]:
+        raise DataError(
+            f"{name} is {target.shape[0]} x {target.shape[1]} but the image {image.shape[0]} x {image.shape[1]}; "
+            "both must have the same height and width"
+        )

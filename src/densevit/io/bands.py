@@ -1,0 +1,85 @@
+"""Images of other cameras: any number of bands, 8 or 16 bits or floats."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from densevit.errors import DataError
+from densevit.io.decode import MAX_PIXELS, require_file
+from densevit.io.raster import gdal
+from densevit.io.read import load_array, what
+from densevit.io.zipped import is_zip_path, place
+
+BAND_SUFFIXES = frozenset({".tif", ".tiff", ".png", ".npy"})
+_ACCEPTED = "a TIFF, a PNG, or a .npy array (H, W, C), of 8 or 16 bits or of floats, is accepted"
+
+
+def read_bands(path: Path, *, bands: Sequence[int], full_scale: float | None = None) -> NDArray[Any]:
+    """Read some bands of an image.
+
+    Args:
+        path: a TIFF or PNG, or a ``.npy`` array (H, W, C) or (H, W).
+        bands: which, counted from 1, in the order in which the network takes them.
+        full_scale: the stored value that becomes 1; by default the largest of 8 or 16 bits. Floats need one.
+
+    Returns:
+        (H, W, len(bands)): uint8 or uint16 as stored if ``full_scale`` is not given, else float32 in [0, 1]; values
+        beyond the scale are clipped, and NaN is 0.
+
+    Raises:
+        DataError: no such file, not a raster, damaged, too large; a band that it lacks; floats without a scale.
+    """
+    path = place(path)
+    require_file(path, _ACCEPTED)
+    pixels = _from_array(path, bands) if path.suffix.lower() == ".npy" else _from_raster(path, bands)
+    whole = pixels.dtype == np.uint8 or pixels.dtype == np.uint16
+    if pixels.dtype.kind not in "iuf":
+        raise DataError(f"{path} holds {pixels.dtype}; {_ACCEPTED}; convert the values")
+    if full_scale is None and not whole:
+        raise DataError(
+            f"{path} holds {pixels.dtype}, whose range is not known; 8 and 16 bits without a sign have one; "
+            "set full_scale to the stored value that is white"
+        )
+    if full_scale is None:
+        return pixels
+    scaled = np.nan_to_num(pixels.astype(np.float32) / np.float32(full_scale), nan=0.0, posinf=1.0, neginf=0.0)
+    return scaled.clip(0, 1)
+
+
+def _from_array(path: Path, bands: Sequence[int]) -> NDArray[Any]:
+    pixels = load_array(path, _ACCEPTED)
+    if not isinstance(pixels, np.ndarray) or pixels.ndim not in {2, 3} or pixels.size == 0:
+        raise DataError(f"{path} holds {what(pixels)}; {_ACCEPTED}; save it as such")
+    pixels = pixels.reshape(*pixels.shape[:2], -1)
+    _check_bands(path, bands, pixels.shape[2])
+    return np.ascontiguousarray(pixels[:, :, [band - 1 for band in bands]])
+
+
+def _from_raster(path: Path, bands: Sequence[int]) -> NDArray[Any]:
+    with gdal(path, "opened") as rasterio:
+        if is_zip_path(path):
+            with rasterio.MemoryFile(path.read_bytes()) as memory, memory.open() as dataset:
+                return _read(path, dataset, bands)
+        with rasterio.open(path) as dataset:
+            return _read(path, dataset, bands)
+
+
+def _read(path: Path, dataset: Any, bands: Sequence[int]) -> NDArray[Any]:
+    _check_bands(path, bands, dataset.count)
+    if dataset.height * dataset.width * len(bands) > MAX_PIXELS:
+        raise DataError(
+            f"{path} has {dataset.height} x {dataset.width} pixels in {len(bands)} bands; up to {MAX_PIXELS:,} values "
+            "are accepted; cut it into tiles"
+        )
+    return np.ascontiguousarray(np.moveaxis(dataset.read(list(bands)), 0, -1))
+
+
+def _check_bands(path: Path, bands: Sequence[int], count: int) -> None:
+    if not bands or any(not 1 <= band <= count for band in bands):
+        raise DataError(
+            f"bands {', '.join(map(str, bands))} were named of {path}; 1 to {count} are accepted; name those that the "
+            "network takes, in its order"
+        )

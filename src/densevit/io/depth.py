@@ -1,0 +1,117 @@
+"""Depth maps as arrays of metres."""
+
+import math
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from densevit.errors import DataError
+from densevit.io.decode import MAX_PIXELS, decode, guarded, require_file
+from densevit.io.read import load_array, what
+from densevit.io.zipped import is_zip_path, place
+
+_DEPTH_CHANNELS = ("Z", "depth", "Depth", "depth.Z", "Y", "V", "R")
+"""Names under which programs keep depth in an OpenEXR file, in the order in which they are looked for."""
+
+
+def read_depth(
+    path: Path, *, unit_m: float = 0.001, scale: float = 1.0, invalid: Sequence[float] = ()
+) -> NDArray[np.float32]:
+    """Read a depth map.
+
+    Args:
+        path: integers of 16 bits or more, as an image or ``.npy`` (steps of ``unit_m``); or floats as ``.npy``, TIFF,
+            PFM or OpenEXR (times ``scale``).
+        unit_m: metres per step of integers; 0.001 means that they are millimetres.
+        scale: metres per unit of floats; 1 means that they are metres.
+        invalid: stored values that mean "no measurement" beside 0, NaN and infinity.
+
+    Returns:
+        (H, W) float32 in metres; 0, NaN and infinity mean "no measurement" and are 0.
+
+    Raises:
+        DataError: the errors of ``read_image``; 8-bit or colour images; negative values; an array but (H, W) numbers;
+            OpenEXR without the library that reads it.
+    """
+    path = place(path)
+    if not (math.isfinite(unit_m) and unit_m > 0):
+        raise DataError(f"unit_m is {unit_m}; metres per step must be a positive number; 0.001 means millimetres")
+    if not (math.isfinite(scale) and scale > 0):
+        raise DataError(f"scale is {scale}; metres per unit must be a positive number; 1 means metres")
+    kind = path.suffix.lower()
+    if kind == ".npy":
+        accepted = "one array of floats in metres, as np.save writes it, is accepted"
+        stored = load_array(path, accepted)
+    else:
+        stored = _read_exr(path) if kind == ".exr" else decode(path, _to_numbers)
+    if not isinstance(stored, np.ndarray) or stored.ndim != 2 or stored.size == 0 or not _is_measured(stored):
+        raise DataError(
+            f"{path} holds {what(stored)}; one (H, W) array of floats in metres is accepted, or of integers of 16 bits "
+            "and more; save it as such"
+        )
+    return _metres(stored, scale if stored.dtype.kind == "f" else unit_m, invalid, str(path))
+
+
+def _is_measured(array: NDArray[Any]) -> bool:
+    return array.dtype.kind == "f" or (array.dtype.kind in "iu" and array.dtype.itemsize >= 2)
+
+
+def _metres(stored: NDArray[Any], factor: float, invalid: Sequence[float], name: str) -> NDArray[np.float32]:
+    # In float64, so that a step of 1/256 m or 0.001 m is rounded once.
+    with np.errstate(over="ignore"):
+        depth = (stored * np.float64(factor)).astype(np.float32)
+    depth = np.nan_to_num(depth, copy=False, nan=0.0, posinf=0.0, neginf=0.0)
+    for value in invalid:
+        # Stored in float32, 1e10 and -9999.9 are no longer what the config says.
+        depth[stored == np.float32(value) if stored.dtype == np.float32 else stored == value] = 0
+    if depth.min() < 0:
+        raise DataError(f"{name} holds a depth of {depth.min():g} m; 0 (no measurement) and more is accepted; check it")
+    return depth
+
+
+def _to_numbers(image: Image.Image, name: str) -> NDArray[Any]:
+    if image.mode != "F" and not image.mode.startswith("I"):
+        raise DataError(
+            f"{name} is a depth map of mode {image.mode} (8-bit or colour), too coarse or not a measurement; a 16-bit"
+            " grey PNG, or floats in metres as .npy or TIFF, are accepted; export the depth again"
+        )
+    return np.asarray(image)
+
+
+def _read_exr(path: Path) -> NDArray[Any]:
+    """The depth channel of an OpenEXR file."""
+    accepted = "a whole OpenEXR file with one channel of depth is accepted"
+    require_file(path, accepted)
+    try:
+        import OpenEXR
+    except ImportError as error:
+        raise DataError(
+            f"{path} is an OpenEXR file and the library OpenEXR is not installed; 16-bit PNG, TIFF, PFM and .npy need "
+            "none; install it with: pip install 'densevit[exr]'"
+        ) from error
+    with guarded(path, accepted), tempfile.TemporaryDirectory() as folder:
+        if is_zip_path(path):  # the library reads from disk alone
+            file = Path(folder) / "depth.exr"
+            file.write_bytes(path.read_bytes())
+        else:
+            file = path
+        with OpenEXR.File(str(file), header_only=True) as opened:
+            low, high = opened.header()["dataWindow"]
+        if not 0 < int(high[0] - low[0] + 1) * int(high[1] - low[1] + 1) <= MAX_PIXELS:
+            raise DataError(
+                f"{path} has a data window {low} to {high}; up to {MAX_PIXELS:,} pixels are accepted; crop it"
+            )
+        with OpenEXR.File(str(file), separate_channels=True) as opened:
+            channels = {name: np.array(channel.pixels) for name, channel in opened.channels().items()}
+    found = [name for name in _DEPTH_CHANNELS if name in channels] or (list(channels) if len(channels) == 1 else [])
+    if not found:
+        raise DataError(
+            f"{path} has the channels {', '.join(sorted(channels))}; one of {', '.join(_DEPTH_CHANNELS)}, or one "
+            "channel alone, is accepted; export the depth as Z"
+        )
+    return channels[found[0]]

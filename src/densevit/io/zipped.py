@@ -1,0 +1,206 @@
+"""Files inside zip archives, read in place: ``data.zip!/images/train/a.jpg`` is a path like any other."""
+
+import io
+import os
+import stat
+import zipfile
+from collections.abc import Generator
+from functools import lru_cache
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+from densevit.errors import DataError
+
+MAX_FILE_BYTES = 4 * 2**30
+"""Largest file that is unpacked into memory, as the archive states it."""
+
+MAX_RATIO = 1100
+"""How much smaller a file of more than a few megabytes may be stored; deflate reaches 1032."""
+
+MAX_ENTRIES = 5_000_000
+"""Most files of an archive; the list of them is kept in memory."""
+
+_BAR = "!"
+_SMALL = 16 * 2**20
+_ACCEPTED = "a whole zip archive is accepted"
+
+# Path itself can be the base from Python 3.12 on; before, the class that it makes objects of.
+if TYPE_CHECKING:
+    _Base = Path
+else:
+    _Base = type(Path())
+
+
+class ZipPath(_Base):
+    """A path into an archive, the archive's name ending in ``!``.
+
+    It is no more than its text, so it can be pickled and sent to worker processes; archives are opened once per
+    process. Everything that reads works as with other paths; nothing can be written.
+    """
+
+    __slots__ = ()
+
+    @property
+    def archive(self) -> Path:
+        """The archive on disk."""
+        return Path(str(self)[: self._bar()])
+
+    @property
+    def inside(self) -> str:
+        """The name inside the archive; empty for the archive as a whole."""
+        return str(self)[self._bar() + 1 :].replace(os.sep, "/").strip("/")
+
+    def _bar(self) -> int:
+        return str(self).lower().index(f".zip{_BAR}") + len(".zip")
+
+    def stat(self, *, follow_symlinks: bool = True) -> os.stat_result:
+        """Kind and size; the time is the archive's."""
+        index = _index(self.archive)
+        if self.inside in index.files:
+            mode, size = stat.S_IFREG | 0o444, index.files[self.inside].file_size
+        elif self.inside in index.folders:
+            mode, size = stat.S_IFDIR | 0o555, 0
+        else:
+            raise FileNotFoundError(2, "No such file in the archive", str(self))
+        time = self.archive.stat().st_mtime
+        return os.stat_result((mode, 0, 0, 1, 0, 0, size, time, time, time))
+
+    def exists(self, *, follow_symlinks: bool = True) -> bool:
+        """Whether there is such a file or folder."""
+        return self.is_file() or self.is_dir()
+
+    def is_file(self, *, follow_symlinks: bool = True) -> bool:
+        """Whether it is a file."""
+        return self.archive.is_file() and self.inside in _index(self.archive).files
+
+    def is_dir(self, *, follow_symlinks: bool = True) -> bool:
+        """Whether it is a folder."""
+        return self.archive.is_file() and self.inside in _index(self.archive).folders
+
+    def iterdir(self) -> Generator["ZipPath", None, None]:
+        """What a folder holds."""
+        names = _index(self.archive).folders.get(self.inside)
+        if names is None:
+            raise FileNotFoundError(2, "No such folder in the archive", str(self))
+        return (self / name for name in sorted(names))
+
+    def expanduser(self) -> "ZipPath":
+        """With the archive's ``~`` replaced."""
+        return ZipPath(f"{self.archive.expanduser()}{_BAR}") / self.inside
+
+    def read_bytes(self) -> bytes:
+        """The content, checked against its sum.
+
+        Raises:
+            DataError: damaged, encrypted, packed by a method that is not known, or absurdly large.
+        """
+        index = _index(self.archive)
+        entry = index.files.get(self.inside)
+        if entry is None:
+            raise FileNotFoundError(2, "No such file in the archive", str(self))
+        _refuse_bombs(entry, str(self))
+        try:
+            return index.zip.read(entry)
+        except (zipfile.BadZipFile, EOFError, OSError, ValueError) as error:
+            raise DataError(f"{self} is damaged or cut short ({error}); {_ACCEPTED}; copy the archive again") from error
+        except (RuntimeError, NotImplementedError) as error:  # a password, or an exotic compression
+            raise DataError(
+                f"{self} cannot be unpacked ({error}); plain archives with deflate or no compression are accepted; "
+                "pack it again"
+            ) from error
+        except Exception as error:  # zlib.error, lzma.LZMAError: not all of them exist in every build
+            raise DataError(f"{self} is damaged ({error}); {_ACCEPTED}; copy the archive again") from error
+
+    def read_text(self, encoding: str | None = None, *_: Any, **__: Any) -> str:
+        """The content as text."""
+        return self.read_bytes().decode(encoding or "utf-8")
+
+    def open(self, mode: str = "r", *_: Any, encoding: str | None = None, **__: Any) -> IO[Any]:  # type: ignore[override]
+        """The content as a file in memory."""
+        if set(mode) - set("rbt"):
+            raise OSError(30, "Archives are read only", str(self))
+        return io.BytesIO(self.read_bytes()) if "b" in mode else io.StringIO(self.read_text(encoding))
+
+
+def place(path: str | Path) -> Path:
+    """The path, as one into an archive if it names one: ``data.zip``, or ``data.zip!/images/train``.
+
+    A folder whose name merely looks like that stays what it is.
+    """
+    if isinstance(path, ZipPath):
+        return path
+    path = Path(path)
+    text = str(path)
+    if ".zip" not in text.lower() or path.is_dir():
+        return path
+    if text.lower().endswith(".zip"):
+        return ZipPath(text + _BAR)
+    return ZipPath(text) if f".zip{_BAR}" in text.lower() else path
+
+
+def is_zip_path(path: Path) -> bool:
+    """Whether the path leads into an archive."""
+    return isinstance(path, ZipPath)
+
+
+class _Index:
+    """An open archive and what is in it: files by name, and the names in each folder."""
+
+    def __init__(self, archive: Path) -> None:
+        try:
+            self.zip = zipfile.ZipFile(archive)
+            entries = self.zip.infolist()
+        except FileNotFoundError as error:
+            raise DataError(f"{archive} does not exist; {_ACCEPTED}; check the path") from error
+        except (zipfile.BadZipFile, OSError, ValueError, EOFError, NotImplementedError, RuntimeError) as error:
+            raise DataError(
+                f"{archive} is not a zip archive, or damaged ({error}); {_ACCEPTED}; copy it again"
+            ) from error
+        if len(entries) > MAX_ENTRIES:
+            raise DataError(
+                f"{archive} holds {len(entries):,} files; up to {MAX_ENTRIES:,} are accepted; unpack it, or split it"
+            )
+        # Some programs for Windows write backslashes.
+        named = [(entry.filename.replace("\\", "/").removeprefix("./"), entry) for entry in entries]
+        self.files = {name.strip("/"): entry for name, entry in named if not name.endswith("/")}
+        self.folders: dict[str, set[str]] = {"": set()}
+        for name, _ in named:
+            self._add(name.strip("/"), name.endswith("/"))
+
+    def _add(self, name: str, is_folder: bool) -> None:
+        if is_folder:
+            self.folders.setdefault(name, set())
+        while name:
+            parent, _, last = name.rpartition("/")
+            known = self.folders.get(parent)
+            if known is not None and last in known:
+                return
+            self.folders.setdefault(parent, set()).add(last)
+            name = parent
+
+
+def _index(archive: Path) -> _Index:
+    """The index of an archive in this process; read again when the file has changed.
+
+    The process is part of the key: after a fork, parent and child would move each other's place in the file.
+    """
+    try:
+        status = archive.stat()
+        stamp = (status.st_mtime_ns, status.st_size)
+    except OSError:
+        stamp = (0, 0)
+    return _read_index(archive, stamp, os.getpid())
+
+
+@lru_cache(maxsize=16)
+def _read_index(archive: Path, stamp: tuple[int, int], process: int) -> _Index:
+    return _Index(archive)
+
+
+def _refuse_bombs(entry: zipfile.ZipInfo, name: str) -> None:
+    ratio = entry.file_size / max(entry.compress_size, 1)
+    if entry.file_size > MAX_FILE_BYTES or (entry.file_size > _SMALL and ratio > MAX_RATIO):
+        raise DataError(
+            f"{name} would unpack to {entry.file_size:,} bytes from {entry.compress_size:,}; up to {MAX_FILE_BYTES:,} "
+            f"bytes and a ratio of {MAX_RATIO} are accepted; check where the archive comes from"
+        )

@@ -1,0 +1,76 @@
+"""LoRA: the encoder stays as it is, and small matrices of low rank beside its linear layers learn.
+
+Source: Hu et al., "LoRA: Low-Rank Adaptation of Large Language Models", 2022. The adapters are those of the library
+``peft`` (extra ``lora``); a finished model has them added into its weights and needs no such library.
+"""
+
+import copy
+from typing import Any, Literal
+
+from pydantic import Field
+
+from densevit.config import Config
+from densevit.errors import ConfigError
+from densevit.model import DenseModel
+
+_PLACES = {"qkv": "attn", "proj": "attn", "fc1": "mlp", "fc2": "mlp"}
+
+
+class LoraConfig(Config):
+    """Low-rank adapters in every block of the encoder.
+
+    Attributes:
+        rank: r of the paper.
+        alpha: the adapters' output is multiplied by ``alpha / rank``.
+        dropout: on their input.
+        targets: the linear layers that have one.
+    """
+
+    rank: int = Field(default=8, gt=0)
+    alpha: float = Field(default=16.0, gt=0)
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+    targets: tuple[Literal["qkv", "proj", "fc1", "fc2"], ...] = Field(default=("qkv", "proj"), min_length=1)
+
+
+def add_lora(model: DenseModel, config: LoraConfig) -> None:
+    """Freeze the encoder and put adapters into it; they change nothing before they have learnt.
+
+    Raises:
+        ConfigError: if peft is not installed.
+    """
+    names = "|".join(f"{_PLACES[target]}\\.{target}" for target in config.targets)
+    peft = _peft()
+    rule = peft.LoraConfig(
+        r=config.rank,
+        lora_alpha=config.alpha,
+        lora_dropout=config.dropout,
+        target_modules=rf"blocks\.\d+\.({names})",
+        bias="none",
+    )
+    model.encoder.requires_grad_(False)
+    peft.inject_adapter_in_model(rule, model.encoder)
+
+
+def without_lora(model: DenseModel) -> DenseModel:
+    """A model of plain linear layers that computes the same; the model itself if it has no adapters."""
+    if not any(hasattr(module, "lora_A") for module in model.encoder.modules()):
+        return model
+    plain = copy.deepcopy(model)
+    for name, module in list(plain.named_modules()):
+        if hasattr(module, "lora_A"):
+            adapter: Any = module
+            adapter.merge()
+            parent, _, leaf = name.rpartition(".")
+            setattr(plain.get_submodule(parent), leaf, adapter.get_base_layer())
+    return plain.requires_grad_(True)
+
+
+def _peft() -> Any:
+    try:
+        import peft
+    except ImportError as error:
+        raise ConfigError(
+            f"lora is set but the library peft cannot be imported ({error}); pip install 'densevit[lora]', or unset "
+            "lora"
+        ) from None
+    return peft
