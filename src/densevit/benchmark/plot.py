@@ -45,7 +45,7 @@ def write_plot(record: Record, path: Path) -> None:
             ends = [[bar.value - (bar.low or bar.value)], [(bar.high or bar.value) - bar.value]]
             axes.errorbar(bar.value, y, xerr=ends, color="#333333", capsize=2, linewidth=0.9)
             axes.plot([bar.wanted] * 2, [y - thick / 2, y + thick / 2], color="#c0392b", linewidth=2)
-            axes.text(max(bar.value, bar.high or 0) + 0.06, y, f"{bar.value:.2f}x", va="center", fontsize=8)
+            axes.text(0.06, y, f"{bar.value:.2f}x", va="center", fontsize=8, fontweight="bold", color="white")
     axes.axvline(1, color="#888888", linewidth=0.8, linestyle=":")
     axes.set_yticks(range(len(rows)), [f"{case.title}\n{case.against}" for case, _ in rows], fontsize=8)
     axes.set_ylim(len(rows) - 0.4, -0.6)
