@@ -1,5 +1,6 @@
 """Small layers that three rooms or more share."""
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -15,6 +16,20 @@ class ConvBnRelu(nn.Sequential):
             nn.BatchNorm2d(out_channels),
             nn.ReLU(inplace=True),
         )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, h, w) -> (B, out_channels, h, w); in inference the norm is part of the convolution's weights."""
+        conv, norm, relu = self
+        assert isinstance(conv, nn.Conv2d)
+        assert isinstance(norm, nn.BatchNorm2d | nn.SyncBatchNorm)
+        mean, variance = norm.running_mean, norm.running_var
+        if norm.training or torch.is_grad_enabled() or mean is None or variance is None:
+            plain: Tensor = relu(norm(conv(x)))
+            return plain
+        factor = norm.weight * torch.rsqrt(variance + norm.eps)
+        weight = conv.weight * factor[:, None, None, None]
+        folded: Tensor = relu(F.conv2d(x, weight, norm.bias - mean * factor, padding=conv.padding))
+        return folded
 
 
 def resize(x: Tensor, size: Size, *, align_corners: bool) -> Tensor:

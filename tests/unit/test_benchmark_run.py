@@ -251,3 +251,11 @@ def test_deadline__ends_a_run(tmp_path: Path) -> None:
 
     assert found.problem == "left out: the time of this run was over"
     assert measure.PEER not in found.ours
+
+
+def test_deadline__is_that_of_every_answer(tmp_path: Path) -> None:
+    with (
+        Worker(threads=1, log=tmp_path / "log", until=time.monotonic() + 1) as worker,
+        pytest.raises(ChildError, match="left out: the time of this run was over"),
+    ):
+        worker.ask("gemm", seconds=600)

@@ -13,6 +13,7 @@ from densevit.blocks import Attention
 from densevit.kernels import attention, build, linear
 from densevit.kernels.linear import Linear
 from densevit.kernels.suits import plain_inference
+from densevit.layers import ConvBnRelu
 
 needs_kernel = pytest.mark.skipif(attention.load() is None, reason="no AVX-512 or no C compiler here")
 needs_onednn = pytest.mark.skipif(linear.onednn_product() is None, reason="oneDNN's product is not taken here")
@@ -129,7 +130,7 @@ def test_block__is_the_same_with_and_without_gradients() -> None:
 
 
 @pytest.mark.parametrize("bias", [True, False])
-@pytest.mark.parametrize("shape", [(3, 40), (2, 5, 40), (1, 0, 40), (1, 40)])
+@pytest.mark.parametrize("shape", [(3, 40), (2, 5, 40), (1, 0, 40), (1, 40), (2, 502, 40), (8, 40)])
 def test_linear__is_torchs_up_to_rounding(bias: bool, shape: tuple[int, ...]) -> None:
     torch.manual_seed(0)
     layer, x = Linear(40, 24, bias=bias), torch.randn(shape)
@@ -140,6 +141,16 @@ def test_linear__is_torchs_up_to_rounding(bias: bool, shape: tuple[int, ...]) ->
         wide = torch.randn(*shape[:-1], 80)[..., :40].copy_(x)
         torch.testing.assert_close(layer(wide), expected, atol=1e-5, rtol=0)
     assert layer(x).requires_grad
+
+
+def test_linear__goes_through_gelu_on_request() -> None:
+    torch.manual_seed(0)
+    layer, x = Linear(40, 24), 3 * torch.randn(5, 40)
+    expected = F.gelu(F.linear(x.double(), layer.weight.double(), layer.bias.double())).float()
+
+    with torch.inference_mode():
+        torch.testing.assert_close(layer(x, gelu=True), expected, atol=1e-5, rtol=0)
+    torch.testing.assert_close(layer(x, gelu=True), expected, atol=1e-5, rtol=0)
 
 
 def test_linear__has_the_names_and_the_start_of_torchs() -> None:
@@ -157,6 +168,21 @@ def test_linear__follows_autocast() -> None:
 
     with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
         assert layer(x).dtype == torch.bfloat16
+
+
+def test_norm__is_folded_into_the_convolution_in_inference() -> None:
+    torch.manual_seed(0)
+    layer, x = ConvBnRelu(6, 5, 3), torch.randn(2, 6, 9, 7)
+    norm = layer[1]
+    for values in (norm.weight, norm.bias, norm.running_mean, norm.running_var):
+        nn.init.uniform_(values, 0.2, 1.5)
+    layer.eval()
+
+    expected = layer(x).detach()
+    with torch.inference_mode():
+        torch.testing.assert_close(layer(x), expected, atol=2e-6, rtol=0)
+        layer.train()
+        assert not torch.allclose(layer(x), expected, atol=1e-2)
 
 
 @pytest.fixture
@@ -218,8 +244,8 @@ class _Module(nn.Module):
 
 
 def test_flops__see_the_kernels() -> None:
-    layer, x = Attention(64, 1), torch.ones(1, 50, 64)
+    layer, x = Attention(64, 1), torch.ones(1, 52, 64)
     with torch.no_grad():
         found = count_flops(lambda: layer(x))
 
-    assert found == 2 * 50 * 64 * 192 + 2 * 2 * 50 * 50 * 64 + 2 * 50 * 64 * 64
+    assert found == 2 * 52 * 64 * 192 + 2 * 2 * 52 * 52 * 64 + 2 * 52 * 64 * 64

@@ -5,6 +5,7 @@ import os
 import selectors
 import subprocess
 import sys
+import time
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -12,6 +13,7 @@ from typing import Any, Self
 from densevit.errors import DensevitError
 
 LIMIT_S = 1800.0
+OVER = "left out: the time of this run was over"
 
 
 class ChildError(DensevitError):
@@ -25,10 +27,11 @@ class Worker:
         threads: of every library that reads an environment variable.
         log: file for what the libraries print.
         limit_s: how long an answer may take.
+        until: ``time.monotonic`` at which no answer is waited for any more.
     """
 
-    def __init__(self, *, threads: int, log: Path, limit_s: float = LIMIT_S) -> None:
-        self._log, self._limit_s = log, limit_s
+    def __init__(self, *, threads: int, log: Path, limit_s: float = LIMIT_S, until: float = float("inf")) -> None:
+        self._log, self._limit_s, self._until = log, limit_s, until
         with log.open("ab") as messages:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "densevit.benchmark.worker"],
@@ -56,9 +59,12 @@ class Worker:
             raise self._ended() from None
         with selectors.DefaultSelector() as selector:
             selector.register(stdout, selectors.EVENT_READ)
-            if not selector.select(self._limit_s):
+            limit_s = min(self._limit_s, max(self._until - time.monotonic(), 0.0))
+            if not selector.select(limit_s):
                 self.close()
-                raise ChildError(f"no answer to {do!r} in {self._limit_s:.0f} s; the process was ended")
+                if time.monotonic() >= self._until:
+                    raise ChildError(OVER)
+                raise ChildError(f"no answer to {do!r} in {limit_s:.0f} s; the process was ended")
         line = stdout.readline()
         if not line:
             raise self._ended()

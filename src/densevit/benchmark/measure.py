@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from densevit.benchmark.cases import Case
-from densevit.benchmark.child import ChildError, Worker
+from densevit.benchmark.child import OVER, ChildError, Worker
 from densevit.benchmark.peers import EXTRA, PEERS
 from densevit.benchmark.photo import write_photo
 from densevit.benchmark.record import Agreement, CaseRecord, MemorySample, Sample, SideRecord
@@ -53,12 +53,15 @@ class Plan:
     keep_freed_memory: Keeps = "neither"
     deadline: float = float("inf")
 
-    def left_s(self) -> float:
-        """Seconds until the deadline, as an answer's limit."""
-        left = self.deadline - time.monotonic()
-        if left <= 0:
-            raise ChildError("left out: the time of this run was over")
-        return min(left, 3600.0)
+    def worker(self, threads: int, log: Path) -> Worker:
+        """A fresh process whose answers come before the deadline.
+
+        Raises:
+            ChildError: if that is over.
+        """
+        if time.monotonic() >= self.deadline:
+            raise ChildError(OVER)
+        return Worker(threads=threads, log=log, limit_s=3600.0, until=self.deadline)
 
     def keeps(self, side: str) -> bool:
         """Whether a side keeps freed memory."""
@@ -100,7 +103,7 @@ def measure_case(
     weights = folder / f"{name}.safetensors"
     say("converting the weights")
     try:
-        with Worker(threads=1, log=folder / f"{name}.log", limit_s=plan.left_s()) as child:
+        with plan.worker(1, folder / f"{name}.log") as child:
             child.ask("convert", side=peer.plain(), weights=str(weights))
         facts = {"source": str(weights), "protocol": case.protocol, "output": case.output}
         ours = {engine: SideSpec.parse({"kind": "ours", "engine": engine, **facts}) for engine in engines}
@@ -147,13 +150,15 @@ class _Sides:
     ) -> None:
         self.specs, self.photo, self.folder, self.log, self.plan, self.say = specs, photo, folder, log, plan, say
         self.records = {key: SideRecord(title=key) for key in specs}
+        self.is_long = False
 
     def measure(self) -> dict[str, SideRecord]:
         """Everything of the case. A side of ours that fails has the reason in its record; the peer's failure raises."""
         for index, threads in enumerate(self.plan.threads):
             self._time(threads, first=index == 0)
         for key in self._sound():
-            if self.specs[key].engine == TORCH:  # others have no bar, and build their programs anew in every process
+            # Other engines have no bar, and build their programs anew in every process; a long case is run but once.
+            if self.specs[key].engine == TORCH and not self.is_long:
                 self._memory(key)
         return self.records
 
@@ -167,11 +172,7 @@ class _Sides:
         """Interleaved rounds with one number of threads."""
         with ExitStack() as stack:
             # All begin to import at once, one after the other loads.
-            limit_s = self.plan.left_s()
-            workers = {
-                key: stack.enter_context(Worker(threads=threads, log=self.log, limit_s=limit_s))
-                for key in self._sound()
-            }
+            workers = {key: stack.enter_context(self.plan.worker(threads, self.log)) for key in self._sound()}
             early: dict[str, Sample] = {}
             for key, worker in list(workers.items()):
                 try:
@@ -193,13 +194,14 @@ class _Sides:
         loaded = worker.ask(
             "load", side=self.specs[key].plain(), threads=threads, keep_freed_memory=self.plan.keeps(key)
         )
-        counts = first and key == TORCH  # costs nothing that shows, and another prediction may take minutes
+        counts = first and key == TORCH and self.is_long  # costs no time that shows, but memory
         answer = worker.ask("first", image=str(self.photo), output=str(self._output(key)), flops=counts)
         flops, memory = answer.pop("flops", None), MemorySample(**answer.pop("memory"))
         sample = Sample(**answer)
         if first:
-            self._set(key, memory=(memory,))
-            if key == PEER and sample.cpu < LONG_RUN_S:
+            self.is_long |= sample.cpu >= LONG_RUN_S
+            self._set(key, memory=() if counts else (memory,))
+            if not counts and (key == TORCH or (key == PEER and not self.is_long)):
                 flops = worker.ask("flops", image=str(self.photo))["flops"]
             self._set(key, load_seconds=loaded["seconds"], flops=flops)
         return sample
@@ -228,8 +230,13 @@ class _Sides:
             if taken and time.monotonic() + per_round > plan.deadline:
                 break
             self.say(f"round {taken + 1} of at most {plan.rounds}, {threads} thread{'s' * (threads > 1)}")
-            for key in order if taken % 2 == 0 else order[::-1]:
-                samples[key].append(Sample(**workers[key].ask("run", image=str(self.photo))))
+            try:
+                for key in order if taken % 2 == 0 else order[::-1]:
+                    samples[key].append(Sample(**workers[key].ask("run", image=str(self.photo))))
+            except ChildError:
+                if not taken or time.monotonic() < plan.deadline:
+                    raise
+                return {key: some[:taken] for key, some in samples.items()}  # the time was over within a round
         return samples
 
     def _memory(self, key: str) -> None:
@@ -237,7 +244,7 @@ class _Sides:
         for index in range(len(taken), self.plan.memory):
             self.say(f"{key}: memory in a fresh process, {index + 1} of {self.plan.memory}")
             try:
-                with Worker(threads=1, log=self.log, limit_s=self.plan.left_s()) as worker:
+                with self.plan.worker(1, self.log) as worker:
                     load = {"side": self.specs[key].plain(), "threads": 1}
                     worker.ask("load", **load, keep_freed_memory=self.plan.keeps(key))
                     taken.append(MemorySample(**worker.ask("first", image=str(self.photo))["memory"]))
