@@ -89,7 +89,7 @@ def complete(raw: Mapping[str, Any]) -> dict[str, Any]:
         filled["tasks"] = {name: _with_classes(name, task, filled["sources"]) for name, task in tasks.items()}
         widened = {name: _with_width(name, head, filled["tasks"].get(name)) for name, head in heads.items()}
         filled["model"] = {**model, "heads": widened}
-    if isinstance(augment := filled.get("augment", {}), Mapping):
+    if isinstance(augment := filled.get("augment", {}), Mapping) and "crop" not in augment:
         filled["augment"] = {"crop": _crop(filled), **augment}
     return filled
 

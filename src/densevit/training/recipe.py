@@ -164,8 +164,8 @@ class TrainConfig(Config):
             raise ValueError("lora keeps the encoder as it is by itself; leave freeze out")
         if self.features is not None and self.freeze == "none":
             raise ValueError("features are those of a frozen encoder; set freeze: encoder, or a number of blocks")
-        if self.shard and (self.compile or self.features is not None):
-            raise ValueError("shard goes neither with compile nor with features; unset one of them")
+        if self.shard and (self.compile or self.features is not None or self.lora is not None):
+            raise ValueError("shard goes with none of compile, features and lora; unset one of them")
         patch = self.model.encoder.patch_size
         for augment in (source.augment or self.augment for source in self.sources):
             if augment.crop[0] % patch[0] or augment.crop[1] % patch[1]:
