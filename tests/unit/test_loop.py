@@ -74,7 +74,7 @@ def test_checkpointed_blocks__keep_fewer_tensors() -> None:
             model(random_images((4, 4)))
         return sum(sizes)
 
-    assert kept(True) < 0.4 * kept(False)
+    assert kept(True) < 0.6 * kept(False)
 
 
 # Bad batches

@@ -6,16 +6,20 @@ counts, losses, gradients, batch statistics and figures make the parts one run; 
 
 import logging
 import os
+import time
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed import HashStore  # type: ignore[attr-defined]
+from torch.distributed import HashStore, PrefixStore, Store  # type: ignore[attr-defined]
+from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 
 from densevit.errors import ConfigError, DensevitError
@@ -114,14 +118,17 @@ def processes(device: str, *, shard: bool, timeout_s: float) -> Iterator[Group]:
             )
         place = torch.device("cuda", local)
         torch.cuda.set_device(place)
-    group = Group(rank, world, place, int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0)
+    restarted = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
     if world == 1 and not shard:
-        yield group
+        yield Group(device=place, restarted=restarted)
         return
-    facts: dict[str, Any] = {"timeout": timedelta(seconds=timeout_s)}
-    if "MASTER_ADDR" not in os.environ:
-        facts |= {"store": HashStore(), "rank": 0, "world_size": 1}
-    dist.init_process_group("nccl" if place.type == "cuda" else "gloo", **facts)
+    timeout = timedelta(seconds=timeout_s)
+    store = HashStore() if world == 1 else _meet(next(rendezvous("env://", rank, world))[0], rank, world, timeout)
+    backend = "nccl" if place.type == "cuda" else "gloo"
+    dist.init_process_group(backend, store=store, rank=rank, world_size=world, timeout=timeout)
+    # Machines count restarts by themselves, so one may know of what the others don't.
+    restarts = Group(rank, world, place).sum(torch.tensor([float(restarted)]))
+    group = Group(rank, world, place, bool(restarts > 0))
     if rank:
         logging.getLogger("densevit").setLevel(logging.WARNING)
     try:
@@ -131,6 +138,42 @@ def processes(device: str, *, shard: bool, timeout_s: float) -> Iterator[Group]:
         if rank:
             logging.getLogger("densevit").setLevel(logging.NOTSET)
         dist.destroy_process_group()
+
+
+def _meet(store: Store, rank: int, world: int, timeout: timedelta) -> Store:
+    """A part of the store that only the processes of now know.
+
+    After a restart torchrun's store still has the addresses of processes that are dead. Each process thus leaves a name
+    that nobody else has; the first answers under that name with the part to use, until all others have said yes.
+
+    Raises:
+        ConfigError: if they do not find each other in time.
+    """
+    own, deadline = uuid.uuid4().hex, time.monotonic() + timeout.total_seconds()
+
+    def wait(ready: Callable[[], bool]) -> None:
+        while not ready():
+            if time.monotonic() > deadline:
+                raise ConfigError(
+                    f"process {rank} of {world} has not met the others in {timeout.total_seconds():g} s; start all of "
+                    "them, or set timeout_s to more"
+                )
+            time.sleep(0.02)
+
+    def answered(other: int) -> bool:
+        if store.check([f"name/{other}"]):
+            store.set(f"answer/{store.get(f'name/{other}').decode()}", own)
+        return store.check([f"yes/{own}/{other}"])
+
+    if rank == 0:
+        for other in range(1, world):
+            wait(partial(answered, other))
+        return PrefixStore(own, store)
+    store.set(f"name/{rank}", own)
+    wait(lambda: store.check([f"answer/{own}"]))
+    common = store.get(f"answer/{own}").decode()
+    store.set(f"yes/{common}/{rank}", "1")
+    return PrefixStore(common, store)
 
 
 def spread(learner: nn.Module, model: DenseModel, group: Group, *, shard: bool, sync_bn: bool) -> nn.Module:
