@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from densevit.decoders import Decoder, build_decoder, parse_decoder, setr
+from densevit.decoders import Decoder, build_decoder, dpt, parse_decoder, setr
 from densevit.decoders.dpt import DptConfig, Fusion, Reassemble, ResidualUnit
 from densevit.types import Size, Taps
 from tests.factories import VARIANTS
@@ -60,6 +60,21 @@ def test_setr_pup__coarse_logits_resized_to_the_image_are_its_logits(
 
     torch.testing.assert_close(enlarged(coarse, 2), decoder(given).logits, **SAME_MATHS)
     assert coarse.shape[-2:] == (GRID[0] * 8, GRID[1] * 8)
+
+
+@pytest.mark.parametrize("rows", [1, 3, 64])
+@pytest.mark.parametrize("fusion_up_to", ["next_level", "double"])
+def test_dpt__logits_made_band_by_band_are_its_logits(
+    rows: int, fusion_up_to: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dpt, "BAND_ROWS", rows)
+    facts = {"channels": (8, 12, 16, 20), "fusion_channels": 8, "fusion_up_to": fusion_up_to, "batch_norm": True}
+    decoder, given = build({"kind": "dpt", **facts, "head": {"kind": "segmentation"}}), taps()
+
+    with torch.no_grad():
+        banded, plain = decoder.decode_coarse(given).logits, decoder(given).logits
+
+    torch.testing.assert_close(banded, plain, **SAME_MATHS)
 
 
 @pytest.mark.parametrize(("form", "factor"), [("paper", 1), ("mmseg", 4)])

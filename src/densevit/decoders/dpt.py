@@ -16,6 +16,7 @@ from densevit.decoders.base import Decoder, DecoderConfig
 from densevit.kernels.linear import Linear
 from densevit.layers import ConvBnRelu, resize
 from densevit.types import DenseOutput, Size, Taps
+from densevit.upsampling.neighbours import neighbours
 
 Readout = Literal["ignore", "add", "project"]
 UpTo = Literal["double", "next_level"]
@@ -121,6 +122,10 @@ class DptConfig(DecoderConfig):
         return {"ignore": 0, "add": self.num_readout, "project": 1}[self.readout]
 
 
+BAND_ROWS = 32
+"""Rows of its largest maps that a segmentation head makes at once where only the result is asked for."""
+
+
 class Reassemble(nn.Module):
     """Tokens -> map at a multiple or a fraction of the token grid: readout, 1x1 projection, resampling."""
 
@@ -172,7 +177,7 @@ class ResidualUnit(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, F, h, w) -> (B, F, h, w)."""
         y = self.bn1(self.conv1(F.relu(x)))
-        return self.bn2(self.conv2(F.relu(y))) + x
+        return self.bn2(self.conv2(F.relu(y, inplace=not torch.is_grad_enabled()))) + x
 
 
 class Fusion(nn.Module):
@@ -189,13 +194,17 @@ class Fusion(nn.Module):
 
     def forward(self, level: Tensor, path: Tensor | None, size: Size | None) -> Tensor:
         """Level (B, F, h, w), path (B, F, h, w) or None -> (B, F, *size), twice the path's size without ``size``."""
+        x = self.refine(level, path)
+        return resize(x, size or (2 * x.shape[-2], 2 * x.shape[-1]), align_corners=True)
+
+    def refine(self, level: Tensor, path: Tensor | None) -> Tensor:
+        """The same before the upsampling: (B, F, h, w)."""
         if path is None or self.skip_unit is None:
             x = level
         else:
             skip = resize(level, (path.shape[-2], path.shape[-1]), align_corners=False)
             x = path + self.skip_unit(skip)
-        x = self.project(self.unit(x))
-        return resize(x, size or (2 * x.shape[-2], 2 * x.shape[-1]), align_corners=True)
+        return self.project(self.unit(x))
 
 
 class _Segmentation(nn.Module):
@@ -207,6 +216,23 @@ class _Segmentation(nn.Module):
 
     def forward(self, x: Tensor, image_size: Size) -> Tensor:
         return self.classifier(self.dropout(self.conv(x)))
+
+    def by_bands(self, x: Tensor, size: Size) -> Tensor:
+        """``forward`` of x upsampled to ``size``, in evaluation, a band of rows at a time: equal up to rounding.
+
+        The map of ``size`` and its convolution, the largest of the decoder, never exist as a whole.
+        """
+        low, high, share = neighbours(x.shape[-2], size[0], True, x.device)
+        shape = (x.shape[0], self.classifier.out_channels, *size)
+        logits = torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
+        for top in range(0, size[0], BAND_ROWS):
+            bottom = min(top + BAND_ROWS, size[0])
+            start, stop = max(top - 1, 0), min(bottom + 1, size[0])  # a row more, for the convolution
+            weight = share[start:stop, None].to(x.dtype)
+            rows = torch.lerp(x[:, :, low[start:stop]], x[:, :, high[start:stop]], weight)  # (B, F, rows, w)
+            band = self.conv(resize(rows, (stop - start, size[1]), align_corners=True))  # (B, F, rows, size[1])
+            logits[:, :, top:bottom] = self.classifier(band[:, :, top - start : bottom - start])
+        return logits
 
 
 class _Regression(nn.Module):
@@ -272,22 +298,30 @@ class Dpt(Decoder):
             self.align_corners = True
             self.head = _Regression(width, out_channels, config.head)
 
-    def paths(self, taps: Taps) -> list[Tensor]:
-        """The fusion outputs, finest first, each (B, F, h', w')."""
+    def levels(self, taps: Taps) -> list[Tensor]:
+        """The reassembled maps, finest first, each (B, F, h_level, w_level)."""
         maps = list(taps.stem_maps[: self.num_stem])
         maps += [
             module(tokens, prefix, taps.grid)
             for module, tokens, prefix in zip(self.reassemble, taps.tokens, taps.prefix, strict=True)
         ]
-        levels = [conv(x) for conv, x in zip(self.convs, maps, strict=True)]
-        path: Tensor | None = None
-        paths: list[Tensor] = []
-        for index in reversed(range(4)):
-            finer = levels[index - 1] if index and self.fusion_up_to == "next_level" else None
-            size = None if finer is None else (finer.shape[-2], finer.shape[-1])
-            path = self.fusions[index](levels[index], path, size)
-            paths.insert(0, path)
+        return [conv(x) for conv, x in zip(self.convs, maps, strict=True)]
+
+    def paths(self, taps: Taps) -> list[Tensor]:
+        """The fusion outputs, finest first, each (B, F, h', w')."""
+        levels, paths = self.levels(taps), list[Tensor]()
+        for _ in range(4):
+            paths.insert(0, self._fuse(levels, paths[0] if paths else None))
+            levels.pop()
         return paths
+
+    def _fuse(self, levels: list[Tensor], path: Tensor | None) -> Tensor:
+        """Fuse the last of the levels that are left, the coarsest."""
+        index = len(levels) - 1
+        finer = levels[index - 1] if index and self.fusion_up_to == "next_level" else None
+        size = None if finer is None else (finer.shape[-2], finer.shape[-1])
+        fused: Tensor = self.fusions[index](levels[index], path, size)
+        return fused
 
     def decode(self, taps: Taps, *, with_aux: bool) -> DenseOutput:
         """Logits at an eighth of the patch's stride (segmentation), or values at the head's own size."""
@@ -296,3 +330,18 @@ class Dpt(Decoder):
         if self.aux_from is None or not with_aux:
             return DenseOutput(logits)
         return DenseOutput(logits, (self.aux_head(paths[0 if self.aux_from == "last" else 1], taps.image_size),))
+
+    def decode_coarse(self, taps: Taps) -> DenseOutput:
+        """As ``decode``; a segmentation head makes its largest maps band by band."""
+        # Compilers and exporters plan memory themselves.
+        if not isinstance(self.head, _Segmentation) or torch.compiler.is_compiling():
+            return self.decode(taps, with_aux=False)
+        levels = self.levels(taps)
+        path: Tensor | None = None
+        while len(levels) > 1:
+            path = self._fuse(levels, path)
+            levels.pop()
+        finest: Fusion = self.fusions[0]  # type: ignore[assignment]
+        x = finest.refine(levels.pop(), path)
+        del path  # before the bands take their memory
+        return DenseOutput(self.head.by_bands(x, (2 * x.shape[-2], 2 * x.shape[-1])))
