@@ -309,7 +309,8 @@ class Dpt(Decoder):
 
     def paths(self, taps: Taps) -> list[Tensor]:
         """The fusion outputs, finest first, each (B, F, h', w')."""
-        levels, paths = self.levels(taps), list[Tensor]()
+        levels = self.levels(taps)
+        paths: list[Tensor] = []
         for _ in range(4):
             paths.insert(0, self._fuse(levels, paths[0] if paths else None))
             levels.pop()
