@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -201,8 +202,11 @@ def test_second_ctrl_c__stops_at_once(place: Path, tmp_path: Path) -> None:
     process.send_signal(signal.SIGINT)
     time.sleep(0.5)
     assert process.poll() is None
-    process.send_signal(signal.SIGINT)
-    process.communicate(timeout=30)
+    for _ in range(30):  # on a busy machine two signals may arrive as one
+        process.send_signal(signal.SIGINT)
+        with suppress(subprocess.TimeoutExpired):
+            process.communicate(timeout=2)
+            break
     assert process.returncode in {130, -signal.SIGINT}
     assert not states_in(tmp_path / "run" / "states")
 
