@@ -25,8 +25,12 @@ from tests.e2e.scenes import ENCODER, recipe, write_dataset
 
 ITERATIONS = 14
 
-DIE = "import os, signal, sys, threading, time, torch\ndef die(): os.kill(os.getpid(), signal.SIGKILL)\n"
-"""Start of a program that kills itself at a certain moment."""
+DIE = """
+import os, signal, sys, threading, time, torch
+signal.signal(signal.SIGINT, signal.default_int_handler)
+def die(): os.kill(os.getpid(), signal.SIGKILL)
+"""
+"""Start of a program that kills itself at a certain moment; jobs in a shell's background would ignore Ctrl-C."""
 
 IN_A_STATE = """
 save = torch.save
