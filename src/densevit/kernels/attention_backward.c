@@ -17,8 +17,7 @@
 #define QUERIES (16 * ROWS)
 #define APART (PANEL + ROWS) /* floats from one query's weights to the next; those beyond the panel are 0 */
 
-typedef float floats __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
-typedef int32_t ints __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
+#include "vectors.h"
 
 static const float LOG2_E = 1.44269504f, LN_2 = 0.693147181f;
 
@@ -27,25 +26,6 @@ static int64_t padded(int64_t tokens) { return (tokens + PANEL - 1) / PANEL * PA
 /* Floats that a head needs beside its tensors. */
 int64_t densevit_attention_backward_scratch(int64_t tokens, int64_t width) {
     return (5 * padded(tokens) + 2 * ROWS + 3 * QUERIES) * width + 2 * QUERIES * APART;
-}
-
-static inline floats load(const float *at) { return *(const floats *)at; }
-
-static inline void store(float *at, floats v) { *(floats *)at = v; }
-
-static inline floats pick(ints mask, floats yes, floats no) { return (floats)((mask & (ints)yes) | (~mask & (ints)no)); }
-
-/* 2 ** x for x <= 0 up to rounding, to 1e-7 of the value; NaN stays. */
-static inline floats power(floats x) {
-    x = pick(x < -126.0f, (floats){} - 126.0f, x);
-    ints n = __builtin_convertvector(x - 0.5f, ints); /* towards zero: to the nearest */
-    floats r = x - __builtin_convertvector(n, floats);
-    floats p = r * 1.3276444e-3f + 9.6755377e-3f; /* minimax on [-0.5, 0.5] */
-    p = p * r + 5.5507133e-2f;
-    p = p * r + 2.4022120e-1f;
-    p = p * r + 6.9314697e-1f;
-    p = p * r + 1.0f;
-    return (floats)((ints)p + (n << 23));
 }
 
 /* sums = a b, for a (ROWS, width) and a panel b (width, PANEL), so many vectors of it. */

@@ -19,6 +19,9 @@ from pathlib import Path
 _TUNING = ("-march=native", "-mcpu=native", "-O3")
 """Flags that fit the code to this processor, in order of preference; compilers differ in which they know."""
 
+_SHARED = Path(__file__).with_name("vectors.h")
+"""What the C files have in common."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -55,7 +58,8 @@ def _compile(source: Path, compiler: str, path: Path) -> None:
     with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
         made = Path(scratch) / path.name
         for tuning in _TUNING:
-            command = [compiler, "-O3", tuning, "-std=gnu99", "-fPIC", "-shared", "-o", str(made), str(source), "-lm"]
+            flags = ["-O3", tuning, "-std=gnu99", "-fPIC", "-shared", f"-I{_SHARED.parent}"]
+            command = [compiler, *flags, "-o", str(made), str(source), "-lm"]
             done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
             if done.returncode == 0:
                 made.replace(path)
@@ -84,11 +88,11 @@ def _own_folder() -> "tempfile.TemporaryDirectory[str]":
 
 
 def _key(source: Path, compiler: str) -> str:
-    """Tells source, compiler and processor, since a home folder may be shared by machines that differ."""
+    """Tells sources, compiler and processor, since a home folder may be shared by machines that differ."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         processor = next(line for line in lines if line.startswith(("flags", "Features")))
     except (OSError, StopIteration):
         processor = platform.processor()
-    facts = (source.read_text(), str(shutil.which(compiler)), platform.machine(), processor)
+    facts = (source.read_text(), _SHARED.read_text(), str(shutil.which(compiler)), platform.machine(), processor)
     return hashlib.sha256("\n".join(facts).encode()).hexdigest()[:16]

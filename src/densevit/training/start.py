@@ -40,7 +40,7 @@ def build_model(config: TrainConfig) -> DenseModel:
         encoder.norm.requires_grad_(True)
     if config.lora is not None:
         add_lora(model, config.lora)
-    set_training(model.eval(), config)  # also for the feature cache, which is filled before the first step
+    set_training(model, config)  # also for the feature cache, which is filled before the first step
     return model
 
 

@@ -17,33 +17,9 @@
 #define LANES 8
 #endif
 
-typedef float floats __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
-typedef int32_t ints __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
-
-static const float NEVER = -3.0e38f;
-static const float FLOOR = -87.0f; /* e to this power is lost in any float sum */
+#include "vectors.h"
 
 int densevit_lanes(void) { return LANES; }
-
-static inline floats load(const float *at) { return *(const floats *)at; }
-
-static inline void store(float *at, floats v) { *(floats *)at = v; }
-
-static inline floats pick(ints mask, floats yes, floats no) { return (floats)((mask & (ints)yes) | (~mask & (ints)no)); }
-
-/* e ** x for FLOOR <= x <= 0, to 2e-7 of the value; NaN stays. */
-static inline floats exponential(floats x) {
-    ints n = __builtin_convertvector(x * 1.44269504f - 0.5f, ints); /* towards zero: to the nearest, for x <= 0 */
-    floats whole = __builtin_convertvector(n, floats);
-    floats r = x - whole * 0.693359375f + whole * 2.12194440e-4f; /* ln 2 in two parts */
-    floats p = r * 1.9875691500e-4f + 1.3981999507e-3f;
-    p = p * r + 8.3334519073e-3f;
-    p = p * r + 4.1665795894e-2f;
-    p = p * r + 1.6666665459e-1f;
-    p = p * r + 5.0000001201e-1f;
-    p = p * r * r + r + 1.0f;
-    return p * (floats)((n + 127) << 23);
-}
 
 /* One row between upper and lower, of pixels x classes by strides, as line (w, padded). */
 static void blend_rows(const float *upper, const float *lower, float weight, int w, int classes, int padded,

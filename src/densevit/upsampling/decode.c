@@ -4,7 +4,7 @@
    blends two entries of the line, a vector of classes at a time. Classes are padded to whole vectors with a value that
    never wins. Nothing of the size of the upsampled logits is ever written.
 
-   Compiled by densevit.upsampling.native where a C compiler is found: plain C with the vector extensions that GCC and
+   Compiled by densevit.kernels.build where a C compiler is found: plain C with the vector extensions that GCC and
    Clang share. */
 
 #include <math.h>
@@ -16,35 +16,13 @@
 #define LANES 8
 #endif
 
-typedef float floats __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
-typedef int32_t ints __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
-
-static const float NEVER = -3.0e38f;
-static const float FLOOR = -87.0f; /* e to this power is lost in any float sum */
+#include "vectors.h"
 
 int densevit_lanes(void) { return LANES; }
-
-static inline ints choose(ints mask, ints yes, ints no) { return (mask & yes) | (~mask & no); }
-
-static inline floats pick(ints mask, floats yes, floats no) { return (floats)choose(mask, (ints)yes, (ints)no); }
 
 static inline floats blend(const float *a, const float *b, float weight) {
     floats first = *(const floats *)a, second = *(const floats *)b;
     return first + (second - first) * weight;
-}
-
-/* e ** x for FLOOR <= x <= 0, to 2e-7 of the value: powers of two, and a polynomial for the rest. */
-static inline floats exponential(floats x) {
-    ints n = __builtin_convertvector(x * 1.44269504f - 0.5f, ints); /* towards zero: to the nearest, for x <= 0 */
-    floats whole = __builtin_convertvector(n, floats);
-    floats r = x - whole * 0.693359375f + whole * 2.12194440e-4f; /* ln 2 in two parts */
-    floats p = r * 1.9875691500e-4f + 1.3981999507e-3f;
-    p = p * r + 8.3334519073e-3f;
-    p = p * r + 4.1665795894e-2f;
-    p = p * r + 1.6666665459e-1f;
-    p = p * r + 5.0000001201e-1f;
-    p = p * r * r + r + 1.0f;
-    return p * (floats)((n + 127) << 23);
 }
 
 /* One row of source (h, w, classes by strides), between y0 and y1, as line (w, padded). */
