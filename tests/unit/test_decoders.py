@@ -77,6 +77,22 @@ def test_dpt__logits_made_band_by_band_are_its_logits(
     torch.testing.assert_close(banded, plain, **SAME_MATHS)
 
 
+def test_dpt__bfloat16_gradients_of_a_map_of_one_pixel_are_those_of_float32() -> None:
+    conv = dpt.ReducingConv(20, 20, 3, stride=4)
+    x = torch.randn(2, 20, 2, 3, generator=torch.Generator().manual_seed(0))
+    conv(x).sum().backward()
+    assert conv.weight.grad is not None
+    expected = conv.weight.grad.clone()
+
+    for _ in range(50):  # a wrong gradient holds what lay in memory, so that must be bad for sure
+        junk = [torch.full((2**power,), float("nan")) for power in range(6, 17)]
+        del junk
+        conv.weight.grad = None
+        with torch.autocast("cpu", torch.bfloat16):
+            conv(x).float().sum().backward()
+        torch.testing.assert_close(conv.weight.grad, expected, rtol=0.02, atol=0.02)
+
+
 @pytest.mark.parametrize(("form", "factor"), [("paper", 1), ("mmseg", 4)])
 def test_setr_naive__upsamples_before_the_classifier_up_to_rounding(form: str, factor: int) -> None:
     decoder, given = build({"kind": "setr_naive", "channels": 8, "form": form}), taps()

@@ -161,7 +161,19 @@ def _resample(channels: int, factor: float) -> nn.Module:
         return nn.ConvTranspose2d(channels, channels, round(factor), stride=round(factor))
     if factor == 1:
         return nn.Identity()
-    return nn.Conv2d(channels, channels, 3, stride=round(1 / factor), padding=1)
+    return ReducingConv(channels, channels, 3, stride=round(1 / factor))
+
+
+class ReducingConv(nn.Conv2d):
+    """3x3 convolution with a stride, on a map that is padded beforehand.
+
+    Padded by the convolution itself, bfloat16 gradients of a map that becomes a single pixel are wrong on processors
+    with AVX-512 BF16 (torch 2.14): they hold what lay in memory.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, h, w) -> (B, C, ceil(h / stride), ceil(w / stride))."""
+        return super().forward(F.pad(x, (1, 1, 1, 1)))
 
 
 class ResidualUnit(nn.Module):
