@@ -171,7 +171,7 @@ def main() -> None:
         from densevit.benchmark.machine import facts as machine_facts
         from densevit.benchmark.machine import occasion
 
-        facts = {"machine": machine_facts(), "occasion": occasion() | {"command": sys.argv}}
+        facts = {"machine": machine_facts(), "occasion": occasion(program=sys.argv[0])}
         record = {**facts, "window": WINDOW, "overlap": OVERLAP, "classes": CLASSES, "rows": rows}
         given.json.write_text(json.dumps(record, indent=2) + "\n")
 

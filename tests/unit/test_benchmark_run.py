@@ -128,6 +128,7 @@ def test_machine__is_described() -> None:
     assert found["cpu"]
     assert found["packages"]["torch"] == torch.__version__.split("+")[0]
     assert occasion(["benchmark"])["command"] == ["densevit", "benchmark"]
+    assert occasion(["--into", "/home/me/record.json"])["command"] == ["densevit", "--into", "record.json"]
     assert all(rate > 0 for rates in gemm_rates(0.0).values() for rate in rates)
 
 

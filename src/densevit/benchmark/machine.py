@@ -41,13 +41,17 @@ def facts() -> dict[str, Any]:
     }
 
 
-def occasion(arguments: Sequence[str] | None = None) -> dict[str, Any]:
-    """Commit, time, load and command line, as plain data: what may be another for every case."""
+def occasion(arguments: Sequence[str] | None = None, *, program: str = "densevit") -> dict[str, Any]:
+    """Commit, time, load and command line, as plain data: what may be another for every case.
+
+    Of absolute paths the names alone are kept: a record is to be published, and the folders of a machine tell nobody.
+    """
+    words = [program, *(sys.argv[1:] if arguments is None else arguments)]
     return {
         "commit": commit(),
         "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "load_average": list(os.getloadavg()) if hasattr(os, "getloadavg") else None,
-        "command": ["densevit", *(sys.argv[1:] if arguments is None else arguments)],
+        "command": [Path(word).name if Path(word).is_absolute() else word for word in words],
     }
 
 
