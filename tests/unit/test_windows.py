@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from densevit.checkpoints.native import Bundle, Card
 from densevit.errors import ConfigError, DensevitError
 from densevit.inference.batching import in_batches
+from densevit.inference.fields import to_hold
 from densevit.inference.predictor import Predictor
 from densevit.inference.windows import WindowConfig
 from densevit.pixels import FitConfig, to_tensor
@@ -262,3 +263,12 @@ def test_memory_limit__halves_the_batch_and_gives_the_same_labels() -> None:
 
     assert run.stdout.strip() == "equal True", run.stderr
     assert "going on with" in run.stderr
+
+
+def test_hold__copies_what_is_part_of_more() -> None:
+    whole = torch.rand(2, 3, 4, 5)
+
+    assert to_hold(whole).data_ptr() == whole.data_ptr()
+    part = to_hold(whole[1])
+    assert torch.equal(part, whole[1])
+    assert part.untyped_storage().nbytes() == part.numel() * 4

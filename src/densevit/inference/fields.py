@@ -267,6 +267,15 @@ def tile_entropy(tile: Tensor) -> Tensor:
     return (-(log_p.exp() * log_p).sum(dim=0) / math.log(tile.shape[0])).clamp_(0.0, 1.0)
 
 
+def to_hold(logits: Tensor) -> Tensor:
+    """Logits for a field to hold: a copy, unless their memory is on the CPU and has nothing but them in it.
+
+    Otherwise the rest would not be freed, or a CUDA graph would write its next result over them.
+    """
+    alone = logits.untyped_storage().nbytes() == logits.numel() * logits.element_size()
+    return logits if alone and logits.device.type == "cpu" else logits.clone()
+
+
 def collect(field: Field, of_tile: Callable[[Tensor], Tensor]) -> Tensor:
     """(H, W) of what ``of_tile`` makes of each tile."""
     whole: Tensor | None = None

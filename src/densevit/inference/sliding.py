@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from densevit.inference.axes import Axis, Resize
-from densevit.inference.fields import Mosaic
+from densevit.inference.fields import Mosaic, to_hold
 from densevit.types import Size
 
 Window = tuple[slice, slice]
@@ -82,8 +82,8 @@ def slide(network: Network, image: Tensor, windows: Sequence[Window]) -> Mosaic:
     extent = (windows[0][0].stop - windows[0][0].start, windows[0][1].stop - windows[0][1].start)
     held: dict[tuple[int, int], Tensor] = {}
     for rows, columns in windows:
-        # A copy of its own, so that what the decoder computed besides is freed.
-        held[tops.index(rows.start), lefts.index(columns.start)] = network.logits(image[..., rows, columns])[0].clone()
+        logits = network.logits(image[..., rows, columns])[0]
+        held[tops.index(rows.start), lefts.index(columns.start)] = to_hold(logits)
     first = held[0, 0]
     inner = network.resizes((first.shape[-2], first.shape[-1]), extent)
     axes = [

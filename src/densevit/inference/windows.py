@@ -16,7 +16,7 @@ from densevit.config import Config
 from densevit.errors import ConfigError
 from densevit.inference.axes import Axis, Resize
 from densevit.inference.batching import Batch, in_batches
-from densevit.inference.fields import Field, Mosaic
+from densevit.inference.fields import Field, Mosaic, to_hold
 from densevit.inference.sliding import clamped_starts
 from densevit.inference.stride import at_stride
 from densevit.model import DenseModel
@@ -154,9 +154,8 @@ class WindowRunner:
             windows = [filled(crop(read, place, layout), layout.extent, self.config.fill, mean) for place in batch]
             with torch.inference_mode():
                 outputs = self.model(torch.stack(windows).to(device), self.heads, coarse=True)
-                # Copies, so that a batch's memory is freed as soon as its last window is done with.
                 return [
-                    {name: output.logits[index].float().clone() for name, output in outputs.items()}
+                    {name: to_hold(output.logits[index].float()) for name, output in outputs.items()}
                     for index in range(len(batch))
                 ]
 
