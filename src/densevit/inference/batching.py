@@ -14,6 +14,8 @@ _SHARE = 0.5
 """Of the free memory that windows may take."""
 
 _SIGNS = ("can't allocate memory", "not enough memory", "out of memory")
+_ONEDNN_SIGNS = ("could not create a primitive", "could not create a memory", "could not execute a primitive")
+"""What oneDNN says where memory runs out; the same words may mean other things at another time."""
 _log = logging.getLogger(__name__)
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
@@ -23,7 +25,7 @@ def out_of_memory(error: BaseException) -> bool:
     """Whether an error says that memory, the host's or the device's, did not suffice."""
     if isinstance(error, MemoryError | torch.cuda.OutOfMemoryError):
         return True
-    return isinstance(error, RuntimeError) and any(sign in str(error).lower() for sign in _SIGNS)
+    return isinstance(error, RuntimeError) and any(sign in str(error).lower() for sign in (*_SIGNS, *_ONEDNN_SIGNS))
 
 
 def in_batches(
