@@ -17,18 +17,24 @@ class ConvBnRelu(nn.Sequential):
             nn.ReLU(inplace=True),
         )
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, C, h, w) -> (B, out_channels, h, w); in inference the norm is part of the convolution's weights."""
+    def forward(self, x: Tensor, *, inner_rows: bool = False) -> Tensor:
+        """(B, C, h, w) -> (B, out_channels, h, w); in inference the norm is part of the convolution's weights.
+
+        With ``inner_rows``, for maps made in bands, the rows are left out that need padding above or below.
+        """
         conv, norm, relu = self
         assert isinstance(conv, nn.Conv2d)
         assert isinstance(norm, nn.BatchNorm2d | nn.SyncBatchNorm)
+        rows, columns = int(conv.padding[0]), int(conv.padding[1])
         mean, variance = norm.running_mean, norm.running_var
         if norm.training or torch.is_grad_enabled() or mean is None or variance is None:
-            plain: Tensor = relu(norm(conv(x)))
-            return plain
+            plain: Tensor = conv(x)
+            plain = plain[:, :, rows : plain.shape[2] - rows] if inner_rows else plain
+            return relu(norm(plain))
         factor = norm.weight * torch.rsqrt(variance + norm.eps)
         weight = conv.weight * factor[:, None, None, None]
-        folded: Tensor = relu(F.conv2d(x, weight, norm.bias - mean * factor, padding=conv.padding))
+        padding = (0 if inner_rows else rows, columns)
+        folded: Tensor = relu(F.conv2d(x, weight, norm.bias - mean * factor, padding=padding))
         return folded
 
 

@@ -10,6 +10,7 @@ from itertools import pairwise
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
@@ -19,8 +20,11 @@ from densevit.types import DenseOutput, Taps
 
 Form = Literal["paper", "mmseg"]
 
-BAND_ROWS = 32
+BAND_ROWS = 8
 """Rows of the largest maps that SETR-PUP makes at once where only the result is asked for."""
+
+HALO = 1
+"""Rows of a map that its 3x3 convolution needs above and below those that it makes."""
 
 NORM_EPS = 1e-6
 """Of the LayerNorm that each head lays on its raw tap, in both forms."""
@@ -65,16 +69,18 @@ class UpHead(nn.Module):
         *first, last = self.convs
         for number, conv in enumerate(first):
             x = conv(x if number == 0 else upsample(x, self.up_scale))
-        scale, height = self.up_scale, x.shape[-2]
-        rows = max(1, BAND_ROWS // scale)
-        size = (x.shape[0], self.classifier.out_channels, height * scale, x.shape[-1] * scale)
+        scale, rows = self.up_scale, max(1, BAND_ROWS // self.up_scale)
+        height, width = x.shape[-2] * scale, x.shape[-1] * scale
+        size = (x.shape[0], self.classifier.out_channels, height, width)
         logits = torch.empty(size, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
-        for top in range(0, height, rows):
-            bottom = min(top + rows, height)
-            start, stop = max(top - 1, 0), min(bottom + 1, height)  # a row more, for interpolation and convolution
-            band = last(upsample(x[:, :, start:stop], scale))
-            inner = band[:, :, (top - start) * scale : (bottom - start) * scale]
-            logits[:, :, top * scale : bottom * scale] = self.classifier(inner)
+        for low in range(0, x.shape[-2], rows):
+            start = max(low - 1, 0)  # a row more on either side, for interpolation and convolution
+            band = upsample(x[:, :, start : low + rows + 1], scale)
+            top, bottom = low * scale, min((low + rows) * scale, height)
+            above, below = top - HALO, bottom + HALO
+            band = band[:, :, max(above, 0) - start * scale : below - start * scale]
+            band = F.pad(band, (0, 0, max(-above, 0), max(below - height, 0)))
+            logits[:, :, top:bottom] = self.classifier(last(band, inner_rows=True))
         return logits
 
 
