@@ -1,12 +1,13 @@
 """Pixels as tensors: uint8 arrays to floats in [0, 1], the input size for a photo, and resizing."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, PositiveInt
 from torch import Tensor
 
 from densevit.config import Config
@@ -22,16 +23,34 @@ class FitConfig(Config):
     Attributes:
         short_side: target of the shorter side, in pixels.
         max_long_side: bound on the longer side, in pixels; panoramas and strips are shrunk to it.
+        heads: the short side for heads that see photos at a size of their own.
     """
 
     short_side: int = Field(default=512, gt=0)
     max_long_side: int = Field(default=2048, gt=0)
+    heads: dict[str, PositiveInt] = Field(default_factory=dict)
 
     def size_for(self, image_size: Size, patch_size: Size) -> Size:
         """The input size (H, W) for an image: at least one patch, and never more than ``max_long_side`` rounded up."""
         scale = min(self.short_side / min(image_size), self.max_long_side / max(image_size))
         height, width = (max(round(n * scale / p), 1) * p for n, p in zip(image_size, patch_size, strict=True))
         return height, width
+
+    def passes(self, heads: Iterable[str]) -> "list[tuple[FitConfig, tuple[str, ...]]]":
+        """The passes of the encoder that some heads need: those that see photos at one size share one."""
+        sides: dict[int, tuple[str, ...]] = {}
+        for head in heads:
+            side = self.of(head).short_side
+            sides[side] = (*sides.get(side, ()), head)
+        return [(self.at(side), names) for side, names in sides.items()]
+
+    def of(self, head: str) -> "FitConfig":
+        """How one head sees photos."""
+        return self.at(self.heads.get(head, self.short_side))
+
+    def at(self, short_side: int) -> "FitConfig":
+        """The same at another short side, for all heads."""
+        return FitConfig(short_side=short_side, max_long_side=self.max_long_side)
 
 
 def to_tensor(image: NDArray[Any]) -> Tensor:

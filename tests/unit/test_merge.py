@@ -3,12 +3,14 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from densevit.checkpoints.merge import MergeConfig, merge_bundles
-from densevit.checkpoints.native import Bundle, Card, save_bundle
+from densevit.checkpoints.native import Bundle, Card, load_bundle, save_bundle
 from densevit.errors import CheckpointError, ConfigError
+from densevit.inference.predictor import Predictor
 from densevit.model import DenseModel, ModelConfig
 from densevit.pixels import FitConfig
 from densevit.tasks import Depth, Segmentation, Task
@@ -22,7 +24,7 @@ DEPTH = {
 TASKS: dict[str, Task] = {"labels": Segmentation(classes=("a", "b")), "depth": Depth()}
 
 
-def checkpoint(path: Path, head: str, *, encoder_seed: int = 0, short_side: int = 64) -> Path:
+def checkpoint(path: Path, head: str, *, encoder_seed: int = 0, **fit: int) -> Path:
     """One head on the encoder that the seed gives."""
     decoder = dict(LABELS if head == "labels" else DEPTH)
     if head == "depth":
@@ -31,7 +33,7 @@ def checkpoint(path: Path, head: str, *, encoder_seed: int = 0, short_side: int 
     torch.manual_seed(encoder_seed)
     model = DenseModel(config).eval()
     card = Card(metrics={head: {"measured": 1.0}})
-    save_bundle(Bundle(model, {head: TASKS[head]}, FitConfig(short_side=short_side), card), path)
+    save_bundle(Bundle(model, {head: TASKS[head]}, FitConfig(**{"short_side": 64, **fit}), card), path)
     return path
 
 
@@ -41,8 +43,6 @@ def merged(*parts: tuple[str, Path, str]) -> Bundle:
 
 
 def test_merge__every_head_gives_what_it_gave_alone(tmp_path: Path) -> None:
-    from densevit.checkpoints.native import load_bundle
-
     one, two = checkpoint(tmp_path / "a.safetensors", "labels"), checkpoint(tmp_path / "b.safetensors", "depth")
     both = merged(("streets", one, "labels"), ("metres", two, "depth"))
     images = torch.rand(1, 3, 64, 32)
@@ -59,10 +59,24 @@ def test_merge__other_encoder_weights_are_refused(tmp_path: Path) -> None:
         merged(("streets", one, "labels"), ("metres", two, "depth"))
 
 
-def test_merge__other_input_size_is_refused(tmp_path: Path) -> None:
-    one = checkpoint(tmp_path / "a.safetensors", "labels")
+def test_merge__each_head_keeps_its_input_size(tmp_path: Path) -> None:
+    one = checkpoint(tmp_path / "a.safetensors", "labels", short_side=64)
     two = checkpoint(tmp_path / "b.safetensors", "depth", short_side=96)
-    with pytest.raises(CheckpointError, match="differ in normalisation or input size"):
+    both = merged(("streets", one, "labels"), ("metres", two, "depth"), ("again", two, "depth"))
+    assert (both.fit.short_side, both.fit.heads) == (96, {"streets": 64})
+
+    photo = np.random.default_rng(0).integers(0, 256, (50, 70, 3), np.uint8)
+    for scales in ((1.0,), (1.0, 1.5)):  # one pass, and several
+        found = Predictor(both, device="cpu").predict(photo, scales=scales)
+        for name, path, head in (("streets", one, "labels"), ("metres", two, "depth")):
+            alone = Predictor(load_bundle(path), device="cpu").predict(photo, scales=scales)[head]
+            np.testing.assert_array_equal(found[name].logits, alone.logits)
+
+
+def test_merge__other_bounds_on_the_input_are_refused(tmp_path: Path) -> None:
+    one = checkpoint(tmp_path / "a.safetensors", "labels")
+    two = checkpoint(tmp_path / "b.safetensors", "depth", max_long_side=1000)
+    with pytest.raises(CheckpointError, match=r"differ in fit\.max_long_side"):
         merged(("streets", one, "labels"), ("metres", two, "depth"))
 
 

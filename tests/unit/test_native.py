@@ -286,9 +286,15 @@ def test_bundle__refuses_a_task_of_another_width() -> None:
     assert str(caught.value) == "head 'labels' has 5 output channels but its task needs 2"
 
 
+def test_bundle__refuses_a_size_for_a_head_that_is_not_there() -> None:
+    original = bundle()
+    with pytest.raises(ConfigError, match=r"fit\.heads names 'label'; did you mean 'labels'"):
+        Bundle(original.model, original.tasks, FitConfig(heads={"label": 64}), original.card)
+
+
 def test_check_tasks__refuses_a_head_without_a_task() -> None:
     with pytest.raises(ConfigError) as caught:
-        check_tasks(bundle().model.config, {})
+        check_tasks(bundle().model.config, {}, FitConfig())
     assert str(caught.value) == "heads are ['depth', 'labels'] but tasks are []; give one task for each head"
 
 

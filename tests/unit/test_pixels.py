@@ -51,6 +51,15 @@ def test_fit__never_exceeds_the_long_side_rounded_up() -> None:
     assert max(fit.size_for((300, 5000), (32, 32))) <= 704
 
 
+def test_fit__heads_of_one_size_share_a_pass() -> None:
+    fit = FitConfig(short_side=480, max_long_side=900, heads={"streets": 640, "rooms": 384, "depth": 384})
+
+    passes = [(one.short_side, one.max_long_side, heads) for one, heads in fit.passes(("depth", "x", "rooms", "y"))]
+
+    assert passes == [(384, 900, ("depth", "rooms")), (480, 900, ("x", "y"))]
+    assert fit.of("streets").short_side == 640
+
+
 @pytest.mark.parametrize("name", ["short_side", "max_long_side"])
 def test_fit__refuses_a_side_of_zero(name: str) -> None:
     with pytest.raises(ConfigError, match=f"{name}: Input should be greater than 0"):

@@ -1,6 +1,7 @@
 """Several checkpoints of one encoder become one model: a pass of the encoder then feeds all their heads."""
 
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,7 @@ def merge_bundles(config: MergeConfig) -> Bundle:
 
     Raises:
         ConfigError: if a head does not exist.
-        CheckpointError: if the encoders, their weights, or the treatment of photos differ.
+        CheckpointError: if the encoders, their weights or their normalisation differ.
     """
     parts = {path: load_bundle(path) for path in dict.fromkeys(source.checkpoint for source in config.heads.values())}
     if not parts:
@@ -57,27 +58,32 @@ def merge_bundles(config: MergeConfig) -> Bundle:
             raise CheckpointError(
                 f"{path} and {first_path} differ in {difference}; only heads of one encoder can be merged"
             )
-    heads, tasks, metrics = {}, {}, {}
+    heads, tasks, metrics, sides = {}, {}, {}, {}
     for name, source in config.heads.items():
         part = parts[source.checkpoint]
         if source.head not in part.tasks:
             raise ConfigError(f"{source.checkpoint} has no head {source.head!r}; it has {', '.join(part.tasks)}")
         heads[name], metrics[name] = part.model.config.heads[source.head], _figures(source, part)
+        sides[name] = part.fit.of(source.head).short_side
         tasks[name] = _with_typical_entropy(part.tasks[source.head], metrics[name])
     facts = first.model.config.model_copy(update={"heads": heads})
     model = DenseModel(ModelConfig.parse(facts.plain()))
     model.encoder.load_state_dict(first.model.encoder.state_dict())
     for name, source in config.heads.items():
         model.heads[name].load_state_dict(parts[source.checkpoint].model.heads[source.head].state_dict())
-    return Bundle(model.eval(), tasks, first.fit, config.card.model_copy(update={"metrics": metrics}))
+    short_side = Counter(sides.values()).most_common(1)[0][0]
+    fit = first.fit.at(short_side).model_copy(update={"heads": {n: s for n, s in sides.items() if s != short_side}})
+    return Bundle(model.eval(), tasks, fit, config.card.model_copy(update={"metrics": metrics}))
 
 
 def _difference(one: Bundle, other: Bundle) -> str:
     """What keeps two checkpoints apart; empty if nothing does."""
     if one.model.config.encoder != other.model.config.encoder:
         return "the encoder's config"
-    if (one.model.config.normalisation, one.fit) != (other.model.config.normalisation, other.fit):
-        return "normalisation or input size"
+    if one.model.config.normalisation != other.model.config.normalisation:
+        return "normalisation"
+    if one.fit.max_long_side != other.fit.max_long_side:
+        return "fit.max_long_side"
     states = one.model.encoder.state_dict(), other.model.encoder.state_dict()
     unequal = [name for name in states[0] if not torch.equal(states[0][name], states[1][name])]
     return f"the encoder's weights ({unequal[0]})" if unequal else ""

@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from densevit.config import Config
+from densevit.config import Config, nearest
 from densevit.errors import CheckpointError, ConfigError
 from densevit.io import atomic_path, make_folder, to_json
 from densevit.model import DenseModel, ModelConfig
@@ -91,7 +91,7 @@ class Header(Config):
     @model_validator(mode="after")
     def _check(self) -> Self:
         try:
-            check_tasks(self.model, self.tasks)
+            check_tasks(self.model, self.tasks, self.fit)
         except ConfigError as error:
             raise ValueError(str(error)) from None
         return self
@@ -113,11 +113,11 @@ class Bundle:
 
     def __post_init__(self) -> None:
         """Every head has a task of its width."""
-        check_tasks(self.model.config, self.tasks)
+        check_tasks(self.model.config, self.tasks, self.fit)
 
 
-def check_tasks(model: ModelConfig, tasks: Mapping[str, Task]) -> None:
-    """Refuse heads without a task, tasks without a head, and widths that differ.
+def check_tasks(model: ModelConfig, tasks: Mapping[str, Task], fit: FitConfig) -> None:
+    """Refuse heads without a task, tasks without a head, widths that differ, and sizes for heads that are not there.
 
     Raises:
         ConfigError: naming them.
@@ -129,6 +129,8 @@ def check_tasks(model: ModelConfig, tasks: Mapping[str, Task]) -> None:
             raise ConfigError(
                 f"head {name!r} has {head.out_channels} output channels but its task needs {tasks[name].out_channels}"
             )
+    if unknown := [head for head in fit.heads if head not in model.heads]:
+        raise ConfigError(f"fit.heads names {unknown[0]!r}{nearest(unknown[0], model.heads)}")
 
 
 def preset_bundle(name: str) -> Bundle:

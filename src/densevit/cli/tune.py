@@ -49,7 +49,7 @@ def tune(
     bundle = open_model(model)
     dataset = open_for({"root": data} | ({} if split is None else {"split": split}), task)
     head, dataset = choose_head(bundle.tasks, dataset, task, decoder)
-    tuner = Tuner(bundle, head, read_grid(grid, bundle).settings(), device=pick_device(device))
+    tuner = Tuner(bundle, head, read_grid(grid, bundle, head).settings(), device=pick_device(device))
     limits = Budget.parse(budget, tuner.figure)
     console = Console(stderr=True)
     try:

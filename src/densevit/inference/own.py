@@ -64,18 +64,18 @@ class Runner:
         return {name: views.mean() for name, views in running.items()}
 
     def _whole(self, photo: NDArray[np.uint8], scale: float) -> dict[str, Field]:
-        size = (photo.shape[0], photo.shape[1])
-        patch = self.model.config.encoder.patch_size
-        plain = self.fit.size_for(size, patch)
-        height, width = (max(round(n * scale / p), 1) * p for n, p in zip(plain, patch, strict=True))
-        pixels = fit_photo(photo, (height, width))[None].to(self.model.mean.device)
+        size, patch = (photo.shape[0], photo.shape[1]), self.model.config.encoder.patch_size
         found: dict[str, Field] = {}
-        for name, output in self.model(pixels, tuple(self.tasks)).items():
-            logits, corners = output.logits[0].float(), self.model.decoder(name).align_corners
-            resizes = [
-                (Resize(old, new, align_corners=corners),) for old, new in zip(logits.shape[-2:], size, strict=True)
-            ]
-            found[name] = whole(logits, resizes[0], resizes[1])
+        for fit, heads in self.fit.passes(self.tasks):
+            plain = fit.size_for(size, patch)
+            height, width = (max(round(n * scale / p), 1) * p for n, p in zip(plain, patch, strict=True))
+            pixels = fit_photo(photo, (height, width))[None].to(self.model.mean.device)
+            for name, output in self.model(pixels, heads).items():
+                logits, corners = output.logits[0].float(), self.model.decoder(name).align_corners
+                resizes = [
+                    (Resize(old, new, align_corners=corners),) for old, new in zip(logits.shape[-2:], size, strict=True)
+                ]
+                found[name] = whole(logits, resizes[0], resizes[1])
         return found
 
 

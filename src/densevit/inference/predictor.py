@@ -156,7 +156,7 @@ class Predictor:
         scales: Sequence[float] = (1.0,),
         flip: bool = False,
     ) -> Prediction:
-        """Run one photo through the encoder once and through every head.
+        """Run one photo through the encoder, once for all heads that see it at one size, and through every head.
 
         Args:
             image: a path, PIL image, array (H, W[, 3]) or tensor; see ``densevit.io.as_image``.
@@ -187,14 +187,14 @@ class Predictor:
         if not way.plain_pass:
             fields = Runner(self.model, {name: self.tasks[name] for name in self.heads}, self.fit).fields(way, photo)
             return Prediction(photo, {name: self._result(name, photo, field) for name, field in fields.items()})
-        size = self.fit.size_for((photo.shape[0], photo.shape[1]), self.model.config.encoder.patch_size)
-        pixels = fit_photo(photo, size)
-        with torch.inference_mode():
-            outputs = self.model(pixels[None].to(self.device), self.heads, coarse=size == photo.shape[:2])
-        return Prediction(
-            photo,
-            {name: self._result(name, photo, output.logits[0].float()) for name, output in outputs.items()},
-        )
+        results: dict[str, HeadResult] = {}
+        for fit, heads in self.fit.passes(self.heads):
+            size = fit.size_for((photo.shape[0], photo.shape[1]), self.model.config.encoder.patch_size)
+            pixels = fit_photo(photo, size)[None].to(self.device)
+            with torch.inference_mode():
+                outputs = self.model(pixels, heads, coarse=size == photo.shape[:2])
+            results |= {name: self._result(name, photo, output.logits[0].float()) for name, output in outputs.items()}
+        return Prediction(photo, {name: results[name] for name in self.heads})
 
     def _result(self, name: str, photo: NDArray[np.uint8], source: Source) -> HeadResult:
         return head_result(name, self.tasks[name], photo, source, align_corners=self.model.decoder(name).align_corners)

@@ -24,7 +24,7 @@ class SpeedConfig(Config):
     Attributes:
         merging: of tokens inside the encoder.
         patch_size: in pixels, square; the patch projection is resampled (FlexiViT's pseudo-inverse).
-        short_side: of the photo at the encoder, in pixels, instead of the model's ``fit.short_side``.
+        short_side: of the photo at the encoder, in pixels, instead of the model's ``fit``.
         exit_block: the encoder ends with this block, counted from 0; taps after it are read here.
         engine: what runs the network; see ``densevit.export.engine``, to which ``densevit.load`` gives it.
     """
@@ -75,7 +75,7 @@ def apply_speed(bundle: Bundle, speed: SpeedConfig) -> Bundle:
         model = _rebuilt(model, speed)
         _check_blocks(speed, len(model.encoder.blocks))
         model.encoder.merging = speed.merging
-    fit = bundle.fit if speed.short_side is None else bundle.fit.model_copy(update={"short_side": speed.short_side})
+    fit = bundle.fit if speed.short_side is None else bundle.fit.at(speed.short_side)
     return replace(bundle, model=model, fit=fit)
 
 

@@ -59,19 +59,19 @@ class GridConfig(Config):
         return [plain, *(setting for setting in dict.fromkeys(every) if setting != plain)]
 
 
-def read_grid(path: Path | None, bundle: Bundle) -> GridConfig:
-    """The grid of a YAML file, or one that suits the model.
+def read_grid(path: Path | None, bundle: Bundle, head: str) -> GridConfig:
+    """The grid of a YAML file, or one that suits the model and a head.
 
     Raises:
         ConfigError: if the file is not such a grid.
     """
-    return default_grid(bundle) if path is None else GridConfig.parse(read_yaml(path), source=str(path))
+    return default_grid(bundle, head) if path is None else GridConfig.parse(read_yaml(path), source=str(path))
 
 
-def default_grid(bundle: Bundle) -> GridConfig:
+def default_grid(bundle: Bundle, head: str) -> GridConfig:
     """Three photo sizes, two patch sizes where the encoder can take another, three mergings, two exits."""
     encoder = bundle.model.config.encoder
-    patch, own, last = encoder.patch_size[0], bundle.fit.short_side, encoder.taps[-1]
+    patch, own, last = encoder.patch_size[0], bundle.fit.of(head).short_side, encoder.taps[-1]
     smaller = [max(round(own * share / patch), 1) * patch for share in (0.8, 0.65)]
     earlier = encoder.taps[-2] if len(encoder.taps) > 1 else last * 3 // 4
     return GridConfig(
@@ -106,7 +106,7 @@ class Tuner:
         self.candidates = []
         for speed in settings:
             cheaper = apply_speed(bundle, speed)
-            self.candidates.append(Candidate(speed, cheaper.model, cheaper.fit, self.task.new_metrics()))
+            self.candidates.append(Candidate(speed, cheaper.model, cheaper.fit.of(head), self.task.new_metrics()))
         self.wanted = 0
         self.samples: list[Sample] = []
 

@@ -80,9 +80,10 @@ def evaluate(
             elif way is not None and not way.plain_pass:
                 outputs = dict(Runner(model, tasks, fit).fields(way, sample.image))
             else:
-                image = fit_photo(sample.image, fit.size_for(size, model.config.encoder.patch_size))
-                taps = (encode or model.encode)(image[None].to(device))
-                outputs = {name: output.logits[0] for name, output in model.decode(taps, tuple(tasks)).items()}
+                for plain, heads in fit.passes(tasks):
+                    image = fit_photo(sample.image, plain.size_for(size, model.config.encoder.patch_size))
+                    taps = (encode or model.encode)(image[None].to(device))
+                    outputs |= {name: output.logits[0] for name, output in model.decode(taps, heads).items()}
             for name, task in tasks.items():
                 target = task.read_target(example, dataset.classes)
                 if target is None:

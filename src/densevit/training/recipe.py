@@ -152,7 +152,7 @@ class TrainConfig(Config):
     @model_validator(mode="after")
     def _check(self) -> Self:
         try:
-            check_tasks(self.model, self.tasks)
+            check_tasks(self.model, self.tasks, self.fit)
         except ConfigError as error:
             raise ValueError(str(error)) from None
         trained = [head for source in self.sources for head in source.heads]
