@@ -128,7 +128,8 @@ class DenseModel(nn.Module):
         Raises:
             ShapeError: if a side is not a multiple of the patch size, or the channels are wrong.
         """
-        return self.decode(self.encode(images), heads, coarse=coarse)
+        taps = self.encoder(self._normalise(images), self.needed_blocks(heads))
+        return self.decode(taps, heads, coarse=coarse)
 
     def encode(self, images: Tensor) -> Taps:
         """Normalise, then the encoder."""
@@ -138,6 +139,15 @@ class DenseModel(nn.Module):
     def encode_first(self, images: Tensor, depth: int) -> list[Tensor]:
         """Normalise, then the encoder's first ``depth`` blocks; see ``VisionTransformer.first_blocks``."""
         return self.encoder.first_blocks(self._normalise(images), depth)
+
+    def needed_blocks(self, heads: tuple[str, ...] | None = None) -> tuple[int, ...]:
+        """The tapped blocks that the outputs of these heads, or of all, depend on; with auxiliary heads in training."""
+        needed: set[int] = set()
+        for name in self.config.heads if heads is None else heads:
+            taps = self.config.head_taps(name)
+            last_only = self.decoder(name).last_tap_only and not self.training
+            needed.update(taps[-1:] if last_only else taps)
+        return tuple(sorted(needed))
 
     def _normalise(self, images: Tensor) -> Tensor:
         if images.ndim != 4 or images.shape[1] != self.config.encoder.in_channels:

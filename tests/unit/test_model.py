@@ -57,6 +57,21 @@ def test_heads__read_the_taps_they_name_in_their_order() -> None:
     torch.testing.assert_close(model(images)["main"].logits, expected, **EXACT)
 
 
+def test_blocks__that_no_head_reads_are_not_run() -> None:
+    model = build({"early": LINEAR | {"taps": (0, 1)}, "late": LINEAR})
+    ran: list[torch.nn.Module] = []
+    for block in model.encoder.blocks:
+        block.register_forward_hook(lambda module, *_: ran.append(module))
+
+    model(random_images((2, 3)), ("early",))
+
+    assert ran == list(model.encoder.blocks[:2])
+    assert model.needed_blocks() == (1, 3)
+    taps = model.encoder(random_images((2, 3)), (1,))
+    assert [t.shape[1] for t in taps.tokens] == [0, 6, 0, 0]
+    assert model.train().needed_blocks(("early",)) == (0, 1)  # for auxiliary heads
+
+
 def test_dpt__without_stem_levels_ignores_the_stem_of_its_encoder() -> None:
     dpt = {"decoder": VARIANTS["dpt/ignore, segmentation"].decoder, "out_channels": 5}
 

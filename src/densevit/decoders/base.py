@@ -29,9 +29,11 @@ class Decoder(nn.Module, ABC):
 
     Attributes:
         align_corners: how the logits are to be resized to the image afterwards.
+        last_tap_only: whether logits depend on the last tap alone; the others then serve auxiliary heads.
     """
 
     align_corners: bool = False
+    last_tap_only: bool = False
 
     @abstractmethod
     def decode(self, taps: Taps, *, with_aux: bool) -> DenseOutput:

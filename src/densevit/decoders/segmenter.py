@@ -30,6 +30,8 @@ class SegmenterLinear(Decoder):
     Differs from the paper: nothing. Differs from mmseg: there it is a 1x1 convolution.
     """
 
+    last_tap_only = True
+
     def __init__(self, config: SegmenterLinearConfig, *, embed_dim: int, num_taps: int, out_channels: int) -> None:
         super().__init__()
         self.head = Linear(embed_dim, out_channels)
@@ -66,6 +68,8 @@ class SegmenterMask(Decoder):
     Differs from the paper: both sides go through a projection and an l2 norm first, and a LayerNorm over the class
     axis follows, as in the authors' code. Differs from mmseg: nothing.
     """
+
+    last_tap_only = True
 
     def __init__(self, config: SegmenterMaskConfig, *, embed_dim: int, num_taps: int, out_channels: int) -> None:
         super().__init__()

@@ -107,6 +107,8 @@ class SetrNaive(Decoder):
     Differs from the paper: nothing in form "paper". Differs from mmseg: nothing in form "mmseg".
     """
 
+    last_tap_only = True
+
     def __init__(self, config: SetrNaiveConfig, *, embed_dim: int, num_taps: int, out_channels: int) -> None:
         super().__init__()
         scale = 1 if config.form == "paper" else 4
@@ -148,6 +150,8 @@ class SetrPup(Decoder):
     Differs from the paper: its convolutions have a bias, which the batch norm after them absorbs.
     Differs from mmseg: nothing.
     """
+
+    last_tap_only = True
 
     def __init__(self, config: SetrPupConfig, *, embed_dim: int, num_taps: int, out_channels: int) -> None:
         super().__init__()

@@ -4,7 +4,7 @@ Source: Dosovitskiy et al. 2021; the options are those of DeiT (distillation tok
 DINOv2 (LayerScale, registers, SwiGLU) and DINOv3 (rotary embedding). Parameters bear the names that timm gives them.
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Annotated, Literal, Self
 
 import torch
@@ -181,8 +181,13 @@ class VisionTransformer(nn.Module):
             if isinstance(token := getattr(self, name, None), nn.Parameter):
                 nn.init.trunc_normal_(token, std=0.02)
 
-    def forward(self, images: Tensor) -> Taps:
+    def forward(self, images: Tensor, needed: Collection[int] | None = None) -> Taps:
         """(B, channels, H, W) -> tokens and prefix tokens of every tap.
+
+        Args:
+            images: normalised.
+            needed: blocks whose taps will be read, if not all: the others are given empty, (B, 0, C), and blocks after
+                the last of these are not run.
 
         Raises:
             ShapeError: if a side is not a multiple of the patch size.
@@ -190,7 +195,7 @@ class VisionTransformer(nn.Module):
         grid = self.grid_of((images.shape[-2], images.shape[-1]))
         patches, stem_maps = self.patch_embed(images)
         x = self._embed(patches.flatten(2).transpose(1, 2), grid)  # (B, P + N, C)
-        outputs = self._run_blocks(x, grid)
+        outputs = self._run_blocks(x, grid, self.config.taps if needed is None else needed)
         num_prefix = self.config.num_prefix
         return Taps(
             tokens=tuple(t[:, num_prefix:] for t in outputs),
@@ -200,22 +205,25 @@ class VisionTransformer(nn.Module):
             stem_maps=stem_maps,
         )
 
-    def _run_blocks(self, x: Tensor, grid: Size) -> list[Tensor]:
-        """The sequence (B, P + N, C) after every tapped block."""
+    def _run_blocks(self, x: Tensor, grid: Size, needed: Collection[int]) -> list[Tensor]:
+        """The sequence (B, P + N, C) after every tapped block, (B, 0, C) where it is not needed."""
         rotation = self._rotation(grid, x.device)
-        wanted: set[int] = set(self.config.taps)
         if self.merging is not None:
             return merged_taps(
                 self.merging,
                 list(self.blocks),
                 x,
                 grid=grid,
-                taps=wanted,
+                taps=set(self.config.taps),
                 norm=self.norm,
                 rotation=rotation,
                 rotation_at=lambda centres: self._rotation_at(centres, grid),
             )
-        return [self.norm(x) for index, x in self._each_block(x, rotation, 0, len(self.blocks)) if index in wanted]
+        found = dict.fromkeys(self.config.taps, x.new_empty(x.shape[0], 0, x.shape[2]))
+        for index, output in self._each_block(x, rotation, 0, max(needed) + 1):
+            if index in needed:
+                found[index] = self.norm(output)
+        return list(found.values())
 
     def _each_block(self, x: Tensor, rotation: Rotation | None, start: int, end: int) -> Iterator[tuple[int, Tensor]]:
         """The sequence (B, P + N, C) after each of the blocks from ``start`` to before ``end``, with its index."""

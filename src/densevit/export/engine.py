@@ -7,7 +7,7 @@ it is used. It pays for many photos of one size, or windows: building takes from
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import torch
@@ -121,8 +121,8 @@ class EngineEncoder(VisionTransformer):
         self.inner = encoder
         self._programs = _Programs(build, f"{name}, encoder")
 
-    def forward(self, images: Tensor) -> Taps:
-        """As the encoder's own."""
+    def forward(self, images: Tensor, needed: Collection[int] | None = None) -> Taps:
+        """As the encoder's own, but always with every tap."""
         grid = self.grid_of((images.shape[-2], images.shape[-1]))
         flat = self._programs.run(None, lambda: EncoderGraph(self.inner), (images,))
         return unflatten(flat, grid, self.config.patch_size, len(self.config.taps))

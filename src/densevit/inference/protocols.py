@@ -90,7 +90,7 @@ def forward(kind: ProtocolKind, model: DenseModel, head: str) -> Network:
 
     def logits(images: Tensor) -> Tensor:
         prepared = prepare(kind, model, images)
-        taps = model.encoder(prepared).select(positions)
+        taps = model.encoder(prepared, model.needed_blocks((head,))).select(positions)
         height, width = images.shape[-2:]
         to_pixels = kind == "segmenter" or (kind != "transformers" and prepared.shape[-2:] == (height, width))
         return (decoder.decode_coarse(taps) if to_pixels else decoder(taps)).logits
