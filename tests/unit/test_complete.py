@@ -57,6 +57,13 @@ def test_complete__a_decoder_of_another_kind_replaces_that_of_the_preset(root):
     assert config.model.heads["labels"].decoder.kind == "segmenter_linear"
 
 
+@pytest.mark.parametrize(("head", "own"), [("streets", {"streets": 640}), ("labels", {})])
+def test_complete__photos_are_sized_as_in_the_model_it_starts_from(root, head, own):
+    model = {"heads": {head: {"decoder": {"kind": "segmenter_linear"}, "taps": [9]}}}
+    config = TrainConfig.parse(complete(raw(root, init="default", model=model, tasks={head: {"kind": "segmentation"}})))
+    assert (config.fit.short_side, config.fit.heads) == (384, own)
+
+
 def test_complete__crop_is_a_multiple_of_the_patch(root):
     config = complete(raw(root, model={"preset": "depth-anything-s"}, fit={"short_side": 300}))
     assert config["augment"]["crop"] == (294, 294)

@@ -66,7 +66,8 @@ def merge_bundles(config: MergeConfig) -> Bundle:
         heads[name], metrics[name] = part.model.config.heads[source.head], _figures(source, part)
         sides[name] = part.fit.of(source.head).short_side
         tasks[name] = _with_typical_entropy(part.tasks[source.head], metrics[name])
-    facts = first.model.config.model_copy(update={"heads": heads})
+    encoder = first.model.config.encoder.model_copy(update={"drop_path": 0.0, "dropout": 0.0})  # of that training alone
+    facts = first.model.config.model_copy(update={"encoder": encoder, "heads": heads})
     model = DenseModel(ModelConfig.parse(facts.plain()))
     model.encoder.load_state_dict(first.model.encoder.state_dict())
     for name, source in config.heads.items():

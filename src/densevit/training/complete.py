@@ -101,7 +101,8 @@ def _lay_out_init(raw: dict[str, Any]) -> dict[str, Any]:
         return raw
     config, fit = model_facts(str(raw["init"]))
     encoder = {"encoder": config.encoder.plain(), "normalisation": config.normalisation.plain()}
-    return {"fit": fit.plain(), **raw, "model": {**encoder, **model}}
+    own = {head: side for head, side in fit.heads.items() if head in (model.get("heads") or {})}
+    return {"fit": {**fit.plain(), "heads": own}, **raw, "model": {**encoder, **model}}
 
 
 def _lay_out_preset(raw: dict[str, Any]) -> dict[str, Any]:
