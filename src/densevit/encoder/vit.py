@@ -186,8 +186,8 @@ class VisionTransformer(nn.Module):
 
         Args:
             images: normalised.
-            needed: blocks whose taps will be read, if not all: the others are given empty, (B, 0, C), and blocks after
-                the last of these are not run.
+            needed: blocks whose taps will be read, if not all: without token merging the others are given empty,
+                (B, 0, C), and blocks after the last of these are not run.
 
         Raises:
             ShapeError: if a side is not a multiple of the patch size.

@@ -15,7 +15,7 @@ _SHARE = 0.5
 
 _SIGNS = ("can't allocate memory", "not enough memory", "out of memory")
 _ONEDNN_SIGNS = ("could not create a primitive", "could not create a memory", "could not execute a primitive")
-"""What oneDNN says where memory runs out; the same words may mean other things at another time."""
+"""What oneDNN says where memory runs out; it names no reason, so at a single window there may be another."""
 _log = logging.getLogger(__name__)
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
