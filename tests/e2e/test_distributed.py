@@ -207,3 +207,13 @@ main()
     assert "after 0 of 5 steps" in err
     assert "after 3 of 5 steps" in err
     assert difference(alone, run) <= SAME
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="threads are known by name on Linux alone")
+def test_shards__leave_no_thread_that_could_abort_the_end_of_python(place: Path, tmp_path: Path) -> None:
+    raw = yaml.safe_load((place / "run.yaml").read_text())
+    train(TrainConfig.parse(complete({**raw, "iterations": 1, "shard": True})), tmp_path / "run")
+
+    names = [path.read_text() for path in Path("/proc/self/task").glob("*/comm")]
+
+    assert [name for name in names if "gloo" in name] == []

@@ -4,6 +4,7 @@
 counts, losses, gradients, batch statistics and figures make the parts one run; the first process writes its files.
 """
 
+import gc
 import logging
 import os
 import time
@@ -19,6 +20,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed import HashStore, PrefixStore, Store  # type: ignore[attr-defined]
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 
@@ -41,12 +43,14 @@ class Group:
         world: their number.
         device: where this process computes.
         restarted: torchrun has started the processes anew after one of them died.
+        mesh: of all processes in a row, over which weights are spread; None where each process has a copy.
     """
 
     rank: int = 0
     world: int = 1
     device: torch.device = torch.device("cpu")  # noqa: RUF009 - immutable
     restarted: bool = False
+    mesh: DeviceMesh | None = None
 
     @property
     def first(self) -> bool:
@@ -128,7 +132,8 @@ def processes(device: str, *, shard: bool, timeout_s: float) -> Iterator[Group]:
     dist.init_process_group(backend, store=store, rank=rank, world_size=world, timeout=timeout)
     # Machines count restarts by themselves, so one may know of what the others don't.
     restarts = Group(rank, world, place).sum(torch.tensor([float(restarted)]))
-    group = Group(rank, world, place, bool(restarts > 0))
+    mesh = init_device_mesh(place.type, (world,)) if shard else None
+    group = Group(rank, world, place, bool(restarts > 0), mesh)
     if rank:
         logging.getLogger("densevit").setLevel(logging.WARNING)
     try:
@@ -138,6 +143,16 @@ def processes(device: str, *, shard: bool, timeout_s: float) -> Iterator[Group]:
         if rank:
             logging.getLogger("densevit").setLevel(logging.NOTSET)
         dist.destroy_process_group()
+        _let_go(mesh)
+
+
+def _let_go(mesh: DeviceMesh | None) -> None:
+    """Have a mesh drop its process group, so that the group's threads end now.
+
+    torch keeps every mesh for good. A thread that still lets go of a tensor while Python ends aborts the process.
+    """
+    getattr(mesh, "_pg_registry", {}).clear()
+    gc.collect()
 
 
 def _meet(store: Store, rank: int, world: int, timeout: timedelta) -> Store:
@@ -189,13 +204,11 @@ def spread(learner: nn.Module, model: DenseModel, group: Group, *, shard: bool, 
     if sync_bn and group.world > 1:
         synchronise_batch_norms(model, group.device)
     if shard:
-        from torch.distributed.device_mesh import init_device_mesh
         from torch.distributed.fsdp import fully_shard
 
-        mesh = init_device_mesh(group.device.type, (group.world,))
         for block in model.encoder.blocks:
-            fully_shard(block, mesh=mesh)
-        fully_shard(learner, mesh=mesh)
+            fully_shard(block, mesh=group.mesh)
+        fully_shard(learner, mesh=group.mesh)
         return learner
     if group.world > 1:
         return DistributedDataParallel(learner, gradient_as_bucket_view=True)

@@ -1,0 +1,135 @@
+"""What a finding says, and of which part of the data."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from densevit.data import FolderConfig
+from densevit.doctor.codes import Finding
+from densevit.doctor.examine import Diagnosis, Options, examine
+from densevit.errors import DataError
+from tests.unit.doctor.data import SIZE, binary, codes, each, finding, look, photo, with_exif
+from tests.unit.doctor.faults import (
+    a_grey_photo,
+    a_mask_of_half_the_size,
+    a_mask_without_photo,
+    masks_that_count_from_one,
+)
+
+
+def test_finding__names_count_files_reason_and_remedy(root: Path) -> None:
+    masks_that_count_from_one(root)
+    found = finding(look(root), "mask-off-by-one")
+
+    assert found.what == "17 masks hold 1 to 4 and never 0, for 4 classes"
+    assert len(found.files) == 17
+    assert found.severity == "error"
+    assert found.line() == (
+        f"mask-off-by-one: 17 masks hold 1 to 4 and never 0, for 4 classes, {root}/masks/train/000.png for one; "
+        "numbers count from 1, so each is taken for the next class; set reduce_zero_label: true"
+    )
+
+
+def test_findings__come_with_errors_first(root: Path) -> None:
+    for plant in (a_grey_photo, a_mask_of_half_the_size, a_mask_without_photo):
+        plant(root)
+
+    assert [f.severity for f in look(root).findings] == ["error", "warning", "note"]
+
+
+def test_files__are_those_with_the_fault(root: Path) -> None:
+    a_mask_of_half_the_size(root)
+
+    assert finding(look(root), "mask-size").files == (str(root / "masks" / "train" / "003.png"),)
+
+
+def test_remedy__of_masks_from_one_is_enough(root: Path) -> None:
+    masks_that_count_from_one(root)
+
+    assert codes(look(root, reduce_zero_label=True)) == set()
+
+
+def test_reduce_zero_label__that_is_wrong_is_suspected(root: Path) -> None:
+    found = finding(look(root, reduce_zero_label=True), "class-unseen")
+
+    assert found.what.startswith("blue (3)")
+    assert "leave reduce_zero_label out" in found.fix
+
+
+def test_remedy__of_depth_in_centimetres_is_named_and_enough(root: Path) -> None:
+    each(root, "depth", lambda d: (d // 10).astype(np.uint16))
+
+    assert codes(look(root, depth_unit_m=0.01)) == set()
+    depth_in_metres = finding(look(root, depth_unit_m=0.0001), "depth-unit")
+    assert "set depth_unit_m: 0.01" in depth_in_metres.fix
+
+
+def test_0_and_255__is_no_fault_where_ignored_pixels_are_meant(root: Path) -> None:
+    binary(root)
+    each(root, "masks", lambda m: np.where(np.arange(SIZE[1]) < 3, 255, m).astype(np.uint8))
+
+    assert codes(look(root)) == set()
+
+
+def test_exif__is_judged_by_the_outlines_of_the_masks(root: Path) -> None:
+    for seed in range(12):
+        with_exif(root / "images" / "train" / f"{seed:03}.png", 2, photo(seed)[:, ::-1].copy())
+    right = finding(look(root), "exif-unclear")
+    each(root, "masks", lambda m: m[:, ::-1].copy(), "train")
+    wrong = finding(look(root), "exif-unclear")
+
+    assert "probably right" in right.fix
+    assert "probably wrong" in wrong.fix
+
+
+def test_crop__makes_photos_small(root: Path) -> None:
+    small = finding_in(look(root, options=Options(crop=(96, 96))), "photo-small", "train")
+
+    assert (
+        small.what == "12 of 12 photos are enlarged over 1.5 times to cover the crop of 96 x 96, the smallest 48 x 64"
+    )
+    assert codes(look(root, options=Options(crop=(64, 64)))) == set()
+
+
+def finding_in(diagnosis: Diagnosis, code: str, split: str) -> Finding:
+    (found,) = [finding for finding in diagnosis.findings if (finding.code, finding.split) == (code, split)]
+    return found
+
+
+def test_data_set__without_splits_and_by_folders_is_looked_at(root: Path) -> None:
+    a_mask_of_half_the_size(root)
+    flat = {"images": root / "images" / "train", "masks": root / "masks" / "train", "classes": 4}
+
+    diagnosis = examine(FolderConfig.parse(flat))
+
+    assert codes(diagnosis) == {"mask-size"}
+    assert diagnosis.material.splits[0].name == ""
+
+
+@pytest.mark.parametrize(
+    ("place", "message"),
+    [
+        (
+            "nowhere",
+            "{}/nowhere is not a folder; the root of a data set, with images/ in it, is accepted; check the path",
+        ),
+        (
+            "images",
+            "{}/images has no folder images/ (it has train/, val/); photos belong in images/<split>/ and their targets "
+            "in masks/<split>/ or depth/<split>/; rename the folders, or name them by --images and --masks",
+        ),
+    ],
+)
+def test_root__that_is_none_is_refused(place: str, message: str, sound: Path) -> None:
+    with pytest.raises(DataError) as caught:
+        look(sound / place)
+
+    assert str(caught.value) == message.format(sound)
+
+
+def test_split__that_is_not_there_is_refused(sound: Path) -> None:
+    with pytest.raises(DataError) as caught:
+        look(sound, options=Options(only=("test",)))
+
+    assert str(caught.value) == f"{sound} has no split 'test'; splits found: train, val; name one of them"

@@ -1,0 +1,66 @@
+"""The report in the terminal, as JSON and as a page."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from densevit.doctor.codes import CHECKS
+from densevit.doctor.page import page
+from densevit.doctor.report import plain
+from tests.unit.doctor.data import look
+from tests.unit.doctor.faults import (
+    a_mask_of_half_the_size,
+    a_transposed_mask,
+    an_empty_photo,
+    depth_as_a_picture,
+    masks_in_colours,
+    values_that_are_nan,
+)
+
+ROOT = Path(__file__).parents[3]
+
+
+def test_plain__has_figures_and_findings(root: Path) -> None:
+    a_mask_of_half_the_size(root)
+
+    record = json.loads(json.dumps(plain(look(root), "mine")))
+
+    train = record["splits"][0]
+    assert record["counts"] == {"error": 1, "warning": 0, "note": 0}
+    assert (train["name"], train["photos"], train["targets"]["masks"]) == ("train", 12, 12)
+    assert train["sizes"] == [{"height": 48, "width": 64, "photos": 12}]
+    assert sum(row["share"] for row in train["classes"].values()) == pytest.approx(1)
+    assert train["depth_m"]["max"] == pytest.approx(6.1, abs=0.1)
+    assert record["findings"][0]["files"] == ["masks/train/003.png"]
+
+
+def test_page__holds_pictures_and_needs_no_other_file(root: Path) -> None:
+    a_mask_of_half_the_size(root)
+    masks_in_colours(root)
+
+    text = page(look(root), "mine & <yours>")
+
+    assert "mine &amp; &lt;yours&gt;" in text
+    assert text.count("<img src='data:image/") > 10
+    assert not re.findall(r"(?:src|href)=(?!['\"]?data:)", text)
+    assert all(code in text for code in ("mask-size", "mask-colours"))
+
+
+def test_page__survives_files_that_cannot_be_shown(root: Path) -> None:
+    for plant in (an_empty_photo, depth_as_a_picture, values_that_are_nan, a_transposed_mask):
+        plant(root)
+    (root / "images" / "train" / "<script>.png").write_bytes(b"")
+
+    text = page(look(root), "mine")
+
+    assert "<script>" not in text
+
+
+def test_documentation__lists_every_code() -> None:
+    text = (ROOT / "docs" / "how-to" / "check-your-data.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `([\w-]+)` \| (\w+) \| (\w*) ?\|", text, re.MULTILINE)
+    stated = {code: (severity, mended) for code, severity, mended in rows}
+
+    assert stated == {code: (check.severity, "yes" if check.written else "") for code, check in CHECKS.items()}
