@@ -1,9 +1,12 @@
 """Small layers that three rooms or more share."""
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from densevit.kernels.convolution import Filter
 from densevit.types import Size
 
 
@@ -16,26 +19,38 @@ class ConvBnRelu(nn.Sequential):
             nn.BatchNorm2d(out_channels),
             nn.ReLU(inplace=True),
         )
+        self.margin = kernel_size // 2
 
-    def forward(self, x: Tensor, *, inner_rows: bool = False) -> Tensor:
-        """(B, C, h, w) -> (B, out_channels, h, w); in inference the norm is part of the convolution's weights.
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, h, w) -> (B, out_channels, h, w); in inference the norm is part of the convolution's weights."""
+        return self.ready()(x)
 
-        With ``inner_rows``, for maps made in bands, the rows are left out that need padding above or below.
+    def ready(self) -> Callable[..., Tensor]:
+        """``forward`` for many maps: what depends on the weights alone is done here.
+
+        What is returned also takes ``inner_rows``, for maps made in bands: it leaves out the rows that need padding
+        above or below.
         """
         conv, norm, relu = self
         assert isinstance(conv, nn.Conv2d)
         assert isinstance(norm, nn.BatchNorm2d | nn.SyncBatchNorm)
-        rows, columns = int(conv.padding[0]), int(conv.padding[1])
         mean, variance = norm.running_mean, norm.running_var
         if norm.training or torch.is_grad_enabled() or mean is None or variance is None:
-            plain: Tensor = conv(x)
-            plain = plain[:, :, rows : plain.shape[2] - rows] if inner_rows else plain
-            return relu(norm(plain))
+            return self._plain
         factor = norm.weight * torch.rsqrt(variance + norm.eps)
-        weight = conv.weight * factor[:, None, None, None]
-        padding = (0 if inner_rows else rows, columns)
-        folded: Tensor = relu(F.conv2d(x, weight, norm.bias - mean * factor, padding=padding))
-        return folded
+        folded = Filter(conv.weight * factor[:, None, None, None], norm.bias - mean * factor)
+
+        def run(x: Tensor, *, inner_rows: bool = False) -> Tensor:
+            found: Tensor = relu(folded(x, inner_rows=inner_rows))
+            return found
+
+        return run
+
+    def _plain(self, x: Tensor, *, inner_rows: bool = False) -> Tensor:
+        conv, norm, relu = self
+        x = conv(x)
+        found: Tensor = relu(norm(x[:, :, self.margin : x.shape[2] - self.margin] if inner_rows else x))
+        return found
 
 
 def resize(x: Tensor, size: Size, *, align_corners: bool) -> Tensor:

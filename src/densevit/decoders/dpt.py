@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from densevit.config import Config
 from densevit.decoders.base import Decoder, DecoderConfig
+from densevit.kernels.convolution import Conv2d
 from densevit.kernels.linear import Linear
 from densevit.layers import ConvBnRelu, resize
 from densevit.types import DenseOutput, Size, Taps
@@ -181,8 +182,8 @@ class ResidualUnit(nn.Module):
 
     def __init__(self, channels: int, *, batch_norm: bool, bias: bool) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(channels, channels, 3, padding=1, bias=bias)
-        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1, bias=bias)
+        self.conv1 = Conv2d(channels, channels, 3, bias=bias)
+        self.conv2 = Conv2d(channels, channels, 3, bias=bias)
         self.bn1 = nn.BatchNorm2d(channels) if batch_norm else nn.Identity()
         self.bn2 = nn.BatchNorm2d(channels) if batch_norm else nn.Identity()
 
@@ -237,12 +238,13 @@ class _Segmentation(nn.Module):
         low, high, share = neighbours(x.shape[-2], size[0], True, x.device)
         shape = (x.shape[0], self.classifier.out_channels, *size)
         logits = torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
+        run = self.conv.ready()
         for top in range(0, size[0], BAND_ROWS):
             bottom = min(top + BAND_ROWS, size[0])
             start, stop = max(top - 1, 0), min(bottom + 1, size[0])  # a row more, for the convolution
             weight = share[start:stop, None].to(x.dtype)
             rows = torch.lerp(x[:, :, low[start:stop]], x[:, :, high[start:stop]], weight)  # (B, F, rows, w)
-            band = self.conv(resize(rows, (stop - start, size[1]), align_corners=True))  # (B, F, rows, size[1])
+            band = run(resize(rows, (stop - start, size[1]), align_corners=True))  # (B, F, rows, size[1])
             logits[:, :, top:bottom] = self.classifier(band[:, :, top - start : bottom - start])
         return logits
 
@@ -254,9 +256,9 @@ class _Regression(nn.Module):
         super().__init__()
         self.config = config
         depth = config if isinstance(config, DepthHead) else None
-        self.projection = nn.Conv2d(channels, channels, 3, padding=1) if depth and depth.projection else None
-        self.conv1 = nn.Conv2d(channels, channels // 2, 3, padding=1)
-        self.conv2 = nn.Conv2d(channels // 2, config.hidden_channels, 3, padding=1)
+        self.projection = Conv2d(channels, channels, 3) if depth and depth.projection else None
+        self.conv1 = Conv2d(channels, channels // 2, 3)
+        self.conv2 = Conv2d(channels // 2, config.hidden_channels, 3)
         self.conv3 = nn.Conv2d(config.hidden_channels, out_channels, 1)
         if depth and depth.activation == "relu" and self.conv3.bias is not None:
             nn.init.ones_(self.conv3.bias)  # a negative start would be zero everywhere and get no gradient
@@ -295,7 +297,7 @@ class Dpt(Decoder):
         self.fusion_up_to = config.fusion_up_to
         self.num_stem = num_stem
         self.reassemble = nn.ModuleList(Reassemble(config, embed_dim, level) for level in range(num_stem, 4))
-        self.convs = nn.ModuleList(nn.Conv2d(c, width, 3, padding=1, bias=False) for c in config.channels)
+        self.convs = nn.ModuleList(Conv2d(c, width, 3, bias=False) for c in config.channels)
         self.fusions = nn.ModuleList(
             Fusion(width, batch_norm=config.batch_norm, bias=bias, coarsest=level == 3) for level in range(4)
         )

@@ -67,9 +67,10 @@ class UpHead(nn.Module):
         """``coarse`` in evaluation, its largest maps a band of rows at a time: equal up to rounding, in less memory."""
         x = self.norm(taps.tokens[index]).transpose(1, 2).unflatten(2, taps.grid)  # (B, C, h, w)
         *first, last = self.convs
+        assert isinstance(last, ConvBnRelu)
         for number, conv in enumerate(first):
             x = conv(x if number == 0 else upsample(x, self.up_scale))
-        scale, rows = self.up_scale, max(1, BAND_ROWS // self.up_scale)
+        run, scale, rows = last.ready(), self.up_scale, max(1, BAND_ROWS // self.up_scale)
         height, width = x.shape[-2] * scale, x.shape[-1] * scale
         size = (x.shape[0], self.classifier.out_channels, height, width)
         logits = torch.empty(size, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
@@ -80,7 +81,7 @@ class UpHead(nn.Module):
             above, below = top - HALO, bottom + HALO
             band = band[:, :, max(above, 0) - start * scale : below - start * scale]
             band = F.pad(band, (0, 0, max(-above, 0), max(below - height, 0)))
-            logits[:, :, top:bottom] = self.classifier(last(band, inner_rows=True))
+            logits[:, :, top:bottom] = self.classifier(run(band, inner_rows=True))
         return logits
 
 

@@ -1,0 +1,142 @@
+"""3x3 convolutions of float32 maps on the CPU by minimal filtering, with a quarter of the products; see ADR 0014.
+
+Source: Lavin and Gray 2016, "Fast Algorithms for Convolutional Neural Networks", F(4x4, 3x3), with other points.
+"""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from densevit.kernels.suits import plain_inference
+
+TILE = 4
+"""Side of the squares that the result is made of; each comes from 6x6 values and takes 36 products, not 144."""
+
+TILES = 160
+"""Of the result that are made at once, in whole rows of them: what belongs to them stays in the caches."""
+
+LEAST_CHANNELS, LEAST_PIXELS = 128, 2000
+"""Below these, of input and result and of one map, the sums around the products weigh too much."""
+
+_A, _B = 0.5**0.5, 2.0**0.5
+"""The points are 0, +-A, +-B and infinity: rounding is smaller than with the usual 0, +-1, +-2."""
+
+_POINTS = torch.tensor(
+    [
+        [1.0, 0.0, 0.0],
+        [-2 / 3, -2 / 3 * _A, -1 / 3],
+        [-2 / 3, 2 / 3 * _A, -1 / 3],
+        [1 / 6, _B / 6, 1 / 3],
+        [1 / 6, -_B / 6, 1 / 3],
+        [0.0, 0.0, 1.0],
+    ],
+    dtype=torch.float64,
+)
+"""A row of three weights, a polynomial, at each point."""
+
+_BOTH_WAYS = torch.kron(_POINTS, _POINTS).float()  # (36, 9)
+
+
+class Conv2d(nn.Conv2d):
+    """Keeps a map's size; in inference on the CPU perhaps by minimal filtering, which changes rounding alone."""
+
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, *, bias: bool = True) -> None:
+        super().__init__(in_channels, out_channels, kernel_size, padding=kernel_size // 2, bias=bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, in_channels, h, w) -> (B, out_channels, h, w)."""
+        if plain_inference(x, self.weight):
+            return Filter(self.weight, self.bias)(x)
+        return super().forward(x)
+
+
+class Filter:
+    """A convolution that keeps a map's size, made ready once for many maps.
+
+    Args:
+        weight: (O, C, k, k), k odd.
+        bias: (O,), or None.
+    """
+
+    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
+        self.weight, self.bias = weight, bias
+        self._points: Tensor | None = None
+
+    def __call__(self, x: Tensor, *, inner_rows: bool = False) -> Tensor:
+        """(B, C, h, w) -> (B, O, h, w); with ``inner_rows`` without the rows that need padding above or below."""
+        num_out, channels, *size = self.weight.shape
+        if not self._suits(x):
+            return F.conv2d(x, self.weight, self.bias, padding=(0 if inner_rows else size[0] // 2, size[1] // 2))
+        if self._points is None:
+            by_place = self.weight.permute(2, 3, 1, 0).reshape(9, -1)
+            self._points = (_BOTH_WAYS @ by_place).view(36, channels, num_out)
+        return _convolve(x, self._points, self.bias, inner_rows=inner_rows)
+
+    def _suits(self, x: Tensor) -> bool:
+        num_out, channels, *size = self.weight.shape
+        if size != [3, 3] or min(num_out, channels) < LEAST_CHANNELS or not plain_inference(x, self.weight):
+            return False
+        large = x.shape[-2] * x.shape[-1] >= LEAST_PIXELS or self._points is not None
+        return large and torch.backends.cpu.get_cpu_capability().startswith("AVX")  # measured nowhere else
+
+
+def _convolve(x: Tensor, points: Tensor, bias: Tensor | None, *, inner_rows: bool) -> Tensor:
+    height, width = x.shape[2] - 2 * inner_rows, x.shape[3]
+    down, across = -(-height // TILE), -(-width // TILE)  # tiles
+    rows = TILE * max(TILES // across, 1)
+    out = x.new_empty(len(x), down * TILE, across * TILE, points.shape[2])
+    for image, result in zip(x.permute(0, 2, 3, 1), out, strict=True):
+        for top in range(0, down * TILE, rows):
+            part = result[top : top + rows]  # (rows, across * TILE, O)
+            first = top if inner_rows else top - 1
+            _band(_padded(image, first, len(part) + 2, across * TILE + 2), points, part)
+            if bias is not None:
+                part += bias
+    return out[:, :height, :width].contiguous().permute(0, 3, 1, 2)  # a copy only if there are other rows or columns
+
+
+def _padded(image: Tensor, first: int, rows: int, columns: int) -> Tensor:
+    """Rows of (h, w, C) from ``first`` on, and a column more to the left: (rows, columns, C), 0 outside the image."""
+    low, high = max(first, 0), min(first + rows, len(image))
+    padded = image.new_zeros(rows, columns, image.shape[2])
+    padded[low - first : high - first, 1 : image.shape[1] + 1] = image[low:high]
+    return padded
+
+
+def _band(x: Tensor, points: Tensor, out: Tensor) -> None:
+    """The convolution of x (TILE h + 2, TILE w + 2, C), written to (TILE h, TILE w, O)."""
+    down, across, (_, channels, num_out) = out.shape[0] // TILE, out.shape[1] // TILE, points.shape
+    rows = x.new_empty(6, down, x.shape[1], channels)
+    _evaluate([x[i : i + TILE * down - TILE + 1 : TILE] for i in range(6)], rows.unbind(0))
+    tiles = x.new_empty(6, 6, down, across, channels)
+    _evaluate([rows[:, :, i : i + TILE * across - TILE + 1 : TILE] for i in range(6)], tiles.unbind(1))
+    products = torch.bmm(tiles.view(36, down * across, channels), points).view(6, 6, down, across, num_out)
+    del tiles, rows
+    columns = x.new_empty(TILE, 6, down, across, num_out)
+    _interpolate(products.unbind(0), columns.unbind(0))
+    places = out.view(down, TILE, across, TILE, num_out).permute(3, 1, 0, 2, 4)
+    _interpolate(columns.unbind(1), places.unbind(0))
+
+
+def _evaluate(x: Sequence[Tensor], out: Sequence[Tensor]) -> None:
+    """Six values in a row -> what is multiplied with a row of weights at each of six points."""
+    torch.add(x[4], x[2], alpha=-2.5, out=out[0]).add_(x[0])
+    even, odd = torch.add(x[4], x[2], alpha=-2), torch.add(x[3], x[1], alpha=-2)
+    torch.add(even, odd, alpha=_A, out=out[1])
+    torch.add(even, odd, alpha=-_A, out=out[2])
+    even, odd = torch.add(x[4], x[2], alpha=-0.5, out=even), torch.add(x[3], x[1], alpha=-0.5, out=odd)
+    torch.add(even, odd, alpha=_B, out=out[3])
+    torch.add(even, odd, alpha=-_B, out=out[4])
+    torch.add(x[5], x[3], alpha=-2.5, out=out[5]).add_(x[1])
+
+
+def _interpolate(x: Sequence[Tensor], out: Sequence[Tensor]) -> None:
+    """Products at six points -> four results in a row."""
+    near, near_odd, far, far_odd = x[1] + x[2], x[1] - x[2], x[3] + x[4], x[3] - x[4]
+    torch.add(x[0], near, out=out[0]).add_(far)
+    torch.add(near_odd, far_odd, alpha=2, out=out[1]).mul_(_A)
+    torch.add(far, near, alpha=0.25, out=out[2]).mul_(2)
+    torch.add(far_odd, near_odd, alpha=0.125, out=far_odd)
+    torch.add(x[5], far_odd, alpha=2 * _B, out=out[3])
