@@ -99,9 +99,12 @@ def _convolve(x: Tensor, points: Tensor, bias: Tensor | None, *, inner_rows: boo
 
 def _padded(image: Tensor, first: int, rows: int, columns: int) -> Tensor:
     """Rows of (h, w, C) from ``first`` on, and a column more to the left: (rows, columns, C), 0 outside the image."""
-    low, high = max(first, 0), min(first + rows, len(image))
-    padded = image.new_zeros(rows, columns, image.shape[2])
-    padded[low - first : high - first, 1 : image.shape[1] + 1] = image[low:high]
+    height, width, channels = image.shape
+    low, high = max(first, 0) - first, min(first + rows, height) - first
+    padded = image.new_empty(rows, columns, channels)
+    padded[low:high, 1 : width + 1] = image[first + low : first + high]
+    for outside in (padded[:low], padded[high:], padded[:, :1], padded[:, width + 1 :]):
+        outside.zero_()
     return padded
 
 
