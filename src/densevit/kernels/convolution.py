@@ -17,7 +17,7 @@ TILE = 4
 TILES = 160
 """Of the result that are made at once, in whole rows of them: what belongs to them stays in the caches."""
 
-LEAST_CHANNELS, LEAST_PIXELS = 128, 2000
+LEAST_CHANNELS, LEAST_PIXELS = 64, 2000
 """Below these, of input and result and of one map, the sums around the products weigh too much."""
 
 _A, _B = 0.5**0.5, 2.0**0.5
