@@ -55,15 +55,15 @@ def in_batches(
     done = 0
     while done < len(items):
         now = items[done : done + size.now]
-        failed = False
+        failed = None
         try:
             results = run(now)
         except (RuntimeError, MemoryError) as error:
             if not out_of_memory(error):
                 raise
-            failed = True
-        if failed:  # outside of the except clause, whose traceback would keep the tensors alive
-            size.halve(what)
+            failed = (str(error) or type(error).__name__).splitlines()[0]
+        if failed is not None:  # outside of the except clause, whose traceback would keep the tensors alive
+            size.halve(what, failed)
             continue
         size.measured()
         yield from results
@@ -81,12 +81,12 @@ class Sizes:
             torch.cuda.reset_peak_memory_stats(device)
             self._before = torch.cuda.memory_allocated(device)
 
-    def halve(self, what: str) -> None:
-        """Try less after a failure; the warning is logged at the first."""
+    def halve(self, what: str, failed: str) -> None:
+        """Try less after a failure, whose message is ``failed``."""
         if self.now == 1:
             raise DensevitError(
                 f"memory does not suffice for one {what} on {self._device}; a smaller window or a machine with more "
-                "memory is needed; choose a smaller window"
+                f"memory is needed; choose a smaller window (torch said: {failed})"
             )
         _log.warning("memory does not suffice for %d windows at once; going on with %d", self.now, self.now // 2)
         self.now //= 2
