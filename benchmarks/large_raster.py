@@ -70,19 +70,20 @@ def child(source: Path, folder: Path) -> None:
     import torch
 
     from densevit.allocator import returning_large_buffers
+    from densevit.benchmark.memory import peak_bytes
     from densevit.inference.raster import RasterConfig
     from densevit.inference.windows import WindowConfig
 
     torch.set_num_threads(1)
     predictor = make_predictor()
-    before, began, cpu = peak_mb(), time.perf_counter(), time.process_time()
+    before, began, cpu = peak_bytes(), time.perf_counter(), time.process_time()
     windows = WindowConfig(window=WINDOW, overlap=OVERLAP, blend="hann")
     with returning_large_buffers():  # as the command line does
         record = predictor.predict_raster(source, folder, config=RasterConfig(windows=windows))
     row = {
         "side": record["width"],
-        "peak_mb": peak_mb(),
-        "before_mb": before,
+        "peak_mb": peak_bytes() // 2**20,
+        "before_mb": before // 2**20,
         "seconds": round(time.perf_counter() - began, 1),
         "cpu_seconds": round(time.process_time() - cpu, 1),
         "classes_seen": sum(share > 0 for share in record["heads"]["main"]["shares"].values()),
@@ -132,12 +133,6 @@ def differing_pixels(a: Path, b: Path) -> int:
             int(np.count_nonzero(first.read(window=window) != second.read(window=window)))
             for _, window in first.block_windows(1)
         )
-
-
-def peak_mb() -> int:
-    """The highest resident memory of this program; getrusage would count its parent's, from before it was started."""
-    lines = Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:")) // 1024
 
 
 def main() -> None:

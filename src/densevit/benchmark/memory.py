@@ -37,7 +37,7 @@ def peak_during(call: Callable[[], object]) -> Memory:
     before = resident_bytes()
     if _reset_peak():
         call()
-        return Memory(before, _status("VmHWM"), exact=True)
+        return Memory(before, peak_bytes(), exact=True)
     return _watch(call, before)
 
 
@@ -46,6 +46,14 @@ def resident_bytes() -> int:
     if _STATUS.exists():
         return _status("VmRSS")
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def peak_bytes() -> int:
+    """The highest resident memory of this program so far.
+
+    Not getrusage's where that can be helped: it counts the process that started this one, from before it did.
+    """
+    return _status("VmHWM") if _STATUS.exists() else resident_bytes()
 
 
 def _reset_peak() -> bool:

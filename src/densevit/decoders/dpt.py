@@ -241,11 +241,13 @@ class _Segmentation(nn.Module):
         run = self.conv.ready()
         for top in range(0, size[0], BAND_ROWS):
             bottom = min(top + BAND_ROWS, size[0])
-            start, stop = max(top - 1, 0), min(bottom + 1, size[0])  # a row more, for the convolution
+            above, below = top - 1, bottom + 1  # a row more on either side, for the convolution
+            start, stop = max(above, 0), min(below, size[0])
             weight = share[start:stop, None].to(x.dtype)
             rows = torch.lerp(x[:, :, low[start:stop]], x[:, :, high[start:stop]], weight)  # (B, F, rows, w)
-            band = run(resize(rows, (stop - start, size[1]), align_corners=True))  # (B, F, rows, size[1])
-            logits[:, :, top:bottom] = self.classifier(band[:, :, top - start : bottom - start])
+            band = resize(rows, (stop - start, size[1]), align_corners=True)  # (B, F, rows, size[1])
+            band = F.pad(band, (0, 0, start - above, below - stop))
+            logits[:, :, top:bottom] = self.classifier(run(band, inner_rows=True))
         return logits
 
 
