@@ -7,8 +7,8 @@ import pytest
 from PIL import Image
 
 import densevit
+from densevit.checkpoints.hub import DEFAULT
 from densevit.checkpoints.native import Header, read_header
-from densevit.inference.predictor import DEFAULT
 from densevit.tasks import Depth, Segmentation
 from tests.e2e.scenes import scene
 

@@ -16,13 +16,13 @@ import yaml
 from pydantic.fields import FieldInfo
 from pydantic_core import to_jsonable_python
 
+from densevit.checkpoints.hub import DEFAULT
 from densevit.checkpoints.merge import MergeConfig
 from densevit.checkpoints.native import read_header
 from densevit.cli.main import app
 from densevit.config import Config, merge
 from densevit.data import DATASETS, DataConfig
 from densevit.decoders import DECODERS, DecoderConfig
-from densevit.inference.predictor import DEFAULT
 from densevit.inference.speed import SpeedConfig
 from densevit.studies.tune import GridConfig
 from densevit.tasks import TASKS, Task

@@ -1,7 +1,9 @@
 """Heads of several checkpoints on one encoder."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -24,12 +26,16 @@ DEPTH = {
 TASKS: dict[str, Task] = {"labels": Segmentation(classes=("a", "b")), "depth": Depth()}
 
 
-def checkpoint(path: Path, head: str, *, encoder_seed: int = 0, **fit: int) -> Path:
-    """One head on the encoder that the seed gives."""
+def checkpoint(
+    path: Path, head: str, *, encoder_seed: int = 0, encoder: Mapping[str, Any] | None = None, **fit: int
+) -> Path:
+    """One head on the encoder that the seed gives, some of its facts changed."""
     decoder = dict(LABELS if head == "labels" else DEPTH)
     if head == "depth":
         decoder["decoder"] = {**DEPTH["decoder"], "readout": "ignore"}  # type: ignore[dict-item]
-    config = ModelConfig.parse({"encoder": tiny_encoder(taps=(0, 1, 2, 3)), "heads": {head: decoder}})
+    config = ModelConfig.parse(
+        {"encoder": tiny_encoder(**{"taps": (0, 1, 2, 3), **(encoder or {})}), "heads": {head: decoder}}
+    )
     torch.manual_seed(encoder_seed)
     model = DenseModel(config).eval()
     card = Card(metrics={head: {"measured": 1.0}})
@@ -38,7 +44,7 @@ def checkpoint(path: Path, head: str, *, encoder_seed: int = 0, **fit: int) -> P
 
 
 def merged(*parts: tuple[str, Path, str]) -> Bundle:
-    heads = {name: {"checkpoint": path, "head": head} for name, path, head in parts}
+    heads = {name: {"checkpoint": str(path), "head": head} for name, path, head in parts}
     return merge_bundles(MergeConfig.parse({"heads": heads, "card": {"name": "both"}}))
 
 
@@ -50,6 +56,33 @@ def test_merge__every_head_gives_what_it_gave_alone(tmp_path: Path) -> None:
     torch.testing.assert_close(outputs["streets"].logits, load_bundle(one).model(images)["labels"].logits)
     torch.testing.assert_close(outputs["metres"].logits, load_bundle(two).model(images)["depth"].logits)
     assert both.card.metrics == {"streets": {"measured": 1.0}, "metres": {"measured": 1.0}}
+
+
+def test_merge__the_encoder_gives_every_tap_that_a_head_reads(tmp_path: Path) -> None:
+    one = checkpoint(tmp_path / "a.safetensors", "labels", encoder={"taps": (1, 3), "drop_path": 0.1})
+    two = checkpoint(tmp_path / "b.safetensors", "depth")
+    parts = [("streets", one, "labels"), ("metres", two, "depth")]
+    images = torch.rand(1, 3, 64, 32)
+    for order in (parts, parts[::-1]):
+        both = merged(*order)
+        outputs = both.model(images)
+        assert both.model.config.encoder.taps == (0, 1, 2, 3)
+        assert both.model.config.heads["streets"].taps == (1, 3)
+        for name, path, head in parts:
+            torch.testing.assert_close(outputs[name].logits, load_bundle(path).model(images)[head].logits)
+
+
+def test_merge__encoders_of_other_depth_are_refused(tmp_path: Path) -> None:
+    one = checkpoint(tmp_path / "a.safetensors", "labels", encoder={"taps": (1, 2)})
+    two = checkpoint(tmp_path / "b.safetensors", "depth")
+    with pytest.raises(CheckpointError, match="differ in the encoder's config"):
+        merged(("streets", one, "labels"), ("metres", two, "depth"))
+
+
+def test_merge__default_is_the_model_that_ships(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("densevit.checkpoints.hub.DEFAULT", checkpoint(tmp_path / "a.safetensors", "labels"))
+    heads = {"streets": {"checkpoint": "default", "head": "labels"}}
+    assert set(merge_bundles(MergeConfig.parse({"heads": heads})).tasks) == {"streets"}
 
 
 def test_merge__other_encoder_weights_are_refused(tmp_path: Path) -> None:
@@ -90,5 +123,5 @@ def test_merge__figures_come_from_the_file_named(tmp_path: Path) -> None:
     one = checkpoint(tmp_path / "a.safetensors", "labels")
     figures = tmp_path / "figures.json"
     figures.write_text(json.dumps({"mIoU": 0.5}))
-    heads = {"streets": {"checkpoint": one, "head": "labels", "figures": figures}}
+    heads = {"streets": {"checkpoint": str(one), "head": "labels", "figures": figures}}
     assert merge_bundles(MergeConfig.parse({"heads": heads})).card.metrics == {"streets": {"mIoU": 0.5}}

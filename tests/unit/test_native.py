@@ -211,7 +211,7 @@ def test_load__refuses_a_file_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError) as caught:
         load_bundle(tmp_path / "m.safetensors")
     assert str(caught.value) == (
-        f"there is no checkpoint {tmp_path / 'm.safetensors'}; give the path of a .safetensors file or 'default'"
+        f"there is no checkpoint {tmp_path / 'm.safetensors'}; give the path of a .safetensors file"
     )
 
 

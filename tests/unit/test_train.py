@@ -67,7 +67,7 @@ def test_init__default_is_the_model_that_ships(tmp_path: Path, monkeypatch: pyte
     donor = build_model(config())
     tasks: Any = config().tasks
     save_bundle(Bundle(donor, tasks, config().fit, Card()), tmp_path / "m.safetensors")
-    monkeypatch.setattr("densevit.inference.predictor.DEFAULT", tmp_path / "m.safetensors")
+    monkeypatch.setattr("densevit.checkpoints.hub.DEFAULT", tmp_path / "m.safetensors")
 
     model = build_model(config(init="default", seed=1))
 

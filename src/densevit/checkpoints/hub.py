@@ -1,4 +1,4 @@
-"""Where weights are: a local file, or a file on the Hugging Face hub."""
+"""Where weights are: those that ship with the package, a local file, or a file on the Hugging Face hub."""
 
 import re
 from collections.abc import Sequence
@@ -8,6 +8,9 @@ from pathlib import Path
 from densevit.errors import CheckpointError
 
 SCHEME = "hf://"
+DEFAULT_NAME = "default"
+DEFAULT = Path(__file__).parent.parent / "weights" / "default.safetensors"
+"""The weights of the model of that name."""
 _HUB = re.compile(r"hf://(?P<repo>[^/@\s]+/[^/@\s]+)(?:/(?P<file>[^@\s]+))?(?:@(?P<revision>\S+))?")
 
 # Looked for in this order where no file is named; safetensors first, because it cannot hold code.
@@ -18,11 +21,13 @@ def resolve(source: str) -> Path:
     """The local path of a weights file, downloaded (or taken from the hub's cache) if need be.
 
     Args:
-        source: a path, or ``hf://owner/name``, ``hf://owner/name/file``, either with ``@revision``.
+        source: "default", a path, or ``hf://owner/name``, ``hf://owner/name/file``, either with ``@revision``.
 
     Raises:
         CheckpointError: if there is no such file, or the hub cannot be reached or refuses.
     """
+    if source == DEFAULT_NAME:
+        return DEFAULT
     if source.startswith(SCHEME):
         return _from_hub(source)
     path = Path(source).expanduser()

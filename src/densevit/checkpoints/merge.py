@@ -7,8 +7,10 @@ from typing import Any
 
 import torch
 
+from densevit.checkpoints.hub import resolve
 from densevit.checkpoints.native import Bundle, Card, Storage, load_bundle
 from densevit.config import Config
+from densevit.encoder import EncoderConfig
 from densevit.errors import CheckpointError, ConfigError
 from densevit.model import DenseModel, ModelConfig
 from densevit.tasks import Segmentation, Task
@@ -18,12 +20,12 @@ class HeadSource(Config):
     """Where a head comes from.
 
     Attributes:
-        checkpoint: native checkpoint.
+        checkpoint: native checkpoint: "default", a path, or ``hf://owner/name``.
         head: its name there.
         figures: JSON file of ``densevit evaluate``, for the card.
     """
 
-    checkpoint: Path
+    checkpoint: str
     head: str
     figures: Path | None = None
 
@@ -43,30 +45,33 @@ class MergeConfig(Config):
 
 
 def merge_bundles(config: MergeConfig) -> Bundle:
-    """Load the parts and join their heads on the common encoder.
+    """Load the parts and join their heads on the common encoder, which then gives every tap that one of them reads.
 
     Raises:
         ConfigError: if a head does not exist.
         CheckpointError: if the encoders, their weights or their normalisation differ.
     """
-    parts = {path: load_bundle(path) for path in dict.fromkeys(source.checkpoint for source in config.heads.values())}
+    parts = {name: load_bundle(resolve(name)) for name in dict.fromkeys(s.checkpoint for s in config.heads.values())}
     if not parts:
         raise ConfigError("heads is empty; name at least one head and its checkpoint")
-    first_path, first = next(iter(parts.items()))
-    for path, part in parts.items():
+    first_name, first = next(iter(parts.items()))
+    for name, part in parts.items():
         if difference := _difference(first, part):
             raise CheckpointError(
-                f"{path} and {first_path} differ in {difference}; only heads of one encoder can be merged"
+                f"{name} and {first_name} differ in {difference}; only heads of one encoder can be merged"
             )
-    heads, tasks, metrics, sides = {}, {}, {}, {}
+    heads, reads, tasks, metrics, sides = {}, {}, {}, {}, {}
     for name, source in config.heads.items():
         part = parts[source.checkpoint]
         if source.head not in part.tasks:
             raise ConfigError(f"{source.checkpoint} has no head {source.head!r}; it has {', '.join(part.tasks)}")
         heads[name], metrics[name] = part.model.config.heads[source.head], _figures(source, part)
+        reads[name] = part.model.config.head_taps(source.head)
         sides[name] = part.fit.of(source.head).short_side
         tasks[name] = _with_typical_entropy(part.tasks[source.head], metrics[name])
-    encoder = first.model.config.encoder.model_copy(update={"drop_path": 0.0, "dropout": 0.0})  # of that training alone
+    given = tuple(sorted(set().union(*reads.values())))
+    heads = {n: head.model_copy(update={"taps": None if reads[n] == given else reads[n]}) for n, head in heads.items()}
+    encoder = _plain(first).model_copy(update={"taps": given})
     facts = first.model.config.model_copy(update={"encoder": encoder, "heads": heads})
     model = DenseModel(ModelConfig.parse(facts.plain()))
     model.encoder.load_state_dict(first.model.encoder.state_dict())
@@ -79,7 +84,7 @@ def merge_bundles(config: MergeConfig) -> Bundle:
 
 def _difference(one: Bundle, other: Bundle) -> str:
     """What keeps two checkpoints apart; empty if nothing does."""
-    if one.model.config.encoder != other.model.config.encoder:
+    if _plain(one) != _plain(other):
         return "the encoder's config"
     if one.model.config.normalisation != other.model.config.normalisation:
         return "normalisation"
@@ -88,6 +93,12 @@ def _difference(one: Bundle, other: Bundle) -> str:
     states = one.model.encoder.state_dict(), other.model.encoder.state_dict()
     unequal = [name for name in states[0] if not torch.equal(states[0][name], states[1][name])]
     return f"the encoder's weights ({unequal[0]})" if unequal else ""
+
+
+def _plain(part: Bundle) -> EncoderConfig:
+    """The encoder but for what training alone uses and for its taps; the last of these says how many blocks it has."""
+    encoder = part.model.config.encoder
+    return encoder.model_copy(update={"drop_path": 0.0, "dropout": 0.0, "taps": encoder.taps[-1:]})
 
 
 def _with_typical_entropy(task: Task, figures: dict[str, Any]) -> Task:

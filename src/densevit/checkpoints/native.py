@@ -271,7 +271,7 @@ def _round_rows(rows: Tensor, scale: Tensor) -> Tensor:
 
 def _open(path: Path) -> Any:
     if not path.is_file():
-        raise CheckpointError(f"there is no checkpoint {path}; give the path of a .safetensors file or 'default'")
+        raise CheckpointError(f"there is no checkpoint {path}; give the path of a .safetensors file")
     try:
         return safe_open(path, framework="pt")
     except (SafetensorError, OSError) as error:

@@ -4,9 +4,9 @@ from typing import Any
 
 import torch
 
+from densevit.checkpoints.hub import DEFAULT, DEFAULT_NAME
 from densevit.checkpoints.native import read_header
 from densevit.encoder import NAMED_SIZES, EncoderConfig
-from densevit.inference.predictor import DEFAULT
 from densevit.model import DenseModel, ModelConfig
 from densevit.presets import PRESETS
 
@@ -23,7 +23,7 @@ def catalogue() -> list[dict[str, Any]]:
             for head, task in header.tasks.items()
             if (name := task.headline[0]) in header.card.metrics.get(head, {})
         ]
-        row = _row("default", header.model, header.card.licence, headlines)
+        row = _row(DEFAULT_NAME, header.model, header.card.licence, headlines)
         rows.append(row | {"weights": DEFAULT.name, "bytes": DEFAULT.stat().st_size})
     for name, entry in PRESETS.items():
         model = ModelConfig.parse(entry.model, source=f"preset {name}")

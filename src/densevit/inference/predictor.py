@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from densevit.checkpoints.hub import SCHEME
+from densevit.checkpoints.hub import DEFAULT_NAME, SCHEME, resolve
 from densevit.checkpoints.importers import open_bundle
-from densevit.checkpoints.native import Bundle, Card, is_native, load_bundle, preset_bundle, read_header
+from densevit.checkpoints.native import Bundle, Card, is_native, preset_bundle, read_header
 from densevit.config import nearest
 from densevit.errors import CheckpointError, ConfigError
 from densevit.inference import protocols
@@ -31,7 +31,6 @@ from densevit.presets import PRESETS
 from densevit.protocol import WholeProtocol
 from densevit.tasks import Task
 
-DEFAULT = Path(__file__).parent.parent / "weights" / "default.safetensors"
 _log = logging.getLogger(__name__)
 
 
@@ -57,13 +56,11 @@ def open_model(source: str | Path, **answers: Any) -> Bundle:
         CheckpointError: if the file cannot be used.
         ConfigError: if an answer does not exist.
     """
-    if source == "default":
-        return load_bundle(DEFAULT)
     if str(source) in PRESETS and not Path(source).exists():
         _log.warning("preset %s has no weights of its own; its parameters are random until it is trained", source)
         return preset_bundle(str(source))
-    is_name = not (str(source).startswith(SCHEME) or Path(source).exists())
-    if is_name and (close := get_close_matches(str(source), ("default", *PRESETS), n=1)):
+    is_name = not (source == DEFAULT_NAME or str(source).startswith(SCHEME) or Path(source).exists())
+    if is_name and (close := get_close_matches(str(source), (DEFAULT_NAME, *PRESETS), n=1)):
         raise CheckpointError(f"there is no model {str(source)!r}; did you mean {close[0]!r}?")
     return open_bundle(str(source), **answers)
 
@@ -74,7 +71,7 @@ def model_facts(source: str | Path) -> tuple[ModelConfig, FitConfig]:
     Raises:
         CheckpointError: if the file cannot be used.
     """
-    path = DEFAULT if source == "default" else Path(source)
+    path = resolve(DEFAULT_NAME) if source == DEFAULT_NAME else Path(source)
     if path.is_file() and is_native(path):
         header = read_header(path)
         return header.model, header.fit

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from densevit.checkpoints.encoder_names import looks_like_encoder
 from densevit.checkpoints.files import read_weights
-from densevit.checkpoints.hub import HUB_FILES, SCHEME, fetch_beside, resolve
+from densevit.checkpoints.hub import DEFAULT_NAME, HUB_FILES, SCHEME, fetch_beside, resolve
 from densevit.checkpoints.importers import depth_anything, dpt_official, mmseg, segmenter, setr_paper, transformers
 from densevit.checkpoints.importers.base import Answers, Importer, Source
 from densevit.checkpoints.importers.build import Counts, Imported, build
@@ -115,7 +115,7 @@ def find_weights(source: str) -> Path:
         CheckpointError: if there is none, or several could be meant.
     """
     folder = Path(source).expanduser()
-    if source.startswith(SCHEME) or not folder.is_dir():
+    if source == DEFAULT_NAME or source.startswith(SCHEME) or not folder.is_dir():
         return resolve(source)
     usual = [folder / name for name in FOLDER_FILES if (folder / name).is_file()]
     found = usual[:1] or sorted(path for path in folder.iterdir() if path.suffix in SUFFIXES)
