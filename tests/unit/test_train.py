@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 import torch
 
-from densevit.checkpoints.native import Bundle, Card, save_bundle
+from densevit.checkpoints.native import Bundle, Card, Storage, load_bundle, save_bundle
 from densevit.errors import ConfigError
 from densevit.training.recipe import TrainConfig
 from densevit.training.start import build_model, set_training
@@ -73,6 +73,17 @@ def test_init__default_is_the_model_that_ships(tmp_path: Path, monkeypatch: pyte
 
     given = donor.state_dict()
     assert all(torch.equal(tensor, given[name]) for name, tensor in model.state_dict().items())
+
+
+def test_encoder_weights__may_be_a_checkpoint_that_stores_them_rounded(tmp_path: Path) -> None:
+    donor, path = build_model(config()), tmp_path / "m.safetensors"
+    tasks: Any = config().tasks
+    save_bundle(Bundle(donor, tasks, config().fit, Card()), path, Storage(int8=("encoder.blocks.*.weight",)))
+
+    encoder = build_model(config(encoder_weights=str(path), seed=1)).encoder.state_dict()
+
+    stored = load_bundle(path).model.encoder.state_dict()
+    assert all(torch.equal(tensor, stored[name]) for name, tensor in encoder.items())
 
 
 def test_init__takes_what_fits_and_keeps_the_rest(tmp_path: Path) -> None:

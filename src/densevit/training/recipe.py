@@ -61,7 +61,7 @@ class TrainConfig(Config):
 
     Attributes:
         tasks: one per head.
-        encoder_weights: pre-trained weights, a file or ``hf://owner/name``; random if not given.
+        encoder_weights: pre-trained weights, a file, "default", or ``hf://owner/name``; random if not given.
         init: a densevit checkpoint, or "default", whose fitting weights are taken before training.
         freeze: "encoder" trains the heads alone; a number N keeps the patch projection, positions and first N blocks.
         lora: adapters of low rank in an encoder that stays as it is; instead of ``freeze``.

@@ -6,6 +6,7 @@ from densevit.checkpoints.adapt import start_from
 from densevit.checkpoints.encoder import load_encoder_weights
 from densevit.checkpoints.files import read_state_dict
 from densevit.checkpoints.hub import resolve
+from densevit.checkpoints.native import is_native, load_bundle
 from densevit.errors import ConfigError
 from densevit.inference.predictor import open_model
 from densevit.model import DenseModel
@@ -20,7 +21,9 @@ def build_model(config: TrainConfig) -> DenseModel:
     """The model with its starting weights; what was loaded, adapted and missing is logged."""
     model = DenseModel(config.model)
     if config.encoder_weights is not None:
-        state = read_state_dict(resolve(config.encoder_weights))
+        path = resolve(config.encoder_weights)
+        # a densevit checkpoint may hold rounded matrices, which its own reader restores
+        state = load_bundle(path).model.state_dict() if is_native(path) else read_state_dict(path)
         report = load_encoder_weights(model.encoder, state, source=config.encoder_weights)
         _log.info("encoder weights\n%s", report)
     if config.init is not None:
