@@ -44,7 +44,7 @@ def checkpoint(
 
 
 def merged(*parts: tuple[str, Path, str]) -> Bundle:
-    heads = {name: {"checkpoint": str(path), "head": head} for name, path, head in parts}
+    heads = {name: {"checkpoint": path, "head": head} for name, path, head in parts}
     return merge_bundles(MergeConfig.parse({"heads": heads, "card": {"name": "both"}}))
 
 
@@ -123,5 +123,5 @@ def test_merge__figures_come_from_the_file_named(tmp_path: Path) -> None:
     one = checkpoint(tmp_path / "a.safetensors", "labels")
     figures = tmp_path / "figures.json"
     figures.write_text(json.dumps({"mIoU": 0.5}))
-    heads = {"streets": {"checkpoint": str(one), "head": "labels", "figures": figures}}
+    heads = {"streets": {"checkpoint": one, "head": "labels", "figures": figures}}
     assert merge_bundles(MergeConfig.parse({"heads": heads})).card.metrics == {"streets": {"mIoU": 0.5}}

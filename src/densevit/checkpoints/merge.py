@@ -25,7 +25,7 @@ class HeadSource(Config):
         figures: JSON file of ``densevit evaluate``, for the card.
     """
 
-    checkpoint: str
+    checkpoint: str | Path
     head: str
     figures: Path | None = None
 
@@ -51,7 +51,9 @@ def merge_bundles(config: MergeConfig) -> Bundle:
         ConfigError: if a head does not exist.
         CheckpointError: if the encoders, their weights or their normalisation differ.
     """
-    parts = {name: load_bundle(resolve(name)) for name in dict.fromkeys(s.checkpoint for s in config.heads.values())}
+    parts = {
+        name: load_bundle(resolve(str(name))) for name in dict.fromkeys(s.checkpoint for s in config.heads.values())
+    }
     if not parts:
         raise ConfigError("heads is empty; name at least one head and its checkpoint")
     first_name, first = next(iter(parts.items()))
