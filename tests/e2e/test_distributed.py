@@ -22,7 +22,7 @@ from densevit.training.complete import complete
 from densevit.training.recipe import TrainConfig
 from densevit.training.train import train
 from tests.e2e.commands import command
-from tests.e2e.scenes import HEADS, recipe, write_dataset
+from tests.e2e.scenes import HEADS, recipe, write_dataset, write_model
 
 DPT = {**HEADS["dpt"], "decoder": {**HEADS["dpt"]["decoder"], "head": {"kind": "segmentation", "dropout": 0.0}}}
 """Batch norm in fusion and head; without dropout, whose masks depend on how the batch is cut."""
@@ -33,7 +33,7 @@ SAME = 1e-6
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A data set whose unknown pixels are unevenly spread, and a config on it."""
+    """A data set whose unknown pixels are unevenly spread, and a config on it, with a teacher for one of two heads."""
     root = tmp_path_factory.mktemp("distributed")
     write_dataset(root / "data")
     for number, path in enumerate(sorted((root / "data" / "masks" / "train").iterdir())):
@@ -44,6 +44,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "optim": {"kind": "sgd", "lr": 3e-3, "head_lr_mult": 4.0, "clip_norm": 2.0},
         "weighting": {"kind": "uncertainty"},
         "ema": 0.9,
+        "teacher": {"checkpoint": str(write_model(root / "teacher.safetensors", "coarse", seed=3))},
         "checkpoint_every": 3,
         "eval_every": 3,
     }

@@ -210,6 +210,18 @@ def test_berhu__is_zero_with_a_finite_gradient_for_a_perfect_prediction():
     assert prediction.grad.isfinite().all()
 
 
+def test_divergence__equals_the_formula() -> None:
+    logits, taught = (5 * torch.randn(2, 3, 4, 5, generator=torch.Generator().manual_seed(seed)) for seed in (0, 1))
+    slow = []
+    for image, row, column in np.ndindex(2, 4, 5):
+        own, other = (np.exp(t[image, :, row, column].double().numpy()) for t in (logits, taught))
+        p, q = other / other.sum(), own / own.sum()
+        slow.append(float((p * np.log(p / q)).sum()))
+    assert losses.divergence(logits, taught).item() == pytest.approx(np.mean(slow), rel=CLOSE)
+    with pytest.raises(ShapeError):
+        losses.divergence(logits, taught[:1])
+
+
 @pytest.mark.parametrize("variance_focus", [0.0, 0.5, 0.85, 1.0])
 def test_silog__equals_the_formula(variance_focus: float):
     depth, target, mask = _maps_case()

@@ -42,8 +42,13 @@ class Task(Config, ABC):
 
     @property
     @abstractmethod
+    def channel_names(self) -> tuple[str, ...]:
+        """What each channel of the logits stands for."""
+
+    @property
     def out_channels(self) -> int:
         """K, the channels that a decoder needs."""
+        return len(self.channel_names)
 
     @property
     @abstractmethod
@@ -57,6 +62,10 @@ class Task(Config, ABC):
     @abstractmethod
     def loss(self, output: DenseOutput, target: Tensor, *, align_corners: bool) -> Tensor:
         """Logits (B, K, h', w') and a batch of targets -> a float32 scalar."""
+
+    @abstractmethod
+    def imitate(self, logits: Tensor, taught: Tensor) -> Tensor:
+        """Logits of a model in training and of its teacher, both float32 (B, K, h', w') -> the mean loss, a scalar."""
 
     @abstractmethod
     def count(self, target: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 from typing import Any, Literal, Self
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 from torch import Tensor
@@ -72,9 +73,9 @@ class Depth(Task):
         return "m" if self.quantity == "depth" else ""
 
     @property
-    def out_channels(self) -> int:
+    def channel_names(self) -> tuple[str, ...]:
         """One value per pixel."""
-        return 1
+        return (self.quantity,)
 
     @property
     def headline(self) -> tuple[str, bool]:
@@ -119,6 +120,13 @@ class Depth(Task):
             aligned = remove_scale_shift(values, mask), remove_scale_shift(inverse, mask)
             total = total + self.gradient_weight * gradient_matching(*aligned, mask, scales=self.gradient_scales)
         return total
+
+    def imitate(self, logits: Tensor, taught: Tensor) -> Tensor:
+        """The head's own losses, the teacher's map being the target."""
+        values = taught[:, 0]  # (B, h', w')
+        near = torch.where(values > 0, 1 / values, 0.0)  # targets are depths, and 0 is unknown
+        target = values.clamp(min=self.min_depth_m) if self.quantity == "depth" else near
+        return self.loss(DenseOutput(logits), target, align_corners=False)
 
     def count(self, target: Tensor) -> Tensor:
         """Valid pixels; of disparity, where each image has a loss of its own, the images with any."""

@@ -164,6 +164,16 @@ def lovasz_softmax(logits: Tensor, target: Tensor, *, ignore_index: int = 255) -
     return torch.stack(losses).mean()
 
 
+def divergence(logits: Tensor, taught: Tensor) -> Tensor:
+    """Mean over pixels of the Kullback-Leibler divergence of softmax(logits) from softmax(taught), both (B, K, H, W).
+
+    Source: Hinton, Vinyals and Dean, "Distilling the Knowledge in a Neural Network", 2015, at temperature 1.
+    """
+    _check_same(logits, taught)
+    learnt, wanted = logits.float().log_softmax(dim=1), taught.float().log_softmax(dim=1)
+    return F.kl_div(learnt, wanted, reduction="none", log_target=True).sum(dim=1).mean()
+
+
 def silog(depth: Tensor, target: Tensor, *, variance_focus: float = 0.85, eps: float = 1e-6) -> Tensor:
     """Scale-invariant log loss, sqrt(mean(g^2) - variance_focus * mean(g)^2) with g = log depth - log target.
 

@@ -55,9 +55,9 @@ class Regression(Task):
         return self
 
     @property
-    def out_channels(self) -> int:
+    def channel_names(self) -> tuple[str, ...]:
         """One channel per name."""
-        return len(self.channels)
+        return self.channels
 
     @property
     def headline(self) -> tuple[str, bool]:
@@ -89,6 +89,10 @@ class Regression(Task):
         if berhu_weight:
             total = total + berhu_weight * berhu(values, target, known)
         return total
+
+    def imitate(self, logits: Tensor, taught: Tensor) -> Tensor:
+        """The head's own losses, the teacher's values being the target."""
+        return self.loss(DenseOutput(logits), taught, align_corners=False)
 
     def count(self, target: Tensor) -> Tensor:
         """Pixels whose values are known."""

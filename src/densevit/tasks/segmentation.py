@@ -13,7 +13,7 @@ from densevit.data.transforms import Example
 from densevit.layers import resize
 from densevit.tasks.base import Task
 from densevit.tasks.colour import Rgb, colourise_labels, palette_for
-from densevit.tasks.losses import dice, lovasz_softmax, ohem, upsampled_cross_entropy, valid_count
+from densevit.tasks.losses import dice, divergence, lovasz_softmax, ohem, upsampled_cross_entropy, valid_count
 from densevit.tasks.metrics import SegmentationMetrics
 from densevit.types import DenseOutput, Size
 from densevit.upsampling import upsample_entropy, upsample_labels
@@ -73,9 +73,9 @@ class Segmentation(Task):
         return self
 
     @property
-    def out_channels(self) -> int:
+    def channel_names(self) -> tuple[str, ...]:
         """One channel per class."""
-        return len(self.classes)
+        return self.classes
 
     @property
     def headline(self) -> tuple[str, bool]:
@@ -103,6 +103,10 @@ class Segmentation(Task):
         for aux in output.aux:
             total = total + self.aux_weight * self._cross_entropy(aux, target, align_corners=align_corners)
         return total
+
+    def imitate(self, logits: Tensor, taught: Tensor) -> Tensor:
+        """Kullback-Leibler divergence of the classes' probabilities from the teacher's, also where nothing is known."""
+        return divergence(logits, taught)
 
     def count(self, target: Tensor) -> Tensor:
         """Valid pixels, with class weights the sum of theirs; or all pixels, by ``denominator``."""

@@ -152,9 +152,10 @@ def _watch(learner: Learner, batches: list[Batch]) -> list[str]:
     learner.zero_grad(set_to_none=True)
     lines: list[str] = []
     for batch in batches:
-        losses = learner.losses(batch)
-        lines += [f"loss/{head} {loss.item():g}" for head, loss in losses.items()]
-        torch.stack(list(losses.values())).sum().backward()
+        told, taught = learner.losses(batch)
+        lines += [f"loss/{head} {loss.item():g}" for head, loss in told.items()]
+        lines += [f"loss/{head} {loss.item():g}, against the teacher" for head, loss in taught.items()]
+        torch.stack([*told.values(), *taught.values()]).sum().backward()
     for hook in hooks:
         hook.remove()
     wrong = [n for n, p in learner.model.named_parameters() if p.grad is not None and not bool(p.grad.isfinite().all())]

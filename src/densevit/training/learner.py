@@ -12,6 +12,7 @@ from densevit.tasks import Task
 from densevit.training.batches import Batch
 from densevit.training.features import to_taps
 from densevit.training.recipe import TrainConfig
+from densevit.training.teacher import Teacher
 
 DTYPES = {"float32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -22,14 +23,23 @@ Shares = tuple[dict[str, Tensor], ...]
 class Learner(nn.Module):
     """The model and what it is trained for, as one module: batches in, losses out.
 
-    Attributes:
+    Args:
         model: encoder and heads.
+        tasks: of all heads.
+        config: the run.
+        world: over how many processes a step is spread.
+
+    Attributes:
+        model: the same.
+        teacher: whose answers are learnt too; no module, so it is neither trained nor saved.
     """
 
-    def __init__(self, model: DenseModel, tasks: dict[str, Task], config: TrainConfig) -> None:
+    def __init__(self, model: DenseModel, tasks: dict[str, Task], config: TrainConfig, *, world: int = 1) -> None:
         super().__init__()
         self.model = model
         self.tasks, self.config = tasks, config
+        self.teacher = None if config.teacher is None else Teacher(config.teacher, model, tasks, model.mean.device)
+        self._photo_share = 1 / (config.accumulate * world)
         self._encode, self._decode = model.encode, model.decode
         if config.compile:
             self._encode, self._decode = torch.compile(model.encode), torch.compile(model.decode)
@@ -47,13 +57,16 @@ class Learner(nn.Module):
         """
         losses = {head: self.model.mean.new_zeros(()) for head in self.tasks}
         for source, batch, share in zip(self.config.sources, batches, shares, strict=True):
-            for head, loss in self.losses(batch).items():
+            told, taught = self.losses(batch)
+            for head, loss in told.items():
                 losses[head] = losses[head] + source.weight * share[head] * loss
+            for head, loss in taught.items():
+                losses[head] = losses[head] + source.weight * self._photo_share * loss
         total = torch.stack([weights[head] * loss for head, loss in losses.items()]).sum()
         return total, torch.stack([loss.detach() for loss in losses.values()])
 
-    def losses(self, batch: Batch) -> dict[str, Tensor]:
-        """The loss of every head that a batch has targets for, in float32."""
+    def losses(self, batch: Batch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """The losses of the heads that a batch has targets for, in float32: against these, and against the teacher."""
         inputs = batch.inputs.to(self.model.mean.device)
         dtype = DTYPES[self.config.precision]
         with torch.autocast(inputs.device.type, dtype, enabled=dtype != torch.float32):
@@ -61,12 +74,14 @@ class Learner(nn.Module):
             depth = self.config.frozen_depth
             taps = to_taps(inputs, self.model, batch.grid, depth) if cached else self._encode(inputs)
             outputs = self._decode(taps, tuple(batch.targets))
-        return {
+            taught = {} if self.teacher is None else self.teacher.losses(inputs, outputs)
+        told = {
             head: self.tasks[head].loss(
                 outputs[head], target.to(inputs.device), align_corners=self.model.decoder(head).align_corners
             )
             for head, target in batch.targets.items()
         }
+        return told, taught
 
     def counts(self, batches: Sequence[Batch]) -> Tensor:
         """What the losses of a micro-batch divide by, (sum of the sources' heads,), float64 on the CPU."""

@@ -15,6 +15,7 @@ from densevit.pixels import FitConfig
 from densevit.training.lora import LoraConfig
 from densevit.training.optim import OptimConfig
 from densevit.training.schedule import ScheduleConfig
+from densevit.training.teacher import TeacherConfig
 from densevit.training.trackers import TRACKERS
 from densevit.training.weighting import WeightingConfig
 from densevit.types import Size
@@ -65,6 +66,7 @@ class TrainConfig(Config):
         init: a densevit checkpoint, or "default", whose fitting weights are taken before training.
         freeze: "encoder" trains the heads alone; a number N keeps the patch projection, positions and first N blocks.
         lora: adapters of low rank in an encoder that stays as it is; instead of ``freeze``.
+        teacher: a trained model whose answers are learnt beside the labels.
         features: cache of the frozen encoder's output.
         accumulate: micro-batches per step, for batches that memory does not hold at once.
         precision: of the forward pass; losses are always float32. bf16 is slower than float32 on most CPUs; fp16
@@ -102,6 +104,7 @@ class TrainConfig(Config):
     iterations: int = Field(gt=0)
     freeze: Literal["none", "encoder"] | PositiveInt = "none"
     lora: LoraConfig | None = None
+    teacher: TeacherConfig | None = None
     features: FeaturesConfig | None = None
     accumulate: int = Field(default=1, gt=0)
     precision: Literal["float32", "bf16", "fp16"] = "float32"
@@ -164,6 +167,8 @@ class TrainConfig(Config):
             raise ValueError("lora keeps the encoder as it is by itself; leave freeze out")
         if self.features is not None and self.freeze == "none":
             raise ValueError("features are those of a frozen encoder; set freeze: encoder, or a number of blocks")
+        if self.features is not None and self.teacher is not None:
+            raise ValueError("a teacher sees photos, but cached features take their place; unset features or teacher")
         if self.shard and (self.compile or self.features is not None or self.lora is not None):
             raise ValueError("shard goes with none of compile, features and lora; unset one of them")
         patch = self.model.encoder.patch_size

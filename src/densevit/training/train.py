@@ -71,7 +71,7 @@ def _train(config: TrainConfig, out: Path, *, resume: bool, group: Group, asked:
     tasks: dict[str, Task] = dict(config.tasks)
     cache = open_cache(config, model)
     sources = open_sources(config, tasks, cache, rank=group.rank, world=group.world)
-    learner = Learner(model, tasks, config)
+    learner = Learner(model, tasks, config, world=group.world)
     weighting = LossWeights(config.weighting, tuple(tasks)).to(group.device)
     network = spread(learner, model, group, shard=config.shard, sync_bn=config.sync_bn)
     progress = Progress(
