@@ -6,7 +6,6 @@ layer's backward pass reads them.
 
 import ctypes
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ import torch
 from torch import Tensor
 
 from densevit.kernels import attention, build
+from densevit.kernels.threads import spread
 
 
 def forward(qkv: Tensor, num_heads: int) -> tuple[Tensor, Tensor]:
@@ -72,20 +72,13 @@ def backward(g: Tensor, qkv: Tensor, out: Tensor, sums: Tensor, num_heads: int) 
 
 def _each(one: Callable[[int, int, int], None], batch: int, num_heads: int, room: int) -> None:
     """Every head of the batch, spread over the threads, each with scratch memory of its own."""
-    heads = batch * num_heads
 
     def some(first: int, last: int) -> None:
         scratch = torch.empty(room)
         for index in range(first, last):
             one(*divmod(index, num_heads), scratch.data_ptr())
 
-    threads = min(torch.get_num_threads(), heads)
-    if threads == 1:
-        some(0, heads)
-        return
-    bounds = [heads * i // threads for i in range(threads + 1)]
-    with ThreadPoolExecutor(threads) as pool:  # ctypes lets go of the interpreter's lock
-        list(pool.map(some, bounds[:-1], bounds[1:]))
+    spread(some, batch * num_heads)
 
 
 @cache

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from densevit.kernels import attention_training
-from densevit.kernels.linear import Linear, onednn_product
+from densevit.kernels.linear import Linear
+from densevit.kernels.linear_training import gelu_gradient, product, weight_gradients
 
 _PLAIN = (nn.Linear, Linear, nn.LayerNorm)
 
@@ -74,11 +75,11 @@ class _Attention(torch.autograd.Function):
         num_heads: int,
     ) -> Tensor:
         y, mean, rstd = torch.native_layer_norm(x, x.shape[-1:], norm_weight, norm_bias, eps)
-        qkv = _linear(y, qkv_weight, qkv_bias)  # (B, T, 3 C)
+        qkv = product(y, qkv_weight, qkv_bias)  # (B, T, 3 C)
         mixed, sums = attention_training.forward(qkv, num_heads)  # (B, T, C)
         ctx.save_for_backward(x, mean, rstd, qkv, mixed, sums, norm_weight, norm_bias, qkv_weight, proj_weight)
         ctx.eps, ctx.num_heads = eps, num_heads
-        return _linear(mixed, proj_weight, proj_bias)
+        return product(mixed, proj_weight, proj_bias)
 
     @staticmethod
     @once_differentiable
@@ -86,16 +87,18 @@ class _Attention(torch.autograd.Function):
         x, mean, rstd, qkv, mixed, sums, norm_weight, norm_bias, qkv_weight, proj_weight = ctx.saved_tensors
         needs = ctx.needs_input_grad
         g = g.contiguous()
-        proj = _weight_gradients(g, mixed, needs[5:7])
+        proj = weight_gradients(g, mixed, needs[5:7])
         if not any(needs[:5]):
             return None, None, None, None, None, *proj, None, None
-        back = _linear(g, proj_weight.t(), None)
+        back = product(g, proj_weight, None, turned=False)
         d_qkv = attention_training.backward(back, qkv, mixed, sums, ctx.num_heads)
         del back
         y = F.layer_norm(x, x.shape[-1:], norm_weight, norm_bias, ctx.eps) if needs[3] else x
-        weights = _weight_gradients(d_qkv, y, needs[3:5])
+        weights = weight_gradients(d_qkv, y, needs[3:5])
         del y
-        norm = _norm_gradients(_linear(d_qkv, qkv_weight.t(), None), x, mean, rstd, norm_weight, norm_bias, needs[:3])
+        norm = _norm_gradients(
+            product(d_qkv, qkv_weight, None, turned=False), x, mean, rstd, norm_weight, norm_bias, needs[:3]
+        )
         return *norm, *weights, *proj, None, None
 
 
@@ -113,10 +116,10 @@ class _Mlp(torch.autograd.Function):
         eps: float,
     ) -> Tensor:
         y, mean, rstd = torch.native_layer_norm(x, x.shape[-1:], norm_weight, norm_bias, eps)
-        hidden = _linear(y, weight1, bias1)  # (B, T, hidden)
+        hidden = product(y, weight1, bias1)  # (B, T, hidden)
         ctx.save_for_backward(x, mean, rstd, hidden, norm_weight, norm_bias, weight1, weight2)
         ctx.eps = eps
-        return _linear(F.gelu(hidden), weight2, bias2)
+        return product(F.gelu(hidden), weight2, bias2)
 
     @staticmethod
     @once_differentiable
@@ -124,28 +127,16 @@ class _Mlp(torch.autograd.Function):
         x, mean, rstd, hidden, norm_weight, norm_bias, weight1, weight2 = ctx.saved_tensors
         needs = ctx.needs_input_grad
         g = g.contiguous()
-        back = _linear(g, weight2.t(), None)  # (B, T, hidden)
-        second = _weight_gradients(g, F.gelu(hidden) if needs[5] else hidden, needs[5:7])
+        back = product(g, weight2, None, turned=False)  # (B, T, hidden)
+        second = weight_gradients(g, gelu_gradient(hidden, back), needs[5:7])
         if not any(needs[:5]):
             return None, None, None, None, None, *second, None
-        torch.ops.aten.gelu_backward.grad_input(back, hidden, grad_input=back)
         y = F.layer_norm(x, x.shape[-1:], norm_weight, norm_bias, ctx.eps) if needs[3] else x
-        first = _weight_gradients(back, y, needs[3:5])
-        norm = _norm_gradients(_linear(back, weight1.t(), None), x, mean, rstd, norm_weight, norm_bias, needs[:3])
+        first = weight_gradients(back, y, needs[3:5])
+        norm = _norm_gradients(
+            product(back, weight1, None, turned=False), x, mean, rstd, norm_weight, norm_bias, needs[:3]
+        )
         return *norm, *first, *second, None
-
-
-def _linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    product = onednn_product()
-    found: Tensor = F.linear(x, weight, bias) if product is None else product(x, weight, bias, "none", [], "")
-    return found
-
-
-def _weight_gradients(g: Tensor, x: Tensor, needs: tuple[bool, ...]) -> tuple[Tensor | None, Tensor | None]:
-    """Of a linear layer's weight and bias: g (B, T, out) and its input (B, T, in)."""
-    rows = g.flatten(0, 1)
-    weight = rows.t() @ x.flatten(0, 1) if needs[0] else None
-    return weight, rows.new_ones(len(rows)) @ rows if needs[1] else None
 
 
 def _norm_gradients(

@@ -1,0 +1,98 @@
+"""Linear layers in training: C kernels and torch's form agree with float64, whatever the sizes and the threads."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from densevit.kernels import linear_training
+from densevit.kernels.linear_training import gelu_gradient, product, weight_gradients
+
+needs_kernel = pytest.mark.skipif(
+    linear_training.load() is None, reason="no C compiler here, no AVX-512, or a processor that MKL knows"
+)
+
+
+@pytest.fixture(params=[pytest.param("kernel", marks=needs_kernel), "torch"])
+def form(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The C kernels and torch, one after the other."""
+    if request.param == "torch":
+        monkeypatch.setattr(linear_training, "load", lambda: None)
+    return str(request.param)
+
+
+def random(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def close(found: Tensor, expected: Tensor, *, within: float = 2e-6) -> None:
+    """Equal to a few roundings of the largest value."""
+    scale = float(expected.abs().max())
+    torch.testing.assert_close(found.double() / scale, expected / scale, rtol=0, atol=within)
+
+
+@pytest.mark.parametrize("rows", [(1, 1), (3, 85), (2, 128), (1, 257), (2, 331)])
+@pytest.mark.parametrize(("ins", "outs"), [(1, 16), (48, 16), (64, 64), (33, 80), (80, 33), (192, 208), (400, 192)])
+def test_products__are_those_of_float64(rows: tuple[int, int], ins: int, outs: int, form: str) -> None:
+    x, weight, bias = random(*rows, ins), random(outs, ins, seed=1), random(outs, seed=2)
+
+    close(product(x, weight, bias), F.linear(x.double(), weight.double(), bias.double()))
+    close(product(x, weight.t(), None, turned=False), F.linear(x.double(), weight.double()))
+    close(product(x, weight.t().contiguous(), bias, turned=False), F.linear(x.double(), weight.double(), bias.double()))
+
+
+@pytest.mark.parametrize("rows", [(1, 1), (3, 85), (2, 128), (1, 129), (2, 331)])
+@pytest.mark.parametrize(("ins", "outs"), [(16, 1), (48, 5), (64, 6), (80, 33), (33, 80), (400, 200), (192, 385)])
+def test_weight_gradients__are_those_of_float64(rows: tuple[int, int], ins: int, outs: int, form: str) -> None:
+    g, x = random(*rows, outs), random(*rows, ins, seed=1)
+
+    weight, bias = weight_gradients(g, x, (True, True))
+
+    assert weight is not None
+    assert bias is not None
+    close(weight, g.flatten(0, 1).double().t() @ x.flatten(0, 1).double())
+    close(bias, g.double().sum((0, 1)))
+    assert [part is not None for part in weight_gradients(g, x, (False, True))] == [False, True]
+    assert [part is not None for part in weight_gradients(g, x, (True, False))] == [True, False]
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 16), (2, 5, 24), (3, 7, 64)])
+def test_gelu__and_its_gradient_are_those_of_float64(shape: tuple[int, ...], form: str) -> None:
+    x, g = 4 * random(*shape), random(*shape, seed=1)
+    leaf = x.double().requires_grad_()
+    expected = F.gelu(leaf)
+    expected.backward(g.double())
+
+    values = gelu_gradient(x, g)
+
+    assert leaf.grad is not None
+    close(values, expected.detach())
+    close(g, leaf.grad)
+
+
+def test_gelu__stands_values_of_any_size(form: str) -> None:
+    x = torch.tensor([-1e30, -200.0, -15.0, -0.0, 0.0, 15.0, 200.0, 1e30]).repeat(2)
+    g = torch.ones(16)
+
+    values = gelu_gradient(x, g)
+
+    assert torch.equal(values, x.clamp(min=0))
+    assert torch.equal(g, (x > 0).float() + 0.5 * (x == 0))
+
+
+def test_gelu__passes_nan_on(form: str) -> None:
+    x, g = torch.full((16,), torch.nan), torch.ones(16)
+    assert gelu_gradient(x, g).isnan().all()
+    assert g.isnan().all()
+
+
+@needs_kernel
+def test_kernels__give_the_same_whatever_the_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    x, weight, bias, g = random(2, 331, 80), random(96, 80, seed=1), random(96, seed=2), random(2, 331, 96, seed=3)
+    found = []
+    for threads in (1, 5):
+        monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
+        slope = g.clone()
+        found.append([product(x, weight, bias), *weight_gradients(g, x, (True, True)), gelu_gradient(g, slope), slope])
+
+    assert all(torch.equal(*pair) for pair in zip(*found, strict=True))
