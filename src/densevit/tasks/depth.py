@@ -125,7 +125,8 @@ class Depth(Task):
         """The head's own losses, the teacher's map being the target."""
         values = taught[:, 0]  # (B, h', w')
         near = torch.where(values > 0, 1 / values, 0.0)  # targets are depths, and 0 is unknown
-        target = values.clamp(min=self.min_depth_m) if self.quantity == "depth" else near
+        metric = self.quantity == "depth"
+        target = values.clamp(self.min_depth_m, self.max_depth_m) if metric else near
         return self.loss(DenseOutput(logits), target, align_corners=False)
 
     def count(self, target: Tensor) -> Tensor:

@@ -108,7 +108,7 @@ def replay(path: Path, *, device: str = "cpu") -> list[str]:
         raise ConfigError(f"{out} has no config.yaml, but a batch is run again in its run folder; leave it in RUN/bad/")
     config = TrainConfig.parse(read_yaml(out / "config.yaml"), source=str(out / "config.yaml"))
     torch.manual_seed(config.seed)
-    model = build_model(config)
+    model = build_model(config).to(device)
     step = facts["steps_before"]
     state = _state_before(out / "states", step)
     if state is not None:
@@ -122,7 +122,7 @@ def replay(path: Path, *, device: str = "cpu") -> list[str]:
     ]
     for precision in dict.fromkeys((config.precision, "float32")):
         chosen = config.model_copy(update={"precision": precision, "compile": False})
-        learner = Learner(model, dict(config.tasks), chosen).to(device)
+        learner = Learner(model, dict(config.tasks), chosen)
         set_training(model, config)
         seed_everything(config.seed, step * facts["of"] + facts["micro_batch"], facts["process"])
         lines += [f"{precision}: {line}" for line in _watch(learner, batches)]

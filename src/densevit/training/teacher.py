@@ -4,6 +4,8 @@ Source: Hinton, Vinyals and Dean, "Distilling the Knowledge in a Neural Network"
 "Knowledge distillation: A good teacher is patient and consistent", 2022: the teacher sees the same augmented view.
 """
 
+import logging
+
 import torch
 from pydantic import Field
 from torch import Tensor
@@ -15,6 +17,8 @@ from densevit.layers import resize
 from densevit.model import DenseModel
 from densevit.tasks import Task
 from densevit.types import DenseOutput, Size
+
+_log = logging.getLogger(__name__)
 
 
 class TeacherConfig(Config):
@@ -68,6 +72,7 @@ class Teacher:
                 f"the teacher {config.checkpoint} sees {channels[0]} channels but the model in training {channels[1]}; "
                 "both must see the same photos; take another teacher"
             )
+        _log.info("%s learn from %s too, weight %g", ", ".join(self.channels), config.checkpoint, config.weight)
         self.tasks = tasks
         self.model = bundle.model.eval().requires_grad_(False).to(device)
 
