@@ -61,7 +61,7 @@ def trained(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     from densevit.training.recipe import TrainConfig
     from densevit.training.train import train
 
-    # without the bound, and with some seeds, rounding decides whether the depth head gets beyond a constant
+    # without the bound, or with some other seeds, rounding decides whether the depth head gets beyond a constant
     facts = {"optim": {"lr": 3e-3, "head_lr_mult": 4.0, "clip_norm": 1.0}, "seed": 1}
     config = recipe(dataset, *HEADS, iterations=50, card={"name": "tiny", "licence": "Apache-2.0"}, **facts)
     return train(TrainConfig.parse(complete(config)), tmp_path_factory.mktemp("runs") / "tiny")

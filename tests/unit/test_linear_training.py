@@ -96,3 +96,18 @@ def test_kernels__give_the_same_whatever_the_threads(monkeypatch: pytest.MonkeyP
         found.append([product(x, weight, bias), *weight_gradients(g, x, (True, True)), gelu_gradient(g, slope), slope])
 
     assert all(torch.equal(*pair) for pair in zip(*found, strict=True))
+
+
+def test_results__are_float32_whatever_the_default_type(form: str) -> None:
+    x, weight, g = random(2, 331, 80), random(96, 80, seed=1), random(2, 331, 96, seed=2)
+    torch.set_default_dtype(torch.float64)
+    try:
+        found = [product(x, weight, None), *weight_gradients(g, x, (True, True))]
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+    expected = [product(x, weight, None), *weight_gradients(g, x, (True, True))]
+    for one, other in zip(found, expected, strict=True):
+        assert one is not None
+        assert one.dtype == torch.float32
+        assert torch.equal(one, other)

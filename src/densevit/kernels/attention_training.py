@@ -27,7 +27,7 @@ def forward(qkv: Tensor, num_heads: int) -> tuple[Tensor, Tensor]:
     batch, tokens, three = qkv.shape
     dim = three // 3
     width = dim // num_heads
-    out, sums = torch.empty(batch, tokens, dim), torch.empty(batch, num_heads, tokens)
+    out, sums = qkv.new_empty(batch, tokens, dim), qkv.new_empty(batch, num_heads, tokens)
     room = first.densevit_attention_scratch(tokens, width)
 
     def one(b: int, h: int, scratch: int) -> None:
@@ -74,7 +74,7 @@ def _each(one: Callable[[int, int, int], None], batch: int, num_heads: int, room
     """Every head of the batch, spread over the threads, each with scratch memory of its own."""
 
     def some(first: int, last: int) -> None:
-        scratch = torch.empty(room)
+        scratch = torch.empty(room, dtype=torch.float32, device="cpu")
         for index in range(first, last):
             one(*divmod(index, num_heads), scratch.data_ptr())
 

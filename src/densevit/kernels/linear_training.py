@@ -32,9 +32,9 @@ def product(x: Tensor, weight: Tensor, bias: Tensor | None, *, turned: bool = Tr
         found: Tensor = F.linear(x, matrix, bias) if other is None else other(x, matrix, bias, "none", [], "")
         return found
     weight, bias = weight.contiguous(), None if bias is None else bias.contiguous()
-    panels = torch.empty(kernels.densevit_panels(depth, width))
+    panels = x.new_empty(kernels.densevit_panels(depth, width))
     kernels.densevit_pack(weight.data_ptr(), depth, width, turned, panels.data_ptr())
-    out = torch.empty(*x.shape[:-1], width)
+    out = x.new_empty(*x.shape[:-1], width)
 
     def some(first: int, last: int) -> None:
         start, end = first * _TALL, min(last * _TALL, count)
@@ -55,7 +55,7 @@ def weight_gradients(g: Tensor, x: Tensor, needs: tuple[bool, ...]) -> tuple[Ten
     if kernels is None:
         weight = rows.t() @ x.flatten(0, -2) if needs[0] else None
         return weight, rows.new_ones(len(rows)) @ rows if needs[1] else None
-    weight, bias = torch.empty(outs, ins), torch.empty(outs)
+    weight, bias = g.new_empty(outs, ins), g.new_empty(outs)
 
     def some(first: int, last: int) -> None:
         kernels.densevit_weight_gradient(
