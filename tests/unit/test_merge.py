@@ -92,6 +92,43 @@ def test_merge__other_encoder_weights_are_refused(tmp_path: Path) -> None:
         merged(("streets", one, "labels"), ("metres", two, "depth"))
 
 
+def test_merge__weights_of_several_checkpoints_are_averaged(tmp_path: Path) -> None:
+    paths = [checkpoint(tmp_path / f"{seed}.safetensors", "depth", encoder_seed=seed) for seed in range(3)]
+    both = merge_bundles(
+        MergeConfig.parse({"heads": {name: {"checkpoint": paths, "head": "depth"} for name in ("one", "two")}})
+    )
+    states = [load_bundle(path).model.state_dict() for path in paths]
+    for name, found in both.model.state_dict().items():
+        key = name.replace("heads.one", "heads.depth").replace("heads.two", "heads.depth")
+        torch.testing.assert_close(found, torch.stack([state[key] for state in states]).mean(dim=0))
+    assert both.card.metrics == {"one": {}, "two": {}}  # what was measured of the parts is not true of their mean
+
+
+def test_merge__an_average_has_what_its_first_checkpoint_has(tmp_path: Path) -> None:
+    one, two = checkpoint(tmp_path / "a.safetensors", "depth"), tmp_path / "b.safetensors"
+    more = load_bundle(checkpoint(two, "depth", encoder={"drop_path": 0.1}))
+    config = more.model.config.model_copy(
+        update={
+            "heads": {
+                "labels": ModelConfig.parse({"encoder": tiny_encoder(), "heads": {"labels": LABELS}}).heads["labels"],
+                **more.model.config.heads,
+            }
+        }
+    )
+    save_bundle(Bundle(DenseModel(config).eval(), TASKS, more.fit, Card()), two)
+    source = {"checkpoint": [one, two], "head": "depth"}
+    assert set(merge_bundles(MergeConfig.parse({"heads": {"depth": source}})).tasks) == {"depth"}
+    with pytest.raises(CheckpointError, match=r"a\.safetensors and .*b\.safetensors differ in heads\.labels"):
+        merge_bundles(MergeConfig.parse({"heads": {"depth": {**source, "checkpoint": [two, one]}}}))
+
+
+def test_merge__other_encoders_are_not_averaged(tmp_path: Path) -> None:
+    one = checkpoint(tmp_path / "a.safetensors", "depth")
+    two = checkpoint(tmp_path / "b.safetensors", "depth", encoder={"num_heads": 1})
+    with pytest.raises(CheckpointError, match=r"differ in the encoder's config .* one architecture"):
+        merge_bundles(MergeConfig.parse({"heads": {"depth": {"checkpoint": [one, two], "head": "depth"}}}))
+
+
 def test_merge__each_head_keeps_its_input_size(tmp_path: Path) -> None:
     one = checkpoint(tmp_path / "a.safetensors", "labels", short_side=64)
     two = checkpoint(tmp_path / "b.safetensors", "depth", short_side=96)

@@ -2,10 +2,12 @@
 
 import json
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from pydantic import Field
 
 from densevit.checkpoints.hub import resolve
 from densevit.checkpoints.native import Bundle, Card, Storage, load_bundle
@@ -20,14 +22,25 @@ class HeadSource(Config):
     """Where a head comes from.
 
     Attributes:
-        checkpoint: native checkpoint: "default", a path, or ``hf://owner/name``.
+        checkpoint: native checkpoint: "default", a path, or ``hf://owner/name``. Of several the weights are averaged (a
+            model soup, Wortsman et al. 2022); settings without weights are those of the first.
         head: its name there.
         figures: JSON file of ``densevit evaluate``, for the card.
     """
 
-    checkpoint: str | Path
+    checkpoint: str | Path | Annotated[tuple[str | Path, ...], Field(min_length=1)]
     head: str
     figures: Path | None = None
+
+    @property
+    def checkpoints(self) -> tuple[str, ...]:
+        """All that are read."""
+        return tuple(map(str, self.checkpoint)) if isinstance(self.checkpoint, tuple) else (str(self.checkpoint),)
+
+    @property
+    def name(self) -> str:
+        """For messages."""
+        return " + ".join(self.checkpoints)
 
 
 class MergeConfig(Config):
@@ -51,9 +64,7 @@ def merge_bundles(config: MergeConfig) -> Bundle:
         ConfigError: if a head does not exist.
         CheckpointError: if the encoders, their weights or their normalisation differ.
     """
-    parts = {
-        name: load_bundle(resolve(str(name))) for name in dict.fromkeys(s.checkpoint for s in config.heads.values())
-    }
+    parts = {source.name: _load(source) for source in {s.name: s for s in config.heads.values()}.values()}
     if not parts:
         raise ConfigError("heads is empty; name at least one head and its checkpoint")
     first_name, first = next(iter(parts.items()))
@@ -64,9 +75,9 @@ def merge_bundles(config: MergeConfig) -> Bundle:
             )
     heads, reads, tasks, metrics, sides = {}, {}, {}, {}, {}
     for name, source in config.heads.items():
-        part = parts[source.checkpoint]
+        part = parts[source.name]
         if source.head not in part.tasks:
-            raise ConfigError(f"{source.checkpoint} has no head {source.head!r}; it has {', '.join(part.tasks)}")
+            raise ConfigError(f"{source.name} has no head {source.head!r}; it has {', '.join(part.tasks)}")
         heads[name], metrics[name] = part.model.config.heads[source.head], _figures(source, part)
         reads[name] = part.model.config.head_taps(source.head)
         sides[name] = part.fit.of(source.head).short_side
@@ -78,10 +89,37 @@ def merge_bundles(config: MergeConfig) -> Bundle:
     model = DenseModel(ModelConfig.parse(facts.plain()))
     model.encoder.load_state_dict(first.model.encoder.state_dict())
     for name, source in config.heads.items():
-        model.heads[name].load_state_dict(parts[source.checkpoint].model.heads[source.head].state_dict())
+        model.heads[name].load_state_dict(parts[source.name].model.heads[source.head].state_dict())
     short_side = Counter(sides.values()).most_common(1)[0][0]
     fit = first.fit.at(short_side).model_copy(update={"heads": {n: s for n, s in sides.items() if s != short_side}})
     return Bundle(model.eval(), tasks, fit, config.card.model_copy(update={"metrics": metrics}))
+
+
+def _load(source: HeadSource) -> Bundle:
+    """The checkpoint, or the mean of several; what the first of them lacks is left out."""
+    first, *others = (load_bundle(resolve(name)) for name in source.checkpoints)
+    if not others:
+        return first
+    means = first.model.state_dict()
+    for name, other in zip(source.checkpoints[1:], others, strict=True):
+        state = other.model.state_dict()
+        odd = [key for key, mean in means.items() if key not in state or state[key].shape != mean.shape]
+        if (
+            odd
+            or _plain(first) != _plain(other)
+            or first.model.config.normalisation != other.model.config.normalisation
+        ):
+            what = odd[0] if odd else "the encoder's config or normalisation"
+            raise CheckpointError(
+                f"{name} and {source.checkpoints[0]} differ in {what}; only weights of one architecture can be averaged"
+            )
+        for key, mean in means.items():
+            if mean.is_floating_point():
+                mean.add_(state[key])
+    for mean in means.values():
+        if mean.is_floating_point():
+            mean.div_(len(source.checkpoints))
+    return replace(first, card=first.card.model_copy(update={"metrics": {}}))  # nobody measured the mean
 
 
 def _difference(one: Bundle, other: Bundle) -> str:
