@@ -1,5 +1,7 @@
 """Cross entropy of upsampled logits, fused, against the plain form, in C and in torch."""
 
+import math
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -140,6 +142,20 @@ def test_sum__of_far_apart_logits_is_exact(form: str) -> None:
     assert total == 4 * 3500.0
     assert logits.grad is not None
     assert logits.grad.flatten().tolist() == [0.0, 4.0, -4.0]
+
+
+def test_sum__between_logits_that_change_places_is_exact(form: str) -> None:
+    """Halfway, all logits are far below the largest of both sides."""
+    logits = torch.tensor([[[[400.0, -400.0]], [[-400.0, 400.0]]]], requires_grad=True)  # (1, 2, 1, 2)
+    target = torch.zeros(1, 1, 3, dtype=torch.int64)
+
+    total = upsample_cross_entropy(logits, target, align_corners=True)
+    total.backward()
+
+    assert float(total.detach()) == pytest.approx(math.log(2) + 800, rel=1e-6)
+    expected = torch.tensor([[[[-0.25, -1.25]], [[0.25, 1.25]]]])
+    assert logits.grad is not None
+    torch.testing.assert_close(logits.grad, expected)
 
 
 def test_sum__takes_a_negative_ignore_index(form: str) -> None:

@@ -39,12 +39,12 @@ def _run(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     assert library is not None
     batch, heads, tokens, width = q.shape
     inputs = [x if x.stride(-1) == 1 else x.contiguous() for x in (q, k, v)]
-    out = torch.empty(batch, tokens, heads * width)
+    out = torch.empty(batch, tokens, heads * width, dtype=torch.float32, device=q.device)
     scratch_floats = library.densevit_attention_scratch(tokens, width)
 
     def some(first: int, last: int) -> None:
         """Heads of the whole batch from the first to the last."""
-        scratch = torch.empty(scratch_floats)
+        scratch = torch.empty(scratch_floats, dtype=torch.float32, device=q.device)
         for index in range(first, last):
             b, h = divmod(index, heads)
             at = [_at(x, b * x.stride(0) + h * x.stride(1)) for x in inputs]

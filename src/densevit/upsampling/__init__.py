@@ -48,8 +48,8 @@ def upsample_decoded(
     dtype = torch.uint8 if logits.shape[0] <= 256 else torch.int32
     made = Decoded(
         torch.empty(size, dtype=dtype, device=logits.device),
-        torch.empty(size, device=logits.device) if scores else None,
-        torch.empty(size, device=logits.device) if entropy else None,
+        torch.empty(size, dtype=torch.float32, device=logits.device) if scores else None,
+        torch.empty(size, dtype=torch.float32, device=logits.device) if entropy else None,
     )
     form = {"cpu": native.decode, "cuda": cuda.decode}.get(logits.device.type)
     if form is None or not form(logits, align_corners=align_corners, **made._asdict()):
@@ -80,7 +80,7 @@ def upsample_entropy(logits: Tensor, size: Size, *, align_corners: bool) -> Tens
 
 def upsample_values(values: Tensor, size: Size, *, align_corners: bool) -> Tensor:
     """Values (K, h, w) -> (K, H, W) float32."""
-    resized = torch.empty((values.shape[0], *size), device=values.device)
+    resized = torch.empty((values.shape[0], *size), dtype=torch.float32, device=values.device)
     for rows, band in bands(values, size, align_corners=align_corners):
         resized[:, rows] = band.permute(2, 0, 1)
     return resized

@@ -119,11 +119,11 @@ def _by_kernel(
     padded = -(-classes // lanes) * lanes
     rows = neighbours(h, height, align_corners, logits.device)
     columns = neighbours(w, width, align_corners, logits.device)
-    gradient = torch.zeros(batch, h, w, classes) if wanted else None
-    sums = torch.zeros(batch, dtype=torch.float64)
+    gradient = torch.zeros(batch, h, w, classes, dtype=torch.float32, device="cpu") if wanted else None
+    sums = torch.zeros(batch, dtype=torch.float64, device="cpu")
 
     def one(index: int) -> int:
-        scratch = torch.empty((2 * w + 1) * padded)
+        scratch = torch.empty((2 * w + 1) * padded + w, dtype=torch.float32, device="cpu")
         image = logits[index]
         place: int = kernel.densevit_cross_entropy(
             *(_at(image), image.stride(0), image.stride(1), image.stride(2)),

@@ -36,7 +36,7 @@ def decode(
     small = labels.dtype == torch.uint8
 
     def rows(first: int, last: int) -> None:
-        line = torch.empty(source.shape[2] * padded)
+        line = torch.empty(source.shape[2] * padded, dtype=torch.float32, device=source.device)
         library.densevit_decode(
             *(_at(source), source.stride(0), source.stride(1), source.stride(2)),
             *(source.shape[2], classes, padded, width),

@@ -1,0 +1,54 @@
+"""What kernels write is float32, whatever type torch gives to new tensors by default."""
+
+from collections.abc import Callable, Iterator
+
+import pytest
+import torch
+from torch import Tensor
+
+from densevit.kernels.attention import attend
+from densevit.upsampling import upsample_decoded, upsample_values
+from densevit.upsampling.loss import upsample_cross_entropy
+
+LOGITS = torch.randn(2, 5, 6, 4, generator=torch.Generator().manual_seed(0))
+TARGET = torch.randint(5, (2, 30, 20), generator=torch.Generator().manual_seed(1))
+QKV = torch.randn(3, 2, 2, 70, 64, generator=torch.Generator().manual_seed(2))
+
+
+def attention() -> list[Tensor | None]:
+    with torch.inference_mode():
+        return [attend(*QKV.unbind(0))]
+
+
+def decoding() -> list[Tensor | None]:
+    found = upsample_decoded(LOGITS[0], (30, 20), align_corners=False, scores=True, entropy=True)
+    return [found.labels, found.scores, found.entropy, upsample_values(LOGITS[0], (30, 20), align_corners=True)]
+
+
+def cross_entropy() -> list[Tensor | None]:
+    leaf = LOGITS.clone().requires_grad_()
+    total = upsample_cross_entropy(leaf, TARGET, align_corners=False)
+    total.backward()
+    return [total.detach(), leaf.grad]
+
+
+@pytest.fixture
+def float64_by_default() -> Iterator[Callable[[], None]]:
+    """Switch to float64; back at the end."""
+    yield lambda: torch.set_default_dtype(torch.float64)
+    torch.set_default_dtype(torch.float32)
+
+
+@pytest.mark.parametrize("results", [attention, decoding, cross_entropy])
+def test_results__do_not_hang_on_the_default_type(
+    results: Callable[[], list[Tensor | None]], float64_by_default: Callable[[], None]
+) -> None:
+    expected = results()
+    float64_by_default()
+    found = results()
+
+    for one, other in zip(found, expected, strict=True):
+        assert (one is None) == (other is None)
+        if one is not None and other is not None:
+            assert one.dtype == other.dtype
+            assert torch.equal(one, other)
