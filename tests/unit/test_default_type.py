@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from densevit.kernels import attention_training
 from densevit.kernels.attention import attend
 from densevit.upsampling import upsample_decoded, upsample_values
 from densevit.upsampling.loss import upsample_cross_entropy
@@ -18,6 +19,12 @@ QKV = torch.randn(3, 2, 2, 70, 64, generator=torch.Generator().manual_seed(2))
 def attention() -> list[Tensor | None]:
     with torch.inference_mode():
         return [attend(*QKV.unbind(0))]
+
+
+def attention_with_gradients() -> list[Tensor | None]:
+    qkv = QKV.permute(1, 3, 0, 2, 4).flatten(2)  # (B, T, 3 C)
+    out, sums = attention_training.forward(qkv, 2)
+    return [out, sums, attention_training.backward(out, qkv, out, sums, 2)]
 
 
 def decoding() -> list[Tensor | None]:
@@ -39,7 +46,7 @@ def float64_by_default() -> Iterator[Callable[[], None]]:
     torch.set_default_dtype(torch.float32)
 
 
-@pytest.mark.parametrize("results", [attention, decoding, cross_entropy])
+@pytest.mark.parametrize("results", [attention, attention_with_gradients, decoding, cross_entropy])
 def test_results__do_not_hang_on_the_default_type(
     results: Callable[[], list[Tensor | None]], float64_by_default: Callable[[], None]
 ) -> None:

@@ -13,7 +13,7 @@ from densevit.checkpoints.merge import MergeConfig, merge_bundles
 from densevit.checkpoints.native import Bundle, Card, load_bundle, save_bundle
 from densevit.errors import CheckpointError, ConfigError
 from densevit.inference.predictor import Predictor
-from densevit.model import DenseModel, ModelConfig
+from densevit.model import DenseModel, HeadConfig, ModelConfig
 from densevit.pixels import FitConfig
 from densevit.tasks import Depth, Segmentation, Task
 from tests.factories import tiny_encoder
@@ -107,14 +107,8 @@ def test_merge__weights_of_several_checkpoints_are_averaged(tmp_path: Path) -> N
 def test_merge__an_average_has_what_its_first_checkpoint_has(tmp_path: Path) -> None:
     one, two = checkpoint(tmp_path / "a.safetensors", "depth"), tmp_path / "b.safetensors"
     more = load_bundle(checkpoint(two, "depth", encoder={"drop_path": 0.1}))
-    config = more.model.config.model_copy(
-        update={
-            "heads": {
-                "labels": ModelConfig.parse({"encoder": tiny_encoder(), "heads": {"labels": LABELS}}).heads["labels"],
-                **more.model.config.heads,
-            }
-        }
-    )
+    heads = {"labels": HeadConfig.parse(LABELS), **more.model.config.heads}
+    config = more.model.config.model_copy(update={"heads": heads})
     save_bundle(Bundle(DenseModel(config).eval(), TASKS, more.fit, Card()), two)
     source = {"checkpoint": [one, two], "head": "depth"}
     assert set(merge_bundles(MergeConfig.parse({"heads": {"depth": source}})).tasks) == {"depth"}

@@ -104,14 +104,9 @@ def _load(source: HeadSource) -> Bundle:
     for name, other in zip(source.checkpoints[1:], others, strict=True):
         state = other.model.state_dict()
         odd = [key for key, mean in means.items() if key not in state or state[key].shape != mean.shape]
-        if (
-            odd
-            or _plain(first) != _plain(other)
-            or first.model.config.normalisation != other.model.config.normalisation
-        ):
-            what = odd[0] if odd else "the encoder's config or normalisation"
+        if difference := _difference_in_config(first, other) or "".join(odd[:1]):
             raise CheckpointError(
-                f"{name} and {source.checkpoints[0]} differ in {what}; only weights of one architecture can be averaged"
+                f"{name} and {source.checkpoints[0]} differ in {difference} but an average needs one architecture"
             )
         for key, mean in means.items():
             if mean.is_floating_point():
@@ -122,12 +117,17 @@ def _load(source: HeadSource) -> Bundle:
     return replace(first, card=first.card.model_copy(update={"metrics": {}}))  # nobody measured the mean
 
 
-def _difference(one: Bundle, other: Bundle) -> str:
-    """What keeps two checkpoints apart; empty if nothing does."""
+def _difference_in_config(one: Bundle, other: Bundle) -> str:
+    """What of the encoders' input or computation differs; empty if nothing does."""
     if _plain(one) != _plain(other):
         return "the encoder's config"
-    if one.model.config.normalisation != other.model.config.normalisation:
-        return "normalisation"
+    return "normalisation" if one.model.config.normalisation != other.model.config.normalisation else ""
+
+
+def _difference(one: Bundle, other: Bundle) -> str:
+    """What keeps two checkpoints apart; empty if nothing does."""
+    if difference := _difference_in_config(one, other):
+        return difference
     if one.fit.max_long_side != other.fit.max_long_side:
         return "fit.max_long_side"
     states = one.model.encoder.state_dict(), other.model.encoder.state_dict()

@@ -136,7 +136,8 @@ int64_t densevit_cross_entropy(const float *source, int64_t class_stride, int64_
         memset(back, 0, size * sizeof(float));
         double row = 0.0;
         const int64_t *own = labels + (int64_t)y * width;
-        float *wanted = gradient ? back : gradient;
+        float *wanted = gradient ? back : NULL;
+        /* few classes fill one vector: known to the compiler, their powers need no memory */
         const int64_t wrong = padded == LANES ? row_loss(line, tops, classes, LANES, width, x0, x1, wx, own, ignored,
                                                          weights, places, p, wanted, &row)
                                               : row_loss(line, tops, classes, padded, width, x0, x1, wx, own, ignored,
