@@ -59,7 +59,7 @@ def _code(path: Path) -> str:
             return "empty-file"
         with path.open("rb") as file:
             start = file.read(1024)
-    except OSError:
+    except (OSError, DataError):  # the latter for what lies in a damaged archive
         return "unreadable"
     known = (
         b"\xff\xd8\xff",
@@ -195,14 +195,16 @@ def _depth(path: Path, invalid: tuple[float, ...]) -> DepthFacts:
     # Pillow has no OpenEXR; the reader of depth says whether there is another that has.
     stored = Stored("EXR", "F", 1, 1, read_depth(path)) if path.suffix.lower() == ".exr" else read_stored(path)
     pixels = stored.pixels
-    integers = pixels.dtype.kind in "iub"
+    if pixels.dtype.kind not in "iubf":
+        raise DataError(f"{path} holds {pixels.dtype}; integers and floats are accepted; save metres or millimetres")
+    integers = pixels.dtype.kind != "f"
     bits = pixels.dtype.itemsize * 8 if integers else 0
     if bits == 32 and stored.format == "PNG":  # Pillow's mode I
         bits = 16
     facts = DepthFacts(
         str(path), stored.format, stored.mode, stored.upright_size, bits, pixels.ndim == 3, valid=0.0, nan=0, negative=0
     )
-    if pixels.ndim == 3 or pixels.dtype.kind not in "iubf":
+    if pixels.ndim == 3:
         return facts
     depth = turn_upright(pixels, stored.orientation).astype(np.float32)
     known_invalid = np.isin(depth, np.array(invalid, np.float32))

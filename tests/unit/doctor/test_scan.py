@@ -1,6 +1,7 @@
 """Looking at files: a part of them, many, a single one, and a glance before a run."""
 
 import shutil
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from densevit.doctor.probe import probe
 from densevit.doctor.scan import jobs_of, scan
 from densevit.io.decode import UPRIGHT
 from densevit.io.stored import data_uri, resize_nearest, shrink, turn_upright
+from densevit.io.zipped import place
 from tests.unit.doctor.data import SIZE, codes, finding, look, photo, save
 from tests.unit.doctor.faults import (
     a_class_in_val_alone,
@@ -105,6 +107,29 @@ def test_probe__names_what_is_wrong_with_a_file(tmp_path: Path) -> None:
 
     assert isinstance(facts, Broken)
     assert (facts.code, "Git LFS pointer" in facts.reason) == ("not-an-image", True)
+
+
+def test_probe__names_a_damaged_file_in_an_archive(tmp_path: Path) -> None:
+    archive = tmp_path / "set.zip"
+    with zipfile.ZipFile(archive, "w") as file:
+        file.write(save(tmp_path / "a.png", photo(0)), "a.png")
+    packed = archive.read_bytes()
+    archive.write_bytes(packed.replace(b"IDAT", b"IDAt", 1))
+
+    facts = probe("", "a", {"images": place(archive) / "a.png"}).photo
+
+    assert isinstance(facts, Broken)
+    assert (facts.code, "Bad CRC-32" in facts.reason) == ("unreadable", True)
+
+
+def test_probe__takes_complex_numbers_for_no_depth(tmp_path: Path) -> None:
+    path = tmp_path / "a.npy"
+    np.save(path, np.ones(SIZE, np.complex64))
+
+    facts = probe("", "a", {"images": save(tmp_path / "a.png", photo(0)), "depth": path}).depth
+
+    assert isinstance(facts, Broken)
+    assert facts.reason.startswith("holds complex64")
 
 
 def test_probe__counts_the_values_of_a_mask(tmp_path: Path) -> None:
