@@ -64,27 +64,24 @@ def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
 
     A mapping whose ``kind`` changes is replaced whole too: its other keys belong to the old kind.
     """
-    merged = dict(base)
-    for key, value in over.items():
-        old = merged.get(key)
-        if (
-            isinstance(old, Mapping)
-            and isinstance(value, Mapping)
-            and value.get("kind", old.get("kind")) == old.get("kind")
-        ):
-            merged[key] = merge(old, value)
-        else:
-            merged[key] = value
-    return merged
+    return {**base, **{key: _over(base.get(key), value) for key, value in over.items()}}
+
+
+def _over(old: Any, new: Any) -> Any:
+    if isinstance(old, Mapping) and isinstance(new, Mapping) and new.get("kind", old.get("kind")) == old.get("kind"):
+        return merge(old, new)
+    return new
 
 
 def apply_overrides(data: Mapping[str, Any], overrides: Sequence[str], *, option: str = "--set") -> dict[str, Any]:
     """Lay ``a.b=c`` pairs over plain data; values are read as YAML, so ``3e-5``, ``true`` and ``[1, 2]`` work.
 
+    A number in a key counts the items of a list: ``sources.0.batch_size=4``.
+
     ``option`` is the name under which the pairs were given, for messages.
 
     Raises:
-        ConfigError: if a pair has no ``=`` or its key walks through something that is not a mapping.
+        ConfigError: if a pair has no ``=`` or its key walks through something that has no keys, or beyond a list.
     """
     merged = dict(data)
     for pair in overrides:
@@ -92,23 +89,25 @@ def apply_overrides(data: Mapping[str, Any], overrides: Sequence[str], *, option
         if not equals or not key.strip():
             example = {"--set": " optim.lr=3e-5"}.get(option, " key=value")
             raise ConfigError(f"{option} got {pair!r} but takes KEY=VALUE, for example {option}{example}")
-        parts = key.strip().split(".")
-        _check_path(merged, parts, f"{option} got {pair!r}")
-        nested: Any = _scalar(text)
-        for part in reversed(parts):
-            nested = {part: nested}
-        merged = merge(merged, nested)
+        merged = _lay(merged, key.strip().split("."), _scalar(text), f"{option} got {pair!r}")
     return merged
 
 
-def _check_path(data: Any, parts: Sequence[str], what: str) -> None:
-    for depth, part in enumerate(parts[:-1], start=1):
-        data = data.get(part)
-        if data is None:
-            return
-        if not isinstance(data, Mapping):
-            where = ".".join(parts[:depth])
-            raise ConfigError(f"{what} but {where} is {data!r}, which has no keys; set {where} as a whole")
+def _lay(data: Any, path: Sequence[str], value: Any, what: str, passed: tuple[str, ...] = ()) -> Any:
+    """``data`` with a value laid over what is at the path below it; a number in the path counts the items of a list."""
+    if not path:
+        return _over(data, value)
+    part, rest, where = path[0], path[1:], ".".join(passed)
+    if data is None or isinstance(data, Mapping):
+        found = data or {}
+        return _over(found, {part: _lay(found.get(part), rest, value, what, (*passed, part))})
+    if not isinstance(data, list | tuple):
+        raise ConfigError(f"{what} but {where} is {data!r}, which has no keys; set {where} as a whole")
+    if not part.isdecimal() or int(part) >= len(data):
+        numbers = f"its items are {where}.0 to {where}.{len(data) - 1}; " if data else ""
+        raise ConfigError(f"{what} but {where} is a list of {len(data)}; {numbers}or set {where} as a whole")
+    index = int(part)
+    return [*data[:index], _lay(data[index], rest, value, what, (*passed, part)), *data[index + 1 :]]
 
 
 def _scalar(text: str) -> Any:

@@ -262,7 +262,7 @@ def test_override__refuses_what_is_no_pair(pair: str) -> None:
 
 @pytest.mark.parametrize(
     ("pair", "where", "held"),
-    [("a.b.c=1", "a.b", "5"), ("taps.0=1", "taps", "[2, 5]"), ("name.x.y=1", "name", "'run'")],
+    [("a.b.c=1", "a.b", "5"), ("taps.0.x=1", "taps.0", "2"), ("name.x.y=1", "name", "'run'")],
 )
 def test_override__refuses_to_walk_through_a_value(pair: str, where: str, held: str) -> None:
     data = {"a": {"b": 5}, "taps": [2, 5], "name": "run"}
@@ -270,6 +270,27 @@ def test_override__refuses_to_walk_through_a_value(pair: str, where: str, held: 
 
     with pytest.raises(ConfigError, match=f"^{re.escape(message)}$"):
         apply_overrides(data, [pair])
+
+
+def test_override__counts_the_items_of_a_list() -> None:
+    data = {"sources": [{"train": {"root": "a"}, "batch_size": 2}, {"batch_size": 3, "weight": 2}], "taps": [2, 5]}
+
+    found = apply_overrides(data, ["sources.1={batch_size: 8}", "sources.0.train.root=b", "taps.1=7"])
+
+    assert found == {
+        "sources": [{"train": {"root": "b"}, "batch_size": 2}, {"batch_size": 8, "weight": 2}],
+        "taps": [2, 7],
+    }
+    assert data["sources"] == [{"train": {"root": "a"}, "batch_size": 2}, {"batch_size": 3, "weight": 2}]
+
+
+@pytest.mark.parametrize("item", ["2", "-1", "x", ""])
+def test_override__refuses_an_item_that_a_list_lacks(item: str) -> None:
+    held = "a list of 2; its items are taps.0 to taps.1; or set taps as a whole"
+    message = f"--set got 'taps.{item}=1' but taps is {held}"
+
+    with pytest.raises(ConfigError, match=f"^{re.escape(message)}$"):
+        apply_overrides({"taps": [2, 5]}, [f"taps.{item}=1"])
 
 
 def test_nearest__gives_the_close_name_else_all_in_order() -> None:

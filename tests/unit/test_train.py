@@ -63,6 +63,31 @@ def test_freeze__of_every_block_is_refused() -> None:
         build_model(config(freeze=4))
 
 
+@pytest.mark.parametrize("frozen", [False, True])
+def test_freeze_norms__keeps_running_statistics_and_trains_the_rest(frozen: bool, tmp_path: Path) -> None:
+    naive = {"heads": {"labels": {"decoder": {"kind": "setr_naive", "channels": 8}, "out_channels": 2}}}
+    model = {"encoder": tiny_encoder(), **naive}
+    donor = build_model(config(model=model))
+    tasks: Any = config().tasks
+    save_bundle(Bundle(donor, tasks, config().fit, Card()), tmp_path / "m.safetensors")
+    run = config(model=model, init=str(tmp_path / "m.safetensors"), freeze_norms=frozen)
+    trained = build_model(run)
+    before = {name: value.clone() for name, value in trained.named_buffers() if "running" in name}
+
+    set_training(trained, run)
+    trained(torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0)))["labels"].logits.sum().backward()
+
+    after = dict(trained.named_buffers())
+    assert before
+    assert {torch.equal(value, after[name]) for name, value in before.items()} == {frozen}
+    assert all(parameter.grad is not None for parameter in trained.heads.parameters())
+
+
+def test_freeze_norms__needs_a_trained_model() -> None:
+    with pytest.raises(ConfigError, match="freeze_norms keeps the statistics of a trained model; name it by init"):
+        config(freeze_norms=True)
+
+
 def test_init__default_is_the_model_that_ships(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     donor = build_model(config())
     tasks: Any = config().tasks

@@ -65,6 +65,7 @@ class TrainConfig(Config):
         encoder_weights: pre-trained weights, a file, "default", or ``hf://owner/name``; random if not given.
         init: a densevit checkpoint, or "default", whose fitting weights are taken before training.
         freeze: "encoder" trains the heads alone; a number N keeps the patch projection, positions and first N blocks.
+        freeze_norms: batch norms keep the running statistics that they came with, in training too.
         lora: adapters of low rank in an encoder that stays as it is; instead of ``freeze``.
         teacher: a trained model whose answers are learnt beside the labels.
         features: cache of the frozen encoder's output.
@@ -103,6 +104,7 @@ class TrainConfig(Config):
     schedule: ScheduleConfig = ScheduleConfig()
     iterations: int = Field(gt=0)
     freeze: Literal["none", "encoder"] | PositiveInt = "none"
+    freeze_norms: bool = False
     lora: LoraConfig | None = None
     teacher: TeacherConfig | None = None
     features: FeaturesConfig | None = None
@@ -165,6 +167,8 @@ class TrainConfig(Config):
             raise ValueError(f"heads {untrained} belong to no source; add them to a source or drop them")
         if self.lora is not None and self.freeze != "none":
             raise ValueError("lora keeps the encoder as it is by itself; leave freeze out")
+        if self.freeze_norms and self.init is None:
+            raise ValueError("freeze_norms keeps the statistics of a trained model; name it by init")
         if self.features is not None and self.freeze == "none":
             raise ValueError("features are those of a frozen encoder; set freeze: encoder, or a number of blocks")
         if self.features is not None and self.teacher is not None:

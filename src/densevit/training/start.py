@@ -2,6 +2,8 @@
 
 import logging
 
+from torch import nn
+
 from densevit.checkpoints.adapt import start_from
 from densevit.checkpoints.encoder import load_encoder_weights
 from densevit.checkpoints.files import read_state_dict
@@ -62,3 +64,7 @@ def set_training(model: DenseModel, config: TrainConfig) -> None:
     elif config.freeze != "none":
         for block in model.encoder.blocks[: config.freeze]:
             block.eval()
+    if config.freeze_norms:
+        for module in model.modules():
+            if isinstance(module, nn.BatchNorm2d | nn.SyncBatchNorm):
+                module.eval()
