@@ -5,6 +5,8 @@ import logging
 import os
 import pickle
 import signal
+import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from densevit.checkpoints.native import load_bundle
-from densevit.errors import ConfigError, DensevitError
+from densevit.errors import ConfigError, DataError, DensevitError
 from densevit.training import evaluate as evaluation
 from densevit.training import sharded
 from densevit.training.bad import replay
@@ -213,6 +215,19 @@ def test_signal__in_an_evaluation_saves_and_repeats_it(
         for path in (whole, resumed)
     ]
     assert logs[0] == logs[1]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="tmpfs is Linux's")
+@pytest.mark.parametrize(("size", "shard"), [("8k", False), ("40k", False), ("400k", False), ("400k", True)])
+def test_full_disk__stops_the_run_with_a_message(
+    size: str, shard: bool, dataset: Path, small_disk: Callable[[str], Path]
+) -> None:
+    place = small_disk(size)
+
+    with pytest.raises(DataError, match=r"cannot be written .*; a writable folder with free space is needed"):
+        train(config(dataset, "coarse", iterations=40, checkpoint_every=1, shard=shard), place / "run")
+
+    assert not list(place.rglob(".densevit-*"))
 
 
 # How a batch is cut

@@ -1,5 +1,7 @@
 import dataclasses
 import json
+import sys
+from collections.abc import Callable
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
@@ -113,18 +115,19 @@ def test_header__is_read_without_the_weights(saved: Path, monkeypatch: pytest.Mo
     assert (header.card.name, header.fit.short_side) == ("tiny", 64)
 
 
-def test_save__leaves_the_old_file_when_it_fails(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(*_: Any, **__: Any) -> None:
-        raise OSError(28, "No space left on device")
-
+@pytest.mark.skipif(sys.platform != "linux", reason="tmpfs is Linux's")
+def test_save__on_a_full_disk_is_an_error_and_leaves_the_old_file(
+    saved: Path, small_disk: Callable[[str], Path]
+) -> None:
     before = saved.read_bytes()
-    monkeypatch.setattr("densevit.checkpoints.native.save_file", fail)
+    path = small_disk(str(len(before) + 4096)) / "m.safetensors"
+    path.write_bytes(before)
 
-    with pytest.raises(DataError, match="No space left on device"):
-        save_bundle(bundle(seed=1), saved)
+    with pytest.raises(DataError, match=r"m\.safetensors cannot be written \(.*No space left on device.*; a writable"):
+        save_bundle(bundle(seed=1), path)
 
-    assert saved.read_bytes() == before
-    assert list(saved.parent.iterdir()) == [saved]
+    assert path.read_bytes() == before
+    assert list(path.parent.iterdir()) == [path]
 
 
 @pytest.mark.parametrize("shape", [(40, 17), (8, 5, 3, 3)])

@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -141,22 +141,6 @@ def test_full_disk__is_an_error_and_leaves_nothing_half(
 
     model.predict_raster(tif, out, config=CONFIG)  # with room again
     assert leftovers(out) == ["area.json", "area.main.labels.tif"]
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
-    """A file system of a few kilobytes, where mounting is allowed."""
-    place = tmp_path / "disk"
-    place.mkdir()
-
-    def mount(size: str) -> Path:
-        command = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(place)]
-        if subprocess.run(command, capture_output=True, check=False).returncode:
-            pytest.skip("mounting a tmpfs is not allowed here")
-        return place
-
-    yield mount
-    subprocess.run(["umount", str(place)], capture_output=True, check=False)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="tmpfs is Linux's")

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -81,14 +82,18 @@ def read_weights(path: Path, *, require_finite: bool = True) -> WeightsFile:
     return WeightsFile(state, meta if isinstance(meta, Mapping) else {})
 
 
-def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None) -> None:
     """Write tensors as a safetensors file, which appears whole or not at all.
 
     Raises:
         DataError: if it cannot be written.
     """
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     with atomic_path(path) as temporary:
-        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, temporary)
+        try:
+            save_file(plain, temporary, metadata)
+        except SafetensorError as error:  # of a disk that is full, for one
+            raise OSError(str(error)) from error
 
 
 def _kind(path: Path) -> Literal["safetensors", "pickle"]:

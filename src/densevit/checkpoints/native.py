@@ -15,12 +15,12 @@ from typing import Annotated, Any, Literal, Self
 import torch
 from pydantic import BeforeValidator, Field, SerializeAsAny, model_validator
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
+from densevit.checkpoints.files import write_tensors
 from densevit.config import Config, nearest
 from densevit.errors import CheckpointError, ConfigError
-from densevit.io import atomic_path, make_folder, to_json
+from densevit.io import make_folder, to_json
 from densevit.model import DenseModel, ModelConfig
 from densevit.pixels import FitConfig
 from densevit.presets import preset
@@ -167,8 +167,7 @@ def save_bundle(bundle: Bundle, path: Path, storage: Storage | None = None) -> N
         model=bundle.model.config, tasks=bundle.tasks, fit=bundle.fit, card=bundle.card, protocol=bundle.protocol
     )
     make_folder(path.parent)
-    with atomic_path(path) as temporary:
-        save_file(tensors, temporary, metadata={METADATA_KEY: to_json(header.plain())})
+    write_tensors(path, tensors, {METADATA_KEY: to_json(header.plain())})
 
 
 def load_bundle(path: Path) -> Bundle:

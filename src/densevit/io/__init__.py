@@ -13,6 +13,7 @@ from densevit.io.read import as_image, read_colours, read_image, read_labels, re
 from densevit.io.resample import resize_bicubic
 from densevit.io.text import read_json, read_lines
 from densevit.io.write import (
+    append_line,
     atomic_path,
     encode_jpeg,
     make_folder,
@@ -32,6 +33,7 @@ __all__ = [
     "IMAGE_SUFFIXES",
     "MAX_PIXELS",
     "ZipPath",
+    "append_line",
     "as_image",
     "atomic_path",
     "encode_jpeg",

@@ -138,7 +138,7 @@ def guarded(name: object, accepted: str = _ACCEPTED) -> Iterator[None]:
         raise DataError(f"{name} is damaged or cut short ({reason(error)}); {accepted}; copy it again") from error
 
 
-def reason(error: Exception) -> str:
+def reason(error: BaseException) -> str:
     """The error in a few words, without the path that an ``OSError`` repeats."""
     return (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
 

@@ -132,6 +132,19 @@ def write_bytes_atomic(path: Path, data: bytes) -> None:
         temporary.write_bytes(data)
 
 
+def append_line(path: Path, line: str) -> None:
+    """Add a line to a text file, which is made if need be.
+
+    Raises:
+        DataError: if it cannot be written.
+    """
+    try:
+        with path.open("a", encoding="utf-8") as file:
+            file.write(line + "\n")
+    except OSError as error:
+        raise _unwritable(path, error) from error
+
+
 def make_folder(path: Path) -> None:
     """Make a folder and those above it, unless it is there.
 
@@ -177,13 +190,17 @@ def atomic_path(path: Path, *, sync: bool = False) -> Iterator[Path]:
                 os.fsync(file.fileno())
         temporary.replace(target)
     except OSError as error:
-        raise DataError(
-            f"{path} cannot be written ({reason(error)}); a writable folder with free space is needed; choose"
-            " another place or make room"
-        ) from error
+        raise _unwritable(path, error) from error
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def _unwritable(path: Path, error: OSError) -> DataError:
+    return DataError(
+        f"{path} cannot be written ({reason(error)}); a writable folder with free space is needed; choose"
+        " another place or make room"
+    )
 
 
 def _save_png(path: Path, image: Image.Image) -> None:

@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from densevit.io import to_json, write_bytes_atomic
+from densevit.io import append_line, to_json, write_bytes_atomic
 
 _log = logging.getLogger("densevit.training")
 
@@ -41,8 +41,7 @@ class RunLog:
     def write(self, event: str, iteration: int, **values: Any) -> None:
         """One line; ``values`` must be JSON. All but steps, which are many, are said through ``logging`` too."""
         row = {"event": event, "iteration": iteration, "seconds": round(self.seconds, 2), **values}
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(to_json(row) + "\n")
+        append_line(self.path, to_json(row))
         if event == "eval":
             _log.info("iteration %d: %s", iteration, in_words(values))
 

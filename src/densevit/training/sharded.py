@@ -101,10 +101,13 @@ def save_sharded(
         save(spread.tensors(), storage_writer=FileSystemWriter(unfinished, sync_files=True))
         digests = _digests(unfinished, group)
         group.on_first(end)
-    except OSError as error:
+    except (OSError, CheckpointException) as error:
+        if group.rank == 0:
+            shutil.rmtree(unfinished, ignore_errors=True)
+        first = next(iter(error.failures.values()))[0] if isinstance(error, CheckpointException) else error
         raise DataError(
-            f"{final} cannot be written ({reason(error)}); a writable folder with free space is needed, shared by all "
-            "processes; choose another --out or make room"
+            f"{final} cannot be written ({reason(first)}); a writable folder with free space is needed, shared by "
+            "all processes; choose another --out or make room"
         ) from error
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from densevit.errors import CheckpointError
-from densevit.io import atomic_path
+from densevit.io import atomic_path, make_folder
 from densevit.training.seeds import random_state, restore_random_state
 
 STATE_NAME = "state-{iteration:08d}.pt"
@@ -27,11 +27,19 @@ def trained_weights(model: nn.Module) -> dict[str, Tensor]:
 
 
 def save_state(folder: Path, iteration: int, model: nn.Module, parts: dict[str, Any], *, keep: int = KEEP) -> None:
-    """Write the state after ``iteration`` steps; the last ``keep`` are kept."""
+    """Write the state after ``iteration`` steps; the last ``keep`` are kept.
+
+    Raises:
+        DataError: if it cannot be written.
+    """
     state = {"iteration": iteration, "model": trained_weights(model), **random_state(), **parts}
-    folder.mkdir(parents=True, exist_ok=True)
-    with atomic_path(folder / STATE_NAME.format(iteration=iteration), sync=True) as temporary:
-        torch.save(state, temporary)
+    make_folder(folder)
+    path = folder / STATE_NAME.format(iteration=iteration)
+    with atomic_path(path, sync=True) as temporary, temporary.open("wb") as file:
+        try:
+            torch.save(state, file)
+        except RuntimeError as error:  # torch's own, after what the file said
+            raise error.__context__ if isinstance(error.__context__, OSError) else error from None
     sync_folder(folder)
     forget_old(folder, keep)
 
