@@ -137,6 +137,14 @@ def test_merge__each_head_keeps_its_input_size(tmp_path: Path) -> None:
             np.testing.assert_array_equal(found[name].logits, alone.logits)
 
 
+def test_merge__sizes_can_be_set_and_the_middle_one_is_that_of_windows_and_new_heads(tmp_path: Path) -> None:
+    one = checkpoint(tmp_path / "a.safetensors", "depth", short_side=64)
+    sides = {"large": {"short_side": 96}, "own": {}, "small": {"short_side": 48}}
+    heads = {name: {"checkpoint": one, "head": "depth", **side} for name, side in sides.items()}
+    fit = merge_bundles(MergeConfig.parse({"heads": heads})).fit
+    assert (fit.short_side, fit.heads) == (64, {"large": 96, "small": 48})
+
+
 def test_merge__other_bounds_on_the_input_are_refused(tmp_path: Path) -> None:
     one = checkpoint(tmp_path / "a.safetensors", "labels")
     two = checkpoint(tmp_path / "b.safetensors", "depth", max_long_side=1000)

@@ -1,13 +1,13 @@
 """Several checkpoints of one encoder become one model: a pass of the encoder then feeds all their heads."""
 
 import json
-from collections import Counter
 from dataclasses import replace
 from pathlib import Path
+from statistics import median_low
 from typing import Annotated, Any
 
 import torch
-from pydantic import Field
+from pydantic import Field, PositiveInt
 
 from densevit.checkpoints.hub import resolve
 from densevit.checkpoints.native import Bundle, Card, Storage, load_bundle
@@ -26,11 +26,13 @@ class HeadSource(Config):
             model soup, Wortsman et al. 2022); settings without weights are those of the first.
         head: its name there.
         figures: JSON file of ``densevit evaluate``, for the card.
+        short_side: at which the head sees photos, in pixels; as in the checkpoint if not given.
     """
 
     checkpoint: str | Path | Annotated[tuple[str | Path, ...], Field(min_length=1)]
     head: str
     figures: Path | None = None
+    short_side: PositiveInt | None = None
 
     @property
     def checkpoints(self) -> tuple[str, ...]:
@@ -80,7 +82,7 @@ def merge_bundles(config: MergeConfig) -> Bundle:
             raise ConfigError(f"{source.name} has no head {source.head!r}; it has {', '.join(part.tasks)}")
         heads[name], metrics[name] = part.model.config.heads[source.head], _figures(source, part)
         reads[name] = part.model.config.head_taps(source.head)
-        sides[name] = part.fit.of(source.head).short_side
+        sides[name] = source.short_side or part.fit.of(source.head).short_side
         tasks[name] = _with_typical_entropy(part.tasks[source.head], metrics[name])
     given = tuple(sorted(set().union(*reads.values())))
     heads = {n: head.model_copy(update={"taps": None if reads[n] == given else reads[n]}) for n, head in heads.items()}
@@ -90,7 +92,7 @@ def merge_bundles(config: MergeConfig) -> Bundle:
     model.encoder.load_state_dict(first.model.encoder.state_dict())
     for name, source in config.heads.items():
         model.heads[name].load_state_dict(parts[source.name].model.heads[source.head].state_dict())
-    short_side = Counter(sides.values()).most_common(1)[0][0]
+    short_side = median_low(sides.values())
     fit = first.fit.at(short_side).model_copy(update={"heads": {n: s for n, s in sides.items() if s != short_side}})
     return Bundle(model.eval(), tasks, fit, config.card.model_copy(update={"metrics": metrics}))
 
