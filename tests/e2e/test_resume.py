@@ -34,10 +34,10 @@ def die(): os.kill(os.getpid(), signal.SIGKILL)
 
 IN_A_STATE = """
 save = torch.save
-def half(state, path):
-    save(state, path)
+def half(state, file):
+    save(state, file)
     if state["iteration"] == 6:
-        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+        file.truncate(file.tell() // 2)
         die()
 torch.save = half
 """

@@ -1,3 +1,4 @@
+import multiprocessing
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -175,6 +176,26 @@ def test_steps__are_the_same_with_workers_and_from_the_middle() -> None:
     plain = [batch.inputs for batch in steps(source, 0, 4, workers=0)]
     with_worker = [batch.inputs for batch in steps(source, 2, 4, workers=1)]
     torch.testing.assert_close(with_worker, plain[2:], **EXACT)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_steps__an_error_of_a_worker_keeps_its_message_and_no_process_lives_on(workers: int) -> None:
+    class Broken(Photos):
+        def __getitem__(self, index: int, /) -> Sample:
+            raise DataError("the third photo is broken")
+
+    ahead = steps(batches(config(), Broken()), 0, 4, workers)
+    with pytest.raises(DataError, match=r"^the third photo is broken$"):
+        next(ahead)
+    assert multiprocessing.active_children() == []  # the error, which is still held, holds the loader
+
+
+def test_steps__closed_in_the_middle_leave_no_process() -> None:
+    ahead = steps(batches(config()), 0, 100, workers=2)
+    next(ahead)
+    assert len(multiprocessing.active_children()) == 2
+    ahead.close()
+    assert multiprocessing.active_children() == []
 
 
 def test_features__of_the_plain_view_equal_the_encoders_on_the_image(model: DenseModel, tmp_path: Path) -> None:

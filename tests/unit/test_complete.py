@@ -61,7 +61,7 @@ def test_complete__a_decoder_of_another_kind_replaces_that_of_the_preset(root):
 def test_complete__photos_are_sized_as_in_the_model_it_starts_from(root, head, own):
     model = {"heads": {head: {"decoder": {"kind": "segmenter_linear"}, "taps": [9]}}}
     config = TrainConfig.parse(complete(raw(root, init="default", model=model, tasks={head: {"kind": "segmentation"}})))
-    assert (config.fit.short_side, config.fit.heads) == (384, own)
+    assert (config.fit.short_side, config.fit.heads) == (320, own)
 
 
 def test_complete__crop_is_a_multiple_of_the_patch(root):

@@ -4,9 +4,10 @@ A step's batch is cut into ``accumulate`` micro-batches, and each of these into 
 """
 
 import signal
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,7 +18,7 @@ from torch.utils.data import Dataset as TorchDataset
 from densevit.data.mixing import mix
 from densevit.data.sample import Dataset
 from densevit.data.transforms import Example, as_example, augment, crop, flip
-from densevit.errors import ConfigError, DataError
+from densevit.errors import ConfigError, DataError, DensevitError
 from densevit.tasks import Task
 from densevit.training.features import FeatureCache
 from densevit.training.recipe import SourceConfig, TrainConfig
@@ -195,13 +196,14 @@ def no_target(head: str, task: Task, dataset: Dataset) -> str:
     )
 
 
-def steps(batches: SourceBatches, start: int, end: int, workers: int) -> Iterator[Batch]:
-    """Micro-batches ``start`` to ``end``, prepared ahead by worker processes if there are any."""
+def steps(batches: SourceBatches, start: int, end: int, workers: int) -> Generator[Batch, None, None]:
+    """Micro-batches ``start`` to ``end``, prepared ahead by worker processes if there are any; to be closed."""
     if workers == 0:
-        return (batches[number] for number in range(start, end))
-    return iter(
+        yield from (batches[number] for number in range(start, end))
+        return
+    ahead: Any = iter(
         DataLoader(
-            batches,
+            _Answers(batches),
             batch_size=None,
             sampler=range(start, end),
             num_workers=workers,
@@ -209,6 +211,27 @@ def steps(batches: SourceBatches, start: int, end: int, workers: int) -> Iterato
             worker_init_fn=_leave_signals_to_the_loop,
         )
     )
+    try:
+        for answer in ahead:
+            if isinstance(answer, DensevitError):
+                raise answer
+            yield answer
+    finally:
+        # They take no signal, so Python would wait for them for ever where a traceback keeps the loader alive.
+        ahead._shutdown_workers()
+
+
+class _Answers(TorchDataset[Batch | DensevitError]):
+    """Batches, or why there is none: torch would hide an error of a worker in its traceback."""
+
+    def __init__(self, batches: SourceBatches) -> None:
+        self.batches = batches
+
+    def __getitem__(self, number: int) -> Batch | DensevitError:
+        try:
+            return self.batches[number]
+        except DensevitError as error:
+            return error
 
 
 def _leave_signals_to_the_loop(worker: int) -> None:

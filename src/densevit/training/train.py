@@ -2,7 +2,7 @@
 
 import logging
 import signal
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import torch
@@ -119,7 +119,7 @@ def _train(config: TrainConfig, out: Path, *, resume: bool, group: Group, asked:
         if progress.unseen:
             look()
         numbers = (start * config.accumulate, config.iterations * config.accumulate)
-        streams = [steps(source, *numbers, config.workers) for source in sources]
+        streams = [stack.enter_context(closing(steps(source, *numbers, config.workers))) for source in sources]
         for iteration in range(start, config.iterations):
             for rates in progress.optimiser.param_groups:
                 base = config.optim.lr * rates["lr_mult"]
