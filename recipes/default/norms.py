@@ -13,16 +13,18 @@ from torch import nn
 
 from densevit.checkpoints.native import load_bundle, save_bundle
 from densevit.data import FolderConfig, FolderDataset
+from densevit.model import DenseModel
 from densevit.pixels import FitConfig, fit_photo
 
 PHOTOS = {"streets": ("data/camvid", 32), "rooms": ("data/nyuv2", 96)}
 BATCH = 8
 
 
-def measure(model: nn.Module, head: str, fit: FitConfig, root: str, count: int) -> None:
+def measure(model: DenseModel, head: str, fit: FitConfig, root: str, count: int) -> None:
     """Put the mean over so many photos, spread over the training split, in the place of a head's statistics."""
     photos = FolderDataset(FolderConfig(root=Path(root), split="train"))
     norms = [module for module in model.heads[head].modules() if isinstance(module, nn.BatchNorm2d)]
+    momenta = [norm.momentum for norm in norms]
     for norm in norms:
         norm.reset_running_stats()
         norm.momentum = None  # the plain mean of all batches
@@ -35,8 +37,8 @@ def measure(model: nn.Module, head: str, fit: FitConfig, root: str, count: int) 
     batches = count // BATCH
     for first in range(batches):
         model.decode(model.encode(torch.stack(inputs[first::batches])), (head,))
-    for norm in norms:
-        norm.momentum = 0.1
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
         norm.eval()
 
 

@@ -5,7 +5,6 @@ import logging
 import os
 import pickle
 import signal
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -217,7 +216,6 @@ def test_signal__in_an_evaluation_saves_and_repeats_it(
     assert logs[0] == logs[1]
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="tmpfs is Linux's")
 @pytest.mark.parametrize(("size", "shard"), [("8k", False), ("40k", False), ("400k", False), ("400k", True)])
 def test_full_disk__stops_the_run_with_a_message(
     size: str, shard: bool, dataset: Path, small_disk: Callable[[str], Path]

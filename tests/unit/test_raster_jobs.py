@@ -143,7 +143,6 @@ def test_full_disk__is_an_error_and_leaves_nothing_half(
     assert leftovers(out) == ["area.json", "area.main.labels.tif"]
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="tmpfs is Linux's")
 @pytest.mark.parametrize("size", ["16k", "400k", "1400k"])
 def test_small_disk__is_an_error_and_leaves_nothing_half(
     size: str, tif: Path, small_disk: Callable[[str], Path]
