@@ -2,8 +2,9 @@
 
 import json
 import logging
+from collections.abc import Mapping, Sequence
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -135,9 +136,9 @@ class FolderDataset(FileDataset):
         classes = read_classes(config)
         if place.suffix.lower() == ".json":
             coco = read_coco(place, classes, config.background)
-            by_name = {name.rpartition("/")[2]: name for name in coco.photos}
-            left_out = [path for path in self.images if path.name not in by_name]
-            self.images = [path for path in self.images if path.name in by_name]
+            entries = _coco_entries(self.images, coco)
+            left_out = [path for path in self.images if path.name not in entries]
+            self.images = [path for path in self.images if path.name in entries]
             if not self.images:
                 raise DataError(
                     f"{place} lists none of the photos in {folder}; its file_name must be theirs; check both"
@@ -145,7 +146,7 @@ class FolderDataset(FileDataset):
             if left_out:
                 _log.warning("%d photos in %s are not listed in %s and left out", len(left_out), folder, place)
             self.rule, self.masks = _rule(config, coco.classes), [place] * len(self.images)
-            self.read_mask = _CocoReader(coco, by_name)
+            self.read_mask = _CocoReader(coco, entries)
             return
         drawn = place.is_dir() and any(path.suffix.lower() == ".json" for path in place.iterdir())
         self.masks = match(self.images, place, "mask", (".json",) if drawn else TARGET_SUFFIXES)
@@ -161,12 +162,33 @@ class FolderDataset(FileDataset):
             self.read_mask = _ImageReader(config, classes)
 
 
+def _coco_entries(images: Sequence[Path], coco: CocoMasks) -> dict[str, str]:
+    """Name of a photo -> its ``file_name`` in the annotations, which folders may precede, also with backslashes."""
+    named: dict[str, list[str]] = {}
+    for entry in coco.photos:
+        named.setdefault(PureWindowsPath(entry).name, []).append(entry)
+    entries = {}
+    for path in images:
+        found = named.get(path.name, [])
+        if len(found) > 1:  # a file for photos of several folders: the one of this folder is meant
+            ends = [entry for entry in found if path.as_posix().endswith(f"/{PureWindowsPath(entry).as_posix()}")]
+            found = sorted(ends, key=len)[-1:] or found
+        if len(found) > 1:
+            raise DataError(
+                f"{coco.path} lists {path.name} {len(found)} times ({', '.join(found[:4])}), and {path.parent} does "
+                "not tell which is meant; photos in a folder of one of these names are accepted; move them there"
+            )
+        if found:
+            entries[path.name] = found[0]
+    return entries
+
+
 class _CocoReader:
-    def __init__(self, coco: CocoMasks, by_name: dict[str, str]) -> None:
-        self.coco, self.by_name = coco, by_name
+    def __init__(self, coco: CocoMasks, entries: Mapping[str, str]) -> None:
+        self.coco, self.entries = coco, entries
 
     def __call__(self, mask: Path, photo: Path) -> NDArray[np.int32]:
-        return self.coco.labels(self.by_name[photo.name])
+        return self.coco.labels(self.entries[photo.name])
 
 
 class _LabelmeReader:

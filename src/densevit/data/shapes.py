@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from densevit.data.sample import ClassTable
 from densevit.errors import DataError
-from densevit.io import MAX_PIXELS, read_json
+from densevit.io import MAX_PIXELS, decode_mask, read_json
 from densevit.types import Size
 
 _CHUNK = 1 << 20
@@ -213,7 +213,7 @@ def read_labelme(path: Path, classes: ClassTable, background: int) -> NDArray[np
     """The mask (H, W) of one labelme file; later shapes lie on earlier ones.
 
     Args:
-        path: the file; polygons, rectangles and circles are drawn.
+        path: the file; polygons, rectangles, circles and masks are drawn.
         classes: their names are the labels of the shapes.
         background: class of pixels outside of all shapes.
 
@@ -223,7 +223,9 @@ def read_labelme(path: Path, classes: ClassTable, background: int) -> NDArray[np
     data = read_json(path, "a file of labelme (shapes, imageHeight, imageWidth)")
     try:
         size = (int(data["imageHeight"]), int(data["imageWidth"]))
-        shapes = [(str(s["label"]), s.get("shape_type") or "polygon", s["points"]) for s in data["shapes"]]
+        shapes = [
+            (str(s["label"]), s.get("shape_type") or "polygon", s["points"], s.get("mask")) for s in data["shapes"]
+        ]
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise DataError(
             f"{path} is not a file of labelme ({type(error).__name__}: {error}); shapes with label and points, "
@@ -234,7 +236,7 @@ def read_labelme(path: Path, classes: ClassTable, background: int) -> NDArray[np
             f"{path} gives the size {size[0]} x {size[1]}; 1 to {MAX_PIXELS:,} pixels are accepted; mend it"
         )
     canvas = np.full(size, background, np.int32)
-    for label, kind, raw in shapes:
+    for label, kind, raw, mask in shapes:
         if label not in classes.names:
             raise DataError(
                 f"{path} has a shape {label!r} but the classes are {', '.join(classes.names[:8])}; add it to the "
@@ -248,10 +250,12 @@ def read_labelme(path: Path, classes: ClassTable, background: int) -> NDArray[np
             fill_polygon(canvas, np.array([(xa, ya), (xb, ya), (xb, yb), (xa, yb)]), value)
         elif kind == "circle":
             _fill_circle(canvas, points, value)
+        elif kind == "mask":
+            _paste(canvas, points, decode_mask(mask, str(path)), value)
         else:
             raise DataError(
-                f"{path} has a shape of kind {kind!r}; polygon, rectangle and circle have an area and are accepted; "
-                "redraw it as one of them"
+                f"{path} has a shape of kind {kind!r}; polygon, rectangle, circle and mask have an area and are "
+                "accepted; redraw it as one of them"
             )
     return canvas
 
@@ -262,6 +266,14 @@ def _fill_circle(canvas: NDArray[np.int32], points: NDArray[np.float64], value: 
     squared = (x - cx) ** 2 + (y - cy) ** 2
     rows, columns = np.ogrid[: canvas.shape[0], : canvas.shape[1]]
     canvas[(rows + 0.5 - cy) ** 2 + (columns + 0.5 - cx) ** 2 <= squared] = value
+
+
+def _paste(canvas: NDArray[np.int32], points: NDArray[np.float64], mask: NDArray[np.bool_], value: int) -> None:
+    """Set the pixels of a mask whose first one lies at ``points[0]``; what lies outside of the canvas is cut off."""
+    left, top = points[0].astype(int).tolist()
+    part = canvas[max(top, 0) : max(top + mask.shape[0], 0), max(left, 0) : max(left + mask.shape[1], 0)]
+    mask = mask[max(-top, 0) :, max(-left, 0) :][: part.shape[0], : part.shape[1]]
+    part[mask] = value
 
 
 def _array(part: Any, name: str) -> NDArray[np.float64]:

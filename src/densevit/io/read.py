@@ -1,5 +1,7 @@
 """Photos, label masks and value maps as arrays."""
 
+import base64
+import binascii
 import io
 import os
 import sys
@@ -112,6 +114,21 @@ def read_colours(path: Path) -> NDArray[np.uint8]:
         DataError: the errors of ``read_image``; a JPEG; 16-bit or float pixels.
     """
     return decode(place(path), _to_colours)
+
+
+def decode_mask(text: str, name: str) -> NDArray[np.bool_]:
+    """A picture of one channel, as the base64 of a PNG file -> (H, W), true where it is not 0.
+
+    Raises:
+        DataError: no such text, naming the file ``name`` that holds it.
+    """
+    accepted = "the base64 of a PNG file of one channel is accepted"
+    try:
+        data = base64.b64decode(text, validate=True)
+    except (ValueError, TypeError, binascii.Error):
+        raise DataError(f"{name} has a mask that is not base64; {accepted}; save it again") from None
+    with guarded(f"the mask in {name}", accepted), Image.open(io.BytesIO(data), formats=["PNG"]) as image:
+        return _to_labels(image, f"the mask in {name}") != 0
 
 
 def read_values(path: Path) -> NDArray[np.float32]:

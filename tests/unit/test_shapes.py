@@ -1,0 +1,381 @@
+"""Masks that are drawn from shapes: polygons, run lengths, COCO, labelme."""
+
+import base64
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+from densevit.data import FolderConfig, FolderDataset, classes_of
+from densevit.data.shapes import decode_rle, fill_polygon
+from tests.one_mask import CLASSES, SIZE, mask_of, refusal, write_root
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return write_root(tmp_path)
+
+
+# Polygons and run lengths
+
+
+def inside(points: NDArray[np.float64], x: float, y: float) -> bool:
+    """The even-odd rule, edge by edge."""
+    odd = False
+    for (x0, y0), (x1, y1) in zip(points, np.roll(points, -1, axis=0), strict=True):
+        if (y0 <= y) != (y1 <= y) and x >= x0 + (y - y0) * (x1 - x0) / (y1 - y0):
+            odd = not odd
+    return odd
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_polygon__has_the_pixels_whose_centre_lies_inside(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    points = rng.uniform(-4, 20, (rng.integers(3, 12), 2))
+    canvas = np.zeros(SIZE, np.int32)
+    fill_polygon(canvas, points, 5)
+    expected = [[5 * inside(points, x + 0.5, y + 0.5) for x in range(SIZE[1])] for y in range(SIZE[0])]
+    np.testing.assert_array_equal(canvas, expected)
+
+
+def test_polygon__of_whole_pixels_is_exact() -> None:
+    canvas = np.zeros(SIZE, np.int32)
+    fill_polygon(canvas, np.array([[2.0, 3.0], [5.0, 3.0], [5.0, 7.0], [2.0, 7.0]]), 1)
+    expected = np.zeros(SIZE, np.int32)
+    expected[3:7, 2:5] = 1
+    np.testing.assert_array_equal(canvas, expected)
+
+
+def test_polygons__that_share_an_edge_share_no_pixel() -> None:
+    canvas = np.zeros(SIZE, np.int32)
+    a, b, c, d = np.array([1.2, 1.7]), np.array([13.1, 2.3]), np.array([12.4, 10.9]), np.array([2.8, 9.6])
+    fill_polygon(canvas, np.array([a, b, c, d]), 1)
+    whole = canvas.sum()
+    parts = []
+    for triangle in ([a, b, c], [a, c, d]):
+        part = np.zeros(SIZE, np.int32)
+        fill_polygon(part, np.array(triangle), 1)
+        parts.append(part)
+    assert parts[0].sum() + parts[1].sum() == whole
+    assert not (parts[0] & parts[1]).any()
+
+
+def runs(mask: NDArray[np.bool_]) -> list[int]:
+    """Lengths of the runs down the columns, zeros first."""
+    flat = mask.T.ravel()
+    edges = np.flatnonzero(np.diff(flat)) + 1
+    lengths = np.diff([0, *edges, flat.size]).tolist()
+    return [0, *lengths] if flat[0] else lengths
+
+
+def compress(counts: list[int]) -> str:
+    text = ""
+    for i, count in enumerate(counts):
+        value = count - counts[i - 2] if i > 2 else count
+        more = True
+        while more:
+            bits, value = value & 31, value >> 5
+            more = value != (-1 if bits & 16 else 0)
+            text += chr(48 + (bits | 32 * more))
+    return text
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_run_lengths__of_both_kinds_are_decoded(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    mask = np.kron(rng.random((6, 5)) < 0.5, np.ones((1 + 40 * (seed % 2), 3))).astype(bool)
+    counts = runs(mask)
+    for form in (counts, compress(counts), compress(counts).encode()):
+        np.testing.assert_array_equal(decode_rle(form, mask.shape, "m"), mask)
+
+
+def test_run_lengths__of_a_known_text() -> None:
+    """6 x 1: two zeros, three ones, one zero is "231" in five-bit characters."""
+    np.testing.assert_array_equal(decode_rle("231", (6, 1), "m").ravel(), [0, 0, 1, 1, 1, 0])
+
+
+@pytest.mark.parametrize(
+    "counts",
+    [[3, 4], [-1, 193], "zz", [], [[1]], ["a"], "2\x7f", "o" * 40, [1e300], [2**63 - 1, 2**63 - 1, 194]],
+)
+def test_run_lengths__that_do_not_fit_are_refused(counts: Any) -> None:
+    assert "m has run lengths" in refusal(lambda: decode_rle(counts, SIZE, "m"))
+
+
+# COCO
+
+
+def square(x: float, y: float, side: float) -> list[float]:
+    return [x, y, x + side, y, x + side, y + side, x, y + side]
+
+
+def coco(annotations: list[dict[str, Any]], **over: Any) -> dict[str, Any]:
+    return {
+        "images": [{"id": 5, "file_name": "train/a.png", "height": SIZE[0], "width": SIZE[1]}],
+        "categories": [{"id": 9, "name": "bus"}, {"id": 2, "name": "car"}],
+        "annotations": [{"id": i, "image_id": 5, **annotation} for i, annotation in enumerate(annotations)],
+        **over,
+    }
+
+
+def write_coco(root: Path, data: Any) -> dict[str, Any]:
+    path = root / "annotations.json"
+    path.write_text(data if isinstance(data, str) else json.dumps(data))
+    return {"images": root / "images", "masks": path}
+
+
+def draw_coco(root: Path, annotations: list[dict[str, Any]], **facts: Any) -> NDArray[np.int32]:
+    return draw_coco_file(root, coco(annotations), **facts)
+
+
+def draw_coco_file(root: Path, data: dict[str, Any], **facts: Any) -> NDArray[np.int32]:
+    labels = FolderDataset(FolderConfig.parse({**write_coco(root, data), **facts}))[0].labels
+    assert labels is not None
+    return labels
+
+
+def test_coco__draws_small_instances_on_large_ones(root: Path) -> None:
+    small = {"category_id": 2, "segmentation": [square(3, 3, 2)]}
+    large = {"category_id": 9, "segmentation": [square(1, 1, 8)], "area": 1}
+    expected = np.full(SIZE, 255)
+    expected[1:9, 1:9], expected[3:5, 3:5] = 1, 0
+    for order in ([small, large], [large, small]):
+        np.testing.assert_array_equal(draw_coco(root, order), expected)
+
+
+def test_coco__draws_later_instances_on_equal_ones(root: Path) -> None:
+    pair = [{"category_id": c, "segmentation": [square(2, 2, 3)]} for c in (2, 9)]
+    assert draw_coco(root, pair)[3, 3] == 1
+    assert draw_coco(root, pair[::-1])[3, 3] == 0
+
+
+def test_coco__takes_all_parts_of_an_instance_and_passes_over_points(root: Path) -> None:
+    parts = [square(0, 0, 2), square(6, 6, 3), [1.0, 1.0], [4.0, 4.0, 5.0, 5.0]]
+    labels = draw_coco(root, [{"category_id": 2, "segmentation": parts}])
+    assert (labels == 0).sum() == 4 + 9
+
+
+def test_coco__takes_run_lengths_and_ignores_a_crowd(root: Path) -> None:
+    mask = np.zeros(SIZE, bool)
+    mask[2:10, 4:12] = True
+    crowd = {"category_id": 9, "iscrowd": 1, "segmentation": {"size": list(SIZE), "counts": runs(mask)}}
+    one = {"category_id": 9, "segmentation": {"size": list(SIZE), "counts": compress(runs(mask))}}
+    inner = {"category_id": 2, "segmentation": [square(5, 5, 2)]}
+    labels = draw_coco(root, [inner, crowd], classes=["background", "car", "bus"], background="background")
+    assert {int(v): int((labels == v).sum()) for v in np.unique(labels)} == {0: 192 - 64, 1: 4, 255: 60}
+    np.testing.assert_array_equal(draw_coco(root, [one]) == 1, mask)
+
+
+def test_coco__classes_are_the_categories_by_id_or_by_the_names_given(root: Path) -> None:
+    places = write_coco(root, coco([{"category_id": 9, "segmentation": [square(0, 0, 4)]}]))
+    by_id = FolderDataset(FolderConfig.parse(places))
+    with_background = FolderDataset(FolderConfig.parse({**places, "background": "other"}))
+    named = FolderDataset(FolderConfig.parse({"root": root, "masks": places["masks"], "images": root / "images"}))
+    tables = [dataset.classes for dataset in (by_id, with_background, named)]
+    assert [table.names for table in tables if table is not None] == [("car", "bus"), ("other", "car", "bus"), CLASSES]
+    assert [int(d.labels(0)[0, 0]) for d in (by_id, with_background, named)] == [1, 2, 2]
+    assert [int(d.labels(0)[11, 15]) for d in (by_id, with_background, named)] == [255, 0, 255]
+    assert classes_of(with_background.config) == with_background.classes
+
+
+@pytest.mark.parametrize(
+    "name", ["annotations/val.json", "annotations/instances_val.json", "val.json", "annotations_val.json"]
+)
+def test_coco__is_found_where_it_usually_lies(tmp_path: Path, name: str) -> None:
+    (tmp_path / "images" / "val").mkdir(parents=True)
+    Image.fromarray(np.zeros((*SIZE, 3), np.uint8)).save(tmp_path / "images" / "val" / "a.png")
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_text(json.dumps(coco([{"category_id": 2, "segmentation": [square(0, 0, 4)]}])))
+    dataset = FolderDataset(FolderConfig(root=tmp_path, split="val"))
+    assert dataset.masks == [tmp_path / name]
+    assert int((dataset.labels(0) == 0).sum()) == 16
+
+
+def test_coco__leaves_out_photos_that_it_does_not_list(root: Path) -> None:
+    Image.fromarray(np.zeros((*SIZE, 3), np.uint8)).save(root / "images" / "b.png")
+    dataset = FolderDataset(FolderConfig.parse(write_coco(root, coco([]))))
+    assert [path.name for path in dataset.images] == ["a.png"]
+    assert (dataset.labels(0) == 255).all()
+
+
+def coco_of_two_folders(*names: str) -> dict[str, Any]:
+    """Annotations of photos of one name: the first all car, the second all bus."""
+    images = [{"id": i, "file_name": name, "height": SIZE[0], "width": SIZE[1]} for i, name in enumerate(names)]
+    whole = [[0, 0, SIZE[1], 0, SIZE[1], SIZE[0], 0, SIZE[0]]]
+    annotations = [{"image_id": i, "category_id": (2, 9)[i], "segmentation": whole} for i in range(len(names))]
+    return coco(annotations, images=images)
+
+
+@pytest.mark.parametrize(
+    ("names", "label"),
+    [
+        (("train/a.png", "images/a.png"), 1),
+        (("images/a.png", "train/a.png"), 0),
+        (("a.png", "images/a.png"), 1),
+        (("./images/a.png", "a.png"), 0),
+        (("train\\a.png", "images\\a.png"), 1),
+        (("train\\a.png",), 0),
+    ],
+)
+def test_coco__of_several_folders_gives_the_photo_of_this_one(root: Path, names: tuple[str, ...], label: int) -> None:
+    assert (draw_coco_file(root, coco_of_two_folders(*names)) == label).all()
+
+
+def test_coco__that_lists_a_photo_twice_is_refused_where_the_folder_does_not_tell(root: Path) -> None:
+    message = refusal(lambda: draw_coco_file(root, coco_of_two_folders("train/a.png", "val/a.png")))
+    assert message.startswith(f"{root / 'annotations.json'} lists a.png 2 times (train/a.png, val/a.png), and")
+
+
+@pytest.mark.parametrize(
+    ("data", "problem"),
+    [
+        ("{", "is not valid JSON"),
+        ("[" * 100_000, "is not valid JSON"),
+        ("[]", "is not COCO's annotations (TypeError"),
+        ({"images": []}, "is not COCO's annotations (KeyError: 'categories')"),
+        (coco([], images=[{"id": 5, "file_name": "a.png", "height": 10**6, "width": 10**6}]), "gives a.png the size"),
+        (coco([{"image_id": 77, "category_id": 2}]), "is not COCO's annotations (KeyError: 77)"),
+        (coco([], categories=[{"id": 1, "name": "tram"}]), "has categories that the classes lack: tram"),
+        (coco([], categories=[]), "has no categories; "),
+        (coco([], images=[]), "lists none of the photos in"),
+    ],
+)
+def test_coco__that_is_malformed_is_refused(root: Path, data: Any, problem: str) -> None:
+    places = write_coco(root, data)
+    message = refusal(lambda: FolderDataset(FolderConfig.parse({**places, "classes": CLASSES})))
+    assert message.startswith(f"{places['masks']}")
+    assert problem in message
+
+
+@pytest.mark.parametrize(
+    ("annotation", "problem"),
+    [
+        ({"category_id": 4, "segmentation": [square(0, 0, 2)]}, "annotation 0 has the category 4"),
+        ({"category_id": 2}, "annotation 0 has no segmentation"),
+        ({"category_id": 2, "segmentation": [["a", "b", "c", "d"]]}, "points that are not pairs of numbers"),
+        ({"category_id": 2, "segmentation": [[1, 2, 3]]}, "has a shape with points of (3,)"),
+        ({"category_id": 2, "segmentation": [[0, 0, 1e300, 0, 1, 1]]}, "has a shape with points of (3, 2)"),
+        ({"category_id": 2, "segmentation": {"size": [3, 3], "counts": [9]}}, "annotation 0 is [3, 3] but its photo"),
+        ({"category_id": 2, "segmentation": {"size": list(SIZE), "counts": [9]}}, "that do not add up to its size"),
+    ],
+)
+def test_coco__with_a_malformed_annotation_is_refused(root: Path, annotation: dict[str, Any], problem: str) -> None:
+    message = refusal(lambda: draw_coco(root, [annotation]))
+    assert message.startswith(f"{root / 'annotations.json'}: annotation 0")
+    assert problem in message
+
+
+def test_coco__of_another_size_than_the_photo_is_refused(root: Path) -> None:
+    places = write_coco(root, coco([], images=[{"id": 5, "file_name": "a.png", "height": 16, "width": 12}]))
+    assert f"{root / 'images' / 'a.png'} is 12 x 16 but {places['masks']} is 16 x 12" in refusal(
+        lambda: FolderDataset(FolderConfig.parse(places))[0]
+    )
+
+
+# labelme
+
+
+def labelme(*shapes: dict[str, Any], **over: Any) -> dict[str, Any]:
+    return {"imageHeight": SIZE[0], "imageWidth": SIZE[1], "shapes": list(shapes), "imageData": None, **over}
+
+
+def write_labelme(root: Path, data: Any) -> None:
+    (root / "masks" / "a.json").write_text(data if isinstance(data, str) else json.dumps(data))
+
+
+def test_labelme__draws_polygons_rectangles_and_circles_in_their_order(root: Path) -> None:
+    write_labelme(
+        root,
+        labelme(
+            {"label": "car", "points": [[0, 0], [8, 0], [8, 8], [0, 8]], "shape_type": "polygon"},
+            {"label": "bus", "points": [[6, 6], [4, 4]], "shape_type": "rectangle"},
+            {"label": "sky", "points": [[12, 6], [12, 8]], "shape_type": "circle"},
+        ),
+    )
+    expected = np.zeros(SIZE, np.int32)
+    expected[:8, :8], expected[4:6, 4:6] = 1, 2
+    rows, columns = np.mgrid[: SIZE[0], : SIZE[1]] + 0.5
+    expected[(rows - 6) ** 2 + (columns - 12) ** 2 <= 4] = 3
+    np.testing.assert_array_equal(mask_of(root, background="road"), expected)
+    np.testing.assert_array_equal(mask_of(root), np.where(expected == 0, 255, expected))
+
+
+def in_base64(mask: NDArray[np.uint8], mode: str = "L") -> str:
+    buffer = io.BytesIO()
+    Image.fromarray(mask).convert(mode).save(buffer, format="PNG")
+    return base64.b64encode(buffer.getvalue()).decode()
+
+
+@pytest.mark.parametrize(("left", "top"), [(3, 2), (0, 0), (-2, -1), (13, 9), (40, 2), (3, -20)])
+@pytest.mark.parametrize("scale", [1, 255])
+def test_labelme__pastes_a_mask_where_its_box_begins(root: Path, left: int, top: int, scale: int) -> None:
+    mask = np.random.default_rng(0).integers(0, 2, (5, 6)).astype(np.uint8)
+    shape = {
+        "label": "car",
+        "points": [[left, top], [left + 5, top + 4]],
+        "shape_type": "mask",
+        "mask": in_base64(mask * scale),
+    }
+    write_labelme(root, labelme(shape))
+    expected = np.zeros(SIZE, np.int32)
+    for y, x in np.argwhere(mask):
+        if 0 <= y + top < SIZE[0] and 0 <= x + left < SIZE[1]:
+            expected[y + top, x + left] = 1
+    np.testing.assert_array_equal(mask_of(root, background="road"), expected)
+
+
+@pytest.mark.parametrize(
+    ("mask", "problem"),
+    [
+        (None, "has a mask that is not base64"),
+        (7, "has a mask that is not base64"),
+        ("%%%", "has a mask that is not base64"),
+        ("AAAA", "is damaged or cut short"),
+        (in_base64(np.zeros((3, 3), np.uint8))[:48], "is damaged or cut short"),
+        (in_base64(np.zeros((3, 3), np.uint8), "RGB"), "is a mask of mode RGB"),
+    ],
+)
+def test_labelme__with_a_mask_that_is_no_picture_is_refused(root: Path, mask: Any, problem: str) -> None:
+    write_labelme(root, labelme({"label": "car", "points": [[0, 0], [2, 2]], "shape_type": "mask", "mask": mask}))
+    message = refusal(lambda: mask_of(root))
+    assert str(root / "masks" / "a.json") in message
+    assert problem in message
+
+
+@pytest.mark.parametrize(
+    ("data", "problem"),
+    [
+        ("nonsense", "is not valid JSON"),
+        ({"shapes": []}, "is not a file of labelme (KeyError: 'imageHeight')"),
+        (labelme(imageHeight=float("inf")), "is not a file of labelme (OverflowError"),
+        (labelme(imageHeight=0), "gives the size 0 x 16"),
+        (labelme({"label": "tram", "points": [[0, 0], [1, 0], [1, 1]]}), "has a shape 'tram' but the classes are road"),
+        (labelme({"label": "car", "points": [[0, 0]], "shape_type": "point"}), "has a shape with points of (1, 2)"),
+        (labelme({"label": "car", "points": [[0, 0], [1, 1]], "shape_type": "line"}), "has a shape of kind 'line'"),
+        (labelme({"label": "car", "points": [[0, 0], [1, None], [2, 2]]}), "finite pairs"),
+        (labelme({"label": "car", "points": "abc"}), "has points that are not pairs of numbers"),
+    ],
+)
+def test_labelme__that_is_malformed_is_refused(root: Path, data: Any, problem: str) -> None:
+    write_labelme(root, data)
+    message = refusal(lambda: mask_of(root))
+    assert message.startswith(str(root / "masks" / "a.json"))
+    assert problem in message
+
+
+def test_labelme__needs_the_names_of_the_classes(root: Path) -> None:
+    (root / "classes.json").unlink()
+    write_labelme(root, labelme())
+    assert refusal(lambda: mask_of(root)).startswith(f"{root / 'masks'} has files of labelme, but the classes are not")
+
+
+def test_background__that_is_no_class_is_refused(root: Path) -> None:
+    write_labelme(root, labelme())
+    assert refusal(lambda: mask_of(root, background="wall")).startswith(
+        "background is 'wall' but the classes are road, car, bus, sky; one of them is accepted"
+    )
