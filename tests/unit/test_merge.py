@@ -145,6 +145,15 @@ def test_merge__sizes_can_be_set_and_the_middle_one_is_that_of_windows_and_new_h
     assert (fit.short_side, fit.heads) == (64, {"large": 96, "small": 48})
 
 
+def test_merge__windows_and_mirroring_are_kept_or_set(tmp_path: Path) -> None:
+    one = checkpoint(tmp_path / "a.safetensors", "depth", short_side=96, window=48)
+    ways = {"own": {}, "set": {"short_side": 64, "window": 32, "flip": True}}
+    heads = {name: {"checkpoint": one, "head": "depth", **way} for name, way in ways.items()}
+    fit = merge_bundles(MergeConfig.parse({"heads": heads})).fit
+    assert fit.of("own") == FitConfig(short_side=96, window=48)
+    assert fit.of("set") == FitConfig(short_side=64, window=32, flip=True)
+
+
 def test_merge__other_bounds_on_the_input_are_refused(tmp_path: Path) -> None:
     one = checkpoint(tmp_path / "a.safetensors", "labels")
     two = checkpoint(tmp_path / "b.safetensors", "depth", max_long_side=1000)

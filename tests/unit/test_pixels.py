@@ -60,6 +60,27 @@ def test_fit__heads_of_one_size_share_a_pass() -> None:
     assert fit.of("streets").short_side == 640
 
 
+def test_fit__heads_with_windows_or_mirrored_have_a_pass_of_their_own() -> None:
+    streets, depth = {"short_side": 640, "window": 480}, {"short_side": 224, "flip": True}
+    fit = FitConfig.parse(
+        {"short_side": 640, "flip": True, "heads": {"streets": streets, "depth": depth, "rooms": 640, "walls": 640}}
+    )
+
+    passes = fit.passes(("streets", "rooms", "other", "depth", "walls"))
+
+    assert [heads for _, heads in passes] == [("streets",), ("rooms", "walls"), ("other",), ("depth",)]
+    assert [(one.short_side, one.window, one.flip, one.single_pass) for one, _ in passes] == [
+        (640, 480, False, False),
+        (640, None, False, True),
+        (640, None, True, False),
+        (224, None, True, False),
+    ]
+    assert FitConfig.parse(fit.plain()) == fit
+    assert fit.at(320) == FitConfig(short_side=320)
+    assert all(one.single_pass for one, _ in fit.whole().passes(("streets", "rooms", "other", "depth", "walls")))
+    assert (fit.whole().of("streets").short_side, fit.whole().of("depth").short_side) == (640, 224)
+
+
 @pytest.mark.parametrize("name", ["short_side", "max_long_side"])
 def test_fit__refuses_a_side_of_zero(name: str) -> None:
     with pytest.raises(ConfigError, match=f"{name}: Input should be greater than 0"):

@@ -1,5 +1,6 @@
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -7,15 +8,16 @@ from xml.etree import ElementTree
 import pytest
 import torch
 
-from densevit.checkpoints.native import load_bundle
+from densevit.checkpoints.native import load_bundle, save_bundle
 from densevit.encoder.merge_rules import TomeMerging
 from densevit.errors import ConfigError
-from densevit.inference.speed import SpeedConfig, read_speed
+from densevit.inference.speed import SpeedConfig, apply_speed, read_speed
+from densevit.pixels import FitConfig
 from densevit.studies.memory import peak_megabytes
 from densevit.studies.pareto import Budget, Figure, Point, choose, describe, pareto_front
 from densevit.studies.plot import pareto_svg
 from densevit.studies.tune import GridConfig, Tuner, default_grid, preset_text, spread
-from densevit.training.evaluate import open_for
+from densevit.training.evaluate import evaluate, open_for
 from tests.e2e.scenes import write_dataset, write_model
 
 MIOU = Figure("mIoU", higher_is_better=True)
@@ -230,6 +232,25 @@ def test_tune__figures_are_those_of_evaluate(cli: Any, place: Path, data: Path) 
     assert point["complete"]
     assert point["quality"] == pytest.approx(figures["mIoU"], abs=1e-9)
     assert figures["speed"] == point["speed"]
+
+
+@pytest.mark.parametrize("speed", [{}, {"whole": True}])
+def test_tune__sees_photos_as_the_model_does(cli: Any, place: Path, data: Path, speed: dict[str, Any]) -> None:
+    bundle = load_bundle(place / "m.safetensors")
+    save_bundle(replace(bundle, fit=FitConfig(short_side=48, window=32, flip=True)), place / "m.safetensors")
+    (place / "grid.yaml").write_text("whole: [false, true]\n", encoding="utf-8")
+    cli(*arguments(place, data, "10 s", "--json", place / "points.json"))
+    points = {str(p["speed"]): p["quality"] for p in json.loads((place / "points.json").read_text())["points"]}
+
+    figures = evaluate(
+        load_bundle(place / "m.safetensors").model.eval(),
+        bundle.tasks,
+        apply_speed(load_bundle(place / "m.safetensors"), read_speed(speed)).fit,
+        open_for({"root": str(data), "split": "val"}, "segmentation"),
+    )
+
+    assert points[str(speed)] == pytest.approx(figures["setr"]["mIoU"], abs=1e-9)
+    assert len(set(points.values())) == 2
 
 
 def test_tune__refuses_where_nothing_fits_and_writes_nothing(cli: Any, place: Path, data: Path) -> None:

@@ -19,7 +19,7 @@ from densevit.inference.batching import in_batches
 from densevit.inference.fields import to_hold
 from densevit.inference.predictor import Predictor
 from densevit.inference.windows import WindowConfig
-from densevit.pixels import FitConfig, to_tensor
+from densevit.pixels import FitConfig, fit_photo, to_tensor
 from densevit.tasks import Depth, Regression, Segmentation, Task
 from tests.factories import tiny_model
 from tests.tolerances import SAME_MATHS
@@ -123,6 +123,40 @@ def test_small_photo__shrinks_the_window_or_is_padded(small: str, sides: tuple[i
         logits = model.model(pixels)["main"].logits
     expected = F.interpolate(logits, sides, mode="bilinear")[0, :, :20, :41]
     torch.testing.assert_close(given, expected, **SAME_MATHS)
+
+
+@pytest.mark.parametrize(
+    ("name", "task"),
+    [("segmenter_linear", LABELS), ("dpt/ignore, segmentation", LABELS), ("dpt/ignore, depth", Depth())],
+)
+def test_window_of_the_model__is_that_of_the_resized_photo(name: str, task: Task) -> None:
+    model, image = predictor(name, task), photo(60, 90)
+    model.fit = FitConfig(short_side=70, window=50)  # 64 x 112 pixels in windows of 48
+
+    given = model.predict(image)["main"].logits
+
+    pixels = fit_photo(image, (64, 112)).mul(255).round().to(torch.uint8).permute(1, 2, 0).numpy()
+    blend = reference(model, pixels, ((0, 16), (0, 23, 46, 64)), 48, hann=False)
+    expected = F.interpolate(blend[None], (60, 90), mode="bilinear")[0]
+    torch.testing.assert_close(given, expected, **SAME_MATHS)
+
+
+def test_flip_of_the_model__is_that_of_predict() -> None:
+    plain, mirrored = predictor("dpt/ignore, depth", Depth()), predictor("dpt/ignore, depth", Depth())
+    mirrored.fit = FitConfig(short_side=48, flip=True)
+
+    assert np.array_equal(mirrored.predict(photo()).depth, plain.predict(photo(), flip=True).depth)
+    assert not np.array_equal(mirrored.predict(photo()).depth, plain.predict(photo()).depth)
+
+
+def test_windows__are_the_same_under_autocast() -> None:
+    model = predictor("dpt/ignore, depth", Depth())
+    expected = model.predict(photo(), windows=WAY).depth
+
+    with torch.autocast("cpu", torch.bfloat16):
+        given = model.predict(photo(), windows=WAY).depth
+
+    assert np.abs(given - expected).max() < 0.05 * expected.max()
 
 
 def test_scale__gives_results_of_the_photos_size() -> None:

@@ -15,6 +15,7 @@ from densevit.config import Config
 from densevit.encoder import EncoderConfig
 from densevit.errors import CheckpointError, ConfigError
 from densevit.model import DenseModel, ModelConfig
+from densevit.pixels import FitConfig, HeadFit
 from densevit.tasks import Segmentation, Task
 
 
@@ -26,13 +27,15 @@ class HeadSource(Config):
             model soup, Wortsman et al. 2022); settings without weights are those of the first.
         head: its name there.
         figures: JSON file of ``densevit evaluate``, for the card.
-        short_side: at which the head sees photos, in pixels; as in the checkpoint if not given.
+        short_side, window, flip: how the head sees photos, as in ``FitConfig``; each as in the checkpoint if not given.
     """
 
     checkpoint: str | Path | Annotated[tuple[str | Path, ...], Field(min_length=1)]
     head: str
     figures: Path | None = None
     short_side: PositiveInt | None = None
+    window: PositiveInt | None = None
+    flip: bool | None = None
 
     @property
     def checkpoints(self) -> tuple[str, ...]:
@@ -75,14 +78,14 @@ def merge_bundles(config: MergeConfig) -> Bundle:
             raise CheckpointError(
                 f"{name} and {first_name} differ in {difference}; only heads of one encoder can be merged"
             )
-    heads, reads, tasks, metrics, sides = {}, {}, {}, {}, {}
+    heads, reads, tasks, metrics, ways = {}, {}, {}, {}, {}
     for name, source in config.heads.items():
         part = parts[source.name]
         if source.head not in part.tasks:
             raise ConfigError(f"{source.name} has no head {source.head!r}; it has {', '.join(part.tasks)}")
         heads[name], metrics[name] = part.model.config.heads[source.head], _figures(source, part)
         reads[name] = part.model.config.head_taps(source.head)
-        sides[name] = source.short_side or part.fit.of(source.head).short_side
+        ways[name] = _way(source, part.fit.of(source.head))
         tasks[name] = _with_typical_entropy(part.tasks[source.head], metrics[name])
     given = tuple(sorted(set().union(*reads.values())))
     heads = {n: head.model_copy(update={"taps": None if reads[n] == given else reads[n]}) for n, head in heads.items()}
@@ -92,9 +95,20 @@ def merge_bundles(config: MergeConfig) -> Bundle:
     model.encoder.load_state_dict(first.model.encoder.state_dict())
     for name, source in config.heads.items():
         model.heads[name].load_state_dict(parts[source.name].model.heads[source.head].state_dict())
-    short_side = median_low(sides.values())
-    fit = first.fit.at(short_side).model_copy(update={"heads": {n: s for n, s in sides.items() if s != short_side}})
+    short_side = median_low(way if isinstance(way, int) else way.short_side for way in ways.values())
+    own = {name: way for name, way in ways.items() if way != short_side}
+    fit = first.fit.at(short_side).model_copy(update={"heads": own})
     return Bundle(model.eval(), tasks, fit, config.card.model_copy(update={"metrics": metrics}))
+
+
+def _way(source: HeadSource, fit: FitConfig) -> int | HeadFit:
+    """How a head sees photos, in the shortest form."""
+    way = HeadFit(
+        short_side=source.short_side or fit.short_side,
+        window=source.window or fit.window,
+        flip=fit.flip if source.flip is None else source.flip,
+    )
+    return way if way.window or way.flip else way.short_side
 
 
 def _load(source: HeadSource) -> Bundle:

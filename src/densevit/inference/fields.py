@@ -117,6 +117,10 @@ class Mosaic(Field):
 
     def tile(self, rows: slice, columns: slice) -> Tensor:
         """A part of the field: (K, rows, columns) float32. Windows are added by rows, always in the same order."""
+        with torch.autocast(self.device.type, enabled=False):
+            return self._tile(rows, columns)
+
+    def _tile(self, rows: slice, columns: slice) -> Tensor:
         height, width = rows.stop - rows.start, columns.stop - columns.start
         total = torch.zeros((self.num_channels, height, width), device=self.device)
         for i in self.rows.windows(rows.start, rows.stop):

@@ -1,7 +1,9 @@
 """Our own way from a photo to what each head says of it: whole or by windows, at several scales, mirrored or not."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
+from itertools import product
 
 import numpy as np
 import torch
@@ -50,38 +52,50 @@ class Runner:
     @torch.inference_mode()
     def fields(self, way: OwnWay, photo: NDArray[np.uint8]) -> dict[str, Field]:
         """Per head its field, of the photo's size: probabilities averaged for labels, else values."""
-        running = {name: Running(probabilities=isinstance(task, Segmentation)) for name, task in self.tasks.items()}
-        for scale, mirrored in views(way):
-            seen = np.ascontiguousarray(photo[:, ::-1]) if mirrored else photo
-            if way.windows is None:
-                found = self._whole(seen, scale)
-            else:
-                found = WindowRunner(self.model, tuple(self.tasks), way.windows).fields(seen, self.fit, scale=scale)
-            for name, field in found.items():
-                task = self.tasks[name]
-                turned = mirrored and isinstance(task, Regression) and task.unit_vectors
-                running[name].add(field.negated(0) if turned else field, mirrored=mirrored)
-        return {name: views.mean() for name, views in running.items()}
-
-    def _whole(self, photo: NDArray[np.uint8], scale: float) -> dict[str, Field]:
-        size, patch = (photo.shape[0], photo.shape[1]), self.model.config.encoder.patch_size
+        if way.windows is not None:
+            return self._mean(way, way.flip, photo, self._in_windows(way.windows))
         found: dict[str, Field] = {}
         for fit, heads in self.fit.passes(self.tasks):
-            plain = fit.size_for(size, patch)
-            height, width = (max(round(n * scale / p), 1) * p for n, p in zip(plain, patch, strict=True))
-            pixels = fit_photo(photo, (height, width))[None].to(self.model.mean.device)
-            for name, output in self.model(pixels, heads).items():
-                logits, corners = output.logits[0].float(), self.model.decoder(name).align_corners
-                resizes = [
-                    (Resize(old, new, align_corners=corners),) for old, new in zip(logits.shape[-2:], size, strict=True)
-                ]
-                found[name] = whole(logits, resizes[0], resizes[1])
+            found |= self._mean(way, way.flip or fit.flip, photo, partial(self._fitted, fit, heads))
+        return {name: found[name] for name in self.tasks}
+
+    def _mean(self, way: OwnWay, flip: bool, photo: NDArray[np.uint8], view: "View") -> dict[str, Field]:
+        """The mean over scales, each as it is and, with ``flip``, mirrored."""
+        running: dict[str, Running] = {}
+        for scale, mirrored in product(way.scales, (False, True) if flip else (False,)):
+            seen = np.ascontiguousarray(photo[:, ::-1]) if mirrored else photo
+            for name, field in view(seen, scale).items():
+                task = self.tasks[name]
+                turned = mirrored and isinstance(task, Regression) and task.unit_vectors
+                mean = running.setdefault(name, Running(probabilities=isinstance(task, Segmentation)))
+                mean.add(field.negated(0) if turned else field, mirrored=mirrored)
+        return {name: mean.mean() for name, mean in running.items()}
+
+    def _in_windows(self, windows: WindowConfig) -> "View":
+        """Windows at the photo's own pixels, each encoded once for all heads."""
+        runner = WindowRunner(self.model, tuple(self.tasks), windows)
+        return lambda photo, scale: runner.fields(photo, self.fit, scale=scale)
+
+    def _fitted(
+        self, fit: FitConfig, heads: tuple[str, ...], photo: NDArray[np.uint8], scale: float
+    ) -> dict[str, Field]:
+        """The photo at the size of training, whole or in windows."""
+        size, patch = (photo.shape[0], photo.shape[1]), self.model.config.encoder.patch_size
+        plain = fit.size_for(size, patch)
+        height, width = (max(round(n * scale / p), 1) * p for n, p in zip(plain, patch, strict=True))
+        if fit.window is not None:
+            runner = WindowRunner(self.model, heads, WindowConfig(overlap=fit.window // 2))
+            return runner.fields_at((height, width), photo, fit.at(fit.window))
+        pixels = fit_photo(photo, (height, width))[None].to(self.model.mean.device)
+        found: dict[str, Field] = {}
+        for name, output in self.model(pixels, heads).items():
+            logits, corners = output.logits[0].float(), self.model.decoder(name).align_corners
+            resizes = [
+                (Resize(old, new, align_corners=corners),) for old, new in zip(logits.shape[-2:], size, strict=True)
+            ]
+            found[name] = whole(logits, resizes[0], resizes[1])
         return found
 
 
-def views(way: OwnWay) -> Iterator[tuple[float, bool]]:
-    """The scales, each as it is and, with ``flip``, mirrored."""
-    for scale in way.scales:
-        yield scale, False
-        if way.flip:
-            yield scale, True
+View = Callable[[NDArray[np.uint8], float], dict[str, Field]]
+"""A photo and a factor on its size -> per head its field."""

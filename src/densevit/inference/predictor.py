@@ -182,16 +182,22 @@ class Predictor:
                 "tta is on but no protocol is named; test-time augmentation is a protocol's; name one, or give scales"
             )
         if not way.plain_pass:
-            fields = Runner(self.model, {name: self.tasks[name] for name in self.heads}, self.fit).fields(way, photo)
-            return Prediction(photo, {name: self._result(name, photo, field) for name, field in fields.items()})
+            return Prediction(photo, self._run(way, self.heads, photo))
         results: dict[str, HeadResult] = {}
         for fit, heads in self.fit.passes(self.heads):
+            if not fit.single_pass:
+                results |= self._run(way, heads, photo)
+                continue
             size = fit.size_for((photo.shape[0], photo.shape[1]), self.model.config.encoder.patch_size)
             pixels = fit_photo(photo, size)[None].to(self.device)
             with torch.inference_mode():
                 outputs = self.model(pixels, heads, coarse=size == photo.shape[:2])
             results |= {name: self._result(name, photo, output.logits[0].float()) for name, output in outputs.items()}
         return Prediction(photo, {name: results[name] for name in self.heads})
+
+    def _run(self, way: OwnWay, heads: Sequence[str], photo: NDArray[np.uint8]) -> dict[str, HeadResult]:
+        fields = Runner(self.model, {name: self.tasks[name] for name in heads}, self.fit).fields(way, photo)
+        return {name: self._result(name, photo, field) for name, field in fields.items()}
 
     def _result(self, name: str, photo: NDArray[np.uint8], source: Source) -> HeadResult:
         return head_result(name, self.tasks[name], photo, source, align_corners=self.model.decoder(name).align_corners)

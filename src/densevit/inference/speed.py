@@ -24,7 +24,8 @@ class SpeedConfig(Config):
     Attributes:
         merging: of tokens inside the encoder.
         patch_size: in pixels, square; the patch projection is resampled (FlexiViT's pseudo-inverse).
-        short_side: of the photo at the encoder, in pixels, instead of the model's ``fit``.
+        short_side: of the photo at the encoder, in pixels, instead of the model's ``fit``; it is run whole, once.
+        whole: photos are run whole, once, where the model's ``fit`` has windows or mirrors them.
         exit_block: the encoder ends with this block, counted from 0; taps after it are read here.
         engine: what runs the network; see ``densevit.export.engine``, to which ``densevit.load`` gives it.
     """
@@ -32,13 +33,15 @@ class SpeedConfig(Config):
     merging: AnyMerging | None = None
     patch_size: int | None = Field(default=None, gt=0)
     short_side: int | None = Field(default=None, gt=0)
+    whole: bool = False
     exit_block: int | None = Field(default=None, ge=0)
     engine: Literal["torch", "compile", "onnxruntime", "openvino"] = "torch"
 
     def set_values(self) -> dict[str, Any]:
         """The switches that are on, as plain data."""
+        off = {"whole": False, "engine": "torch"}
         data = self.model_dump(mode="json", exclude_none=True)
-        return data if self.engine != "torch" else {key: data[key] for key in data if key != "engine"}
+        return {key: value for key, value in data.items() if key not in off or value != off[key]}
 
 
 def read_speed(source: SpeedConfig | Mapping[str, Any] | Sequence[str] | str | Path | None) -> SpeedConfig:
@@ -75,7 +78,8 @@ def apply_speed(bundle: Bundle, speed: SpeedConfig) -> Bundle:
         model = _rebuilt(model, speed)
         _check_blocks(speed, len(model.encoder.blocks))
         model.encoder.merging = speed.merging
-    fit = bundle.fit if speed.short_side is None else bundle.fit.at(speed.short_side)
+    fit = bundle.fit.whole() if speed.whole else bundle.fit
+    fit = fit if speed.short_side is None else fit.at(speed.short_side)
     return replace(bundle, model=model, fit=fit)
 
 

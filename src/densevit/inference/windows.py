@@ -164,9 +164,15 @@ class WindowRunner:
         yield from in_batches(infer, places, self.config.batch, device=device, what=what)
 
     def fields(self, photo: NDArray[np.uint8], fit: FitConfig, *, scale: float = 1.0) -> dict[str, Field]:
-        """What each head says of a photo (H, W, 3), of the photo's size."""
+        """What each head says of a photo (H, W, 3), of the photo's size; ``scale`` is one more factor on its sides."""
+        factor = self.config.scale * scale
+        seen = max(round(photo.shape[0] * factor), 1), max(round(photo.shape[1] * factor), 1)
+        return self.fields_at(seen, photo, fit)
+
+    def fields_at(self, seen: Size, photo: NDArray[np.uint8], fit: FitConfig) -> dict[str, Field]:
+        """What each head says of a photo (H, W, 3) that is first resized to ``seen``; of the photo's size."""
         size = (photo.shape[0], photo.shape[1])
-        image = scaled(photo, self.config.scale * scale)
+        image = resized(photo, seen)
         plan = layout(self.config, (image.shape[0], image.shape[1]), fit, self.model.config.encoder.patch_size)
         rows, columns = plan.starts
         order = [(i, j) for i in range(len(rows)) for j in range(len(columns))]
@@ -192,10 +198,9 @@ class WindowRunner:
         )
 
 
-def scaled(photo: NDArray[np.uint8], scale: float) -> NDArray[np.uint8]:
-    """A photo (H, W, 3) with its sides times ``scale``, in 8 bits."""
-    size = (max(round(photo.shape[0] * scale), 1), max(round(photo.shape[1] * scale), 1))
+def resized(photo: NDArray[np.uint8], size: Size) -> NDArray[np.uint8]:
+    """A photo (H, W, 3) of another size, in 8 bits."""
     if size == photo.shape[:2]:
         return photo
-    resized = fit_photo(photo, size).mul_(255.0).round_().to(torch.uint8)
-    return resized.permute(1, 2, 0).contiguous().numpy()
+    pixels = fit_photo(photo, size).mul_(255.0).round_().to(torch.uint8)
+    return pixels.permute(1, 2, 0).contiguous().numpy()

@@ -24,6 +24,8 @@ from densevit.data.sample import Sample
 from densevit.data.transforms import as_example
 from densevit.encoder.merge_rules import AnyMerging, TomeMerging
 from densevit.errors import ConfigError, DataError
+from densevit.inference.decode import decode
+from densevit.inference.own import OwnWay, Runner
 from densevit.inference.speed import SpeedConfig, apply_speed
 from densevit.model import DenseModel
 from densevit.pixels import FitConfig, fit_photo
@@ -41,20 +43,22 @@ class GridConfig(Config):
 
     Attributes:
         short_side: in pixels.
+        whole: without the windows and mirror images of the model.
         patch_size: in pixels.
         merging: of tokens.
         exit_block: last block of the encoder.
     """
 
     short_side: tuple[int | None, ...] = Field(default=(None,), min_length=1)
+    whole: tuple[bool, ...] = Field(default=(False,), min_length=1)
     patch_size: tuple[int | None, ...] = Field(default=(None,), min_length=1)
     merging: tuple[AnyMerging | None, ...] = Field(default=(None,), min_length=1)
     exit_block: tuple[int | None, ...] = Field(default=(None,), min_length=1)
 
     def settings(self) -> list[SpeedConfig]:
         """Every combination once, and first the model as it is."""
-        combinations = itertools.product(self.short_side, self.patch_size, self.merging, self.exit_block)
-        every = [SpeedConfig(short_side=s, patch_size=p, merging=m, exit_block=e) for s, p, m, e in combinations]
+        names, values = zip(*self, strict=True)
+        every = [SpeedConfig(**dict(zip(names, chosen, strict=True))) for chosen in itertools.product(*values)]
         plain = SpeedConfig()
         return [plain, *(setting for setting in dict.fromkeys(every) if setting != plain)]
 
@@ -69,13 +73,14 @@ def read_grid(path: Path | None, bundle: Bundle, head: str) -> GridConfig:
 
 
 def default_grid(bundle: Bundle, head: str) -> GridConfig:
-    """Three photo sizes, two patch sizes where the encoder can take another, three mergings, two exits."""
+    """Three photo sizes, whole too if the model has windows, two patch sizes if it can, three mergings, two exits."""
     encoder = bundle.model.config.encoder
     patch, own, last = encoder.patch_size[0], bundle.fit.of(head).short_side, encoder.taps[-1]
     smaller = [max(round(own * share / patch), 1) * patch for share in (0.8, 0.65)]
     earlier = encoder.taps[-2] if len(encoder.taps) > 1 else last * 3 // 4
     return GridConfig(
         short_side=(None, *dict.fromkeys(side for side in smaller if side < own)),
+        whole=(False,) if bundle.fit.of(head).single_pass else (False, True),
         patch_size=(None,) if encoder.stem is not None else (None, patch * 3 // 2),
         merging=(None, TomeMerging(share=0.35), TomeMerging()),
         exit_block=(None, earlier) if TomeMerging().first <= earlier < last else (None,),
@@ -150,8 +155,11 @@ class Tuner:
     def predict(self, candidate: Candidate, sample: Sample) -> Tensor:
         """A photo's pixels -> what the task predicts at its size, on the CPU."""
         size = (sample.image.shape[0], sample.image.shape[1])
-        model = candidate.model
-        pixels = fit_photo(sample.image, candidate.fit.size_for(size, model.config.encoder.patch_size))
+        model, fit = candidate.model, candidate.fit
+        if not fit.single_pass:
+            field = Runner(model, {self.head: self.task}, fit).fields(OwnWay(), sample.image)[self.head]
+            return decode(self.task, field, size, align_corners=model.decoder(self.head).align_corners).cpu()
+        pixels = fit_photo(sample.image, fit.size_for(size, model.config.encoder.patch_size))
         with torch.inference_mode():
             logits = model(pixels[None].to(self.device), (self.head,))[self.head].logits[0]
             return self.task.decode(logits, size, align_corners=model.decoder(self.head).align_corners).cpu()

@@ -95,14 +95,18 @@ def complete(raw: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _lay_out_init(raw: dict[str, Any]) -> dict[str, Any]:
-    """``init`` without ``model.encoder`` -> the checkpoint's encoder, normalisation and image size."""
+    """``init`` without ``model.encoder`` -> the checkpoint's encoder, normalisation and way of seeing photos.
+
+    Cached features are those of whole photos, and what learns from them is used in this way.
+    """
     model = raw.get("model", {})
     if raw.get("init") is None or not isinstance(model, Mapping) or "encoder" in model:
         return raw
     config, fit = model_facts(str(raw["init"]))
     encoder = {"encoder": config.encoder.plain(), "normalisation": config.normalisation.plain()}
-    own = {head: side for head, side in fit.heads.items() if head in (model.get("heads") or {})}
-    return {"fit": {**fit.plain(), "heads": own}, **raw, "model": {**encoder, **model}}
+    facts = (fit if raw.get("features") is None else fit.whole()).plain()
+    own = {head: way for head, way in facts["heads"].items() if head in (model.get("heads") or {})}
+    return {"fit": {**facts, "heads": own}, **raw, "model": {**encoder, **model}}
 
 
 def _lay_out_preset(raw: dict[str, Any]) -> dict[str, Any]:
@@ -156,7 +160,7 @@ def _with_width(name: str, head: Any, task: Any) -> Any:
 
 
 def _crop(raw: Mapping[str, Any]) -> tuple[int, int]:
-    """A square of the image size, or with cached features the whole of the first photo, rounded to the patch size."""
+    """A square of the image's or window's size, with cached features the first photo's; rounded to the patch size."""
     encoder = raw["model"].get("encoder")
     patch = encoder.get("patch_size", 16) if isinstance(encoder, Mapping) else 16
     try:
@@ -166,7 +170,8 @@ def _crop(raw: Mapping[str, Any]) -> tuple[int, int]:
             config = parse_data(raw["sources"][0]["train"])
             photo = DATASETS[config.kind][1](config, with_labels=False, with_depth=False, with_values=False)[0].image
             return fit.size_for((photo.shape[0], photo.shape[1]), (height, width))
-        return max(fit.short_side // height, 1) * height, max(fit.short_side // width, 1) * width
+        side = fit.window or fit.short_side
+        return max(side // height, 1) * height, max(side // width, 1) * width
     except (ConfigError, KeyError, TypeError, ValueError, OverflowError, ZeroDivisionError):  # TrainConfig says so
         return 512, 512
 

@@ -45,7 +45,8 @@ def evaluate(
         tasks: the heads to evaluate.
         fit: how photos are brought to the encoder.
         dataset: samples with the targets that the tasks need.
-        encode: images (1, 3, H, W) -> taps, instead of the model's own encoder (a cache, say).
+        encode: images (1, 3, H, W) -> taps, instead of the model's own encoder (a cache, say), for heads that see the
+            whole photo once.
         progress: called with (done, total).
         protocol: run every photo as a published program does; ``fit`` and ``encode`` are then not used.
         tta: with the protocol's test-time augmentation.
@@ -80,8 +81,12 @@ def evaluate(
             elif way is not None and not way.plain_pass:
                 outputs = dict(Runner(model, tasks, fit).fields(way, sample.image))
             else:
-                for plain, heads in fit.passes(tasks):
-                    image = fit_photo(sample.image, plain.size_for(size, model.config.encoder.patch_size))
+                for seen, heads in fit.passes(tasks):
+                    if not seen.single_pass:
+                        chosen = {name: tasks[name] for name in heads}
+                        outputs |= Runner(model, chosen, fit).fields(OwnWay(), sample.image)
+                        continue
+                    image = fit_photo(sample.image, seen.size_for(size, model.config.encoder.patch_size))
                     taps = (encode or model.encode)(image[None].to(device))
                     outputs |= {name: output.logits[0] for name, output in model.decode(taps, heads).items()}
             for name, task in tasks.items():
