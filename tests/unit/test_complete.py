@@ -12,8 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from densevit.errors import ConfigError, DataError, DensevitError
+from densevit.pixels import FitConfig
 from densevit.training.complete import complete, read_recipe
 from densevit.training.recipe import TrainConfig
+from densevit.training.short import FROZEN
 
 NAMES = ["road", "sky", "tree"]
 
@@ -57,11 +59,15 @@ def test_complete__a_decoder_of_another_kind_replaces_that_of_the_preset(root):
     assert config.model.heads["labels"].decoder.kind == "segmenter_linear"
 
 
-@pytest.mark.parametrize(("head", "own"), [("streets", {"streets": 640}), ("labels", {})])
-def test_complete__photos_are_sized_as_in_the_model_it_starts_from(root, head, own):
+@pytest.mark.parametrize("features", [None, {"directory": "features"}])
+@pytest.mark.parametrize("head", ["streets", "labels"])
+def test_complete__photos_are_seen_as_in_the_model_it_starts_from(root, head, features):
     model = {"heads": {head: {"decoder": {"kind": "segmenter_linear"}, "taps": [9]}}}
-    config = TrainConfig.parse(complete(raw(root, init="default", model=model, tasks={head: {"kind": "segmentation"}})))
-    assert (config.fit.short_side, config.fit.heads) == (320, own)
+    facts = {"init": "default", "model": model, "tasks": {head: {"kind": "segmentation"}}}
+    frozen = {"features": features, "freeze": "encoder", "augment": {"crop": [96, 96], **FROZEN["augment"]}}
+    config = TrainConfig.parse(complete(raw(root, **facts, **(frozen if features else {}))))
+    ways = {"streets": FitConfig(short_side=720, window=None if features else 480), "labels": FitConfig(short_side=320)}
+    assert config.fit.of(head) == ways[head]
 
 
 def test_complete__crop_is_a_multiple_of_the_patch(root):

@@ -112,6 +112,7 @@ def test_grid__has_every_combination_once_and_the_plain_model_first() -> None:
 def test_default_grid__is_made_for_the_model(tmp_path: Path) -> None:
     grid = default_grid(load_bundle(write_model(tmp_path / "m.safetensors", "setr")), "main")
 
+    assert grid.whole == (False,)
     assert (grid.short_side, grid.patch_size, grid.exit_block) == ((None, 40, 32), (None, 12), (None,))
     assert grid.merging == (None, TomeMerging(share=0.35), TomeMerging())
 

@@ -56,11 +56,12 @@ class GridConfig(Config):
     exit_block: tuple[int | None, ...] = Field(default=(None,), min_length=1)
 
     def settings(self) -> list[SpeedConfig]:
-        """Every combination once, and first the model as it is."""
+        """Every combination once, and first the model as it is; at another short side photos are whole anyway."""
         names, values = zip(*self, strict=True)
-        every = [SpeedConfig(**dict(zip(names, chosen, strict=True))) for chosen in itertools.product(*values)]
+        every = (SpeedConfig(**dict(zip(names, chosen, strict=True))) for chosen in itertools.product(*values))
+        shortest = (s if s.short_side is None else s.model_copy(update={"whole": False}) for s in every)
         plain = SpeedConfig()
-        return [plain, *(setting for setting in dict.fromkeys(every) if setting != plain)]
+        return [plain, *(setting for setting in dict.fromkeys(shortest) if setting != plain)]
 
 
 def read_grid(path: Path | None, bundle: Bundle, head: str) -> GridConfig:
