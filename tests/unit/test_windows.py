@@ -18,7 +18,7 @@ from densevit.errors import ConfigError, DensevitError
 from densevit.inference.batching import in_batches
 from densevit.inference.fields import to_hold
 from densevit.inference.predictor import Predictor
-from densevit.inference.windows import WindowConfig
+from densevit.inference.windows import WindowConfig, resized
 from densevit.pixels import FitConfig, fit_photo, to_tensor
 from densevit.tasks import Depth, Regression, Segmentation, Task
 from tests.factories import tiny_model
@@ -139,6 +139,13 @@ def test_window_of_the_model__is_that_of_the_resized_photo(name: str, task: Task
     blend = reference(model, pixels, ((0, 16), (0, 23, 46, 64)), 48, hann=False)
     expected = F.interpolate(blend[None], (60, 90), mode="bilinear")[0]
     torch.testing.assert_close(given, expected, **SAME_MATHS)
+
+
+def test_resized__keeps_what_is_finer_than_8_bits() -> None:
+    dark = photo(60, 90).astype(np.uint16)  # less than one step of 8 bits
+
+    np.testing.assert_array_equal(resized(dark, (64, 112)), fit_photo(dark, (64, 112)).permute(1, 2, 0))
+    assert resized(photo(60, 90), (64, 112)).dtype == np.uint8
 
 
 def test_flip_of_the_model__is_that_of_predict() -> None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 import torch
@@ -198,9 +198,11 @@ class WindowRunner:
         )
 
 
-def resized(photo: NDArray[np.uint8], size: Size) -> NDArray[np.uint8]:
-    """A photo (H, W, 3) of another size, in 8 bits."""
+def resized(photo: NDArray[Any], size: Size) -> NDArray[Any]:
+    """A photo (H, W, C) of another size: in 8 bits if it has 8 bits, else float32 in [0, 1]."""
     if size == photo.shape[:2]:
         return photo
-    pixels = fit_photo(photo, size).mul_(255.0).round_().to(torch.uint8)
+    pixels = fit_photo(photo, size)
+    if photo.dtype == np.uint8:
+        pixels = pixels.mul_(255.0).round_().to(torch.uint8)
     return pixels.permute(1, 2, 0).contiguous().numpy()
