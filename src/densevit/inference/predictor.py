@@ -153,12 +153,13 @@ class Predictor:
         scales: Sequence[float] = (1.0,),
         flip: bool = False,
     ) -> Prediction:
-        """Run one photo through the encoder, once for all heads that see it at one size, and through every head.
+        """Run one photo through the encoder, once for all heads that see it in one way, and through every head.
 
         Args:
             image: a path, PIL image, array (H, W[, 3]) or tensor; see ``densevit.io.as_image``.
             protocol: run it exactly as a published program does: "segmenter", "mmseg", "setr", "dpt", "transformers",
-                "depth_anything", or one with facts of your own. None is our own way: one pass, one resize.
+                "depth_anything", or one with facts of your own. None is our own way, which
+                ``fit`` says: one pass and one resize, unless a head has windows or a mirror image.
             tta: average the protocol's scales, each mirrored too.
             windows: run it window by window at its own pixels, in our own way.
             scales: factors on the input size in our own way, whose results are averaged: probabilities for labels,
