@@ -41,6 +41,10 @@ class OwnWay(Config):
         return self.windows is None and self.scales == (1.0,) and not self.flip
 
 
+Pass = Callable[[NDArray[np.uint8], float], dict[str, Field]]
+"""A photo (H, W, C) and a factor on the size at which it is seen -> per head its field, of the photo's size."""
+
+
 @dataclass(frozen=True)
 class Runner:
     """A model with the tasks of the heads that run."""
@@ -59,19 +63,19 @@ class Runner:
             found |= self._mean(way, way.flip or fit.flip, photo, partial(self._fitted, fit, heads))
         return {name: found[name] for name in self.tasks}
 
-    def _mean(self, way: OwnWay, flip: bool, photo: NDArray[np.uint8], view: "View") -> dict[str, Field]:
+    def _mean(self, way: OwnWay, flip: bool, photo: NDArray[np.uint8], one_pass: Pass) -> dict[str, Field]:
         """The mean over scales, each as it is and, with ``flip``, mirrored."""
         running: dict[str, Running] = {}
         for scale, mirrored in product(way.scales, (False, True) if flip else (False,)):
             seen = np.ascontiguousarray(photo[:, ::-1]) if mirrored else photo
-            for name, field in view(seen, scale).items():
+            for name, field in one_pass(seen, scale).items():
                 task = self.tasks[name]
                 turned = mirrored and isinstance(task, Regression) and task.unit_vectors
                 mean = running.setdefault(name, Running(probabilities=isinstance(task, Segmentation)))
                 mean.add(field.negated(0) if turned else field, mirrored=mirrored)
         return {name: mean.mean() for name, mean in running.items()}
 
-    def _in_windows(self, windows: WindowConfig) -> "View":
+    def _in_windows(self, windows: WindowConfig) -> Pass:
         """Windows at the photo's own pixels, each encoded once for all heads."""
         runner = WindowRunner(self.model, tuple(self.tasks), windows)
         return lambda photo, scale: runner.fields(photo, self.fit, scale=scale)
@@ -95,7 +99,3 @@ class Runner:
             ]
             found[name] = whole(logits, resizes[0], resizes[1])
         return found
-
-
-View = Callable[[NDArray[np.uint8], float], dict[str, Field]]
-"""A photo and a factor on its size -> per head its field."""

@@ -24,7 +24,7 @@ from densevit.data.sample import Sample
 from densevit.data.transforms import as_example
 from densevit.encoder.merge_rules import AnyMerging, TomeMerging
 from densevit.errors import ConfigError, DataError
-from densevit.inference.decode import decode
+from densevit.inference.decode import Source, decode
 from densevit.inference.own import OwnWay, Runner
 from densevit.inference.speed import SpeedConfig, apply_speed
 from densevit.model import DenseModel
@@ -157,13 +157,14 @@ class Tuner:
         """A photo's pixels -> what the task predicts at its size, on the CPU."""
         size = (sample.image.shape[0], sample.image.shape[1])
         model, fit = candidate.model, candidate.fit
-        if not fit.single_pass:
-            field = Runner(model, {self.head: self.task}, fit).fields(OwnWay(), sample.image)[self.head]
-            return decode(self.task, field, size, align_corners=model.decoder(self.head).align_corners).cpu()
-        pixels = fit_photo(sample.image, fit.size_for(size, model.config.encoder.patch_size))
+        source: Source
         with torch.inference_mode():
-            logits = model(pixels[None].to(self.device), (self.head,))[self.head].logits[0]
-            return self.task.decode(logits, size, align_corners=model.decoder(self.head).align_corners).cpu()
+            if fit.single_pass:
+                pixels = fit_photo(sample.image, fit.size_for(size, model.config.encoder.patch_size))
+                source = model(pixels[None].to(self.device), (self.head,))[self.head].logits[0]
+            else:
+                source = Runner(model, {self.head: self.task}, fit).fields(OwnWay(), sample.image)[self.head]
+            return decode(self.task, source, size, align_corners=model.decoder(self.head).align_corners).cpu()
 
     def points(self) -> list[Point]:
         """What was measured: complete points and those given up; none before the first photo."""
