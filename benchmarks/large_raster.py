@@ -51,7 +51,7 @@ def make_predictor():
     from densevit.checkpoints.native import Bundle, Card
     from densevit.inference.predictor import Predictor
     from densevit.model import DenseModel, ModelConfig
-    from densevit.pixels import FitConfig
+    from densevit.inference_config import InferenceConfig
     from densevit.tasks import Segmentation
 
     torch.manual_seed(0)
@@ -62,22 +62,22 @@ def make_predictor():
     for parameter in model.heads.parameters():
         torch.nn.init.normal_(parameter)
     task = Segmentation(classes=tuple(f"class {i}" for i in range(CLASSES)))
-    return Predictor(Bundle(model, {"main": task}, FitConfig(short_side=WINDOW), Card()), device="cpu")
+    return Predictor(Bundle(model, {"main": task}, InferenceConfig(short_side=WINDOW), Card()), device="cpu")
 
 
 def child(source: Path, folder: Path) -> None:
     """Stream one raster and print what it took."""
     import torch
 
-    from densevit.allocator import returning_large_buffers
-    from densevit.benchmark.memory import peak_bytes
-    from densevit.inference.raster import RasterConfig
-    from densevit.inference.windows import WindowConfig
+    from densevit.device import returning_large_buffers
+    from densevit.memory import peak_bytes
+    from densevit.inference.raster.job import RasterConfig
+    from densevit.inference.sliding_window import SlidingWindow
 
     torch.set_num_threads(1)
     predictor = make_predictor()
     before, began, cpu = peak_bytes(), time.perf_counter(), time.process_time()
-    windows = WindowConfig(window=WINDOW, overlap=OVERLAP, blend="hann")
+    windows = SlidingWindow(window=WINDOW, overlap=OVERLAP, blend="hann")
     with returning_large_buffers():  # as the command line does
         record = predictor.predict_raster(source, folder, config=RasterConfig(windows=windows))
     row = {
@@ -163,8 +163,8 @@ def main() -> None:
         sys.stdout.write(f"{row}\n")
         sys.stdout.flush()
     if given.json:
-        from densevit.benchmark.machine import facts as machine_facts
-        from densevit.benchmark.machine import occasion
+        from densevit_lab.benchmark.machine import facts as machine_facts
+        from densevit_lab.benchmark.machine import occasion
 
         facts = {"machine": machine_facts(), "occasion": occasion(program=sys.argv[0])}
         record = {**facts, "window": WINDOW, "overlap": OVERLAP, "classes": CLASSES, "rows": rows}

@@ -76,8 +76,8 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def trained(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkpoint with a head of each family, a coarse one and depth, trained just enough to tell things apart."""
-    from densevit.training.complete import complete
-    from densevit.training.recipe import TrainConfig
+    from densevit.training.config import TrainConfig
+    from densevit.training.resolve_config import complete
     from densevit.training.train import train
 
     # without the bound, or with some other seeds, rounding decides whether the depth head gets beyond a constant

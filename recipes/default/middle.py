@@ -10,8 +10,8 @@ import torch
 
 from densevit.checkpoints.native import Bundle, Card, save_bundle
 from densevit.config import read_yaml
-from densevit.training.recipe import TrainConfig
-from densevit.training.start import build_model
+from densevit.training.config import TrainConfig
+from densevit.training.build_model import build_model
 
 
 def main() -> None:

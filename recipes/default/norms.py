@@ -14,13 +14,14 @@ from torch import nn
 from densevit.checkpoints.native import load_bundle, save_bundle
 from densevit.data import FolderConfig, FolderDataset
 from densevit.model import DenseModel
-from densevit.pixels import FitConfig, fit_photo
+from densevit.pixels import fit_photo
+from densevit.inference_config import InferenceConfig
 
 PHOTOS = {"streets": ("data/camvid", 32), "rooms": ("data/nyuv2", 96)}
 BATCH = 8
 
 
-def measure(model: DenseModel, head: str, fit: FitConfig, root: str, count: int) -> None:
+def measure(model: DenseModel, head: str, fit: InferenceConfig, root: str, count: int) -> None:
     """Put the mean over so many photos, spread over the training split, in the place of a head's statistics."""
     photos = FolderDataset(FolderConfig(root=Path(root), split="train"))
     norms = [module for module in model.heads[head].modules() if isinstance(module, nn.BatchNorm2d)]

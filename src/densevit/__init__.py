@@ -42,16 +42,16 @@ def load(source: Any = "default", *, engine: str | None = None, **options: Any) 
 
     Raises:
         CheckpointError, ConfigError: if there is no such model or engine, or its file cannot be used.
-        ExportError: if the engine does not work here.
+        EngineError: if the engine does not work here.
     """
     from densevit.inference.predictor import Predictor
 
     predictor = Predictor.load(source, **options)
     engine = engine or predictor.speed.engine
     if engine != "torch":
-        from densevit.export.engine import accelerate
+        from densevit.engines.engine import use_engine
 
-        accelerate(predictor.model, engine)
+        use_engine(predictor.model, engine)
     return predictor
 
 

@@ -21,5 +21,5 @@ class CheckpointError(DensevitError):
     """A weights file is damaged, unsafe, or does not fit the model."""
 
 
-class ExportError(DensevitError):
+class EngineError(DensevitError):
     """An exported artefact could not be made or does not reproduce the model."""

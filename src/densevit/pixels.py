@@ -1,86 +1,17 @@
 """Pixels as tensors: uint8 arrays to floats in [0, 1], the input size for a photo, and resizing."""
 
-from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from pydantic import Field, PositiveInt
 from torch import Tensor
 
-from densevit.config import Config
 from densevit.types import Size
 
 LARGE_PHOTO = 16_000_000
 """Pixels from which a photo is shrunk before it becomes floats."""
-
-
-class HeadFit(Config):
-    """How a head sees photos in a way of its own.
-
-    Attributes:
-        short_side: target of the shorter side, in pixels.
-        window: side of the square windows that the resized photo is run in; none: it is run whole.
-        flip: average with what is said of the mirrored photo.
-    """
-
-    short_side: PositiveInt
-    window: PositiveInt | None = None
-    flip: bool = False
-
-
-class FitConfig(Config):
-    """Resize so that the short side is about ``short_side``, keeping the aspect, each side rounded to the patch size.
-
-    Attributes:
-        short_side: target of the shorter side, in pixels.
-        max_long_side: bound on the longer side, in pixels; panoramas and strips are shrunk to it.
-        window: side of the square windows that the resized photo is run in, rounded to the patch size; neighbours share
-            half or more. None: it is run whole. An encoder is at its best on as many patches as it was trained on.
-        flip: average with what is said of the mirrored photo.
-        heads: those that see photos in a way of their own; a number is the short side of photos that are run whole.
-    """
-
-    short_side: int = Field(default=512, gt=0)
-    max_long_side: int = Field(default=2048, gt=0)
-    window: PositiveInt | None = None
-    flip: bool = False
-    heads: dict[str, PositiveInt | HeadFit] = Field(default_factory=dict)
-
-    @property
-    def single_pass(self) -> bool:
-        """Whether a photo is run whole and as it is."""
-        return self.window is None and not self.flip
-
-    def size_for(self, image_size: Size, patch_size: Size) -> Size:
-        """The input size (H, W) for an image: at least one patch, and never more than ``max_long_side`` rounded up."""
-        scale = min(self.short_side / min(image_size), self.max_long_side / max(image_size))
-        height, width = (max(round(n * scale / p), 1) * p for n, p in zip(image_size, patch_size, strict=True))
-        return height, width
-
-    def passes(self, heads: Iterable[str]) -> "list[tuple[FitConfig, tuple[str, ...]]]":
-        """The passes of the encoder that some heads need: those that see photos in one way share one."""
-        ways = {head: self.of(head) for head in heads}
-        different = [fit for index, fit in enumerate(ways.values()) if fit not in list(ways.values())[:index]]
-        return [(fit, tuple(head for head, own in ways.items() if own == fit)) for fit in different]
-
-    def of(self, head: str) -> "FitConfig":
-        """How one head sees photos."""
-        own = self.heads.get(head)
-        if isinstance(own, HeadFit):
-            return self.model_copy(update={**dict(own), "heads": {}})
-        return self.model_copy(update={"heads": {}}) if own is None else self.at(own)
-
-    def whole(self) -> "FitConfig":
-        """The same sizes, with photos whole and as they are."""
-        sides = {head: self.of(head).short_side for head in self.heads}
-        return self.model_copy(update={"window": None, "flip": False, "heads": sides})
-
-    def at(self, short_side: int) -> "FitConfig":
-        """Photos whole and as they are at another short side, for all heads."""
-        return FitConfig(short_side=short_side, max_long_side=self.max_long_side)
 
 
 def to_tensor(image: NDArray[Any]) -> Tensor:

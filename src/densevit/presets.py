@@ -9,7 +9,7 @@ from typing import Any
 from densevit.config import nearest
 from densevit.encoder.vit import NAMED_SIZES, Width
 from densevit.errors import ConfigError
-from densevit.protocol import TTA_SCALES
+from densevit.inference_config import TTA_SCALES
 
 IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 # Segmenter rounds them to two decimals on 0..255, mmsegmentation does not.

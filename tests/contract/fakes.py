@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from densevit.data.names import CAMVID, CAMVID_COLOURS, CITYSCAPES_IDS, COCO_STUFF_GAPS
+from densevit.data.class_names import CAMVID, CAMVID_COLOURS, CITYSCAPES_IDS, COCO_STUFF_GAPS
 
 SIZE = (6, 8)
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from densevit.decoders import DECODERS, parse_decoder
-from densevit.encoder.merge_rules import AlgmMerging, MergingConfig, TomeMerging
+from densevit.encoder.token_merging_rules import AlgmMerging, MergingConfig, TomeMerging
 from densevit.errors import ConfigError
 from densevit.model import DenseModel
 from densevit.types import DenseOutput, Size

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from densevit.checkpoints.native import Bundle, Card, save_bundle
+from densevit.inference_config import InferenceConfig
 from densevit.model import DenseModel, ModelConfig
-from densevit.pixels import FitConfig
 from densevit.tasks import parse_task
 from densevit.types import Size
 
@@ -116,5 +116,5 @@ def write_model(
     torch.manual_seed(seed)
     config = ModelConfig.parse({"encoder": ENCODER | facts, "heads": described}, source="tiny model")
     card = Card(name="tiny", licence="Apache-2.0")
-    save_bundle(Bundle(DenseModel(config), chosen, FitConfig(short_side=SIZE[0]), card), path)
+    save_bundle(Bundle(DenseModel(config), chosen, InferenceConfig(short_side=SIZE[0]), card), path)
     return path

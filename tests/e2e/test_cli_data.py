@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from densevit.checkpoints.native import load_bundle
-from densevit.data.names import CITYSCAPES, CITYSCAPES_COLOURS
+from densevit.data.class_names import CITYSCAPES, CITYSCAPES_COLOURS
 from tests.contract import fakes
 from tests.factories import tiny_encoder
 from tests.unit.test_io_formats import write_tiff

@@ -18,8 +18,8 @@ from PIL import Image
 from torch import Tensor
 
 from densevit.checkpoints.native import load_bundle
-from densevit.training.complete import complete
-from densevit.training.recipe import TrainConfig
+from densevit.training.config import TrainConfig
+from densevit.training.resolve_config import complete
 from densevit.training.train import train
 from tests.e2e.commands import command
 from tests.e2e.scenes import HEADS, recipe, write_dataset, write_model

@@ -64,7 +64,7 @@ def test_predict__gives_typed_results_in_the_size_of_the_photo(prediction):
 
 def test_predict__primary_is_the_head_with_the_lowest_surprise(prediction):
     heads = [name for name in prediction if name != "depth"]
-    assert prediction.primary == min(heads, key=lambda name: prediction[name].surprise)
+    assert prediction.primary == min(heads, key=lambda name: prediction[name].excess_entropy)
     assert prediction.class_names == prediction[prediction.primary].class_names
 
 

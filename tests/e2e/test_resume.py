@@ -17,9 +17,9 @@ import yaml
 from torch import Tensor
 
 from densevit.checkpoints.native import load_bundle
-from densevit.training.complete import complete
-from densevit.training.recipe import TrainConfig
-from densevit.training.state import states_in
+from densevit.training.checkpoint import states_in
+from densevit.training.config import TrainConfig
+from densevit.training.resolve_config import complete
 from densevit.training.train import train
 from tests.e2e.scenes import ENCODER, recipe, write_dataset
 
@@ -43,7 +43,7 @@ torch.save = half
 """
 
 IN_AN_EVALUATION = """
-from densevit.training.log import RunLog
+from densevit.training.run.log import RunLog
 write = RunLog.write
 def once(log, event, iteration, **values):
     write(log, event, iteration, **values)
@@ -53,7 +53,7 @@ RunLog.write = once
 """
 
 AFTER_THE_LAST_STATE = """
-from densevit.training.run import Run
+from densevit.training.run.recorder import Run
 Run.finish = lambda *_: die()
 """
 

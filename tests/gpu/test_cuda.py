@@ -9,10 +9,10 @@ import pytest
 import torch
 
 import densevit
-from densevit.training.complete import complete
-from densevit.training.evaluate import evaluate
-from densevit.training.recipe import TrainConfig
-from densevit.training.sources import open_dataset
+from densevit.evaluation.evaluate import evaluate
+from densevit.evaluation.selection import open_dataset
+from densevit.training.config import TrainConfig
+from densevit.training.resolve_config import complete
 from densevit.training.train import train
 from tests.e2e.scenes import HEADS, recipe, scene
 from tests.factories import VARIANTS, random_images, tiny_model

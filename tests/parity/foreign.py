@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from densevit.parity.fixture import Fixture, read_fixtures
+from densevit_lab.parity.fixture import Fixture, read_fixtures
 
 GOLDEN = Path(__file__).parent / "golden"
 FIXTURES = {fixture.name: fixture for fixture in read_fixtures(GOLDEN)}

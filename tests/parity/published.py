@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from densevit.checkpoints.importers import Answers, Source
+from densevit.checkpoints.importers import ImportOverrides, Source
 
 KEYS = Path(__file__).parent / "published_keys.json.gz"
 
@@ -70,4 +70,4 @@ def meta_state(name: str) -> dict[str, Tensor]:
 def meta_source(name: str) -> Source:
     """The checkpoint as an importer gets it."""
     side = {"config.json": HUB_CONFIGS[name]} if name in HUB_CONFIGS else {}
-    return Source(name, meta_state(name), side, Answers(**ANSWERS.get(name, {})), FILES.get(name, ""))
+    return Source(name, meta_state(name), side, ImportOverrides(**ANSWERS.get(name, {})), FILES.get(name, ""))

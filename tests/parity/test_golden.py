@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from densevit.parity.check import check
-from densevit.parity.fixture import Fixture, read_fixtures
+from densevit_lab.parity.check import check
+from densevit_lab.parity.fixture import Fixture, read_fixtures
 
 GOLDEN = Path(__file__).parent / "golden"
 FIXTURES = {fixture.name: fixture for fixture in read_fixtures(GOLDEN)}

@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from densevit.inference.raster import RasterConfig
-from densevit.inference.windows import WindowConfig
+from densevit.inference.raster.job import RasterConfig
+from densevit.inference.sliding_window import SlidingWindow
 from tests.unit.test_windows import photo
 
 rasterio = pytest.importorskip("rasterio")
 
-WINDOWS = WindowConfig(window=128, overlap=32, blend="hann")
+WINDOWS = SlidingWindow(window=128, overlap=32, blend="hann")
 CONFIG = RasterConfig(windows=WINDOWS)
 SIDES = (1060, 600)
 PLACE = rasterio.transform.from_origin(500000, 5000000, 0.5, 0.5)

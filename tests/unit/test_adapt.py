@@ -7,8 +7,8 @@ import torch
 from densevit.checkpoints.adapt import start_from
 from densevit.checkpoints.native import Bundle, Card
 from densevit.errors import CheckpointError
+from densevit.inference_config import InferenceConfig
 from densevit.model import DenseModel, ModelConfig
-from densevit.pixels import FitConfig
 from densevit.tasks import Segmentation, Task
 from tests.factories import tiny_encoder
 
@@ -33,7 +33,7 @@ def donor(decoder: dict[str, Any], **facts: Any) -> Bundle:
     network = model(decoder, len(STREETS), seed=1, **facts)
     for parameter in network.parameters():
         parameter.data.normal_()
-    return Bundle(network, task(*STREETS), FitConfig(), Card())
+    return Bundle(network, task(*STREETS), InferenceConfig(), Card())
 
 
 def fates(report: Any) -> dict[str, str]:

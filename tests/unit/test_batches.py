@@ -14,8 +14,8 @@ from densevit.data.transforms import as_example
 from densevit.errors import ConfigError, DataError
 from densevit.model import DenseModel
 from densevit.training.batches import SourceBatches, steps
-from densevit.training.features import FeatureCache, to_taps
-from densevit.training.recipe import TrainConfig
+from densevit.training.config import TrainConfig
+from densevit.training.feature_cache import FeatureCache, to_taps
 from tests.factories import tiny_encoder
 from tests.tolerances import EXACT
 

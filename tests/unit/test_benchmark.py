@@ -7,13 +7,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from densevit.benchmark.bars import all_bars, bars_of, best_engine, share_of_peak, speed_ratio
-from densevit.benchmark.cases import CASES, Bars
-from densevit.benchmark.measure import compare
-from densevit.benchmark.peers import PEERS
-from densevit.benchmark.peers.smp import rename
-from densevit.benchmark.plot import write_plot
-from densevit.benchmark.record import (
+from densevit.errors import ConfigError, DataError
+from densevit.io import write_json
+from densevit_lab.benchmark.bars import all_bars, bars_of, best_engine, share_of_peak, speed_ratio
+from densevit_lab.benchmark.cases import CASES, Bars
+from densevit_lab.benchmark.measure import compare
+from densevit_lab.benchmark.peers import PEERS
+from densevit_lab.benchmark.peers.smp import rename
+from densevit_lab.benchmark.plot import write_plot
+from densevit_lab.benchmark.record import (
     Agreement,
     CaseRecord,
     MemorySample,
@@ -24,10 +26,8 @@ from densevit.benchmark.record import (
     joined,
     read_record,
 )
-from densevit.benchmark.report import closing, page, run_rows, tables
-from densevit.benchmark.statistics import ratio_of_medians
-from densevit.errors import ConfigError, DataError
-from densevit.io import write_json
+from densevit_lab.benchmark.report import closing, page, run_rows, tables
+from densevit_lab.benchmark.statistics import ratio_of_medians
 
 BARS = Bars(eager=2.0, best=4.0, memory=6.0, share=0.65, best_share=0.7)
 SAME = Agreement(equal=1.0, max_error=0.0, passed=True)

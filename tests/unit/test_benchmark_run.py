@@ -11,22 +11,22 @@ import numpy as np
 import pytest
 import torch
 
-from densevit.benchmark import gpu, measure, sides, suites
-from densevit.benchmark.child import ChildError, Worker
-from densevit.benchmark.decode import FORMS, DecodeCase, open_form
-from densevit.benchmark.flops import count_flops
-from densevit.benchmark.machine import facts, gemm_rates, occasion
-from densevit.benchmark.measure import PEER, Plan, measure_sides
-from densevit.benchmark.memory import _watch
-from densevit.benchmark.peers import segmenter
-from densevit.benchmark.photo import write_photo
-from densevit.benchmark.record import CaseRecord, read_record
-from densevit.benchmark.sides import SideSpec
-from densevit.benchmark.suites import Options, run_suite
 from densevit.cli.main import main
 from densevit.errors import DensevitError
 from densevit.inference.predictor import Predictor
 from densevit.io import write_json
+from densevit.memory import _watch
+from densevit_lab.benchmark import gpu, measure, sides, suites
+from densevit_lab.benchmark.child import ChildError, Worker
+from densevit_lab.benchmark.decode import FORMS, DecodeCase, open_form
+from densevit_lab.benchmark.flops import count_flops
+from densevit_lab.benchmark.machine import facts, gemm_rates, occasion
+from densevit_lab.benchmark.measure import PEER, Plan, measure_sides
+from densevit_lab.benchmark.peers import segmenter
+from densevit_lab.benchmark.photo import write_photo
+from densevit_lab.benchmark.record import CaseRecord, read_record
+from densevit_lab.benchmark.sides import SideSpec
+from densevit_lab.benchmark.suites import Options, run_suite
 from tests.factories import random_images, tiny_model
 
 MB = 1_000_000
@@ -46,7 +46,7 @@ def benchmark(*arguments: object) -> int:
 
 ALLOCATE = """
 import numpy as np
-from densevit.benchmark.memory import peak_during
+from densevit.memory import peak_during
 found = peak_during(lambda: np.ones(200_000_000, dtype=np.uint8).sum())
 print(found.exact, found.transient)
 """

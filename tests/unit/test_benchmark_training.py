@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from densevit.benchmark import training
-from densevit.benchmark.measure import compare
-from densevit.benchmark.sides import SideSpec, build_side
-from densevit.benchmark.suites import Options, open_suite
+from densevit_lab.benchmark import training
+from densevit_lab.benchmark.measure import compare
+from densevit_lab.benchmark.sides import SideSpec, build_side
+from densevit_lab.benchmark.suites import Options, open_suite
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 
 from densevit.checkpoints.files import read_state_dict, read_weights
 from densevit.checkpoints.hub import resolve
-from densevit.checkpoints.leftovers import Leftover
+from densevit.checkpoints.pickle_stubs import Leftover
 from densevit.errors import CheckpointError
 
 STATE = {"a.weight": torch.arange(64.0).view(8, 8), "a.bias": torch.ones(8, dtype=torch.float16)}

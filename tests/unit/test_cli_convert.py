@@ -125,7 +125,7 @@ HOSTILE: dict[str, Callable[[Path], Any]] = {
         {key: t for key, t in state_of(SEGMENTER).items() if key.startswith("encoder.")}
         | {key: t for key, t in state_of(MMSEG).items() if key.startswith("decode_head.")}
     ),
-    "a key too many": torch_file(changed("decoder.surprise", torch.ones(1))),
+    "a key too many": torch_file(changed("decoder.excess_entropy", torch.ones(1))),
     "a key too few": torch_file({key: t for key, t in state_of(SEGMENTER).items() if key != BIAS}),
     "another shape": torch_file(changed(BIAS, torch.ones(5))),
     "a prefix twice": torch_file(

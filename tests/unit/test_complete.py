@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from densevit.errors import ConfigError, DataError, DensevitError
-from densevit.pixels import FitConfig
-from densevit.training.complete import complete, read_recipe
-from densevit.training.recipe import TrainConfig
+from densevit.inference_config import InferenceConfig
+from densevit.training.config import TrainConfig
+from densevit.training.resolve_config import complete, read_recipe
 from densevit.training.short import FROZEN
 
 NAMES = ["road", "sky", "tree"]
@@ -66,7 +66,10 @@ def test_complete__photos_are_seen_as_in_the_model_it_starts_from(root, head, fe
     facts = {"init": "default", "model": model, "tasks": {head: {"kind": "segmentation"}}}
     frozen = {"features": features, "freeze": "encoder", "augment": {"crop": [96, 96], **FROZEN["augment"]}}
     config = TrainConfig.parse(complete(raw(root, **facts, **(frozen if features else {}))))
-    ways = {"streets": FitConfig(short_side=720, window=None if features else 480), "labels": FitConfig(short_side=320)}
+    ways = {
+        "streets": InferenceConfig(short_side=720, window=None if features else 480),
+        "labels": InferenceConfig(short_side=320),
+    }
     assert config.fit.of(head) == ways[head]
 
 

@@ -5,10 +5,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from densevit.benchmark.flops import count_flops
 from densevit.kernels import convolution
 from densevit.kernels.convolution import LEAST_CHANNELS, Conv2d, Filter
 from densevit.layers import ConvBnRelu
+from densevit_lab.benchmark.flops import count_flops
 
 needs_avx = pytest.mark.skipif(
     not torch.backends.cpu.get_cpu_capability().startswith("AVX"), reason="measured on x86 alone"

@@ -10,7 +10,7 @@ from PIL import Image
 
 from densevit.data import DATASETS, ClassTable, Dataset, Sample, parse_data
 from densevit.data.cityscapes import CityscapesConfig
-from densevit.data.names import (
+from densevit.data.class_names import (
     ADE20K,
     CAMVID,
     CAMVID_COLOURS,
@@ -26,7 +26,7 @@ from densevit.data.names import (
     PASCAL_VOC,
 )
 from densevit.errors import ConfigError, DataError, DensevitError
-from densevit.training.complete import read_recipe
+from densevit.training.resolve_config import read_recipe
 from tests.contract import fakes
 from tests.contract.fakes import SIZE, stored
 

@@ -24,10 +24,10 @@ from densevit.config import Config, merge
 from densevit.data import DATASETS, DataConfig
 from densevit.decoders import DECODERS, DecoderConfig
 from densevit.inference.speed import SpeedConfig
-from densevit.studies.tune import GridConfig
 from densevit.tasks import TASKS, Task
-from densevit.training.complete import complete, read_recipe
-from densevit.training.recipe import TrainConfig
+from densevit.training.config import TrainConfig
+from densevit.training.resolve_config import complete, read_recipe
+from densevit.tuning.tuner import GridConfig
 from tests.e2e.scenes import write_dataset
 
 ROOT = Path(__file__).parents[2]

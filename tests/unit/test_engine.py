@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 
 import densevit
-from densevit.errors import ConfigError, ExportError
-from densevit.export import engine, openvino
-from densevit.export.engine import accelerate
+from densevit.engines import engine, openvino
+from densevit.engines.engine import use_engine
+from densevit.errors import ConfigError, EngineError
 from densevit.model import DenseModel, ModelConfig
 from tests.factories import tiny_encoder
 from tests.tolerances import SAME_MATHS
@@ -53,7 +53,7 @@ def plain_build(calls: list[Any], change: float = 0.0) -> Callable[..., Any]:
 def check_equal(name: str, *heads: str) -> None:
     with torch.inference_mode():
         expected = tiny_model(*heads)(image())
-        found = accelerate(tiny_model(*heads), name)(image())
+        found = use_engine(tiny_model(*heads), name)(image())
     for head, output in expected.items():
         torch.testing.assert_close(found[head].logits, output.logits, **SAME_MATHS)
 
@@ -69,21 +69,21 @@ def test_openvino__equals_the_model() -> None:
     pytest.importorskip("openvino")
     try:
         openvino.require()
-    except ExportError as error:
+    except EngineError as error:
         pytest.skip(str(error))
     check_equal("openvino", "mask")
 
 
 def test_torch__is_the_model_as_it_is() -> None:
     model = tiny_model("mask")
-    assert accelerate(model, "torch") is model
+    assert use_engine(model, "torch") is model
     assert not isinstance(model.encoder, engine.EngineEncoder)
 
 
 def test_program__is_built_once_for_every_shape(monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[Any] = []
     monkeypatch.setitem(engine.ENGINES, "compile", plain_build(calls))
-    model = accelerate(tiny_model("mask"), "compile")
+    model = use_engine(tiny_model("mask"), "compile")
 
     for given in (image(), image(48, 48), image(), image(batch=2)):
         with torch.inference_mode():
@@ -94,7 +94,7 @@ def test_program__is_built_once_for_every_shape(monkeypatch: pytest.MonkeyPatch)
 
 def test_grids_of_equally_many_patches__are_not_confused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(engine.ENGINES, "compile", plain_build([]))
-    model, plain = accelerate(tiny_model("mask"), "compile"), tiny_model("mask")
+    model, plain = use_engine(tiny_model("mask"), "compile"), tiny_model("mask")
 
     for given in (image(32, 64), image(64, 32)):
         with torch.inference_mode():
@@ -103,15 +103,15 @@ def test_grids_of_equally_many_patches__are_not_confused(monkeypatch: pytest.Mon
 
 def test_program_that_differs__is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(engine.ENGINES, "compile", plain_build([], change=1.0))
-    model = accelerate(tiny_model("mask"), "compile")
+    model = use_engine(tiny_model("mask"), "compile")
 
-    with pytest.raises(ExportError, match=r"differs from the model by .* but 1e-03 is accepted; take engine torch"):
+    with pytest.raises(EngineError, match=r"differs from the model by .* but 1e-03 is accepted; take engine torch"):
         model(image())
 
 
 def test_unknown_engine__is_refused_with_the_nearest() -> None:
     with pytest.raises(ConfigError, match="there is no engine 'onxruntime'; did you mean 'onnxruntime'"):
-        accelerate(tiny_model("mask"), "onxruntime")
+        use_engine(tiny_model("mask"), "onxruntime")
 
 
 def test_engine_of_speed__runs_the_network(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -133,7 +133,7 @@ def test_openvino_that_dies__is_reported(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(openvino, "_TRIAL", "import os, signal; os.kill(os.getpid(), signal.SIGFPE)")
     openvino.require.cache_clear()
 
-    with pytest.raises(ExportError, match=r"does not work on this machine \(exit code -8\); take engine"):
+    with pytest.raises(EngineError, match=r"does not work on this machine \(exit code -8\); take engine"):
         openvino.require()
     openvino.require.cache_clear()
 
@@ -144,6 +144,6 @@ def test_missing_package__is_named(name: str, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(openvino, "_TRIAL", "raise ModuleNotFoundError('openvino')")
     openvino.require.cache_clear()
 
-    with pytest.raises(ExportError, match=rf"{name}.*missing.*pip install"):
-        accelerate(tiny_model("mask"), name)(image())
+    with pytest.raises(EngineError, match=rf"{name}.*missing.*pip install"):
+        use_engine(tiny_model("mask"), name)(image())
     openvino.require.cache_clear()

@@ -7,7 +7,7 @@ import torch
 from densevit.encoder.vit import VisionTransformer
 from densevit.errors import ConfigError
 from densevit.model import DenseModel
-from densevit.training.features import FeatureCache, encoder_key, to_taps
+from densevit.training.feature_cache import FeatureCache, encoder_key, to_taps
 from tests.factories import tiny_encoder, tiny_model
 from tests.tolerances import EXACT
 

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from densevit.inference.gallery import write_gallery
+from densevit.cli.gallery import write_gallery
 
 RECORD = {
     "source": "photos/a<b>.jpg",

@@ -8,12 +8,13 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from densevit.checkpoints.importers import IMPORTERS, Answers, Imported, Source, build, import_file, open_bundle
+from densevit.checkpoints.importers import IMPORTERS, Imported, ImportOverrides, Source, build
+from densevit.checkpoints.open import import_file, open_bundle
 from densevit.decoders.segmenter import SegmenterMaskConfig
 from densevit.encoder.positions import LearnedPositions, positions_for
 from densevit.errors import CheckpointError, ConfigError
-from densevit.parity.fixture import Fixture
 from densevit.tasks import Depth, Segmentation
+from densevit_lab.parity.fixture import Fixture
 from tests.parity.foreign import (
     DPT,
     FIXTURES,
@@ -241,12 +242,12 @@ def test_mixed_file__is_refused(tmp_path: Path) -> None:
 def test_half_match__is_refused_with_the_names(tmp_path: Path) -> None:
     state = state_of(SEGMENTER)
     del state["decoder.head.bias"]
-    state["decoder.surprise"] = torch.ones(3)
+    state["decoder.excess_entropy"] = torch.ones(3)
 
     message = refusal(write_segmenter(tmp_path, state=state))
 
     assert "nothing was loaded" in message
-    assert "not understood: decoder.surprise" in message
+    assert "not understood: decoder.excess_entropy" in message
     assert "not in the file: heads.labels.head.bias" in message
 
 
@@ -337,7 +338,9 @@ def mmseg_changed(change: Any, fixture: Fixture = MMSEG) -> Imported:
     """A fixture of mmsegmentation whose config was changed."""
     model = json.loads(json.dumps(fixture.description["mmseg_model_cfg"]))
     change(model)
-    return build("mmseg", IMPORTERS["mmseg"], Source("x", fixture.state, {"mmseg": {"model": model}}, Answers()))
+    return build(
+        "mmseg", IMPORTERS["mmseg"], Source("x", fixture.state, {"mmseg": {"model": model}}, ImportOverrides())
+    )
 
 
 def test_blocks_after_the_last_tap__are_ignored_with_a_reason() -> None:

@@ -8,12 +8,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from densevit.benchmark.flops import count_flops
 from densevit.blocks import Attention
 from densevit.kernels import attention, build, linear
+from densevit.kernels.dispatch import use_kernel
 from densevit.kernels.linear import Linear
-from densevit.kernels.suits import plain_inference
 from densevit.layers import ConvBnRelu
+from densevit_lab.benchmark.flops import count_flops
 
 needs_kernel = pytest.mark.skipif(attention.load() is None, reason="no AVX-512 or no C compiler here")
 needs_onednn = pytest.mark.skipif(linear.onednn_product() is None, reason="oneDNN's product is not taken here")
@@ -221,7 +221,7 @@ def test_kernels__stand_aside_for_compilers() -> None:
     seen: list[bool] = []
 
     def ask(x: Tensor) -> Tensor:
-        seen.append(plain_inference(x))
+        seen.append(use_kernel(x))
         return x + 1
 
     with torch.no_grad():

@@ -18,16 +18,16 @@ from torch import Tensor, nn
 
 from densevit.checkpoints.native import load_bundle
 from densevit.errors import ConfigError, DataError, DensevitError
-from densevit.training import evaluate as evaluation
-from densevit.training import sharded
-from densevit.training.bad import replay
+from densevit.evaluation import evaluate as evaluation
+from densevit.training import sharded_checkpoint as sharded
 from densevit.training.batches import SourceBatches
-from densevit.training.complete import complete
+from densevit.training.config import TrainConfig
+from densevit.training.datasets import open_sources
 from densevit.training.distributed import SyncBatchNorm, processes, synchronise_batch_norms
-from densevit.training.recipe import TrainConfig
+from densevit.training.nonfinite_batches import replay
+from densevit.training.resolve_config import complete
 from densevit.training.seeds import seed_everything
-from densevit.training.sources import open_sources
-from densevit.training.stop import Stopped
+from densevit.training.signals import Stopped
 from densevit.training.train import train
 from tests.e2e.scenes import ENCODER, recipe
 from tests.factories import random_images, tiny_model

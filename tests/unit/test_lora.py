@@ -6,11 +6,11 @@ import torch
 
 from densevit.checkpoints.native import Bundle, Card, load_bundle, save_bundle
 from densevit.errors import ConfigError
+from densevit.inference_config import InferenceConfig
 from densevit.model import DenseModel
-from densevit.pixels import FitConfig
 from densevit.tasks import Segmentation
+from densevit.training.checkpoint import load_state, save_state
 from densevit.training.lora import LoraConfig, add_lora, without_lora
-from densevit.training.state import load_state, save_state
 from tests.factories import tiny_model
 from tests.tolerances import EXACT
 
@@ -61,7 +61,8 @@ def test_lora__is_added_into_the_weights_of_a_finished_model(tmp_path: Path) -> 
 
     plain = without_lora(model)
     save_bundle(
-        Bundle(plain, {"main": Segmentation(classes=tuple("abcde"))}, FitConfig(), Card()), tmp_path / "m.safetensors"
+        Bundle(plain, {"main": Segmentation(classes=tuple("abcde"))}, InferenceConfig(), Card()),
+        tmp_path / "m.safetensors",
     )
 
     assert set(plain.state_dict()) == names

@@ -13,8 +13,8 @@ from densevit.checkpoints.merge import MergeConfig, merge_bundles
 from densevit.checkpoints.native import Bundle, Card, load_bundle, save_bundle
 from densevit.errors import CheckpointError, ConfigError
 from densevit.inference.predictor import Predictor
+from densevit.inference_config import InferenceConfig
 from densevit.model import DenseModel, HeadConfig, ModelConfig
-from densevit.pixels import FitConfig
 from densevit.tasks import Depth, Segmentation, Task
 from tests.factories import tiny_encoder
 
@@ -39,7 +39,7 @@ def checkpoint(
     torch.manual_seed(encoder_seed)
     model = DenseModel(config).eval()
     card = Card(metrics={head: {"measured": 1.0}})
-    save_bundle(Bundle(model, {head: TASKS[head]}, FitConfig(**{"short_side": 64, **fit}), card), path)
+    save_bundle(Bundle(model, {head: TASKS[head]}, InferenceConfig(**{"short_side": 64, **fit}), card), path)
     return path
 
 
@@ -150,8 +150,8 @@ def test_merge__windows_and_mirroring_are_kept_or_set(tmp_path: Path) -> None:
     ways = {"own": {}, "set": {"short_side": 64, "window": 32, "flip": True}}
     heads = {name: {"checkpoint": one, "head": "depth", **way} for name, way in ways.items()}
     fit = merge_bundles(MergeConfig.parse({"heads": heads})).fit
-    assert fit.of("own") == FitConfig(short_side=96, window=48)
-    assert fit.of("set") == FitConfig(short_side=64, window=32, flip=True)
+    assert fit.of("own") == InferenceConfig(short_side=96, window=48)
+    assert fit.of("set") == InferenceConfig(short_side=64, window=32, flip=True)
 
 
 def test_merge__other_bounds_on_the_input_are_refused(tmp_path: Path) -> None:

@@ -8,9 +8,9 @@ from torch import Tensor
 
 from densevit.config import Config
 from densevit.encoder import VisionTransformer
-from densevit.encoder.merge_rules import AlgmMerging, AnyMerging, MergeStep, MergingConfig, TomeMerging, step_of
-from densevit.encoder.merging import Groups, size_bias
 from densevit.encoder.positions import rotary_angles, rotary_angles_at
+from densevit.encoder.token_merging import Groups, size_bias
+from densevit.encoder.token_merging_rules import AlgmMerging, AnyMerging, MergeStep, MergingConfig, TomeMerging, step_of
 from densevit.errors import ConfigError
 from densevit.types import Taps
 from tests.factories import random_images, tiny_encoder

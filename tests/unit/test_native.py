@@ -24,8 +24,8 @@ from densevit.checkpoints.native import (
     save_bundle,
 )
 from densevit.errors import CheckpointError, ConfigError, DataError
+from densevit.inference_config import InferenceConfig
 from densevit.model import DenseModel, ModelConfig
-from densevit.pixels import FitConfig
 from densevit.tasks import parse_task
 from tests.disks import files_up_to
 from tests.factories import VARIANTS, random_images, tiny_encoder
@@ -49,7 +49,7 @@ def bundle(seed: int = 0, **facts: Any) -> Bundle:
         "depth": parse_task({"kind": "depth", "max_depth_m": 20.0}),
     }
     card = Card(name="tiny", licence="Apache-2.0", provenance=("random",), metrics={"labels": {"mIoU": 0.25}})
-    return Bundle(model.eval(), tasks, FitConfig(short_side=64), card)
+    return Bundle(model.eval(), tasks, InferenceConfig(short_side=64), card)
 
 
 def rewrite(path: Path, *, drop: str = "", **header: Any) -> Path:
@@ -287,12 +287,12 @@ def test_bundle__refuses_a_task_of_another_width() -> None:
 def test_bundle__refuses_a_size_for_a_head_that_is_not_there() -> None:
     original = bundle()
     with pytest.raises(ConfigError, match=r"fit\.heads names 'label'; did you mean 'labels'"):
-        Bundle(original.model, original.tasks, FitConfig(heads={"label": 64}), original.card)
+        Bundle(original.model, original.tasks, InferenceConfig(heads={"label": 64}), original.card)
 
 
 def test_check_tasks__refuses_a_head_without_a_task() -> None:
     with pytest.raises(ConfigError) as caught:
-        check_tasks(bundle().model.config, {}, FitConfig())
+        check_tasks(bundle().model.config, {}, InferenceConfig())
     assert str(caught.value) == "heads are ['depth', 'labels'] but tasks are []; give one task for each head"
 
 

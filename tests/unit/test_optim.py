@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from densevit.model import DenseModel
+from densevit.training.loss_weighting import LossWeights, WeightingConfig
 from densevit.training.optim import OptimConfig, build_optimiser, clip
-from densevit.training.weighting import LossWeights, WeightingConfig
 from tests.factories import PREFIXES, VARIANTS, random_images, tiny_model
 
 

@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from densevit.inference.resampling import opencv_cubic, opencv_linear, pillow_cubic
+from densevit.inference.protocol_resize import opencv_cubic, opencv_linear, pillow_cubic
 from densevit.types import Size
 
 

@@ -4,7 +4,8 @@ import torch
 import torch.nn.functional as F
 
 from densevit.errors import ConfigError
-from densevit.pixels import FitConfig, resize_image, resize_nearest, to_tensor
+from densevit.inference_config import InferenceConfig
+from densevit.pixels import resize_image, resize_nearest, to_tensor
 from densevit.types import Size
 from tests.tolerances import EXACT
 
@@ -25,15 +26,15 @@ from tests.tolerances import EXACT
     ],
 )
 def test_fit__gives_this_input_size(image_size: Size, patch: int, expected: Size) -> None:
-    assert FitConfig().size_for(image_size, (patch, patch)) == expected
+    assert InferenceConfig().size_for(image_size, (patch, patch)) == expected
 
 
 def test_fit__rounds_each_side_to_its_own_patch_size() -> None:
-    assert FitConfig(short_side=100).size_for((300, 600), (16, 14)) == (96, 196)
+    assert InferenceConfig(short_side=100).size_for((300, 600), (16, 14)) == (96, 196)
 
 
 def test_fit__moves_a_side_by_at_most_half_a_patch() -> None:
-    fit = FitConfig(short_side=352, max_long_side=1024)
+    fit = InferenceConfig(short_side=352, max_long_side=1024)
     generator = np.random.default_rng(0)
     for _ in range(300):
         image_size = (int(generator.integers(100, 4000)), int(generator.integers(100, 4000)))
@@ -47,12 +48,12 @@ def test_fit__moves_a_side_by_at_most_half_a_patch() -> None:
 
 
 def test_fit__never_exceeds_the_long_side_rounded_up() -> None:
-    fit = FitConfig(short_side=512, max_long_side=700)
+    fit = InferenceConfig(short_side=512, max_long_side=700)
     assert max(fit.size_for((300, 5000), (32, 32))) <= 704
 
 
 def test_fit__heads_of_one_size_share_a_pass() -> None:
-    fit = FitConfig(short_side=480, max_long_side=900, heads={"streets": 640, "rooms": 384, "depth": 384})
+    fit = InferenceConfig(short_side=480, max_long_side=900, heads={"streets": 640, "rooms": 384, "depth": 384})
 
     passes = [(one.short_side, one.max_long_side, heads) for one, heads in fit.passes(("depth", "x", "rooms", "y"))]
 
@@ -62,7 +63,7 @@ def test_fit__heads_of_one_size_share_a_pass() -> None:
 
 def test_fit__heads_with_windows_or_mirrored_have_a_pass_of_their_own() -> None:
     streets, depth = {"short_side": 640, "window": 480}, {"short_side": 224, "flip": True}
-    fit = FitConfig.parse(
+    fit = InferenceConfig.parse(
         {"short_side": 640, "flip": True, "heads": {"streets": streets, "depth": depth, "rooms": 640, "walls": 640}}
     )
 
@@ -75,8 +76,8 @@ def test_fit__heads_with_windows_or_mirrored_have_a_pass_of_their_own() -> None:
         (640, None, True, False),
         (224, None, True, False),
     ]
-    assert FitConfig.parse(fit.plain()) == fit
-    assert fit.at(320) == FitConfig(short_side=320)
+    assert InferenceConfig.parse(fit.plain()) == fit
+    assert fit.at(320) == InferenceConfig(short_side=320)
     assert all(one.single_pass for one, _ in fit.whole().passes(("streets", "rooms", "other", "depth", "walls")))
     assert (fit.whole().of("streets").short_side, fit.whole().of("depth").short_side) == (640, 224)
 
@@ -84,7 +85,7 @@ def test_fit__heads_with_windows_or_mirrored_have_a_pass_of_their_own() -> None:
 @pytest.mark.parametrize("name", ["short_side", "max_long_side"])
 def test_fit__refuses_a_side_of_zero(name: str) -> None:
     with pytest.raises(ConfigError, match=f"{name}: Input should be greater than 0"):
-        FitConfig.parse({name: 0})
+        InferenceConfig.parse({name: 0})
 
 
 def test_to_tensor__puts_channels_first_and_scales_to_one() -> None:

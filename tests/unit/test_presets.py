@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from densevit.checkpoints.importers import IMPORTERS, build, detect
+from densevit.inference_config import WholeProtocol, WindowProtocol, parse_protocol
 from densevit.model import DenseModel, ModelConfig
 from densevit.presets import PRESETS, preset
-from densevit.protocol import WholeProtocol, WindowProtocol, parse_protocol
 from tests.parity.published import meta_source, published
 
 PRETRAINING_HEAD = {width: 1000 * width + 1000 for width in (192, 384, 768, 1024)}

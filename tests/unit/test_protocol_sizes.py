@@ -1,7 +1,7 @@
 import pytest
 
-from densevit.inference import sizes
-from densevit.inference.sizes import Method
+from densevit.inference import protocol_resize as sizes
+from densevit.inference.protocol_resize import Method
 from densevit.types import Size
 
 

@@ -12,10 +12,9 @@ from densevit.checkpoints.native import Bundle, Card
 from densevit.errors import ConfigError, ShapeError
 from densevit.inference import protocols
 from densevit.inference.predictor import Predictor
-from densevit.inference.resampling import opencv_cubic, opencv_linear, pillow_cubic
+from densevit.inference.protocol_resize import opencv_cubic, opencv_linear, pillow_cubic
+from densevit.inference_config import InferenceConfig, WholeProtocol, WindowProtocol
 from densevit.model import DenseModel
-from densevit.pixels import FitConfig
-from densevit.protocol import WholeProtocol, WindowProtocol
 from densevit.tasks import Depth, Segmentation, Task
 from tests.factories import random_images, tiny_model
 from tests.tolerances import SAME_MATHS
@@ -34,7 +33,7 @@ def photo(height: int = 50, width: int = 70) -> NDArray[np.uint8]:
 
 
 def predictor(name: str, task: Task, **facts: Any) -> Predictor:
-    return Predictor(Bundle(tiny_model(name, **facts), {"main": task}, FitConfig(), Card()), device="cpu")
+    return Predictor(Bundle(tiny_model(name, **facts), {"main": task}, InferenceConfig(), Card()), device="cpu")
 
 
 def network(model: DenseModel, pixels: torch.Tensor) -> torch.Tensor:

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from densevit.errors import ConfigError, DataError
-from densevit.inference import raster as streaming
 from densevit.inference.predictor import Predictor
-from densevit.inference.raster import RasterConfig
+from densevit.inference.raster import job as streaming
+from densevit.inference.raster.job import RasterConfig
 from densevit.io.raster import open_raster
 from densevit.tasks import Depth, Regression, Segmentation
 from tests.unit.rasters import CONFIG, PLACE, SIDES, WINDOWS, bands, leftovers, rasterio, read, write
@@ -227,11 +227,11 @@ def test_disparity__has_no_millimetres(tmp_path: Path) -> None:
 @pytest.fixture
 def weights(tmp_path: Path) -> Path:
     from densevit.checkpoints.native import Bundle, Card, save_bundle
-    from densevit.pixels import FitConfig
+    from densevit.inference_config import InferenceConfig
 
     task = Segmentation(classes=tuple("abcde"))
     path = tmp_path / "tiny.safetensors"
-    save_bundle(Bundle(predictor().model, {"main": task}, FitConfig(short_side=48), Card()), path)
+    save_bundle(Bundle(predictor().model, {"main": task}, InferenceConfig(short_side=48), Card()), path)
     return path
 
 

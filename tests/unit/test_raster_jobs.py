@@ -15,10 +15,10 @@ import pytest
 from numpy.typing import NDArray
 
 from densevit.errors import DataError
-from densevit.inference import raster as streaming
 from densevit.inference.predictor import Predictor
-from densevit.inference.raster import RasterConfig
-from densevit.inference.spool import LogitStore, Spool, StripWriter
+from densevit.inference.raster import job as streaming
+from densevit.inference.raster.job import RasterConfig
+from densevit.inference.raster.resume import LogitCache, StripStore, StripWriter
 from densevit.tasks import Depth
 from tests.unit.rasters import CONFIG, SIDES, WINDOWS, bands, leftovers, read, write
 from tests.unit.test_windows import photo, predictor
@@ -132,7 +132,7 @@ def test_full_disk__is_an_error_and_leaves_nothing_half(
             patch.setattr(StripWriter, "add", full)
         if when == "scratch":
             patch.setattr(streaming, "HELD_BYTES", 1000)
-            patch.setattr(LogitStore, "_write", full)
+            patch.setattr(LogitCache, "_write", full)
         if when == "result":
             patch.setattr("densevit.io.raster_write._write_tiff", full)
         with pytest.raises(DataError, match=r"cannot be written \(No space left on device\); a writable folder with"):
@@ -184,7 +184,7 @@ def test_damaged_tile__is_an_error(model: Predictor, tmp_path: Path) -> None:
 
 
 def test_unfinished_strips__do_not_count(tmp_path: Path) -> None:
-    spool = Spool(tmp_path / "s", {"a": 1})
+    spool = StripStore(tmp_path / "s", {"a": 1})
     unfinished = spool.strip(0)
     unfinished.__enter__().add(0, np.zeros(4))
     assert spool.done() == 0
@@ -193,5 +193,5 @@ def test_unfinished_strips__do_not_count(tmp_path: Path) -> None:
     with spool.strip(0) as strip:
         strip.add(0, np.arange(4, dtype=np.uint8))
         strip.add(1, np.ones(2, np.uint8))
-    assert Spool(tmp_path / "s", {"a": 1}).done() == 1
+    assert StripStore(tmp_path / "s", {"a": 1}).done() == 1
     assert list(spool.blocks(0, 1)) == [b"\1\1"]

@@ -6,9 +6,9 @@ import pytest
 
 from densevit.errors import ConfigError
 from densevit.presets import preset
-from densevit.training.complete import read_recipe
-from densevit.training.recipe import TrainConfig
-from densevit.training.recipes import RECIPES, recipe
+from densevit.training.config import TrainConfig
+from densevit.training.published_recipes import RECIPES, recipe
+from densevit.training.resolve_config import read_recipe
 
 
 def laid_out(name: str, dataset: Path, *overrides: str, preset_name: str | None = None) -> TrainConfig:

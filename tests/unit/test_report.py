@@ -12,19 +12,19 @@ from numpy.typing import NDArray
 
 from densevit.data.sample import Sample
 from densevit.errors import DataError
-from densevit.pixels import FitConfig
+from densevit.evaluation.evaluate import evaluate
+from densevit.evaluation.inspection import EvaluationRecorder, fixed_indices
+from densevit.evaluation.panels import GAP, SIDE, WRONG, compare
+from densevit.evaluation.selection import open_dataset
+from densevit.evaluation.snapshots import KEPT, load_evaluation, save_evaluation
+from densevit.inference_config import InferenceConfig
+from densevit.pages.charts import confusion_chart, depth_chart, line_chart, number
 from densevit.tasks import Task, parse_task
 from densevit.tasks.metrics import DepthMetrics
-from densevit.training.complete import complete
-from densevit.training.evaluate import evaluate
-from densevit.training.evaluations import KEPT, load_evaluation, save_evaluation
-from densevit.training.pictures import GAP, SIDE, WRONG, compare
-from densevit.training.recipe import TrainConfig
-from densevit.training.report import write_report
-from densevit.training.report_charts import confusion_chart, depth_chart, line_chart, number
-from densevit.training.sources import open_dataset
+from densevit.training.config import TrainConfig
+from densevit.training.resolve_config import complete
+from densevit.training.run.report import write_report
 from densevit.training.train import train
-from densevit.training.watch import Watch, fixed_indices
 from tests.e2e.scenes import recipe
 from tests.factories import tiny_model
 
@@ -105,7 +105,7 @@ def test_value_picture__without_any_value_is_drawn() -> None:
 # What an evaluation saw
 
 
-def look(watch: Watch, values: dict[int, float], total: int) -> Watch:
+def look(watch: EvaluationRecorder, values: dict[int, float], total: int) -> EvaluationRecorder:
     """Show depth images by index whose relative error is given; NaN for one without a valid pixel."""
     for index, value in values.items():
         target = torch.full((4, 6), 2.0 if value == value else 0.0)
@@ -116,8 +116,8 @@ def look(watch: Watch, values: dict[int, float], total: int) -> Watch:
     return watch
 
 
-def begun(pictures: int) -> Watch:
-    watch = Watch(pictures)
+def begun(pictures: int) -> EvaluationRecorder:
+    watch = EvaluationRecorder(pictures)
     watch.begin({"depth": DEPTH})
     return watch
 
@@ -125,7 +125,7 @@ def begun(pictures: int) -> Watch:
 ERRORS = dict(enumerate([0.1, 0.9, 0.3, 0.3, float("nan"), 0.8, 0.05, 0.3]))
 
 
-def seen(watch: Watch) -> tuple[list[int], list[int]]:
+def seen(watch: EvaluationRecorder) -> tuple[list[int], list[int]]:
     kept = watch.heads["depth"]
     return [one.index for one in kept.fixed], [one.index for one in kept.worst]
 
@@ -171,9 +171,9 @@ def test_evaluate__gives_the_same_figures_when_watched(dataset: Path) -> None:
     data = open_dataset(_config(dataset, "setr").sources[0].val, ("main",), {"main": task})  # type: ignore[arg-type]
     five = parse_task({"kind": "segmentation", "classes": ["wall", "red", "green", "blue", "none"]})
     samples = _Five(data)
-    watch = Watch(2)
-    plain = evaluate(model, {"main": five}, FitConfig(short_side=48), samples)
-    watched = evaluate(model, {"main": five}, FitConfig(short_side=48), samples, watch=watch)
+    watch = EvaluationRecorder(2)
+    plain = evaluate(model, {"main": five}, InferenceConfig(short_side=48), samples)
+    watched = evaluate(model, {"main": five}, InferenceConfig(short_side=48), samples, watch=watch)
     assert watched == plain or json.dumps(watched) == json.dumps(plain)
     counts = watch.heads["main"].counts
     assert counts is not None

@@ -174,7 +174,7 @@ def test_prediction__is_a_mapping_by_head(prediction):
 def test_segmentation_result__surprise_is_entropy_above_what_is_typical(prediction):
     result = prediction["streets"]
     usual = dataclasses.replace(result, task=result.task.model_copy(update={"typical_entropy": 0.25}))
-    assert usual.surprise == pytest.approx(result.mean_entropy - 0.25)
+    assert usual.excess_entropy == pytest.approx(result.mean_entropy - 0.25)
 
 
 def test_prediction__primary_is_the_least_surprised_segmentation(prediction):

@@ -12,14 +12,14 @@ import torch
 from densevit.checkpoints.native import load_bundle, read_header
 from densevit.errors import DataError
 from densevit.tasks import parse_task
-from densevit.training import run as run_module
-from densevit.training.complete import complete
-from densevit.training.environment import environment, git_state
-from densevit.training.log import read_log
-from densevit.training.pace import Pace, duration
-from densevit.training.recipe import TrainConfig
-from densevit.training.run import Run, score_of
-from densevit.training.start import build_model
+from densevit.training.build_model import build_model
+from densevit.training.config import TrainConfig
+from densevit.training.resolve_config import complete
+from densevit.training.run import recorder as run_module
+from densevit.training.run.environment import environment, git_state
+from densevit.training.run.log import read_log
+from densevit.training.run.progress import ProgressMeter, duration
+from densevit.training.run.recorder import Run, score_of
 from densevit.training.train import train
 from tests.e2e.scenes import recipe
 
@@ -325,11 +325,11 @@ class Clock:
         return self.now
 
 
-def pace(clock: Clock, **facts: int) -> Pace:
-    return Pace(0, **{"iterations": 100, "eval_every": 50, "images": 8, **facts}, clock=clock)
+def pace(clock: Clock, **facts: int) -> ProgressMeter:
+    return ProgressMeter(0, **{"iterations": 100, "eval_every": 50, "images": 8, **facts}, clock=clock)
 
 
-def take(pace: Pace, clock: Clock, steps: int, seconds: float) -> None:
+def take(pace: ProgressMeter, clock: Clock, steps: int, seconds: float) -> None:
     for done in range(pace.done + 1, pace.done + steps + 1):
         clock.now += seconds
         pace.step(done, {"a": torch.tensor(0.5)}, lr=1e-3)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from densevit.data import FolderConfig, FolderDataset, classes_of
-from densevit.data.shapes import decode_rle, fill_polygon
+from densevit.data.polygons import decode_rle, fill_polygon
 from tests.one_mask import CLASSES, SIZE, mask_of, refusal, write_root
 
 

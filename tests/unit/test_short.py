@@ -8,11 +8,11 @@ from PIL import Image
 
 from densevit.checkpoints.native import Bundle, Card, save_bundle
 from densevit.errors import ConfigError
+from densevit.inference_config import InferenceConfig
 from densevit.model import DenseModel, ModelConfig
-from densevit.pixels import FitConfig
 from densevit.tasks import Segmentation
-from densevit.training.complete import read_recipe
-from densevit.training.recipe import TrainConfig
+from densevit.training.config import TrainConfig
+from densevit.training.resolve_config import read_recipe
 from densevit.training.short import DECODERS
 from tests.factories import tiny_encoder
 
@@ -23,7 +23,9 @@ def checkpoint(tmp_path: Path) -> Path:
     heads = {"labels": {"decoder": {"kind": "segmenter_linear"}, "out_channels": 2}}
     model = DenseModel(ModelConfig.parse({"encoder": tiny_encoder(), "heads": heads}))
     path = tmp_path / "model.safetensors"
-    save_bundle(Bundle(model, {"labels": Segmentation(classes=("a", "b"))}, FitConfig(short_side=32), Card()), path)
+    save_bundle(
+        Bundle(model, {"labels": Segmentation(classes=("a", "b"))}, InferenceConfig(short_side=32), Card()), path
+    )
     return path
 
 

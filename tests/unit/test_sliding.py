@@ -4,10 +4,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from densevit.inference.axes import Resize
-from densevit.inference.fields import full, log_probabilities
-from densevit.inference.sliding import Network, Window, anchored_windows, clamped_windows, slide, whole
-from densevit.inference.tta import Held, Running, average_probabilities
+from densevit.inference.protocol_windows import Network, Window, anchored_windows, clamped_windows, slide
+from densevit.inference.separable_resize import Resize
+from densevit.inference.tiled_logits import MaterializedLogits, full, whole
+from densevit.inference.tta import TtaMean, average_probabilities, log_probabilities
 from densevit.types import Size
 from tests.tolerances import SAME_MATHS
 
@@ -86,13 +86,15 @@ def test_slide__resized_equals_resizing_the_whole() -> None:
 def test_average_probabilities__mirrors_back() -> None:
     image = noise(3, 4, 5)
 
-    both = average_probabilities([(Held(image), False), (Held(image.flip(-1)), True)])
+    both = average_probabilities([(MaterializedLogits(image), False), (MaterializedLogits(image.flip(-1)), True)])
 
     torch.testing.assert_close(both, image.softmax(dim=0), **SAME_MATHS)
 
 
 def test_average_probabilities__sum_to_one() -> None:
-    total = average_probabilities([(Held(noise(3, 4, 5, seed=seed)), False) for seed in range(3)]).sum(dim=0)
+    total = average_probabilities([(MaterializedLogits(noise(3, 4, 5, seed=seed)), False) for seed in range(3)]).sum(
+        dim=0
+    )
 
     torch.testing.assert_close(total, torch.ones(4, 5), **SAME_MATHS)
 
@@ -100,8 +102,8 @@ def test_average_probabilities__sum_to_one() -> None:
 def test_running_mean__is_that_of_all_views_whether_they_are_held_or_summed() -> None:
     coarse = noise(3, 5, 7)
     fields = [whole(coarse * n, (Resize(5, 40),), (Resize(7, 56),)) for n in (1, 2)]
-    fields += [Held(noise(3, 40, 56, seed=seed)) for seed in (1, 2)]
-    views = Running(probabilities=True)
+    fields += [MaterializedLogits(noise(3, 40, 56, seed=seed)) for seed in (1, 2)]
+    views = TtaMean(probabilities=True)
     for field, mirrored in zip(fields, (False, True, True, False), strict=True):
         views.add(field, mirrored=mirrored)
 
@@ -111,7 +113,7 @@ def test_running_mean__is_that_of_all_views_whether_they_are_held_or_summed() ->
     )
 
     mean = views.mean()
-    assert isinstance(mean, Held)
+    assert isinstance(mean, MaterializedLogits)
     torch.testing.assert_close(full(mean).softmax(0), expected / 4, **SAME_MATHS)
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from densevit.checkpoints.native import load_bundle
-from densevit.encoder.merge_rules import TomeMerging
+from densevit.encoder.token_merging_rules import TomeMerging
 from densevit.errors import ConfigError
 from densevit.inference.predictor import Predictor
 from densevit.inference.speed import SpeedConfig, apply_speed, read_speed

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from densevit.errors import CheckpointError, DataError
-from densevit.training.state import load_state, restore_rng, save_state
+from densevit.training.checkpoint import load_state, restore_rng, save_state
 from tests.disks import files_up_to
 from tests.factories import random_images, tiny_model
 

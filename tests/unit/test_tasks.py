@@ -112,16 +112,16 @@ def test_loss__decreases_along_its_gradient(task: Task) -> None:
 @pytest.mark.parametrize("task", ALL.values(), ids=ALL)
 def test_imitation__is_least_where_the_teacher_is_copied_and_has_a_gradient_elsewhere(task: Task) -> None:
     taught, other = (perfect(task, random_target(task, seed)) / 4 for seed in (0, 9))
-    found = [float(task.imitate(taught.lerp(other, share), taught)) for share in (0.0, 0.3, 0.6)]
+    found = [float(task.distillation_loss(taught.lerp(other, share), taught)) for share in (0.0, 0.3, 0.6)]
     assert found == sorted(set(found))
     assert found[0] < 2e-3
     logits = other.clone().requires_grad_()
-    loss = task.imitate(logits, taught)
+    loss = task.distillation_loss(logits, taught)
     loss.backward()
     assert (loss.shape, loss.dtype) == ((), torch.float32)
     assert logits.grad is not None
     step = 1e-3 / logits.grad.norm()
-    assert task.imitate((logits - step * logits.grad).detach(), taught) < loss
+    assert task.distillation_loss((logits - step * logits.grad).detach(), taught) < loss
 
 
 @pytest.mark.parametrize("task", ALL.values(), ids=ALL)

@@ -9,12 +9,12 @@ from torch import Tensor
 
 from densevit.checkpoints.native import load_bundle
 from densevit.errors import ConfigError
-from densevit.training.bad import replay
 from densevit.training.batches import SourceBatches
-from densevit.training.complete import complete
-from densevit.training.recipe import TrainConfig
-from densevit.training.start import build_model
-from densevit.training.teacher import Teacher, TeacherConfig
+from densevit.training.build_model import build_model
+from densevit.training.config import TrainConfig
+from densevit.training.distillation import Teacher, TeacherConfig
+from densevit.training.nonfinite_batches import replay
+from densevit.training.resolve_config import complete
 from densevit.training.train import train
 from tests.e2e.scenes import CLASSES, ENCODER, TASKS, recipe, write_model
 from tests.tolerances import EXACT, SAME_MATHS
@@ -139,7 +139,7 @@ def test_training__with_a_teacher_brings_the_student_nearer_to_it(dataset: Path,
     run = config(dataset, "coarse", iterations=12, schedule={"kind": "constant"})
 
     def distance(model: Path) -> float:
-        return float(run.tasks["coarse"].imitate(logits(model, "coarse"), logits(path, "coarse")))
+        return float(run.tasks["coarse"].distillation_loss(logits(model, "coarse"), logits(path, "coarse")))
 
     alone = train(run, tmp_path / "alone")
     rule = TeacherConfig(checkpoint=str(path), weight=4.0)
@@ -197,6 +197,6 @@ def test_losses__weigh_what_the_task_says(dataset: Path, tmp_path: Path) -> None
     for weight in (1.0, 2.5):
         rule = TeacherConfig(checkpoint=str(path), weight=weight)
         losses = Teacher(rule, student, dict(run.tasks), "cpu").losses(images(), outputs)
-        expected = weight * run.tasks["coarse"].imitate(outputs["coarse"].logits, logits(path, "coarse"))
+        expected = weight * run.tasks["coarse"].distillation_loss(outputs["coarse"].logits, logits(path, "coarse"))
         torch.testing.assert_close(losses["coarse"], expected, **SAME_MATHS)
         assert losses["coarse"].requires_grad

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from densevit.cli.terminal import PROGRESS, set_up_logging
-from densevit.training import pace
+from densevit.training.run import progress as pace
 
 
 class Terminal(io.StringIO):

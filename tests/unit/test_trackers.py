@@ -12,10 +12,10 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from densevit.errors import ConfigError
-from densevit.training.complete import complete
-from densevit.training.recipe import TrainConfig
-from densevit.training.run import Run
-from densevit.training.trackers import TRACKERS, RunFacts, Trackers
+from densevit.training.config import TrainConfig
+from densevit.training.resolve_config import complete
+from densevit.training.run.recorder import Run
+from densevit.training.run.trackers import TRACKERS, RunFacts, Trackers
 from densevit.training.train import train
 from tests.e2e.scenes import recipe
 

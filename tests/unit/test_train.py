@@ -6,8 +6,8 @@ import torch
 
 from densevit.checkpoints.native import Bundle, Card, Storage, load_bundle, save_bundle
 from densevit.errors import ConfigError
-from densevit.training.recipe import TrainConfig
-from densevit.training.start import build_model, set_training
+from densevit.training.build_model import build_model, set_training
+from densevit.training.config import TrainConfig
 from tests.factories import tiny_encoder
 
 

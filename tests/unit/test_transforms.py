@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from densevit.data import Sample
-from densevit.data.recolour import Step, draw_photometric, recolour
+from densevit.data.colour_jitter import Step, draw_photometric, recolour
 from densevit.data.transforms import AugmentConfig, Example, as_example, augment, crop, draw_view, flip, rotate, take
 from densevit.errors import ConfigError, DataError
 from densevit.types import Size

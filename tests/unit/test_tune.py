@@ -9,15 +9,16 @@ import pytest
 import torch
 
 from densevit.checkpoints.native import load_bundle, save_bundle
-from densevit.encoder.merge_rules import TomeMerging
+from densevit.encoder.token_merging_rules import TomeMerging
 from densevit.errors import ConfigError
+from densevit.evaluation.evaluate import evaluate
+from densevit.evaluation.selection import open_for
 from densevit.inference.speed import SpeedConfig, apply_speed, read_speed
-from densevit.pixels import FitConfig
-from densevit.studies.memory import peak_megabytes
-from densevit.studies.pareto import Budget, Figure, Point, choose, describe, pareto_front
-from densevit.studies.plot import pareto_svg
-from densevit.studies.tune import GridConfig, Tuner, default_grid, preset_text, spread
-from densevit.training.evaluate import evaluate, open_for
+from densevit.inference_config import InferenceConfig
+from densevit.tuning.memory import peak_megabytes
+from densevit.tuning.pareto import Budget, Figure, Point, choose, describe, pareto_front
+from densevit.tuning.plot import pareto_svg
+from densevit.tuning.tuner import GridConfig, Tuner, default_grid, preset_text, spread
 from tests.e2e.scenes import write_dataset, write_model
 
 MIOU = Figure("mIoU", higher_is_better=True)
@@ -238,7 +239,7 @@ def test_tune__figures_are_those_of_evaluate(cli: Any, place: Path, data: Path) 
 @pytest.mark.parametrize("speed", [{}, {"whole": True}])
 def test_tune__sees_photos_as_the_model_does(cli: Any, place: Path, data: Path, speed: dict[str, Any]) -> None:
     bundle = load_bundle(place / "m.safetensors")
-    save_bundle(replace(bundle, fit=FitConfig(short_side=48, window=32, flip=True)), place / "m.safetensors")
+    save_bundle(replace(bundle, fit=InferenceConfig(short_side=48, window=32, flip=True)), place / "m.safetensors")
     (place / "grid.yaml").write_text("whole: [false, true]\n", encoding="utf-8")
     cli(*arguments(place, data, "10 s", "--json", place / "points.json"))
     points = {str(p["speed"]): p["quality"] for p in json.loads((place / "points.json").read_text())["points"]}

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from densevit.errors import ConfigError
-from densevit.training.weighting import LossWeights, WeightingConfig
+from densevit.training.loss_weighting import LossWeights, WeightingConfig
 
 HEADS = ("streets", "depth")
 UNCERTAINTY = WeightingConfig(kind="uncertainty")

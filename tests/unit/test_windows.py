@@ -16,17 +16,18 @@ from numpy.typing import NDArray
 from densevit.checkpoints.native import Bundle, Card
 from densevit.errors import ConfigError, DensevitError
 from densevit.inference.batching import in_batches
-from densevit.inference.fields import to_hold
 from densevit.inference.predictor import Predictor
-from densevit.inference.windows import WindowConfig, resized
-from densevit.pixels import FitConfig, fit_photo, to_tensor
+from densevit.inference.sliding_window import SlidingWindow, resized
+from densevit.inference.tiled_logits import to_hold
+from densevit.inference_config import InferenceConfig
+from densevit.pixels import fit_photo, to_tensor
 from densevit.tasks import Depth, Regression, Segmentation, Task
 from tests.factories import tiny_model
 from tests.tolerances import SAME_MATHS
 
 LABELS = Segmentation(classes=tuple("abcde"))
 CPU = torch.device("cpu")
-WAY = WindowConfig(window=48, overlap=16, blend="hann")
+WAY = SlidingWindow(window=48, overlap=16, blend="hann")
 
 
 def photo(height: int = 100, width: int = 130) -> NDArray[np.uint8]:
@@ -44,7 +45,7 @@ def predictor(name: str = "segmenter_linear", task: Task = LABELS) -> Predictor:
             layers = [m for m in model.heads.modules() if isinstance(m, torch.nn.Linear | torch.nn.Conv2d)]
             if layers[-1].bias is not None and layers[-1].bias.shape == mean.shape:
                 layers[-1].bias -= mean
-    return Predictor(Bundle(model, {"main": task}, FitConfig(short_side=48), Card()), device="cpu")
+    return Predictor(Bundle(model, {"main": task}, InferenceConfig(short_side=48), Card()), device="cpu")
 
 
 def reference(
@@ -78,7 +79,7 @@ def reference(
 )
 def test_windows__are_blended_at_the_photos_pixels(name: str, task: Task, blend: str) -> None:
     model = predictor(name, task)
-    way = WindowConfig.parse({"window": 48, "overlap": 16, "blend": blend})
+    way = SlidingWindow.parse({"window": 48, "overlap": 16, "blend": blend})
 
     given = model.predict(photo(), windows=way)["main"].logits
 
@@ -111,7 +112,7 @@ def test_labels__are_the_same_for_any_batch(name: str) -> None:
 @pytest.mark.parametrize(("small", "sides"), [("shrink", (32, 48)), ("pad", (48, 48))])
 def test_small_photo__shrinks_the_window_or_is_padded(small: str, sides: tuple[int, int], fill: str) -> None:
     model, image = predictor(), photo(20, 41)
-    way = WindowConfig.parse({"window": 48, "small": small, "fill": fill})
+    way = SlidingWindow.parse({"window": 48, "small": small, "fill": fill})
 
     given = model.predict(image, windows=way)["main"].logits
 
@@ -131,7 +132,7 @@ def test_small_photo__shrinks_the_window_or_is_padded(small: str, sides: tuple[i
 )
 def test_window_of_the_model__is_that_of_the_resized_photo(name: str, task: Task) -> None:
     model, image = predictor(name, task), photo(60, 90)
-    model.fit = FitConfig(short_side=70, window=50)  # 64 x 112 pixels in windows of 48
+    model.fit = InferenceConfig(short_side=70, window=50)  # 64 x 112 pixels in windows of 48
 
     given = model.predict(image)["main"].logits
 
@@ -150,7 +151,7 @@ def test_resized__keeps_what_is_finer_than_8_bits() -> None:
 
 def test_flip_of_the_model__is_that_of_predict() -> None:
     plain, mirrored = predictor("dpt/ignore, depth", Depth()), predictor("dpt/ignore, depth", Depth())
-    mirrored.fit = FitConfig(short_side=48, flip=True)
+    mirrored.fit = InferenceConfig(short_side=48, flip=True)
 
     assert np.array_equal(mirrored.predict(photo()).depth, plain.predict(photo(), flip=True).depth)
     assert not np.array_equal(mirrored.predict(photo()).depth, plain.predict(photo()).depth)
@@ -193,7 +194,7 @@ def test_accumulation_at_the_stride__equals_the_exact_one_for_one_window_and_is_
 )
 def test_windows__that_do_not_suit_the_model_are_refused(facts: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        predictor().predict(photo(), windows=WindowConfig.parse(facts))
+        predictor().predict(photo(), windows=SlidingWindow.parse(facts))
 
 
 def test_windows__with_a_protocol_are_refused() -> None:
@@ -208,7 +209,7 @@ def test_windows__with_a_protocol_are_refused() -> None:
 @pytest.mark.parametrize(
     ("name", "task"), [("segmenter_linear", LABELS), ("dpt/ignore, depth", Depth())], ids=["labels", "depth"]
 )
-def test_scales_and_flip__are_averaged(name: str, task: Task, windows: WindowConfig | None) -> None:
+def test_scales_and_flip__are_averaged(name: str, task: Task, windows: SlidingWindow | None) -> None:
     model, total = predictor(name, task), torch.zeros(())
     scales = (0.75, 1.0, 1.5)
 
@@ -295,12 +296,12 @@ import logging, resource, sys
 import numpy as np, torch
 sys.path.insert(0, {root!r})
 from tests.unit.test_windows import predictor, photo
-from densevit.inference.windows import WindowConfig
+from densevit.inference.sliding_window import SlidingWindow
 logging.basicConfig(level="WARNING", format="%(message)s")
 torch.set_num_threads(1)
 model = predictor("segmenter_linear")
 image = photo(512, 8192)
-way = WindowConfig(window=512, overlap=0)
+way = SlidingWindow(window=512, overlap=0)
 expected = model.predict(image, windows=way).labels
 used = int(next(line for line in open("/proc/self/status") if line.startswith("VmSize")).split()[1]) * 1024
 resource.setrlimit(resource.RLIMIT_AS, (used + {spare} * 2**20, resource.RLIM_INFINITY))

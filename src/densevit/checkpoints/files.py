@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from densevit.checkpoints.leftovers import stand_ins
+from densevit.checkpoints.pickle_stubs import stand_ins
 from densevit.errors import CheckpointError
 from densevit.io import atomic_path
 

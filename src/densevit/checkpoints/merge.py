@@ -14,8 +14,8 @@ from densevit.checkpoints.native import Bundle, Card, Storage, load_bundle
 from densevit.config import Config
 from densevit.encoder import EncoderConfig
 from densevit.errors import CheckpointError, ConfigError
+from densevit.inference_config import HeadInference, InferenceConfig
 from densevit.model import DenseModel, ModelConfig
-from densevit.pixels import FitConfig, HeadFit
 from densevit.tasks import Segmentation, Task
 
 
@@ -27,7 +27,7 @@ class HeadSource(Config):
             model soup, Wortsman et al. 2022); settings without weights are those of the first.
         head: its name there.
         figures: JSON file of ``densevit evaluate``, for the card.
-        short_side, window, flip: how the head sees photos, as in ``FitConfig``; each as in the checkpoint if not given.
+        short_side, window, flip: how the head sees photos, as in ``InferenceConfig``; each as in the checkpoint if not given.
     """
 
     checkpoint: str | Path | Annotated[tuple[str | Path, ...], Field(min_length=1)]
@@ -101,9 +101,9 @@ def merge_bundles(config: MergeConfig) -> Bundle:
     return Bundle(model.eval(), tasks, fit, config.card.model_copy(update={"metrics": metrics}))
 
 
-def _way(source: HeadSource, fit: FitConfig) -> int | HeadFit:
+def _way(source: HeadSource, fit: InferenceConfig) -> int | HeadInference:
     """How a head sees photos, in the shortest form."""
-    way = HeadFit(
+    way = HeadInference(
         short_side=source.short_side or fit.short_side,
         window=source.window or fit.window,
         flip=fit.flip if source.flip is None else source.flip,

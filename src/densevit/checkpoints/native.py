@@ -20,11 +20,10 @@ from torch import Tensor
 from densevit.checkpoints.files import write_tensors
 from densevit.config import Config, nearest
 from densevit.errors import CheckpointError, ConfigError
+from densevit.inference_config import InferenceConfig, Protocol, parse_protocol
 from densevit.io import make_folder, to_json
 from densevit.model import DenseModel, ModelConfig
-from densevit.pixels import FitConfig
 from densevit.presets import preset
-from densevit.protocol import Protocol, parse_protocol
 from densevit.tasks import Task, parse_task
 
 FORMAT = 1
@@ -79,7 +78,7 @@ class Header(Config):
     format: int = FORMAT
     model: ModelConfig
     tasks: dict[str, AnyTask]
-    fit: FitConfig = FitConfig()
+    fit: InferenceConfig = InferenceConfig()
     card: Card = Card()
     protocol: Protocol | None = None
 
@@ -107,7 +106,7 @@ class Bundle:
 
     model: DenseModel
     tasks: dict[str, Task]
-    fit: FitConfig
+    fit: InferenceConfig
     card: Card
     protocol: Protocol | None = None
 
@@ -116,7 +115,7 @@ class Bundle:
         check_tasks(self.model.config, self.tasks, self.fit)
 
 
-def check_tasks(model: ModelConfig, tasks: Mapping[str, Task], fit: FitConfig) -> None:
+def check_tasks(model: ModelConfig, tasks: Mapping[str, Task], fit: InferenceConfig) -> None:
     """Refuse heads without a task, tasks without a head, widths that differ, and sizes for heads that are not there.
 
     Raises:
@@ -145,7 +144,7 @@ def preset_bundle(name: str) -> Bundle:
     task = parse_task({"kind": row.task, **facts, **row.task_facts})
     model = DenseModel(ModelConfig.parse(row.model, source=f"preset {name}")).eval()
     card = Card(name=name, licence="Apache-2.0")
-    return Bundle(model, {head: task}, FitConfig(short_side=row.short_side), card, parse_protocol(row.protocol))
+    return Bundle(model, {head: task}, InferenceConfig(short_side=row.short_side), card, parse_protocol(row.protocol))
 
 
 def save_bundle(bundle: Bundle, path: Path, storage: Storage | None = None) -> None:

@@ -10,8 +10,8 @@ from rich.markup import escape
 from rich.table import Table
 
 if TYPE_CHECKING:
-    from densevit.benchmark.record import Record
-    from densevit.benchmark.suites import Options
+    from densevit_lab.benchmark.record import Record
+    from densevit_lab.benchmark.suites import Options
 
 
 def benchmark(
@@ -41,11 +41,11 @@ def benchmark(
     A bar that is not met does not change the exit code. With ``--into`` a suite can be measured in parts: the record is
     written after every case, and holds those of earlier runs on the same machine.
     """
-    from densevit.benchmark.plot import write_plot
-    from densevit.benchmark.record import read_record
-    from densevit.benchmark.report import page
-    from densevit.benchmark.suites import Options
     from densevit.io import write_bytes_atomic, write_json
+    from densevit_lab.benchmark.plot import write_plot
+    from densevit_lab.benchmark.record import read_record
+    from densevit_lab.benchmark.report import page
+    from densevit_lab.benchmark.suites import Options
 
     if from_file is not None:
         record = read_record(from_file)
@@ -72,9 +72,9 @@ def benchmark(
 
 def _measure(suite: str, options: "Options", into_file: Path | None) -> "Record":
     """Run a suite; with a file, its record joined with what the file holds is kept there after every case."""
-    from densevit.benchmark.record import joined, read_record
-    from densevit.benchmark.suites import open_suite, run_suite
     from densevit.io import write_json
+    from densevit_lab.benchmark.record import joined, read_record
+    from densevit_lab.benchmark.suites import open_suite, run_suite
 
     console = Console(stderr=True)
 
@@ -98,7 +98,7 @@ def _measure(suite: str, options: "Options", into_file: Path | None) -> "Record"
 
 
 def _show(record: "Record") -> None:
-    from densevit.benchmark import report
+    from densevit_lab.benchmark import report
 
     console = Console()
     if not console.is_terminal:  # in a file there is no edge to fold at

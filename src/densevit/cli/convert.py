@@ -35,8 +35,8 @@ def convert(
     Shapes say the sizes, the config beside the weights says the rest; what neither says is asked for by the option that
     answers. Every tensor is accounted for, or nothing is written.
     """
-    from densevit.checkpoints.importers import import_file
     from densevit.checkpoints.native import save_bundle
+    from densevit.checkpoints.open import import_file
     from densevit.errors import ConfigError
 
     if out.exists() and Path(source).exists() and out.samefile(source):

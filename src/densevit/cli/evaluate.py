@@ -54,10 +54,11 @@ def evaluate(
     Single scale unless --tta is given, at every photo's own size. Figures are fractions and metres.
     """
     from densevit import load
-    from densevit.cli.ways import own_way
+    from densevit.cli.options import own_way
     from densevit.errors import ConfigError
+    from densevit.evaluation.evaluate import evaluate
+    from densevit.evaluation.selection import choose_head, open_for
     from densevit.io import write_json
-    from densevit.training.evaluate import choose_head, evaluate, open_for
 
     console = Console(stderr=True)
     predictor = load(model, device=device, speed=speed, engine=engine)

@@ -6,7 +6,6 @@ import sys
 
 import typer
 
-from densevit.allocator import keep_freed_memory
 from densevit.cli.benchmark import benchmark
 from densevit.cli.convert import convert
 from densevit.cli.doctor import doctor
@@ -19,6 +18,7 @@ from densevit.cli.report import report
 from densevit.cli.terminal import set_up_logging
 from densevit.cli.train import train
 from densevit.cli.tune import tune
+from densevit.device import keep_freed_memory
 from densevit.errors import DensevitError
 
 app = typer.Typer(

@@ -12,7 +12,7 @@ def models(
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the list here too.")] = None,
 ) -> None:
     """List the model that ships and the presets: family, encoder, parameters, licence, figures."""
-    from densevit.inference.catalogue import catalogue
+    from densevit.checkpoints.catalogue import catalogue
     from densevit.io import write_json
 
     rows = catalogue()

@@ -19,8 +19,8 @@ def parity(
     The exit code is 1 if one is not reproduced.
     """
     from densevit.io import write_bytes_atomic, write_json
-    from densevit.parity.check import check_folder
-    from densevit.parity.report import markdown, merge
+    from densevit_lab.parity.check import check_folder
+    from densevit_lab.parity.report import markdown, merge
 
     rows = check_folder(folder)
     merged = merge(rows)

@@ -63,10 +63,10 @@ def predict(
     .colours.png for depth; and <photo>.json. A broken photo is reported and the others go on; the exit code is then 2.
     """
     from densevit import load
-    from densevit.allocator import returning_large_buffers
-    from densevit.cli.ways import own_way, raster_config, refuse_views, streams
+    from densevit.cli.gallery import write_gallery
+    from densevit.cli.options import own_way, raster_config, refuse_views, streams
+    from densevit.device import returning_large_buffers
     from densevit.errors import DensevitError
-    from densevit.inference.gallery import write_gallery
     from densevit.io import find_images, make_folder, write_json
 
     console = Console(stderr=True)

@@ -13,6 +13,6 @@ def report(
 
     Training writes it by itself at every evaluation and at its end. Prints where it is.
     """
-    from densevit.training.report import write_report
+    from densevit.training.run.report import write_report
 
     typer.echo(str(write_report(run)))

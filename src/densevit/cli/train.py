@@ -45,12 +45,12 @@ def train(
     written to the run folder. The same command runs on many GPUs under torchrun. Ctrl-C and SIGTERM save a state first;
     the exit status is then 130 or 143.
     """
+    from densevit.device import pick_device
     from densevit.errors import ConfigError
-    from densevit.inference.predictor import pick_device
-    from densevit.training.bad import replay as run_again
-    from densevit.training.complete import read_recipe
     from densevit.training.distributed import is_first
-    from densevit.training.stop import Stopped
+    from densevit.training.nonfinite_batches import replay as run_again
+    from densevit.training.resolve_config import read_recipe
+    from densevit.training.signals import Stopped
     from densevit.training.train import train
 
     if replay is not None:
@@ -75,7 +75,7 @@ def train(
     )
     begun = resume and (out / "states").is_dir()  # and was looked at then
     if not no_check and not begun and is_first():
-        from densevit.doctor.gate import check_run
+        from densevit.doctor.preflight import check_run
 
         for finding in check_run(merged):
             typer.echo(f"warning: {finding.line()}", err=True)

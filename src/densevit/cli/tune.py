@@ -9,8 +9,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 
 if TYPE_CHECKING:
-    from densevit.studies.pareto import Point
-    from densevit.studies.tune import Tuner
+    from densevit.tuning.pareto import Point
+    from densevit.tuning.tuner import Tuner
 
 
 def tune(
@@ -36,13 +36,14 @@ def tune(
     """
     import torch
 
+    from densevit.checkpoints.open import open_model
+    from densevit.device import pick_device
     from densevit.errors import ConfigError
-    from densevit.inference.predictor import open_model, pick_device
+    from densevit.evaluation.selection import choose_head, open_for
     from densevit.io import write_bytes_atomic, write_json
-    from densevit.studies.pareto import Budget, choose
-    from densevit.studies.plot import pareto_svg
-    from densevit.studies.tune import Tuner, preset_text, read_grid, spread
-    from densevit.training.evaluate import choose_head, open_for
+    from densevit.tuning.pareto import Budget, choose
+    from densevit.tuning.plot import pareto_svg
+    from densevit.tuning.tuner import Tuner, preset_text, read_grid, spread
 
     if threads is not None:
         torch.set_num_threads(threads)
@@ -88,7 +89,7 @@ def _records(points: "list[Point]") -> list[dict[str, object]]:
 
 
 def _table(tuner: "Tuner", chosen: "Point | None") -> Table:
-    from densevit.studies.pareto import pareto_front
+    from densevit.tuning.pareto import pareto_front
 
     points = tuner.points()
     front = pareto_front(points)

@@ -13,11 +13,11 @@ from densevit.data.cityscapes import CityscapesConfig, open_cityscapes
 from densevit.data.coco_stuff import CocoStuffConfig, open_coco_stuff
 from densevit.data.files import FileDataset
 from densevit.data.folder import FolderConfig, FolderDataset, class_table
+from densevit.data.in_memory import PythonConfig, PythonDataset
 from densevit.data.kitti import KittiConfig, open_kitti
 from densevit.data.nyuv2 import Nyuv2Config, open_nyuv2
 from densevit.data.pascal_context import PascalContextConfig, open_pascal_context
 from densevit.data.pascal_voc import PascalVocConfig, open_pascal_voc
-from densevit.data.python import PythonConfig, PythonDataset
 from densevit.data.sample import ClassTable, Dataset, Sample
 from densevit.errors import ConfigError
 

@@ -3,8 +3,8 @@
 from typing import Literal
 
 from densevit.data.base import PublicConfig
+from densevit.data.class_names import ADE20K
 from densevit.data.files import FileDataset, match
-from densevit.data.names import ADE20K
 from densevit.data.sample import ClassTable
 from densevit.io import find_images
 

@@ -7,9 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from densevit.data.base import PublicConfig
+from densevit.data.class_names import CAMVID, CAMVID_COLOURS
 from densevit.data.files import FileDataset
 from densevit.data.labels import read_mask
-from densevit.data.names import CAMVID, CAMVID_COLOURS
 from densevit.data.sample import ClassTable
 from densevit.errors import DataError
 from densevit.io import find_images

@@ -3,8 +3,8 @@
 from typing import Literal
 
 from densevit.data.base import PublicConfig
+from densevit.data.class_names import CITYSCAPES, CITYSCAPES_COLOURS, CITYSCAPES_IDS
 from densevit.data.files import FileDataset
-from densevit.data.names import CITYSCAPES, CITYSCAPES_COLOURS, CITYSCAPES_IDS
 from densevit.data.sample import ClassTable
 from densevit.errors import DataError
 from densevit.io import find_images

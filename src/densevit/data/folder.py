@@ -14,8 +14,8 @@ from pydantic import Field, PositiveInt, model_validator
 from densevit.data.base import DataConfig, DataPath, contents
 from densevit.data.files import FileDataset, match
 from densevit.data.labels import LabelRule, Rgb, read_mask
+from densevit.data.polygons import CocoMasks, background_index, read_coco, read_labelme
 from densevit.data.sample import ClassTable
-from densevit.data.shapes import CocoMasks, background_index, read_coco, read_labelme
 from densevit.errors import DataError
 from densevit.io import BAND_SUFFIXES, find_images, read_bands, read_depth
 

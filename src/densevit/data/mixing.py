@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from densevit.data.recolour import uniform
+from densevit.data.colour_jitter import uniform
 from densevit.data.transforms import AugmentConfig, Example
 from densevit.types import Size
 

@@ -7,10 +7,10 @@ from typing import Literal
 import numpy as np
 
 from densevit.data.base import PublicConfig
+from densevit.data.class_names import NYUV2, NYUV2_13, NYUV2_TO_13
 from densevit.data.files import FileDataset, match, same_size
 from densevit.data.kitti import find_pairs
 from densevit.data.labels import LabelRule
-from densevit.data.names import NYUV2, NYUV2_13, NYUV2_TO_13
 from densevit.data.sample import ClassTable, Sample
 from densevit.errors import DataError
 from densevit.io import find_images, mat_length, read_lines, read_mat_item, read_small_mat

@@ -3,8 +3,8 @@
 from typing import Literal
 
 from densevit.data.base import PublicConfig
+from densevit.data.class_names import PASCAL_CONTEXT
 from densevit.data.files import FileDataset
-from densevit.data.names import PASCAL_CONTEXT
 from densevit.data.pascal_voc import listed
 from densevit.data.sample import ClassTable
 

@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Literal
 
 from densevit.data.base import PublicConfig
+from densevit.data.class_names import PASCAL_VOC
 from densevit.data.files import FileDataset
-from densevit.data.names import PASCAL_VOC
 from densevit.data.sample import ClassTable
 from densevit.errors import DataError
 from densevit.io import read_lines

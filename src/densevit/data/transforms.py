@@ -19,7 +19,7 @@ from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as tv
 
 from densevit.config import Config
-from densevit.data.recolour import Step, draw_jitter, draw_photometric, recolour, uniform
+from densevit.data.colour_jitter import Step, draw_jitter, draw_photometric, recolour, uniform
 from densevit.data.sample import Sample
 from densevit.errors import DataError
 from densevit.pixels import resize_image, resize_nearest, to_tensor

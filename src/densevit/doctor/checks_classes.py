@@ -6,9 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from densevit.doctor.checks_masks import encoding_fault
-from densevit.doctor.codes import Findings
-from densevit.doctor.material import TRAIN, VAL, Material, is_indexed
-from densevit.doctor.meaning import class_ids
+from densevit.doctor.context import TRAIN, VAL, Material, is_indexed
+from densevit.doctor.rules import Findings
+from densevit.doctor.semantics import class_ids
 
 RARE_SHARE = 0.001
 """Of the labelled pixels; below, a class is called rare."""

@@ -4,10 +4,10 @@ from collections import Counter
 
 import numpy as np
 
-from densevit.doctor.codes import Findings
+from densevit.doctor.context import Material
 from densevit.doctor.facts import DepthFacts, ValueFacts
-from densevit.doctor.material import Material
-from densevit.doctor.meaning import metres_per_step
+from densevit.doctor.rules import Findings
+from densevit.doctor.semantics import metres_per_step
 
 SPARSE = 0.05
 """Share of valid pixels below which a map is called sparse."""

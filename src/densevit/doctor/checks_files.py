@@ -4,9 +4,9 @@ from pathlib import Path
 
 from densevit.data import ClassTable, FolderConfig
 from densevit.data.folder import read_classes
-from densevit.doctor.codes import Findings
+from densevit.doctor.context import TRAIN, Material
 from densevit.doctor.layout import KINDS, WORDS, Kind, Split
-from densevit.doctor.material import TRAIN, Material
+from densevit.doctor.rules import Findings
 from densevit.errors import DataError
 
 

@@ -6,10 +6,10 @@ from collections.abc import Iterable
 import numpy as np
 from numpy.typing import NDArray
 
-from densevit.doctor.codes import Findings
+from densevit.doctor.context import LOSSY, Material, is_indexed
 from densevit.doctor.facts import MaskFacts, SampleFacts
-from densevit.doctor.material import LOSSY, Material, is_indexed
-from densevit.doctor.meaning import class_ids
+from densevit.doctor.rules import Findings
+from densevit.doctor.semantics import class_ids
 
 Pairs = list[tuple[SampleFacts, MaskFacts]]
 

@@ -5,9 +5,9 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from densevit.doctor.codes import Findings
+from densevit.doctor.context import Material
 from densevit.doctor.facts import DepthFacts, MaskFacts, PhotoFacts, SampleFacts, ValueFacts
-from densevit.doctor.material import Material
+from densevit.doctor.rules import Findings
 from densevit.types import Size
 
 EXTREME_ASPECT = 4.0

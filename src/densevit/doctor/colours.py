@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from densevit.data import ClassTable, FolderConfig
-from densevit.doctor.meaning import palette_of
+from densevit.doctor.semantics import palette_of
 from densevit.errors import DataError
 
 _ACCEPTED = (

@@ -7,20 +7,20 @@ from pathlib import Path
 
 from densevit.data import ClassTable, FolderConfig
 from densevit.doctor.checks_classes import check_classes_seen
-from densevit.doctor.checks_copies import check_copies
 from densevit.doctor.checks_depth import check_depth, check_values
+from densevit.doctor.checks_duplicates import check_copies
 from densevit.doctor.checks_files import check_classes, check_folders, check_names, check_reading
 from densevit.doctor.checks_masks import check_masks
 from densevit.doctor.checks_photos import check_photos, check_target_sizes
-from densevit.doctor.codes import SEVERITIES, Finding, Findings
 from densevit.doctor.colours import read_colours
+from densevit.doctor.context import Material
 from densevit.doctor.facts import MaskFacts, SampleFacts
 from densevit.doctor.layout import KINDS, Kind, Split, read_split, splits_of
-from densevit.doctor.material import Material
-from densevit.doctor.meaning import as_classes, has_bands
-from densevit.doctor.overlap import check_overlap
+from densevit.doctor.leakage import check_overlap
 from densevit.doctor.probe import probe
+from densevit.doctor.rules import SEVERITIES, Finding, Findings
 from densevit.doctor.scan import jobs_of, scan
+from densevit.doctor.semantics import as_classes, has_bands
 from densevit.types import Size
 
 FAST_PHOTOS = 24

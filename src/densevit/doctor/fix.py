@@ -19,10 +19,10 @@ from numpy.typing import NDArray
 
 from densevit.doctor.checks_masks import encoding_fault, has_channels, has_floats, stretched, unknown_colours
 from densevit.doctor.checks_photos import same_aspect, size_faults
+from densevit.doctor.context import LOSSY, Material, is_indexed
 from densevit.doctor.examine import Diagnosis
 from densevit.doctor.facts import Broken, DepthFacts, MaskFacts, PhotoFacts, SampleFacts, ValueFacts
 from densevit.doctor.layout import ALL_KINDS, Split
-from densevit.doctor.material import LOSSY, Material, is_indexed
 from densevit.doctor.probe import mask_pixels
 from densevit.errors import DataError
 from densevit.io import make_folder, write_array, write_png

@@ -3,12 +3,12 @@
 import html
 from collections.abc import Iterable
 
-from densevit.doctor.codes import Finding
+from densevit.doctor.context import Material
 from densevit.doctor.examine import Diagnosis
 from densevit.doctor.facts import SampleFacts
-from densevit.doctor.material import Material
 from densevit.doctor.pictures import Picture, legend, pictures
 from densevit.doctor.report import SplitFigures, class_shares, figures, headline, ignored_share, remarks
+from densevit.doctor.rules import Finding
 
 MAX_EXAMPLES, MAX_NAMES, MAX_SAMPLES = 3, 12, 6
 

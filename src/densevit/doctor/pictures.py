@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from densevit.doctor.context import Material
 from densevit.doctor.facts import MaskFacts, PhotoFacts, SampleFacts
-from densevit.doctor.material import Material
 from densevit.errors import DataError, DensevitError
 from densevit.io.stored import data_uri, read_stored, read_stored_photo, resize_nearest, shrink, turn_upright
 from densevit.tasks.colour import colourise_depth, default_palette, overlay, palette_for

@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 
 from densevit.doctor.checks_classes import Histogram, histograms
-from densevit.doctor.codes import Finding
+from densevit.doctor.context import Material
 from densevit.doctor.examine import Diagnosis
 from densevit.doctor.facts import DepthFacts, ValueFacts
 from densevit.doctor.layout import KINDS
-from densevit.doctor.material import Material
-from densevit.doctor.meaning import metres_per_step
+from densevit.doctor.rules import Finding
+from densevit.doctor.semantics import metres_per_step
 from densevit.types import Size
 
 MAX_FILES = 1000

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from densevit.doctor.facts import Broken, SampleFacts
 from densevit.doctor.layout import Split
-from densevit.doctor.meaning import invalid_depths
 from densevit.doctor.probe import probe
+from densevit.doctor.semantics import invalid_depths
 
 Job = tuple[str, str, dict[str, Path], tuple[float, ...]]
 """Split, stem, files by kind, and depths that stand for no measurement."""

@@ -1,9 +1,9 @@
 """The diagnosis in lines and tables, for a terminal."""
 
-from densevit.doctor.codes import Finding
+from densevit.doctor.context import Material
 from densevit.doctor.examine import Diagnosis
-from densevit.doctor.material import Material
 from densevit.doctor.report import class_shares, figures, headline, ignored_share, remarks
+from densevit.doctor.rules import Finding
 
 MAX_CLASSES = 24
 """Rows of the table of classes; of more, the most and the least frequent."""

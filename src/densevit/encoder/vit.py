@@ -15,8 +15,6 @@ from torch.utils.checkpoint import checkpoint
 from densevit.blocks import Activation, Block, MlpKind, Rotation
 from densevit.config import Config
 from densevit.encoder.hybrid import HybridEmbed, HybridStem
-from densevit.encoder.merge_rules import MergingConfig
-from densevit.encoder.merging import merged_taps
 from densevit.encoder.patches import PatchEmbed
 from densevit.encoder.positions import (
     LearnedPositions,
@@ -25,6 +23,8 @@ from densevit.encoder.positions import (
     rotary_angles,
     rotary_angles_at,
 )
+from densevit.encoder.token_merging import merged_taps
+from densevit.encoder.token_merging_rules import MergingConfig
 from densevit.errors import ShapeError
 from densevit.types import Size, Taps
 

@@ -17,7 +17,7 @@ class Prediction(Mapping[str, HeadResult]):
     """The results of one photo by head: ``prediction["depth"].depth``.
 
     With several segmentation heads, ``labels``, ``scores``, ``entropy``, ``class_names`` and ``overlay`` are those of
-    the head whose kind of photo it is (lowest ``surprise``); ``primary`` names it.
+    the head whose kind of photo it is (lowest ``excess_entropy``); ``primary`` names it.
     """
 
     def __init__(self, image: Picture, results: Mapping[str, HeadResult]) -> None:
@@ -42,7 +42,7 @@ class Prediction(Mapping[str, HeadResult]):
     @cached_property
     def primary(self) -> str | None:
         """The segmentation head that is least surprised by the photo; None without one."""
-        heads = {name: r.surprise for name, r in self._results.items() if isinstance(r, SegmentationResult)}
+        heads = {name: r.excess_entropy for name, r in self._results.items() if isinstance(r, SegmentationResult)}
         return min(heads, key=lambda name: heads[name]) if heads else None
 
     @property

@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Self
 
@@ -10,73 +9,27 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from densevit.checkpoints.hub import DEFAULT_NAME, SCHEME, resolve
-from densevit.checkpoints.importers import open_bundle
-from densevit.checkpoints.native import Bundle, Card, is_native, preset_bundle, read_header
+from densevit.checkpoints.native import Bundle, Card
+from densevit.checkpoints.open import open_model
 from densevit.config import nearest
-from densevit.errors import CheckpointError, ConfigError
+from densevit.device import pick_device
+from densevit.errors import ConfigError
 from densevit.inference import protocols
 from densevit.inference.decode import Source
-from densevit.inference.own import OwnWay, Runner
+from densevit.inference.pipeline import InferenceOptions, Runner
 from densevit.inference.prediction import Prediction
 from densevit.inference.protocols import Protocol
-from densevit.inference.raster import RasterConfig, RasterJob
+from densevit.inference.raster.job import RasterConfig, RasterJob
 from densevit.inference.results import HeadResult, head_result
+from densevit.inference.sliding_window import SlidingWindow
 from densevit.inference.speed import SpeedConfig, apply_speed, read_speed
-from densevit.inference.windows import WindowConfig
+from densevit.inference_config import InferenceConfig, WholeProtocol
 from densevit.io import as_image
-from densevit.model import DenseModel, ModelConfig
-from densevit.pixels import FitConfig, fit_photo
-from densevit.presets import PRESETS
-from densevit.protocol import WholeProtocol
+from densevit.model import DenseModel
+from densevit.pixels import fit_photo
 from densevit.tasks import Task
 
 _log = logging.getLogger(__name__)
-
-
-def pick_device(name: str | None) -> torch.device:
-    """The device of that name; where none is named, a GPU if there is one.
-
-    Raises:
-        ConfigError: if there is no such device here.
-    """
-    try:
-        device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:  # an AssertionError where torch was built without CUDA
-        cause = str(error).splitlines()[0]
-        raise ConfigError(f"device {name!r} cannot be used ({cause}); name another such as cpu, or none") from None
-    return device
-
-
-def open_model(source: str | Path, **answers: Any) -> Bundle:
-    """The model of a name or of weights in any known format; see ``Predictor.load``.
-
-    Raises:
-        CheckpointError: if the file cannot be used.
-        ConfigError: if an answer does not exist.
-    """
-    if str(source) in PRESETS and not Path(source).exists():
-        _log.warning("preset %s has no weights of its own; its parameters are random until it is trained", source)
-        return preset_bundle(str(source))
-    is_name = not (source == DEFAULT_NAME or str(source).startswith(SCHEME) or Path(source).exists())
-    if is_name and (close := get_close_matches(str(source), (DEFAULT_NAME, *PRESETS), n=1)):
-        raise CheckpointError(f"there is no model {str(source)!r}; did you mean {close[0]!r}?")
-    return open_bundle(str(source), **answers)
-
-
-def model_facts(source: str | Path) -> tuple[ModelConfig, FitConfig]:
-    """What ``open_model`` would give, without reading the weights of a native checkpoint.
-
-    Raises:
-        CheckpointError: if the file cannot be used.
-    """
-    path = resolve(DEFAULT_NAME) if source == DEFAULT_NAME else Path(source)
-    if path.is_file() and is_native(path):
-        header = read_header(path)
-        return header.model, header.fit
-    bundle = open_model(source)
-    return bundle.model.config, bundle.fit
 
 
 class Predictor:
@@ -108,7 +61,7 @@ class Predictor:
         self.device = pick_device(device)
         self.model: DenseModel = bundle.model.eval().to(self.device)
         self.tasks: dict[str, Task] = bundle.tasks
-        self.fit: FitConfig = bundle.fit
+        self.fit: InferenceConfig = bundle.fit
         self.card: Card = bundle.card
         self.heads = wanted
         self.protocol: Protocol | None = bundle.protocol
@@ -134,7 +87,7 @@ class Predictor:
             device: by default a GPU if there is one.
             speed: switches that make it cheaper: a ``SpeedConfig``, its plain data, or a YAML file with it.
             answers: facts that weights of others do not tell, such as ``num_heads``; see
-                ``densevit.checkpoints.importers.Answers``. An error asks for them by name.
+                ``densevit.checkpoints.importers.ImportOverrides``. An error asks for them by name.
 
         Raises:
             CheckpointError: if the file cannot be used.
@@ -149,7 +102,7 @@ class Predictor:
         *,
         protocol: str | Protocol | None = None,
         tta: bool = False,
-        windows: WindowConfig | None = None,
+        windows: SlidingWindow | None = None,
         scales: Sequence[float] = (1.0,),
         flip: bool = False,
     ) -> Prediction:
@@ -171,7 +124,7 @@ class Predictor:
             ConfigError: if there is no such protocol, no test-time augmentation in it, or windows do not fit the model.
         """
         photo = as_image(image)
-        way = OwnWay.parse({"windows": windows, "scales": tuple(scales), "flip": flip}, source="predict")
+        way = InferenceOptions.parse({"windows": windows, "scales": tuple(scales), "flip": flip}, source="predict")
         if protocol is not None:
             if not way.plain_pass:
                 raise ConfigError(
@@ -196,7 +149,7 @@ class Predictor:
             results |= {name: self._result(name, photo, output.logits[0].float()) for name, output in outputs.items()}
         return Prediction(photo, {name: results[name] for name in self.heads})
 
-    def _run(self, way: OwnWay, heads: Sequence[str], photo: NDArray[np.uint8]) -> dict[str, HeadResult]:
+    def _run(self, way: InferenceOptions, heads: Sequence[str], photo: NDArray[np.uint8]) -> dict[str, HeadResult]:
         fields = Runner(self.model, {name: self.tasks[name] for name in heads}, self.fit).fields(way, photo)
         return {name: self._result(name, photo, field) for name, field in fields.items()}
 

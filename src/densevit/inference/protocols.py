@@ -1,4 +1,4 @@
-"""The published programs' ways from a photo to a result, to the letter; their facts are in ``densevit.protocol``."""
+"""The published programs' ways from a photo to a result, to the letter; their facts are in ``densevit.inference_config``."""
 
 from collections.abc import Callable, Iterator
 from typing import get_args
@@ -13,15 +13,22 @@ from densevit.config import nearest
 from densevit.decoders.dpt import DptConfig
 from densevit.encoder.positions import LearnedPositions
 from densevit.errors import ConfigError, ShapeError
-from densevit.inference import sizes
-from densevit.inference.axes import Mode, Resize
-from densevit.inference.fields import Field, Mosaic, full
-from densevit.inference.resampling import opencv_cubic, opencv_linear, pillow_cubic
-from densevit.inference.sliding import Network, anchored_windows, clamped_windows, normalised, slide, whole
-from densevit.inference.tta import Running
+from densevit.inference import protocol_resize as sizes
+from densevit.inference.protocol_resize import (
+    opencv_cubic,
+    opencv_linear,
+    pillow_cubic,
+    single_scale_size,
+    tta_sizes,
+    whole_size,
+)
+from densevit.inference.protocol_windows import Network, anchored_windows, clamped_windows, normalised, slide
+from densevit.inference.separable_resize import Mode, Resize
+from densevit.inference.tiled_logits import StitchedLogits, TiledLogits, full, whole
+from densevit.inference.tta import TtaMean
+from densevit.inference_config import ProtocolKind, WholeKind, WholeProtocol, WindowKind, WindowProtocol
 from densevit.layers import resize
 from densevit.model import DenseModel, ModelConfig
-from densevit.protocol import ProtocolKind, WholeKind, WholeProtocol, WindowKind, WindowProtocol
 from densevit.tasks import Segmentation, Task
 from densevit.types import Size
 
@@ -40,7 +47,7 @@ def run(
 @torch.inference_mode()
 def field(
     protocol: Protocol, model: DenseModel, head: str, task: Task, photo: NDArray[np.uint8], *, tta: bool = False
-) -> Field:
+) -> TiledLogits:
     """One photo through one head, from the first resize to the photo's own size.
 
     Args:
@@ -71,7 +78,7 @@ def field(
     if not tta:
         image = _normalised(model, opencv_linear(photo, single_scale_size(protocol, size)))
         return window_field(protocol, network, image, size=size)
-    views = Running(probabilities=True)
+    views = TtaMean(probabilities=True)
     for image, mirrored in _views(protocol, model, photo):
         view = image.flip(-1) if mirrored else image
         views.add(window_field(protocol, network, view, size=size), mirrored=mirrored)
@@ -129,7 +136,7 @@ def prepare(kind: ProtocolKind, model: DenseModel, images: Tensor) -> Tensor:
     return F.pad(images, (0, -w % pw, 0, -h % ph))
 
 
-def window_field(protocol: WindowProtocol, network: Network, images: Tensor, *, size: Size) -> Mosaic:
+def window_field(protocol: WindowProtocol, network: Network, images: Tensor, *, size: Size) -> StitchedLogits:
     """Normalised images (1, 3, h, w) -> logits of ``size``: windows, their mean, and the last resize."""
     if protocol.kind == "segmenter" and protocol.window:
         covering = sizes.cover_window((images.shape[-2], images.shape[-1]), protocol.window[0])
@@ -137,36 +144,13 @@ def window_field(protocol: WindowProtocol, network: Network, images: Tensor, *, 
     return merge_windows(protocol, network, images).resized(size)
 
 
-def merge_windows(protocol: WindowProtocol, network: Network, images: Tensor) -> Mosaic:
+def merge_windows(protocol: WindowProtocol, network: Network, images: Tensor) -> StitchedLogits:
     """Normalised images (1, 3, h, w) -> mean logits of (h, w) over the protocol's windows."""
     size = (images.shape[-2], images.shape[-1])
     if protocol.window is None or protocol.stride is None:
         return slide(network, images, [(slice(0, size[0]), slice(0, size[1]))])
     place = anchored_windows if protocol.kind == "segmenter" else clamped_windows
     return slide(network, images, place(size, protocol.window, protocol.stride))
-
-
-def single_scale_size(protocol: WindowProtocol, size: Size) -> Size:
-    """The size at which a photo is run once."""
-    if protocol.base is None:
-        return size
-    plain = sizes.keep_ratio(size, protocol.base)
-    if protocol.kind == "setr" and protocol.window and min(plain) < min(protocol.window):
-        return sizes.setr_multi_scale(size, protocol.base, protocol.window[0])  # its network takes whole windows alone
-    return plain
-
-
-def tta_sizes(protocol: WindowProtocol, size: Size) -> Iterator[Size]:
-    """The sizes of the multi-scale set."""
-    for scale in protocol.tta_scales:
-        if protocol.base is None or protocol.tta_of == "photo":
-            yield sizes.photo_scaled(size, scale)
-            continue
-        bounds = sizes.scaled_bounds(protocol.base, scale)
-        if protocol.kind == "setr" and protocol.window:
-            yield sizes.setr_multi_scale(size, bounds, protocol.window[0])
-        else:
-            yield sizes.keep_ratio(size, bounds)
 
 
 def _views(protocol: WindowProtocol, model: DenseModel, photo: NDArray[np.uint8]) -> Iterator[tuple[Tensor, bool]]:
@@ -176,12 +160,6 @@ def _views(protocol: WindowProtocol, model: DenseModel, photo: NDArray[np.uint8]
         yield image, True
 
 
-# How each whole-image protocol chooses the size, resizes the photo, and resizes labels and values to the photo.
-_METHODS: dict[WholeKind, sizes.Method] = {
-    "dpt": "minimal",
-    "transformers": "minimal",
-    "depth_anything": "lower_bound",
-}
 _RESIZE: dict[WholeKind, Callable[[NDArray[np.uint8], Size], Tensor]] = {
     "dpt": opencv_cubic,
     "transformers": pillow_cubic,
@@ -194,14 +172,9 @@ _FINAL: dict[WholeKind, tuple[tuple[Mode, bool], tuple[Mode, bool]]] = {
 }
 
 
-def whole_size(protocol: WholeProtocol, size: Size) -> Size:
-    """The size at which a photo is run."""
-    if not protocol.keep_aspect:
-        return sizes.stretched(protocol.net_size, protocol.multiple)
-    return sizes.net_size(size, protocol.net_size, protocol.multiple, _METHODS[protocol.kind])
-
-
-def whole_field(protocol: WholeProtocol, network: Network, images: Tensor, *, size: Size, labels: bool) -> Mosaic:
+def whole_field(
+    protocol: WholeProtocol, network: Network, images: Tensor, *, size: Size, labels: bool
+) -> StitchedLogits:
     """Normalised images (1, 3, h, w) -> output of ``size`` by the source's interpolation for labels or for values."""
     mode, align_corners = _FINAL[protocol.kind][0 if labels else 1]
     logits = network.logits(images)[0]

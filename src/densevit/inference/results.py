@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from densevit.inference.decode import decode, entropy, mean_entropy, scores
-from densevit.inference.fields import Field, full
+from densevit.inference.tiled_logits import TiledLogits, full
 from densevit.io import write_array, write_depth_mm, write_labels, write_png
 from densevit.tasks import Depth, Regression, Segmentation, Task
 from densevit.tasks.colour import overlay
@@ -32,13 +32,13 @@ class HeadResult:
 
     name: str
     image: Picture
-    source: Tensor | Field
+    source: Tensor | TiledLogits
     align_corners: bool
 
     @cached_property
     def logits(self) -> Tensor:
         """(K, h', w') float32 at the decoder's stride; of windows, scales or a protocol (K, H, W), made when asked."""
-        return full(self.source).cpu() if isinstance(self.source, Field) else self.source
+        return full(self.source).cpu() if isinstance(self.source, TiledLogits) else self.source
 
     @property
     def size(self) -> tuple[int, int]:
@@ -94,7 +94,7 @@ class SegmentationResult(HeadResult):
         return mean_entropy(self.task, self.source, align_corners=self.align_corners)
 
     @property
-    def surprise(self) -> float:
+    def excess_entropy(self) -> float:
         """How far ``mean_entropy`` lies above what is typical of the head on photos of its own kind."""
         return self.mean_entropy - self.task.typical_entropy
 
@@ -213,7 +213,7 @@ class RegressionResult(HeadResult):
 
 
 def head_result(
-    name: str, task: Task, image: Picture, source: Tensor | Field, *, align_corners: bool, label_offset: int = 0
+    name: str, task: Task, image: Picture, source: Tensor | TiledLogits, *, align_corners: bool, label_offset: int = 0
 ) -> HeadResult:
     """The result class that belongs to a task."""
     if isinstance(task, Segmentation):

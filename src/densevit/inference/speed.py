@@ -10,8 +10,8 @@ from pydantic import Field
 
 from densevit.checkpoints.native import Bundle
 from densevit.config import Config, apply_overrides, merge, read_yaml
-from densevit.encoder.merge_rules import AnyMerging
 from densevit.encoder.patches import resample_patch_weight
+from densevit.encoder.token_merging_rules import AnyMerging
 from densevit.errors import ConfigError
 from densevit.model import DenseModel, ModelConfig
 
@@ -27,7 +27,7 @@ class SpeedConfig(Config):
         short_side: of the photo at the encoder, in pixels, instead of the model's ``fit``; it is run whole, once.
         whole: photos are run whole, once, where the model's ``fit`` has windows or mirrors them.
         exit_block: the encoder ends with this block, counted from 0; taps after it are read here.
-        engine: what runs the network; see ``densevit.export.engine``, to which ``densevit.load`` gives it.
+        engine: what runs the network; see ``densevit.engines.engine``, to which ``densevit.load`` gives it.
     """
 
     merging: AnyMerging | None = None

@@ -1,17 +1,16 @@
 """Test-time augmentation: several scales, mirrored or not, averaged in one running sum."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from densevit.inference.axes import Resize
-from densevit.inference.fields import Field, Mean, full, log_probabilities, sum_views, tiles
-from densevit.inference.sliding import whole
+from densevit.inference.tiled_logits import MaterializedLogits, TiledLogits, full, tiles
 from densevit.types import Size
 
 
-class Running:
+class TtaMean:
     """The mean over views of one photo, collected view by view.
 
     Views are held at the decoder's stride as long as that takes fewer floats than one sum (K, H, W); beyond that they
@@ -20,11 +19,11 @@ class Running:
 
     def __init__(self, *, probabilities: bool) -> None:
         self.probabilities = probabilities
-        self._views: list[tuple[Field, bool]] = []
+        self._views: list[tuple[TiledLogits, bool]] = []
         self._total: Tensor | None = None
         self._count = 0
 
-    def add(self, view: Field, *, mirrored: bool) -> None:
+    def add(self, view: TiledLogits, *, mirrored: bool) -> None:
         """Take a view of the photo's size; one that saw the mirrored photo is mirrored back."""
         self._views.append((view, mirrored))
         self._count += 1
@@ -43,42 +42,78 @@ class Running:
                 self._total = torch.zeros((first.num_channels, *first.size), device=part.device)
             self._total[:, rows, columns] += part
 
-    def mean(self) -> Field:
+    def mean(self) -> TiledLogits:
         """The mean of all views: log probabilities, or values. It ends the collection."""
         if self._total is None:
             single = self._count == 1 and not self._views[0][1]
-            return self._views[0][0] if single else Mean(self._views, self.probabilities)
+            return self._views[0][0] if single else MeanLogits(self._views, self.probabilities)
         if self._views:
             self._fold()
         mean = self._total.div_(self._count)
-        return Held(log_probabilities(mean) if self.probabilities else mean)
+        return MaterializedLogits(log_probabilities(mean) if self.probabilities else mean)
 
 
-class Held(Field):
-    """A field that is there as a whole, (K, H, W)."""
+def average_probabilities(views: Sequence[tuple[TiledLogits, bool]]) -> Tensor:
+    """MeanLogits over views of the softmax probabilities, (K, H, W): positive, and their sum over K is one."""
+    return full(MeanLogits(views, probabilities=True)).exp_()
 
-    dense = False
 
-    def __init__(self, values: Tensor) -> None:
-        self.values = values
-        self.size: Size = (values.shape[-2], values.shape[-1])
-        self.num_channels = values.shape[0]
+@dataclass(frozen=True)
+class MeanLogits(TiledLogits):
+    """The mean over views of one photo, some of them mirrored: of probabilities for labels, else of the values.
+
+    Attributes:
+        views: fields of one size, and whether each is to be mirrored back.
+        probabilities: average softmax probabilities; tiles are then their logarithms.
+    """
+
+    views: Sequence[tuple[TiledLogits, bool]]
+    probabilities: bool
+
+    @property
+    def size(self) -> Size:  # type: ignore[override]
+        """(H, W) of the result."""
+        return self.views[0][0].size
+
+    @property
+    def num_channels(self) -> int:  # type: ignore[override]
+        """K."""
+        return self.views[0][0].num_channels
+
+    @property
+    def dense(self) -> bool:  # type: ignore[override]
+        """Whether a view is."""
+        return any(view.dense for view, _ in self.views)
 
     @property
     def num_held(self) -> int:
-        """All of it."""
-        return self.values.numel()
+        """Floats that all views hold together."""
+        return sum(view.num_held for view, _ in self.views)
+
+    def resized(self, size: Size) -> "MeanLogits":
+        """The mean of the views' other sizes."""
+        return MeanLogits([(view.resized(size), mirrored) for view, mirrored in self.views], self.probabilities)
 
     def tile(self, rows: slice, columns: slice) -> Tensor:
-        """A part of the field: (K, rows, columns) float32."""
-        return self.values[:, rows, columns].float()
-
-    def resized(self, size: Size) -> Field:
-        """The same field, bilinearly resized."""
-        resizes = [(Resize(old, new),) for old, new in zip(self.size, size, strict=True)]
-        return whole(self.values, resizes[0], resizes[1])
+        """A part of the field: log probabilities or values (K, rows, columns). One running sum."""
+        total = sum_views(self.views, rows, columns, probabilities=self.probabilities)
+        total.div_(len(self.views))
+        return log_probabilities(total) if self.probabilities else total
 
 
-def average_probabilities(views: Sequence[tuple[Field, bool]]) -> Tensor:
-    """Mean over views of the softmax probabilities, (K, H, W): positive, and their sum over K is one."""
-    return full(Mean(views, probabilities=True)).exp_()
+def sum_views(views: Sequence[tuple[TiledLogits, bool]], rows: slice, columns: slice, *, probabilities: bool) -> Tensor:
+    """The sum over views of a tile's probabilities or values: (K, rows, columns)."""
+    total: Tensor | None = None
+    for view, mirrored in views:
+        width = view.size[1]
+        part = view.tile(rows, slice(width - columns.stop, width - columns.start) if mirrored else columns)
+        part = part.softmax(dim=0) if probabilities else part
+        part = part.flip(-1) if mirrored else part
+        total = part if total is None else total.add_(part)
+    assert total is not None
+    return total
+
+
+def log_probabilities(probabilities: Tensor) -> Tensor:
+    """Logits whose softmax gives the probabilities (K, ...) back; what is 0 becomes the smallest normal float."""
+    return probabilities.clamp_(min=torch.finfo(probabilities.dtype).tiny).log_()

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from densevit.kernels import build
-from densevit.kernels.suits import plain_inference
+from densevit.kernels.dispatch import use_kernel
 
 WIDTHS = (16, 32, 48, 64)
 """Of a head."""
@@ -28,7 +28,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor | None:
 
     None where the kernel does not suit: then the caller takes torch's form.
     """
-    if not plain_inference(q, k, v) or q.shape[-1] not in WIDTHS or not q.numel() or load() is None:
+    if not use_kernel(q, k, v) or q.shape[-1] not in WIDTHS or not q.numel() or load() is None:
         return None
     found: Tensor = torch.ops.densevit.attention(q, k, v)
     return found

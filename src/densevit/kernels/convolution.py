@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from densevit.kernels.suits import plain_inference
+from densevit.kernels.dispatch import use_kernel
 
 TILE = 4
 """Side of the squares that the result is made of; each comes from 6x6 values and takes 36 products, not 144."""
@@ -47,7 +47,7 @@ class Conv2d(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, in_channels, h, w) -> (B, out_channels, h, w)."""
-        if plain_inference(x, self.weight):
+        if use_kernel(x, self.weight):
             return Filter(self.weight, self.bias)(x)
         return super().forward(x)
 
@@ -76,7 +76,7 @@ class Filter:
 
     def _suits(self, x: Tensor) -> bool:
         num_out, channels, *size = self.weight.shape
-        if size != [3, 3] or min(num_out, channels) < LEAST_CHANNELS or not plain_inference(x, self.weight):
+        if size != [3, 3] or min(num_out, channels) < LEAST_CHANNELS or not use_kernel(x, self.weight):
             return False
         large = x.shape[-2] * x.shape[-1] >= LEAST_PIXELS or self._points is not None
         return large and torch.backends.cpu.get_cpu_capability().startswith("AVX")  # measured nowhere else

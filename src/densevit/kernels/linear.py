@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from densevit.kernels.suits import plain_inference
+from densevit.kernels.dispatch import use_kernel
 
 _ROWS = 4
 """oneDNN divides rows into equal blocks: 577 rows run at three quarters of the rate of 580."""
@@ -22,7 +22,7 @@ class Linear(nn.Linear):
 
     def forward(self, x: Tensor, *, gelu: bool = False) -> Tensor:
         """(..., in_features) -> (..., out_features), on request through GELU, which then needs no memory of its own."""
-        product = onednn_product() if plain_inference(x, self.weight) and x.numel() else None
+        product = onednn_product() if use_kernel(x, self.weight) and x.numel() else None
         if product is None:
             x = super().forward(x)
             return F.gelu(x) if gelu else x

@@ -64,7 +64,7 @@ class Task(Config, ABC):
         """Logits (B, K, h', w') and a batch of targets -> a float32 scalar."""
 
     @abstractmethod
-    def imitate(self, logits: Tensor, taught: Tensor) -> Tensor:
+    def distillation_loss(self, logits: Tensor, taught: Tensor) -> Tensor:
         """Logits of a model in training and of its teacher, both float32 (B, K, h', w') -> the mean loss, a scalar."""
 
     @abstractmethod

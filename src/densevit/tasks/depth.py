@@ -121,7 +121,7 @@ class Depth(Task):
             total = total + self.gradient_weight * gradient_matching(*aligned, mask, scales=self.gradient_scales)
         return total
 
-    def imitate(self, logits: Tensor, taught: Tensor) -> Tensor:
+    def distillation_loss(self, logits: Tensor, taught: Tensor) -> Tensor:
         """The head's own losses, the teacher's map being the target."""
         values = taught[:, 0]  # (B, h', w')
         near = torch.where(values > 0, 1 / values, 0.0)  # targets are depths, and 0 is unknown

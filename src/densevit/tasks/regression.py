@@ -90,7 +90,7 @@ class Regression(Task):
             total = total + berhu_weight * berhu(values, target, known)
         return total
 
-    def imitate(self, logits: Tensor, taught: Tensor) -> Tensor:
+    def distillation_loss(self, logits: Tensor, taught: Tensor) -> Tensor:
         """The head's own losses, the teacher's values being the target."""
         return self.loss(DenseOutput(logits), taught, align_corners=False)
 

@@ -104,7 +104,7 @@ class Segmentation(Task):
             total = total + self.aux_weight * self._cross_entropy(aux, target, align_corners=align_corners)
         return total
 
-    def imitate(self, logits: Tensor, taught: Tensor) -> Tensor:
+    def distillation_loss(self, logits: Tensor, taught: Tensor) -> Tensor:
         """Kullback-Leibler divergence of the classes' probabilities from the teacher's, also where nothing is known."""
         return divergence(logits, taught)
 

@@ -4,7 +4,7 @@ A step's batch is cut into ``accumulate`` micro-batches, and each of these into 
 """
 
 import signal
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -17,11 +17,12 @@ from torch.utils.data import Dataset as TorchDataset
 
 from densevit.data.mixing import mix
 from densevit.data.sample import Dataset
-from densevit.data.transforms import Example, as_example, augment, crop, flip
+from densevit.data.transforms import Example, augment, crop, flip
 from densevit.errors import ConfigError, DataError, DensevitError
+from densevit.evaluation.selection import no_target
 from densevit.tasks import Task
-from densevit.training.features import FeatureCache
-from densevit.training.recipe import SourceConfig, TrainConfig
+from densevit.training.config import SourceConfig, TrainConfig
+from densevit.training.feature_cache import FeatureCache
 from densevit.training.seeds import seed_everything
 from densevit.types import Size
 
@@ -166,34 +167,6 @@ class SourceBatches(TorchDataset[Batch]):
         if target is None:
             raise DataError(no_target(head, task, self.dataset))
         return target
-
-
-def check_targets(dataset: Dataset, tasks: Mapping[str, Task]) -> None:
-    """Read one photo to see that every head finds its target.
-
-    Raises:
-        DataError: if one does not, or the data set is empty.
-    """
-    if not len(dataset):
-        raise DataError("the data set is empty; it needs at least one photo")
-    example = as_example(dataset[0])
-    for head, task in tasks.items():
-        if task.read_target(example, dataset.classes) is None:
-            raise DataError(no_target(head, task, dataset))
-
-
-def no_target(head: str, task: Task, dataset: Dataset) -> str:
-    """Why a data set cannot serve a head."""
-    if task.kind != "segmentation":
-        return f"head {head!r} needs {task.kind} targets but the data set has none; add the folder, or drop the head"
-    if dataset.classes is None:
-        return f"head {head!r} needs masks but the data set has none; add a folder masks/, or drop the head"
-    views = [dataset.classes.names, *(names for names, _ in dataset.classes.views.values())]
-    return (
-        f"head {head!r} has classes {', '.join(getattr(task, 'classes', ()))} but the data set has "
-        f"{' or '.join(', '.join(names[:8]) + (', ...' if len(names) > 8 else '') for names in views)}; "
-        "use the data set's names in its order, or add a view to classes.json"
-    )
 
 
 def steps(batches: SourceBatches, start: int, end: int, workers: int) -> Generator[Batch, None, None]:

@@ -10,9 +10,9 @@ from densevit.errors import ConfigError
 from densevit.model import DenseModel
 from densevit.tasks import Task
 from densevit.training.batches import Batch
-from densevit.training.features import to_taps
-from densevit.training.recipe import TrainConfig
-from densevit.training.teacher import Teacher
+from densevit.training.config import TrainConfig
+from densevit.training.distillation import Teacher
+from densevit.training.feature_cache import to_taps
 
 DTYPES = {"float32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 

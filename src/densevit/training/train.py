@@ -9,22 +9,22 @@ import torch
 from torch import Tensor, nn
 
 from densevit.errors import DensevitError
+from densevit.evaluation.inspection import EvaluationRecorder
 from densevit.tasks import Task
-from densevit.training.average import averaged, start_average, update_average
-from densevit.training.bad import diverged_in_words, keep_bad
 from densevit.training.batches import Batch, steps
+from densevit.training.build_model import build_model, open_cache, set_training
+from densevit.training.config import TrainConfig
+from densevit.training.datasets import fill_cache, open_sources, validate
 from densevit.training.distributed import Group, gathering, processes, spread, unspread
+from densevit.training.ema import averaged, start_average, update_average
 from densevit.training.learner import Learner, compiler_missing
+from densevit.training.loss_weighting import LossWeights
+from densevit.training.nonfinite_batches import diverged_in_words, keep_bad
 from densevit.training.optim import build_optimiser, clip
-from densevit.training.recipe import TrainConfig
-from densevit.training.resume import Progress, claim_folder
-from densevit.training.run import Run
+from densevit.training.run.recorder import Run
 from densevit.training.seeds import be_deterministic, seed_everything
-from densevit.training.sources import fill_cache, open_sources, validate
-from densevit.training.start import build_model, open_cache, set_training
-from densevit.training.stop import Asked, Interrupted, Stopped, listening
-from densevit.training.watch import Watch
-from densevit.training.weighting import LossWeights
+from densevit.training.signals import Asked, Interrupted, Stopped, listening
+from densevit.training.train_state import TrainState, claim_folder
 
 _log = logging.getLogger(__name__)
 
@@ -74,7 +74,7 @@ def _train(config: TrainConfig, out: Path, *, resume: bool, group: Group, asked:
     learner = Learner(model, tasks, config, world=group.world)
     weighting = LossWeights(config.weighting, tuple(tasks)).to(group.device)
     network = spread(learner, model, group, shard=config.shard, sync_bn=config.sync_bn)
-    progress = Progress(
+    progress = TrainState(
         learner,
         weighting,
         build_optimiser(config.optim, model, weighting),
@@ -107,7 +107,7 @@ def _train(config: TrainConfig, out: Path, *, resume: bool, group: Group, asked:
                 raise Interrupted
 
         with unspread(model, progress.average, group) if config.shard else averaged(model, progress.average) as seen:
-            watch, part = Watch(config.pictures), (group.rank, group.world)
+            watch, part = EvaluationRecorder(config.pictures), (group.rank, group.world)
             figures = validate(seen, tasks, config, cache, part=part, add=add, progress=answer, watch=watch)
             for other in group.gather(watch)[1:]:
                 watch.merge(other)
@@ -153,7 +153,7 @@ def _train(config: TrainConfig, out: Path, *, resume: bool, group: Group, asked:
 
 
 def _step(
-    progress: Progress,
+    progress: TrainState,
     network: nn.Module,
     config: TrainConfig,
     parts: list[list[Batch]],

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from densevit.data import FolderConfig
-from densevit.doctor.codes import Finding
 from densevit.doctor.examine import Diagnosis, Options, examine
+from densevit.doctor.rules import Finding
 from tests.e2e.scenes import CLASSES, scene
 
 SIZE = (48, 64)

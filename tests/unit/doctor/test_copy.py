@@ -10,9 +10,9 @@ import pytest
 from PIL import Image
 
 from densevit.data import FolderConfig, FolderDataset
-from densevit.doctor.codes import CHECKS
 from densevit.doctor.examine import Options
 from densevit.doctor.fix import write_fixed
+from densevit.doctor.rules import CHECKS
 from densevit.errors import DataError
 from densevit.io.stored import turn_upright
 from tests.unit.doctor.data import classes, codes, depth_mm, each, look, mask, photo, save

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from densevit.data import FolderConfig
-from densevit.doctor.codes import CHECKS
 from densevit.doctor.examine import fast_check
+from densevit.doctor.rules import CHECKS
 from tests.unit.doctor.data import codes, look
 from tests.unit.doctor.faults import FAULTS, Fault
 

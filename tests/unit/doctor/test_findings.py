@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from densevit.data import FolderConfig
-from densevit.doctor.codes import Finding
 from densevit.doctor.examine import Diagnosis, Options, examine
+from densevit.doctor.rules import Finding
 from densevit.errors import DataError
 from tests.unit.doctor.data import SIZE, binary, codes, each, finding, look, photo, with_exif
 from tests.unit.doctor.faults import (

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from densevit.doctor.codes import CHECKS
 from densevit.doctor.page import page
 from densevit.doctor.report import plain
+from densevit.doctor.rules import CHECKS
 from tests.unit.doctor.data import look
 from tests.unit.doctor.faults import (
     a_mask_of_half_the_size,

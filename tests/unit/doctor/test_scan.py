@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from densevit.data import FolderConfig
-from densevit.doctor.checks_copies import near_pairs
+from densevit.doctor.checks_duplicates import near_pairs
 from densevit.doctor.examine import Options, fast_check
 from densevit.doctor.facts import Broken, MaskFacts, PhotoFacts
 from densevit.doctor.probe import probe

@@ -12,8 +12,7 @@ from torch import Tensor
 from densevit.checkpoints.rename import Renamed
 from densevit.config import Config
 from densevit.errors import CheckpointError
-from densevit.pixels import FitConfig
-from densevit.protocol import Protocol
+from densevit.inference_config import InferenceConfig, Protocol
 from densevit.tasks import Task
 
 Plain = dict[str, Any]
@@ -21,7 +20,7 @@ Release = Literal["midas", "kitti", "nyu", "v1", "v2", "hypersim", "vkitti"]
 DatasetName = Literal["ade20k", "cityscapes", "pascal_context"]
 
 
-class Answers(Config):
+class ImportOverrides(Config):
     """Facts that a person states because neither shapes nor a file beside the weights tell them.
 
     Attributes:
@@ -84,7 +83,7 @@ class Source:
     name: str
     state: Mapping[str, Tensor]
     side: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    answers: Answers = field(default_factory=Answers)
+    answers: ImportOverrides = field(default_factory=ImportOverrides)
     file_name: str = ""
 
     def has(self, pattern: str) -> bool:
@@ -121,7 +120,7 @@ class Source:
 
 
 @dataclass(frozen=True)
-class Parts:
+class ImportedParts:
     """What an importer makes of a source.
 
     Attributes:
@@ -138,7 +137,7 @@ class Parts:
     renamed: Renamed
     model: Plain
     task: Task
-    fit: FitConfig
+    fit: InferenceConfig
     protocol: Protocol
     provenance: str
     absorbed: Mapping[str, tuple[int, str]] = field(default_factory=dict)
@@ -157,7 +156,7 @@ class Importer:
 
     title: str
     marks: tuple[tuple[str, ...], ...]
-    read: Callable[[Source], Parts]
+    read: Callable[[Source], ImportedParts]
     beside: tuple[str, ...] = ()
 
     def recognises(self, source: Source) -> bool:

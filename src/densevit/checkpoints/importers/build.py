@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from densevit.checkpoints.importers.base import Importer, Parts, Source
+from densevit.checkpoints.importers.base import ImportedParts, Importer, Source
 from densevit.checkpoints.native import Bundle, Card
 from densevit.checkpoints.rename import LoadReport, Renamed, Row, require_kinds, require_total
 from densevit.errors import CheckpointError, ConfigError
@@ -83,7 +83,7 @@ def build(name: str, importer: Importer, source: Source) -> Imported:
     return Imported(name, bundle, _report(source, renamed), _counts(source, model, renamed, parts))
 
 
-def _read(importer: Importer, source: Source) -> Parts:
+def _read(importer: Importer, source: Source) -> ImportedParts:
     try:
         return importer.read(source)
     except (TypeError, ValueError, KeyError, IndexError, AttributeError) as error:
@@ -113,7 +113,7 @@ def _report(source: Source, renamed: Renamed) -> LoadReport:
     return LoadReport(source.name, tuple(rows))
 
 
-def _counts(source: Source, model: DenseModel, renamed: Renamed, parts: Parts) -> Counts:
+def _counts(source: Source, model: DenseModel, renamed: Renamed, parts: ImportedParts) -> Counts:
     sizes = {name: math.prod(tensor.shape) for name, tensor in source.state.items() if not name.endswith(_STATISTICS)}
     return Counts(
         source=sum(sizes.values()),

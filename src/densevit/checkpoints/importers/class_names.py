@@ -4,7 +4,7 @@ import logging
 from collections.abc import Sequence
 from typing import Any
 
-from densevit.data.names import ADE20K, CITYSCAPES, PASCAL_CONTEXT
+from densevit.data.class_names import ADE20K, CITYSCAPES, PASCAL_CONTEXT
 from densevit.tasks import Depth, Segmentation
 
 _log = logging.getLogger(__name__)

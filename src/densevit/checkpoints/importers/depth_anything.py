@@ -7,14 +7,13 @@ published file names tell them apart.
 
 import re
 
-from densevit.checkpoints.importers.base import Importer, Parts, Plain, Shapes, Source
+from densevit.checkpoints.importers.base import ImportedParts, Importer, Plain, Shapes, Source
 from densevit.checkpoints.importers.class_names import disparity, metres
 from densevit.checkpoints.importers.dpt_rules import dpt_facts, scratch
 from densevit.checkpoints.importers.vit import MASK_TOKEN, encoder_facts, positions, published_heads, timm_vit
 from densevit.checkpoints.rename import Rule, rename
-from densevit.pixels import FitConfig
+from densevit.inference_config import InferenceConfig, WholeProtocol
 from densevit.presets import IMAGENET
-from densevit.protocol import WholeProtocol
 
 HEAD = "heads.depth"
 RELEASES = ("v1", "v2", "hypersim", "vkitti")
@@ -44,7 +43,7 @@ RULES = (
 )
 
 
-def read(source: Source) -> Parts:
+def read(source: Source) -> ImportedParts:
     """The release decides the taps and whether values are disparity or metres."""
     renamed = rename(source.state, RULES)
     shapes = Shapes(renamed.tensors, source.name)
@@ -70,7 +69,7 @@ def read(source: Source) -> Parts:
         "positions": positions(shapes, facts, mode="bicubic", image_size=None, offset=0.1),
         "final_norm": True,
     }
-    return Parts(
+    return ImportedParts(
         renamed,
         {
             "encoder": encoder,
@@ -78,7 +77,7 @@ def read(source: Source) -> Parts:
             "normalisation": IMAGENET,
         },
         disparity() if max_depth_m is None else metres(max_depth_m),
-        FitConfig(short_side=518),
+        InferenceConfig(short_side=518),
         WholeProtocol(kind="depth_anything", net_size=(518, 518), multiple=facts["patch_size"][0]),
         f"DepthAnything, {source.file_name or source.name}",
     )

@@ -5,7 +5,7 @@ of 0.5. The constants that turn the disparity of the KITTI and NYU releases into
 published file names tell the releases apart.
 """
 
-from densevit.checkpoints.importers.base import Importer, Parts, Plain, Shapes, Source
+from densevit.checkpoints.importers.base import ImportedParts, Importer, Plain, Shapes, Source
 from densevit.checkpoints.importers.class_names import disparity, metres, segmentation
 from densevit.checkpoints.importers.dpt_rules import depth_head, dpt_facts, scratch, segmentation_head
 from densevit.checkpoints.importers.vit import (
@@ -17,9 +17,8 @@ from densevit.checkpoints.importers.vit import (
     timm_vit,
 )
 from densevit.checkpoints.rename import Rule, rename
-from densevit.pixels import FitConfig
+from densevit.inference_config import InferenceConfig, WholeProtocol
 from densevit.presets import HALF, KITTI, NYU
-from densevit.protocol import WholeProtocol
 from densevit.tasks import Depth, Task
 from densevit.types import Size
 
@@ -66,7 +65,7 @@ def _rules(head: str, *, segmentation: bool, num_stem: int) -> tuple[Rule, ...]:
     )
 
 
-def read(source: Source) -> Parts:
+def read(source: Source) -> ImportedParts:
     """Segmentation has a batch norm in its head, depth has not; the hybrid has a stem."""
     is_hybrid = source.has("pretrained.model.patch_embed.backbone.*")
     segments = source.has("scratch.output_conv.1.*")
@@ -103,7 +102,7 @@ def read(source: Source) -> Parts:
     else:
         decoder["head"], task, net_size = _depth(source, dim == 1024)
         num_classes = 1
-    return Parts(
+    return ImportedParts(
         renamed,
         {
             "encoder": encoder,
@@ -111,7 +110,7 @@ def read(source: Source) -> Parts:
             "normalisation": HALF,
         },
         task,
-        FitConfig(short_side=min(net_size)),
+        InferenceConfig(short_side=min(net_size)),
         WholeProtocol(kind="dpt", net_size=net_size, multiple=32, label_offset=1 if segments else 0),
         f"isl-org/DPT, {source.file_name or source.name}",
     )

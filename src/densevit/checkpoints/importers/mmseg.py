@@ -9,7 +9,7 @@ mmsegmentation itself drops from release 1.2 on.
 from collections.abc import Sequence
 from typing import Any
 
-from densevit.checkpoints.importers.base import Importer, Parts, Plain, Shapes, Source
+from densevit.checkpoints.importers.base import ImportedParts, Importer, Plain, Shapes, Source
 from densevit.checkpoints.importers.class_names import segmentation
 from densevit.checkpoints.importers.mmseg_config import CONV_HEAD, MmsegConfig, layer_norm_eps
 from densevit.checkpoints.importers.mmseg_rules import HEAD, RULES, Kind, reverse_streams
@@ -22,9 +22,8 @@ from densevit.checkpoints.importers.vit import (
 )
 from densevit.checkpoints.rename import rename
 from densevit.errors import CheckpointError
-from densevit.pixels import FitConfig
+from densevit.inference_config import InferenceConfig, WindowProtocol
 from densevit.presets import HALF, IMAGENET
-from densevit.protocol import WindowProtocol
 from densevit.types import Size
 
 # Depth -> out_indices of the released configs; Segmenter reads the last block.
@@ -42,7 +41,7 @@ STRIDES = {
 }
 
 
-def read(source: Source) -> Parts:
+def read(source: Source) -> ImportedParts:
     """Tell the heads apart by their tensors, then put together what shapes, config and answers say."""
     config = MmsegConfig(source.side.get("mmseg", {}), source.side.get("meta", {}), source.name)
     config.check()
@@ -93,11 +92,11 @@ def read(source: Source) -> Parts:
         head["out_channels"], dataset=dataset, classes=config.classes, denominator="all", aux_weight=0.4
     )
     normalisation = config.normalisation or (HALF if segmenter else IMAGENET)
-    return Parts(
+    return ImportedParts(
         renamed,
         {"encoder": encoder, "heads": {"labels": head}, "normalisation": normalisation},
         task,
-        FitConfig(short_side=protocol.base[1] if protocol.base else min(size)),
+        InferenceConfig(short_side=protocol.base[1] if protocol.base else min(size)),
         protocol,
         f"mmsegmentation, {source.file_name or source.name}",
         absorbed,

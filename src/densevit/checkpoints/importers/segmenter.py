@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from densevit.checkpoints.importers.base import Importer, Parts, Plain, Shapes, Source
+from densevit.checkpoints.importers.base import ImportedParts, Importer, Plain, Shapes, Source
 from densevit.checkpoints.importers.class_names import segmentation
 from densevit.checkpoints.importers.vit import (
     HEAD_OF_PRETRAINING,
@@ -19,9 +19,8 @@ from densevit.checkpoints.importers.vit import (
     timm_vit,
 )
 from densevit.checkpoints.rename import Rule, rename
-from densevit.pixels import FitConfig
+from densevit.inference_config import InferenceConfig, WindowProtocol
 from densevit.presets import HALF, ROUNDED_IMAGENET
-from densevit.protocol import WindowProtocol
 
 HEAD = "heads.labels"
 BASES = {"ade20k": (2048, 512), "cityscapes": (2048, 1024), "pascal_context": (4160, 520)}
@@ -52,7 +51,7 @@ RULES = (
 )
 
 
-def read(source: Source) -> Parts:
+def read(source: Source) -> ImportedParts:
     """Linear and mask transformer decoders on ViT and DeiT."""
     renamed = rename(source.state, RULES)
     shapes = Shapes(renamed.tensors, source.name)
@@ -77,7 +76,7 @@ def read(source: Source) -> Parts:
         "final_norm": True,
         "drop_path": net.get("drop_path_rate") or 0.0,
     }
-    return Parts(
+    return ImportedParts(
         renamed,
         {
             "encoder": encoder,
@@ -85,7 +84,7 @@ def read(source: Source) -> Parts:
             "normalisation": ROUNDED_IMAGENET if kind == "deit" else HALF,
         },
         segmentation(num_classes, dataset=dataset),
-        FitConfig(short_side=short),
+        InferenceConfig(short_side=short),
         WindowProtocol(
             kind="segmenter",
             base=base,

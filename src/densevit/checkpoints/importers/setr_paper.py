@@ -7,7 +7,7 @@ statistics, and the tap indices of the two depths that were published.
 import re
 from typing import Literal
 
-from densevit.checkpoints.importers.base import Importer, Parts, Plain, Shapes, Source, update
+from densevit.checkpoints.importers.base import ImportedParts, Importer, Plain, Shapes, Source, update
 from densevit.checkpoints.importers.class_names import segmentation
 from densevit.checkpoints.importers.vit import (
     HEAD_OF_PRETRAINING,
@@ -20,9 +20,8 @@ from densevit.checkpoints.importers.vit import (
 )
 from densevit.checkpoints.rename import Renamed, Rule, rename
 from densevit.errors import CheckpointError
-from densevit.pixels import FitConfig
+from densevit.inference_config import InferenceConfig, WindowProtocol
 from densevit.presets import IMAGENET
-from densevit.protocol import WindowProtocol
 
 HEAD = "heads.labels"
 Kind = Literal["naive", "pup", "mla"]
@@ -96,7 +95,7 @@ MLA_RULES = (
 )
 
 
-def read(source: Source) -> Parts:
+def read(source: Source) -> ImportedParts:
     """Tell the three decoders apart by their tensors."""
     mla = source.has("backbone.mla.*")
     kind: Kind = "mla" if mla else "pup" if source.has("decode_head.conv_4.*") else "naive"
@@ -118,11 +117,11 @@ def read(source: Source) -> Parts:
         "taps": taps,
         "cls_token": not mla,
     }
-    return Parts(
+    return ImportedParts(
         renamed,
         {"encoder": encoder, "heads": {"labels": head}, "normalisation": IMAGENET},
         segmentation(head["out_channels"], dataset=source.fact("dataset"), denominator="all"),
-        FitConfig(short_side=base[1] if base else size),
+        InferenceConfig(short_side=base[1] if base else size),
         WindowProtocol(kind="setr", base=base, window=(size, size), stride=(stride, stride)),
         f"fudan-zvg/SETR, {source.file_name or source.name}",
         absorbed,

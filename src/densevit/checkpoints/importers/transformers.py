@@ -7,7 +7,7 @@ What a config does not state has the default of its config class.
 
 from typing import Any
 
-from densevit.checkpoints.importers.base import Importer, Parts, Plain, Shapes, Source, update
+from densevit.checkpoints.importers.base import ImportedParts, Importer, Plain, Shapes, Source, update
 from densevit.checkpoints.importers.class_names import disparity, metres, segmentation
 from densevit.checkpoints.importers.dpt_rules import depth_head, dpt_facts, hf_neck, segmentation_head
 from densevit.checkpoints.importers.vit import (
@@ -19,9 +19,8 @@ from densevit.checkpoints.importers.vit import (
 )
 from densevit.checkpoints.rename import Renamed, Rule, rename
 from densevit.errors import CheckpointError
-from densevit.pixels import FitConfig
+from densevit.inference_config import InferenceConfig, WholeProtocol
 from densevit.presets import HALF, IMAGENET
-from densevit.protocol import WholeProtocol
 from densevit.tasks import Task
 
 DPT_LAYER, DINO_LAYER = "dpt.encoder.layer.{i}", "backbone.encoder.layer.{i}"
@@ -88,7 +87,7 @@ FIXED: dict[str, Plain] = {
 }
 
 
-def read(source: Source) -> Parts:
+def read(source: Source) -> ImportedParts:
     """Tell the classes apart by their tensors."""
     config = dict(source.side.get("config.json", {}))
     stated: Any = config.get("backbone_config")
@@ -124,7 +123,7 @@ def _require(source: Source, config: Plain, part: str) -> None:
             )
 
 
-def _dpt(source: Source, config: Plain) -> Parts:
+def _dpt(source: Source, config: Plain) -> ImportedParts:
     segments, num_stem = source.has("head.head.1.*"), 2 if source.has(f"{BIT}.*") else 0
     name = "labels" if segments else "depth"
     head = f"heads.{name}"
@@ -176,7 +175,7 @@ def _depth_head(shapes: Shapes, head: str) -> Plain:
     return {"kind": "depth", "up_to": "double", "projection": projects, "hidden_channels": hidden}
 
 
-def _depth_anything(source: Source, config: Plain) -> Parts:
+def _depth_anything(source: Source, config: Plain) -> ImportedParts:
     head = "heads.depth"
     rules = (*DINO_ENCODER, *hf_neck(head), Rule("head.conv{i}.{param}", f"{head}.head.conv{{i}}.{{param}}"))
     renamed = rename(source.state, rules)
@@ -238,7 +237,7 @@ def _parts(
     task: Task,
     protocol: WholeProtocol,
     normalisation: Plain,
-) -> Parts:
+) -> ImportedParts:
     """``head``: its name, its decoder and K; the image processor's statistics win over the published ones."""
     name, decoder, num_classes = head
     stated = source.side.get("preprocessor_config.json", {})
@@ -248,8 +247,8 @@ def _parts(
         "heads": {name: {"decoder": decoder, "out_channels": num_classes}},
         "normalisation": own if all(own.values()) else normalisation,
     }
-    fit = FitConfig(short_side=min(protocol.net_size))
-    return Parts(renamed, model, task, fit, protocol, f"transformers, {source.name}")
+    fit = InferenceConfig(short_side=min(protocol.net_size))
+    return ImportedParts(renamed, model, task, fit, protocol, f"transformers, {source.name}")
 
 
 def _protocol(source: Source, side: int, multiple: int) -> WholeProtocol:

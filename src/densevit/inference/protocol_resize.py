@@ -1,0 +1,190 @@
+"""The published programs' rules for the size at which a photo is run. Pure functions on (height, width)."""
+
+import math
+from collections.abc import Iterator
+from typing import Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from densevit.inference import protocol_resize as sizes
+from densevit.inference_config import WholeKind, WholeProtocol, WindowProtocol
+from densevit.io import resize_bicubic
+from densevit.types import Size
+
+Method = Literal["minimal", "lower_bound", "upper_bound"]
+
+
+def keep_ratio(size: Size, bounds: tuple[float, float]) -> Size:
+    """The largest size of the same aspect within bounds on the long and the short side (mmcv), in any order."""
+    factor = min(max(bounds) / max(size), min(bounds) / min(size))
+    return _rounded(size, factor)
+
+
+def scaled_bounds(base: Size, scale: float) -> tuple[int, int]:
+    """The resize bounds of a multi-scale pass, cut to whole pixels."""
+    return int(base[0] * scale), int(base[1] * scale)
+
+
+def photo_scaled(size: Size, scale: float) -> Size:
+    """A multi-scale pass relative to the photo (mmsegmentation from 1.0 on)."""
+    return _rounded(size, scale)
+
+
+def setr_multi_scale(size: Size, bounds: tuple[int, int], window: int) -> Size:
+    """Like ``keep_ratio``, but the short side never falls below the window and the long side is free (SETR)."""
+    short = max(min(bounds), window)
+    h, w = size
+    target = (short * h / w, short) if h > w else (short, short * w / h)
+    return keep_ratio(size, target)
+
+
+def cover_window(size: Size, window: int) -> Size:
+    """At least a window in both directions, keeping the aspect (Segmenter)."""
+    h, w = size
+    if min(h, w) >= window:
+        return size
+    return (window, int(w / h * window)) if h < w else (int(h / w * window), window)
+
+
+def net_size(size: Size, target: Size, multiple: int, method: Method) -> Size:
+    """Both sides scaled by one factor and rounded to a multiple (DPT, MiDaS, Depth Anything).
+
+    Args:
+        size: of the photo.
+        target: the size that the factor aims at.
+        multiple: of which both sides become.
+        method: "minimal" takes the factor nearer to 1; "lower_bound" the larger one, so both sides reach the target;
+            "upper_bound" the smaller one, so none exceeds it.
+    """
+    factors = [wanted / length for wanted, length in zip(target, size, strict=True)]
+    if method == "minimal":
+        # Equal distances go to the height, as there.
+        factor = factors[1] if abs(1 - factors[1]) < abs(1 - factors[0]) else factors[0]
+    else:
+        factor = max(factors) if method == "lower_bound" else min(factors)
+    sides = []
+    for length, wanted in zip(size, target, strict=True):
+        exact = factor * length / multiple
+        side = round(exact) * multiple  # half to even
+        if method == "lower_bound" and side < wanted:
+            side = math.ceil(exact) * multiple
+        if method == "upper_bound" and side > wanted:
+            side = math.floor(exact) * multiple
+        sides.append(max(side, multiple))
+    return sides[0], sides[1]
+
+
+def stretched(target: Size, multiple: int) -> Size:
+    """The target itself, rounded to a multiple: the aspect is not kept (transformers' default for DPT)."""
+    return max(round(target[0] / multiple), 1) * multiple, max(round(target[1] / multiple), 1) * multiple
+
+
+def _rounded(size: Size, factor: float) -> Size:
+    return max(int(size[0] * factor + 0.5), 1), max(int(size[1] * factor + 0.5), 1)
+
+
+def single_scale_size(protocol: WindowProtocol, size: Size) -> Size:
+    """The size at which a photo is run once."""
+    if protocol.base is None:
+        return size
+    plain = sizes.keep_ratio(size, protocol.base)
+    if protocol.kind == "setr" and protocol.window and min(plain) < min(protocol.window):
+        return sizes.setr_multi_scale(size, protocol.base, protocol.window[0])  # its network takes whole windows alone
+    return plain
+
+
+def tta_sizes(protocol: WindowProtocol, size: Size) -> Iterator[Size]:
+    """The sizes of the multi-scale set."""
+    for scale in protocol.tta_scales:
+        if protocol.base is None or protocol.tta_of == "photo":
+            yield sizes.photo_scaled(size, scale)
+            continue
+        bounds = sizes.scaled_bounds(protocol.base, scale)
+        if protocol.kind == "setr" and protocol.window:
+            yield sizes.setr_multi_scale(size, bounds, protocol.window[0])
+        else:
+            yield sizes.keep_ratio(size, bounds)
+
+
+# How each whole-image protocol chooses the size, resizes the photo, and resizes labels and values to the photo.
+_METHODS: dict[WholeKind, sizes.Method] = {
+    "dpt": "minimal",
+    "transformers": "minimal",
+    "depth_anything": "lower_bound",
+}
+
+
+def whole_size(protocol: WholeProtocol, size: Size) -> Size:
+    """The size at which a photo is run."""
+    if not protocol.keep_aspect:
+        return sizes.stretched(protocol.net_size, protocol.multiple)
+    return sizes.net_size(size, protocol.net_size, protocol.multiple, _METHODS[protocol.kind])
+
+
+_ONE = 2048
+"""Weights of the fixed-point arithmetic have 11 bits."""
+
+
+def opencv_linear(image: NDArray[np.uint8], size: Size) -> Tensor:
+    """Bilinear resize of uint8 (H, W, 3) as OpenCV's INTER_LINEAR does it, in integers: bit for bit.
+
+    Returns:
+        (3, H', W') float32 in [0, 1].
+    """
+    if image.shape[:2] != size:
+        rows, columns = _taps(image.shape[0], size[0], border=True), _taps(image.shape[1], size[1], border=False)
+        image = np.concatenate([_blend(band, rows, columns) for band in np.split(image, 3, axis=2)], axis=2)
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1).float().div_(255.0)
+
+
+_Taps = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int32], NDArray[np.int32]]
+
+
+def _taps(old: int, new: int, *, border: bool) -> _Taps:
+    """For every new position the two old ones around it and their weights in 2048ths.
+
+    At the border both are the same pixel; along rows OpenCV still splits its weight, which matters for the rounding.
+    """
+    position = ((np.arange(new) + 0.5) * (1.0 / (new / old)) - 0.5).astype(np.float32)
+    low = np.floor(position).astype(np.int64)
+    fraction = position - low.astype(np.float32)
+    if not border:
+        fraction[(low < 0) | (low >= old - 1)] = 0
+    second = np.rint(fraction * np.float32(_ONE)).astype(np.int32)
+    first = np.rint((np.float32(1) - fraction) * np.float32(_ONE)).astype(np.int32)
+    return low.clip(0, old - 1), (low + 1).clip(0, old - 1), first, second
+
+
+def _blend(band: NDArray[np.uint8], rows: _Taps, columns: _Taps) -> NDArray[np.uint8]:
+    """One channel (H, W, 1) -> (H', W', 1): columns first, each product cut to 16 bits before they are added."""
+    x0, x1, a0, a1 = columns
+    y0, y1, b0, b1 = rows
+    lines = (band[:, x0].astype(np.int32) * a0[:, None] + band[:, x1].astype(np.int32) * a1[:, None]) >> 4
+    upper, lower = (b0[:, None, None] * lines[y0]) >> 16, (b1[:, None, None] * lines[y1]) >> 16
+    return ((upper + lower + 2) >> 2).clip(0, 255).astype(np.uint8)
+
+
+def opencv_cubic(image: NDArray[np.uint8], size: Size) -> Tensor:
+    """Bicubic resize of uint8 (H, W, 3), taken to [0, 1] before, as OpenCV's INTER_CUBIC does it on floats.
+
+    Returns:
+        (3, H', W') float32, which may overshoot [0, 1].
+    """
+    exact = torch.from_numpy(np.array(image)).permute(2, 0, 1).double().div_(255.0)
+    if exact.shape[-2:] != size:
+        exact = F.interpolate(exact[None], size=size, mode="bicubic", align_corners=False, antialias=False)[0]
+    return exact.float()
+
+
+def pillow_cubic(image: NDArray[np.uint8], size: Size) -> Tensor:
+    """Bicubic resize of uint8 (H, W, 3) as Pillow does it: antialiased, rounded to 8 bits.
+
+    Returns:
+        (3, H', W') float32 in [0, 1].
+    """
+    resized = image if image.shape[:2] == size else resize_bicubic(image, size)
+    return torch.from_numpy(np.ascontiguousarray(resized)).permute(2, 0, 1).float().div_(255.0)

@@ -1,0 +1,100 @@
+"""Sliding windows: where they lie, and the blend of what a network says in them. Pure functions."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from densevit.inference.separable_resize import Axis, Resize
+from densevit.inference.sliding_window import clamped_starts
+from densevit.inference.tiled_logits import StitchedLogits, to_hold
+from densevit.types import Size
+
+Window = tuple[slice, slice]
+"""Rows and columns."""
+
+
+@dataclass(frozen=True)
+class Network:
+    """A model as a program sees it: images in, logits of the images' size out.
+
+    Attributes:
+        logits: normalised images (B, 3, h, w) -> logits (B, K, h', w') at the decoder's own stride.
+        resizes: (h', w') and (h, w) -> how rows and columns come to the images' pixels.
+        cropped: whether the resize goes beyond the image, and what does is cropped.
+    """
+
+    logits: Callable[[Tensor], Tensor]
+    resizes: Callable[[Size, Size], tuple[Resize, Resize]]
+    cropped: bool = False
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Normalised images (B, 3, h, w) -> logits (B, K, h, w)."""
+        logits = self.logits(images)
+        height, width = images.shape[-2:]
+        rows, columns = self.resizes((logits.shape[-2], logits.shape[-1]), (height, width))
+        size, corners = (rows.new, columns.new), rows.align_corners
+        if logits.shape[-2:] != size:
+            logits = F.interpolate(logits, size=size, mode="bilinear", align_corners=corners, antialias=False)
+        return logits[..., :height, :width] if self.cropped else logits
+
+
+def anchored_starts(length: int, extent: int, step: int) -> list[int]:
+    """Windows at multiples of the step as long as they end before the last, which ends with the image (Segmenter)."""
+    return [*range(0, length - extent, step), length - extent]
+
+
+def clamped_windows(size: Size, window: Size, stride: Size) -> list[Window]:
+    """The windows of ``clamped_starts``. An image smaller than a window is one smaller window."""
+    rows, columns = (clamped_starts(*facts) for facts in zip(size, window, stride, strict=True))
+    return _windows(rows, columns, size, window)
+
+
+def anchored_windows(size: Size, window: Size, stride: Size) -> list[Window]:
+    """The windows of ``anchored_starts``. The image is at least as large as a window."""
+    rows, columns = (anchored_starts(*facts) for facts in zip(size, window, stride, strict=True))
+    return _windows(rows, columns, size, window)
+
+
+def _windows(rows: list[int], columns: list[int], size: Size, window: Size) -> list[Window]:
+    return [
+        (slice(y, min(y + window[0], size[0])), slice(x, min(x + window[1], size[1]))) for y in rows for x in columns
+    ]
+
+
+def slide(network: Network, image: Tensor, windows: Sequence[Window]) -> StitchedLogits:
+    """What a network says of an image (1, 3, H, W): the mean over the windows that see a pixel.
+
+    Args:
+        network: images to logits.
+        image: normalised.
+        windows: of one size, on a grid of rows and columns.
+    """
+    tops, lefts = sorted({rows.start for rows, _ in windows}), sorted({columns.start for _, columns in windows})
+    extent = (windows[0][0].stop - windows[0][0].start, windows[0][1].stop - windows[0][1].start)
+    held: dict[tuple[int, int], Tensor] = {}
+    for rows, columns in windows:
+        logits = network.logits(image[..., rows, columns])[0]
+        held[tops.index(rows.start), lefts.index(columns.start)] = to_hold(logits)
+    first = held[0, 0]
+    inner = network.resizes((first.shape[-2], first.shape[-1]), extent)
+    axes = [
+        Axis(length, tuple(starts), np.ones(side, np.float32), resize)
+        for length, starts, side, resize in zip(image.shape[-2:], (tops, lefts), extent, inner, strict=True)
+    ]
+    return StitchedLogits(
+        axes[0],
+        axes[1],
+        lambda i, j: held[i, j],
+        first.shape[0],
+        first.device,
+        first.numel() * len(held),
+    )
+
+
+def normalised(image: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+    """(3, H, W) in [0, 1] -> (1, 3, H, W) as the encoder takes it, on its device."""
+    return torch.sub(image[None].to(mean.device), mean).div_(std)

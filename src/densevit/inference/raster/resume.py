@@ -1,0 +1,191 @@
+"""Progress that survives a kill: finished strips of blocks on disk, and logits that memory need not hold."""
+
+import contextlib
+import json
+import logging
+import os
+import shutil
+import struct
+import tempfile
+import zlib
+from collections import OrderedDict
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from densevit.io import make_folder, write_json
+from densevit.io.raster_write import disk_error
+
+_log = logging.getLogger(__name__)
+_HEADER = struct.Struct("<IQI")
+
+
+class StripStore:
+    """Strips of blocks, each strip a file that appears whole or not at all.
+
+    Args:
+        folder: hidden, beside the results.
+        key: what the strips were made from; those of another key are thrown away.
+    """
+
+    def __init__(self, folder: Path, key: dict[str, Any]) -> None:
+        self.folder = folder
+        make_folder(folder.parent)
+        known = _read_key(folder / "key.json")
+        if known is not None and known != json.loads(json.dumps(key)):
+            changed = sorted(k for k in {*known, *key} if known.get(k) != json.loads(json.dumps(key.get(k))))
+            _log.warning("an unfinished run with another %s is thrown away; starting anew", ", ".join(changed))
+            shutil.rmtree(folder, ignore_errors=True)
+            known = None
+        if known is None:
+            shutil.rmtree(folder, ignore_errors=True)
+            make_folder(folder)
+            write_json(folder / "key.json", key)
+        for left in folder.glob("*.part"):
+            left.unlink(missing_ok=True)
+
+    def done(self) -> int:
+        """How many strips from the first on are finished."""
+        count = 0
+        while self._strip(count).exists():
+            count += 1
+        return count
+
+    def _strip(self, index: int) -> Path:
+        return self.folder / f"{index:06d}.strip"
+
+    @contextlib.contextmanager
+    def strip(self, index: int) -> Iterator["StripWriter"]:
+        """Write a strip; it counts when the block ends well."""
+        path, part = self._strip(index), self._strip(index).with_suffix(".part")
+        try:
+            with part.open("wb") as file:
+                yield StripWriter(file)
+                file.flush()
+                os.fsync(file.fileno())
+            part.replace(path)
+        except OSError as error:
+            raise disk_error(path, error) from error
+        finally:
+            with contextlib.suppress(OSError):
+                part.unlink(missing_ok=True)
+
+    def blocks(self, index: int, output: int) -> Iterator[bytes]:
+        """The values of one output in a strip, block by block."""
+        with self._strip(index).open("rb") as file:
+            while head := file.read(_HEADER.size):
+                number, length, check = _HEADER.unpack(head)
+                if number != output:
+                    file.seek(length, os.SEEK_CUR)
+                    continue
+                data = zlib.decompress(file.read(length))
+                if zlib.crc32(data) != check:
+                    raise OSError("a strip of the unfinished run is damaged; remove its folder")
+                yield data
+
+    def remove(self) -> None:
+        """Everything is elsewhere now."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+class StripWriter:
+    """Appends blocks to a strip."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+
+    def add(self, output: int, values: NDArray[Any]) -> None:
+        """A block of one output."""
+        data = np.ascontiguousarray(values).tobytes()
+        packed = zlib.compress(data, 1)
+        self._file.write(_HEADER.pack(output, len(packed), zlib.crc32(data)) + packed)
+
+
+def _read_key(path: Path) -> dict[str, Any] | None:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+class LogitCache:
+    """Logits of windows by row and column: in memory up to a limit, beyond it in a scratch file with a cache.
+
+    Args:
+        folder: for the scratch file, which has no name and vanishes with the process.
+        limit: bytes of memory.
+    """
+
+    def __init__(self, folder: Path, limit: int) -> None:
+        self._folder, self._limit = folder, limit
+        self._memory: OrderedDict[tuple[int, int], Tensor] = OrderedDict()
+        self._places: dict[tuple[int, int], int] = {}
+        self._free: list[int] = []
+        self._file: Any = None
+        self._bytes = 0
+        self._end = 0
+        self.shape: tuple[int, ...] | None = None
+
+    def put(self, index: tuple[int, int], logits: Tensor) -> None:
+        """Keep (K, h, w) float32 of a window; all windows have one shape."""
+        self.shape = tuple(logits.shape)
+        size = logits.numel() * 4
+        if self._file is None and self._bytes + size <= self._limit:
+            self._memory[index] = logits
+            self._bytes += size
+            return
+        try:
+            if self._file is None:
+                self._file = tempfile.TemporaryFile(dir=self._folder, prefix=".densevit-scratch-")  # noqa: SIM115 -- close()
+                for key, held in self._memory.items():
+                    self._write(key, held)
+            self._write(index, logits)
+        except OSError as error:
+            raise disk_error(self._folder, error) from error
+
+    def _write(self, index: tuple[int, int], logits: Tensor) -> None:
+        data = logits.cpu().contiguous().numpy().tobytes()
+        if not self._free:
+            self._free.append(self._end)
+            self._end += len(data)
+        place = self._free.pop()
+        self._file.seek(place)
+        self._file.write(data)
+        self._places[index] = place
+
+    def get(self, i: int, j: int) -> Tensor | None:
+        """The logits of a window; none if it was left out."""
+        index = (i, j)
+        if index in self._memory:
+            self._memory.move_to_end(index)
+            return self._memory[index]
+        if index not in self._places:
+            return None
+        assert self.shape is not None
+        size = int(np.prod(self.shape)) * 4
+        self._file.seek(self._places[index])
+        logits = torch.from_numpy(np.frombuffer(bytearray(self._file.read(size)), np.float32).reshape(self.shape))
+        self._memory[index] = logits
+        self._bytes += size
+        while self._bytes > self._limit and len(self._memory) > 1:
+            self._memory.popitem(last=False)  # what is evicted lies in the file
+            self._bytes -= size
+        return logits
+
+    def drop_rows(self, below: int) -> None:
+        """Forget the rows of windows before ``below``."""
+        for index in [index for index in self._memory if index[0] < below]:
+            self._bytes -= self._memory.pop(index).numel() * 4
+        for index in [index for index in self._places if index[0] < below]:
+            self._free.append(self._places.pop(index))
+
+    def close(self) -> None:
+        """Remove the scratch file."""
+        if self._file is not None:
+            self._file.close()

@@ -1,0 +1,282 @@
+"""Predictions that are held at the decoder's stride and come out tile by tile: (K, H, W) floats never exist.
+
+A field is what windows, scales and mirror images say about one photo. Labels, scores and values are taken from its
+tiles; the cut into tiles depends on the field's size alone, so that every way through it gives the same numbers.
+"""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from densevit.inference.separable_resize import Axis, Resize
+from densevit.types import Size
+
+TILE = 512
+"""Columns of a tile, and the most rows; both are powers of two, so tiles never straddle the blocks of a raster."""
+
+TILE_VALUES = 4_000_000
+"""Upper bound on the floats of a tile."""
+
+Get = Callable[[int, int], Tensor | None]
+"""Logits (K, h, w) of the window at a row and a column of windows; none if it was left out."""
+
+
+class TiledLogits(ABC):
+    """Logits or values (K, H, W) of one head on one photo, made when asked for."""
+
+    size: Size
+    num_channels: int
+    dense: bool
+    """Whether the decoder's stride is so fine that large tiles would cost more than they save."""
+
+    @abstractmethod
+    def tile(self, rows: slice, columns: slice) -> Tensor:
+        """A part of the field: (K, rows, columns) float32."""
+
+    @abstractmethod
+    def resized(self, size: Size) -> "TiledLogits":
+        """The same field bilinearly resized to another size."""
+
+    @property
+    def num_held(self) -> int:
+        """Floats that the field holds."""
+        return 0
+
+    def negated(self, channel: int) -> "TiledLogits":
+        """The same field with the sign of a channel changed, as mirroring does to the x of a direction."""
+        return SignFlipped(self, channel)
+
+    def tiles(self) -> Iterator[tuple[slice, slice]]:
+        """The cut into tiles, by rows."""
+        yield from tiles(self.size, self.num_channels, dense=self.dense)
+
+
+def tiles(
+    size: Size, num_channels: int, *, dense: bool, within: tuple[slice, slice] | None = None
+) -> Iterator[tuple[slice, slice]]:
+    """The tiles of a field, or of a part of it whose corner is a corner of a tile."""
+    width = 64 if dense and num_channels > 1 else TILE
+    height = min(width, max(16, 2 ** int(math.log2(max(1, TILE_VALUES // (num_channels * width))))))
+    rows, columns = within or (slice(0, size[0]), slice(0, size[1]))
+    for top in range(rows.start, rows.stop, height):
+        for left in range(columns.start, columns.stop, width):
+            yield slice(top, min(top + height, rows.stop)), slice(left, min(left + width, columns.stop))
+
+
+@dataclass(frozen=True)
+class StitchedLogits(TiledLogits):
+    """The blend of windows (or of one window, the whole photo), resized to the result if need be.
+
+    Attributes:
+        rows, columns: where the windows lie and how their logits come to the result.
+        get: the logits of each.
+        num_channels: K.
+        device: of the logits.
+        num_held: floats that all windows hold together.
+    """
+
+    rows: Axis
+    columns: Axis
+    get: Get
+    num_channels: int
+    device: torch.device
+    num_held: int = 0
+
+    @property
+    def size(self) -> Size:  # type: ignore[override]
+        """(H, W) of the result."""
+        return self.rows.out_length, self.columns.out_length
+
+    @property
+    def dense(self) -> bool:  # type: ignore[override]
+        """Whether the logits come at a quarter of the pixels or more, and are resized."""
+        resized = self.rows.final is not None or not self.rows.inner.identity
+        return resized and self.rows.inner.old * 4 >= self.rows.inner.new
+
+    @property
+    def plain(self) -> tuple[Tensor, bool] | None:
+        """Logits (K, h, w) and ``align_corners``, if the field is but their bilinear resize to its size."""
+        axes = (self.rows, self.columns)
+        inner = self.rows.inner, self.columns.inner
+        simple = all(axis.final is None and axis.starts == (0,) and axis.inner.new == axis.length for axis in axes)
+        modes = {(resize.mode, resize.align_corners) for resize in inner if not resize.identity} or {
+            ("bilinear", False)
+        }
+        logits = self.get(0, 0) if simple and len(modes) == 1 else None
+        mode, corners = next(iter(modes))
+        return None if logits is None or mode != "bilinear" else (logits, corners)
+
+    def resized(self, size: Size) -> "StitchedLogits":
+        """The same windows for another size of the result."""
+        rows, columns = self.rows.resized(size[0]), self.columns.resized(size[1])
+        return StitchedLogits(rows, columns, self.get, self.num_channels, self.device, self.num_held)
+
+    def tile(self, rows: slice, columns: slice) -> Tensor:
+        """A part of the field: (K, rows, columns) float32. Windows are added by rows, always in the same order."""
+        with torch.autocast(self.device.type, enabled=False):
+            return self._tile(rows, columns)
+
+    def _tile(self, rows: slice, columns: slice) -> Tensor:
+        height, width = rows.stop - rows.start, columns.stop - columns.start
+        total = torch.zeros((self.num_channels, height, width), device=self.device)
+        for i in self.rows.windows(rows.start, rows.stop):
+            vertical = self.rows.operator(i, rows.start, rows.stop)
+            if vertical is None:
+                continue
+            lines: Tensor | None = None  # (K, source rows, width): a row of windows, its columns blended
+            for j in self.columns.windows(columns.start, columns.stop):
+                horizontal = self.columns.operator(j, columns.start, columns.stop)
+                logits = None if horizontal is None else self.get(i, j)
+                if horizontal is None or logits is None:
+                    continue
+                part = logits[:, vertical.source, horizontal.source].float()
+                if horizontal.diagonal:
+                    part = part * horizontal.matrix.to(self.device)
+                else:
+                    part = part @ horizontal.matrix.to(self.device).T
+                if part.shape[-1] == width and lines is None:
+                    lines = part
+                    continue
+                if lines is None:
+                    lines = torch.zeros((*part.shape[:2], width), device=self.device)
+                lines[..., horizontal.out] += part
+            if lines is None:
+                continue
+            matrix, band = vertical.matrix.to(self.device), total[:, vertical.out]
+            if vertical.diagonal:
+                band += lines * matrix[:, None]
+            else:
+                band.baddbmm_(matrix.expand(self.num_channels, -1, -1), lines)
+        return total
+
+
+@dataclass(frozen=True)
+class SignFlipped(TiledLogits):
+    """A field with the sign of one channel changed."""
+
+    field: TiledLogits
+    channel: int
+
+    @property
+    def size(self) -> Size:  # type: ignore[override]
+        """(H, W) of the result."""
+        return self.field.size
+
+    @property
+    def num_channels(self) -> int:  # type: ignore[override]
+        """K."""
+        return self.field.num_channels
+
+    @property
+    def dense(self) -> bool:  # type: ignore[override]
+        """As of the field."""
+        return self.field.dense
+
+    @property
+    def num_held(self) -> int:
+        """As of the field."""
+        return self.field.num_held
+
+    def resized(self, size: Size) -> TiledLogits:
+        """The same for another size."""
+        return SignFlipped(self.field.resized(size), self.channel)
+
+    def tile(self, rows: slice, columns: slice) -> Tensor:
+        """A part of the field: (K, rows, columns) float32."""
+        tile = self.field.tile(rows, columns).clone()
+        tile[self.channel].neg_()
+        return tile
+
+
+def tile_labels(tile: Tensor) -> Tensor:
+    """Logits (K, rows, columns) -> the most likely class, uint8, or int32 beyond 256 classes."""
+    return tile.max(dim=0).indices.to(torch.uint8 if tile.shape[0] <= 256 else torch.int32)
+
+
+def tile_scores(tile: Tensor) -> Tensor:
+    """Logits (K, rows, columns) -> softmax probability of the most likely class."""
+    return (tile.amax(dim=0) - tile.logsumexp(dim=0)).exp()
+
+
+def tile_entropy(tile: Tensor) -> Tensor:
+    """Logits (K, rows, columns) -> entropy of the softmax over its maximum log K, in [0, 1]; 0 for one class."""
+    if tile.shape[0] == 1:
+        return torch.zeros_like(tile[0])
+    log_p = tile.log_softmax(dim=0)
+    return (-(log_p.exp() * log_p).sum(dim=0) / math.log(tile.shape[0])).clamp_(0.0, 1.0)
+
+
+def to_hold(logits: Tensor) -> Tensor:
+    """Logits for a field to hold: a copy, unless their memory is on the CPU and has nothing but them in it.
+
+    Otherwise the rest would not be freed, or a CUDA graph would write its next result over them.
+    """
+    alone = logits.untyped_storage().nbytes() == logits.numel() * logits.element_size()
+    return logits if alone and logits.device.type == "cpu" else logits.clone()
+
+
+def collect(field: TiledLogits, of_tile: Callable[[Tensor], Tensor]) -> Tensor:
+    """(H, W) of what ``of_tile`` makes of each tile."""
+    whole: Tensor | None = None
+    for rows, columns in field.tiles():
+        part = of_tile(field.tile(rows, columns))
+        if whole is None:
+            whole = torch.empty((*part.shape[:-2], *field.size), dtype=part.dtype, device=part.device)
+        whole[..., rows, columns] = part
+    assert whole is not None
+    return whole
+
+
+def full(field: TiledLogits) -> Tensor:
+    """(K, H, W) float32, for those who need all of it."""
+    return collect(field, lambda tile: tile)
+
+
+def mean_entropy(field: TiledLogits) -> float:
+    """MeanLogits entropy in [0, 1] at up to 64 x 64 points: how unsure a head is of a photo."""
+    points = field.resized((min(field.size[0], 64), min(field.size[1], 64)))
+    return float(collect(points, tile_entropy).mean())
+
+
+def whole(logits: Tensor, rows: tuple[Resize, ...], columns: tuple[Resize, ...]) -> StitchedLogits:
+    """Logits (K, h, w) of a whole image as a field: one or two resizes of each axis.
+
+    The first resize may go beyond what the second takes, and is cropped to it.
+    """
+    axes = []
+    for chain in (rows, columns):
+        final = chain[1] if len(chain) > 1 else None
+        length = chain[0].new if final is None else final.old
+        final = None if final is None or final.identity else final
+        axes.append(Axis(length, (0,), np.ones(length, np.float32), chain[0], final))
+    return StitchedLogits(axes[0], axes[1], lambda _i, _j: logits, logits.shape[0], logits.device, logits.numel())
+
+
+class MaterializedLogits(TiledLogits):
+    """A field that is there as a whole, (K, H, W)."""
+
+    dense = False
+
+    def __init__(self, values: Tensor) -> None:
+        self.values = values
+        self.size: Size = (values.shape[-2], values.shape[-1])
+        self.num_channels = values.shape[0]
+
+    @property
+    def num_held(self) -> int:
+        """All of it."""
+        return self.values.numel()
+
+    def tile(self, rows: slice, columns: slice) -> Tensor:
+        """A part of the field: (K, rows, columns) float32."""
+        return self.values[:, rows, columns].float()
+
+    def resized(self, size: Size) -> TiledLogits:
+        """The same field, bilinearly resized."""
+        resizes = [(Resize(old, new),) for old, new in zip(self.size, size, strict=True)]
+        return whole(self.values, resizes[0], resizes[1])

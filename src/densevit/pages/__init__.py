@@ -1,0 +1,1 @@
+"""HTML pages: one style, one escaper, and charts as SVG."""

@@ -1,0 +1,70 @@
+"""What a run starts from: weights of an encoder or of a whole model, and what of the encoder stays as it is."""
+
+import logging
+
+from torch import nn
+
+from densevit.checkpoints.adapt import start_from
+from densevit.checkpoints.encoder import load_encoder_weights
+from densevit.checkpoints.files import read_state_dict
+from densevit.checkpoints.hub import resolve
+from densevit.checkpoints.native import is_native, load_bundle
+from densevit.checkpoints.open import open_model
+from densevit.errors import ConfigError
+from densevit.model import DenseModel
+from densevit.training.config import TrainConfig
+from densevit.training.feature_cache import FeatureCache
+from densevit.training.lora import add_lora
+
+_log = logging.getLogger(__name__)
+
+
+def build_model(config: TrainConfig) -> DenseModel:
+    """The model with its starting weights; what was loaded, adapted and missing is logged."""
+    model = DenseModel(config.model)
+    if config.encoder_weights is not None:
+        path = resolve(config.encoder_weights)
+        # a densevit checkpoint may hold rounded matrices, which its own reader restores
+        state = load_bundle(path).model.state_dict() if is_native(path) else read_state_dict(path)
+        report = load_encoder_weights(model.encoder, state, source=config.encoder_weights)
+        _log.info("encoder weights\n%s", report)
+    if config.init is not None:
+        _log.info("init\n%s", start_from(model, dict(config.tasks), open_model(config.init), config.init))
+    encoder = model.encoder
+    if config.freeze == "encoder":
+        encoder.requires_grad_(False)
+    elif config.freeze != "none":
+        last = len(encoder.blocks) - 1  # one block is left, or there is nothing to fine-tune
+        if config.freeze > last:
+            raise ConfigError(
+                f"freeze is {config.freeze} but the encoder has {last + 1} blocks; 1 to {last} leaves blocks to train; "
+                "freeze: encoder keeps it whole"
+            )
+        encoder.requires_grad_(False)
+        encoder.blocks[config.freeze :].requires_grad_(True)
+        encoder.norm.requires_grad_(True)
+    if config.lora is not None:
+        add_lora(model, config.lora)
+    set_training(model, config)  # also for the feature cache, which is filled before the first step
+    return model
+
+
+def open_cache(config: TrainConfig, model: DenseModel) -> FeatureCache | None:
+    """The cache of what ``freeze`` keeps as it is; None if the run has none."""
+    if config.features is None:
+        return None
+    return FeatureCache(config.features.directory, model, depth=config.frozen_depth, bf16=config.precision == "bf16")
+
+
+def set_training(model: DenseModel, config: TrainConfig) -> None:
+    """Training mode; what is frozen stays in evaluation mode."""
+    model.train()
+    if config.freeze == "encoder":
+        model.encoder.eval()
+    elif config.freeze != "none":
+        for block in model.encoder.blocks[: config.freeze]:
+            block.eval()
+    if config.freeze_norms:
+        for module in model.modules():
+            if isinstance(module, nn.BatchNorm2d | nn.SyncBatchNorm):
+                module.eval()

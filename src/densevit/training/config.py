@@ -1,0 +1,186 @@
+"""The config of a training run."""
+
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import Field, PositiveInt, field_validator, model_validator
+
+from densevit.checkpoints.native import AnyTask, Card, Storage, check_tasks
+from densevit.config import Config, nearest
+from densevit.data import AnyData
+from densevit.data.transforms import AugmentConfig
+from densevit.errors import ConfigError
+from densevit.inference_config import InferenceConfig
+from densevit.model import ModelConfig
+from densevit.training.distillation import TeacherConfig
+from densevit.training.lora import LoraConfig
+from densevit.training.loss_weighting import WeightingConfig
+from densevit.training.optim import OptimConfig
+from densevit.training.run.trackers import TRACKERS
+from densevit.training.schedule import ScheduleConfig
+from densevit.types import Size
+
+
+class SourceConfig(Config):
+    """A data set and the heads that learn from it.
+
+    Attributes:
+        heads: names of heads; each needs a target in this data set.
+        batch_size: samples of this source in every step of the run, all processes and micro-batches together.
+        weight: factor on its losses.
+        augment: instead of the run's.
+    """
+
+    train: AnyData
+    val: AnyData | None = None
+    heads: tuple[str, ...] = Field(min_length=1)
+    batch_size: int = Field(default=8, gt=0)
+    weight: float = Field(default=1.0, gt=0)
+    augment: AugmentConfig | None = None
+
+
+class FeaturesConfig(Config):
+    """Cached features of a frozen encoder, or of its first blocks.
+
+    Attributes:
+        directory: where they are kept, shared between runs.
+        max_gb: bound on the size of the directory, in 10^9 bytes; a run that needs more is refused before it starts.
+        views: per photo, one plain view and ``views - 1`` augmented ones, drawn once.
+        crop: (height, width) in tokens of a random crop of the features at every step.
+        flip: mirror features and targets at random; close to, not equal to, the features of the mirrored photo.
+    """
+
+    directory: Path
+    max_gb: float = Field(default=50.0, gt=0)
+    views: int = Field(default=1, gt=0)
+    crop: Size | None = None
+    flip: bool = False
+
+
+class TrainConfig(Config):
+    """Everything that determines a run; the file is written to the run folder and is itself a valid ``--config``.
+
+    Attributes:
+        tasks: one per head.
+        encoder_weights: pre-trained weights, a file, "default", or ``hf://owner/name``; random if not given.
+        init: a densevit checkpoint, or "default", whose fitting weights are taken before training.
+        freeze: "encoder" trains the heads alone; a number N keeps the patch projection, positions and first N blocks.
+        freeze_norms: batch norms keep the running statistics that they came with, in training too.
+        lora: adapters of low rank in an encoder that stays as it is; instead of ``freeze``.
+        teacher: a trained model whose answers are learnt beside the labels.
+        features: cache of the frozen encoder's output.
+        accumulate: micro-batches per step, for batches that memory does not hold at once.
+        precision: of the forward pass; losses are always float32. bf16 is slower than float32 on most CPUs; fp16
+            scales the loss.
+        checkpoint_blocks: keep no activations inside encoder blocks and compute them anew backwards: less memory, a
+            third more time.
+        compile: run encoder and heads through torch.compile.
+        weighting: how the heads' losses become one.
+        max_bad_steps: the run stops after so many steps in a row whose losses or gradients were not finite.
+        ema: decay of a running mean of the weights, which then is evaluated and saved; none if not given.
+        eval_every, checkpoint_every, log_every: in iterations.
+        pictures: per head, so many val photos are shown at every evaluation, and so many that came out worst.
+        trackers: programs that follow the run, see ``TRACKERS``.
+        project: the name under which trackers file the run.
+        keep_states: how many states to resume from are kept.
+        deterministic: equal bits from equal runs on a GPU too, at some cost in speed; CPUs need nothing for it.
+        shard: spread weights, gradients and optimiser over the processes (FSDP2) instead of a copy in each (DDP).
+        sync_bn: batch norm's statistics are those of all processes.
+        timeout_s: how long a process waits for the others before it takes them for dead.
+        workers: processes that prepare batches; 0 does it in the loop.
+        storage: how the finished model is stored.
+    """
+
+    model: ModelConfig
+    tasks: dict[str, AnyTask]
+    fit: InferenceConfig = InferenceConfig()
+    card: Card = Card()
+    storage: Storage = Storage()
+    encoder_weights: str | None = None
+    init: str | None = None
+    sources: tuple[SourceConfig, ...] = Field(min_length=1)
+    augment: AugmentConfig
+    optim: OptimConfig = OptimConfig()
+    schedule: ScheduleConfig = ScheduleConfig()
+    iterations: int = Field(gt=0)
+    freeze: Literal["none", "encoder"] | PositiveInt = "none"
+    freeze_norms: bool = False
+    lora: LoraConfig | None = None
+    teacher: TeacherConfig | None = None
+    features: FeaturesConfig | None = None
+    accumulate: int = Field(default=1, gt=0)
+    precision: Literal["float32", "bf16", "fp16"] = "float32"
+    checkpoint_blocks: bool = False
+    compile: bool = False
+    weighting: WeightingConfig = WeightingConfig()
+    max_bad_steps: int = Field(default=5, gt=0)
+    ema: float | None = Field(default=None, gt=0, lt=1)
+    seed: int = 0
+    workers: int = Field(default=0, ge=0)
+    eval_every: int = Field(default=1000, gt=0)
+    checkpoint_every: int = Field(default=500, gt=0)
+    log_every: int = Field(default=50, gt=0)
+    pictures: int = Field(default=4, ge=0, le=32)
+    trackers: tuple[str, ...] = ()
+    project: str = Field(default="densevit", min_length=1)
+    keep_states: int = Field(default=2, gt=0)
+    deterministic: bool = False
+    shard: bool = False
+    sync_bn: bool = True
+    timeout_s: float = Field(default=1800.0, gt=0)
+
+    @property
+    def frozen_depth(self) -> int:
+        """How many of the encoder's blocks are frozen."""
+        if self.freeze == "none":
+            return 0
+        return self.model.encoder.taps[-1] + 1 if self.freeze == "encoder" else self.freeze
+
+    @field_validator("freeze", mode="before")
+    @classmethod
+    def _check_freeze(cls, value: object) -> object:
+        number = isinstance(value, int) and not isinstance(value, bool) and value > 0
+        if number or value in ("none", "encoder"):
+            return value
+        raise ValueError("should be 'none', 'encoder' or the number of blocks to keep, 1 or more")
+
+    @field_validator("trackers")
+    @classmethod
+    def _check_trackers(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        for name in names:
+            if name not in TRACKERS:
+                raise ValueError(f"tracker {name!r} is unknown{nearest(name, TRACKERS)}")
+        if len(set(names)) < len(names):
+            raise ValueError(f"names one tracker twice: {', '.join(names)}")
+        return names
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        try:
+            check_tasks(self.model, self.tasks, self.fit)
+        except ConfigError as error:
+            raise ValueError(str(error)) from None
+        trained = [head for source in self.sources for head in source.heads]
+        if unknown := [head for head in trained if head not in self.tasks]:
+            raise ValueError(f"sources name heads {unknown} but the model has {sorted(self.tasks)}")
+        if untrained := [head for head in self.tasks if head not in trained]:
+            raise ValueError(f"heads {untrained} belong to no source; add them to a source or drop them")
+        if self.lora is not None and self.freeze != "none":
+            raise ValueError("lora keeps the encoder as it is by itself; leave freeze out")
+        if self.freeze_norms and self.init is None:
+            raise ValueError("freeze_norms keeps the statistics of a trained model; name it by init")
+        if self.features is not None and self.freeze == "none":
+            raise ValueError("features are those of a frozen encoder; set freeze: encoder, or a number of blocks")
+        if self.features is not None and self.teacher is not None:
+            raise ValueError("a teacher sees photos, but cached features take their place; unset features or teacher")
+        if self.shard and (self.compile or self.features is not None or self.lora is not None):
+            raise ValueError("shard goes with none of compile, features and lora; unset one of them")
+        patch = self.model.encoder.patch_size
+        for augment in (source.augment or self.augment for source in self.sources):
+            if augment.crop[0] % patch[0] or augment.crop[1] % patch[1]:
+                raise ValueError(f"augment.crop {augment.crop} must be multiples of patch size {patch}")
+            grid = (augment.crop[0] // patch[0], augment.crop[1] // patch[1])
+            cut = grid if self.features is None or self.features.crop is None else self.features.crop
+            if cut[0] > grid[0] or cut[1] > grid[1]:
+                raise ValueError(f"features.crop {cut} exceeds the token grid {grid}")
+        return self

@@ -1,0 +1,1 @@
+"""The run folder: log, report, trackers and the record of the environment."""

@@ -1,0 +1,134 @@
+"""How far a run is, in one line: iteration, losses, rate, images a second, time left, memory.
+
+Lines go to the logger ``densevit.progress``: at INFO now and then, for a log file; at DEBUG as often as a person can
+follow, for a program that draws one line over the other.
+"""
+
+import logging
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+PROGRESS = "densevit.progress"
+LIVE_S = 0.2
+"""Seconds between two drawings of the live line."""
+QUIET_S = (10.0, 300.0)
+"""Seconds between two lines of a log: a twentieth of the time so far, within these bounds."""
+RECENT = 50
+"""Steps and evaluations over which speed is averaged."""
+
+_log = logging.getLogger(PROGRESS)
+
+
+class ProgressMeter:
+    """Speed and time left of a run.
+
+    Args:
+        start: iterations that are done already.
+        iterations: of the whole run.
+        eval_every: iterations between evaluations, 0 for none.
+        images: that a step takes.
+        clock: seconds.
+    """
+
+    def __init__(
+        self,
+        start: int,
+        iterations: int,
+        *,
+        eval_every: int,
+        images: int,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.iterations, self.eval_every, self.images = iterations, eval_every, images
+        self.done, self._clock = start, clock
+        self._steps: deque[float] = deque(maxlen=RECENT)
+        self._evaluations: deque[float] = deque(maxlen=RECENT)
+        self._began = self._last = clock()
+        self._drawn = self._logged = -float("inf")
+        self._warm = False
+
+    def step(self, done: int, losses: Mapping[str, Tensor], *, lr: float) -> None:
+        """Count a step, and say so when a line is due."""
+        now = self._clock()
+        if self._warm:  # the first step also warms up, so it says little of the others
+            self._steps.append(now - self._last)
+        self._warm = True
+        self.done, self._last = done, now
+        pause = min(max((now - self._began) / 20, QUIET_S[0]), QUIET_S[1])
+        if now - self._logged >= pause or done == self.iterations:
+            self._logged = self._drawn = now
+            _log.info("%s", self._line(losses, lr))
+        elif now - self._drawn >= LIVE_S and _log.isEnabledFor(logging.DEBUG):
+            self._drawn = now
+            _log.debug("%s", self._line(losses, lr))
+
+    def evaluated(self) -> float:
+        """Count an evaluation, which ends now; the seconds since the last step."""
+        now = self._clock()
+        taken, self._last = now - self._last, now
+        self._evaluations.append(taken)
+        return taken
+
+    @property
+    def images_per_second(self) -> float | None:
+        """While steps are made, over the last ``RECENT`` of them; None before there is one."""
+        total = sum(self._steps)
+        return self.images * len(self._steps) / total if total > 0 else None
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Of steps and evaluations, at the speed of the last ones; None before there is one."""
+        if not self._steps:
+            return None
+        seconds = (self.iterations - self.done) * sum(self._steps) / len(self._steps)
+        if self.eval_every and self._evaluations:
+            # One at every multiple of eval_every and one at the end.
+            coming = -(-self.iterations // self.eval_every) - self.done // self.eval_every
+            seconds += coming * sum(self._evaluations) / len(self._evaluations)
+        return seconds
+
+    def _line(self, losses: Mapping[str, Tensor], lr: float) -> str:
+        values = {head: loss.item() for head, loss in losses.items()}
+        loss = f"loss {sum(values.values()):.4g}"
+        if len(values) > 1:
+            loss += f" ({', '.join(f'{head} {value:.3g}' for head, value in values.items())})"
+        parts = [f"iteration {self.done}/{self.iterations}", loss, f"lr {lr:.2e}"]
+        if (rate := self.images_per_second) is not None:
+            parts.append(f"{rate:.3g} images/s")
+        if (left := self.seconds_left) is not None and self.done < self.iterations:
+            parts.append(f"{duration(left)} left")
+        if (memory := peak_memory()) is not None:
+            parts.append(f"{memory / 2**30:.1f} GiB")
+        return "  ".join(parts)
+
+
+def duration(seconds: float) -> str:
+    """In the two largest units: ``2 d 3 h``, ``1 h 05 min``, ``3 min 20 s``, ``12 s``."""
+    total = max(round(seconds), 0)
+    days, hours, minutes = total // 86400, total // 3600 % 24, total // 60 % 60
+    if days:
+        return f"{days} d {hours} h"
+    if hours:
+        return f"{hours} h {minutes:02} min"
+    return f"{minutes} min {total % 60:02} s" if minutes else f"{total} s"
+
+
+def peak_memory() -> int | None:
+    """Bytes: the most that tensors took on the GPU, without one the most that this process took; None if unknown."""
+    if torch.cuda.is_available() and torch.cuda.is_initialized():
+        return torch.cuda.max_memory_allocated()
+    status = Path("/proc/self/status")
+    if status.is_file():
+        lines = (line.split() for line in status.read_text(encoding="utf-8").splitlines())
+        return next((int(words[1]) * 1024 for words in lines if words[0] == "VmHWM:"), None)
+    if sys.platform == "darwin":
+        import resource
+
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return None

@@ -1,0 +1,225 @@
+"""States of a run whose weights are spread: a folder to which every process writes its part.
+
+``torch.distributed.checkpoint`` holds the tensors, so that a run can go on with another number of processes. A folder
+gets its name when all of it is on the disk; ``facts.json`` has the checksum of each of its files.
+"""
+
+import hashlib
+import json
+import logging
+import pickle
+import shutil
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.filesystem import FileSystemReader, FileSystemWriter
+from torch.distributed.checkpoint.metadata import Metadata, StorageMeta
+from torch.distributed.checkpoint.state_dict_loader import load
+from torch.distributed.checkpoint.state_dict_saver import save
+
+from densevit.errors import CheckpointError, DataError
+from densevit.io import write_json
+from densevit.io.decode import reason
+from densevit.training.checkpoint import forget_old, iteration_of, states_in, sync_folder, trained_weights
+from densevit.training.distributed import Group
+
+FACTS = "facts.json"
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """All that has tensors: each may be spread over the processes, or be the same in all.
+
+    Attributes:
+        learner: weights and statistics.
+        weighting: of the losses.
+        optimiser: its moments.
+        average: running mean of the weights.
+    """
+
+    learner: nn.Module
+    weighting: nn.Module
+    optimiser: torch.optim.Optimizer
+    average: dict[str, Tensor]
+
+    def tensors(self) -> dict[str, Any]:
+        """Those in use, by name, so that loading into them is loading."""
+        named = (*self.learner.named_parameters(), *self.weighting.named_parameters("weighting"))
+        names = {id(parameter): name for name, parameter in named}
+        slots = {
+            f"{names[id(parameter)]}/{slot}": value
+            for parameter, values in self.optimiser.state.items()
+            for slot, value in values.items()
+            if isinstance(value, Tensor)
+        }
+        weights = trained_weights(self.learner)
+        return {
+            "model": weights,
+            "weighting": dict(self.weighting.state_dict()),
+            "optimiser": slots,
+            "average": dict(self.average),
+        }
+
+
+def save_sharded(
+    folder: Path,
+    iteration: int,
+    spread: Spread,
+    facts: dict[str, Any],
+    *,
+    keep: int,
+    group: Group,
+) -> None:
+    """Write the state after ``iteration`` steps, all processes together; the last ``keep`` are kept.
+
+    Raises:
+        DataError: if it cannot be written.
+    """
+    final = folder / f"state-{iteration:08d}.dcp"
+    unfinished = folder / f".densevit-{final.name}"
+
+    def begin() -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        for old in (unfinished, final):
+            shutil.rmtree(old, ignore_errors=True)
+
+    def end() -> None:
+        write_json(unfinished / FACTS, {"iteration": iteration, "files": digests, **facts})
+        sync_folder(unfinished)
+        unfinished.rename(final)
+        sync_folder(folder)
+        forget_old(folder, keep)
+
+    try:
+        group.on_first(begin)
+        save(spread.tensors(), storage_writer=FileSystemWriter(unfinished, sync_files=True))
+        digests = _digests(unfinished, group)
+        group.on_first(end)
+    except (OSError, CheckpointException) as error:
+        if group.rank == 0:
+            shutil.rmtree(unfinished, ignore_errors=True)
+        first = next(iter(error.failures.values()))[0] if isinstance(error, CheckpointException) else error
+        raise DataError(
+            f"{final} cannot be written ({reason(first)}); a writable folder with free space is needed, shared by "
+            "all processes; choose another --out or make room"
+        ) from error
+
+
+def load_sharded(folder: Path, spread: Spread, *, group: Group) -> dict[str, Any] | None:
+    """Take up the latest state that can be read; a damaged one is passed over with a warning.
+
+    Returns:
+        Its facts, ``iteration`` among them; None if there is none.
+
+    Raises:
+        CheckpointError: if there are states but none can be read, or they are those of another model.
+    """
+    paths = group.on_first(lambda: states_in(folder))
+    for path in reversed(paths):
+        facts = group.on_first(partial(_read_facts, path))
+        damaged = facts is None or _digests(path, group) != facts["files"]
+        if facts is None or damaged:
+            _log.warning("cannot read %s (its files are not those that were written); trying the one before", path)
+            continue
+        _make_slots(spread.optimiser)
+        tensors = spread.tensors()
+        try:
+            load(tensors, storage_reader=_Reader(path))
+        except (CheckpointException, RuntimeError, ValueError, KeyError) as error:  # names or shapes differ
+            raise CheckpointError(
+                f"the states in {folder} are those of another model or optimiser; resume with the config of the run, "
+                "or train into a new folder"
+            ) from error
+        spread.learner.load_state_dict(tensors["model"], strict=False)
+        spread.weighting.load_state_dict(tensors["weighting"])
+        facts["iteration"] = iteration_of(path)
+        return facts
+    if paths:
+        raise CheckpointError(f"none of the {len(paths)} states in {folder} can be read; train into a new folder")
+    return None
+
+
+def _make_slots(optimiser: torch.optim.Optimizer) -> None:
+    """A step of rate 0 and gradient 0, after which the optimiser has the tensors to load into."""
+    rates = [group["lr"] for group in optimiser.param_groups]
+    for group in optimiser.param_groups:
+        group["lr"] = 0.0
+        for parameter in group["params"]:
+            parameter.grad = torch.zeros_like(parameter)
+    optimiser.step()
+    optimiser.zero_grad(set_to_none=True)
+    for group, rate in zip(optimiser.param_groups, rates, strict=True):
+        group["lr"] = rate
+
+
+def _read_facts(path: Path) -> dict[str, Any] | None:
+    try:
+        facts = json.loads((path / FACTS).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return facts if isinstance(facts, dict) and isinstance(facts.get("files"), dict) else None
+
+
+def _digests(path: Path, group: Group) -> dict[str, str]:
+    """Checksum of every file of a state; the processes share the reading."""
+    files = group.on_first(lambda: sorted(file.name for file in path.iterdir() if file.name != FACTS))
+    own: dict[str, str] = {}
+    for name in files[group.rank :: group.world]:
+        with (path / name).open("rb") as file:
+            own[name] = hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+    return {name: digest for part in group.gather(own) for name, digest in sorted(part.items())}
+
+
+class _Reader(FileSystemReader):
+    """torch's own takes any pickle as the table of contents, and with it any code."""
+
+    def read_metadata(self, *args: Any, **kwargs: Any) -> Metadata:
+        """The table of contents, of torch's plain types alone."""
+        with self.fs.create_stream(self._get_metadata_path(kwargs.get("rank")), "rb") as file:
+            metadata: Metadata = _Plain(file).load()
+        metadata.storage_meta = metadata.storage_meta or StorageMeta()
+        metadata.storage_meta.load_id = self.load_id
+        return metadata
+
+
+class _Plain(pickle.Unpickler):
+    """Refuses every class that a table of contents does not need."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        own = module in {"torch.distributed.checkpoint.metadata", "torch.distributed.checkpoint.filesystem"}
+        other = (module, name) in {
+            ("torch", "Size"),
+            ("torch.serialization", "_get_layout"),
+            ("torch", "device"),
+            ("pathlib", "PosixPath"),
+            ("pathlib", "WindowsPath"),
+            ("pathlib._local", "PosixPath"),
+            ("collections", "OrderedDict"),
+        }
+        if (
+            (own and name in _TYPES)
+            or other
+            or (module == "torch" and isinstance(getattr(torch, name, None), torch.dtype))
+        ):
+            return super().find_class(module, name)
+        raise pickle.UnpicklingError(f"{module}.{name} is no part of a table of contents")
+
+
+_TYPES = {
+    "Metadata",
+    "MetadataIndex",
+    "TensorStorageMetadata",
+    "BytesStorageMetadata",
+    "TensorProperties",
+    "ChunkStorageMetadata",
+    "StorageMeta",
+    "_MEM_FORMAT_ENCODING",
+    "_StorageInfo",
+    "_StoragePrefix",
+}

@@ -1,0 +1,1 @@
+"""The laboratory: benchmark and parity, for the people who develop densevit."""
