@@ -27,7 +27,7 @@ class HeadSource(Config):
             model soup, Wortsman et al. 2022); settings without weights are those of the first.
         head: its name there.
         figures: JSON file of ``densevit evaluate``, for the card.
-        short_side, window, flip: how the head sees photos, as in ``InferenceConfig``; each as in the checkpoint if not given.
+        short_side, window, flip: how the head sees images, as in ``InferenceConfig``; by default as in the checkpoint.
     """
 
     checkpoint: str | Path | Annotated[tuple[str | Path, ...], Field(min_length=1)]
@@ -85,7 +85,7 @@ def merge_bundles(config: MergeConfig) -> Bundle:
             raise ConfigError(f"{source.name} has no head {source.head!r}; it has {', '.join(part.tasks)}")
         heads[name], metrics[name] = part.model.config.heads[source.head], _figures(source, part)
         reads[name] = part.model.config.head_taps(source.head)
-        ways[name] = _way(source, part.fit.of(source.head))
+        ways[name] = _way(source, part.fit.for_head(source.head))
         tasks[name] = _with_typical_entropy(part.tasks[source.head], metrics[name])
     given = tuple(sorted(set().union(*reads.values())))
     heads = {n: head.model_copy(update={"taps": None if reads[n] == given else reads[n]}) for n, head in heads.items()}
@@ -95,20 +95,19 @@ def merge_bundles(config: MergeConfig) -> Bundle:
     model.encoder.load_state_dict(first.model.encoder.state_dict())
     for name, source in config.heads.items():
         model.heads[name].load_state_dict(parts[source.name].model.heads[source.head].state_dict())
-    short_side = median_low(way if isinstance(way, int) else way.short_side for way in ways.values())
-    own = {name: way for name, way in ways.items() if way != short_side}
+    short_side = median_low(way.short_side for way in ways.values())
+    own = {name: way for name, way in ways.items() if way != HeadInference(short_side=short_side)}
     fit = first.fit.at(short_side).model_copy(update={"heads": own})
     return Bundle(model.eval(), tasks, fit, config.card.model_copy(update={"metrics": metrics}))
 
 
-def _way(source: HeadSource, fit: InferenceConfig) -> int | HeadInference:
-    """How a head sees photos, in the shortest form."""
-    way = HeadInference(
+def _way(source: HeadSource, fit: InferenceConfig) -> HeadInference:
+    """How a head sees images."""
+    return HeadInference(
         short_side=source.short_side or fit.short_side,
         window=source.window or fit.window,
         flip=fit.flip if source.flip is None else source.flip,
     )
-    return way if way.window or way.flip else way.short_side
 
 
 def _load(source: HeadSource) -> Bundle:

@@ -51,6 +51,16 @@ class Task(Config, ABC):
         return len(self.channel_names)
 
     @property
+    def averages_probabilities(self) -> bool:
+        """Whether views are averaged as softmax probabilities."""
+        return self.kind == "segmentation"
+
+    @property
+    def mirrored_channels(self) -> tuple[int, ...]:
+        """Channels whose sign a mirror image flips."""
+        return (0,) if getattr(self, "unit_vectors", False) else ()
+
+    @property
     @abstractmethod
     def headline(self) -> tuple[str, bool]:
         """The figure that ranks models, and whether higher is better."""

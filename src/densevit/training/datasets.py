@@ -80,6 +80,6 @@ def validate(
             chosen = {head: tasks[head] for head in source.heads}
             dataset = open_dataset(source.val, source.heads, tasks)
             figures |= evaluate(
-                model, chosen, config.fit, dataset, encode=encode, progress=progress, watch=watch, part=part, add=add
+                model, chosen, config.fit, dataset, encode=encode, progress=progress, recorder=watch, part=part, add=add
             )
     return figures
