@@ -147,7 +147,9 @@ def test_resized_image_of_8_bits__is_not_rounded_to_8_bits_again(fit: dict[str, 
     model = predictor()
     model.fit = InferenceConfig(short_side=64, **fit)
 
-    labels_of_8_bits, of_floats = (model.predict(image)["main"] for image in (photo(), photo().astype(np.float32) / 255))
+    labels_of_8_bits, of_floats = (
+        model.predict(image)["main"] for image in (photo(), photo().astype(np.float32) / 255)
+    )
 
     torch.testing.assert_close(full(labels_of_8_bits.source), full(of_floats.source), rtol=0, atol=0)
 
