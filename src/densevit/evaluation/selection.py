@@ -5,9 +5,10 @@ from typing import Any
 
 from densevit.config import nearest
 from densevit.data import DATASETS, DataConfig, Dataset, FolderConfig, FolderDataset, parse_data
+from densevit.data.sample import TARGET_FOLDERS
 from densevit.data.transforms import as_example
 from densevit.errors import ConfigError, DataError
-from densevit.tasks import Segmentation, Task
+from densevit.tasks import TASKS, Segmentation, Task
 
 
 def open_for(places: dict[str, Any], kind: str) -> Dataset:
@@ -17,24 +18,19 @@ def open_for(places: dict[str, Any], kind: str) -> Dataset:
         ConfigError: if no place is given.
         DataError: if there is no such data.
     """
-    folder = {"segmentation": "masks", "depth": "depth", "regression": "values"}[kind]
+    target = TASKS[kind].target
+    folder = TARGET_FOLDERS[target]
     if not {"root", "images"} & places.keys():
         raise ConfigError(f"no data was named; give --data DIR, or --images DIR and --{folder} DIR")
-    wanted = {
-        "with_labels": kind == "segmentation",
-        "with_depth": kind == "depth",
-        "with_values": kind == "regression",
-    }
     if places.get("kind", "folder") != "folder":
         try:
             other = parse_data(places)
         except ValueError as error:
             raise ConfigError(f"the data options (--data and --dataset): {error}") from None
-        return DATASETS[other.kind][1](other, **wanted)
+        return DATASETS[other.kind][1](other, targets=frozenset({target}))
     config = FolderConfig.parse(places, source="the data options (--data or --images)")
-    dataset = FolderDataset(config, **wanted)
-    found = {"segmentation": dataset.masks, "depth": dataset.depths, "regression": dataset.values}[kind]
-    if found is None:
+    dataset = FolderDataset(config, targets=frozenset({target}))
+    if target not in dataset.targets:
         raise DataError(
             f"{config.root or config.images} has no folder {folder}/ for task {kind}; add it, or give --{folder} DIR"
         )
@@ -74,8 +70,7 @@ def choose_head(tasks: dict[str, Task], dataset: Dataset, kind: str, wanted: str
     if table is None and isinstance(task, Segmentation) and isinstance(dataset, FolderDataset):
         dataset = FolderDataset(
             dataset.config.model_copy(update={"classes": task.classes, "ignore_index": task.ignore_index}),
-            with_depth=False,
-            with_values=False,
+            targets=frozenset({task.target}),
         )
     return fitting[0], dataset
 
@@ -96,7 +91,7 @@ def check_targets(dataset: Dataset, tasks: Mapping[str, Task]) -> None:
 
 def no_target(head: str, task: Task, dataset: Dataset) -> str:
     """Why a data set cannot serve a head."""
-    if task.kind != "segmentation":
+    if task.target != "labels":
         return f"head {head!r} needs {task.kind} targets but the data set has none; add the folder, or drop the head"
     if dataset.classes is None:
         return f"head {head!r} needs masks but the data set has none; add a folder masks/, or drop the head"
@@ -110,10 +105,4 @@ def no_target(head: str, task: Task, dataset: Dataset) -> str:
 
 def open_dataset(config: DataConfig, heads: tuple[str, ...], tasks: dict[str, Task]) -> Dataset:
     """The data set with the targets that the heads need, no others read."""
-    kinds = {tasks[head].kind for head in heads}
-    return DATASETS[config.kind][1](
-        config,
-        with_labels="segmentation" in kinds,
-        with_depth="depth" in kinds,
-        with_values="regression" in kinds,
-    )
+    return DATASETS[config.kind][1](config, targets=frozenset(tasks[head].target for head in heads))

@@ -1,14 +1,14 @@
 """What a task is: it gives logits their meaning. Class names, palette, units and ranges live here, once."""
 
 from abc import ABC, abstractmethod
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
 from densevit.config import Config
-from densevit.data.sample import ClassTable
+from densevit.data.sample import ClassTable, Target
 from densevit.data.transforms import Example
 from densevit.types import DenseOutput, Size
 
@@ -36,8 +36,14 @@ class Metrics(Protocol):
 
 
 class Task(Config, ABC):
-    """A task, by its facts. ``kind`` is the tag on disk, the key in ``TASKS``."""
+    """A task and its settings.
 
+    Attributes:
+        kind: the tag on disk, the key in ``TASKS``.
+        target: what the task reads from a data set.
+    """
+
+    target: ClassVar[Target]
     kind: str
 
     @property

@@ -36,6 +36,7 @@ class Depth(Task):
         gradient_scales: resolutions at which gradients are matched, each half of the one before.
     """
 
+    target = "depth"
     kind: Literal["depth"] = "depth"
     quantity: Quantity = "depth"
     min_depth_m: float = Field(default=1e-3, gt=0)

@@ -32,6 +32,7 @@ class Regression(Task):
         cosine_weight: of one minus the cosine between the vectors of all channels; 1 for unit vectors if not given.
     """
 
+    target = "values"
     kind: Literal["regression"] = "regression"
     channels: tuple[str, ...] = Field(min_length=1)
     unit: str = ""

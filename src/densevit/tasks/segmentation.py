@@ -36,6 +36,7 @@ class Segmentation(Task):
             they lie above it: some are less sure than others even of what they know.
     """
 
+    target = "labels"
     kind: Literal["segmentation"] = "segmentation"
     classes: tuple[str, ...] = Field(min_length=1)
     palette: tuple[Rgb, ...] = ()
