@@ -82,8 +82,8 @@ class PythonDataset:
             )
         if "labels" in parts:
             parts["labels"] = self.rule(parts["labels"].astype(np.int32), name)
-        for target in parts.keys() - {"labels"}:
-            parts[target] = parts[target].astype(np.float32, copy=False)
+        for floats in parts.keys() - {"labels"}:
+            parts[floats] = parts[floats].astype(np.float32, copy=False)
         return Sample(sample.name, sample.image, **parts, normals=sample.normals, ignore_index=self.rule.ignore_index)
 
 

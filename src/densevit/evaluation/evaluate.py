@@ -17,7 +17,7 @@ from densevit.inference.protocols import Protocol, field
 from densevit.inference_config import InferenceConfig
 from densevit.model import DenseModel
 from densevit.pixels import fit_photo
-from densevit.tasks import Metrics, Segmentation, Task
+from densevit.tasks import Metrics, Task
 from densevit.types import Taps
 
 Encode = Callable[[Tensor], Taps]
@@ -67,7 +67,7 @@ def evaluate(
     metrics: dict[str, Metrics] = {name: task.new_metrics() for name, task in tasks.items()}
     if watch is not None:
         watch.begin(tasks)
-    entropy = {name: 0.0 for name, task in tasks.items() if isinstance(task, Segmentation)}
+    entropy = {name: 0.0 for name, task in tasks.items() if task.class_table is not None}
     with torch.inference_mode():
         for index in range(part[0], len(dataset), part[1]):
             sample = dataset[index]
@@ -101,8 +101,8 @@ def evaluate(
                 if watch is not None:
                     place = (index, len(dataset), sample.name)
                     watch.see(name, place, sample.picture, target, prediction.cpu(), alone)
-                if isinstance(task, Segmentation):
-                    entropy[name] += mean_entropy(task, outputs[name], align_corners=corners)
+                if name in entropy:
+                    entropy[name] += mean_entropy(outputs[name], align_corners=corners)
             if progress is not None:
                 progress(index + 1, len(dataset))
     if add is not None:

@@ -4,11 +4,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from densevit.config import nearest
-from densevit.data import DATASETS, DataConfig, Dataset, FolderConfig, FolderDataset, parse_data
+from densevit.data import DATASETS, ClassTable, DataConfig, Dataset, FolderConfig, FolderDataset, parse_data
 from densevit.data.sample import TARGET_FOLDERS
 from densevit.data.transforms import as_example
 from densevit.errors import ConfigError, DataError
-from densevit.tasks import TASKS, Segmentation, Task
+from densevit.tasks import TASKS, Task
 
 
 def open_for(places: dict[str, Any], kind: str) -> Dataset:
@@ -55,11 +55,8 @@ def choose_head(tasks: dict[str, Task], dataset: Dataset, kind: str, wanted: str
                 f"decoder {wanted!r} does {tasks[wanted].kind}, not {kind}; choose --task {tasks[wanted].kind}"
             )
         fitting = [wanted]
-    table = dataset.classes
-    if kind == "segmentation" and table is not None:
-        fitting = [
-            n for n in fitting if isinstance(t := tasks[n], Segmentation) and table.lookup(t.classes) is not None
-        ]
+    if dataset.classes is not None:
+        fitting = [name for name in fitting if _has_classes(dataset.classes, tasks[name])]
     if not fitting and wanted is not None:
         raise DataError(no_target(wanted, tasks[wanted], dataset))
     if len(fitting) != 1:
@@ -67,12 +64,15 @@ def choose_head(tasks: dict[str, Task], dataset: Dataset, kind: str, wanted: str
         found = "several decoders fit" if fitting else "no decoder fits"
         raise ConfigError(f"{found} this data set and task {kind}; the model has {heads}; name one with --decoder")
     task = tasks[fitting[0]]
-    if table is None and isinstance(task, Segmentation) and isinstance(dataset, FolderDataset):
-        dataset = FolderDataset(
-            dataset.config.model_copy(update={"classes": task.classes, "ignore_index": task.ignore_index}),
-            targets=frozenset({task.target}),
-        )
+    if dataset.classes is None and task.class_table is not None and isinstance(dataset, FolderDataset):
+        classes = {"classes": task.class_table.names, "ignore_index": task.class_table.ignore_index}
+        dataset = FolderDataset(dataset.config.model_copy(update=classes), targets=frozenset({task.target}))
     return fitting[0], dataset
+
+
+def _has_classes(classes: ClassTable, task: Task) -> bool:
+    """Whether a data set has the classes of a task; true for a task without classes."""
+    return task.class_table is None or classes.lookup(task.class_table.names) is not None
 
 
 def check_targets(dataset: Dataset, tasks: Mapping[str, Task]) -> None:
@@ -96,8 +96,9 @@ def no_target(head: str, task: Task, dataset: Dataset) -> str:
     if dataset.classes is None:
         return f"head {head!r} needs masks but the data set has none; add a folder masks/, or drop the head"
     views = [dataset.classes.names, *(names for names, _ in dataset.classes.views.values())]
+    wanted = () if task.class_table is None else task.class_table.names
     return (
-        f"head {head!r} has classes {', '.join(getattr(task, 'classes', ()))} but the data set has "
+        f"head {head!r} has classes {', '.join(wanted)} but the data set has "
         f"{' or '.join(', '.join(names[:8]) + (', ...' if len(names) > 8 else '') for names in views)}; "
         "use the data set's names in its order, or add a view to classes.json"
     )

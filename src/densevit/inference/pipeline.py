@@ -18,7 +18,7 @@ from densevit.inference.tta import TtaMean
 from densevit.inference_config import InferenceConfig
 from densevit.model import DenseModel
 from densevit.pixels import fit_photo
-from densevit.tasks import Regression, Segmentation, Task
+from densevit.tasks import Task
 
 
 class InferenceOptions(Config):
@@ -71,9 +71,10 @@ class Runner:
             seen = np.ascontiguousarray(photo[:, ::-1]) if mirrored else photo
             for name, field in one_pass(seen, scale).items():
                 task = self.tasks[name]
-                turned = mirrored and isinstance(task, Regression) and task.unit_vectors
-                mean = running.setdefault(name, TtaMean(probabilities=isinstance(task, Segmentation)))
-                mean.add(field.negated(0) if turned else field, mirrored=mirrored)
+                mean = running.setdefault(name, TtaMean(probabilities=task.averages_probabilities))
+                for channel in task.mirrored_channels if mirrored else ():
+                    field = field.negated(channel)
+                mean.add(field, mirrored=mirrored)
         return {name: mean.mean() for name, mean in running.items()}
 
     def _in_windows(self, windows: SlidingWindow) -> Pass:

@@ -29,7 +29,7 @@ from densevit.inference.tta import TtaMean
 from densevit.inference_config import ProtocolKind, WholeKind, WholeProtocol, WindowKind, WindowProtocol
 from densevit.layers import resize
 from densevit.model import DenseModel, ModelConfig
-from densevit.tasks import Segmentation, Task
+from densevit.tasks import Task
 from densevit.types import Size
 
 Protocol = WindowProtocol | WholeProtocol
@@ -66,7 +66,7 @@ def field(
     """
     network = forward(protocol.kind, model, head)
     size = (photo.shape[0], photo.shape[1])
-    labels = isinstance(task, Segmentation)
+    labels = task.averages_probabilities
     if tta and (isinstance(protocol, WholeProtocol) or not labels):
         raise ConfigError(
             f"protocol {protocol.kind} has no multi-scale set for {task.kind}; leave tta off, or take segmentation "

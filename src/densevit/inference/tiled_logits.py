@@ -237,12 +237,6 @@ def full(field: TiledLogits) -> Tensor:
     return collect(field, lambda tile: tile)
 
 
-def mean_entropy(field: TiledLogits) -> float:
-    """MeanLogits entropy in [0, 1] at up to 64 x 64 points: how unsure a head is of a photo."""
-    points = field.resized((min(field.size[0], 64), min(field.size[1], 64)))
-    return float(collect(points, tile_entropy).mean())
-
-
 def whole(logits: Tensor, rows: tuple[Resize, ...], columns: tuple[Resize, ...]) -> StitchedLogits:
     """Logits (K, h, w) of a whole image as a field: one or two resizes of each axis.
 
