@@ -96,7 +96,7 @@ def test_targets__that_are_not_asked_for_are_not_read(root: Path) -> None:
     for kind in ("masks", "depth", "values"):
         (root / kind / "val" / ("p3.npy" if kind == "values" else "p3.png")).write_bytes(b"broken")
 
-    plain = FolderDataset(FolderConfig(root=root, split="val"), with_labels=False, with_depth=False, with_values=False)
+    plain = FolderDataset(FolderConfig(root=root, split="val"), targets=frozenset())
 
     assert (plain[0].labels, plain[0].depth, plain[0].values, plain.classes) == (None, None, None, None)
 

@@ -16,7 +16,7 @@ from densevit.encoder import EncoderConfig
 from densevit.errors import CheckpointError, ConfigError
 from densevit.inference_config import HeadInference, InferenceConfig
 from densevit.model import DenseModel, ModelConfig
-from densevit.tasks import Segmentation, Task
+from densevit.tasks import Task
 
 
 class HeadSource(Config):
@@ -157,8 +157,8 @@ def _plain(part: Bundle) -> EncoderConfig:
 
 
 def _with_typical_entropy(task: Task, figures: dict[str, Any]) -> Task:
-    """What was measured of a segmentation head, so that the heads of one model can be compared."""
-    if isinstance(task, Segmentation) and "mean_entropy" in figures:
+    """The task with its measured mean entropy, by which the heads of one model can be compared."""
+    if "mean_entropy" in figures and "typical_entropy" in type(task).model_fields:
         return task.model_copy(update={"typical_entropy": figures["mean_entropy"]})
     return task
 

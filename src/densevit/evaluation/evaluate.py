@@ -15,7 +15,7 @@ from densevit.inference.decode import decode, mean_entropy
 from densevit.inference.pipeline import Encode, InferenceOptions, predict_logits
 from densevit.inference_config import InferenceConfig
 from densevit.model import DenseModel
-from densevit.tasks import Metrics, Segmentation, Task
+from densevit.tasks import Metrics, Task
 
 
 def evaluate(
@@ -54,7 +54,7 @@ def evaluate(
     if not len(dataset):
         raise DataError("the data set is empty; it needs at least one photo")
     metrics: dict[str, Metrics] = {head: task.new_metrics() for head, task in tasks.items()}
-    entropy = {head: 0.0 for head, task in tasks.items() if isinstance(task, Segmentation)}
+    entropy = {head: 0.0 for head, task in tasks.items() if task.class_table is not None}
     if recorder is not None:
         recorder.begin(tasks)
     with torch.inference_mode():
@@ -75,8 +75,8 @@ def evaluate(
                 if recorder is not None:
                     place = (index, len(dataset), sample.name)
                     recorder.see(head, place, sample.picture, target, prediction, image_metrics)
-                if isinstance(task, Segmentation):
-                    entropy[head] += mean_entropy(task, logits[head], align_corners=corners)
+                if head in entropy:
+                    entropy[head] += mean_entropy(logits[head], align_corners=corners)
             if progress is not None:
                 progress(index + 1, len(dataset))
     if add is not None:

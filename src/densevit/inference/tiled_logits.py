@@ -237,12 +237,6 @@ def full(logits: TiledLogits) -> Tensor:
     return collect(logits, lambda tile: tile)
 
 
-def mean_entropy(logits: TiledLogits) -> float:
-    """Mean entropy in [0, 1] at up to 64 x 64 points: how unsure a head is of an image."""
-    points = logits.resized((min(logits.size[0], 64), min(logits.size[1], 64)))
-    return float(collect(points, tile_entropy).mean())
-
-
 def whole(logits: Tensor, rows: tuple[Resize, ...], columns: tuple[Resize, ...]) -> StitchedLogits:
     """Logits (K, h, w) of a whole image as tiled logits: one or two resizes of each axis.
 

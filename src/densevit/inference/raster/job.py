@@ -17,16 +17,18 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from densevit.inference.decode import decode_tile
 from densevit.inference.raster.outputs import Output, RasterConfig, plan_outputs
 from densevit.inference.raster.resume import LogitCache, StripStore, StripWriter
+from densevit.inference.results import class_shares
 from densevit.inference.sliding_window import SlidingWindowRunner
-from densevit.inference.tiled_logits import StitchedLogits, tile_labels, tile_scores, tiles
+from densevit.inference.tiled_logits import StitchedLogits, tile_scores, tiles
 from densevit.inference_config import InferenceConfig
 from densevit.io import write_json
 from densevit.io.raster import BLOCK, RasterSource, open_raster
 from densevit.io.raster_write import Block, write_raster
 from densevit.model import DenseModel
-from densevit.tasks import Depth, Segmentation, Task
+from densevit.tasks import Task
 
 __all__ = ["RasterConfig", "RasterJob"]
 
@@ -59,15 +61,17 @@ class RasterJob:
                 "height": source.size[0],
                 "width": source.size[1],
                 "streamed": True,
-                "heads": {name: _head_record(task) for name, task in self.tasks.items()},
+                "heads": {name: task.describe() for name, task in self.tasks.items()},
             }
             for number, output in enumerate(outputs):
-                counts: dict[int, int] = {}
+                counts = np.zeros(np.iinfo(np.uint16).max + 1, np.int64)
                 write_raster(output.file, source.georeference, _assembled(store, strips, number, output, counts))
                 entry: dict[str, Any] = record["heads"][output.head]
                 entry[output.kind] = output.file.path.name
-                if output.kind == "labels":
-                    entry["shares"] = _shares(self.tasks[output.head], counts)
+                table = self.tasks[output.head].class_table
+                if output.kind == "labels" and table is not None:
+                    shares = class_shares(table.names, counts[: len(table.names)].tolist())
+                    entry["shares"] = {name: round(share, 6) for name, share in shares.items()}
         write_json(self.folder / f"{self.stem}.json", record)
         store.remove()
         return record
@@ -257,18 +261,18 @@ class _StripMaker:
 
 def _values(output: Output, task: Task, tile: Tensor) -> Tensor:
     """Logits (K, h, w) -> what a file holds of them, (bands, h, w) or (h, w)."""
-    if output.kind == "labels":
-        return tile_labels(tile)
     if output.kind == "scores":
         return tile_scores(tile).mul_(100).round_().to(torch.uint8)
-    values = task.decode(tile, (tile.shape[-2], tile.shape[-1]), align_corners=False)
-    if output.file.dtype == "uint16":
-        return values.double().mul_(1000).nan_to_num_(0, 0, 0).round_().clamp_(0, 65535).to(torch.int32)
-    return values
+    prediction = decode_tile(task, tile)
+    if output.kind == "values" and output.file.dtype == "uint16":
+        return prediction.double().mul_(1000).nan_to_num_(0, 0, 0).round_().clamp_(0, 65535).to(torch.int32)
+    return prediction
 
 
-def _assembled(store: StripStore, strips: int, number: int, output: Output, counts: dict[int, int]) -> Iterator[Block]:
-    """The blocks of one file, in order; labels are counted on the way."""
+def _assembled(
+    store: StripStore, strips: int, number: int, output: Output, counts: NDArray[np.int64]
+) -> Iterator[Block]:
+    """The blocks of one file, in order; labels are added to ``counts`` on the way."""
     height, width = output.file.size
     for index in range(strips):
         rows = slice(index * BLOCK, min((index + 1) * BLOCK, height))
@@ -277,22 +281,5 @@ def _assembled(store: StripStore, strips: int, number: int, output: Output, coun
             shape = (output.file.bands, rows.stop - rows.start, columns.stop - columns.start)
             values = np.frombuffer(data, output.file.dtype).reshape(shape)
             if output.kind == "labels":
-                for label, count in enumerate(np.bincount(values.ravel())):
-                    counts[label] = counts.get(label, 0) + int(count)
+                counts += np.bincount(values.ravel(), minlength=len(counts))
             yield Block(rows, columns, values)
-
-
-def _shares(task: Task, counts: dict[int, int]) -> dict[str, float]:
-    """Share of the pixels with data that each class covers."""
-    assert isinstance(task, Segmentation)
-    total = sum(counts.get(i, 0) for i in range(len(task.classes)))
-    return {name: round(counts.get(i, 0) / max(total, 1), 6) for i, name in enumerate(task.classes)}
-
-
-def _head_record(task: Task) -> dict[str, Any]:
-    record: dict[str, Any] = {"task": task.kind}
-    if isinstance(task, Segmentation):
-        record["classes"] = list(task.classes)
-    if isinstance(task, Depth):
-        record |= {"quantity": task.quantity, "unit": task.unit}
-    return record
