@@ -1,7 +1,6 @@
 """The benchmark's child processes, tiny runs of its suites, and its command line."""
 
 import json
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -15,7 +14,6 @@ from densevit.cli.main import main
 from densevit.errors import DensevitError
 from densevit.inference.predictor import Predictor
 from densevit.io import write_json
-from densevit.memory import _watch
 from densevit_lab.benchmark import gpu, measure, sides, suites
 from densevit_lab.benchmark.child import ChildError, Worker
 from densevit_lab.benchmark.decode import FORMS, DecodeCase, open_form
@@ -42,36 +40,6 @@ def benchmark(*arguments: object) -> int:
         except SystemExit as end:
             return int(end.code or 0)
     return 0
-
-
-ALLOCATE = """
-import numpy as np
-from densevit.memory import peak_during
-found = peak_during(lambda: np.ones(200_000_000, dtype=np.uint8).sum())
-print(found.exact, found.transient)
-"""
-
-
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the kernel's count is Linux's")
-def test_memory__is_what_a_call_allocates() -> None:
-    # In a process of its own: this one may hold freed memory that a call takes again.
-    run = subprocess.run([sys.executable, "-c", ALLOCATE], capture_output=True, text=True, timeout=60, check=True)
-    exact, transient = run.stdout.split()
-
-    assert exact == "True"
-    assert 195 * MB <= int(transient) <= 230 * MB
-
-
-def test_memory__is_watched_where_the_kernel_does_not_count() -> None:
-    def hold() -> None:
-        block = np.ones(200 * MB, dtype=np.uint8)
-        time.sleep(0.05)
-        del block
-
-    found = _watch(hold, 0)
-
-    assert not found.exact
-    assert found.peak >= 200 * MB
 
 
 def test_child__measures_memory_and_goes_on_after_an_error(tmp_path: Path) -> None:

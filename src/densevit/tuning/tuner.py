@@ -29,10 +29,10 @@ from densevit.inference.decode import Source, decode
 from densevit.inference.pipeline import InferenceOptions, Runner
 from densevit.inference.speed import SpeedConfig, apply_speed
 from densevit.inference_config import InferenceConfig
+from densevit.memory import peak_during, release_freed_memory
 from densevit.model import DenseModel
 from densevit.pixels import fit_photo
 from densevit.tasks import Metrics, Task
-from densevit.tuning.memory import peak_megabytes
 from densevit.tuning.pareto import Budget, Figure, Point
 
 RUNGS = ((3, 4.0), (10, 2.0))
@@ -151,7 +151,9 @@ class Tuner:
                     self._give_up(budget, slack)
             progress(done, len(self._alive()))
         for candidate in self._alive():
-            candidate.peak_mb = peak_megabytes(partial(self.predict, candidate, sample), self.device)
+            release_freed_memory()
+            memory = peak_during(partial(self.predict, candidate, sample), self.device)
+            candidate.peak_mb = memory.peak / 1e6 if memory.exact else None
         return self.points()
 
     def predict(self, candidate: Candidate, sample: Sample) -> Tensor:

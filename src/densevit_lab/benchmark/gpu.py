@@ -12,6 +12,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from densevit.memory import peak_during
 from densevit.model import DenseModel
 from densevit.types import Size
 from densevit_lab.benchmark.record import Agreement, CaseRecord, MemorySample, Sample, SideRecord
@@ -186,8 +187,5 @@ def _memory(device: torch.device, before: int, call: Callable[[], object]) -> tu
     """The allocator's highest during a call; nothing where there is no such count."""
     if device.type != "cuda":
         return ()
-    torch.cuda.reset_peak_memory_stats(device)
-    call()
-    torch.cuda.synchronize(device)
-    peak = torch.cuda.max_memory_allocated(device)
+    peak = peak_during(call, device).peak
     return (MemorySample(before=before, peak=peak, transient=peak - before, exact=True),)

@@ -14,8 +14,8 @@ from densevit.errors import CheckpointError
 
 __all__ = [
     "IMPORTERS",
-    "ImportOverrides",
     "Counts",
+    "ImportOverrides",
     "Imported",
     "Importer",
     "Source",
