@@ -29,9 +29,9 @@ from densevit.inference.decode import decode
 from densevit.inference.pipeline import predict_logits
 from densevit.inference.speed import SpeedConfig, apply_speed
 from densevit.inference_config import InferenceConfig
+from densevit.memory import peak_during, release_freed_memory
 from densevit.model import DenseModel
 from densevit.tasks import Metrics, Task
-from densevit.tuning.memory import peak_megabytes
 from densevit.tuning.pareto import Budget, Figure, Point
 
 RUNGS = ((3, 4.0), (10, 2.0))
@@ -150,7 +150,9 @@ class Tuner:
                     self._give_up(budget, slack)
             progress(done, len(self._alive()))
         for candidate in self._alive():
-            candidate.peak_mb = peak_megabytes(partial(self.predict, candidate, sample), self.device)
+            release_freed_memory()
+            memory = peak_during(partial(self.predict, candidate, sample), self.device)
+            candidate.peak_mb = memory.peak / 1e6 if memory.exact else None
         return self.points()
 
     def predict(self, candidate: Candidate, sample: Sample) -> Tensor:

@@ -5,14 +5,13 @@ follow, for a program that draws one line over the other.
 """
 
 import logging
-import sys
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
-from pathlib import Path
 
-import torch
 from torch import Tensor
+
+from densevit.memory import peak_bytes
 
 PROGRESS = "densevit.progress"
 LIVE_S = 0.2
@@ -103,7 +102,7 @@ class ProgressMeter:
             parts.append(f"{rate:.3g} images/s")
         if (left := self.seconds_left) is not None and self.done < self.iterations:
             parts.append(f"{duration(left)} left")
-        if (memory := peak_memory()) is not None:
+        if (memory := peak_bytes()) is not None:
             parts.append(f"{memory / 2**30:.1f} GiB")
         return "  ".join(parts)
 
@@ -117,18 +116,3 @@ def duration(seconds: float) -> str:
     if hours:
         return f"{hours} h {minutes:02} min"
     return f"{minutes} min {total % 60:02} s" if minutes else f"{total} s"
-
-
-def peak_memory() -> int | None:
-    """Bytes: the most that tensors took on the GPU, without one the most that this process took; None if unknown."""
-    if torch.cuda.is_available() and torch.cuda.is_initialized():
-        return torch.cuda.max_memory_allocated()
-    status = Path("/proc/self/status")
-    if status.is_file():
-        lines = (line.split() for line in status.read_text(encoding="utf-8").splitlines())
-        return next((int(words[1]) * 1024 for words in lines if words[0] == "VmHWM:"), None)
-    if sys.platform == "darwin":
-        import resource
-
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return None
