@@ -9,13 +9,12 @@ from densevit.checkpoints.importers import depth_anything, dpt_official, mmseg, 
 from densevit.checkpoints.importers.base import Importer, ImportOverrides, Source
 from densevit.checkpoints.importers.build import Counts, Imported, build
 from densevit.checkpoints.rename import collapse
-from densevit.config import nearest
 from densevit.errors import CheckpointError
 
 __all__ = [
     "IMPORTERS",
-    "ImportOverrides",
     "Counts",
+    "ImportOverrides",
     "Imported",
     "Importer",
     "Source",
@@ -58,9 +57,3 @@ def detect(state: Mapping[str, Tensor], source: str) -> str:
         f"{source} has names of no known source ({names}, ...); known: "
         f"{', '.join(importer.title for importer in IMPORTERS.values())}; check the file"
     )
-
-
-def source_kind(name: str) -> str:
-    if name not in IMPORTERS:
-        raise CheckpointError(f"there is no source {name!r}{nearest(name, IMPORTERS)}")
-    return name
