@@ -68,8 +68,8 @@ def test_segmenter__without_variant_asks_for_the_heads(tmp_path: Path) -> None:
     (tmp_path / "variant.yml").unlink()
 
     assert refusal(path) == (
-        f"{path} does not say num_heads (attention heads of the encoder); shapes cannot tell, and no file beside it "
-        "does; put the config that belongs to it into the same folder, or give --num-heads (num_heads=... in Python)"
+        f"{path} does not say num_heads (attention heads of the encoder), nor does a config file next to it; "
+        "put the config of the model into the same folder, or give --num-heads (num_heads=... in Python)"
     )
 
 
@@ -313,7 +313,9 @@ def test_plain_encoder__is_pointed_to_training(tmp_path: Path) -> None:
 def test_stranger__is_refused(tmp_path: Path) -> None:
     save_file({"layer1.0.conv1.weight": torch.ones(2)}, tmp_path / "resnet.safetensors")
 
-    assert "has names of no known source (layer1.0.conv1.weight, ...)" in refusal(tmp_path / "resnet.safetensors")
+    assert "has tensor names of no known program (layer1.0.conv1.weight, ...)" in refusal(
+        tmp_path / "resnet.safetensors"
+    )
 
 
 def test_source_by_name__must_exist(tmp_path: Path) -> None:
@@ -416,7 +418,7 @@ def hf_changed(fixture: Fixture = HF, **settings: Any) -> Imported:
 
 
 def test_transformers__with_a_setting_that_shapes_do_not_show_is_refused() -> None:
-    with pytest.raises(CheckpointError, match="can be reproduced; such a model must be run with transformers"):
+    with pytest.raises(CheckpointError, match="can be reproduced; run the model with transformers"):
         hf_changed(head_in_index=0)
 
 

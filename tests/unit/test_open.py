@@ -64,7 +64,7 @@ def test_override__with_a_wrong_value_is_refused(tmp_path: Path) -> None:
 
 def test_importer_by_name__is_checked_before_the_weights_are_read(tmp_path: Path) -> None:
     (tmp_path / "w.pth").write_text("no weights")
-    with pytest.raises(CheckpointError, match="there is no importer 'mmsegg'; did you mean 'mmseg'?"):
+    with pytest.raises(CheckpointError, match="there is no importer 'mmsegg'; did you mean 'mmseg'"):
         open_model(tmp_path / "w.pth", as_source="mmsegg")
 
 
