@@ -16,7 +16,7 @@ from densevit.inference.pipeline import InferenceOptions, Runner
 from densevit.inference.protocols import Protocol, field
 from densevit.inference_config import InferenceConfig
 from densevit.model import DenseModel
-from densevit.pixels import fit_photo
+from densevit.pixels import fit_image
 from densevit.tasks import Metrics, Segmentation, Task
 from densevit.types import Taps
 
@@ -86,7 +86,7 @@ def evaluate(
                         chosen = {name: tasks[name] for name in heads}
                         outputs |= Runner(model, chosen, fit).fields(InferenceOptions(), sample.image)
                         continue
-                    image = fit_photo(sample.image, seen.size_for(size, model.config.encoder.patch_size))
+                    image = fit_image(sample.image, seen.size_for(size, model.config.encoder.patch_size))
                     taps = (encode or model.encode)(image[None].to(device))
                     outputs |= {name: output.logits[0] for name, output in model.decode(taps, heads).items()}
             for name, task in tasks.items():

@@ -7,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from densevit.pixels import fit_photo, resize_nearest
+from densevit.pixels import fit_image, resize_nearest
 from densevit.tasks import Depth, Segmentation, Task
 from densevit.tasks.colour import colourise_depth
 from densevit.tasks.metrics import DepthMetrics
@@ -113,7 +113,7 @@ def _small_photo(photo: NDArray[Any], size: Size) -> Picture:
         bands = ((values / top).clip(0, 1) * 255).round().astype(np.uint8)
     if bands.shape[:2] == size:
         return bands
-    return (fit_photo(bands, size) * 255).round().to(torch.uint8).permute(1, 2, 0).contiguous().numpy()
+    return (fit_image(bands, size) * 255).round().to(torch.uint8).permute(1, 2, 0).contiguous().numpy()
 
 
 def depth_counts(metrics: DepthMetrics, target: Tensor, prediction: Tensor, bins: int) -> Tensor:

@@ -17,7 +17,7 @@ from densevit.inference.tiled_logits import TiledLogits, whole
 from densevit.inference.tta import TtaMean
 from densevit.inference_config import InferenceConfig
 from densevit.model import DenseModel
-from densevit.pixels import fit_photo
+from densevit.pixels import fit_image
 from densevit.tasks import Regression, Segmentation, Task
 
 
@@ -91,7 +91,7 @@ class Runner:
         if fit.window is not None:
             runner = SlidingWindowRunner(self.model, heads, SlidingWindow(overlap=fit.window // 2))
             return runner.fields_at((height, width), photo, fit.at(fit.window))
-        pixels = fit_photo(photo, (height, width))[None].to(self.model.mean.device)
+        pixels = fit_image(photo, (height, width))[None].to(self.model.mean.device)
         found: dict[str, TiledLogits] = {}
         for name, output in self.model(pixels, heads).items():
             logits, corners = output.logits[0].float(), self.model.decoder(name).align_corners

@@ -26,7 +26,7 @@ from densevit.inference.speed import SpeedConfig, apply_speed, read_speed
 from densevit.inference_config import InferenceConfig, WholeProtocol
 from densevit.io import as_image
 from densevit.model import DenseModel
-from densevit.pixels import fit_photo
+from densevit.pixels import fit_image
 from densevit.tasks import Task
 
 _log = logging.getLogger(__name__)
@@ -143,7 +143,7 @@ class Predictor:
                 results |= self._run(way, heads, photo)
                 continue
             size = fit.size_for((photo.shape[0], photo.shape[1]), self.model.config.encoder.patch_size)
-            pixels = fit_photo(photo, size)[None].to(self.device)
+            pixels = fit_image(photo, size)[None].to(self.device)
             with torch.inference_mode():
                 outputs = self.model(pixels, heads, coarse=size == photo.shape[:2])
             results |= {name: self._result(name, photo, output.logits[0].float()) for name, output in outputs.items()}

@@ -19,7 +19,7 @@ from densevit.inference.separable_resize import Axis, Resize
 from densevit.inference.tiled_logits import StitchedLogits, TiledLogits, to_hold
 from densevit.inference_config import InferenceConfig
 from densevit.model import DenseModel
-from densevit.pixels import fit_photo, to_tensor
+from densevit.pixels import fit_image, to_tensor
 from densevit.types import Size
 
 
@@ -201,7 +201,7 @@ def resized(photo: NDArray[Any], size: Size) -> NDArray[Any]:
     """A photo (H, W, C) of another size: in 8 bits if it has 8 bits, else float32 in [0, 1]."""
     if size == photo.shape[:2]:
         return photo
-    pixels = fit_photo(photo, size)
+    pixels = fit_image(photo, size)
     if photo.dtype == np.uint8:
         pixels = pixels.mul_(255.0).round_().to(torch.uint8)
     return pixels.permute(1, 2, 0).contiguous().numpy()

@@ -30,7 +30,7 @@ from densevit.inference.pipeline import InferenceOptions, Runner
 from densevit.inference.speed import SpeedConfig, apply_speed
 from densevit.inference_config import InferenceConfig
 from densevit.model import DenseModel
-from densevit.pixels import fit_photo
+from densevit.pixels import fit_image
 from densevit.tasks import Metrics, Task
 from densevit.tuning.memory import peak_megabytes
 from densevit.tuning.pareto import Budget, Figure, Point
@@ -161,7 +161,7 @@ class Tuner:
         source: Source
         with torch.inference_mode():
             if fit.single_pass:
-                pixels = fit_photo(sample.image, fit.size_for(size, model.config.encoder.patch_size))
+                pixels = fit_image(sample.image, fit.size_for(size, model.config.encoder.patch_size))
                 source = model(pixels[None].to(self.device), (self.head,))[self.head].logits[0]
             else:
                 source = Runner(model, {self.head: self.task}, fit).fields(InferenceOptions(), sample.image)[self.head]
