@@ -134,4 +134,4 @@ def test_train__warns_and_goes_on(root: Path, tmp_path: Path, cli: Cli) -> None:
     outcome = train(root, tmp_path, cli)
 
     assert outcome.code == 0
-    assert "warning: leak-exact: 1 of 4 photos in val are also in train, with equal files" in outcome.err
+    assert "warning: leak-exact: 1 of 3 photos in val are also in train, with equal files" in outcome.err

@@ -128,12 +128,12 @@ def _copy_lines(copy: "Copy", diagnosis: "Diagnosis", out: Path) -> list[str]:
 
 
 def _show(diagnosis: "Diagnosis", name: str) -> None:
-    from densevit.doctor import report, text
+    from densevit.doctor import report
 
     console = Console()
     if not console.is_terminal:  # a file has no edge at which to wrap
         console = Console(width=160)
-    for title, head, rows in text.tables(diagnosis, name):
+    for title, head, rows in report.tables(diagnosis, name):
         table = Table(*head, title=title, title_justify="left")
         for row in rows:
             table.add_row(*(escape(cell) for cell in row))
@@ -142,7 +142,7 @@ def _show(diagnosis: "Diagnosis", name: str) -> None:
         where = f" in {finding.split}" if finding.split else ""
         colour = _COLOURS[finding.severity]
         console.print(f"[{colour}]{finding.severity} {finding.code}[/]{escape(where)}", highlight=False)
-        for line in text.lines(finding, diagnosis.context):
+        for line in report.lines(finding, diagnosis.context):
             console.print(f"  {escape(line)}", highlight=False, soft_wrap=True)
     closing = "; ".join([report.headline(diagnosis), *report.remarks(diagnosis)])
     console.print(closing, markup=False, highlight=False, soft_wrap=True)

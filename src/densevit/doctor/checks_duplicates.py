@@ -23,7 +23,7 @@ MIN_CONTRAST = 8.0
 """Standard deviation of a thumbnail below which a hash says nothing: fog, night, a wall."""
 
 MOST_FILES = 400
-"""Files that are hashed if photos are not read; a real leak shows in the first few."""
+"""Files that are hashed if not all photos are read; a real leak shows in the first few."""
 
 _HEAD_BYTES = 1 << 20
 """Bytes of each file that are hashed; photos of equal size that agree so far are the same."""
@@ -31,110 +31,100 @@ _HEAD_BYTES = 1 << 20
 _MAX_NEIGHBOURS = 64
 """Photos with which one is compared in a band, so that the cost does not grow with the square."""
 
-Photos = list[tuple[SampleFacts, PhotoFacts]]
+Files = list[tuple[str, str]]
+"""(split, path) of photos that are equal."""
 
 
 def check_duplicates(context: Context, findings: Findings) -> None:
     """Find copies and near-copies among photos that were read."""
     photos = context.of(PhotoFacts)
-    by_digest: dict[bytes, Photos] = {}
+    totals = {split.name: len(context.of(PhotoFacts, split.name)) for split in context.splits}
+    by_digest: dict[bytes, list[tuple[SampleFacts, PhotoFacts]]] = {}
     for sample, photo in photos:
         if not photo.blank:
             by_digest.setdefault(photo.digest, []).append((sample, photo))
     groups = [group for group in by_digest.values() if len(group) > 1]
-    totals = {split.name: len(context.of(PhotoFacts, split.name)) for split in context.splits}
 
-    within, across = _by_split(groups)
-    for split, twins in within.items():
-        copies = sum(len(twin) - 1 for twin in twins)
-        what = f"{copies} of {totals[split]} photos are copies of others, with equal pixels"
-        findings.add("photo-twice", what, _paths(twins), split=split)
-    differ = [group for group in groups if _masks_differ(group)]
-    masks = [sample.masks for group in differ for sample, _ in group if isinstance(sample.masks, MaskFacts)]
-    if differ:
-        findings.add("photo-twice-masks-differ", f"{len(masks)} masks belong to equal photos, but differ", masks)
-    for (first, second), pairs in across.items():
-        what = f"{len(pairs)} of {totals[second]} photos in {second} are also in {first}, with equal pixels"
-        findings.add("leak-exact", what, _paths(pairs))
+    within, across = _by_split([[(sample.split, photo.path) for sample, photo in group] for group in groups])
+    for split, copies in within.items():
+        number = sum(len(group) - 1 for group in copies)
+        what = f"{number} of {totals[split]} photos are copies of others, with equal pixels"
+        findings.add("photo-twice", what, _paths(copies), split=split)
+    masks = [[sample.masks for sample, _ in group if isinstance(sample.masks, MaskFacts)] for group in groups]
+    different = [mask for group in masks if _differ(group) for mask in group]
+    if different:
+        findings.add(
+            "photo-twice-masks-differ", f"{len(different)} masks belong to equal photos, but differ", different
+        )
+    _report_leaks("leak-exact", across, totals, "also in {}, with equal pixels", findings)
 
     copied = {id(sample) for group in groups for sample, _ in group[1:]}
     single = [(sample, photo) for sample, photo in photos if id(sample) not in copied]
-    near = near_pairs([photo for _, photo in single])
-    within, across = _by_split([[single[a], single[b]] for a, b in near])
+    names = [(sample.split, photo.path) for sample, photo in single]
+    within, across = _by_split([[names[a], names[b]] for a, b in near_pairs([photo for _, photo in single])])
     for split, pairs in within.items():
-        files = _paths(pairs)
-        findings.add_share("photo-near", files, totals[split], "photos are nearly equal to another", split=split)
-    for (first, second), pairs in across.items():
-        number = len({photo.path for pair in pairs for sample, photo in pair if sample.split == second})
-        what = f"{number} of {totals[second]} photos in {second} are nearly equal to one in {first}, perhaps mirrored"
-        findings.add("leak-near", what, _paths(pairs))
+        text = "photos are nearly equal to another"
+        findings.add_share("photo-near", _paths(pairs), totals[split], text, split=split)
+    _report_leaks("leak-near", across, totals, "nearly equal to one in {}, perhaps mirrored", findings)
 
 
-def _by_split(groups: list[Photos]) -> tuple[dict[str, list[Photos]], dict[tuple[str, str], list[Photos]]]:
-    """Equal photos within each split, and one pair of them for every two splits."""
-    within: dict[str, list[Photos]] = {}
-    across: dict[tuple[str, str], list[Photos]] = {}
+def check_equal_files(splits: list[Split], findings: Findings) -> None:
+    """Find photos with equal files in two splits without decoding them."""
+    by_size: dict[int, dict[str, list[Path]]] = {}
+    for split in splits:
+        for path in split.photos.values():
+            size = path.stat().st_size if path.exists() else 0
+            by_size.setdefault(size, {}).setdefault(split.name, []).append(path)
+    by_content: dict[tuple[int, bytes], Files] = {}
+    num_hashed = 0
+    for size, of_size in by_size.items():
+        if size == 0 or len(of_size) == 1 or num_hashed >= MOST_FILES:
+            continue
+        for name, paths in of_size.items():
+            num_hashed += len(paths)
+            for path in paths[:MOST_FILES]:
+                if digest := _digest(path):
+                    by_content.setdefault((size, digest), []).append((name, str(path)))
+    _, across = _by_split(list(by_content.values()))
+    totals = {split.name: len(split.photos) for split in splits}
+    _report_leaks("leak-exact", across, totals, "also in {}, with equal files", findings)
+
+
+def _by_split(groups: list[Files]) -> tuple[dict[str, list[Files]], dict[tuple[str, str], list[Files]]]:
+    """Equal photos within each split, and a pair of them for every two splits."""
+    within: dict[str, list[Files]] = {}
+    across: dict[tuple[str, str], list[Files]] = {}
     for group in groups:
-        members: dict[str, Photos] = {}
-        for sample, photo in group:
-            members.setdefault(sample.split, []).append((sample, photo))
-        for split, photos in members.items():
-            if len(photos) > 1:
-                within.setdefault(split, []).append(photos)
+        members: dict[str, Files] = {}
+        for split, path in group:
+            members.setdefault(split, []).append((split, path))
+        for split, files in members.items():
+            if len(files) > 1:
+                within.setdefault(split, []).append(files)
         for first, second in combinations(sorted(members), 2):
             across.setdefault((first, second), []).append([members[first][0], members[second][0]])
     return within, across
 
 
-def _masks_differ(group: Photos) -> bool:
-    """Compare the masks by their histograms."""
-    masks = [sample.masks for sample, _ in group if isinstance(sample.masks, MaskFacts)]
+def _report_leaks(
+    code: str, across: dict[tuple[str, str], list[Files]], totals: dict[str, int], text: str, findings: Findings
+) -> None:
+    for (first, second), pairs in across.items():
+        number = len({path for pair in pairs for split, path in pair if split == second})
+        what = f"{number} of {totals[second]} photos in {second} are {text.format(first)}"
+        findings.add(code, what, _paths(pairs))
+
+
+def _paths(groups: list[Files]) -> list[str]:
+    """Each file once, equal ones side by side."""
+    return list(dict.fromkeys(path for group in groups for _, path in group))
+
+
+def _differ(masks: list[MaskFacts]) -> bool:
+    """Compare masks by their histograms."""
     return any(
         not (np.array_equal(a.values, b.values) and np.array_equal(a.counts, b.counts)) for a, b in pairwise(masks)
     )
-
-
-def _paths(groups: list[Photos]) -> list[str]:
-    """Each file once, copies side by side."""
-    return list(dict.fromkeys(photo.path for group in groups for _, photo in group))
-
-
-def check_equal_files(splits: list[Split], findings: Findings) -> None:
-    """Find photos with equal files in two splits without decoding them."""
-    for first, second in combinations(splits, 2):
-        pairs = _equal_files(list(first.photos.values()), list(second.photos.values()))
-        if pairs:
-            total = len(second.photos)
-            what = f"{len(pairs)} of {total} photos in {second.name} are also in {first.name}, with equal files"
-            findings.add("leak-exact", what, [path for pair in pairs for path in pair])
-
-
-def _equal_files(first: list[Path], second: list[Path]) -> list[tuple[Path, Path]]:
-    by_size: dict[int, list[Path]] = {}
-    for path in first:
-        by_size.setdefault(_num_bytes(path), []).append(path)
-    pairs: list[tuple[Path, Path]] = []
-    digests: dict[Path, bytes] = {}
-    num_hashed = 0
-    for path in second:
-        same_size = by_size.get(_num_bytes(path), []) if _num_bytes(path) > 0 else []
-        if not same_size or num_hashed >= MOST_FILES:
-            continue
-        num_hashed += 1 + len(same_size)
-        digest = _digest(path)
-        for other in same_size:
-            digests[other] = digests.get(other) or _digest(other)
-            if digests[other] == digest != b"":
-                pairs.append((other, path))
-                break
-    return pairs
-
-
-def _num_bytes(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except OSError:
-        return -1
 
 
 def _digest(path: Path) -> bytes:

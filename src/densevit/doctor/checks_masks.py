@@ -19,15 +19,10 @@ _TURN_GAIN, _TURN_VOTES, _TURN_MASKS = 0.05, 0.75, 8
 """Masks are turned if that raises the correlation by this much on average, in this share of at least so many masks."""
 
 _TURNS = (
-    "as they are",
-    "mirrored left to right",
-    "turned upside down",
-    "mirrored top to bottom",
-    "transposed",
-    "turned right",
-    "transposed and turned upside down",
-    "turned left",
+    *("as they are", "mirrored left to right", "turned upside down", "mirrored top to bottom"),
+    *("transposed", "turned right", "transposed and turned upside down", "turned left"),
 )
+"""EXIF orientations 1 to 8 in words."""
 
 
 def check_masks(context: Context, findings: Findings) -> None:

@@ -75,17 +75,14 @@ def examine(
     """
     began = time.perf_counter()
     options = options or Options()
-    findings = Findings()
     splits = [read_split(split) for split in splits_of(config, options.only)]
-    check_folders(config.root if config.images is None else None, splits, findings)
     jobs = jobs_of(splits, options.sample)
-
-    def read() -> list[SampleFacts]:
-        report = None if progress is None else lambda done: progress(done, len(jobs))
-        return scan(jobs, workers=min(options.workers, len(jobs) // 32), progress=report)
-
+    report = None if progress is None else lambda done: progress(done, len(jobs))
+    samples = scan(jobs, workers=min(options.workers, len(jobs) // 32), progress=report)
+    findings = Findings()
+    check_folders(config.root if config.images is None else None, splits, findings)
     sampled = len(jobs) < sum(len(split.photos) for split in splits)
-    context = _check(splits, read, findings, options.crop, options.colours, sampled=sampled)
+    context = _check(splits, samples, findings, options.crop, options.colours, sampled=sampled)
     return Diagnosis(findings.by_severity(), context, time.perf_counter() - began)
 
 
@@ -102,7 +99,6 @@ def fast_check(
     Returns:
         Findings, errors first; none for a missing folder, which the data set itself reports.
     """
-    findings = Findings()
     splits: dict[Path, Split] = {}
     for role, config in places.items():
         folder = config.folder("images")
@@ -110,37 +106,29 @@ def fast_check(
         if folder is not None and folder.is_dir() and config.bands is None and folder not in splits:
             splits[folder] = read_split(config, tuple(kinds))
             splits[folder].name = role
+    findings = Findings()
     if splits:
-        chosen = list(splits.values())
-        _check(chosen, lambda: _read_some(chosen), findings, crop, sampled=True)
+        _check(list(splits.values()), _read_some(list(splits.values())), findings, crop, sampled=True)
     return findings.by_severity()
 
 
 def _check(
     splits: list[Split],
-    read: Callable[[], list[SampleFacts]],
+    samples: list[SampleFacts],
     findings: Findings,
     crop: Size | None,
-    colours: Path | None = None,
+    colours_file: Path | None = None,
     *,
     sampled: bool,
 ) -> Context:
-    """Run all checks: of names first, then of what ``read`` returns."""
+    """Run all checks that depend only on the files, and return what they worked on."""
     check_names(splits, findings)
     classes = check_classes(splits[0].config, splits, findings)
-    context = Context(
-        splits=splits,
-        classes=classes,
-        colours=read_colours(colours, classes),
-        samples=with_class_numbers(read(), splits, classes),
-        crop=crop,
-        sampled=sampled,
-    )
-    check_reading(context, findings)
-    check_photos(context, findings)
-    check_target_sizes(context, findings)
-    check_masks(context, findings)
-    check_classes_seen(context, findings)
+    colours = read_colours(colours_file, classes)
+    samples = with_class_numbers(samples, splits, classes)
+    context = Context(splits, samples, classes, colours, crop, sampled)
+    for check in (check_reading, check_photos, check_target_sizes, check_masks, check_classes_seen):
+        check(context, findings)
     check_depth(context, findings)
     check_values(context, findings)
     if sampled:

@@ -48,7 +48,6 @@ class PhotoFacts:
 
     path: str
     format: str
-    mode: str
     size: Size
     upright_size: Size
     orientation: int
@@ -107,8 +106,6 @@ class DepthFacts:
     """
 
     path: str
-    format: str
-    mode: str
     size: Size
     bits: int
     colours: bool

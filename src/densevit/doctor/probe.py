@@ -76,7 +76,6 @@ def _photo(path: Path, edges: list[NDArray[np.float32]] | None) -> PhotoFacts:
     return PhotoFacts(
         path=str(path),
         format=stored.format,
-        mode=stored.mode,
         size=stored.size,
         upright_size=stored.upright_size,
         orientation=stored.orientation,
@@ -173,9 +172,7 @@ def _depth(path: Path, invalid: tuple[float, ...]) -> DepthFacts:
     bits = 0 if pixels.dtype.kind == "f" else pixels.dtype.itemsize * 8
     if bits == 32 and stored.format == "PNG":  # 16 bits in Pillow's mode I
         bits = 16
-    facts = DepthFacts(
-        str(path), stored.format, stored.mode, stored.upright_size, bits, pixels.ndim == 3, valid=0.0, nan=0, negative=0
-    )
+    facts = DepthFacts(str(path), stored.upright_size, bits, pixels.ndim == 3, valid=0.0, nan=0, negative=0)
     if pixels.ndim == 3:
         return facts
     depth = turn_upright(pixels, stored.orientation).astype(np.float32)

@@ -1,4 +1,4 @@
-"""The diagnosis as plain data: summary tables, and findings as JSON. Terminal and page show the same tables."""
+"""The diagnosis summarised, for terminal, page and JSON."""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -11,11 +11,14 @@ from densevit.doctor.context import Context
 from densevit.doctor.examine import Diagnosis
 from densevit.doctor.facts import DepthFacts, PhotoFacts, ValueFacts, size_text
 from densevit.doctor.layout import KINDS
-from densevit.doctor.rules import Finding
+from densevit.doctor.rules import Finding, listed
 from densevit.types import Size
 
 MAX_FILES = 1000
-"""Files of each finding that are named; all are counted."""
+"""Files of each finding in JSON; all are counted."""
+
+MAX_CLASSES = 24
+"""Rows of the table of classes in a terminal; of more, the most and the least frequent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +115,42 @@ def remarks(diagnosis: Diagnosis) -> list[str]:
     if context.of(ValueFacts):
         lines.append("value maps are checked only for shape and NaN")
     return lines
+
+
+Table = tuple[str, tuple[str, ...], list[tuple[str, ...]]]
+"""Title, head and rows."""
+
+
+def tables(diagnosis: Diagnosis, name: str) -> list[Table]:
+    """The splits, and the classes if there are any."""
+    summaries = summarise(diagnosis.context)
+    width = len(HEAD) if any(split.depth_m is not None for split in summaries) else len(HEAD) - 1
+    splits: Table = (name, HEAD[:width], [split.row()[:width] for split in summaries])
+    columns = class_columns(summaries)
+    first = next((split.classes for split in summaries if split.classes is not None), None)
+    if diagnosis.context.classes is None or first is None:
+        return [splits]
+    names = diagnosis.context.classes.names
+    title, chosen = "classes", list(range(len(names)))
+    if len(names) > MAX_CLASSES:
+        half = MAX_CLASSES // 2
+        order = sorted(chosen, key=lambda i: -first.shares[i])
+        chosen = [*order[:half], *order[-half:]]
+        title = f"the {half} most and least frequent of {len(names)} classes"
+    rows = [(f"{i} {names[i]}", *(cells[i] for cells in columns.values())) for i in chosen]
+    rows.append(("ignored", *(cells[-1] for cells in columns.values())))
+    return [splits, (title, ("class", *columns), rows)]
+
+
+def lines(finding: Finding, context: Context) -> list[str]:
+    """What was found with examples, why it hurts, and what to do."""
+    shown = listed([context.short(path) for path in finding.files], 3)
+    safe = " (--write-fixed, where it is safe)" if finding.check.fixable else ""
+    return [
+        finding.what + (f": {shown}" if shown else ""),
+        f"why: {finding.check.why}",
+        f"fix: {finding.fix}{safe}",
+    ]
 
 
 def as_record(diagnosis: Diagnosis, data: str) -> dict[str, Any]:

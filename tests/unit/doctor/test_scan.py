@@ -64,9 +64,7 @@ def test_processes__find_what_one_process_finds(root: Path) -> None:
 
 def test_near_pairs__cost_does_not_grow_with_the_square() -> None:
     thumb = np.random.default_rng(0).integers(0, 255, (16, 18), dtype=np.uint8).tobytes()
-    photos = [
-        PhotoFacts(str(i), "PNG", "RGB", SIZE, SIZE, 1, 1, b"", thumb, False, False, 0, False) for i in range(400)
-    ]
+    photos = [PhotoFacts(str(i), "PNG", SIZE, SIZE, 1, 1, b"", thumb, False, False, 0, False) for i in range(400)]
 
     assert len(near_pairs(photos)) <= 64 * 400
 
