@@ -14,7 +14,7 @@ from torch import nn
 from densevit.checkpoints.native import load_bundle, save_bundle
 from densevit.data import FolderConfig, FolderDataset
 from densevit.model import DenseModel
-from densevit.pixels import fit_photo
+from densevit.pixels import fit_image
 from densevit.inference_config import InferenceConfig
 
 PHOTOS = {"streets": ("data/camvid", 32), "rooms": ("data/nyuv2", 96)}
@@ -34,7 +34,7 @@ def measure(model: DenseModel, head: str, fit: InferenceConfig, root: str, count
     inputs = []
     for index in range(count):
         image = photos[int(index * step)].image
-        inputs.append(fit_photo(image, fit.size_for(image.shape[:2], model.config.encoder.patch_size)))
+        inputs.append(fit_image(image, fit.size_for(image.shape[:2], model.config.encoder.patch_size)))
     batches = count // BATCH
     for first in range(batches):
         model.decode(model.encode(torch.stack(inputs[first::batches])), (head,))

@@ -20,7 +20,7 @@ from densevit.inference.predictor import Predictor
 from densevit.inference.sliding_window import SlidingWindow
 from densevit.inference.tiled_logits import full, to_hold
 from densevit.inference_config import InferenceConfig
-from densevit.pixels import fit_photo, to_tensor
+from densevit.pixels import fit_image, to_tensor
 from densevit.tasks import Depth, Regression, Segmentation, Task
 from tests.factories import tiny_model
 from tests.tolerances import SAME_MATHS
@@ -136,7 +136,7 @@ def test_window_of_the_model__is_that_of_the_resized_photo(name: str, task: Task
 
     given = model.predict(image)["main"].logits
 
-    pixels = fit_photo(image, (64, 112)).permute(1, 2, 0).numpy()
+    pixels = fit_image(image, (64, 112)).permute(1, 2, 0).numpy()
     blend = reference(model, pixels, ((0, 16), (0, 23, 46, 64)), 48, hann=False)
     expected = F.interpolate(blend[None], (60, 90), mode="bilinear")[0]
     torch.testing.assert_close(given, expected, **SAME_MATHS)

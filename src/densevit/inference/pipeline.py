@@ -24,7 +24,7 @@ from densevit.inference.tiled_logits import StitchedLogits, TiledLogits, whole
 from densevit.inference.tta import TtaMean
 from densevit.inference_config import InferenceConfig, Protocol, WholeProtocol
 from densevit.model import DenseModel
-from densevit.pixels import fit_photo
+from densevit.pixels import fit_image
 from densevit.tasks import Task
 from densevit.types import Size, Taps
 
@@ -204,7 +204,7 @@ def _run_view(
     if plan.windows is not None:
         runner = SlidingWindowRunner(model, plan.heads, plan.windows, default_side=plan.config.window_side)
         return dict(runner.run_image(image, input_size))
-    pixels = fit_photo(image, input_size)[None].to(model.mean.device)
+    pixels = fit_image(image, input_size)[None].to(model.mean.device)
     # A single view at the image's own size is resized once, so the decoder may leave its last resize to that; views
     # that are averaged keep the decoder's own output.
     coarse = input_size == size and plan.views == ((1.0, False),)

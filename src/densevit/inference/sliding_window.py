@@ -22,7 +22,7 @@ from densevit.inference.separable_resize import Axis, Resize
 from densevit.inference.tiled_logits import GetLogits, StitchedLogits, TiledLogits, to_hold
 from densevit.inference_config import InferenceConfig
 from densevit.model import DenseModel
-from densevit.pixels import LARGE_PHOTO, fit_photo, to_tensor
+from densevit.pixels import LARGE_IMAGE, fit_image, to_tensor
 from densevit.types import Size
 
 Place = tuple[int, int]
@@ -235,11 +235,11 @@ def _fill(pixels: Tensor, extent: Size, fill: Literal["edge", "mean"], mean: Ten
 def _resized(image: NDArray[Any], size: Size) -> NDArray[Any]:
     """An image (H, W, C) of another size, float32 in [0, 1].
 
-    A large image of 8 bits stays at 8 bits: ``fit_photo`` resizes it in 8 bits, and a quarter of the memory holds it.
+    A large image of 8 bits stays at 8 bits: ``fit_image`` resizes it in 8 bits, and a quarter of the memory holds it.
     """
     if size == image.shape[:2]:
         return image
-    pixels = fit_photo(image, size)
-    if image.dtype == np.uint8 and image.shape[0] * image.shape[1] > LARGE_PHOTO:
+    pixels = fit_image(image, size)
+    if image.dtype == np.uint8 and image.shape[0] * image.shape[1] > LARGE_IMAGE:
         pixels = pixels.mul_(255.0).round_().to(torch.uint8)
     return pixels.permute(1, 2, 0).contiguous().numpy()
