@@ -1,7 +1,6 @@
-"""Programs that follow runs: TensorBoard, wandb, mlflow and trackio, each by a thin adapter that is imported lazily.
+"""Experiment trackers: thin adapters of TensorBoard, wandb, mlflow and trackio, each imported when it is used.
 
-An adapter takes numbers and pictures by iteration. One that fails is left alone after one warning: a training never
-stops because of who watches it.
+A tracker that fails is dropped with a warning; it never stops the training.
 """
 
 import logging
@@ -20,13 +19,13 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class RunFacts:
-    """What a tracker is told of a run.
+    """A run as trackers need to know it.
 
     Attributes:
         out: the run folder.
-        project: under which the run is filed.
-        name: of the run.
-        identity: a word of its own, the same when the run is resumed.
+        project: the project that the run belongs to.
+        name: display name.
+        identity: unique, and the same when the run is resumed.
         config: of the run, as plain data.
         start: iterations that are done already.
     """
@@ -40,18 +39,18 @@ class RunFacts:
 
 
 class Tracker(Protocol):
-    """What an adapter does."""
+    """The interface of an adapter."""
 
     def numbers(self, iteration: int, values: dict[str, float], /) -> None:
-        """Figures by name, as they were after ``iteration`` steps."""
+        """Log values by name, after ``iteration`` steps."""
         ...
 
     def picture(self, iteration: int, name: str, picture: NDArray[np.uint8], /) -> None:
-        """A picture (H, W, 3)."""
+        """Log an image (H, W, 3)."""
         ...
 
     def close(self, *, finished: bool) -> None:
-        """The session ends; ``finished`` if the run came to its end."""
+        """End the session; ``finished`` if the run is complete."""
         ...
 
 
@@ -61,17 +60,17 @@ class TensorBoard:
     def __init__(self, facts: RunFacts) -> None:
         from torch.utils.tensorboard.writer import SummaryWriter
 
-        # What an earlier session wrote of the steps that now come again is then not shown.
+        # Hides what an earlier session wrote for steps that are now repeated.
         self.writer = SummaryWriter(facts.out / "tensorboard", purge_step=facts.start + 1)
 
     def numbers(self, iteration: int, values: dict[str, float], /) -> None:
-        """As scalars, which other processes can read at once."""
+        """Write scalars, and flush them so that a viewer can read them."""
         for name, value in values.items():
             self.writer.add_scalar(name, value, iteration)
         self.writer.flush()
 
     def picture(self, iteration: int, name: str, picture: NDArray[np.uint8], /) -> None:
-        """As an image."""
+        """Write an image."""
         self.writer.add_image(name, picture, iteration, dataformats="HWC")
 
     def close(self, *, finished: bool) -> None:
@@ -80,7 +79,7 @@ class TensorBoard:
 
 
 class Wandb:
-    """Weights & Biases; account, mode and address as its own variables (``WANDB_*``) say."""
+    """Weights & Biases; account, mode and address come from its variables ``WANDB_*``."""
 
     def __init__(self, facts: RunFacts) -> None:
         import wandb
@@ -96,28 +95,28 @@ class Wandb:
         )
 
     def numbers(self, iteration: int, values: dict[str, float], /) -> None:
-        """As history."""
+        """Log to the history."""
         self.run.log(values, step=iteration)
 
     def picture(self, iteration: int, name: str, picture: NDArray[np.uint8], /) -> None:
-        """As an image of the history."""
+        """Log an image to the history."""
         self.run.log({name: self.wandb.Image(picture)}, step=iteration)
 
     def close(self, *, finished: bool) -> None:
-        """Send what is left."""
+        """Send what is pending."""
         self.run.finish(exit_code=0 if finished else 1)
 
 
 class Mlflow:
-    """mlflow; the server or folder as ``MLFLOW_TRACKING_URI`` says."""
+    """mlflow; the server or folder comes from ``MLFLOW_TRACKING_URI``."""
 
     def __init__(self, facts: RunFacts) -> None:
         import mlflow
 
         self.mlflow = mlflow
         mlflow.set_experiment(facts.project)
-        wanted = f"tags.densevit_run = '{facts.identity}'"
-        earlier = mlflow.search_runs(filter_string=wanted, max_results=1, output_format="list")
+        query = f"tags.densevit_run = '{facts.identity}'"
+        earlier = mlflow.search_runs(filter_string=query, max_results=1, output_format="list")
         if earlier:
             mlflow.start_run(run_id=earlier[0].info.run_id)
         else:
@@ -125,11 +124,11 @@ class Mlflow:
             mlflow.log_dict(facts.config, "config.json")
 
     def numbers(self, iteration: int, values: dict[str, float], /) -> None:
-        """As metrics; mlflow takes few kinds of letters in names."""
+        """Log metrics under names that mlflow accepts."""
         self.mlflow.log_metrics({_plain_name(name): value for name, value in values.items()}, step=iteration)
 
     def picture(self, iteration: int, name: str, picture: NDArray[np.uint8], /) -> None:
-        """As an artefact."""
+        """Log an artefact."""
         self.mlflow.log_image(picture, f"pictures/{_plain_name(name)}/{iteration:08d}.png")
 
     def close(self, *, finished: bool) -> None:
@@ -138,7 +137,7 @@ class Mlflow:
 
 
 class Trackio:
-    """trackio; its folder or Space as its own variables (``TRACKIO_*``) say."""
+    """trackio; its folder or Space comes from its variables ``TRACKIO_*``."""
 
     def __init__(self, facts: RunFacts) -> None:
         import trackio
@@ -147,15 +146,15 @@ class Trackio:
         trackio.init(project=facts.project, name=facts.name, config=facts.config, resume="allow", embed=False)
 
     def numbers(self, iteration: int, values: dict[str, float], /) -> None:
-        """As metrics."""
+        """Log metrics."""
         self.trackio.log(values, step=iteration)
 
     def picture(self, iteration: int, name: str, picture: NDArray[np.uint8], /) -> None:
-        """As an image among the metrics."""
+        """Log an image among the metrics."""
         self.trackio.log({name: self.trackio.Image(picture)}, step=iteration)
 
     def close(self, *, finished: bool) -> None:
-        """Write what is left."""
+        """Write what is pending."""
         self.trackio.finish()
 
 
@@ -165,47 +164,47 @@ TRACKERS: dict[str, Callable[[RunFacts], Tracker]] = {
     "mlflow": Mlflow,
     "trackio": Trackio,
 }
-"""The key stands in configs, and is the extra and the package that is needed."""
+"""By the name in configs, which is also the name of the package and of the extra that installs it."""
 
 
 class Trackers:
-    """The trackers of a run together.
+    """All trackers of a run.
 
     Args:
-        names: of ``TRACKERS``.
+        names: keys of ``TRACKERS``.
         facts: of the run.
-        told: per event, "step" and "eval", the last iteration that an earlier session of the run has told of. What
-            comes again is the same again, and is not sent a second time.
-        kept: the same, of what is not made again; TensorBoard forgets all beyond.
+        tracked: per event, "step" and "eval", the last iteration that an earlier session has sent. A resumed run
+            repeats the same values, which are not sent twice.
+        kept: the same, for what is not repeated; TensorBoard forgets everything later.
 
     Raises:
         ConfigError: the package of a tracker is not installed.
     """
 
     def __init__(
-        self, names: tuple[str, ...], facts: RunFacts, *, told: Mapping[str, int], kept: Mapping[str, int]
+        self, names: tuple[str, ...], facts: RunFacts, *, tracked: Mapping[str, int], kept: Mapping[str, int]
     ) -> None:
         self._open: dict[str, Tracker] = {}
-        self._told = {name: kept if name == "tensorboard" else told for name in names}
+        self._tracked = {name: kept if name == "tensorboard" else tracked for name in names}
         for name in names:
             try:
                 self._open[name] = TRACKERS[name](facts)
             except ImportError as error:
                 raise ConfigError(
                     f"tracker {name!r} needs the package {name}, which cannot be imported ({error}); install "
-                    f"densevit[{name}], or take it out of trackers"
+                    f"densevit[{name}], or remove it from trackers"
                 ) from error
             except Exception as error:
-                self._leave(name, error)
+                self._drop(name, error)
 
     def numbers(self, event: str, iteration: int, values: Mapping[str, float | None]) -> None:
-        """Tell figures of an event; those that are not known or not finite are left out."""
-        known = {name: float(value) for name, value in values.items() if value is not None and np.isfinite(value)}
-        if known:
-            self._each(event, iteration, lambda tracker: tracker.numbers(iteration, known))
+        """Log the values of an event that are finite."""
+        finite = {name: float(value) for name, value in values.items() if value is not None and np.isfinite(value)}
+        if finite:
+            self._each(event, iteration, lambda tracker: tracker.numbers(iteration, finite))
 
     def picture(self, iteration: int, name: str, picture: NDArray[np.uint8]) -> None:
-        """Show a picture (H, W, 3) of an evaluation."""
+        """Log an image (H, W, 3) of an evaluation."""
         self._each("eval", iteration, lambda tracker: tracker.picture(iteration, name, picture))
 
     def close(self, *, finished: bool) -> None:
@@ -215,20 +214,20 @@ class Trackers:
 
     def _each(self, event: str, iteration: int | None, call: Callable[[Tracker], None]) -> None:
         for name, tracker in list(self._open.items()):
-            if iteration is not None and iteration <= self._told[name].get(event, 0):
+            if iteration is not None and iteration <= self._tracked[name].get(event, 0):
                 continue
             try:
                 call(tracker)
             except Exception as error:
-                self._leave(name, error)
+                self._drop(name, error)
 
-    def _leave(self, name: str, error: Exception) -> None:
+    def _drop(self, name: str, error: Exception) -> None:
         self._open.pop(name, None)
-        words = str(error).strip().splitlines()
-        reason = f"{type(error).__name__}: {words[0]}" if words else type(error).__name__
-        _log.warning("tracker %s failed (%s); the run goes on without it", name, reason)
+        lines = str(error).strip().splitlines()
+        reason = f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+        _log.warning("tracker %s failed (%s); the run continues without it", name, reason)
 
 
 def _plain_name(name: str) -> str:
-    """Letters, digits and ``_-. /`` alone, others as ``_``."""
+    """The name with everything but letters, digits and ``_-. /`` replaced by ``_``."""
     return "".join(c if (c.isascii() and c.isalnum()) or c in "_-. /" else "_" for c in name)
