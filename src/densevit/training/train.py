@@ -18,13 +18,7 @@ from densevit.training.batches import Batch, SourceBatches, steps
 from densevit.training.build_model import build_model, open_cache, set_training
 from densevit.training.config import TrainConfig
 from densevit.training.datasets import fill_cache, open_sources, validate
-from densevit.training.distributed import (
-    Group,
-    gather_full_weights,
-    join_processes,
-    sync_gradients,
-    wrap_distributed,
-)
+from densevit.training.distributed import Group, gather_full_weights, join_processes, sync_gradients, wrap_distributed
 from densevit.training.ema import ema_weights, init_ema, update_ema
 from densevit.training.feature_cache import FeatureCache
 from densevit.training.hooks import TrainHooks
@@ -86,20 +80,36 @@ def train(
     with (
         join_processes(device, shard=config.shard, timeout_s=config.timeout_s) as group,
         stop_on_signals() as stop_request,
-        ExitStack() as stack,
     ):
         try:
-            resume = resume or group.restarted
-            run = _prepare(config, out, group, stop_request, hooks or TrainHooks(), resume=resume)
-            group.on_first(partial(_open_recorder, run, stack))  # not before everything is known to fit together
-            fill_cache(config, run.sources, run.cache, stop_request)
-            group.wait()
-            _run_steps(run)
-            return _finish(run)
+            return _train(config, out, group, stop_request, hooks or TrainHooks(), resume=resume or group.restarted)
         except Exception as error:
             if config.compile and (advice := compiler_missing(error)) is not None:
                 raise advice from error
             raise
+
+
+def _train(
+    config: TrainConfig, out: Path, group: Group, stop_request: StopRequest, hooks: TrainHooks, *, resume: bool
+) -> Path:
+    """The whole run; when it returns, its sharded weights are freed, before the group of their processes is."""
+    with ExitStack() as stack:
+        run = _prepare(config, out, group, stop_request, hooks, resume=resume)
+        group.on_first(partial(_open_recorder, run, stack))  # not before everything is known to fit together
+        fill_cache(config, run.sources, run.cache, stop_request)
+        group.wait()
+        try:
+            if run.state.eval_pending:
+                _evaluate_now(run)
+            _loop(run)
+        except Interrupted:
+            _save(run)
+            raise Stopped(
+                f"stopped after {run.state.done} of {config.iterations} steps; the state is saved; continue with "
+                f"densevit train --resume --out {out}",
+                stop_request.signal or signal.SIGTERM,  # 0 where another process got the signal
+            ) from None
+        return _finish(run)
 
 
 def _prepare(
@@ -138,21 +148,6 @@ def _open_recorder(run: _Run, stack: ExitStack) -> None:
     recorder = RunRecorder(run.config, run.out, start=start, parameters=parameters, on_log=run.hooks.on_log)
     run.recorder = stack.enter_context(recorder)
     run.recorder.metrics = run.state.metrics
-
-
-def _run_steps(run: _Run) -> None:
-    """Train up to the last iteration, or until a signal comes; then the state is saved."""
-    try:
-        if run.state.eval_pending:
-            _evaluate_now(run)
-        _loop(run)
-    except Interrupted:
-        _save(run)
-        raise Stopped(
-            f"stopped after {run.state.done} of {run.config.iterations} steps; the state is saved; continue with "
-            f"densevit train --resume --out {run.out}",
-            run.stop_request.signal or signal.SIGTERM,  # 0 where another process got the signal
-        ) from None
 
 
 def _loop(run: _Run) -> None:

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,131 +38,90 @@ class RunFacts:
     start: int
 
 
-class Tracker(Protocol):
-    """The interface of an adapter."""
+@dataclass(frozen=True)
+class Tracker:
+    """An adapter: what it does with values and images of an iteration, and at the end of a session.
 
-    def numbers(self, iteration: int, values: dict[str, float], /) -> None:
-        """Log values by name, after ``iteration`` steps."""
-        ...
+    Attributes:
+        numbers: logs values by name, after so many steps.
+        picture: logs an image (H, W, 3) under a name, after so many steps.
+        close: ends the session; its argument says whether the run is complete.
+    """
 
-    def picture(self, iteration: int, name: str, picture: NDArray[np.uint8], /) -> None:
-        """Log an image (H, W, 3)."""
-        ...
-
-    def close(self, *, finished: bool) -> None:
-        """End the session; ``finished`` if the run is complete."""
-        ...
+    numbers: Callable[[int, dict[str, float]], object]
+    picture: Callable[[int, str, NDArray[np.uint8]], object]
+    close: Callable[[bool], object]
 
 
-class TensorBoard:
+def tensorboard(run: RunFacts) -> Tracker:
     """Event files in ``tensorboard/`` of the run folder."""
+    from torch.utils.tensorboard.writer import SummaryWriter
 
-    def __init__(self, facts: RunFacts) -> None:
-        from torch.utils.tensorboard.writer import SummaryWriter
+    # Hides what an earlier session wrote for steps that are now repeated.
+    writer = SummaryWriter(run.out / "tensorboard", purge_step=run.start + 1)
 
-        # Hides what an earlier session wrote for steps that are now repeated.
-        self.writer = SummaryWriter(facts.out / "tensorboard", purge_step=facts.start + 1)
-
-    def numbers(self, iteration: int, values: dict[str, float], /) -> None:
-        """Write scalars, and flush them so that a viewer can read them."""
+    def numbers(iteration: int, values: dict[str, float]) -> None:
         for name, value in values.items():
-            self.writer.add_scalar(name, value, iteration)
-        self.writer.flush()
+            writer.add_scalar(name, value, iteration)
+        writer.flush()
 
-    def picture(self, iteration: int, name: str, picture: NDArray[np.uint8], /) -> None:
-        """Write an image."""
-        self.writer.add_image(name, picture, iteration, dataformats="HWC")
-
-    def close(self, *, finished: bool) -> None:
-        """Close the file."""
-        self.writer.close()
+    return Tracker(
+        numbers,
+        lambda iteration, name, picture: writer.add_image(name, picture, iteration, dataformats="HWC"),
+        lambda finished: writer.close(),
+    )
 
 
-class Wandb:
+def wandb(run: RunFacts) -> Tracker:
     """Weights & Biases; account, mode and address come from its variables ``WANDB_*``."""
+    import wandb
 
-    def __init__(self, facts: RunFacts) -> None:
-        import wandb
-
-        self.wandb = wandb
-        self.run = wandb.init(
-            project=facts.project,
-            name=facts.name,
-            id=facts.identity,
-            dir=str(facts.out),
-            config=facts.config,
-            resume="allow",
-        )
-
-    def numbers(self, iteration: int, values: dict[str, float], /) -> None:
-        """Log to the history."""
-        self.run.log(values, step=iteration)
-
-    def picture(self, iteration: int, name: str, picture: NDArray[np.uint8], /) -> None:
-        """Log an image to the history."""
-        self.run.log({name: self.wandb.Image(picture)}, step=iteration)
-
-    def close(self, *, finished: bool) -> None:
-        """Send what is pending."""
-        self.run.finish(exit_code=0 if finished else 1)
+    session = wandb.init(
+        project=run.project, name=run.name, id=run.identity, dir=str(run.out), config=run.config, resume="allow"
+    )
+    return Tracker(
+        lambda iteration, values: session.log(values, step=iteration),
+        lambda iteration, name, picture: session.log({name: wandb.Image(picture)}, step=iteration),
+        lambda finished: session.finish(exit_code=0 if finished else 1),
+    )
 
 
-class Mlflow:
+def mlflow(run: RunFacts) -> Tracker:
     """mlflow; the server or folder comes from ``MLFLOW_TRACKING_URI``."""
+    import mlflow
 
-    def __init__(self, facts: RunFacts) -> None:
-        import mlflow
-
-        self.mlflow = mlflow
-        mlflow.set_experiment(facts.project)
-        query = f"tags.densevit_run = '{facts.identity}'"
-        earlier = mlflow.search_runs(filter_string=query, max_results=1, output_format="list")
-        if earlier:
-            mlflow.start_run(run_id=earlier[0].info.run_id)
-        else:
-            mlflow.start_run(run_name=facts.name, tags={"densevit_run": facts.identity})
-            mlflow.log_dict(facts.config, "config.json")
-
-    def numbers(self, iteration: int, values: dict[str, float], /) -> None:
-        """Log metrics under names that mlflow accepts."""
-        self.mlflow.log_metrics({_plain_name(name): value for name, value in values.items()}, step=iteration)
-
-    def picture(self, iteration: int, name: str, picture: NDArray[np.uint8], /) -> None:
-        """Log an artefact."""
-        self.mlflow.log_image(picture, f"pictures/{_plain_name(name)}/{iteration:08d}.png")
-
-    def close(self, *, finished: bool) -> None:
-        """End the run."""
-        self.mlflow.end_run("FINISHED" if finished else "KILLED")
+    mlflow.set_experiment(run.project)
+    query = f"tags.densevit_run = '{run.identity}'"
+    earlier = mlflow.search_runs(filter_string=query, max_results=1, output_format="list")
+    if earlier:
+        mlflow.start_run(run_id=earlier[0].info.run_id)
+    else:
+        mlflow.start_run(run_name=run.name, tags={"densevit_run": run.identity})
+        mlflow.log_dict(run.config, "config.json")
+    return Tracker(
+        lambda iteration, values: mlflow.log_metrics({_plain_name(k): v for k, v in values.items()}, step=iteration),
+        lambda iteration, name, picture: mlflow.log_image(picture, f"pictures/{_plain_name(name)}/{iteration:08d}.png"),
+        lambda finished: mlflow.end_run("FINISHED" if finished else "KILLED"),
+    )
 
 
-class Trackio:
+def trackio(run: RunFacts) -> Tracker:
     """trackio; its folder or Space comes from its variables ``TRACKIO_*``."""
+    import trackio
 
-    def __init__(self, facts: RunFacts) -> None:
-        import trackio
-
-        self.trackio = trackio
-        trackio.init(project=facts.project, name=facts.name, config=facts.config, resume="allow", embed=False)
-
-    def numbers(self, iteration: int, values: dict[str, float], /) -> None:
-        """Log metrics."""
-        self.trackio.log(values, step=iteration)
-
-    def picture(self, iteration: int, name: str, picture: NDArray[np.uint8], /) -> None:
-        """Log an image among the metrics."""
-        self.trackio.log({name: self.trackio.Image(picture)}, step=iteration)
-
-    def close(self, *, finished: bool) -> None:
-        """Write what is pending."""
-        self.trackio.finish()
+    trackio.init(project=run.project, name=run.name, config=run.config, resume="allow", embed=False)
+    return Tracker(
+        lambda iteration, values: trackio.log(values, step=iteration),
+        lambda iteration, name, picture: trackio.log({name: trackio.Image(picture)}, step=iteration),
+        lambda finished: trackio.finish(),
+    )
 
 
 TRACKERS: dict[str, Callable[[RunFacts], Tracker]] = {
-    "tensorboard": TensorBoard,
-    "wandb": Wandb,
-    "mlflow": Mlflow,
-    "trackio": Trackio,
+    "tensorboard": tensorboard,
+    "wandb": wandb,
+    "mlflow": mlflow,
+    "trackio": trackio,
 }
 """By the name in configs, which is also the name of the package and of the extra that installs it."""
 
@@ -209,10 +168,10 @@ class Trackers:
 
     def close(self, *, finished: bool) -> None:
         """End the session."""
-        self._each("end", None, lambda tracker: tracker.close(finished=finished))
+        self._each("end", None, lambda tracker: tracker.close(finished))
         self._open.clear()
 
-    def _each(self, event: str, iteration: int | None, call: Callable[[Tracker], None]) -> None:
+    def _each(self, event: str, iteration: int | None, call: Callable[[Tracker], object]) -> None:
         for name, tracker in list(self._open.items()):
             if iteration is not None and iteration <= self._tracked[name].get(event, 0):
                 continue
