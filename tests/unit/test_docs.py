@@ -26,7 +26,7 @@ from densevit.decoders import DECODERS, DecoderConfig
 from densevit.inference.speed import SpeedConfig
 from densevit.tasks import TASKS, Task
 from densevit.training.config import TrainConfig
-from densevit.training.resolve_config import complete, read_recipe
+from densevit.training.resolve_config import complete, resolve_config
 from densevit.tuning.tuner import GridConfig
 from tests.e2e.scenes import write_dataset
 
@@ -138,7 +138,7 @@ def check_train_command(arguments: list[str]) -> None:
     if not here:
         return
     provide_dataset(given["data"])
-    read_recipe(given["config"], list(given["overrides"] or ()), preset_name=given["preset"], data=given["data"])
+    resolve_config(given["config"], list(given["overrides"] or ()), preset_name=given["preset"], data=given["data"])
 
 
 def provide_dataset(root: str | Path | None) -> None:

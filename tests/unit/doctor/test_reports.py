@@ -43,9 +43,20 @@ def test_page__holds_pictures_and_needs_no_other_file(root: Path) -> None:
     text = page(look(root), "mine & <yours>")
 
     assert "mine &amp; &lt;yours&gt;" in text
-    assert text.count("<img src='data:image/") > 10
+    assert text.count('<img src="data:image/') > 10
     assert not re.findall(r"(?:src|href)=(?!['\"]?data:)", text)
     assert all(code in text for code in ("mask-size", "mask-colours"))
+
+
+def test_page__escapes_names_of_files(root: Path) -> None:
+    photo = root / "images" / "train" / "000.png"
+    photo.rename(photo.with_name('"<script>.png'))
+    (root / "masks" / "train" / "000.png").rename(root / "masks" / "train" / '"<script>.png')
+
+    text = page(look(root), "mine")
+
+    assert "<script>" not in text
+    assert 'alt="&quot;&lt;script&gt;.png"' in text
 
 
 def test_page__survives_files_that_cannot_be_shown(root: Path) -> None:

@@ -12,8 +12,7 @@ from densevit.inference_config import InferenceConfig
 from densevit.model import DenseModel, ModelConfig
 from densevit.tasks import Segmentation
 from densevit.training.config import TrainConfig
-from densevit.training.resolve_config import read_recipe
-from densevit.training.short import DECODERS
+from densevit.training.resolve_config import DECODERS, resolve_config
 from tests.factories import tiny_encoder
 
 
@@ -46,13 +45,19 @@ def photos(tmp_path: Path) -> Path:
 
 
 def config(checkpoint: Path, photos: Path, *decoders: str, freeze: str | None = "encoder", **more: Any) -> TrainConfig:
-    short = {"init": str(checkpoint), "freeze": freeze, "decoders": decoders, "features": photos / "features"}
-    overrides = [f"{key}={value}" for key, value in more.items()]
-    return read_recipe(None, overrides, data=photos, short=short)
+    return resolve_config(
+        None,
+        [f"{key}={value}" for key, value in more.items()],
+        data=photos,
+        init=str(checkpoint),
+        freeze=freeze,
+        decoders=decoders,
+        features=photos / "features",
+    )
 
 
 @pytest.mark.parametrize("kind", DECODERS)
-def test_short_way__gives_every_decoder_the_classes_of_the_data(checkpoint: Path, photos: Path, kind: str) -> None:
+def test_options__gives_every_decoder_the_classes_of_the_data(checkpoint: Path, photos: Path, kind: str) -> None:
     run = config(checkpoint, photos, kind)
 
     assert run.model.heads[kind].out_channels == 3
@@ -60,7 +65,7 @@ def test_short_way__gives_every_decoder_the_classes_of_the_data(checkpoint: Path
     DenseModel(run.model)
 
 
-def test_short_way__takes_encoder_and_image_size_from_the_checkpoint(checkpoint: Path, photos: Path) -> None:
+def test_options__takes_encoder_and_image_size_from_the_checkpoint(checkpoint: Path, photos: Path) -> None:
     run = config(checkpoint, photos, "segmenter_linear")
 
     assert run.model.encoder == tiny_encoder()
@@ -69,18 +74,18 @@ def test_short_way__takes_encoder_and_image_size_from_the_checkpoint(checkpoint:
     assert (run.freeze, run.features.directory) == ("encoder", photos / "features")
 
 
-def test_short_way__an_image_size_of_ones_own_decides_the_crop(checkpoint: Path, photos: Path) -> None:
+def test_options__an_image_size_of_ones_own_decides_the_crop(checkpoint: Path, photos: Path) -> None:
     assert config(checkpoint, photos, "segmenter_linear", **{"fit.short_side": 64}).augment.crop == (64, 96)
 
 
-def test_short_way__keeps_a_number_of_blocks(checkpoint: Path, photos: Path) -> None:
+def test_options__keeps_a_number_of_blocks(checkpoint: Path, photos: Path) -> None:
     run = config(checkpoint, photos, "segmenter_linear", "dpt", freeze="2")
 
     assert run.freeze == run.frozen_depth == 2
     assert list(run.model.heads) == ["segmenter_linear", "dpt"]
 
 
-def test_short_way__without_masks_learns_depth(checkpoint: Path, photos: Path) -> None:
+def test_options__without_masks_learns_depth(checkpoint: Path, photos: Path) -> None:
     for path in (photos / "masks").rglob("*.png"):
         path.unlink()
     for split in ("train", "val"):
@@ -94,7 +99,7 @@ def test_short_way__without_masks_learns_depth(checkpoint: Path, photos: Path) -
     assert run.model.heads["dpt"].decoder.head.kind == "depth"
 
 
-def test_short_way__an_unknown_decoder_is_refused(checkpoint: Path, photos: Path) -> None:
+def test_options__an_unknown_decoder_is_refused(checkpoint: Path, photos: Path) -> None:
     with pytest.raises(ConfigError, match=r"there is no decoder 'setr_mlq'; did you mean 'setr_mla'\?"):
         config(checkpoint, photos, "setr_mlq")
 
@@ -105,7 +110,7 @@ def test_init__without_an_encoder_in_the_config_brings_its_own(checkpoint: Path,
         "tasks: {labels: {kind: segmentation}}\n"
     )
 
-    run = read_recipe(tmp_path / "run.yaml", [], data=photos)
+    run = resolve_config(tmp_path / "run.yaml", [], data=photos)
 
     assert run.model.encoder == tiny_encoder()
     assert run.augment.crop == (32, 32)
