@@ -200,7 +200,7 @@ def method_with_import(name: str) -> str:
         (long_files, {"densevit/kernels/dice.c": "\n" * 301}),
         (long_files, {"densevit_lab/dice.py": "\n" * 301}),
         (long_files, {"densevit/presets.py": "\n" * 401}),
-        (unused_limits, {name: "\n" * 301 for name in LONG_FILES} | {"densevit/presets.py": ""}),
+        (unused_limits, dict.fromkeys(LONG_FILES, "\n" * 301) | {"densevit/presets.py": ""}),
         (long_functions, {"densevit/tasks/dice.py": long_function(61)}),
         (long_functions, {"densevit_lab/dice.py": "class A:\n    async " + long_function(61).replace("\n", "\n    ")}),
         (long_functions, {"densevit/cli/dice.py": long_function(64)}),
