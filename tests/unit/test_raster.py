@@ -18,8 +18,8 @@ from densevit.inference.raster import job as streaming
 from densevit.inference.raster.job import RasterConfig
 from densevit.io.raster import open_raster
 from densevit.tasks import Depth, Regression, Segmentation
+from tests.unit.predictors import LABELS, photo, predictor
 from tests.unit.rasters import CONFIG, PLACE, SIDES, WINDOWS, bands, leftovers, rasterio, read, write
-from tests.unit.test_windows import LABELS, photo, predictor
 
 ROOT = Path(__file__).parents[2]
 

@@ -13,7 +13,6 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
-from densevit.checkpoints.native import Bundle, Card
 from densevit.errors import ConfigError, DensevitError
 from densevit.inference.batching import in_batches
 from densevit.inference.predictor import Predictor
@@ -22,30 +21,11 @@ from densevit.inference.tiled_logits import full, to_hold
 from densevit.inference_config import InferenceConfig
 from densevit.pixels import fit_image, to_tensor
 from densevit.tasks import Depth, Regression, Segmentation, Task
-from tests.factories import tiny_model
 from tests.tolerances import SAME_MATHS
+from tests.unit.predictors import LABELS, photo, predictor
 
-LABELS = Segmentation(classes=tuple("abcde"))
 CPU = torch.device("cpu")
 WAY = SlidingWindow(window=48, overlap=16, blend="hann")
-
-
-def photo(height: int = 100, width: int = 130) -> NDArray[np.uint8]:
-    coarse = np.random.default_rng(0).integers(0, 256, (3, height // 8 + 1, width // 8 + 1)).astype(np.float32)
-    fine = F.interpolate(torch.from_numpy(coarse)[None], (height, width), mode="bilinear")[0]
-    return fine.permute(1, 2, 0).round().to(torch.uint8).numpy()
-
-
-def predictor(name: str = "segmenter_linear", task: Task = LABELS) -> Predictor:
-    """With a classifier, where it has one, that is centred, so that there is more than one label."""
-    model = tiny_model(name)
-    if isinstance(task, Segmentation):
-        with torch.no_grad():
-            mean = model(to_tensor(photo(96, 96))[None])["main"].logits.mean(dim=(0, 2, 3))
-            layers = [m for m in model.heads.modules() if isinstance(m, torch.nn.Linear | torch.nn.Conv2d)]
-            if layers[-1].bias is not None and layers[-1].bias.shape == mean.shape:
-                layers[-1].bias -= mean
-    return Predictor(Bundle(model, {"main": task}, InferenceConfig(short_side=48), Card()), device="cpu")
 
 
 def reference(
@@ -300,7 +280,7 @@ LIMITED = """
 import logging, resource, sys
 import numpy as np, torch
 sys.path.insert(0, {root!r})
-from tests.unit.test_windows import predictor, photo
+from tests.unit.predictors import predictor, photo
 from densevit.inference.sliding_window import SlidingWindow
 logging.basicConfig(level="WARNING", format="%(message)s")
 torch.set_num_threads(1)
