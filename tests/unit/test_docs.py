@@ -4,30 +4,24 @@ import json
 import re
 import shlex
 import shutil
-import typing
-from collections.abc import Iterator
-from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 import typer
 import yaml
-from pydantic.fields import FieldInfo
-from pydantic_core import to_jsonable_python
 
 from densevit.checkpoints.hub import DEFAULT
 from densevit.checkpoints.merge import MergeConfig
 from densevit.checkpoints.native import read_header
 from densevit.cli.main import app
 from densevit.config import Config, merge
-from densevit.data import DATASETS, DataConfig
-from densevit.decoders import DECODERS, DecoderConfig
+from densevit.decoders import DECODERS
 from densevit.inference.speed import SpeedConfig
-from densevit.tasks import TASKS, Task
 from densevit.training.config import TrainConfig
 from densevit.training.resolve_config import complete, read_recipe
 from densevit.tuning.tuner import GridConfig
+from densevit_lab import reference
 from tests.e2e.scenes import write_dataset
 
 ROOT = Path(__file__).parents[2]
@@ -168,68 +162,13 @@ def rows(text: str) -> list[list[str]]:
     return [row for index, row in enumerate(cells) if not {index, index + 1} & rules]
 
 
-@pytest.mark.parametrize("command", ["", *COMMANDS.commands])
-def test_command_reference__lists_the_options(command: str) -> None:
-    known = COMMANDS.commands[command] if command else COMMANDS
-    section = read("docs/reference/cli.md").split(f"\n## densevit {command}".rstrip() + "\n")[1].split("\n## ")[0]
-    options = [row for row in rows(section) if row[0].startswith("`-")]
-
-    listed = {(name, row[1] == "required") for row in options for name in re.findall(r"`(-+[\w-]+)`", row[0])}
-
-    assert listed == {
-        (name, param.required) for param in known.params for name in param.opts if name[:1] == "-" and name != "--help"
-    }
+@pytest.mark.parametrize("page", list(reference.pages()))
+def test_reference__is_that_of_the_code(page: str) -> None:
+    assert reference.pages()[page].splitlines() == read(page).splitlines(), "run make reference"
 
 
-def configs_in(annotation: Any) -> Iterator[type[Config]]:
-    if typing.get_origin(annotation) is None and isinstance(annotation, type) and issubclass(annotation, Config):
-        yield annotation
-    for argument in typing.get_args(annotation):
-        yield from configs_in(argument)
-
-
-def all_configs() -> set[type[Config]]:
-    """Every config that a training run, a merge, or what makes a model cheaper may hold."""
-    found: set[type[Config]] = set()
-    queue = [
-        TrainConfig,
-        MergeConfig,
-        SpeedConfig,
-        GridConfig,
-        *(config for config, _ in DECODERS.values()),
-        *TASKS.values(),
-        *(config for config, _ in DATASETS.values()),
-    ]
-    while queue:
-        config = queue.pop()
-        if config not in found:
-            found.add(config)
-            queue += [inner for field in config.model_fields.values() for inner in configs_in(field.annotation)]
-    return found - {DecoderConfig, Task, DataConfig}
-
-
-def shown_default(field: FieldInfo) -> str:
-    if field.is_required():
-        return "required"
-    value = field.get_default(call_default_factory=True)
-    if isinstance(value, Config):
-        return "its defaults"
-    if isinstance(value, str):
-        return f"`{value}`" if value else "empty"
-    return "none" if value is None else f"`{json.dumps(to_jsonable_python(value))}`"
-
-
-def test_config_reference__lists_keys_and_defaults() -> None:
-    parts = re.split(r"<!-- ([\w.]+)\.(\w+) -->", read("docs/reference/config.md"))[1:]
-    listed = {
-        getattr(import_module(module), name): {row[0]: row[2] for row in rows(text.split("\n#")[0])}
-        for module, name, text in zip(parts[::3], parts[1::3], parts[2::3], strict=True)
-    }
-
-    assert listed == {
-        config: {f"`{key}`": shown_default(field) for key, field in config.model_fields.items()}
-        for config in all_configs()
-    }
+def test_reference__gives_every_key_a_meaning() -> None:
+    assert [row[0] for row in rows(reference.config_page()) if not row[-1]] == []
 
 
 def test_decoder_table__lists_every_kind() -> None:
