@@ -8,24 +8,28 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+import torch
 import typer
 import yaml
 
+from densevit.checkpoints import hub
 from densevit.checkpoints.hub import DEFAULT
 from densevit.checkpoints.merge import MergeConfig
-from densevit.checkpoints.native import read_header
+from densevit.checkpoints.native import Bundle, Card, read_header, save_bundle
 from densevit.cli.main import app
 from densevit.config import Config, merge
 from densevit.decoders import DECODERS
 from densevit.inference.speed import SpeedConfig
+from densevit.model import DenseModel, ModelConfig
 from densevit.training.config import TrainConfig
 from densevit.training.resolve_config import complete, read_recipe
 from densevit.tuning.tuner import GridConfig
 from densevit_lab import reference
 from tests.e2e.scenes import write_dataset
+from tests.factories import VARIANTS, tiny_encoder
 
 ROOT = Path(__file__).parents[2]
-PAGES = ("README.md", "CONTRIBUTING.md", *(str(p.relative_to(ROOT)) for p in sorted((ROOT / "docs").rglob("*.md"))))
+PAGES = ("README.md", "CONTRIBUTING.md", "SECURITY.md", *(str(p.relative_to(ROOT)) for p in sorted((ROOT / "docs").rglob("*.md"))))
 COMMANDS: Any = typer.main.get_command(app)
 
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -33,7 +37,7 @@ LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
 
 FRAGMENT_BASE: dict[str, Any] = {"iterations": 10, "sources": [{"train": {"root": "data", "split": "train"}}]}
-"""What a config in the docs is laid over, so that it may show a few keys alone."""
+"""What a config in the docs is laid over, so that it may show a few keys only."""
 
 
 class Block(NamedTuple):
@@ -62,10 +66,28 @@ def with_blocks(*languages: str) -> list[str]:
     return [page for page in PAGES if blocks(page, *languages)]
 
 
+@pytest.fixture(scope="module")
+def small_default(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint with the heads, classes and inference settings of the default model, and a tiny network."""
+    header = read_header(DEFAULT)
+    heads = {
+        head: {"decoder": {"kind": "segmenter_linear"}, "taps": [3], "out_channels": task.out_channels}
+        if task.kind == "segmentation"
+        else {"decoder": VARIANTS["dpt/ignore, depth"].decoder, "out_channels": task.out_channels}
+        for head, task in header.tasks.items()
+    }
+    torch.manual_seed(0)
+    model = DenseModel(ModelConfig.parse({"encoder": tiny_encoder().plain(), "heads": heads})).eval()
+    path = tmp_path_factory.mktemp("weights") / "default.safetensors"
+    save_bundle(Bundle(model, dict(header.tasks), header.fit, Card(name="small default")), path)
+    return path
+
+
 @pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty working directory with the demo photos where a clone has them."""
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small_default: Path) -> Path:
+    """An empty working directory with the demo photos where a clone has them; "default" is a tiny model there."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(hub, "DEFAULT", small_default)
     shutil.copytree(ROOT / "examples" / "photos", tmp_path / "examples" / "photos")
     return tmp_path
 
