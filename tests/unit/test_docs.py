@@ -173,6 +173,19 @@ def test_first_steps__use_the_encoder_of_the_default_model() -> None:
     )
 
 
+def test_default_recipe__trains_the_model_that_ships() -> None:
+    run = read_recipe(ROOT / "recipes" / "default" / "default.yaml", [])
+    shipped = read_header(DEFAULT)
+
+    assert {name: head.decoder for name, head in run.model.heads.items()} == {
+        name: head.decoder for name, head in shipped.model.heads.items()
+    }
+    assert (run.model.encoder.taps, run.fit.heads) == (shipped.model.encoder.taps, shipped.fit.heads)
+    assert [task.channel_names for task in run.tasks.values()] == [
+        task.channel_names for task in shipped.tasks.values()
+    ]
+
+
 # Tables
 
 
