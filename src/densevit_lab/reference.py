@@ -247,7 +247,9 @@ def cli_page() -> str:
         name = registered.name or registered.callback.__name__
         command = group.commands[name]
         rows = _options(command, typing.get_type_hints(registered.callback))
-        usage = " ".join(["densevit", name, *(_argument(p) for p in command.params if p.param_type_name == "argument")])
+        usage = " ".join(
+            ["densevit", name, *(_argument(p) for p in command.params if p.param_type_name == "argument"), "[OPTIONS]"]
+        )
         more = text.COMMANDS.get(name, "")
         page += f"## densevit {name}\n\n`{usage}`\n\n{html.escape(command.help or '', quote=False)}\n\n"
         page += table(text.CLI_HEAD, rows) + (more.strip() + "\n\n" if more else "")

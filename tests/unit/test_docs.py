@@ -223,7 +223,7 @@ def test_figures__are_those_of_the_default_model(page: str) -> None:
 
 def test_class_figures__are_those_of_the_default_model() -> None:
     metrics = read_header(DEFAULT).card.metrics
-    table = read("docs/models/default.md").partition("IoU of each class")[2].partition("To measure")[0]
+    table = read("docs/models/default.md").partition("IoU of each class")[2].partition("To reproduce")[0]
     stated = [tuple(row[i : i + 2]) for row in rows(table) for i in (0, 2)]
 
     assert {pair for pair in stated if pair[0]} == {
