@@ -175,7 +175,7 @@ def test_first_steps__use_the_encoder_of_the_default_model() -> None:
 
 
 def test_default_recipe__trains_the_model_that_ships() -> None:
-    run = read_recipe(ROOT / "recipes" / "default" / "default.yaml", [])
+    run = resolve_config(ROOT / "recipes" / "default" / "default.yaml", [])
     shipped = read_header(DEFAULT)
 
     assert {name: head.decoder for name, head in run.model.heads.items()} == {
