@@ -269,7 +269,7 @@ def test_evaluate__a_class_out_of_range_names_file_and_ids(refusal, dataset, tmp
     Image.fromarray(mask).save(path)
     assert refusal("--data", root, "--split", "val", "--decoder", "dpt") == (
         f"mask {path} holds class 4, 77 but the data set has 4 classes, 0..3, and 255 for ignored pixels; "
-        "mend the mask, or list the missing class in classes.json"
+        "fix the mask, or list the missing class in classes.json"
     )
 
 
