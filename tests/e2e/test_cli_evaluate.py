@@ -294,7 +294,8 @@ def test_evaluate__a_photo_without_a_mask_is_named(refusal, dataset, tmp_path):
     root = shutil.copytree(dataset, tmp_path / "data")
     (root / "masks" / "val" / "102.png").unlink()
     assert refusal("--data", root, "--split", "val", "--decoder", "dpt").startswith(
-        f"1 of 3 photos have no mask in {root / 'masks' / 'val'}, 102.png for one; each photo needs a mask of the same"
+        f"1 of 3 photos have no mask in {root / 'masks' / 'val'}, for example 102.png; each photo needs a mask of "
+        "the same"
     )
 
 
