@@ -278,7 +278,7 @@ def test_evaluate__a_class_out_of_range_names_file_and_ids(refusal, dataset, tmp
     Image.fromarray(mask).save(path)
     assert refusal("--data", root, "--split", "val", "--head", "dpt") == (
         f"mask {path} holds class 4, 77 but the data set has 4 classes, 0..3, and 255 for ignored pixels; "
-        "mend the mask, or list the missing class in classes.json"
+        "fix the mask, or list the missing class in classes.json"
     )
 
 
@@ -303,7 +303,8 @@ def test_evaluate__a_photo_without_a_mask_is_named(refusal, dataset, tmp_path):
     root = shutil.copytree(dataset, tmp_path / "data")
     (root / "masks" / "val" / "102.png").unlink()
     assert refusal("--data", root, "--split", "val", "--head", "dpt").startswith(
-        f"1 of 3 photos have no mask in {root / 'masks' / 'val'}, 102.png for one; each photo needs a mask of the same"
+        f"1 of 3 photos have no mask in {root / 'masks' / 'val'}, for example 102.png; each photo needs a mask of "
+        "the same"
     )
 
 
