@@ -43,7 +43,7 @@ def read(source: Source) -> ImportedParts:
     facts = encoder_facts(shapes)
     depth = facts["depth"]
     is_segmenter = kind in ("mask", "linear")
-    released = {
+    released: Plain = {
         "taps": (depth - 1,) if is_segmenter else TAPS[kind].get(depth),
         "mode": "bilinear" if kind in ("naive", "pup", "mla") else "bicubic",
         "norm_eps": 1e-5 if kind == "dpt" else 1e-6,
