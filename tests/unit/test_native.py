@@ -117,7 +117,7 @@ def test_header__is_read_without_the_weights(saved: Path, monkeypatch: pytest.Mo
 def test_save__on_a_full_disk_is_an_error_and_leaves_the_old_file(saved: Path) -> None:
     before = saved.read_bytes()
 
-    refusal = r"cannot be written \(.*File too large.*; a writable folder with free space"
+    refusal = r"cannot be written \(.*File too large.*; choose another place"
     with files_up_to(len(before) // 2), pytest.raises(DataError, match=refusal):
         save_bundle(bundle(seed=1), saved)
 

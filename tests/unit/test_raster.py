@@ -18,8 +18,8 @@ from densevit.inference.raster import job as streaming
 from densevit.inference.raster.job import RasterConfig
 from densevit.io.raster import open_raster
 from densevit.tasks import Depth, Regression, Segmentation
+from tests.unit.predictors import LABELS, photo, predictor
 from tests.unit.rasters import CONFIG, PLACE, SIDES, WINDOWS, bands, leftovers, rasterio, read, write
-from tests.unit.test_windows import LABELS, photo, predictor
 
 ROOT = Path(__file__).parents[2]
 
@@ -199,10 +199,10 @@ def test_transparent_pixels__are_nodata(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("count", "dtype", "options", "message"),
     [
-        (5, "uint8", {}, "has 5 bands; 1 or 3, with or without alpha, are taken as they are; name three or one as red"),
-        (3, "uint8", {"bands": (4, 3, 2)}, "bands 4,3,2 were named of .*; one or three of 1 to 3 are accepted; name"),
-        (3, "int16", {}, "holds int16; 8 and 16 bits without sign, .*; say which values are black and white"),
-        (3, "uint16", {"limits": (9, 3)}, "the range is 9 to 3; a low and a higher value are accepted; give them"),
+        (5, "uint8", {}, "has 5 bands; 1 or 3, with or without alpha, are accepted by default; name one or three"),
+        (3, "uint8", {"bands": (4, 3, 2)}, "bands 4,3,2 were given for .*; one or three of 1 to 3 are accepted"),
+        (3, "int16", {}, "holds int16; uint8, uint16 and floats .*; say which values are black and white"),
+        (3, "uint16", {"limits": (9, 3)}, "the range is 9 to 3; a low and a higher value are accepted"),
     ],
 )
 def test_raster__that_is_not_understood_is_refused(

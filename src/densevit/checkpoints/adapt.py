@@ -13,7 +13,7 @@ from densevit.decoders import build_decoder
 from densevit.encoder.positions import LearnedPositions
 from densevit.errors import CheckpointError
 from densevit.model import DenseModel
-from densevit.tasks import Segmentation, Task
+from densevit.tasks import Task
 
 _log = logging.getLogger(__name__)
 
@@ -105,7 +105,7 @@ def _counterpart(model: DenseModel, name: str, task: Task, donor: Bundle) -> str
 
 
 def _classes(task: Task) -> tuple[str, ...]:
-    return task.classes if isinstance(task, Segmentation) else ()
+    return () if task.class_table is None else task.class_table.names
 
 
 def _class_axes(model: DenseModel, name: str) -> dict[str, int]:

@@ -16,7 +16,7 @@ from densevit.encoder import EncoderConfig
 from densevit.errors import CheckpointError, ConfigError
 from densevit.inference_config import HeadInference, InferenceConfig
 from densevit.model import DenseModel, ModelConfig
-from densevit.tasks import Segmentation, Task
+from densevit.tasks import Task
 
 
 class HeadSource(Config):
@@ -91,7 +91,7 @@ def merge_bundles(config: MergeConfig) -> Bundle:
         taps[name] = donor.model.config.head_taps(source.head)
         metrics[name] = _metrics(source, donor)
         tasks[name] = _with_typical_entropy(donor.tasks[source.head], metrics[name])
-        inference[name] = _head_inference(source, donor.fit.of(source.head))
+        inference[name] = _head_inference(source, donor.fit.for_head(source.head))
     all_taps = tuple(sorted(set().union(*taps.values())))
     for name, head in heads.items():
         heads[name] = head.model_copy(update={"taps": None if taps[name] == all_taps else taps[name]})
@@ -173,7 +173,7 @@ def _comparable(bundle: Bundle) -> EncoderConfig:
 
 def _with_typical_entropy(task: Task, metrics: dict[str, Any]) -> Task:
     """The task with its measured mean entropy, by which the heads of one model can be compared."""
-    if isinstance(task, Segmentation) and "mean_entropy" in metrics:
+    if "mean_entropy" in metrics and "typical_entropy" in type(task).model_fields:
         return task.model_copy(update={"typical_entropy": metrics["mean_entropy"]})
     return task
 

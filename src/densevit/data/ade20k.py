@@ -5,7 +5,7 @@ from typing import Literal
 from densevit.data.base import PublicConfig
 from densevit.data.class_names import ADE20K
 from densevit.data.files import FileDataset, match
-from densevit.data.sample import ClassTable
+from densevit.data.sample import ALL_TARGETS, ClassTable, Target
 from densevit.io import find_images
 
 LAYOUT = "images/training, images/validation, annotations/training and annotations/validation"
@@ -28,9 +28,7 @@ class Ade20kConfig(PublicConfig):
         return ClassTable(ADE20K)
 
 
-def open_ade20k(
-    config: Ade20kConfig, *, with_labels: bool = True, with_depth: bool = True, with_values: bool = True
-) -> FileDataset:
+def open_ade20k(config: Ade20kConfig, *, targets: frozenset[Target] = ALL_TARGETS) -> FileDataset:
     """Photos and masks of a split.
 
     Raises:
@@ -40,7 +38,7 @@ def open_ade20k(
     below = ("", "ADEChallengeData2016/")
     images = find_images([config.find([f"{top}images/{split}" for top in below], LAYOUT)])
     rule = config.rule(config.table, reduce_zero=True)
-    if not with_labels:
+    if "labels" not in targets:
         return FileDataset(images, rule=rule)
     folder = config.find([f"{top}annotations/{split}" for top in below], LAYOUT)
     return FileDataset(images, match(images, folder, "mask", (".png",)), rule=rule)

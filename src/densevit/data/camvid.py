@@ -10,7 +10,7 @@ from densevit.data.base import PublicConfig
 from densevit.data.class_names import CAMVID, CAMVID_COLOURS
 from densevit.data.files import FileDataset
 from densevit.data.labels import read_mask
-from densevit.data.sample import ClassTable
+from densevit.data.sample import ALL_TARGETS, ClassTable, Target
 from densevit.errors import DataError
 from densevit.io import find_images
 
@@ -38,9 +38,7 @@ class CamvidConfig(PublicConfig):
         return ClassTable(CAMVID)
 
 
-def open_camvid(
-    config: CamvidConfig, *, with_labels: bool = True, with_depth: bool = True, with_values: bool = True
-) -> FileDataset:
+def open_camvid(config: CamvidConfig, *, targets: frozenset[Target] = ALL_TARGETS) -> FileDataset:
     """Photos and masks of a split.
 
     Raises:
@@ -49,7 +47,7 @@ def open_camvid(
     split = config.split
     images = find_images([config.find([split], LAYOUT)])
     rule = config.rule(config.table, ignored=(_VOID_BESIDE,))
-    if not with_labels:
+    if "labels" not in targets:
         return FileDataset(images, rule=rule)
     folder = config.find([f"{split}annot", f"{split}_labels", f"{split}_annot"], LAYOUT)
     masks = [_mask_of(image, folder) for image in images]

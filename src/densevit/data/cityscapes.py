@@ -5,7 +5,7 @@ from typing import Literal
 from densevit.data.base import PublicConfig
 from densevit.data.class_names import CITYSCAPES, CITYSCAPES_COLOURS, CITYSCAPES_IDS
 from densevit.data.files import FileDataset
-from densevit.data.sample import ClassTable
+from densevit.data.sample import ALL_TARGETS, ClassTable, Target
 from densevit.errors import DataError
 from densevit.io import find_images
 
@@ -34,9 +34,7 @@ class CityscapesConfig(PublicConfig):
         return ClassTable(CITYSCAPES, palette=CITYSCAPES_COLOURS)
 
 
-def open_cityscapes(
-    config: CityscapesConfig, *, with_labels: bool = True, with_depth: bool = True, with_values: bool = True
-) -> FileDataset:
+def open_cityscapes(config: CityscapesConfig, *, targets: frozenset[Target] = ALL_TARGETS) -> FileDataset:
     """Photos and masks of a split; ``labelTrainIds`` where all photos have them, else ``labelIds``.
 
     Raises:
@@ -47,7 +45,7 @@ def open_cityscapes(
     images = [path for path in find_images(folders) if path.stem.endswith(_PHOTO)] if folders else []
     if not images:
         raise DataError(f"{cities} has no */*{_PHOTO}.png; cityscapes needs {LAYOUT}; unpack the whole download")
-    if not with_labels:
+    if "labels" not in targets:
         return FileDataset(images, rule=config.rule(config.table))
     kind = {"fine": "gtFine", "coarse": "gtCoarse"}[config.annotation]
     truth = config.find([f"{kind}/{config.split}"], LAYOUT)

@@ -5,7 +5,7 @@ from typing import Literal
 from densevit.data.base import PublicConfig
 from densevit.data.class_names import COCO_STUFF, COCO_STUFF_GAPS
 from densevit.data.files import FileDataset
-from densevit.data.sample import ClassTable
+from densevit.data.sample import ALL_TARGETS, ClassTable, Target
 from densevit.errors import DataError
 from densevit.io import find_images
 
@@ -31,9 +31,7 @@ class CocoStuffConfig(PublicConfig):
         return ClassTable(COCO_STUFF)
 
 
-def open_coco_stuff(
-    config: CocoStuffConfig, *, with_labels: bool = True, with_depth: bool = True, with_values: bool = True
-) -> FileDataset:
+def open_coco_stuff(config: CocoStuffConfig, *, targets: frozenset[Target] = ALL_TARGETS) -> FileDataset:
     """Photos and masks of a split; ``labelTrainIds`` where all photos have them, else the raw numbers.
 
     Raises:
@@ -41,7 +39,7 @@ def open_coco_stuff(
     """
     split = f"{config.split}2017"
     images = find_images([config.find([f"images/{split}", split], LAYOUT)])
-    if not with_labels:
+    if "labels" not in targets:
         return FileDataset(images, rule=config.rule(config.table))
     folder = config.find(
         [f"annotations/{split}", f"stuffthingmaps_trainval2017/{split}", f"stuffthingmaps/{split}"], LAYOUT

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from densevit.data.labels import LabelRule, read_mask
-from densevit.data.sample import ClassTable, Sample
+from densevit.data.sample import ClassTable, Sample, Target
 from densevit.errors import DataError
 from densevit.io import read_depth, read_image, read_values
 
@@ -43,6 +43,12 @@ class FileDataset:
     read_depth: Callable[[Path], NDArray[np.float32]] = read_depth
     normals: bool = False
     names: Sequence[str] | None = None
+
+    @property
+    def targets(self) -> frozenset[Target]:
+        """What is known besides the images."""
+        paths: dict[Target, list[Path] | None] = {"labels": self.masks, "depth": self.depths, "values": self.values}
+        return frozenset(target for target, files in paths.items() if files is not None)
 
     @property
     def classes(self) -> ClassTable | None:

@@ -15,7 +15,7 @@ from densevit.data.base import DataConfig, DataPath, contents
 from densevit.data.files import FileDataset, match
 from densevit.data.labels import LabelRule, Rgb, read_mask
 from densevit.data.polygons import CocoMasks, background_index, read_coco, read_labelme
-from densevit.data.sample import ClassTable
+from densevit.data.sample import ALL_TARGETS, ClassTable, Target, TargetFolder
 from densevit.errors import DataError
 from densevit.io import BAND_SUFFIXES, find_images, read_bands, read_depth
 
@@ -82,7 +82,7 @@ class FolderConfig(DataConfig):
             _check_palette(self.palette)
         return self
 
-    def folder(self, kind: Literal["images", "masks", "depth", "values"]) -> Path | None:
+    def folder(self, kind: Literal["images"] | TargetFolder) -> Path | None:
         """The folder of one kind of file, or for masks a file of COCO annotations; None where a data set has none."""
         given: Path | None = getattr(self, kind)
         if given is not None or self.root is None:
@@ -107,9 +107,7 @@ class FolderConfig(DataConfig):
 class FolderDataset(FileDataset):
     """Photos with masks, depth maps and value maps of the same stem, read when asked for."""
 
-    def __init__(
-        self, config: FolderConfig, *, with_labels: bool = True, with_depth: bool = True, with_values: bool = True
-    ) -> None:
+    def __init__(self, config: FolderConfig, *, targets: frozenset[Target] = ALL_TARGETS) -> None:
         self.config = config
         folder = config.folder("images")
         if folder is None or not folder.is_dir():
@@ -120,10 +118,12 @@ class FolderDataset(FileDataset):
         super().__init__(images, normals=config.normals)
         if config.bands is not None:
             self.read_image = partial(read_bands, bands=config.bands, full_scale=config.full_scale)
-        if with_labels:
+        if "labels" in targets:
             self._find_masks(folder)
-        self.depths = match(self.images, config.folder("depth"), "depth map", DEPTH_SUFFIXES) if with_depth else None
-        self.values = match(self.images, config.folder("values"), "value map", TARGET_SUFFIXES) if with_values else None
+        if "depth" in targets:
+            self.depths = match(self.images, config.folder("depth"), "depth map", DEPTH_SUFFIXES)
+        if "values" in targets:
+            self.values = match(self.images, config.folder("values"), "value map", TARGET_SUFFIXES)
         self.read_depth = partial(
             read_depth, unit_m=config.depth_unit_m, scale=config.depth_scale_m, invalid=config.depth_invalid
         )

@@ -11,7 +11,7 @@ from pydantic import Field, field_validator
 
 from densevit.data.base import DataConfig
 from densevit.data.labels import LabelRule
-from densevit.data.sample import ClassTable, Dataset, Sample
+from densevit.data.sample import ALL_TARGETS, ClassTable, Dataset, Sample, Target
 from densevit.errors import ConfigError, DataError
 
 
@@ -36,14 +36,16 @@ class PythonConfig(DataConfig):
         return value
 
 
+_FORMATS: dict[Target, tuple[str, int]] = {"labels": ("iu", 2), "depth": ("f", 2), "values": ("f", 3)}
+"""Kinds of dtype that each target may have, and its number of axes."""
+
+
 class PythonDataset:
     """A user's data set whose samples are checked: a mistake is named here and not in the middle of a step."""
 
-    def __init__(
-        self, config: PythonConfig, *, with_labels: bool = True, with_depth: bool = True, with_values: bool = True
-    ) -> None:
+    def __init__(self, config: PythonConfig, *, targets: frozenset[Target] = ALL_TARGETS) -> None:
         self.dataset = make_dataset(config)
-        self.wanted = {"labels": with_labels, "depth": with_depth, "values": with_values}
+        self.targets = targets
         self.name = config.factory
         source = self.dataset.classes
         self.rule = LabelRule(source, merge=config.merge, drop=config.drop)
@@ -51,7 +53,7 @@ class PythonDataset:
     @property
     def classes(self) -> ClassTable | None:
         """Those of the user's data set, merged and dropped as the config says."""
-        return self.rule.classes if self.wanted["labels"] else None
+        return self.rule.classes if "labels" in self.targets else None
 
     def __len__(self) -> int:
         """Number of samples."""
@@ -68,19 +70,20 @@ class PythonDataset:
         if not isinstance(sample, Sample):
             raise DataError(f"{name} is a {type(sample).__name__}; densevit.data.Sample is accepted; return one")
         _check_image(sample.image, name)
-        parts: dict[str, Any] = {key: getattr(sample, key) if wanted else None for key, wanted in self.wanted.items()}
-        for key, kinds, ndim in (("labels", "iu", 2), ("depth", "f", 2), ("values", "f", 3)):
-            if parts[key] is not None:
-                _check_target(parts[key], sample.image, f"{name}: {key}", kinds, ndim)
-        if sample.normals and parts["values"] is not None and parts["values"].shape[2] != 3:
+        parts: dict[str, Any] = {}
+        for target, (dtypes, ndim) in _FORMATS.items():
+            values = getattr(sample, target)
+            if target in self.targets and values is not None:
+                _check_target(values, sample.image, f"{name}: {target}", dtypes, ndim)
+                parts[target] = values
+        if sample.normals and "values" in parts and parts["values"].shape[2] != 3:
             raise DataError(
                 f"{name} has normals of {parts['values'].shape[2]} components; x, y and z are needed; add them"
             )
-        if parts["labels"] is not None:
+        if "labels" in parts:
             parts["labels"] = self.rule(parts["labels"].astype(np.int32), name)
-        for key in ("depth", "values"):
-            if parts[key] is not None:
-                parts[key] = parts[key].astype(np.float32, copy=False)
+        for floats in parts.keys() - {"labels"}:
+            parts[floats] = parts[floats].astype(np.float32, copy=False)
         return Sample(sample.name, sample.image, **parts, normals=sample.normals, ignore_index=self.rule.ignore_index)
 
 

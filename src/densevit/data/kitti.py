@@ -6,7 +6,7 @@ from typing import Literal
 
 from densevit.data.base import DataPath, PublicConfig
 from densevit.data.files import FileDataset
-from densevit.data.sample import ClassTable
+from densevit.data.sample import ALL_TARGETS, ClassTable, Target
 from densevit.errors import DataError
 from densevit.io import read_depth, read_lines
 
@@ -42,9 +42,7 @@ class KittiConfig(PublicConfig):
         return None
 
 
-def open_kitti(
-    config: KittiConfig, *, with_labels: bool = True, with_depth: bool = True, with_values: bool = True
-) -> FileDataset:
+def open_kitti(config: KittiConfig, *, targets: frozenset[Target] = ALL_TARGETS) -> FileDataset:
     """Photos and sparse depth of a split: 16-bit PNG in steps of 1/256 m, 0 where nothing was measured.
 
     Raises:
@@ -58,7 +56,7 @@ def open_kitti(
     images, depths = find_pairs(config, pairs, lists, _PHOTOS, _DEPTHS, LAYOUT)
     metres = partial(read_depth, unit_m=1 / 256)
     sample_names = ["_".join((image.parts[-4], image.parent.parent.name, image.stem)) for image in images]
-    return FileDataset(images, depths=depths if with_depth else None, read_depth=metres, names=sample_names)
+    return FileDataset(images, depths=depths if "depth" in targets else None, read_depth=metres, names=sample_names)
 
 
 def _pair(line: str, lists: Path) -> tuple[str, str | None]:

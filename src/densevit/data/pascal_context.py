@@ -6,7 +6,7 @@ from densevit.data.base import PublicConfig
 from densevit.data.class_names import PASCAL_CONTEXT
 from densevit.data.files import FileDataset
 from densevit.data.pascal_voc import listed
-from densevit.data.sample import ClassTable
+from densevit.data.sample import ALL_TARGETS, ClassTable, Target
 
 LAYOUT = (
     "JPEGImages/*.jpg, SegmentationClassContext/*.png and ImageSets/SegmentationContext/<split>.txt, below "
@@ -35,9 +35,7 @@ class PascalContextConfig(PublicConfig):
         return ClassTable(PASCAL_CONTEXT if self.background else PASCAL_CONTEXT[1:])
 
 
-def open_pascal_context(
-    config: PascalContextConfig, *, with_labels: bool = True, with_depth: bool = True, with_values: bool = True
-) -> FileDataset:
+def open_pascal_context(config: PascalContextConfig, *, targets: frozenset[Target] = ALL_TARGETS) -> FileDataset:
     """Photos and masks of a split.
 
     Raises:
@@ -46,4 +44,4 @@ def open_pascal_context(
     names = config.find([f"{top}ImageSets/SegmentationContext/{config.split}.txt" for top in _BELOW], LAYOUT)
     images, masks = listed(config, names, ["SegmentationClassContext"], _BELOW, LAYOUT)
     rule = config.rule(config.table, reduce_zero=not config.background)
-    return FileDataset(images, masks if with_labels else None, rule=rule)
+    return FileDataset(images, masks if "labels" in targets else None, rule=rule)

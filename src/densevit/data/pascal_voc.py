@@ -7,7 +7,7 @@ from typing import Literal
 from densevit.data.base import PublicConfig
 from densevit.data.class_names import PASCAL_VOC
 from densevit.data.files import FileDataset
-from densevit.data.sample import ClassTable
+from densevit.data.sample import ALL_TARGETS, ClassTable, Target
 from densevit.errors import DataError
 from densevit.io import read_lines
 
@@ -34,9 +34,7 @@ class PascalVocConfig(PublicConfig):
         return ClassTable(PASCAL_VOC)
 
 
-def open_pascal_voc(
-    config: PascalVocConfig, *, with_labels: bool = True, with_depth: bool = True, with_values: bool = True
-) -> FileDataset:
+def open_pascal_voc(config: PascalVocConfig, *, targets: frozenset[Target] = ALL_TARGETS) -> FileDataset:
     """Photos and masks of a split.
 
     Raises:
@@ -47,7 +45,7 @@ def open_pascal_voc(
     if config.split == "trainaug":
         folders = ["SegmentationClassAug", "SegmentationClass"]
     images, masks = listed(config, lists, folders, _BELOW, LAYOUT)
-    return FileDataset(images, masks if with_labels else None, rule=config.rule(config.table))
+    return FileDataset(images, masks if "labels" in targets else None, rule=config.rule(config.table))
 
 
 def listed(

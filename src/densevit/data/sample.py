@@ -2,12 +2,22 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, get_args, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from densevit.errors import DataError
+
+Target = Literal["labels", "depth", "values"]
+"""What is to be predicted for each pixel: the field of ``Sample`` that holds it."""
+
+ALL_TARGETS: frozenset[Target] = frozenset(get_args(Target))
+
+TargetFolder = Literal["masks", "depth", "values"]
+
+TARGET_FOLDERS: dict[Target, TargetFolder] = {"labels": "masks", "depth": "depth", "values": "values"}
+"""The folder of each target in a data set of plain folders, which is also its option on the command line."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,8 @@ Rgb = tuple[int, int, int]
 """Red, green and blue, 0 to 255."""
 
 _Floats = NDArray[np.float64]
-_Picture = NDArray[np.uint8]
+Picture = NDArray[np.uint8]
+"""uint8 (H, W, 3), RGB."""
 
 _RGB_TO_LMS = np.array(
     [
@@ -104,7 +105,7 @@ def palette_for(names: Sequence[str]) -> tuple[Rgb, ...]:
     return _fill(tuple(known))
 
 
-def colourise_labels(labels: NDArray[Any], palette: Sequence[Rgb], *, ignore_index: int = 255) -> _Picture:
+def colourise_labels(labels: NDArray[Any], palette: Sequence[Rgb], *, ignore_index: int = 255) -> Picture:
     """Look every label up in the palette; ignored pixels are black.
 
     Args:
@@ -141,7 +142,7 @@ def colourise_depth(
     percentiles: tuple[float, float] = (2.0, 98.0),
     limits: tuple[float, float] | None = None,
     invalid: NDArray[np.bool_] | None = None,
-) -> _Picture:
+) -> Picture:
     """Depth or disparity as colours: near is a bright cream, far a night blue, lightness even in between.
 
     Args:
@@ -168,12 +169,20 @@ def colourise_depth(
     low, high = limits if limits is not None else np.percentile(values[valid], percentiles)
     share = (np.where(valid, values, low) - low) / max(high - low, 1e-12)
     nearness = (1 - share if near == "small" else share).clip(0, 1)
-    picture: _Picture = _depth_table()[np.rint(nearness * 255).astype(np.uint8)]
+    picture: Picture = _depth_table()[np.rint(nearness * 255).astype(np.uint8)]
     picture[~valid] = 0
     return picture
 
 
-def overlay(image: _Picture, colours: _Picture, *, alpha: float = 0.55, labels: NDArray[Any] | None = None) -> _Picture:
+def heat(share: NDArray[Any]) -> Picture:
+    """0..1 (H, W) -> colours from black through red to yellow."""
+    level = np.clip(np.nan_to_num(share), 0, 1)
+    stops = np.array([[0, 0, 0], [110, 10, 60], [225, 60, 30], [255, 225, 90]], np.float64)
+    places = np.linspace(0, 1, len(stops))
+    return np.stack([np.interp(level, places, stops[:, c]) for c in range(3)], axis=-1).round().astype(np.uint8)
+
+
+def overlay(image: Picture, colours: Picture, *, alpha: float = 0.55, labels: NDArray[Any] | None = None) -> Picture:
     """Colours laid over a photo; where they are black (ignored, invalid) the photo stays as it is.
 
     Args:
@@ -196,7 +205,7 @@ def overlay(image: _Picture, colours: _Picture, *, alpha: float = 0.55, labels: 
     return picture if labels is None else draw_edges(picture, labels)
 
 
-def draw_edges(picture: _Picture, labels: NDArray[Any], *, shade: float = 0.35) -> _Picture:
+def draw_edges(picture: Picture, labels: NDArray[Any], *, shade: float = 0.35) -> Picture:
     """A copy of the picture, darkened along the boundaries between labels.
 
     The line is one pixel wide up to 720 pixels of the shorter side and grows with larger pictures, so that it stays
@@ -252,7 +261,7 @@ def _candidates() -> NDArray[np.int64]:
 
 
 @functools.cache
-def _depth_table() -> _Picture:
+def _depth_table() -> Picture:
     """(256, 3), far to near: straight lines in OKLab between the anchors."""
     anchors = _polar(np.array(_DEPTH_ANCHORS))
     steps = np.linspace(0, len(anchors) - 1, 256)

@@ -12,7 +12,8 @@ from torch import Tensor
 from densevit.data.sample import ClassTable
 from densevit.data.transforms import Example
 from densevit.layers import resize
-from densevit.tasks.base import Task
+from densevit.tasks.base import Task, ValueFormat
+from densevit.tasks.colour import Picture
 from densevit.tasks.losses import berhu, cosine, l1
 from densevit.tasks.metrics import RegressionMetrics
 from densevit.types import DenseOutput, Size
@@ -32,6 +33,7 @@ class Regression(Task):
         cosine_weight: of one minus the cosine between the vectors of all channels; 1 for unit vectors if not given.
     """
 
+    target = "values"
     kind: Literal["regression"] = "regression"
     channels: tuple[str, ...] = Field(min_length=1)
     unit: str = ""
@@ -58,6 +60,16 @@ class Regression(Task):
     def channel_names(self) -> tuple[str, ...]:
         """One channel per name."""
         return self.channels
+
+    @property
+    def mirrored_channels(self) -> tuple[int, ...]:
+        """The x of a direction."""
+        return (0,) if self.unit_vectors else ()
+
+    @property
+    def value_format(self) -> ValueFormat:
+        """Values in their unit."""
+        return ValueFormat(unit=self.unit)
 
     @property
     def headline(self) -> tuple[str, bool]:
@@ -90,9 +102,9 @@ class Regression(Task):
             total = total + berhu_weight * berhu(values, target, known)
         return total
 
-    def distillation_loss(self, logits: Tensor, taught: Tensor) -> Tensor:
+    def distillation_loss(self, student: Tensor, teacher: Tensor) -> Tensor:
         """The head's own losses, the teacher's values being the target."""
-        return self.loss(DenseOutput(logits), taught, align_corners=False)
+        return self.loss(DenseOutput(student), teacher, align_corners=False)
 
     def count(self, target: Tensor) -> Tensor:
         """Pixels whose values are known."""
@@ -112,7 +124,7 @@ class Regression(Task):
         values = upsample_values(logits, size, align_corners=align_corners)
         return F.normalize(values, dim=0) if self.unit_vectors else values
 
-    def colourise(self, prediction: NDArray[Any]) -> NDArray[np.uint8]:
+    def colourise(self, prediction: NDArray[Any]) -> Picture:
         """The first three channels as red, green and blue: -1..1 for unit vectors, else each over its own range."""
         picture = np.moveaxis(np.asarray(prediction, dtype=np.float32), 0, -1)[..., :3]
         if self.unit_vectors:
