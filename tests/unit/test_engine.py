@@ -135,7 +135,7 @@ def test_program_that_differs__is_refused(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setitem(engine.ENGINES, "compile", plain_build([], change=1.0))
     model = use_engine(tiny_model("mask"), "compile")
 
-    with pytest.raises(EngineError, match=r"differs from the model by .* but 1e-03 is accepted; take engine torch"):
+    with pytest.raises(EngineError, match=r"differs from the model by .* but 1e-03 is accepted; choose engine torch"):
         model(image())
 
 
@@ -155,7 +155,7 @@ def test_engine_of_speed__runs_the_network(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_merging__is_refused_by_engines_that_cannot_export_it() -> None:
-    with pytest.raises(ConfigError, match="'onnxruntime' was named together with token merging"):
+    with pytest.raises(ConfigError, match="'onnxruntime' cannot run token merging"):
         densevit.load("default", engine="onnxruntime", speed={"merging": {"kind": "tome"}})
 
 
@@ -163,7 +163,7 @@ def test_openvino_that_dies__is_reported(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(openvino, "_TRIAL", "import os, signal; os.kill(os.getpid(), signal.SIGFPE)")
     openvino.require.cache_clear()
 
-    with pytest.raises(EngineError, match=r"does not work on this machine \(exit code -8\); take engine"):
+    with pytest.raises(EngineError, match=r"does not work on this machine \(exit code -8\); choose engine"):
         openvino.require()
     openvino.require.cache_clear()
 

@@ -77,42 +77,33 @@ MMSEG_RULES = (
 )
 
 
-def hf_layer(layer: str, *, gated: bool) -> tuple[Rule, ...]:
-    """A block of transformers, under the names of the hub and those that release 5 has in memory."""
-    block = "blocks.{i}"
-    queries = (("attention.attention.query", "attention.q_proj"), ("attention.attention.key", "attention.k_proj"))
-    names = (*queries, ("attention.attention.value", "attention.v_proj"))
-    up = [Rule(f"{layer}.mlp.up_proj.{{param}}", f"{block}.mlp.fc1.{{param}}", part=(1, 2) if gated else (0, 1))]
-    return (
-        *(
-            Rule(f"{layer}.{name}.{{param}}", f"{block}.attn.qkv.{{param}}", part=(part, 3))
-            for part, both in enumerate(names)
-            for name in both
-        ),
-        *(
-            Rule(f"{layer}.{name}.{{param}}", f"{block}.attn.proj.{{param}}")
-            for name in ("attention.output.dense", "attention.o_proj")
-        ),
-        Rule(f"{layer}.layernorm_before.{{param}}", f"{block}.norm1.{{param}}"),
-        Rule(f"{layer}.layernorm_after.{{param}}", f"{block}.norm2.{{param}}"),
-        Rule(f"{layer}.norm{{j}}.{{param}}", f"{block}.norm{{j}}.{{param}}"),
-        Rule(f"{layer}.layer_scale{{j}}.lambda1", f"{block}.ls{{j}}.gamma"),
-        Rule(f"{layer}.mlp.gate_proj.{{param}}", f"{block}.mlp.fc1.{{param}}", part=(0, 2)),
-        *up,
-        *(
-            Rule(f"{layer}.{name}.{{param}}", f"{block}.mlp.fc1.{{param}}")
-            for name in ("intermediate.dense", "mlp.fc1", "mlp.weights_in")
-        ),
-        *(
-            Rule(f"{layer}.{name}.{{param}}", f"{block}.mlp.fc2.{{param}}")
-            for name in ("output.dense", "mlp.fc2", "mlp.weights_out", "mlp.down_proj")
-        ),
-    )
+# A block of transformers, under the names of the hub and those that release 5 has in memory: name, target, part.
+_HF_BLOCK = (
+    ("attention.attention.query", "attn.qkv", (0, 3)),
+    ("attention.attention.key", "attn.qkv", (1, 3)),
+    ("attention.attention.value", "attn.qkv", (2, 3)),
+    ("attention.q_proj", "attn.qkv", (0, 3)),
+    ("attention.k_proj", "attn.qkv", (1, 3)),
+    ("attention.v_proj", "attn.qkv", (2, 3)),
+    ("attention.output.dense", "attn.proj", (0, 1)),
+    ("attention.o_proj", "attn.proj", (0, 1)),
+    ("layernorm_before", "norm1", (0, 1)),
+    ("layernorm_after", "norm2", (0, 1)),
+    ("norm{j}", "norm{j}", (0, 1)),
+    ("mlp.gate_proj", "mlp.fc1", (0, 2)),
+    ("intermediate.dense", "mlp.fc1", (0, 1)),
+    ("mlp.fc1", "mlp.fc1", (0, 1)),
+    ("mlp.weights_in", "mlp.fc1", (0, 1)),
+    ("output.dense", "mlp.fc2", (0, 1)),
+    ("mlp.fc2", "mlp.fc2", (0, 1)),
+    ("mlp.weights_out", "mlp.fc2", (0, 1)),
+    ("mlp.down_proj", "mlp.fc2", (0, 1)),
+)
 
 
 def hf_rules(*, gated: bool) -> tuple[Rule, ...]:
     """transformers' ViT, DeiT, DPT, DINOv2 and DINOv3; ``gated`` if the feed-forward is SwiGLU."""
-    return (
+    rules = [
         Rule("embeddings.cls_token", "cls_token"),
         Rule("embeddings.distillation_token", "dist_token"),
         Rule("embeddings.register_tokens", "reg_token"),
@@ -120,14 +111,15 @@ def hf_rules(*, gated: bool) -> tuple[Rule, ...]:
         Rule("embeddings.mask_token", reason=_PRETRAINING),
         Rule("embeddings.patch_embeddings.projection.{param}", "patch_embed.proj.{param}"),
         Rule("embeddings.patch_embeddings.{param}", "patch_embed.proj.{param}"),
-        *(
-            rule
-            for layer in ("encoder.layer.{i}", "model.layer.{i}", "layer.{i}", "layers.{i}")
-            for rule in hf_layer(layer, gated=gated)
-        ),
         Rule("layernorm.{param}", "norm.{param}"),
         Rule("pooler.{rest}", reason=PRETRAINING_HEAD),
-    )
+    ]
+    up_proj = ("mlp.up_proj", "mlp.fc1", (1, 2) if gated else (0, 1))
+    for layer in ("encoder.layer.{i}", "model.layer.{i}", "layer.{i}", "layers.{i}"):
+        rules.append(Rule(f"{layer}.layer_scale{{j}}.lambda1", "blocks.{i}.ls{j}.gamma"))
+        for name, target, part in (*_HF_BLOCK, up_proj):
+            rules.append(Rule(f"{layer}.{name}.{{param}}", f"blocks.{{i}}.{target}.{{param}}", part=part))
+    return tuple(rules)
 
 
 def _rules_for(state: Mapping[str, Tensor]) -> tuple[Rule, ...]:

@@ -11,17 +11,7 @@ from densevit.checkpoints.importers.build import Counts, Imported, build
 from densevit.checkpoints.rename import collapse
 from densevit.errors import CheckpointError
 
-__all__ = [
-    "IMPORTERS",
-    "Counts",
-    "ImportOverrides",
-    "Imported",
-    "Importer",
-    "Source",
-    "build",
-    "detect",
-]
-
+__all__ = ["IMPORTERS", "Counts", "ImportOverrides", "Imported", "Importer", "Source", "build", "detect"]
 
 IMPORTERS: dict[str, Importer] = {
     "segmenter": segmenter.IMPORTER,

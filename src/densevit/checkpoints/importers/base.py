@@ -11,7 +11,7 @@ from torch import Tensor
 from densevit.checkpoints.rename import Renamed
 from densevit.config import Config
 from densevit.errors import CheckpointError
-from densevit.inference_config import InferenceConfig, Protocol
+from densevit.inference_config import Protocol
 from densevit.tasks import Task
 
 Plain = dict[str, Any]
@@ -125,9 +125,11 @@ class ImportedParts:
 
     Attributes:
         renamed: the tensors under our names, converted where necessary.
-        model: plain data of the ``ModelConfig``.
-        task: of the only head.
-        fit: inference settings.
+        encoder: plain data of the ``EncoderConfig``.
+        heads: plain data of the only head, by its name.
+        normalisation: plain data of the mean and standard deviation.
+        task: of the head.
+        short_side: to which images are resized by default.
         protocol: how the source's program runs the model.
         provenance: where the weights come from, for the card.
         absorbed: parameters of the file that the model has no parameter for: a bias folded into a running mean, the
@@ -135,9 +137,11 @@ class ImportedParts:
     """
 
     renamed: Renamed
-    model: Plain
+    encoder: Plain
+    heads: Plain
+    normalisation: Plain
     task: Task
-    fit: InferenceConfig
+    short_side: int
     protocol: Protocol
     provenance: str
     absorbed: Mapping[str, tuple[int, str]] = field(default_factory=dict)

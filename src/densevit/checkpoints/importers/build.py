@@ -9,6 +9,7 @@ from densevit.checkpoints.importers.base import ImportedParts, Importer, Source
 from densevit.checkpoints.native import Bundle, Card
 from densevit.checkpoints.rename import LoadReport, Renamed, Row, require_kinds, require_total
 from densevit.errors import CheckpointError, ConfigError
+from densevit.inference_config import InferenceConfig
 from densevit.model import DenseModel, ModelConfig
 
 _STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
@@ -56,7 +57,8 @@ def build(name: str, importer: Importer, source: Source) -> Imported:
     """
     parts = _read(importer, source)
     try:
-        config = ModelConfig.parse(parts.model, source=f"the model of {source.name}")
+        facts = {"encoder": parts.encoder, "heads": parts.heads, "normalisation": parts.normalisation}
+        config = ModelConfig.parse(facts, source=f"the model of {source.name}")
         with torch.device("meta"):
             model = DenseModel(config)
     except ConfigError as error:
@@ -79,7 +81,8 @@ def build(name: str, importer: Importer, source: Source) -> Imported:
     model.requires_grad_()
     (head,) = config.heads
     card = Card(name=source.file_name, provenance=(parts.provenance,))
-    bundle = Bundle(model.eval(), {head: parts.task}, parts.fit, card, parts.protocol)
+    fit = InferenceConfig(short_side=parts.short_side)
+    bundle = Bundle(model.eval(), {head: parts.task}, fit, card, parts.protocol)
     return Imported(name, bundle, _report(source, renamed), _counts(source, model, renamed, parts))
 
 

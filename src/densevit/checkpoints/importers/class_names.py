@@ -9,11 +9,7 @@ from densevit.tasks import Depth, Segmentation
 
 _log = logging.getLogger(__name__)
 
-CLASS_NAMES: dict[str, tuple[str, ...]] = {
-    "ade20k": ADE20K,
-    "cityscapes": CITYSCAPES,
-    "pascal_context": PASCAL_CONTEXT,
-}
+CLASS_NAMES = {"ade20k": ADE20K, "cityscapes": CITYSCAPES, "pascal_context": PASCAL_CONTEXT}
 
 
 def segmentation(

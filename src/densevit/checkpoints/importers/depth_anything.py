@@ -13,7 +13,7 @@ from densevit.checkpoints.importers.dpt_rules import dpt_facts, scratch
 from densevit.checkpoints.importers.vit import positions, published_heads, timm_vit
 from densevit.checkpoints.rename import Rule, rename
 from densevit.checkpoints.shapes import Shapes, encoder_facts
-from densevit.inference_config import InferenceConfig, WholeProtocol
+from densevit.inference_config import WholeProtocol
 from densevit.presets import IMAGENET
 
 HEAD = "heads.depth"
@@ -70,20 +70,14 @@ def read(source: Source) -> ImportedParts:
     }
     return ImportedParts(
         renamed,
-        {
-            "encoder": encoder,
-            "heads": {"depth": {"decoder": decoder, "out_channels": 1}},
-            "normalisation": IMAGENET,
-        },
+        encoder,
+        {"depth": {"decoder": decoder, "out_channels": 1}},
+        IMAGENET,
         disparity() if max_depth_m is None else metres(max_depth_m),
-        InferenceConfig(short_side=518),
+        518,
         WholeProtocol(kind="depth_anything", net_size=(518, 518), multiple=facts["patch_size"][0]),
         f"DepthAnything, {source.file_name or source.name}",
     )
 
 
-IMPORTER = Importer(
-    title="Depth Anything",
-    marks=(("pretrained.cls_token", "depth_head.*"),),
-    read=read,
-)
+IMPORTER = Importer("Depth Anything", marks=(("pretrained.cls_token", "depth_head.*"),), read=read)

@@ -11,7 +11,7 @@ from densevit.checkpoints.importers.dpt_rules import depth_head, dpt_facts, scra
 from densevit.checkpoints.importers.vit import NORM_NOT_READ, positions, published_heads, timm_vit
 from densevit.checkpoints.rename import Rule, rename
 from densevit.checkpoints.shapes import Shapes, encoder_facts
-from densevit.inference_config import InferenceConfig, WholeProtocol
+from densevit.inference_config import WholeProtocol
 from densevit.presets import HALF, KITTI, NYU
 from densevit.tasks import Depth, Task
 from densevit.types import Size
@@ -34,26 +34,24 @@ PUBLISHED = {
 ADE20K = {"dpt_large-ade20k-b12dca68.pt", "dpt_hybrid-ade20k-53898607.pt"}
 
 
-def _rules(head: str, *, segmentation: bool, num_stem: int) -> tuple[Rule, ...]:
+def _rules(head: str, *, segmentation: bool, num_stem: int) -> list[Rule]:
     """Names of the model; reassembly is counted from 1, and a hybrid has none for the first two levels."""
     main = segmentation_head if segmentation else depth_head
-    return (
+    rules = [
         Rule("pretrained.model.norm.{param}", reason=NORM_NOT_READ),
         *timm_vit("pretrained.model."),
-        *(
-            rule
-            for level in range(num_stem, 4)
-            for source, target in ((f"pretrained.act_postprocess{level + 1}", f"{head}.reassemble.{level - num_stem}"),)
-            for rule in (
-                Rule(f"{source}.0.project.0.{{param}}", f"{target}.readout_project.{{param}}"),
-                Rule(f"{source}.3.{{param}}", f"{target}.project.{{param}}"),
-                Rule(f"{source}.4.{{param}}", f"{target}.resample.{{param}}"),
-            )
-        ),
         *scratch("scratch.", head),
         *main("scratch.output_conv", f"{head}.head"),
         *segmentation_head("auxlayer", f"{head}.aux_head"),
-    )
+    ]
+    for level in range(num_stem, 4):
+        source, target = f"pretrained.act_postprocess{level + 1}", f"{head}.reassemble.{level - num_stem}"
+        rules += [
+            Rule(f"{source}.0.project.0.{{param}}", f"{target}.readout_project.{{param}}"),
+            Rule(f"{source}.3.{{param}}", f"{target}.project.{{param}}"),
+            Rule(f"{source}.4.{{param}}", f"{target}.resample.{{param}}"),
+        ]
+    return rules
 
 
 def read(source: Source) -> ImportedParts:
@@ -95,13 +93,11 @@ def read(source: Source) -> ImportedParts:
         num_classes = 1
     return ImportedParts(
         renamed,
-        {
-            "encoder": encoder,
-            "heads": {name: {"decoder": decoder, "out_channels": num_classes}},
-            "normalisation": HALF,
-        },
+        encoder,
+        {name: {"decoder": decoder, "out_channels": num_classes}},
+        HALF,
         task,
-        InferenceConfig(short_side=min(net_size)),
+        min(net_size),
         WholeProtocol(kind="dpt", net_size=net_size, multiple=32, label_offset=1 if segments else 0),
         f"isl-org/DPT, {source.file_name or source.name}",
     )
@@ -123,8 +119,4 @@ def _depth(source: Source, is_large: bool) -> tuple[Plain, Depth, Size]:
     return head | RELEASES[release], task, NET_SIZES[release]
 
 
-IMPORTER = Importer(
-    title="isl-org/DPT",
-    marks=(("pretrained.model.cls_token", "scratch.*"),),
-    read=read,
-)
+IMPORTER = Importer("isl-org/DPT", marks=(("pretrained.model.cls_token", "scratch.*"),), read=read)

@@ -13,16 +13,11 @@ from densevit.checkpoints.importers.class_names import segmentation
 from densevit.checkpoints.importers.dpt_rules import dpt_facts
 from densevit.checkpoints.importers.mmseg_config import CONV_HEAD, MmsegConfig, layer_norm_eps
 from densevit.checkpoints.importers.mmseg_rules import HEAD, RULES, Kind, reverse_streams
-from densevit.checkpoints.importers.vit import (
-    positions,
-    published_heads,
-    training_image_size,
-    without_class_token,
-)
+from densevit.checkpoints.importers.vit import positions, published_heads, training_image_size, without_class_token
 from densevit.checkpoints.rename import rename
 from densevit.checkpoints.shapes import Shapes, encoder_facts
 from densevit.errors import CheckpointError
-from densevit.inference_config import InferenceConfig, WindowProtocol
+from densevit.inference_config import WindowProtocol
 from densevit.presets import HALF, IMAGENET
 from densevit.types import Size
 
@@ -35,10 +30,7 @@ TAPS: dict[Kind, dict[int, tuple[int, ...]]] = {
 }
 # Image size -> resize bounds (long, short) of the released configs.
 BASES = {512: (2048, 512), 640: (2560, 640), 768: (2049, 1025), 480: (520, 520)}
-STRIDES = {
-    "setr": {512: 341, 768: 512, 480: 320},
-    "segmenter": {512: 480, 640: 608},
-}
+STRIDES = {"setr": {512: 341, 768: 512, 480: 320}, "segmenter": {512: 480, 640: 608}}
 
 
 def read(source: Source) -> ImportedParts:
@@ -49,36 +41,36 @@ def read(source: Source) -> ImportedParts:
     renamed = rename(source.state, RULES[kind])
     shapes = Shapes(renamed.tensors, source.name)
     facts = encoder_facts(shapes)
-    depth, bilinear, segmenter = facts["depth"], kind in ("naive", "pup", "mla"), kind in ("mask", "linear")
+    depth = facts["depth"]
+    is_segmenter = kind in ("mask", "linear")
+    released: Plain = {
+        "taps": (depth - 1,) if is_segmenter else TAPS[kind].get(depth),
+        "mode": "bilinear" if kind in ("naive", "pup", "mla") else "bicubic",
+        "norm_eps": 1e-5 if kind == "dpt" else 1e-6,
+        "cls_token": kind != "mla",
+    }
+    backbone = released | config.backbone(depth)
+    stated = config.part("backbone")
     known = source.require(
-        num_heads=config.part("backbone").get("num_heads") or published_heads(facts["embed_dim"], depth),
-        taps=config.out_indices(depth) or ((depth - 1,) if segmenter else TAPS[kind].get(depth)),
+        num_heads=stated.get("num_heads") or published_heads(facts["embed_dim"], depth), taps=backbone["taps"]
     )
-    image_size = training_image_size(source, facts, config.part("backbone").get("img_size"))
-    mode = config.mode or ("bilinear" if bilinear else "bicubic")
-    rule = positions(shapes, facts, mode=mode, image_size=image_size, keep_equal_count=True)
-    head = {
-        "naive": _up,
-        "pup": _up,
-        "mla": _mla,
-        "mask": _mask,
-        "linear": _linear,
-        "dpt": _dpt,
-    }[kind](source, shapes, config, known["taps"])
+    image_size = training_image_size(source, facts, stated.get("img_size"))
+    rule = positions(shapes, facts, mode=backbone["mode"], image_size=image_size, keep_equal_count=True)
+    readers = {"naive": _up, "pup": _up, "mla": _mla, "mask": _mask, "linear": _linear, "dpt": _dpt}
+    head = readers[kind](source, shapes, config, known["taps"])
     absorbed: dict[str, tuple[int, str]] = {}
     if kind == "mla":
         renamed = reverse_streams(renamed)
-    cls_token = kind != "mla" if config.cls_token is None else config.cls_token
-    if not cls_token:
+    if not backbone["cls_token"]:
         renamed, rule, absorbed = without_class_token(renamed, rule)
     encoder = facts | {
         "num_heads": known["num_heads"],
         "positions": rule,
-        "norm_eps": source.get("norm_eps", config.norm_eps or (1e-5 if kind == "dpt" else 1e-6)),
+        "norm_eps": source.get("norm_eps", backbone["norm_eps"]),
         "taps": tuple(sorted(set(head["taps"]))),
         "final_norm": shapes.has("encoder.norm.weight"),
-        "cls_token": cls_token,
-        "drop_path": config.part("backbone").get("drop_path_rate") or 0.0,
+        "cls_token": backbone["cls_token"],
+        "drop_path": stated.get("drop_path_rate") or 0.0,
     }
     if encoder["final_norm"] and encoder["taps"] != (depth - 1,):
         raise CheckpointError(
@@ -87,16 +79,15 @@ def read(source: Source) -> ImportedParts:
         )
     size = (rule["grid"][0] * facts["patch_size"][0], rule["grid"][1] * facts["patch_size"][1])
     protocol = _protocol(config, kind, size)
-    dataset = source.get("dataset", config.dataset)
-    task = segmentation(
-        head["out_channels"], dataset=dataset, classes=config.classes, denominator="all", aux_weight=0.4
-    )
-    normalisation = config.normalisation or (HALF if segmenter else IMAGENET)
+    names = {"dataset": source.get("dataset", config.dataset), "classes": config.classes}
+    task = segmentation(head["out_channels"], **names, denominator="all", aux_weight=0.4)
     return ImportedParts(
         renamed,
-        {"encoder": encoder, "heads": {"labels": head}, "normalisation": normalisation},
+        encoder,
+        {"labels": head},
+        config.normalisation or (HALF if is_segmenter else IMAGENET),
         task,
-        InferenceConfig(short_side=protocol.base[1] if protocol.base else min(size)),
+        protocol.base[1] if protocol.base else min(size),
         protocol,
         f"mmsegmentation, {source.file_name or source.name}",
         absorbed,
@@ -170,11 +161,7 @@ def _mask(source: Source, shapes: Shapes, config: MmsegConfig, taps: Sequence[in
 
 def _linear(source: Source, shapes: Shapes, config: MmsegConfig, taps: Sequence[int]) -> Plain:
     num_classes = shapes.of(f"{HEAD}.head.weight", 2)[0]
-    return {
-        "decoder": {"kind": "segmenter_linear"},
-        "out_channels": num_classes,
-        "taps": _one_tap(config, taps),
-    }
+    return {"decoder": {"kind": "segmenter_linear"}, "out_channels": num_classes, "taps": _one_tap(config, taps)}
 
 
 def _one_tap(config: MmsegConfig, taps: Sequence[int]) -> tuple[int]:

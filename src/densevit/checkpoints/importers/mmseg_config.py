@@ -84,29 +84,21 @@ class MmsegConfig:
                     "run the model with mmsegmentation"
                 )
 
-    @property
-    def norm_eps(self) -> float | None:
-        """Epsilon of the backbone's LayerNorms."""
-        return layer_norm_eps(self.part("backbone").get("norm_cfg")) if "backbone" in self.model else None
-
-    @property
-    def cls_token(self) -> bool | None:
-        """Whether the backbone's sequence has the class token."""
-        return bool(self.part("backbone").get("with_cls_token", True)) if "backbone" in self.model else None
-
-    @property
-    def mode(self) -> str | None:
-        """Interpolation of positions."""
-        return str(self.part("backbone").get("interpolate_mode", "bicubic")) if "backbone" in self.model else None
-
-    def out_indices(self, depth: int) -> tuple[int, ...] | None:
-        """The tapped blocks: the backbone returns them in ascending order, each once, however they are listed."""
+    def backbone(self, depth: int) -> Plain:
+        """Settings of the backbone with mmsegmentation's defaults; empty if the config has no backbone."""
         if "backbone" not in self.model:
-            return None
-        stated = self.part("backbone").get("out_indices", -1)
-        if isinstance(stated, int):
-            return (depth - 1 if stated == -1 else stated,)
-        return tuple(sorted({int(index) for index in stated}))
+            return {}
+        stated = self.part("backbone")
+        indices = stated.get("out_indices", -1)
+        if isinstance(indices, int):
+            indices = [depth - 1 if indices == -1 else indices]
+        return {
+            # The backbone returns blocks in ascending order, each once, however they are listed.
+            "taps": tuple(sorted({int(index) for index in indices})),
+            "mode": str(stated.get("interpolate_mode", "bicubic")),
+            "norm_eps": layer_norm_eps(stated.get("norm_cfg")),
+            "cls_token": bool(stated.get("with_cls_token", True)),
+        }
 
     @property
     def classes(self) -> Sequence[Any]:

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from densevit.checkpoints.encoder_names import MMSEG_BLOCK
 from densevit.checkpoints.importers.base import update
+from densevit.checkpoints.importers.dpt_rules import UNITS
 from densevit.checkpoints.importers.vit import MMSEG_VIT
 from densevit.checkpoints.rename import Renamed, Rule, prefixed
 
@@ -69,33 +70,27 @@ _LINEAR = (
     Rule("decode_head.conv_seg.bias", f"{HEAD}.head.bias"),
 )
 
-_DPT = (
-    *MMSEG_VIT,
-    Rule("decode_head.reassemble_blocks.projects.{i}.conv.{param}", f"{HEAD}.reassemble.{{i}}.project.{{param}}"),
-    Rule("decode_head.reassemble_blocks.resize_layers.{i}.{param}", f"{HEAD}.reassemble.{{i}}.resample.{{param}}"),
-    Rule(
-        "decode_head.reassemble_blocks.readout_projects.{i}.0.{param}",
-        f"{HEAD}.reassemble.{{i}}.readout_project.{{param}}",
-    ),
-    Rule("decode_head.convs.{i}.conv.weight", f"{HEAD}.convs.{{i}}.weight"),
-    *(
-        rule
-        for k in range(4)
-        for rule in (
-            Rule(f"decode_head.fusion_blocks.{3 - k}.project.conv.{{param}}", f"{HEAD}.fusions.{k}.project.{{param}}"),
-            *(
-                Rule(
-                    f"decode_head.fusion_blocks.{3 - k}.res_conv_unit{unit}.conv{{i}}.{part}.{{rest}}",
-                    f"{HEAD}.fusions.{k}.{name}.{part}{{i}}.{{rest}}",
-                )
-                for unit, name in ((1, "skip_unit"), (2, "unit"))
-                for part in ("conv", "bn")
-            ),
-        )
-    ),
-    *_conv_bn("decode_head.project", f"{HEAD}.head.conv"),
-    Rule("decode_head.conv_seg.{param}", f"{HEAD}.head.classifier.{{param}}"),
-)
+
+def _dpt() -> tuple[Rule, ...]:
+    blocks = "decode_head.reassemble_blocks"
+    rules = [
+        *MMSEG_VIT,
+        Rule(f"{blocks}.projects.{{i}}.conv.{{param}}", f"{HEAD}.reassemble.{{i}}.project.{{param}}"),
+        Rule(f"{blocks}.resize_layers.{{i}}.{{param}}", f"{HEAD}.reassemble.{{i}}.resample.{{param}}"),
+        Rule(f"{blocks}.readout_projects.{{i}}.0.{{param}}", f"{HEAD}.reassemble.{{i}}.readout_project.{{param}}"),
+        Rule("decode_head.convs.{i}.conv.weight", f"{HEAD}.convs.{{i}}.weight"),
+        *_conv_bn("decode_head.project", f"{HEAD}.head.conv"),
+        Rule("decode_head.conv_seg.{param}", f"{HEAD}.head.classifier.{{param}}"),
+    ]
+    for k in range(4):
+        source, target = f"decode_head.fusion_blocks.{3 - k}", f"{HEAD}.fusions.{k}"
+        rules.append(Rule(f"{source}.project.conv.{{param}}", f"{target}.project.{{param}}"))
+        for number, unit in UNITS.items():
+            for part in ("conv", "bn"):
+                layer = f"{source}.res_conv_unit{number}.conv{{i}}.{part}"
+                rules.append(Rule(f"{layer}.{{rest}}", f"{target}.{unit}.{part}{{i}}.{{rest}}"))
+    return tuple(rules)
+
 
 RULES: Mapping[Kind, tuple[Rule, ...]] = {
     "naive": _UP,
@@ -103,7 +98,7 @@ RULES: Mapping[Kind, tuple[Rule, ...]] = {
     "mla": _MLA,
     "mask": _MASK,
     "linear": _LINEAR,
-    "dpt": _DPT,
+    "dpt": _dpt(),
 }
 
 

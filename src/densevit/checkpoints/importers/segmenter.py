@@ -14,7 +14,7 @@ from densevit.checkpoints.importers.class_names import segmentation
 from densevit.checkpoints.importers.vit import positions, published_heads, timm_vit, training_image_size
 from densevit.checkpoints.rename import Rule, rename
 from densevit.checkpoints.shapes import Shapes, encoder_facts
-from densevit.inference_config import InferenceConfig, WindowProtocol
+from densevit.inference_config import WindowProtocol
 from densevit.presets import HALF, ROUNDED_IMAGENET
 
 HEAD = "heads.labels"
@@ -61,6 +61,7 @@ def read(source: Source) -> ImportedParts:
     short = int(inference.get("im_size") or BASES.get(dataset, (0, window))[1])
     # The bound on the long side is only known for the data sets of the paper.
     base = (short * BASES[dataset][0] // BASES[dataset][1], short) if dataset in BASES else None
+    stride = max(window - 32, 1)
     encoder = facts | {
         **heads,
         "positions": rule,
@@ -71,19 +72,12 @@ def read(source: Source) -> ImportedParts:
     }
     return ImportedParts(
         renamed,
-        {
-            "encoder": encoder,
-            "heads": {"labels": {"decoder": decoder, "out_channels": num_classes}},
-            "normalisation": ROUNDED_IMAGENET if kind == "deit" else HALF,
-        },
+        encoder,
+        {"labels": {"decoder": decoder, "out_channels": num_classes}},
+        ROUNDED_IMAGENET if kind == "deit" else HALF,
         segmentation(num_classes, dataset=dataset),
-        InferenceConfig(short_side=short),
-        WindowProtocol(
-            kind="segmenter",
-            base=base,
-            window=(window, window),
-            stride=(max(window - 32, 1), max(window - 32, 1)),
-        ),
+        short,
+        WindowProtocol(kind="segmenter", base=base, window=(window, window), stride=(stride, stride)),
         f"rstrudel/segmenter, {source.file_name or source.name}",
     )
 

@@ -9,17 +9,11 @@ from typing import Literal
 
 from densevit.checkpoints.importers.base import ImportedParts, Importer, Plain, Source, update
 from densevit.checkpoints.importers.class_names import segmentation
-from densevit.checkpoints.importers.vit import (
-    NORM_NOT_READ,
-    positions,
-    published_heads,
-    timm_vit,
-    without_class_token,
-)
+from densevit.checkpoints.importers.vit import NORM_NOT_READ, positions, published_heads, timm_vit, without_class_token
 from densevit.checkpoints.rename import Renamed, Rule, rename
 from densevit.checkpoints.shapes import Shapes, encoder_facts
 from densevit.errors import CheckpointError
-from densevit.inference_config import InferenceConfig, WindowProtocol
+from densevit.inference_config import WindowProtocol
 from densevit.presets import IMAGENET
 
 HEAD = "heads.labels"
@@ -49,10 +43,7 @@ def _up_head(source: str, target: str, num_convs: int) -> tuple[Rule, ...]:
     )
 
 
-ENCODER = (
-    Rule("backbone.norm.{param}", reason=NORM_NOT_READ),
-    *timm_vit("backbone."),
-)
+ENCODER = (Rule("backbone.norm.{param}", reason=NORM_NOT_READ), *timm_vit("backbone."))
 
 
 def _up_rules(num_convs: int) -> tuple[Rule, ...]:
@@ -66,31 +57,28 @@ def _up_rules(num_convs: int) -> tuple[Rule, ...]:
 
 UP_RULES: dict[Kind, tuple[Rule, ...]] = {"naive": _up_rules(1), "pup": _up_rules(4)}
 
-# Levels are numbered 2 to 5 there and 0 to 3 here, from the shallowest.
-MLA_RULES = (
-    *ENCODER,
-    *(Rule(f"backbone.norm_{k}.{{param}}", f"{HEAD}.norms.{k}.{{param}}") for k in range(4)),
-    *(
-        rule
-        for k in range(4)
-        for rule in (
-            Rule(f"backbone.mla.mla_p{k + 2}_1x1.{{i}}.{{rest}}", f"{HEAD}.laterals.{k}.{{i}}.{{rest}}"),
-            Rule(f"backbone.mla.mla_p{k + 2}.{{i}}.{{rest}}", f"{HEAD}.smooths.{k}.{{i}}.{{rest}}"),
-            *(
-                Rule(
-                    f"decode_head.mlahead.head{k + 2}.{conv * 3 + part}.{{rest}}",
-                    f"{HEAD}.streams.{k}.{conv}.{part}.{{rest}}",
-                )
-                for conv in (0, 1)
-                for part in (0, 1)
-            ),
-        )
-    ),
-    Rule("decode_head.cls.{param}", f"{HEAD}.classifier.{{param}}"),
-    Rule("decode_head.conv_seg.{param}", reason=UNUSED_CLASSIFIER),
-    Rule("auxiliary_head.{k}.aux.weight", f"{HEAD}.aux_heads.{{k}}.weight"),
-    Rule("auxiliary_head.{k}.conv_seg.{param}", reason=UNUSED_CLASSIFIER),
-)
+
+def _mla_rules() -> tuple[Rule, ...]:
+    """Names of SETR-MLA, which numbers levels from 2 to 5, shallowest first."""
+    rules = [
+        *ENCODER,
+        Rule("backbone.norm_{i}.{param}", f"{HEAD}.norms.{{i}}.{{param}}"),
+        Rule("decode_head.cls.{param}", f"{HEAD}.classifier.{{param}}"),
+        Rule("decode_head.conv_seg.{param}", reason=UNUSED_CLASSIFIER),
+        Rule("auxiliary_head.{k}.aux.weight", f"{HEAD}.aux_heads.{{k}}.weight"),
+        Rule("auxiliary_head.{k}.conv_seg.{param}", reason=UNUSED_CLASSIFIER),
+    ]
+    for k in range(4):
+        rules.append(Rule(f"backbone.mla.mla_p{k + 2}_1x1.{{i}}.{{rest}}", f"{HEAD}.laterals.{k}.{{i}}.{{rest}}"))
+        rules.append(Rule(f"backbone.mla.mla_p{k + 2}.{{i}}.{{rest}}", f"{HEAD}.smooths.{k}.{{i}}.{{rest}}"))
+        # Convolution, batch norm, ReLU, convolution, batch norm.
+        for number, layer in {0: "0.0", 1: "0.1", 3: "1.0", 4: "1.1"}.items():
+            source = f"decode_head.mlahead.head{k + 2}.{number}"
+            rules.append(Rule(f"{source}.{{rest}}", f"{HEAD}.streams.{k}.{layer}.{{rest}}"))
+    return tuple(rules)
+
+
+MLA_RULES = _mla_rules()
 
 
 def read(source: Source) -> ImportedParts:
@@ -117,9 +105,11 @@ def read(source: Source) -> ImportedParts:
     }
     return ImportedParts(
         renamed,
-        {"encoder": encoder, "heads": {"labels": head}, "normalisation": IMAGENET},
+        encoder,
+        {"labels": head},
+        IMAGENET,
         segmentation(head["out_channels"], dataset=source.get("dataset"), denominator="all"),
-        InferenceConfig(short_side=base[1] if base else size),
+        base[1] if base else size,
         WindowProtocol(kind="setr", base=base, window=(size, size), stride=(stride, stride)),
         f"fudan-zvg/SETR, {source.file_name or source.name}",
         absorbed,
@@ -169,8 +159,4 @@ def fold_biases(renamed: Renamed) -> tuple[Renamed, dict[str, tuple[int, str]]]:
     return update(renamed, folded, notes, *biases), absorbed
 
 
-IMPORTER = Importer(
-    title="fudan-zvg/SETR",
-    marks=(("backbone.patch_embed.proj.weight", "decode_head.*"),),
-    read=read,
-)
+IMPORTER = Importer("fudan-zvg/SETR", marks=(("backbone.patch_embed.proj.weight", "decode_head.*"),), read=read)

@@ -14,7 +14,7 @@ from densevit.checkpoints.importers.vit import NORM_NOT_READ, hf_vit, positions
 from densevit.checkpoints.rename import Renamed, Rule, rename
 from densevit.checkpoints.shapes import Shapes, encoder_facts
 from densevit.errors import CheckpointError
-from densevit.inference_config import InferenceConfig, WholeProtocol
+from densevit.inference_config import WholeProtocol
 from densevit.presets import HALF, IMAGENET
 from densevit.tasks import Task
 
@@ -209,13 +209,16 @@ def _parts(
     name, decoder, num_classes = head
     stated = source.side.get("preprocessor_config.json", {})
     statistics = {"mean": stated.get("image_mean"), "std": stated.get("image_std")}
-    model = {
-        "encoder": encoder,
-        "heads": {name: {"decoder": decoder, "out_channels": num_classes}},
-        "normalisation": statistics if all(statistics.values()) else normalisation,
-    }
-    fit = InferenceConfig(short_side=min(protocol.net_size))
-    return ImportedParts(renamed, model, task, fit, protocol, f"transformers, {source.name}")
+    return ImportedParts(
+        renamed,
+        encoder,
+        {name: {"decoder": decoder, "out_channels": num_classes}},
+        statistics if all(statistics.values()) else normalisation,
+        task,
+        min(protocol.net_size),
+        protocol,
+        f"transformers, {source.name}",
+    )
 
 
 def _protocol(source: Source, side: int, multiple: int) -> WholeProtocol:
