@@ -1,4 +1,4 @@
-"""What to measure: opening a data set with the targets of a task, and the head whose task and classes fit it."""
+"""What to evaluate: a data set with the targets of a task, and the head whose task and classes fit it."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -11,7 +11,7 @@ from densevit.tasks import Segmentation, Task
 
 
 def open_for(places: dict[str, Any], kind: str) -> Dataset:
-    """A data set with the targets of one kind of task; a plain folder unless ``places`` has another ``kind``.
+    """The data set with the targets of one kind of task; a plain folder unless ``places`` has another ``kind``.
 
     Raises:
         ConfigError: if no place is given.
@@ -33,8 +33,8 @@ def open_for(places: dict[str, Any], kind: str) -> Dataset:
         return DATASETS[other.kind][1](other, **wanted)
     config = FolderConfig.parse(places, source="the data options (--data or --images)")
     dataset = FolderDataset(config, **wanted)
-    found = {"segmentation": dataset.masks, "depth": dataset.depths, "regression": dataset.values}[kind]
-    if found is None:
+    targets = {"segmentation": dataset.masks, "depth": dataset.depths, "regression": dataset.values}[kind]
+    if targets is None:
         raise DataError(
             f"{config.root or config.images} has no folder {folder}/ for task {kind}; add it, or give --{folder} DIR"
         )
@@ -42,9 +42,9 @@ def open_for(places: dict[str, Any], kind: str) -> Dataset:
 
 
 def choose_head(tasks: dict[str, Task], dataset: Dataset, kind: str, wanted: str | None) -> tuple[str, Dataset]:
-    """The head to measure on a data set: the one named, else the one whose task and classes fit.
+    """The head to evaluate on a data set: the one named, else the one whose task and classes fit.
 
-    A data set whose classes have no names takes those of the head.
+    A data set without class names gets those of the head.
 
     Raises:
         ConfigError: if none fits, or several do.
@@ -68,8 +68,8 @@ def choose_head(tasks: dict[str, Task], dataset: Dataset, kind: str, wanted: str
         raise DataError(no_target(wanted, tasks[wanted], dataset))
     if len(fitting) != 1:
         heads = ", ".join(f"{name} ({task.kind})" for name, task in tasks.items())
-        found = "several decoders fit" if fitting else "no decoder fits"
-        raise ConfigError(f"{found} this data set and task {kind}; the model has {heads}; name one with --decoder")
+        problem = "several decoders fit" if fitting else "no decoder fits"
+        raise ConfigError(f"{problem} this data set and task {kind}; the model has {heads}; name one with --decoder")
     task = tasks[fitting[0]]
     if table is None and isinstance(task, Segmentation) and isinstance(dataset, FolderDataset):
         dataset = FolderDataset(
@@ -81,10 +81,10 @@ def choose_head(tasks: dict[str, Task], dataset: Dataset, kind: str, wanted: str
 
 
 def check_targets(dataset: Dataset, tasks: Mapping[str, Task]) -> None:
-    """Read one photo to see that every head finds its target.
+    """Read one sample to check that it has a target for every head.
 
     Raises:
-        DataError: if one does not, or the data set is empty.
+        DataError: if it has not, or the data set is empty.
     """
     if not len(dataset):
         raise DataError("the data set is empty; it needs at least one photo")
@@ -95,7 +95,7 @@ def check_targets(dataset: Dataset, tasks: Mapping[str, Task]) -> None:
 
 
 def no_target(head: str, task: Task, dataset: Dataset) -> str:
-    """Why a data set cannot serve a head."""
+    """The message for a data set without targets for a head."""
     if task.kind != "segmentation":
         return f"head {head!r} needs {task.kind} targets but the data set has none; add the folder, or drop the head"
     if dataset.classes is None:
@@ -109,7 +109,7 @@ def no_target(head: str, task: Task, dataset: Dataset) -> str:
 
 
 def open_dataset(config: DataConfig, heads: tuple[str, ...], tasks: dict[str, Task]) -> Dataset:
-    """The data set with the targets that the heads need, no others read."""
+    """The data set, reading only the targets that the heads need."""
     kinds = {tasks[head].kind for head in heads}
     return DATASETS[config.kind][1](
         config,

@@ -36,15 +36,9 @@ def save_state(
     keep: int = KEEP,
     on_written: Callable[[Path], None] | None = None,
 ) -> None:
-    """Write the state after ``iteration`` steps; the last ``keep`` are kept.
+    """Write the state after ``iteration`` steps: the trained part of ``model``, and ``parts``.
 
-    Args:
-        folder: of the states.
-        iteration: finished steps.
-        model: its trained weights and statistics are saved.
-        parts: what else the state holds.
-        keep: number of states that stay.
-        on_written: called with the temporary path of the state before it gets its name.
+    The last ``keep`` states are kept. ``on_written`` is called with the temporary path before it gets its name.
 
     Raises:
         DataError: if it cannot be written.

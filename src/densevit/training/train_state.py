@@ -55,14 +55,7 @@ class TrainState:
     def save(
         self, folder: Path, config: TrainConfig, group: Group, *, on_written: Callable[[Path], None] | None = None
     ) -> None:
-        """Write the state; all processes must call it.
-
-        Args:
-            folder: of the states.
-            config: the run.
-            group: its processes.
-            on_written: called with the temporary path of the state before it gets its name.
-        """
+        """Write the state; all processes must call it. ``on_written`` gets its path before it has its final name."""
         # The keys are those of the first version, so that its states can be resumed.
         facts = {
             "moved": self.last_update,
