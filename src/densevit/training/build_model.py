@@ -37,7 +37,7 @@ def build_model(config: TrainConfig) -> DenseModel:
         last = len(encoder.blocks) - 1  # at least one block must be left to train
         if config.freeze > last:
             raise ConfigError(
-                f"freeze is {config.freeze} but the encoder has {last + 1} blocks; choose 1 to {last}, or freeze: encoder"
+                f"freeze is {config.freeze} but the encoder has {last + 1} blocks; choose 1 to {last}, or encoder"
             )
         encoder.requires_grad_(False)
         encoder.blocks[config.freeze :].requires_grad_(True)

@@ -81,8 +81,21 @@ def load_state(folder: Path, *, before: int | None = None) -> dict[str, Any] | N
             continue
         return state
     if paths:
-        raise CheckpointError(f"none of the {len(paths)} states in {folder} can be read; train into a new folder")
+        raise no_readable_state_error(folder, len(paths))
     return None
+
+
+def no_readable_state_error(folder: Path, count: int) -> CheckpointError:
+    """The error for a folder whose states are all damaged."""
+    return CheckpointError(f"none of the {count} states in {folder} can be read; train into a new folder")
+
+
+def other_model_error(folder: Path) -> CheckpointError:
+    """The error for states that do not fit the model or the optimiser."""
+    return CheckpointError(
+        f"the states in {folder} are those of another model or optimiser; resume with the config of the run, or train "
+        "into a new folder"
+    )
 
 
 def states_in(folder: Path) -> list[Path]:

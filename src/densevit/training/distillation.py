@@ -69,8 +69,8 @@ class Teacher:
         channels = (bundle.model.config.encoder.in_channels, student.config.encoder.in_channels)
         if channels[0] != channels[1]:
             raise ConfigError(
-                f"the teacher {config.checkpoint} takes {channels[0]} channels but the model in training {channels[1]}, "
-                "and both get the same images; take another teacher"
+                f"the teacher {config.checkpoint} takes {channels[0]} channels but the model in training "
+                f"{channels[1]}, and both get the same images; take another teacher"
             )
         _log.info("%s learn from %s too, weight %g", ", ".join(self.channels), config.checkpoint, config.weight)
         self.tasks = tasks
