@@ -49,7 +49,7 @@ def main() -> None:
             if not check:
                 path.write_text(page, encoding="utf-8")
     if check and stale:
-        sys.exit(f"{', '.join(stale)} differ from the code; run make reference")
+        sys.exit(f"not as the code says: {', '.join(stale)}; run make reference")
 
 
 def table(head: Row, rows: list[Row]) -> str:

@@ -25,7 +25,8 @@ Later sources override earlier ones: `--recipe`; then `--preset`, `--init`, `--f
 - `--data DIR` is one source with the splits `train` and `val` of DIR.
 
 The complete config is written to `RUN/config.yaml` and is itself a valid `--config`.
-[Train on your data](../how-to/train-on-your-data.md) shows the keys at work.
+[Train on your data](../how-to/train-on-your-data.md) shows the keys at work, and [data sets](datasets.md) the layout of
+each kind of data set.
 
 """
 
