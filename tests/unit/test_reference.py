@@ -9,6 +9,7 @@ from pydantic import Field, PositiveInt
 
 from densevit.config import Config
 from densevit_lab import reference
+from densevit_lab.reference_text import sentence
 
 
 class Inner(Config):
@@ -65,7 +66,7 @@ def test_below__shows_each_config_once(tree: reference.Tree) -> None:
 
 
 def test_sentence__keeps_code_and_escapes_the_rest() -> None:
-    assert reference.sentence("x <y> and ``a <b>``.") == "x &lt;y&gt; and `a <b>`"
+    assert sentence("x <y> and ``a <b>``.") == "x &lt;y&gt; and `a <b>`"
 
 
 def test_main__writes_the_pages_and_notices_stale_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
