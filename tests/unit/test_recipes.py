@@ -8,11 +8,11 @@ from densevit.errors import ConfigError
 from densevit.presets import preset
 from densevit.training.config import TrainConfig
 from densevit.training.published_recipes import RECIPES, recipe
-from densevit.training.resolve_config import read_recipe
+from densevit.training.resolve_config import resolve_config
 
 
 def laid_out(name: str, dataset: Path, *overrides: str, preset_name: str | None = None) -> TrainConfig:
-    return read_recipe(None, list(overrides), data=dataset, recipe_name=name, preset_name=preset_name)
+    return resolve_config(None, list(overrides), data=dataset, recipe_name=name, preset_name=preset_name)
 
 
 @pytest.mark.parametrize("name", RECIPES)

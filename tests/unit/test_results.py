@@ -263,8 +263,7 @@ def test_prediction__a_folder_that_cannot_be_made_is_refused(prediction, tmp_pat
     with pytest.raises(DataError) as caught:
         prediction.save(tmp_path / "file")
     assert str(caught.value) == (
-        f"folder {tmp_path / 'file'} cannot be made (File exists); an existing folder, or the name of a new one, is "
-        "needed; choose another name or mend the permissions"
+        f"folder {tmp_path / 'file'} cannot be made (File exists); choose another name or fix the permissions"
     )
 
 

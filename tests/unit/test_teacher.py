@@ -1,5 +1,6 @@
 """Distillation: what the teacher answers, what is learnt from it, and that it stays out of all else."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +10,11 @@ from torch import Tensor
 
 from densevit.checkpoints.native import load_bundle
 from densevit.errors import ConfigError
-from densevit.training.batches import SourceBatches
+from densevit.training.batches import Batch
 from densevit.training.build_model import build_model
 from densevit.training.config import TrainConfig
 from densevit.training.distillation import Teacher, TeacherConfig
+from densevit.training.hooks import TrainHooks
 from densevit.training.nonfinite_batches import replay
 from densevit.training.resolve_config import complete
 from densevit.training.train import train
@@ -168,19 +170,13 @@ def test_accumulation__learns_the_same_from_a_teacher(dataset: Path, tmp_path: P
     assert furthest(*models) <= 1e-6
 
 
-def test_replay__tells_the_loss_against_the_teacher(
-    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_replay__tells_the_loss_against_the_teacher(dataset: Path, tmp_path: Path) -> None:
+    class Poison(TrainHooks):
+        def before_step(self, iteration: int, batches: Sequence[Sequence[Batch]]) -> None:
+            batches[0][0].inputs[0, :, 0, 0] = torch.nan
+
     path = write_model(tmp_path / "teacher.safetensors", "coarse")
-    draw = SourceBatches.__getitem__
-
-    def poisoned(source: SourceBatches, number: int) -> Any:
-        batch = draw(source, number)
-        batch.inputs[0, :, 0, 0] = torch.nan
-        return batch
-
-    monkeypatch.setattr(SourceBatches, "__getitem__", poisoned)
-    train(config(dataset, "coarse", teacher=path), tmp_path / "run")
+    train(config(dataset, "coarse", teacher=path), tmp_path / "run", hooks=Poison())
 
     lines = replay(tmp_path / "run" / "bad" / "step-00000001-0-0.safetensors")
 

@@ -5,8 +5,7 @@ import shutil
 import sys
 from typing import TextIO
 
-PROGRESS = "densevit.progress"
-"""The logger whose messages are drawn one over the other."""
+from densevit.training.run.progress import PROGRESS
 
 _CLEAR = "\r\x1b[2K"
 

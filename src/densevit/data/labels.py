@@ -97,8 +97,7 @@ class LabelRule:
                 "write class numbers (are these instance numbers, or a colour packed into one number?)"
             )
         if self._table is None:
-            unknown = np.isin(stored, (*self.ignored, self.ignore_index, *([0] if self.reduce_zero else [])))
-            return np.where(unknown, self.ignore_index, stored - self.reduce_zero).astype(np.int32)
+            return self.shift(stored).astype(np.int32)
         inside = low >= 0 and high < len(self._table)
         labels = self._table[stored if inside else stored.clip(0, len(self._table) - 1)]
         if low < 0:  # the ignore value, as nothing else is negative by now
@@ -106,6 +105,11 @@ class LabelRule:
         if (labels == _UNKNOWN).any():
             self._refuse(stored, labels == _UNKNOWN, name)
         return labels
+
+    def shift(self, stored: NDArray[Any]) -> NDArray[Any]:
+        """Stored numbers with ignored values replaced and ``reduce_zero`` applied; unknown numbers are kept."""
+        ignored = np.isin(stored, (*self.ignored, self.ignore_index, *([0] if self.reduce_zero else [])))
+        return np.where(ignored, self.ignore_index, stored - self.reduce_zero)
 
     def _refuse(self, stored: NDArray[np.int32], unknown: NDArray[np.bool_], name: str) -> None:
         assert self.source is not None

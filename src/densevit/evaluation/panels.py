@@ -7,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from densevit.pixels import fit_photo, resize_nearest
+from densevit.pixels import fit_image, resize_nearest
 from densevit.tasks import Task
 from densevit.tasks.colour import Picture
 from densevit.types import Size
@@ -51,4 +51,4 @@ def _small_photo(photo: NDArray[Any], size: Size) -> Picture:
         bands = ((values / top).clip(0, 1) * 255).round().astype(np.uint8)
     if bands.shape[:2] == size:
         return bands
-    return (fit_photo(bands, size) * 255).round().to(torch.uint8).permute(1, 2, 0).contiguous().numpy()
+    return (fit_image(bands, size) * 255).round().to(torch.uint8).permute(1, 2, 0).contiguous().numpy()

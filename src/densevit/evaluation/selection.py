@@ -49,10 +49,10 @@ def choose_head(tasks: dict[str, Task], dataset: Dataset, kind: str, wanted: str
     fitting = [name for name, task in tasks.items() if task.kind == kind]
     if wanted is not None:
         if wanted not in tasks:
-            raise ConfigError(f"there is no decoder {wanted!r}{nearest(wanted, tasks)}")
+            raise ConfigError(f"there is no head {wanted!r}{nearest(wanted, tasks)}")
         if wanted not in fitting:
             raise ConfigError(
-                f"decoder {wanted!r} does {tasks[wanted].kind}, not {kind}; choose --task {tasks[wanted].kind}"
+                f"head {wanted!r} does {tasks[wanted].kind}, not {kind}; choose --task {tasks[wanted].kind}"
             )
         fitting = [wanted]
     if dataset.classes is not None:
@@ -61,8 +61,8 @@ def choose_head(tasks: dict[str, Task], dataset: Dataset, kind: str, wanted: str
         raise DataError(no_target(wanted, tasks[wanted], dataset))
     if len(fitting) != 1:
         heads = ", ".join(f"{name} ({task.kind})" for name, task in tasks.items())
-        found = "several decoders fit" if fitting else "no decoder fits"
-        raise ConfigError(f"{found} this data set and task {kind}; the model has {heads}; name one with --decoder")
+        found = "several heads fit" if fitting else "no head fits"
+        raise ConfigError(f"{found} this data set and task {kind}; the model has {heads}; name one with --head")
     task = tasks[fitting[0]]
     if dataset.classes is None and task.class_table is not None and isinstance(dataset, FolderDataset):
         classes = {"classes": task.class_table.names, "ignore_index": task.class_table.ignore_index}

@@ -183,7 +183,7 @@ class _Check:
 
         def view(index: int) -> tuple[TiledLogits, bool]:
             image = self.outputs[f"aug{index}.input"]  # stored as the network sees it
-            return protocols.window_field(protocol, self.network, image, size=size), bool(rule["augs"][index]["flip"])
+            return protocols.window_logits(protocol, self.network, image, size=size), bool(rule["augs"][index]["flip"])
 
         def alone(index: int) -> Tensor:
             return average_probabilities([view(index)])

@@ -1,16 +1,17 @@
-"""Names of DPT's decoder that several sources share, and what its shapes tell."""
+"""Names of DPT's decoder that several programs share, and what its shapes tell."""
 
 from typing import Any
 
-from densevit.checkpoints.importers.base import Plain, Shapes
+from densevit.checkpoints.importers.base import Plain
 from densevit.checkpoints.rename import Rule
+from densevit.checkpoints.shapes import Shapes
 
 UNUSED_SKIP = "residual unit of the coarsest skip, which has no path to join"
 _UNITS = ((1, "skip_unit"), (2, "unit"))
 
 
 def scratch(prefix: str, head: str) -> tuple[Rule, ...]:
-    """isl-org/DPT and Depth Anything: levels are counted from 1 there and from 0 here, finest first."""
+    """Names in isl-org/DPT and Depth Anything, which count levels from 1, finest first."""
     return (
         Rule(f"{prefix}refinenet4.resConfUnit1.{{rest}}", reason=UNUSED_SKIP),
         *(
@@ -29,7 +30,7 @@ def scratch(prefix: str, head: str) -> tuple[Rule, ...]:
 
 
 def hf_neck(head: str, *, num_stem: int = 0) -> tuple[Rule, ...]:
-    """transformers: fusion runs from the coarsest level; with a hybrid stem the first reassemblies do nothing."""
+    """Names in transformers, which counts fusions from the coarsest level; a hybrid lacks the first reassemblies."""
     stage = "neck.reassemble_stage"
     return (
         Rule("neck.fusion_stage.layers.0.residual_layer1.{rest}", reason=UNUSED_SKIP),
@@ -64,7 +65,7 @@ def hf_neck(head: str, *, num_stem: int = 0) -> tuple[Rule, ...]:
 
 
 def segmentation_head(source: str, target: str) -> tuple[Rule, ...]:
-    """Convolution, batch norm, ReLU, dropout, classifier."""
+    """Names of a segmentation head: convolution, batch norm, ReLU, dropout, classifier."""
     return (
         Rule(f"{source}.0.weight", f"{target}.conv.0.weight"),
         Rule(f"{source}.1.{{statistic}}", f"{target}.conv.1.{{statistic}}"),
@@ -73,14 +74,14 @@ def segmentation_head(source: str, target: str) -> tuple[Rule, ...]:
 
 
 def depth_head(source: str, target: str) -> tuple[Rule, ...]:
-    """Three convolutions with an upsampling after the first and a ReLU after the second."""
+    """Names of a depth head: three convolutions, upsampling after the first, ReLU after the second."""
     return tuple(
         Rule(f"{source}.{index}.{{param}}", f"{target}.conv{k}.{{param}}") for k, index in ((1, 0), (2, 2), (3, 4))
     )
 
 
 def dpt_facts(shapes: Shapes, head: str, *, num_stem: int = 0) -> Plain:
-    """What names and shapes tell about the decoder; the readout only where it projects."""
+    """What names and shapes tell about the decoder; of the readout only whether it projects."""
     channels = tuple(shapes.of(f"{head}.convs.{level}.weight", 4)[1] for level in range(4))
     facts: dict[str, Any] = {
         "kind": "dpt",

@@ -1,4 +1,4 @@
-"""Names of mmsegmentation's heads. From SETR-MLA's neck on, and in DPT's fusion, its lists begin with the deepest."""
+"""Names of mmsegmentation's heads. SETR-MLA from its neck on, and DPT's fusion, list the deepest level first."""
 
 from collections.abc import Mapping
 from typing import Literal
@@ -6,9 +6,10 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from densevit.checkpoints.encoder_names import MMSEG_BLOCK
 from densevit.checkpoints.importers.base import update
-from densevit.checkpoints.importers.vit import MMSEG_VIT, mmseg_block
-from densevit.checkpoints.rename import Renamed, Rule
+from densevit.checkpoints.importers.vit import MMSEG_VIT
+from densevit.checkpoints.rename import Renamed, Rule, prefixed
 
 HEAD = "heads.labels"
 Kind = Literal["naive", "pup", "mla", "mask", "linear", "dpt"]
@@ -50,7 +51,7 @@ _MASK = (
     *MMSEG_VIT,
     Rule("decode_head.cls_emb", f"{HEAD}.class_tokens"),
     Rule("decode_head.dec_proj.{param}", f"{HEAD}.proj_dec.{{param}}"),
-    *mmseg_block("decode_head.layers.{i}", f"{HEAD}.blocks.{{i}}"),
+    *prefixed(MMSEG_BLOCK, "decode_head.", f"{HEAD}."),
     Rule("decode_head.decoder_norm.{param}", f"{HEAD}.norm.{{param}}"),
     Rule("decode_head.patch_proj.weight", f"{HEAD}.proj_patch.weight"),
     Rule("decode_head.classes_proj.weight", f"{HEAD}.proj_classes.weight"),
@@ -107,10 +108,10 @@ RULES: Mapping[Kind, tuple[Rule, ...]] = {
 
 
 def reverse_streams(renamed: Renamed) -> Renamed:
-    """SETR-MLA's classifier reads the four streams side by side, deepest first there and last here."""
+    """Reorder the input of SETR-MLA's classifier: four streams, deepest first there and last here."""
     name = f"{HEAD}.classifier.weight"
     weight = renamed.tensors.get(name)
     if weight is None or weight.ndim != 4 or weight.shape[1] % 4:
-        return renamed  # the proof that follows will name it
+        return renamed  # require_total reports it
     reversed_ = torch.cat(weight.chunk(4, dim=1)[::-1], dim=1)
     return update(renamed, {name: reversed_}, {name: "input channels in our order of levels"})
