@@ -69,7 +69,7 @@ def test_complete__photos_are_seen_as_in_the_model_it_starts_from(root, head, fe
         "streets": InferenceConfig(short_side=720, window=None if features else 480),
         "labels": InferenceConfig(short_side=320),
     }
-    assert config.fit.of(head) == ways[head]
+    assert config.fit.for_head(head) == ways[head]
 
 
 def test_complete__crop_is_a_multiple_of_the_patch(root):

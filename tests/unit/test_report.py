@@ -14,7 +14,7 @@ from densevit.data.sample import Sample
 from densevit.errors import DataError
 from densevit.evaluation.evaluate import evaluate
 from densevit.evaluation.inspection import EvaluationRecorder, fixed_indices
-from densevit.evaluation.panels import GAP, SIDE, WRONG, compare
+from densevit.evaluation.panels import GAP, SIDE, compare
 from densevit.evaluation.selection import open_dataset
 from densevit.evaluation.snapshots import KEPT, load_evaluation, save_evaluation
 from densevit.inference_config import InferenceConfig
@@ -22,6 +22,7 @@ from densevit.pages.charts import confusion_chart, depth_chart, line_chart
 from densevit.pages.html import number
 from densevit.tasks import Task, parse_task
 from densevit.tasks.metrics import DepthMetrics
+from densevit.tasks.segmentation import WRONG
 from densevit.training.config import TrainConfig
 from densevit.training.resolve_config import complete
 from densevit.training.run.report import write_report

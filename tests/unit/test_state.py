@@ -83,7 +83,7 @@ def test_load__runs_no_code_from_the_file(tmp_path: Path) -> None:
 def test_save__on_a_full_disk_is_an_error_and_leaves_the_states_before(tmp_path: Path) -> None:
     save_three(tmp_path)
 
-    refusal = r"state-00000200\.pt cannot be written \(File too large\); a writable folder with free space"
+    refusal = r"state-00000200\.pt cannot be written \(File too large\); choose another place"
     with files_up_to(100_000), pytest.raises(DataError, match=refusal):
         save_state(tmp_path, 200, tiny_model("segmenter_linear"), {"more": torch.zeros(1_000_000)})
 

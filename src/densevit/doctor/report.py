@@ -1,4 +1,4 @@
-"""A diagnosis as plain data: the figures of each split, and the findings; for terminal, JSON and page alike."""
+"""The diagnosis summarised, for terminal, page and JSON."""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -7,30 +7,32 @@ from typing import Any
 import numpy as np
 
 from densevit.doctor.checks_classes import Histogram, histograms
-from densevit.doctor.context import Material
+from densevit.doctor.context import Context
 from densevit.doctor.examine import Diagnosis
-from densevit.doctor.facts import DepthFacts, ValueFacts
+from densevit.doctor.facts import DepthFacts, PhotoFacts, ValueFacts, size_text
 from densevit.doctor.layout import KINDS
-from densevit.doctor.rules import Finding
-from densevit.doctor.semantics import metres_per_step
+from densevit.doctor.rules import Finding, listed
 from densevit.types import Size
 
 MAX_FILES = 1000
-"""Of each finding, by name; all are counted."""
+"""Files of each finding in JSON; all are counted."""
+
+MAX_CLASSES = 24
+"""Rows of the table of classes in a terminal; of more, the most and the least frequent."""
 
 
 @dataclass(frozen=True, slots=True)
-class SplitFigures:
+class SplitSummary:
     """What there is in a split.
 
     Attributes:
         name: of the split.
-        photos: by name.
-        read: photos that were opened.
-        targets: per kind, how many belong to a photo.
-        sizes: photos of each (height, width), the most frequent first.
+        photos: number of photos.
+        read: number of photos that were read.
+        targets: number of targets with a photo, per kind.
+        sizes: number of photos of each (height, width), the most frequent first.
         classes: None without masks or names.
-        depth_m: metres: least, 1 %, median, 99 %, largest; None without depth.
+        depth_m: minimum, 1 %, median, 99 % and maximum in metres; None without depth.
         valid: mean share of measured pixels.
     """
 
@@ -43,67 +45,131 @@ class SplitFigures:
     depth_m: tuple[float, ...] | None
     valid: float | None
 
-    def size_range(self) -> str:
-        """The sizes in a few words."""
-        if not self.sizes:
-            return ""
-        if len(self.sizes) == 1:
-            return _size(self.sizes[0][0])
+    def row(self) -> tuple[str, ...]:
+        """Cells under ``HEAD``."""
+        targets = ", ".join(f"{number} {kind}" for kind, number in self.targets.items()) or "none"
         by_area = sorted((size for size, _ in self.sizes), key=lambda size: size[0] * size[1])
-        return f"{_size(by_area[0])} to {_size(by_area[-1])}, {len(by_area)} sizes"
+        sizes = size_text(by_area[0]) if by_area else ""
+        if len(by_area) > 1:
+            sizes += f" to {size_text(by_area[-1])}, {len(by_area)} sizes"
+        depth = ""
+        if self.depth_m is not None:
+            _, low, median, high, _ = self.depth_m
+            depth = f"{low:.3g} to {high:.3g}, median {median:.3g}; {self.valid:.0%} measured"
+        return self.name or "-", str(self.photos), targets, sizes, depth
 
 
-def figures(material: Material) -> list[SplitFigures]:
-    """The figures of every split."""
-    by_split = histograms(material)
-    found = []
-    for split in material.splits:
-        photos = [photo for sample, photo in material.photos() if sample.split == split.name]
-        maps = [d for sample, d in material.of("depth", DepthFacts) if sample.split == split.name and d.levels > 0]
-        depth_m, valid = _depth(material, maps)
-        found.append(
-            SplitFigures(
+HEAD = ("split", "photos", "targets", "height x width", "depth in m")
+
+
+def summarise(context: Context) -> list[SplitSummary]:
+    """Summarise every split."""
+    by_split = histograms(context)
+    summaries = []
+    for split in context.splits:
+        maps = [depth for _, depth in context.of(DepthFacts, split.name) if depth.levels > 0]
+        depth_m = None
+        if maps:
+            metres = np.array([depth.metres(context.splits[0].config) for depth in maps])  # (maps, 5)
+            low, median, high = metres[:, 0].min(), np.median(metres[:, 1]), metres[:, 2].max()
+            depth_m = tuple(map(float, (metres[:, 3].min(), low, median, high, metres[:, 4].max())))
+        summaries.append(
+            SplitSummary(
                 name=split.name,
                 photos=len(split.photos),
-                read=sum(sample.split == split.name for sample in material.samples),
+                read=sum(sample.split == split.name for sample in context.samples),
                 targets={kind: len(split.targets[kind]) for kind in KINDS if kind in split.targets},
-                sizes=Counter(photo.upright_size for photo in photos).most_common(),
+                sizes=Counter(photo.upright_size for _, photo in context.of(PhotoFacts, split.name)).most_common(),
                 classes=by_split.get(split.name),
                 depth_m=depth_m,
-                valid=valid,
+                valid=float(np.mean([depth.valid for depth in maps])) if maps else None,
             )
         )
-    return found
+    return summaries
 
 
-def _depth(material: Material, maps: list[DepthFacts]) -> tuple[tuple[float, ...] | None, float | None]:
-    if not maps:
-        return None, None
-    metres = np.array(
-        [np.array(d.quantiles) * metres_per_step(d, material.splits[0].config) for d in maps]
-    )  # (maps, 5)
-    low, middle, high = metres[:, 0].min(), np.median(metres[:, 1]), metres[:, 2].max()
-    ends = (float(metres[:, 3].min()), float(low), float(middle), float(high), float(metres[:, 4].max()))
-    return ends, float(np.mean([d.valid for d in maps]))
+def class_columns(summaries: list[SplitSummary]) -> dict[str, list[str]]:
+    """For each split with masks, a cell per class and one for ignored pixels."""
+    columns = {}
+    for split in summaries:
+        if split.classes is not None:
+            pairs = zip(split.classes.shares, split.classes.photos, strict=True)
+            cells = [f"{share:.2%}, {photos} photos" for share, photos in pairs]
+            columns[split.name or "pixels"] = [*cells, f"{split.classes.ignored_share:.2%} of all"]
+    return columns
 
 
-def plain(diagnosis: Diagnosis, data: str) -> dict[str, Any]:
+def headline(diagnosis: Diagnosis) -> str:
+    """The number of findings of each severity."""
+    counts = [f"{name}s: {number}" for name, number in diagnosis.count().items() if number]
+    return ", ".join(counts) or "no findings"
+
+
+def remarks(diagnosis: Diagnosis) -> list[str]:
+    """How the data set was examined."""
+    context = diagnosis.context
+    total = sum(len(split.photos) for split in context.splits)
+    lines = [f"{len(context.samples)} of {total} photos opened in {diagnosis.seconds:.0f} s"]
+    if context.sampled:
+        lines.append("absent classes, copies and leaks are not reported, since only a part was opened")
+    if context.of(ValueFacts):
+        lines.append("value maps are checked only for shape and NaN")
+    return lines
+
+
+Table = tuple[str, tuple[str, ...], list[tuple[str, ...]]]
+"""Title, head and rows."""
+
+
+def tables(diagnosis: Diagnosis, name: str) -> list[Table]:
+    """The splits, and the classes if there are any."""
+    summaries = summarise(diagnosis.context)
+    width = len(HEAD) if any(split.depth_m is not None for split in summaries) else len(HEAD) - 1
+    splits: Table = (name, HEAD[:width], [split.row()[:width] for split in summaries])
+    columns = class_columns(summaries)
+    first = next((split.classes for split in summaries if split.classes is not None), None)
+    if diagnosis.context.classes is None or first is None:
+        return [splits]
+    names = diagnosis.context.classes.names
+    title, chosen = "classes", list(range(len(names)))
+    if len(names) > MAX_CLASSES:
+        half = MAX_CLASSES // 2
+        order = sorted(chosen, key=lambda i: -first.shares[i])
+        chosen = [*order[:half], *order[-half:]]
+        title = f"the {half} most and least frequent of {len(names)} classes"
+    rows = [(f"{i} {names[i]}", *(cells[i] for cells in columns.values())) for i in chosen]
+    rows.append(("ignored", *(cells[-1] for cells in columns.values())))
+    return [splits, (title, ("class", *columns), rows)]
+
+
+def lines(finding: Finding, context: Context) -> list[str]:
+    """What was found with examples, why it hurts, and what to do."""
+    shown = listed([context.short(path) for path in finding.files], 3)
+    safe = " (--write-fixed, where it is safe)" if finding.check.fixable else ""
+    return [
+        finding.what + (f": {shown}" if shown else ""),
+        f"why: {finding.check.why}",
+        f"fix: {finding.fix}{safe}",
+    ]
+
+
+def as_record(diagnosis: Diagnosis, data: str) -> dict[str, Any]:
     """The diagnosis for JSON."""
-    material = diagnosis.material
-    names = material.classes.names if material.classes is not None else ()
+    context = diagnosis.context
+    names = context.classes.names if context.classes is not None else ()
     return {
         "data": data,
         "seconds": round(diagnosis.seconds, 1),
-        "sampled": material.sampled,
+        "sampled": context.sampled,
         "counts": diagnosis.count(),
         "classes": list(names),
-        "ignore_index": material.ignore_index,
-        "splits": [_plain_split(split, names) for split in figures(material)],
-        "findings": [_plain_finding(finding, material) for finding in diagnosis.findings],
+        "ignore_index": context.ignore_index,
+        "splits": [_split_record(split, names) for split in summarise(context)],
+        "findings": [_finding_record(finding, context) for finding in diagnosis.findings],
     }
 
 
-def _plain_finding(finding: Finding, material: Material) -> dict[str, Any]:
+def _finding_record(finding: Finding, context: Context) -> dict[str, Any]:
     return {
         "code": finding.code,
         "severity": finding.severity,
@@ -111,13 +177,13 @@ def _plain_finding(finding: Finding, material: Material) -> dict[str, Any]:
         "what": finding.what,
         "why": finding.check.why,
         "fix": finding.fix,
-        "written": finding.check.written,
+        "written": finding.check.fixable,
         "num_files": len(finding.files),
-        "files": [material.short(path) for path in finding.files[:MAX_FILES]],
+        "files": [context.short(path) for path in finding.files[:MAX_FILES]],
     }
 
 
-def _plain_split(split: SplitFigures, names: tuple[str, ...]) -> dict[str, Any]:
+def _split_record(split: SplitSummary, names: tuple[str, ...]) -> dict[str, Any]:
     record: dict[str, Any] = {
         "name": split.name,
         "photos": split.photos,
@@ -127,49 +193,13 @@ def _plain_split(split: SplitFigures, names: tuple[str, ...]) -> dict[str, Any]:
         "num_sizes": len(split.sizes),
     }
     if split.classes is not None:
-        shares = class_shares(split.classes)
-        record["ignored_share"] = ignored_share(split.classes)
+        pixels, shares, photos = split.classes.pixels, split.classes.shares, split.classes.photos
+        record["ignored_share"] = split.classes.ignored_share
         record["classes"] = {
-            name: {"pixels": int(split.classes.pixels[i]), "share": shares[i], "photos": int(split.classes.photos[i])}
+            name: {"pixels": int(pixels[i]), "share": float(shares[i]), "photos": int(photos[i])}
             for i, name in enumerate(names)
         }
     if split.depth_m is not None:
         keys = ("min", "percentile_1", "median", "percentile_99", "max")
         record["depth_m"] = dict(zip(keys, split.depth_m, strict=True)) | {"valid_share": split.valid}
     return record
-
-
-def class_shares(histogram: Histogram) -> list[float]:
-    """Of the labelled pixels."""
-    total = max(int(histogram.pixels.sum()), 1)
-    return [int(pixels) / total for pixels in histogram.pixels]
-
-
-def ignored_share(histogram: Histogram) -> float:
-    """Of all mask pixels that are a class or ignored."""
-    return histogram.ignored / max(histogram.ignored + int(histogram.pixels.sum()), 1)
-
-
-def headline(diagnosis: Diagnosis) -> str:
-    """The findings counted, in a line."""
-    counts = diagnosis.count()
-    if not diagnosis.findings:
-        return "nothing was found"
-    return ", ".join(f"{number} {name}{'s' if number != 1 else ''}" for name, number in counts.items() if number)
-
-
-def remarks(diagnosis: Diagnosis) -> list[str]:
-    """What the reader must know of how it was looked."""
-    material = diagnosis.material
-    read = len(material.samples)
-    total = sum(len(split.photos) for split in material.splits)
-    lines = [f"{read} of {total} photos opened in {diagnosis.seconds:.0f} s"]
-    if material.sampled:
-        lines.append("a part was opened: classes that were not seen, copies and leaks are not concluded from it")
-    if any(isinstance(facts, ValueFacts) for sample in material.samples for facts in sample.files()):
-        lines.append("value maps are checked for shape and NaN alone")
-    return lines
-
-
-def _size(size: Size) -> str:
-    return f"{size[0]} x {size[1]}"

@@ -9,23 +9,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from densevit.evaluation.panels import compare, depth_counts
+from densevit.evaluation.panels import compare
 from densevit.io import encode_jpeg
-from densevit.tasks import Depth, Metrics, Segmentation, Task
-from densevit.tasks.metrics import DepthMetrics, SegmentationMetrics
-
-RANKED_BY = {"depth": ("AbsRel", False)}
-"""By kind of task: the metric by which images are ranked, and whether higher is better; else the task's headline."""
-DEPTH_BINS = 64
-
-
-def ranked_by(task: Task) -> tuple[str, bool]:
-    """The metric by which single images are ranked, and whether higher is better."""
-    return RANKED_BY.get(task.kind, task.headline)
+from densevit.tasks import Metrics, Task
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,11 +86,13 @@ class EvaluationRecorder:
             metrics: of this image.
         """
         record = self.heads[head]
-        self._count(record, target, prediction, metrics)
+        counts = record.task.joint_counts(metrics, target, prediction)
+        if counts is not None:
+            record.counts = counts.clone() if record.counts is None else record.counts + counts
         if not self.pictures:
             return
         index, total, name = place
-        metric, higher = ranked_by(record.task)
+        metric, higher = record.task.image_headline
         value = float(metrics.compute()[metric])
         fixed = index in fixed_indices(total, self.pictures)
         limit = _badness(record.worst[-1], higher) if len(record.worst) == self.pictures else (-math.inf, 0)
@@ -119,35 +110,21 @@ class EvaluationRecorder:
         for head, theirs in other.heads.items():
             mine = self.heads.setdefault(head, HeadRecord(theirs.task))
             mine.fixed = sorted([*mine.fixed, *theirs.fixed], key=lambda image: image.index)
-            mine.worst = _worst([*mine.worst, *theirs.worst], ranked_by(mine.task)[1], self.pictures)
+            mine.worst = _worst([*mine.worst, *theirs.worst], mine.task.image_headline[1], self.pictures)
             if theirs.counts is not None:
                 mine.counts = theirs.counts.clone() if mine.counts is None else mine.counts + theirs.counts
 
     def facts(self, head: str) -> dict[str, Any]:
         """Everything recorded of a head except images, as plain data for a report."""
-        kept = self.heads[head]
-        metric, higher = ranked_by(kept.task)
-        facts: dict[str, Any] = {"task": kept.task.kind, "headline": kept.task.headline[0]}
-        facts |= {"ranked_by": metric, "higher_is_better": higher}
-        if isinstance(kept.task, Segmentation):
-            facts |= {"classes": kept.task.classes, "palette": kept.task.palette}
-            facts["confusion"] = None if kept.counts is None else kept.counts.tolist()
-        if isinstance(kept.task, Depth):
-            facts |= {"max_depth_m": kept.task.max_depth_m, "quantity": kept.task.quantity}
-            facts["depths"] = None if kept.counts is None else kept.counts.tolist()
-        return facts
-
-    @staticmethod
-    def _count(kept: HeadRecord, target: Tensor, prediction: Tensor, metrics: Metrics) -> None:
-        counts = None
-        if isinstance(metrics, SegmentationMetrics):
-            counts = metrics.state["confusion"]
-        elif isinstance(metrics, DepthMetrics):
-            counts = depth_counts(metrics, target, prediction, DEPTH_BINS)
-        if counts is not None:
-            if kept.counts is None:
-                kept.counts = torch.zeros_like(counts)
-            kept.counts += counts
+        record = self.heads[head]
+        metric, higher = record.task.image_headline
+        return {
+            "task": record.task.kind,
+            "headline": record.task.headline[0],
+            "ranked_by": metric,
+            "higher_is_better": higher,
+            **record.task.report_facts(record.counts),
+        }
 
 
 def fixed_indices(total: int, wanted: int) -> set[int]:

@@ -85,6 +85,14 @@ def validate(
             chosen = {head: tasks[head] for head in source.heads}
             dataset = open_dataset(source.val, source.heads, tasks)
             metrics |= evaluate(
-                model, chosen, config.fit, dataset, encode=encode, progress=progress, watch=recorder, part=part, add=add
+                model,
+                chosen,
+                config.fit,
+                dataset,
+                encode=encode,
+                progress=progress,
+                recorder=recorder,
+                part=part,
+                add=add,
             )
     return metrics

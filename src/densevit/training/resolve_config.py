@@ -209,8 +209,8 @@ def _crop(raw: Mapping[str, Any]) -> tuple[int, int]:
         height, width = (int(n) for n in (patch if isinstance(patch, list | tuple) else (patch, patch)))
         if raw.get("features") is not None:
             config = parse_data(raw["sources"][0]["train"])
-            photo = DATASETS[config.kind][1](config, with_labels=False, with_depth=False, with_values=False)[0].image
-            return fit.size_for((photo.shape[0], photo.shape[1]), (height, width))
+            photo = DATASETS[config.kind][1](config, targets=frozenset())[0].image
+            return fit.input_size((photo.shape[0], photo.shape[1]), (height, width))
         side = fit.window or fit.short_side
         return max(side // height, 1) * height, max(side // width, 1) * width
     except (ConfigError, KeyError, TypeError, ValueError, OverflowError, ZeroDivisionError):  # TrainConfig refuses it

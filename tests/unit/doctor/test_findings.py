@@ -22,11 +22,12 @@ def test_finding__names_count_files_reason_and_remedy(root: Path) -> None:
     masks_that_count_from_one(root)
     found = finding(look(root), "mask-off-by-one")
 
-    assert found.what == "17 masks hold 1 to 4 and never 0, for 4 classes"
+    assert found.what == "17 of 17 masks hold 1 to 4 and never 0, for 4 classes"
     assert len(found.files) == 17
     assert found.severity == "error"
     assert found.line() == (
-        f"mask-off-by-one: 17 masks hold 1 to 4 and never 0, for 4 classes, {root}/masks/train/000.png for one; "
+        f"mask-off-by-one: 17 of 17 masks hold 1 to 4 and never 0, for 4 classes, for example "
+        f"{root}/masks/train/000.png; "
         "numbers count from 1, so each is taken for the next class; set reduce_zero_label: true"
     )
 
@@ -53,7 +54,7 @@ def test_remedy__of_masks_from_one_is_enough(root: Path) -> None:
 def test_reduce_zero_label__that_is_wrong_is_suspected(root: Path) -> None:
     found = finding(look(root, reduce_zero_label=True), "class-unseen")
 
-    assert found.what.startswith("blue (3)")
+    assert found.what == "1 of 4 classes are in no mask: blue (3)"
     assert "leave reduce_zero_label out" in found.fix
 
 
@@ -104,7 +105,7 @@ def test_data_set__without_splits_and_by_folders_is_looked_at(root: Path) -> Non
     diagnosis = examine(FolderConfig.parse(flat))
 
     assert codes(diagnosis) == {"mask-size"}
-    assert diagnosis.material.splits[0].name == ""
+    assert diagnosis.context.splits[0].name == ""
 
 
 @pytest.mark.parametrize(
@@ -116,8 +117,8 @@ def test_data_set__without_splits_and_by_folders_is_looked_at(root: Path) -> Non
         ),
         (
             "images",
-            "{}/images has no folder images/ (it has train/, val/); photos belong in images/<split>/ and their targets "
-            "in masks/<split>/ or depth/<split>/; rename the folders, or name them by --images and --masks",
+            "{}/images has no folder images/ (it has train/, val/); put photos in images/<split>/ and their targets "
+            "in masks/<split>/ or depth/<split>/, or name the folders by --images and --masks",
         ),
     ],
 )

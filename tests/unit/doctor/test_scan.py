@@ -32,7 +32,7 @@ from tests.unit.doctor.faults import (
 def test_sample__opens_photos_spread_over_each_split(sound: Path) -> None:
     diagnosis = look(sound, options=Options(sample=4))
 
-    assert [s.stem for s in diagnosis.material.samples] == ["000", "003", "006", "009", "100", "101", "102", "103"]
+    assert [s.stem for s in diagnosis.context.samples] == ["000", "003", "006", "009", "100", "101", "102", "103"]
 
 
 def test_sample__concludes_nothing_from_what_it_did_not_open(root: Path) -> None:
@@ -52,7 +52,7 @@ def test_sample__finds_equal_files_in_two_splits(root: Path) -> None:
 
 def test_processes__find_what_one_process_finds(root: Path) -> None:
     a_mask_cut_short(root)
-    splits = look(root).material.splits
+    splits = look(root).context.splits
     jobs = jobs_of(splits, None) * 3
     seen: list[int] = []
 
@@ -64,9 +64,7 @@ def test_processes__find_what_one_process_finds(root: Path) -> None:
 
 def test_near_pairs__cost_does_not_grow_with_the_square() -> None:
     thumb = np.random.default_rng(0).integers(0, 255, (16, 18), dtype=np.uint8).tobytes()
-    photos = [
-        PhotoFacts(str(i), "PNG", "RGB", SIZE, SIZE, 1, 1, b"", thumb, False, False, None, False) for i in range(400)
-    ]
+    photos = [PhotoFacts(str(i), "PNG", SIZE, SIZE, 1, 1, b"", thumb, False, False, 0, False) for i in range(400)]
 
     assert len(near_pairs(photos)) <= 64 * 400
 

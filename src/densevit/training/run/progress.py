@@ -5,15 +5,15 @@ terminal that overwrites the line.
 """
 
 import logging
-import sys
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # the command line imports the name of the logger, and must start without torch
     from torch import Tensor
+
+from densevit.memory import peak_bytes
 
 PROGRESS = "densevit.progress"
 LIVE_S = 0.2
@@ -104,7 +104,7 @@ class ProgressMeter:
             parts.append(f"{rate:.3g} images/s")
         if (left := self.seconds_left) is not None and self.done < self.iterations:
             parts.append(f"{duration(left)} left")
-        if (memory := peak_memory()) is not None:
+        if (memory := peak_bytes()) is not None:
             parts.append(f"{memory / 2**30:.1f} GiB")
         return "  ".join(parts)
 
@@ -118,20 +118,3 @@ def duration(seconds: float) -> str:
     if hours:
         return f"{hours} h {minutes:02} min"
     return f"{minutes} min {total % 60:02} s" if minutes else f"{total} s"
-
-
-def peak_memory() -> int | None:
-    """Peak memory in bytes, of tensors on the GPU or else of this process; None if unknown."""
-    import torch
-
-    if torch.cuda.is_available() and torch.cuda.is_initialized():
-        return torch.cuda.max_memory_allocated()
-    status = Path("/proc/self/status")
-    if status.is_file():
-        lines = (line.split() for line in status.read_text(encoding="utf-8").splitlines())
-        return next((int(words[1]) * 1024 for words in lines if words[0] == "VmHWM:"), None)
-    if sys.platform == "darwin":
-        import resource
-
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return None

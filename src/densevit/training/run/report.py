@@ -10,11 +10,11 @@ from typing import Any
 import yaml
 
 from densevit.errors import DataError
-from densevit.evaluation.panels import WORST_RATIO
 from densevit.evaluation.snapshots import load_evaluation
 from densevit.io import write_bytes_atomic
 from densevit.pages.charts import confusion_chart, depth_chart, line_chart
 from densevit.pages.html import cards, escape, facts_table, folded, in_line, page, section, titled
+from densevit.tasks.depth import WORST_RATIO
 from densevit.training.run.log import Row, read_log
 from densevit.training.run.progress import duration
 from densevit.training.run.report_tables import class_table, confused_table, metrics_table, picture_rows
