@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from densevit.kernels.attention import attend
-from densevit.kernels.branches import attention_branch, hooked, mlp_branch, suits
+from densevit.kernels.cpu_training.block_autograd import attention_branch, can_fuse, hooked, mlp_branch
 from densevit.kernels.linear import Linear
 
 Activation = Literal["gelu", "gelu_tanh", "quick_gelu", "relu"]
@@ -187,7 +187,7 @@ class Block(nn.Module):
 
     def _attention(self, x: Tensor, rotation: Rotation | None, bias: Tensor | None) -> Tensor:
         attn, plain = self.attn, rotation is None and bias is None and not (self.training and self.attn.dropout)
-        if plain and not hooked(attn) and suits(x, self.norm1, attn.qkv, attn.proj):
+        if plain and not hooked(attn) and can_fuse(x, self.norm1, attn.qkv, attn.proj):
             return attention_branch(x, self.norm1, attn.qkv, attn.proj, attn.num_heads)
         found: Tensor = attn(self.norm1(x), rotation, bias)
         return found
@@ -195,7 +195,7 @@ class Block(nn.Module):
     def _mlp(self, x: Tensor) -> Tensor:
         mlp = self.mlp
         plain = isinstance(mlp, Mlp) and mlp.activation is F.gelu and not (self.training and mlp.dropout)
-        if isinstance(mlp, Mlp) and plain and not hooked(mlp) and suits(x, self.norm2, mlp.fc1, mlp.fc2):
+        if isinstance(mlp, Mlp) and plain and not hooked(mlp) and can_fuse(x, self.norm2, mlp.fc1, mlp.fc2):
             return mlp_branch(x, self.norm2, mlp.fc1, mlp.fc2)
         found: Tensor = mlp(self.norm2(x))
         return found

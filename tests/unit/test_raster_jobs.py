@@ -20,8 +20,8 @@ from densevit.inference.raster import job as streaming
 from densevit.inference.raster.job import RasterConfig
 from densevit.inference.raster.resume import LogitCache, StripStore, StripWriter
 from densevit.tasks import Depth
+from tests.unit.predictors import photo, predictor
 from tests.unit.rasters import CONFIG, SIDES, WINDOWS, bands, leftovers, read, write
-from tests.unit.test_windows import photo, predictor
 
 ROOT = Path(__file__).parents[2]
 
@@ -49,7 +49,7 @@ KILLED = """
 import os, signal, sys
 sys.path.insert(0, {root!r})
 from tests.unit.rasters import CONFIG
-from tests.unit.test_windows import predictor
+from tests.unit.predictors import predictor
 def progress(done, of):
     if done == 2:
         os.kill(os.getpid(), signal.SIGKILL)

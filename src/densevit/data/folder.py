@@ -15,7 +15,7 @@ from densevit.data.base import DataConfig, DataPath, contents
 from densevit.data.files import FileDataset, match
 from densevit.data.labels import LabelRule, Rgb, read_mask
 from densevit.data.polygons import CocoMasks, background_index, read_coco, read_labelme
-from densevit.data.sample import ClassTable
+from densevit.data.sample import ALL_TARGETS, ClassTable, Target, TargetFolder
 from densevit.errors import DataError
 from densevit.io import BAND_SUFFIXES, find_images, read_bands, read_depth
 
@@ -26,27 +26,27 @@ _log = logging.getLogger(__name__)
 
 
 class FolderConfig(DataConfig):
-    """Where a data set lies and what its files mean.
+    """The place of a data set, and how its files are read.
 
     Attributes:
         root: folder or zip archive with ``images/`` and any of ``masks/``, ``depth/`` and ``values/`` (.npy of
             (H, W, K) floats for regression), each with one folder per split, and classes.json.
-        split: name of the split's folder; None if the files lie directly in ``images/`` and the others.
+        split: name of the split's folder; None if the files are directly in ``images/`` and the others.
         images, masks, depth, values: these folders themselves, instead of ``root`` and ``split``. ``masks`` may be a
-            file of COCO annotations; a folder of .json files is one of labelme.
-        classes: class names, instead of classes.json; a number stands for that many unnamed classes.
+            file of COCO annotations, or a folder of labelme's .json files.
+        classes: class names, or the number of unnamed classes, instead of classes.json.
         palette: colour of every class in RGB masks, instead of ``palette`` in classes.json.
-        mask_format: whether class numbers or colours count; "auto" takes numbers where a mask has one channel.
-        unknown_colours: what becomes of a mask's colours that the palette lacks.
+        mask_format: whether masks hold class numbers or colours; "auto" takes numbers where a mask has one channel.
+        unknown_colours: whether colours that the palette lacks are refused or ignored.
         background: class of pixels that no polygon covers (COCO, labelme); None ignores them.
-        ignore_index: value of pixels without a class, where classes.json does not say.
-        ignore_values: further numbers in masks that stand for no class.
-        reduce_zero_label: masks count classes from 1 and 0 is no class, as in ADE20K: 0 is ignored, the others less 1.
+        ignore_index: value of pixels without a class, unless classes.json has one.
+        ignore_values: further numbers in masks that mean no class.
+        reduce_zero_label: masks count classes from 1 and 0 is no class, as in ADE20K.
         depth_unit_m: metres per unit of an integer depth map; 0.001 for millimetres.
         depth_scale_m: metres per unit of a depth map of floats.
-        depth_invalid: stored depths that stand for no measurement beside 0, NaN and infinity.
-        normals: values are surface normals (x, y, z) in the camera's axes; flips then turn x.
-        bands: which bands of an image the network takes, counted from 1, for images of other than three channels.
+        depth_invalid: stored depths that mean no measurement, besides 0, NaN and infinity.
+        normals: values are surface normals (x, y, z) in the camera's axes; a flip then negates x.
+        bands: the bands of an image that the network takes, counted from 1, for images of other than three channels.
         full_scale: stored value that is 1 for the network, with ``bands``; by default the largest of 8 or 16 bits.
     """
 
@@ -82,8 +82,8 @@ class FolderConfig(DataConfig):
             _check_palette(self.palette)
         return self
 
-    def folder(self, kind: Literal["images", "masks", "depth", "values"]) -> Path | None:
-        """The folder of one kind of file, or for masks a file of COCO annotations; None where a data set has none."""
+    def folder(self, kind: Literal["images"] | TargetFolder) -> Path | None:
+        """The folder of one kind of file, or for masks a file of COCO annotations; None if there is none."""
         given: Path | None = getattr(self, kind)
         if given is not None or self.root is None:
             return given
@@ -95,7 +95,7 @@ class FolderConfig(DataConfig):
         return next((path for path in self._annotations() if path.is_file()), None) if kind == "masks" else None
 
     def _annotations(self) -> list[Path]:
-        """Where COCO annotations of this split usually lie."""
+        """The usual places of COCO annotations of this split."""
         if self.root is None:
             return []
         if self.split is None:
@@ -105,11 +105,9 @@ class FolderConfig(DataConfig):
 
 
 class FolderDataset(FileDataset):
-    """Photos with masks, depth maps and value maps of the same stem, read when asked for."""
+    """Images with masks, depth maps and value maps of the same stem, read on access."""
 
-    def __init__(
-        self, config: FolderConfig, *, with_labels: bool = True, with_depth: bool = True, with_values: bool = True
-    ) -> None:
+    def __init__(self, config: FolderConfig, *, targets: frozenset[Target] = ALL_TARGETS) -> None:
         self.config = config
         folder = config.folder("images")
         if folder is None or not folder.is_dir():
@@ -120,16 +118,18 @@ class FolderDataset(FileDataset):
         super().__init__(images, normals=config.normals)
         if config.bands is not None:
             self.read_image = partial(read_bands, bands=config.bands, full_scale=config.full_scale)
-        if with_labels:
+        if "labels" in targets:
             self._find_masks(folder)
-        self.depths = match(self.images, config.folder("depth"), "depth map", DEPTH_SUFFIXES) if with_depth else None
-        self.values = match(self.images, config.folder("values"), "value map", TARGET_SUFFIXES) if with_values else None
+        if "depth" in targets:
+            self.depths = match(self.images, config.folder("depth"), "depth map", DEPTH_SUFFIXES)
+        if "values" in targets:
+            self.values = match(self.images, config.folder("values"), "value map", TARGET_SUFFIXES)
         self.read_depth = partial(
             read_depth, unit_m=config.depth_unit_m, scale=config.depth_scale_m, invalid=config.depth_invalid
         )
 
     def _find_masks(self, folder: Path) -> None:
-        """Set ``masks``, ``rule`` and ``read_mask`` by the kind of mask that is there."""
+        """Set ``masks``, ``rule`` and ``read_mask`` by the kind of masks in the data set."""
         config, place = self.config, self.config.folder("masks")
         if place is None:
             return
@@ -163,23 +163,23 @@ class FolderDataset(FileDataset):
 
 
 def _coco_entries(images: Sequence[Path], coco: CocoMasks) -> dict[str, str]:
-    """Name of a photo -> its ``file_name`` in the annotations, which folders may precede, also with backslashes."""
+    """Name of an image -> its ``file_name`` in the annotations, which may have folders, also with backslashes."""
     named: dict[str, list[str]] = {}
     for entry in coco.photos:
         named.setdefault(PureWindowsPath(entry).name, []).append(entry)
     entries = {}
     for path in images:
-        found = named.get(path.name, [])
-        if len(found) > 1:  # a file for photos of several folders: the one of this folder is meant
-            ends = [entry for entry in found if path.as_posix().endswith(f"/{PureWindowsPath(entry).as_posix()}")]
-            found = sorted(ends, key=len)[-1:] or found
-        if len(found) > 1:
+        matches = named.get(path.name, [])
+        if len(matches) > 1:  # annotations of images in several folders: the entry of this folder is meant
+            ends = [entry for entry in matches if path.as_posix().endswith(f"/{PureWindowsPath(entry).as_posix()}")]
+            matches = sorted(ends, key=len)[-1:] or matches
+        if len(matches) > 1:
             raise DataError(
-                f"{coco.path} lists {path.name} {len(found)} times ({', '.join(found[:4])}), and {path.parent} does "
-                "not tell which is meant; photos in a folder of one of these names are accepted; move them there"
+                f"{coco.path} lists {path.name} {len(matches)} times ({', '.join(matches[:4])}), and {path.parent} "
+                "does not tell which is meant; photos in a folder of one of these names are accepted; move them there"
             )
-        if found:
-            entries[path.name] = found[0]
+        if matches:
+            entries[path.name] = matches[0]
     return entries
 
 
@@ -222,11 +222,11 @@ def _rule(config: FolderConfig, classes: ClassTable | None) -> LabelRule:
 
 
 def class_table(config: FolderConfig) -> ClassTable | None:
-    """The classes that the data set will have, without looking at its photos: after merging and dropping.
+    """The classes of the data set after merging and dropping, without reading its images.
 
     Raises:
         DataError: if the file that names them is broken.
-        ConfigError: if merge or drop names a class that there is not.
+        ConfigError: if merge or drop names a class that does not exist.
     """
     classes, place = read_classes(config), config.folder("masks")
     if place is not None and place.suffix.lower() == ".json" and place.is_file():
@@ -235,7 +235,7 @@ def class_table(config: FolderConfig) -> ClassTable | None:
 
 
 def read_classes(config: FolderConfig) -> ClassTable | None:
-    """The class table of a folder data set: the config's names, else ``root/classes.json``, else None.
+    """The classes of the config, otherwise of ``root/classes.json``; None if neither names them.
 
     classes.json holds ``classes`` (names), optionally ``ignore_index`` and ``palette`` (a colour for each), and for
     each coarser view ``classesN`` (names) with ``to_N`` (the new index of every class).
@@ -292,7 +292,7 @@ def _check_palette(palette: tuple[Rgb, ...]) -> None:
         raise ValueError("palette has a colour beyond 0..255; red, green and blue of 0 to 255 are accepted")
     if len(set(palette)) != len(palette):
         twice = next(colour for colour in palette if palette.count(colour) > 1)
-        raise ValueError(f"palette has the colour {twice} twice; each class needs one of its own")
+        raise ValueError(f"palette has the colour {twice} twice; each class needs a different one")
 
 
 def _names(value: object) -> tuple[str, ...]:
@@ -302,12 +302,12 @@ def _names(value: object) -> tuple[str, ...]:
 
 
 def _find_bands(folder: Path) -> list[Path]:
-    found = sorted(p for p in folder.iterdir() if p.suffix.lower() in BAND_SUFFIXES and not p.name.startswith("."))
-    if not found:
+    paths = sorted(p for p in folder.iterdir() if p.suffix.lower() in BAND_SUFFIXES and not p.name.startswith("."))
+    if not paths:
         raise DataError(
             f"{folder} is a folder without an image of bands; {', '.join(sorted(BAND_SUFFIXES))} are accepted; check it"
         )
-    return found
+    return paths
 
 
 def _missing_folder(config: FolderConfig, images: Path | None) -> str:

@@ -1,7 +1,5 @@
 """The diagnosis as one HTML page that contains its pictures."""
 
-import html
-from collections.abc import Iterable
 from typing import Any
 
 from densevit.doctor.checks_classes import histograms
@@ -12,35 +10,9 @@ from densevit.doctor.pictures import Picture, legend, pictures
 from densevit.doctor.report import HEAD, class_columns, headline, remarks, split_records, split_row
 from densevit.doctor.rules import Finding, listed
 from densevit.doctor.scan import evenly_spaced
+from densevit.pages import html
 
 MAX_EXAMPLES, MAX_NAMES, MAX_SAMPLES = 3, 12, 6
-
-_STYLE = """
-:root { --ink: #222; --soft: #555; --line: #ddd; --paper: #fff; --tint: #f6f6f4; }
-@media (prefers-color-scheme: dark) {
-  :root { --ink: #e6e6e6; --soft: #a9a9a9; --line: #3a3a3a; --paper: #181818; --tint: #222; }
-}
-body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 1100px; padding: 0 1rem;
-  color: var(--ink); background: var(--paper); }
-h1 { font-size: 1.5rem; margin-bottom: .2rem; } h2 { margin: 2.2rem 0 .6rem; font-size: 1.15rem; }
-p { margin: .3rem 0; } small, .soft { color: var(--soft); }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
-td, th { padding: .15rem .8rem .15rem 0; text-align: left; border-bottom: 1px solid var(--line); vertical-align: top; }
-td.number, th.number { text-align: right; }
-.scroll { overflow-x: auto; }
-.bar { display: inline-block; height: .75em; border-radius: 2px; background: #4084d6; min-width: 1px; }
-.swatch { display: inline-block; width: .8em; height: .8em; border-radius: 3px; margin-right: .4em; }
-.finding { border-left: 4px solid var(--mark); background: var(--tint); padding: .6rem 1rem; margin: .8rem 0;
-  border-radius: 0 6px 6px 0; }
-.error { --mark: #c62f2f; } .warning { --mark: #d08a00; } .note { --mark: #4084d6; }
-.finding h3 { margin: 0 0 .3rem; font-size: 1rem; }
-.badge { color: #fff; background: var(--mark); border-radius: 4px; padding: 0 .45em; font-size: .8em;
-  font-weight: 600; }
-code { font-size: .92em; overflow-wrap: anywhere; }
-.row { display: flex; flex-wrap: wrap; gap: .6rem; margin-top: .6rem; }
-figure { margin: 0; width: 240px; } figure img { width: 100%; border-radius: 4px; display: block; }
-figcaption { color: var(--soft); font-size: .8rem; overflow-wrap: anywhere; }
-"""
 
 
 def page(diagnosis: Diagnosis, data: str) -> str:
@@ -51,21 +23,18 @@ def page(diagnosis: Diagnosis, data: str) -> str:
     splits = split_records(context)
     rows = [[html.escape(cell) for cell in split_row(split)] for split in splits]
     parts = [
-        "<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width'>",
-        f"<title>{html.escape(title)}</title><style>{_STYLE}</style>",
-        f"<h1>{html.escape(title)}</h1><p><b>{headline(diagnosis)}</b></p>",
+        f"<h1>{html.escape(title)}</h1><p><b>{html.escape(headline(diagnosis))}</b></p>",
         f"<p class=soft>{html.escape('; '.join(remarks(diagnosis)))}</p>",
         "<h2>Findings</h2>" if diagnosis.findings else "",
         *(_finding(finding, by_path, context) for finding in diagnosis.findings),
         "<h2>Splits</h2>",
-        _table(HEAD, rows, numbers={1}),
+        html.table(HEAD, rows, numbers={1}),
         _classes(context),
         _sizes(splits),
         "<h2>Samples</h2>",
         *(_row(pictures(sample, context)) for sample in evenly_spaced(context.samples, MAX_SAMPLES)),
-        "</html>",
     ]
-    return "\n".join(part for part in parts if part)
+    return html.page(title, *parts)
 
 
 def _finding(finding: Finding, by_path: dict[str, SampleFacts], context: Context) -> str:
@@ -94,12 +63,8 @@ def _names(files: list[str]) -> str:
 
 
 def _row(shown: list[Picture]) -> str:
-    cells = (
-        f"<figure><img src='{address}' alt='{html.escape(caption, quote=True)}' loading=lazy>"
-        f"<figcaption>{html.escape(caption)}</figcaption></figure>"
-        for caption, address in shown
-    )
-    return f"<div class=row>{''.join(cells)}</div>" if shown else ""
+    figures = "".join(html.figure(address, caption) for caption, address in shown)
+    return f"<div class=row>{figures}</div>" if shown else ""
 
 
 def _classes(context: Context) -> str:
@@ -117,7 +82,7 @@ def _classes(context: Context) -> str:
             row.append(_bar(8 * histogram.shares[index] / most) + cells[index])
         rows.append(row)
     rows.append(["<i>ignored</i>", *(cells[-1] for cells in columns.values())])
-    return "<h2>Classes</h2>" + _table(["class", *columns], rows)
+    return "<h2>Classes</h2>" + html.table(["class", *columns], rows)
 
 
 def _sizes(splits: list[dict[str, Any]]) -> str:
@@ -130,22 +95,11 @@ def _sizes(splits: list[dict[str, Any]]) -> str:
         for size in split["sizes"][:10]:
             bar = f"{_bar(12 * size['photos'] / most)}{size['photos']}"
             rows.append([html.escape(split["name"]), size_text((size["height"], size["width"])), bar])
-    return "<h2>Sizes</h2>" + _table(("split", "height x width", "photos"), rows)
+    return "<h2>Sizes</h2>" + html.table(("split", "height x width", "photos"), rows)
 
 
 def _bar(width: float) -> str:
     return f"<span class=bar style='width:{width:.2f}em'></span> "
-
-
-def _table(head: Iterable[str], rows: list[list[str]], *, numbers: Iterable[int] = ()) -> str:
-    """Cells are HTML already; ``numbers`` are the columns that are aligned right."""
-
-    def line(cells: Iterable[str], tag: str) -> str:
-        marked = (f"<{tag}{' class=number' if i in numbers else ''}>{cell}</{tag}>" for i, cell in enumerate(cells))
-        return f"<tr>{''.join(marked)}</tr>"
-
-    body = "".join(line(row, "td") for row in rows)
-    return f"<div class=scroll><table>{line(map(html.escape, head), 'th')}{body}</table></div>"
 
 
 def _sentence(text: str) -> str:

@@ -1,13 +1,11 @@
 """The fast part of ``densevit doctor``, before the first step of a run."""
 
 from densevit.data import FolderConfig
+from densevit.data.sample import TARGET_FOLDERS
 from densevit.doctor.examine import fast_check
-from densevit.doctor.layout import Kind
 from densevit.doctor.rules import Finding
 from densevit.errors import DataError
 from densevit.training.config import TrainConfig
-
-_KINDS: dict[str, Kind] = {"segmentation": "masks", "depth": "depth", "regression": "values"}
 
 
 def check_run(config: TrainConfig) -> list[Finding]:
@@ -23,7 +21,7 @@ def check_run(config: TrainConfig) -> list[Finding]:
     for source in config.sources:
         roles = {"train": source.train, "val": source.val}
         places = {role: place for role, place in roles.items() if isinstance(place, FolderConfig)}
-        kinds = {_KINDS[config.tasks[head].kind] for head in source.heads}
+        kinds = {TARGET_FOLDERS[config.tasks[head].target] for head in source.heads}
         findings += fast_check(places, kinds=sorted(kinds), crop=(source.augment or config.augment).crop)
     errors = [finding.line() for finding in findings if finding.severity == "error"]
     if errors:

@@ -1,20 +1,17 @@
-"""transformers' DPT-Large and Depth-Anything-V2-Small for depth, by processor, model and post-processing.
+"""transformers' DPT-Large and Depth-Anything-V2-Small for depth: processor, model and post-processing.
 
-That is what its pipeline "depth-estimation" runs, without the picture in 8 bits that the pipeline draws at the end.
+Its pipeline "depth-estimation" runs the same steps, and then also draws an 8-bit picture.
 """
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from numpy.typing import NDArray
 
-from densevit.checkpoints.importers import IMPORTERS, Source
-from densevit.checkpoints.importers import build as build_import
 from densevit.checkpoints.native import Bundle
 from densevit.io import read_image
-from densevit_lab.benchmark.peers import Peer
+from densevit_lab.benchmark.peers import Peer, import_bundle
 from densevit_lab.benchmark.peers.fill import fill
 
 # The configs of Intel/dpt-large and depth-anything/Depth-Anything-V2-Small-hf, where they differ from the defaults.
@@ -62,39 +59,38 @@ PROCESSORS: dict[str, dict[str, Any]] = {
 }
 
 
-def build(options: Mapping[str, Any], device: str) -> Peer:
-    """``options``: model, a key of ``PROCESSORS``."""
+def build(*, model: str) -> Peer:
+    """A depth model; ``model``: key of ``PROCESSORS``."""
     import transformers
 
     transformers.logging.set_verbosity_error()
-    facts = PROCESSORS[options["model"]]
-    if options["model"] == "dpt-large":
-        model = transformers.DPTForDepthEstimation(transformers.DPTConfig(**DPT_LARGE))
+    settings = PROCESSORS[model]
+    if model == "dpt-large":
+        network = transformers.DPTForDepthEstimation(transformers.DPTConfig(**DPT_LARGE))
     else:
         backbone = transformers.Dinov2Config(**DINO_SMALL)
         config = transformers.DepthAnythingConfig(backbone_config=backbone, **DEPTH_ANYTHING_SMALL)
-        model = transformers.DepthAnythingForDepthEstimation(config)
-    fill(model)
-    with torch.no_grad():  # or the last ReLU would cut most of the map off
+        network = transformers.DepthAnythingForDepthEstimation(config)
+    fill(network)
+    with torch.no_grad():  # otherwise the last ReLU would cut most of the map off
+        state = network.state_dict()
         for name in ("head.head.4.weight", "head.conv3.weight"):
-            if name in (state := model.state_dict()):
+            if name in state:
                 state[name].abs_()
-    model = model.to(device).eval()
-    processor = transformers.DPTImageProcessor(**facts)
+    network.eval()
+    processor = transformers.DPTImageProcessor(**settings)
 
-    def predict(image: Path) -> NDArray[Any]:
-        photo = read_image(image)
-        inputs = processor(images=photo, return_tensors="pt").to(device)
+    def predict(path: Path) -> NDArray[Any]:
+        image = read_image(path)
+        inputs = processor(images=image, return_tensors="pt")
         with torch.no_grad():
-            outputs = model(**inputs)
-        sizes = [(photo.shape[0], photo.shape[1])]
-        found = processor.post_process_depth_estimation(outputs, target_sizes=sizes)[0]["predicted_depth"]
-        depth: NDArray[Any] = found.cpu().numpy()
+            outputs = network(**inputs)
+        (result,) = processor.post_process_depth_estimation(outputs, target_sizes=[image.shape[:2]])
+        depth: NDArray[Any] = result["predicted_depth"].numpy()
         return depth
 
     def bundle() -> Bundle:
-        side = {"config.json": model.config.to_dict(), "preprocessor_config.json": facts}
-        source = Source(f"transformers, {options['model']}", dict(model.state_dict()), side)
-        return build_import("transformers", IMPORTERS["transformers"], source).bundle
+        side_files = {"config.json": network.config.to_dict(), "preprocessor_config.json": settings}
+        return import_bundle("transformers", f"transformers, {model}", network.state_dict(), side_files)
 
     return Peer(predict, bundle)
