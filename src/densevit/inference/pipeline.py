@@ -75,9 +75,7 @@ class InferenceOptions(Config):
 
     def way(self) -> dict[str, Any]:
         """Windows, scales and flip as plain data, for records of results."""
-        return self.model_copy(update={"protocol": None, "tta": False}).model_dump(
-            mode="json", include={"windows", "scales", "flip"}
-        )
+        return self.model_dump(mode="json", include={"windows", "scales", "flip"})
 
     def check_tasks(self, tasks: Mapping[str, Task]) -> None:
         """Refuse test-time augmentation for heads for which the protocol has none.

@@ -68,27 +68,7 @@ class Predictor:
         engine: str | None = None,
         **import_overrides: Any,
     ) -> Self:
-        """Load "default", a preset (random weights, with a warning), or weights in any known format.
-
-        Weights are a densevit checkpoint, or those of Segmenter, SETR, mmsegmentation, DPT, Depth Anything or
-        transformers: a file, a folder with its config, or ``hf://owner/name``.
-
-        Args:
-            source: what to load.
-            heads: to run; all by default.
-            device: by default a GPU if there is one.
-            speed: switches that make the model cheaper: a ``SpeedConfig``, its plain data, a YAML file with it, or a
-                list of files and ``key=value`` pairs.
-            engine: what runs the network, in place of ``speed``'s: "torch"; or, on the CPU, "compile", "onnxruntime" or
-                "openvino", which build a program for every image size they meet. "compile" also runs on GPUs.
-            import_overrides: facts that checkpoints of other programs do not state, such as ``num_heads``; see
-                ``densevit.checkpoints.importers.ImportOverrides``. An error asks for them by name.
-
-        Raises:
-            CheckpointError: if the file cannot be used.
-            ConfigError: if a head, option or engine does not exist, or the model cannot take a switch of ``speed``.
-            EngineError: if the engine does not work here.
-        """
+        """Load a model that is ready to predict; see ``densevit.load`` for arguments and errors."""
         bundle = open_model(source, **import_overrides)
         switches = read_speed(speed)
         if engine is not None:

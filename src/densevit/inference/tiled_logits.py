@@ -7,7 +7,6 @@ computed from its tiles. How it is cut into tiles depends only on its size, so a
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -27,12 +26,20 @@ GetLogits = Callable[[int, int], Tensor | None]
 
 
 class TiledLogits(ABC):
-    """Logits or values (K, H, W) of one head for one image, computed on request."""
+    """Logits or values (K, H, W) of one head for one image, computed on request.
 
-    size: Size
-    num_channels: int
-    dense: bool
-    """Whether the decoder's stride is so fine that large tiles would cost more than they save."""
+    Args:
+        size: (H, W) of the image.
+        num_channels: K.
+        dense: whether the decoder's stride is so fine that large tiles would cost more than they save.
+        num_held: number of floats in memory.
+    """
+
+    plain: tuple[Tensor, bool] | None = None
+    """Logits (K, h, w) and ``align_corners``, if one bilinear resize of them gives the result; else None."""
+
+    def __init__(self, size: Size, num_channels: int, *, dense: bool, num_held: int) -> None:
+        self.size, self.num_channels, self.dense, self.num_held = size, num_channels, dense, num_held
 
     @abstractmethod
     def tile(self, rows: slice, columns: slice) -> Tensor:
@@ -41,16 +48,6 @@ class TiledLogits(ABC):
     @abstractmethod
     def resized(self, size: Size) -> "TiledLogits":
         """The same logits, bilinearly resized to another size."""
-
-    @property
-    def num_held(self) -> int:
-        """Number of floats in memory."""
-        return 0
-
-    @property
-    def plain(self) -> tuple[Tensor, bool] | None:
-        """Logits (K, h, w) and ``align_corners``, if one bilinear resize of them gives the result; else None."""
-        return None
 
     def with_flipped_signs(self, channels: tuple[int, ...]) -> "TiledLogits":
         """The same logits with the sign of some channels changed, as mirroring does to the x of a direction."""
@@ -73,11 +70,10 @@ def tiles(
             yield slice(top, min(top + height, rows.stop)), slice(left, min(left + width, columns.stop))
 
 
-@dataclass(frozen=True)
 class StitchedLogits(TiledLogits):
     """The blend of windows (or of one window, the whole image), resized to the result if need be.
 
-    Attributes:
+    Args:
         rows, columns: where the windows are and how their logits contribute to the result.
         get: the logits of each window.
         num_channels: K.
@@ -85,41 +81,30 @@ class StitchedLogits(TiledLogits):
         num_held: floats that all windows hold together.
     """
 
-    rows: Axis
-    columns: Axis
-    get: GetLogits
-    num_channels: int
-    device: torch.device
-    num_held: int = 0
+    def __init__(
+        self, rows: Axis, columns: Axis, get: GetLogits, num_channels: int, device: torch.device, num_held: int = 0
+    ) -> None:
+        is_resized = rows.final is not None or not rows.inner.identity
+        dense = is_resized and rows.inner.old * 4 >= rows.inner.new  # a quarter of the pixels or more
+        super().__init__((rows.out_length, columns.out_length), num_channels, dense=dense, num_held=num_held)
+        self.rows, self.columns, self._get, self.device = rows, columns, get, device
 
     @property
-    def size(self) -> Size:  # type: ignore[override]
-        """(H, W) of the result."""
-        return self.rows.out_length, self.columns.out_length
-
-    @property
-    def dense(self) -> bool:  # type: ignore[override]
-        """Whether the logits come at a quarter of the pixels or more, and are resized."""
-        resized = self.rows.final is not None or not self.rows.inner.identity
-        return resized and self.rows.inner.old * 4 >= self.rows.inner.new
-
-    @property
-    def plain(self) -> tuple[Tensor, bool] | None:
+    def plain(self) -> tuple[Tensor, bool] | None:  # type: ignore[override]
         """Logits (K, h, w) and ``align_corners``, if one bilinear resize of them gives the result; else None."""
-        axes = (self.rows, self.columns)
-        inner = self.rows.inner, self.columns.inner
-        simple = all(axis.final is None and axis.starts == (0,) and axis.inner.new == axis.length for axis in axes)
-        modes = {(resize.mode, resize.align_corners) for resize in inner if not resize.identity} or {
-            ("bilinear", False)
-        }
-        logits = self.get(0, 0) if simple and len(modes) == 1 else None
-        mode, corners = next(iter(modes))
-        return None if logits is None or mode != "bilinear" else (logits, corners)
+        for axis in (self.rows, self.columns):
+            if axis.final is not None or axis.starts != (0,) or axis.inner.new != axis.length:
+                return None
+        resizes = [axis.inner for axis in (self.rows, self.columns) if not axis.inner.identity]
+        modes = {(resize.mode, resize.align_corners) for resize in resizes} or {("bilinear", False)}
+        logits = self._get(0, 0)
+        mode, corners = modes.pop()
+        return None if logits is None or modes or mode != "bilinear" else (logits, corners)
 
     def resized(self, size: Size) -> "StitchedLogits":
         """The same windows, for another size of the result."""
         rows, columns = self.rows.resized(size[0]), self.columns.resized(size[1])
-        return StitchedLogits(rows, columns, self.get, self.num_channels, self.device, self.num_held)
+        return StitchedLogits(rows, columns, self._get, self.num_channels, self.device, self.num_held)
 
     def tile(self, rows: slice, columns: slice) -> Tensor:
         """A part of the logits: (K, rows, columns) float32. Windows are always added in the same order."""
@@ -136,7 +121,7 @@ class StitchedLogits(TiledLogits):
             lines: Tensor | None = None  # (K, source rows, width): a row of windows, its columns blended
             for j in self.columns.windows(columns.start, columns.stop):
                 horizontal = self.columns.operator(j, columns.start, columns.stop)
-                logits = None if horizontal is None else self.get(i, j)
+                logits = None if horizontal is None else self._get(i, j)
                 if horizontal is None or logits is None:
                     continue
                 part = logits[:, vertical.source, horizontal.source].float()
@@ -160,41 +145,21 @@ class StitchedLogits(TiledLogits):
         return total
 
 
-@dataclass(frozen=True)
 class SignFlipped(TiledLogits):
     """Logits with the sign of some channels changed."""
 
-    logits: TiledLogits
-    channels: tuple[int, ...]
-
-    @property
-    def size(self) -> Size:  # type: ignore[override]
-        """(H, W) of the result."""
-        return self.logits.size
-
-    @property
-    def num_channels(self) -> int:  # type: ignore[override]
-        """K."""
-        return self.logits.num_channels
-
-    @property
-    def dense(self) -> bool:  # type: ignore[override]
-        """Whether large tiles would cost more than they save."""
-        return self.logits.dense
-
-    @property
-    def num_held(self) -> int:
-        """Number of floats in memory."""
-        return self.logits.num_held
+    def __init__(self, logits: TiledLogits, channels: tuple[int, ...]) -> None:
+        super().__init__(logits.size, logits.num_channels, dense=logits.dense, num_held=logits.num_held)
+        self._logits, self._channels = logits, channels
 
     def resized(self, size: Size) -> TiledLogits:
         """The same logits, bilinearly resized."""
-        return SignFlipped(self.logits.resized(size), self.channels)
+        return SignFlipped(self._logits.resized(size), self._channels)
 
     def tile(self, rows: slice, columns: slice) -> Tensor:
         """A part of the logits: (K, rows, columns) float32."""
-        tile = self.logits.tile(rows, columns).clone()
-        tile[list(self.channels)] *= -1
+        tile = self._logits.tile(rows, columns).clone()
+        tile[list(self._channels)] *= -1
         return tile
 
 
@@ -267,17 +232,10 @@ def resized_logits(logits: Tensor, size: Size, *, align_corners: bool) -> Stitch
 class MaterializedLogits(TiledLogits):
     """Logits (K, H, W) that are in memory as a whole."""
 
-    dense = False
-
     def __init__(self, values: Tensor) -> None:
+        size = (values.shape[-2], values.shape[-1])
+        super().__init__(size, values.shape[0], dense=False, num_held=values.numel())
         self.values = values
-        self.size: Size = (values.shape[-2], values.shape[-1])
-        self.num_channels = values.shape[0]
-
-    @property
-    def num_held(self) -> int:
-        """Number of floats in memory: all of them."""
-        return self.values.numel()
 
     def tile(self, rows: slice, columns: slice) -> Tensor:
         """A part of the logits: (K, rows, columns) float32."""

@@ -1,7 +1,6 @@
 """Test-time augmentation: the mean over several scales, each plain or mirrored."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -58,37 +57,20 @@ def average_probabilities(views: Sequence[tuple[TiledLogits, bool]]) -> Tensor:
     return full(MeanLogits(views, probabilities=True)).exp_()
 
 
-@dataclass(frozen=True)
 class MeanLogits(TiledLogits):
     """The mean over views of one image, some of them mirrored: of probabilities for labels, else of the values.
 
-    Attributes:
+    Args:
         views: logits of one size, and whether each is to be mirrored back.
         probabilities: whether to average softmax probabilities; tiles are then their logarithms.
     """
 
-    views: Sequence[tuple[TiledLogits, bool]]
-    probabilities: bool
-
-    @property
-    def size(self) -> Size:  # type: ignore[override]
-        """(H, W) of the result."""
-        return self.views[0][0].size
-
-    @property
-    def num_channels(self) -> int:  # type: ignore[override]
-        """K."""
-        return self.views[0][0].num_channels
-
-    @property
-    def dense(self) -> bool:  # type: ignore[override]
-        """Whether large tiles would cost more than they save."""
-        return any(view.dense for view, _ in self.views)
-
-    @property
-    def num_held(self) -> int:
-        """Floats that all views hold together."""
-        return sum(view.num_held for view, _ in self.views)
+    def __init__(self, views: Sequence[tuple[TiledLogits, bool]], probabilities: bool) -> None:
+        first = views[0][0]
+        dense = any(view.dense for view, _ in views)
+        num_held = sum(view.num_held for view, _ in views)
+        super().__init__(first.size, first.num_channels, dense=dense, num_held=num_held)
+        self.views, self.probabilities = views, probabilities
 
     def resized(self, size: Size) -> "MeanLogits":
         """The mean of the views' other sizes."""
