@@ -88,10 +88,10 @@ def test_cross_entropy__runs_in_float32_for_half_precision_logits():
     assert losses.cross_entropy(logits.bfloat16(), target).dtype == torch.float32
 
 
-def test_cross_entropy__refuses_logits_of_another_size():
+def test_ohem__refuses_logits_of_another_size():
     logits, target = _labels_case()
     with pytest.raises(ShapeError) as caught:
-        losses.cross_entropy(logits[..., :3], target)
+        losses.ohem(logits[..., :3], target)
     assert str(caught.value) == (
         "logits are (2, 4, 5, 3) and the target is (2, 5, 6), but (B, K, H, W) and (B, H, W) belong together; "
         "resize the logits to the target first"

@@ -203,9 +203,9 @@ def test_kernel__needs_no_memory_of_the_size_of_the_upsampled_logits(monkeypatch
     assert sum(made.numel() for made in sizes) < 2 * 150 * 64 * 64 / 16
 
 
-def test_upsampled_cross_entropy__refuses_a_target_that_does_not_belong() -> None:
+def test_cross_entropy__refuses_a_target_that_does_not_belong() -> None:
     with pytest.raises(ShapeError) as caught:
-        losses.upsampled_cross_entropy(torch.zeros(2, 3, 4, 4), torch.zeros(2, 1, 8, 8).long(), align_corners=False)
+        losses.cross_entropy(torch.zeros(2, 3, 4, 4), torch.zeros(2, 1, 8, 8).long(), align_corners=False)
 
     assert str(caught.value) == (
         "logits are (2, 3, 4, 4) and the target is (2, 1, 8, 8), but (B, K, h, w) and (B, H, W) belong together; "

@@ -22,42 +22,23 @@ def cross_entropy(
     logits: Tensor,
     target: Tensor,
     *,
+    align_corners: bool = False,
     ignore_index: int = 255,
     denominator: Literal["valid", "all"] = "valid",
     class_weights: Tensor | None = None,
 ) -> Tensor:
-    """Pixel-wise cross entropy.
+    """Pixel-wise cross entropy of logits that are resized to the target; the resized ones are never in memory.
 
     Args:
-        logits: (B, K, H, W).
+        logits: (B, K, h, w).
         target: (B, H, W) int64 class ids.
+        align_corners: of the bilinear resize.
         ignore_index: id of the pixels that add nothing to the sum.
         denominator: what the sum is divided by. ``"valid"``: the valid pixels, each with its class weight, as torch
             and the official Segmenter do. ``"all"``: B * H * W, ignored pixels included and weights left out, as SETR
             and mmsegmentation (``avg_non_ignore=False``) do; their learning rates were tuned for this smaller loss.
         class_weights: (K,), factor on the loss of each class.
     """
-    _check_sizes(logits, target)
-    return upsampled_cross_entropy(
-        logits,
-        target,
-        align_corners=False,
-        ignore_index=ignore_index,
-        denominator=denominator,
-        class_weights=class_weights,
-    )
-
-
-def upsampled_cross_entropy(
-    logits: Tensor,
-    target: Tensor,
-    *,
-    align_corners: bool,
-    ignore_index: int = 255,
-    denominator: Literal["valid", "all"] = "valid",
-    class_weights: Tensor | None = None,
-) -> Tensor:
-    """``cross_entropy`` of logits (B, K, h, w) resized bilinearly to the target; the resized ones never exist."""
     if logits.ndim != 4 or target.ndim != 3 or len(logits) != len(target):
         raise ShapeError(
             f"logits are {tuple(logits.shape)} and the target is {tuple(target.shape)}, but (B, K, h, w) and "

@@ -13,7 +13,7 @@ from densevit.data.transforms import Example
 from densevit.layers import resize
 from densevit.tasks.base import Metrics, Task
 from densevit.tasks.colour import Picture, Rgb, colourise_labels, palette_for
-from densevit.tasks.losses import dice, divergence, lovasz_softmax, ohem, upsampled_cross_entropy, valid_count
+from densevit.tasks.losses import cross_entropy, dice, divergence, lovasz_softmax, ohem, valid_count
 from densevit.tasks.metrics import SegmentationMetrics
 from densevit.types import DenseOutput, Size
 from densevit.upsampling import upsample_labels
@@ -132,7 +132,7 @@ class Segmentation(Task):
         return valid_count(target, ignore_index=self.ignore_index, class_weights=self._class_weights(target))
 
     def _cross_entropy(self, logits: Tensor, target: Tensor, *, align_corners: bool) -> Tensor:
-        return upsampled_cross_entropy(
+        return cross_entropy(
             logits,
             target,
             align_corners=align_corners,
