@@ -175,7 +175,7 @@ def test_evaluate__gives_the_same_figures_when_watched(dataset: Path) -> None:
     samples = _Five(data)
     watch = EvaluationRecorder(2)
     plain = evaluate(model, {"main": five}, InferenceConfig(short_side=48), samples)
-    watched = evaluate(model, {"main": five}, InferenceConfig(short_side=48), samples, watch=watch)
+    watched = evaluate(model, {"main": five}, InferenceConfig(short_side=48), samples, recorder=watch)
     assert watched == plain or json.dumps(watched) == json.dumps(plain)
     counts = watch.heads["main"].counts
     assert counts is not None

@@ -66,11 +66,18 @@ class PhotoFacts:
 
 
 @dataclass(frozen=True, slots=True)
-class MaskFacts:
+class TargetFacts:
+    """A mask, depth map or value map; ``size`` is (H, W) with the EXIF orientation applied."""
+
+    path: str
+    size: Size
+
+
+@dataclass(frozen=True, slots=True)
+class MaskFacts(TargetFacts):
     """A mask.
 
     Attributes:
-        size: (H, W) with the EXIF orientation applied.
         values: int64, sorted: class numbers, or 0xRRGGBB if ``colours``; at most ``MAX_VALUES`` of them.
         counts: int64, pixels of each value.
         num_values: number of values, including those beyond ``MAX_VALUES``.
@@ -79,10 +86,8 @@ class MaskFacts:
         fits: correlation of its outlines with those of the photo for each of the eight orientations; None if unknown.
     """
 
-    path: str
     format: str
     mode: str
-    size: Size
     values: NDArray[np.int64]
     counts: NDArray[np.int64]
     num_values: int
@@ -92,7 +97,7 @@ class MaskFacts:
 
 
 @dataclass(frozen=True, slots=True)
-class DepthFacts:
+class DepthFacts(TargetFacts):
     """A depth map, in stored units.
 
     Attributes:
@@ -105,8 +110,6 @@ class DepthFacts:
         slope: correlation of value and row (top to bottom) over the valid pixels.
     """
 
-    path: str
-    size: Size
     bits: int
     colours: bool
     valid: float
@@ -123,7 +126,7 @@ class DepthFacts:
 
 
 @dataclass(frozen=True, slots=True)
-class ValueFacts:
+class ValueFacts(TargetFacts):
     """A value map (H, W, channels).
 
     Attributes:
@@ -131,14 +134,9 @@ class ValueFacts:
         problem: why ``read_values`` would refuse it, or empty.
     """
 
-    path: str
-    size: Size
     channels: int
     finite: float
     problem: str
-
-
-TargetFacts = MaskFacts | DepthFacts | ValueFacts
 
 
 @dataclass(frozen=True, slots=True)

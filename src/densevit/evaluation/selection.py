@@ -105,5 +105,5 @@ def no_target(head: str, task: Task, dataset: Dataset) -> str:
 
 
 def open_dataset(config: DataConfig, heads: tuple[str, ...], tasks: dict[str, Task]) -> Dataset:
-    """The data set with the targets that the heads need, no others read."""
+    """The data set, reading only the targets that the heads need."""
     return DATASETS[config.kind][1](config, targets=frozenset(tasks[head].target for head in heads))
