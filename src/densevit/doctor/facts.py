@@ -95,6 +95,26 @@ class MaskFacts(TargetFacts):
     palette: NDArray[np.int64] | None
     fits: tuple[float, ...] | None = None
 
+    @property
+    def is_lossy(self) -> bool:
+        """Whether compression changed its values."""
+        return self.format in {"JPEG", "MPO"}
+
+    @property
+    def has_channels(self) -> bool:
+        """Whether the reader refuses it for its channels."""
+        return self.colours or self.mode in {"RGB", "RGBA", "LA", "PA", "CMYK", "YCbCr", "HSV", "LAB"}
+
+    @property
+    def has_floats(self) -> bool:
+        """Whether the reader refuses it for floats, although they are whole numbers."""
+        return self.mode == "F" or self.mode.startswith("float")
+
+    @property
+    def is_indexed(self) -> bool:
+        """Whether its values can be class numbers."""
+        return not self.colours and not self.is_lossy
+
 
 @dataclass(frozen=True, slots=True)
 class DepthFacts(TargetFacts):

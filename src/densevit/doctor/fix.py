@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from densevit.doctor.checks_masks import encoding_fault, has_channels, has_floats, stretched, unknown_colours
+from densevit.doctor.checks_masks import encoding_fault, stretched, unknown_colours
 from densevit.doctor.checks_photos import same_aspect, size_faults
-from densevit.doctor.context import LOSSY, Context, is_indexed
+from densevit.doctor.context import Context
 from densevit.doctor.examine import Diagnosis
 from densevit.doctor.facts import Broken, MaskFacts, PhotoFacts, SampleFacts, TargetFacts
 from densevit.doctor.layout import ALL_KINDS, Split
@@ -179,16 +179,16 @@ def _fix_mask(
     context: Context, fault: str | None, sample: SampleFacts, mask: MaskFacts, size_codes: list[str]
 ) -> Fixed | None:
     unknown = mask.colours and (not context.colours or unknown_colours(mask, context.colours).size)
-    if mask.format in LOSSY or unknown:
+    if mask.is_lossy or unknown:
         return None
     turn = "exif-mask-unturned" in size_codes
     resize = "mask-size" in size_codes and same_aspect(sample)
-    renumber = fault is not None and is_indexed(mask)
-    if not (turn or resize or has_channels(mask) or has_floats(mask) or renumber):
+    renumber = fault is not None and mask.is_indexed
+    if not (turn or resize or mask.has_channels or mask.has_floats or renumber):
         return None
     stored = read_stored(Path(mask.path))
     labels = turn_upright(mask_pixels(stored)[0], stored.orientation).astype(np.int64)
-    codes = ["mask-colours"] if has_channels(mask) else ["mask-floats"] if has_floats(mask) else []
+    codes = ["mask-colours"] if mask.has_channels else ["mask-floats"] if mask.has_floats else []
     if mask.colours:
         colours = np.array(sorted(context.colours), np.int64)
         numbers = np.array([context.colours[int(colour)] for colour in colours], np.int64)
