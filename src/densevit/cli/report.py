@@ -1,4 +1,4 @@
-"""``densevit report``: the page of a training run, written again."""
+"""``densevit report``: write the report of a training run again."""
 
 from pathlib import Path
 from typing import Annotated
@@ -9,9 +9,9 @@ import typer
 def report(
     run: Annotated[Path, typer.Argument(help="Run folder of densevit train, finished or not.")],
 ) -> None:
-    """Write report.html of a run folder: curves, figures, confusion, the worst images, config and environment.
+    """Write report.html of a run folder: curves, metrics, confusion, the worst images, config and environment.
 
-    Training writes it by itself at every evaluation and at its end. Prints where it is.
+    Training writes it at every evaluation and at its end. Prints its path.
     """
     from densevit.training.run.report import write_report
 

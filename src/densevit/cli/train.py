@@ -11,32 +11,32 @@ def train(
     out: Annotated[Path | None, typer.Option(help="Run folder: config, log, states, model.safetensors.")] = None,
     config: Annotated[Path | None, typer.Option(help="YAML file; the one of a run folder is valid too.")] = None,
     overrides: Annotated[
-        list[str] | None, typer.Option("--set", help="KEY=VALUE laid over the config; repeatable.")
+        list[str] | None, typer.Option("--set", help="KEY=VALUE that overrides the config; repeatable.")
     ] = None,
     preset: Annotated[str | None, typer.Option(help="Model to train, see densevit models.")] = None,
-    recipe: Annotated[str | None, typer.Option(help="How a published model was trained, say setr-pup-ade20k.")] = None,
-    init: Annotated[str | None, typer.Option(help="Checkpoint to start from, or default: the one that ships.")] = None,
+    recipe: Annotated[str | None, typer.Option(help="Training of a published model, such as setr-pup-ade20k.")] = None,
+    init: Annotated[str | None, typer.Option(help="Checkpoint to start from; default is the one that ships.")] = None,
     freeze: Annotated[
-        str | None, typer.Option(help="encoder, or a number of blocks: keep them, and their output on disk.")
+        str | None, typer.Option(help="encoder, or a number of blocks: freeze them, and cache their output.")
     ] = None,
     decoder: Annotated[
-        list[str] | None, typer.Option(help="Decoder to train on the encoder of --init, say setr_mla; repeatable.")
+        list[str] | None, typer.Option(help="Decoder to train on the encoder of --init, such as setr_mla; repeatable.")
     ] = None,
     data: Annotated[
         Path | None, typer.Option(help="Root of a data set with splits train and val, a folder or a zip archive.")
     ] = None,
     dataset: Annotated[
-        str, typer.Option(help="Its kind: folder, or a public one in the layout of its download, such as cityscapes.")
+        str, typer.Option(help="Kind of --data: folder, or a public data set as downloaded, such as cityscapes.")
     ] = "folder",
     resume: Annotated[
         bool, typer.Option("--resume", help="Continue the run from its last state; begin it if there is none.")
     ] = False,
     replay: Annotated[
-        Path | None, typer.Option(help="Only run a bad batch of a run again: a .safetensors file in its bad/.")
+        Path | None, typer.Option(help="Only run a non-finite batch again: a .safetensors file in bad/ of a run.")
     ] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, ...; a GPU if there is one.")] = None,
     no_check: Annotated[
-        bool, typer.Option("--no-check", help="Don't look at the data first, as densevit doctor --fast does.")
+        bool, typer.Option("--no-check", help="Skip the check of the data, which is that of densevit doctor --fast.")
     ] = False,
 ) -> None:
     """Train a model, evaluate it and save it.

@@ -101,7 +101,7 @@ class SourceBatches(TorchDataset[Batch]):
         return Batch(inputs, (height // patch[0], width // patch[1]), targets)
 
     def prepare(self) -> Iterator[int]:
-        """Encode every view of every photo that the cache lacks; yields the number done so far."""
+        """Encode every view of every image that the cache lacks; yields the number done so far."""
         features = self.config.features
         if self.cache is None or features is None:
             return
@@ -132,7 +132,7 @@ class SourceBatches(TorchDataset[Batch]):
         return [(mixed.image, mixed) for mixed in mix([e for _, e in examples], self.augment, generators)]
 
     def _view(self, index: int, view: int) -> Example:
-        """A fixed view of a photo; view 0 is not augmented."""
+        """A fixed view of an image; view 0 is not augmented."""
         config = self.augment.plain_view() if view == 0 else self.augment
         generator = torch.Generator().manual_seed((self.config.seed * _STREAM + index) * 64 + view)
         return augment(self.dataset[index], config, generator)
