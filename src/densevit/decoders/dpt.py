@@ -268,16 +268,20 @@ class Dpt(Decoder):
         path: Tensor | None = None
         for index in (3, 2, 1):
             path = self.fusions[index](levels.pop(), path)  # popped, so that the level's memory is freed
-            finer = levels[-1] if self.fusion_up_to == "next_level" else None
-            size = (2 * path.shape[-2], 2 * path.shape[-1]) if finer is None else (finer.shape[-2], finer.shape[-1])
-            path = resize(path, size, align_corners=True)
+            path = self.upsample_path(path, levels[-1])
         assert path is not None
         return self.fusions[0](levels.pop(), path), path
+
+    def upsample_path(self, path: Tensor, finer: Tensor | None) -> Tensor:
+        """Upsample a fusion's output by two, or to the next finer level if there is one and the config says so."""
+        if finer is None or self.fusion_up_to == "double":
+            return upsample(path, 2, align_corners=True)
+        return resize(path, (finer.shape[-2], finer.shape[-1]), align_corners=True)
 
     def decode(self, taps: Taps, *, with_aux: bool) -> DenseOutput:
         """Logits at an eighth of the patch's stride (segmentation), or values at the head's own size."""
         fused, penultimate = self.fuse(taps)
-        last = upsample(fused, 2, align_corners=True)
+        last = self.upsample_path(fused, None)
         logits = self.head(last, taps.image_size)
         if self.aux == "none" or not with_aux:
             return DenseOutput(logits)

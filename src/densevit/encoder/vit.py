@@ -192,18 +192,8 @@ class VisionTransformer(nn.Module):
         Raises:
             ShapeError: if a side is not a multiple of the patch size.
         """
-        grid = self.grid_of((images.shape[-2], images.shape[-1]))
-        patches, stem_maps = self.patch_embed(images)
-        x = self._embed(patches.flatten(2).transpose(1, 2), grid)  # (B, P + N, C)
-        outputs = self._run_blocks(x, grid, self.config.taps if needed is None else needed)
-        num_prefix = self.config.num_prefix
-        return Taps(
-            tokens=tuple(t[:, num_prefix:] for t in outputs),
-            prefix=tuple(t[:, :num_prefix] for t in outputs),
-            grid=grid,
-            patch_size=self.config.patch_size,
-            stem_maps=stem_maps,
-        )
+        x, grid, stem_maps = self._embed(images)
+        return self._taps(self._run_blocks(x, grid, self.config.taps if needed is None else needed), grid, stem_maps)
 
     def _run_blocks(self, x: Tensor, grid: Size, needed: Collection[int]) -> list[Tensor]:
         """The sequence (B, P + N, C) after every tapped block; (B, 0, C) where it is not needed."""
@@ -242,8 +232,7 @@ class VisionTransformer(nn.Module):
 
     def first_blocks(self, images: Tensor, depth: int) -> list[Tensor]:
         """Images as in ``forward`` -> outputs (B, P + N, C) of ``kept_blocks(depth)``, before the final norm."""
-        grid = self.grid_of((images.shape[-2], images.shape[-1]))
-        x = self._embed(self.patch_embed(images)[0].flatten(2).transpose(1, 2), grid)  # (B, P + N, C)
+        x, grid, _ = self._embed(images)
         kept = self.kept_blocks(depth)
         return [x for index, x in self._each_block(x, self._rotation(grid, x.device), 0, depth) if index in kept]
 
@@ -252,14 +241,7 @@ class VisionTransformer(nn.Module):
         outputs = dict(zip(self.kept_blocks(depth), sequences, strict=True))
         x = sequences[-1]
         outputs |= dict(self._each_block(x, self._rotation(grid, x.device), depth, len(self.blocks)))
-        num_prefix = self.config.num_prefix
-        taps = [self.norm(outputs[tap]) for tap in self.config.taps]
-        return Taps(
-            tokens=tuple(t[:, num_prefix:] for t in taps),
-            prefix=tuple(t[:, :num_prefix] for t in taps),
-            grid=grid,
-            patch_size=self.config.patch_size,
-        )
+        return self._taps([self.norm(outputs[tap]) for tap in self.config.taps], grid, ())
 
     def grid_of(self, image_size: Size) -> Size:
         """The token grid of an image size.
@@ -277,8 +259,11 @@ class VisionTransformer(nn.Module):
             )
         return height // ph, width // pw
 
-    def _embed(self, x: Tensor, grid: Size) -> Tensor:
-        """Patch tokens (B, N, C) -> the sequence (B, P + N, C) with prefix tokens and positions."""
+    def _embed(self, images: Tensor) -> tuple[Tensor, Size, tuple[Tensor, ...]]:
+        """Images -> the sequence (B, P + N, C) with prefix tokens and positions, the token grid, and the stem maps."""
+        grid = self.grid_of((images.shape[-2], images.shape[-1]))
+        patches, stem_maps = self.patch_embed(images)
+        x = patches.flatten(2).transpose(1, 2)  # (B, N, C)
         names = ("cls_token", "dist_token", "reg_token")
         prefix = [getattr(self, name) for name in names if hasattr(self, name)]
         if isinstance(self.config.positions, LearnedPositions):
@@ -290,7 +275,15 @@ class VisionTransformer(nn.Module):
                 tokens = torch.cat(prefix, dim=1)  # (1, P, C)
                 positioned = tokens[:, : rule.num_prefix] + prefix_positions
                 prefix = [positioned, tokens[:, rule.num_prefix :]]  # registers have no position
-        return self.norm_pre(torch.cat([*(t.expand(x.shape[0], -1, -1) for t in prefix), x], dim=1))
+        sequence = torch.cat([*(t.expand(x.shape[0], -1, -1) for t in prefix), x], dim=1)  # (B, P + N, C)
+        return self.norm_pre(sequence), grid, stem_maps
+
+    def _taps(self, outputs: list[Tensor], grid: Size, stem_maps: tuple[Tensor, ...]) -> Taps:
+        """Split sequences (B, P + N, C) into prefix and patch tokens."""
+        num_prefix = self.config.num_prefix
+        tokens = tuple(t[:, num_prefix:] for t in outputs)
+        prefix = tuple(t[:, :num_prefix] for t in outputs)
+        return Taps(tokens, prefix, grid, self.config.patch_size, stem_maps)
 
     def _rotation(self, grid: Size, device: torch.device) -> Rotation | None:
         if not isinstance(self.config.positions, RotaryPositions):

@@ -9,13 +9,10 @@ import torch
 def parallel_for(
     body: Callable[[int, int], None], count: int, *, grain: int | None = None, max_threads: int | None = None
 ) -> None:
-    """Call ``body(start, stop)`` for consecutive ranges that cover ``range(count)``, on torch's number of threads.
+    """Call ``body(start, stop)`` for ranges that cover ``range(count)``, on torch's number of threads.
 
-    Args:
-        body: must spend its time in ctypes calls, which release the interpreter's lock.
-        count: number of iterations.
-        grain: length of a range where iterations differ in cost; by default each thread gets one equal share.
-        max_threads: upper bound for small work, where a thread costs more than it saves.
+    ``body`` must spend its time in ctypes calls, which release the interpreter's lock. Each thread gets one equal
+    share, or, with ``grain``, ranges of that length one after another, for iterations that differ in cost.
     """
     threads = min(torch.get_num_threads(), count, max_threads or count)
     if threads <= 1:

@@ -20,9 +20,6 @@ from densevit.kernels.build import INT, LONG, POINTER, Signatures, address, libr
 from densevit.kernels.threads import parallel_for
 from densevit.upsampling.neighbours import neighbours
 
-SumAndGradient = tuple[Tensor, Tensor | None]
-"""The sum, and its gradient where needed."""
-
 
 def upsample_cross_entropy(
     logits: Tensor,
@@ -57,9 +54,14 @@ class _CrossEntropySum(torch.autograd.Function):
     def forward(
         ctx: Any, logits: Tensor, target: Tensor, align_corners: bool, ignore_index: int, class_weights: Tensor | None
     ) -> Tensor:
-        total, gradient = _sum_and_gradient(
-            logits, target, align_corners, ignore_index, class_weights, need_gradient=ctx.needs_input_grad[0]
-        )
+        need_gradient = ctx.needs_input_grad[0]
+        target = target.contiguous()
+        weights = None if class_weights is None else class_weights.to(logits).contiguous()
+        kernel = load() if (logits.device.type, logits.dtype) == ("cpu", torch.float32) else None
+        if kernel is not None:
+            total, gradient = _by_kernel(kernel, logits, target, align_corners, ignore_index, weights, need_gradient)
+        else:
+            total, gradient = _by_torch(logits, target, align_corners, ignore_index, weights, need_gradient)
         if gradient is not None:
             ctx.save_for_backward(gradient)
         return total
@@ -71,31 +73,14 @@ class _CrossEntropySum(torch.autograd.Function):
         return gradient * factor, None, None, None, None
 
 
-def _sum_and_gradient(
-    logits: Tensor,
-    target: Tensor,
-    align_corners: bool,
-    ignore_index: int,
-    weights: Tensor | None,
-    *,
-    need_gradient: bool,
-) -> SumAndGradient:
-    target = target.contiguous()
-    weights = None if weights is None else weights.to(logits).contiguous()
-    kernel = load() if (logits.device.type, logits.dtype) == ("cpu", torch.float32) else None
-    if kernel is not None:
-        return _by_kernel(kernel, logits, target, align_corners, ignore_index, weights, need_gradient)
-    if logits.device.type == "cpu":
+def _by_torch(
+    logits: Tensor, target: Tensor, align_corners: bool, ignore_index: int, weights: Tensor | None, need_gradient: bool
+) -> tuple[Tensor, Tensor | None]:
+    """In torch, one image at a time, so that only one image's upsampled logits exist."""
+    if logits.device.type == "cpu":  # on CUDA this would wait for the device
         invalid = (target != ignore_index) & ((target < 0) | (target >= logits.shape[1]))
         if invalid.any():
             raise _invalid_class(int(target[invalid][0]), logits.shape[1])
-    return _by_torch(logits, target, align_corners, ignore_index, weights, need_gradient)
-
-
-def _by_torch(
-    logits: Tensor, target: Tensor, align_corners: bool, ignore_index: int, weights: Tensor | None, need_gradient: bool
-) -> SumAndGradient:
-    """In torch, one image at a time, so that only one image's upsampled logits exist."""
     total = logits.new_zeros(())
     gradient = torch.empty_like(logits) if need_gradient else None
     for index, labels in enumerate(target.split(1)):
@@ -117,7 +102,7 @@ def _by_kernel(
     ignore_index: int,
     weights: Tensor | None,
     need_gradient: bool,
-) -> SumAndGradient:
+) -> tuple[Tensor, Tensor | None]:
     """In C, the images in parallel."""
     (batch, classes, h, w), (_, height, width) = logits.shape, target.shape
     lanes = kernel.densevit_lanes()

@@ -18,18 +18,9 @@ from densevit.upsampling.neighbours import neighbours
 def upsample_and_classify(
     x: Tensor, factor: int, conv: ConvBnRelu, classifier: nn.Conv2d, *, align_corners: bool, band_rows: int
 ) -> Tensor:
-    """``classifier(conv(upsample(x, factor)))`` in evaluation, up to rounding.
+    """``classifier(conv(upsample(x, factor)))`` in evaluation, up to rounding, ``band_rows`` upsampled rows at a time.
 
-    Args:
-        x: (B, C, h, w).
-        factor: of the bilinear upsampling.
-        conv: keeps the size of a map.
-        classifier: a 1x1 convolution to K channels.
-        align_corners: as in ``interpolate``.
-        band_rows: rows of the upsampled map that are computed at once.
-
-    Returns:
-        (B, K, h * factor, w * factor).
+    (B, C, h, w) -> (B, K, h * factor, w * factor); ``conv`` keeps the size of a map, ``classifier`` is 1x1.
     """
     height, width = size = (x.shape[-2] * factor, x.shape[-1] * factor)
     if torch.compiler.is_compiling():  # compilers and exporters plan memory themselves

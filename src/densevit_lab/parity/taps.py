@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from densevit.decoders.dpt import Dpt
 from densevit.decoders.setr import SetrMla
 from densevit.encoder.positions import LearnedPositions, positions_for
 from densevit.model import DenseModel
@@ -69,6 +70,14 @@ class TensorFinder:
     def _module(self, name: str) -> Tensor:
         return self.outputs[f"heads.{self.head}.{name}"]
 
+    def _fusion(self, index: int) -> Tensor:
+        """A fusion's output, which the published modules upsample themselves."""
+        decoder = self.model.heads[self.head]
+        assert isinstance(decoder, Dpt)
+        return decoder.upsample_path(
+            self._module(f"fusions.{index}"), self._module(f"convs.{index - 1}") if index else None
+        )
+
     def _full(self, position: int) -> Tensor:
         """Prefix and patch tokens of a tap, (B, P + N, C)."""
         return torch.cat((self.taps.prefix[position], self.taps.tokens[position]), dim=1)
@@ -101,8 +110,8 @@ class TensorFinder:
         r"neck(\d)": lambda self, k: self._module(f"smooths.{3 - int(k)}"),
         r"cls(\d)": lambda self, k: self.taps.prefix[int(k)][:, 0],
         r"patch(\d)": lambda self, k: self.taps.tokens[int(k)],
-        r"fused(\d)": lambda self, k: self._module(f"fusions.{3 - int(k)}"),
-        r"path_(\d)": lambda self, k: self._module(f"fusions.{int(k) - 1}"),
+        r"fused(\d)": lambda self, k: self._fusion(3 - int(k)),
+        r"path_(\d)": lambda self, k: self._fusion(int(k) - 1),
         r"layer(\d)_rn": lambda self, k: self._module(f"convs.{int(k) - 1}"),
         r"enc_block(\d+)": lambda self, k: self.outputs[f"encoder.blocks.{k}"],
         r"dec_block(\d+)": lambda self, k: self._module(f"blocks.{k}"),
