@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -7,10 +8,14 @@ import torch
 from torch import Tensor, nn
 
 import densevit
+from densevit.checkpoints.native import load_bundle
 from densevit.engines import engine, openvino
 from densevit.engines.engine import use_engine
 from densevit.errors import ConfigError, EngineError
+from densevit.inference.predictor import Predictor
+from densevit.inference.speed import SpeedConfig
 from densevit.model import DenseModel, ModelConfig
+from tests.e2e.scenes import write_model
 from tests.factories import tiny_encoder
 from tests.tolerances import SAME_MATHS
 
@@ -78,6 +83,31 @@ def test_torch__is_the_model_as_it_is() -> None:
     model = tiny_model("mask")
     assert use_engine(model, "torch") is model
     assert not isinstance(model.encoder, engine.EngineEncoder)
+
+
+@pytest.mark.parametrize("options", [{"speed": {"engine": "compile"}}, {"engine": "compile"}], ids=["speed", "engine"])
+def test_predictor__runs_the_engine_that_it_says(
+    options: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[Any] = []
+    monkeypatch.setitem(engine.ENGINES, "compile", plain_build(calls))
+    path = write_model(tmp_path / "model.safetensors", "coarse")
+
+    predictor = Predictor.load(path, device="cpu", **options)
+    predictor.predict(np.zeros((48, 64, 3), np.uint8))
+
+    assert calls
+    assert predictor.speed.set_values() == {"engine": "compile"}
+
+
+def test_predictor__leaves_the_given_model_to_torch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(engine.ENGINES, "compile", plain_build([]))
+    bundle = load_bundle(write_model(tmp_path / "model.safetensors", "coarse"))
+
+    predictor = Predictor(bundle, device="cpu", speed=SpeedConfig(engine="compile"))
+
+    assert isinstance(predictor.model.encoder, engine.EngineEncoder)
+    assert not isinstance(bundle.model.encoder, engine.EngineEncoder)
 
 
 def test_program__is_built_once_for_every_shape(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -81,7 +81,7 @@ def test_recipe__says_what_the_encoder_started_from(dataset: Path, caplog: pytes
     laid_out("segmenter-ade20k", dataset)
     assert caplog.messages == [
         "the encoder starts from random weights, but recipe segmenter-ade20k from "
-        "hf://timm/vit_small_patch16_384.augreg_in21k_ft_in1k; say so with "
+        "hf://timm/vit_small_patch16_384.augreg_in21k_ft_in1k; pass "
         "--set encoder_weights=hf://timm/vit_small_patch16_384.augreg_in21k_ft_in1k"
     ]
     caplog.clear()

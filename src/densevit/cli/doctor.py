@@ -1,6 +1,8 @@
 """``densevit doctor``: find what is wrong with a data set before training on it."""
 
 import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -45,7 +47,7 @@ def doctor(
     The exit code is 0 without errors, 1 with errors in the data, 2 if there is no data to check.
     """
     from densevit.data import FolderConfig
-    from densevit.doctor.examine import FAST_PHOTOS, Options, examine
+    from densevit.doctor.examine import FAST_PHOTOS, examine
     from densevit.errors import ConfigError
     from densevit.io import write_bytes_atomic, write_json
 
@@ -56,14 +58,11 @@ def doctor(
     config = FolderConfig.parse(keys | {"depth_unit_m": depth_unit_m}, source="the options of doctor")
     if fast:
         sample = min(sample or FAST_PHOTOS, FAST_PHOTOS)
+    scope: dict[str, Any] = {"only": split or (), "sample": sample, "crop": _crop(crop), "colours": colours}
     cores = min(8, os.cpu_count() or 1) if workers is None else workers
-    options = Options(tuple(split or ()), sample, cores, _crop(crop), colours)
     console = Console(stderr=True)
-    with _progress(console) as progress:
-        bar = progress.add_task("reading", total=None)
-        diagnosis = examine(
-            config, options, progress=lambda done, total: progress.update(bar, completed=done, total=total)
-        )
+    with _progress(console, "reading") as progress:
+        diagnosis = examine(config, **scope, workers=cores, progress=progress)
     name = str(data or images)
     _show(diagnosis, name)
     if json_file is not None:
@@ -100,19 +99,19 @@ def _crop(text: str | None) -> tuple[int, int] | None:
     return int(parts[0]), int(parts[-1])
 
 
-def _progress(console: Console) -> Progress:
+@contextmanager
+def _progress(console: Console, text: str) -> Iterator[Callable[[int, int], None]]:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    return Progress(*columns, console=console, transient=True)
+    with Progress(*columns, console=console, transient=True) as progress:
+        bar = progress.add_task(text, total=None)
+        yield lambda done, total: progress.update(bar, completed=done, total=total)
 
 
 def _write_copy(diagnosis: "Diagnosis", out: Path, console: Console) -> None:
     from densevit.doctor.fix import write_fixed
 
-    with _progress(console) as progress:
-        bar = progress.add_task("writing", total=None)
-        copy = write_fixed(
-            diagnosis, out, progress=lambda done, total: progress.update(bar, completed=done, total=total)
-        )
+    with _progress(console, "writing") as progress:
+        copy = write_fixed(diagnosis, out, progress=progress)
     for line in _copy_lines(copy, diagnosis, out):
         Console().print(line, markup=False, highlight=False, soft_wrap=True)
 

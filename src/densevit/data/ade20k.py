@@ -16,7 +16,7 @@ class Ade20kConfig(PublicConfig):
     """ADE20K, the archive ADEChallengeData2016.
 
     Attributes:
-        split: 20210 and 2000 photos.
+        split: 20210 and 2000 images.
     """
 
     kind: Literal["ade20k"] = "ade20k"
@@ -29,10 +29,10 @@ class Ade20kConfig(PublicConfig):
 
 
 def open_ade20k(config: Ade20kConfig, *, targets: frozenset[Target] = ALL_TARGETS) -> FileDataset:
-    """Photos and masks of a split.
+    """Images and masks of a split.
 
     Raises:
-        DataError: the layout is another, or a photo has no mask.
+        DataError: if the layout differs, or an image has no mask.
     """
     split = _FOLDERS[config.split]
     below = ("", "ADEChallengeData2016/")

@@ -20,7 +20,7 @@ class CityscapesConfig(PublicConfig):
     """Cityscapes.
 
     Attributes:
-        split: 2975 and 500 photos, and 19998 of train_extra, which has coarse masks alone.
+        split: 2975 and 500 images, and 19998 of train_extra, which has only coarse masks.
         annotation: the fine masks, or the coarse ones.
     """
 
@@ -35,10 +35,10 @@ class CityscapesConfig(PublicConfig):
 
 
 def open_cityscapes(config: CityscapesConfig, *, targets: frozenset[Target] = ALL_TARGETS) -> FileDataset:
-    """Photos and masks of a split; ``labelTrainIds`` where all photos have them, else ``labelIds``.
+    """Images and masks of a split; ``labelTrainIds`` where all images have them, otherwise ``labelIds``.
 
     Raises:
-        DataError: the layout is another, or a photo has no mask.
+        DataError: if the layout differs, or an image has no mask.
     """
     cities = config.find([f"leftImg8bit/{config.split}"], LAYOUT)
     folders = sorted(path for path in cities.iterdir() if path.is_dir())
@@ -54,11 +54,7 @@ def open_cityscapes(config: CityscapesConfig, *, targets: frozenset[Target] = AL
     if all(path.is_file() for path in train_ids):
         return FileDataset(images, train_ids, rule=config.rule(config.table))
     masks = [stem.with_name(f"{stem.name}_{kind}_labelIds.png") for stem in stems]
-    if missing := [path for path in masks if not path.is_file()]:
-        raise DataError(
-            f"{len(missing)} of {len(images)} photos have no mask, {missing[0]} for one; cityscapes needs {LAYOUT}; "
-            "unpack the whole download"
-        )
+    config.check_masks(masks, LAYOUT)
     ids = {stored: index for index, stored in enumerate(CITYSCAPES_IDS)}
     ignored = [stored for stored in range(34) if stored not in ids]
     return FileDataset(images, masks, rule=config.rule(config.table, ids=ids, ignored=ignored))

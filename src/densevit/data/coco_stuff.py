@@ -6,7 +6,6 @@ from densevit.data.base import PublicConfig
 from densevit.data.class_names import COCO_STUFF, COCO_STUFF_GAPS
 from densevit.data.files import FileDataset
 from densevit.data.sample import ALL_TARGETS, ClassTable, Target
-from densevit.errors import DataError
 from densevit.io import find_images
 
 LAYOUT = (
@@ -19,7 +18,7 @@ class CocoStuffConfig(PublicConfig):
     """COCO-Stuff 164k.
 
     Attributes:
-        split: 118287 and 5000 photos.
+        split: 118287 and 5000 images.
     """
 
     kind: Literal["coco_stuff"] = "coco_stuff"
@@ -32,10 +31,10 @@ class CocoStuffConfig(PublicConfig):
 
 
 def open_coco_stuff(config: CocoStuffConfig, *, targets: frozenset[Target] = ALL_TARGETS) -> FileDataset:
-    """Photos and masks of a split; ``labelTrainIds`` where all photos have them, else the raw numbers.
+    """Images and masks of a split; ``labelTrainIds`` where all images have them, otherwise the raw numbers.
 
     Raises:
-        DataError: the layout is another, or a photo has no mask.
+        DataError: if the layout differs, or an image has no mask.
     """
     split = f"{config.split}2017"
     images = find_images([config.find([f"images/{split}", split], LAYOUT)])
@@ -50,9 +49,5 @@ def open_coco_stuff(config: CocoStuffConfig, *, targets: frozenset[Target] = ALL
     raw = [number for number in range(len(COCO_STUFF) + len(COCO_STUFF_GAPS)) if number not in COCO_STUFF_GAPS]
     ids = {stored: index for index, stored in enumerate(raw)}
     plain = [folder / f"{image.stem}.png" for image in images]
-    if missing := [path for path in plain if not path.is_file()]:
-        raise DataError(
-            f"{len(missing)} of {len(images)} photos have no mask, {missing[0]} for one; coco_stuff needs {LAYOUT}; "
-            "unpack the whole download"
-        )
+    config.check_masks(plain, LAYOUT)
     return FileDataset(images, plain, rule=config.rule(config.table, ids=ids))

@@ -27,7 +27,7 @@ class Nyuv2Config(PublicConfig):
     """NYU Depth v2.
 
     Attributes:
-        split: the official 795 and 654 photos; val is the official test split, or what a folder val/ holds.
+        split: the official 795 and 654 images; val is the official test split, or what a folder val/ holds.
     """
 
     kind: Literal["nyuv2"] = "nyuv2"
@@ -40,10 +40,10 @@ class Nyuv2Config(PublicConfig):
 
 
 def open_nyuv2(config: Nyuv2Config, *, targets: frozenset[Target] = ALL_TARGETS) -> "FileDataset | MatDataset":
-    """Photos with masks and depth of a split, in whichever layout is there.
+    """Images with masks and depth of a split, in any of the three layouts.
 
     Raises:
-        DataError: the layout is another, or a file is missing.
+        DataError: if the layout differs, or a file is missing.
     """
     part = {"train": "train", "val": "test"}[config.split]
     lists = config.root / f"nyudepthv2_{part}_files_with_gt.txt"
@@ -72,7 +72,7 @@ def _targets(config: Nyuv2Config, kind: str, images: list[Path]) -> list[Path] |
 
 
 class MatDataset:
-    """The photos of the official file, read from it one by one."""
+    """The images of the official file, read from it one by one."""
 
     def __init__(self, config: Nyuv2Config, targets: frozenset[Target]) -> None:
         self.path = config.find([_MAT], LAYOUT)
@@ -93,11 +93,11 @@ class MatDataset:
         return None if self.rule is None else self.rule.classes
 
     def __len__(self) -> int:
-        """Number of photos."""
+        """Number of images."""
         return len(self.numbers)
 
     def __getitem__(self, index: int, /) -> Sample:
-        """Read a photo with its mask and depth.
+        """Read an image with its mask and depth.
 
         Raises:
             DataError: if the file is damaged, or lacks one of them.

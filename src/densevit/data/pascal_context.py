@@ -20,9 +20,9 @@ class PascalContextConfig(PublicConfig):
     """Pascal Context.
 
     Attributes:
-        split: 4998 and 5105 photos.
-        background: with the class "background", 60 in all, as SETR and Segmenter are measured; else it is ignored and
-            there are 59.
+        split: 4998 and 5105 images.
+        background: with the class "background", 60 in all, as for the published results of SETR and Segmenter;
+            otherwise it is ignored and there are 59.
     """
 
     kind: Literal["pascal_context"] = "pascal_context"
@@ -36,10 +36,10 @@ class PascalContextConfig(PublicConfig):
 
 
 def open_pascal_context(config: PascalContextConfig, *, targets: frozenset[Target] = ALL_TARGETS) -> FileDataset:
-    """Photos and masks of a split.
+    """Images and masks of a split.
 
     Raises:
-        DataError: the layout is another, or a photo or mask is missing.
+        DataError: if the layout differs, or an image or mask is missing.
     """
     names = config.find([f"{top}ImageSets/SegmentationContext/{config.split}.txt" for top in _BELOW], LAYOUT)
     images, masks = listed(config, names, ["SegmentationClassContext"], _BELOW, LAYOUT)

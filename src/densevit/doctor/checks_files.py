@@ -54,7 +54,7 @@ def check_names(splits: list[Split], findings: Findings) -> None:
         if split.photos:
             _check_names(split, findings)
             continue
-        deeper = f"; subfolders, which are not read, have {split.deeper} photos" if split.deeper else ""
+        deeper = f" (in subfolders, which are not read: {split.deeper})" if split.deeper else ""
         hint = "Move them up, or name each folder." if split.deeper else ""
         folder = split.config.folder("images")
         findings.add("split-empty", f"there are no photos{deeper}", [folder], split=split.name, hint=hint)

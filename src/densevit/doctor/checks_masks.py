@@ -6,7 +6,7 @@ from collections.abc import Iterable
 import numpy as np
 from numpy.typing import NDArray
 
-from densevit.doctor.context import LOSSY, Context
+from densevit.doctor.context import Context
 from densevit.doctor.facts import MaskFacts, SampleFacts
 from densevit.doctor.rules import Findings, listed
 
@@ -44,10 +44,10 @@ def check_masks(context: Context, findings: Findings) -> None:
 def _check_encodings(context: Context, findings: Findings) -> None:
     masks = [mask for _, mask in context.of(MaskFacts)]
     total = len(masks)
-    jpeg = [mask for mask in masks if mask.format in LOSSY]
+    jpeg = [mask for mask in masks if mask.is_lossy]
     findings.add_share("mask-jpeg", jpeg, total, "masks are JPEG files, whatever their suffix")
-    findings.add_share("mask-floats", [mask for mask in masks if has_floats(mask)], total, "masks hold floats")
-    coloured = [mask for mask in masks if mask.format not in LOSSY and has_channels(mask)]
+    findings.add_share("mask-floats", [mask for mask in masks if mask.has_floats], total, "masks hold floats")
+    coloured = [mask for mask in masks if not mask.is_lossy and mask.has_channels]
     if coloured:
         modes = " or ".join(sorted({mask.mode for mask in coloured}))
         text = f"masks have mode {modes}, with up to {max(mask.num_values for mask in coloured)} colours"
@@ -65,16 +65,6 @@ def _colour_hint(coloured: list[MaskFacts], context: Context) -> str:
         return ""
     odd = np.unique(np.concatenate([unknown_colours(mask, context.colours)[:64] for mask in coloured]))
     return f"The colour map lacks {listed([f'#{colour:06x}' for colour in odd], 4)}."
-
-
-def has_channels(mask: MaskFacts) -> bool:
-    """Whether the reader refuses the mask for its channels."""
-    return mask.colours or mask.mode in {"RGB", "RGBA", "LA", "PA", "CMYK", "YCbCr", "HSV", "LAB"}
-
-
-def has_floats(mask: MaskFacts) -> bool:
-    """Whether the reader refuses the mask for floats, although they are whole numbers."""
-    return mask.mode == "F" or mask.mode.startswith("float")
 
 
 def unknown_colours(mask: MaskFacts, colours: Iterable[int]) -> NDArray[np.int64]:

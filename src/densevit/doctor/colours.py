@@ -2,11 +2,10 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from densevit.data import ClassTable, FolderConfig
+from densevit.data import ClassTable
 from densevit.doctor.facts import MaskFacts, SampleFacts
 from densevit.doctor.layout import Split
 from densevit.errors import DataError
@@ -25,7 +24,8 @@ def read_colours(path: Path | None, classes: ClassTable | None) -> dict[int, int
         DataError: the file has no colour map, or colours of unknown classes.
     """
     if path is None:
-        return {_packed(*colour): index for index, colour in enumerate(classes.palette if classes else ())}
+        palette = classes.palette if classes is not None else ()
+        return {red << 16 | green << 8 | blue: index for index, (red, green, blue) in enumerate(palette)}
     if classes is None:
         raise DataError(f"{path} gives colours, but the classes have no names; list them in classes.json")
     data = read_json(path, _ACCEPTED)
@@ -38,7 +38,7 @@ def read_colours(path: Path | None, classes: ClassTable | None) -> dict[int, int
     for name, value in data.items():
         if name not in numbers:
             raise DataError(f"{path} gives a colour to {name!r}, which is no class; use the names in classes.json")
-        colour = _parse(value)
+        colour = _packed(value)
         if colour is None:
             raise DataError(f'{path} gives {name!r} {value!r}, which is no colour; use [r, g, b] or "#rrggbb"')
         if colours.setdefault(colour, numbers[name]) != numbers[name]:
@@ -52,20 +52,17 @@ def with_class_numbers(
     """Turn the colours of masks into class numbers as the data set's reader does, where it has a palette."""
     if classes is None or not classes.palette:
         return samples
-    configs = {split.name: split.config for split in splits}
+    numbers = read_colours(None, classes)
+    ignores = {split.name: split.config.unknown_colours == "ignore" for split in splits}
     return [
-        replace(sample, masks=_as_numbers(sample.masks, configs[sample.split], classes))
-        if isinstance(sample.masks, MaskFacts)
+        replace(sample, masks=_as_numbers(mask, numbers, classes.ignore_index if ignores[sample.split] else None))
+        if isinstance(mask := sample.masks, MaskFacts) and mask.colours
         else sample
         for sample in samples
     ]
 
 
-def _as_numbers(mask: MaskFacts, config: FolderConfig, classes: ClassTable) -> MaskFacts:
-    if not mask.colours:
-        return mask
-    numbers = read_colours(None, classes)
-    unknown = None if config.unknown_colours == "refuse" else classes.ignore_index
+def _as_numbers(mask: MaskFacts, numbers: dict[int, int], unknown: int | None) -> MaskFacts:
     labels = [numbers.get(colour, unknown) for colour in mask.values.tolist()]
     if None in labels:
         return mask
@@ -74,18 +71,13 @@ def _as_numbers(mask: MaskFacts, config: FolderConfig, classes: ClassTable) -> M
     return replace(mask, values=values, counts=counts, num_values=len(values), colours=False, mode="palette")
 
 
-def _parse(value: Any) -> int | None:
-    """``[r, g, b]`` or ``"#rrggbb"`` as 0xRRGGBB."""
-    if isinstance(value, str):
-        digits = value.removeprefix("#")
-        try:
-            return int(digits, 16) if len(digits) == 6 else None
-        except ValueError:
-            return None
-    if isinstance(value, list) and len(value) == 3 and all(type(v) is int and 0 <= v <= 255 for v in value):
-        return _packed(*value)
-    return None
-
-
-def _packed(red: int, green: int, blue: int) -> int:
-    return red << 16 | green << 8 | blue
+def _packed(colour: object) -> int | None:
+    """``(r, g, b)`` or ``"#rrggbb"`` as 0xRRGGBB; None for anything else."""
+    try:
+        if isinstance(colour, str):
+            rgb = bytes.fromhex(colour.removeprefix("#"))
+        else:
+            rgb = bytes(colour) if isinstance(colour, list | tuple) else b""
+    except (TypeError, ValueError):
+        return None
+    return int.from_bytes(rgb, "big") if len(rgb) == 3 else None

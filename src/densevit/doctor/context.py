@@ -18,7 +18,6 @@ _T = TypeVar("_T")
 
 TRAIN = ("train", "training")
 VAL = ("val", "valid", "validation", "test")
-LOSSY = {"JPEG", "MPO"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +71,7 @@ class Context:
 
     def indexed_masks(self) -> list[tuple[SampleFacts, MaskFacts]]:
         """Masks whose values can be class numbers."""
-        return [(sample, mask) for sample, mask in self.of(MaskFacts) if is_indexed(mask)]
+        return [(sample, mask) for sample, mask in self.of(MaskFacts) if mask.is_indexed]
 
     def class_ids(self, sample: SampleFacts, mask: MaskFacts) -> NDArray[np.int64]:
         """The class of each of ``mask.values`` as training sees it; unknown numbers stay."""
@@ -84,8 +83,3 @@ class Context:
             reduce_zero=config.reduce_zero_label,
         )
         return rule.shift(mask.values)
-
-
-def is_indexed(mask: MaskFacts) -> bool:
-    """Whether the values can be class numbers."""
-    return not mask.colours and mask.format not in LOSSY

@@ -1,7 +1,7 @@
 """Examine a data set: completely for ``densevit doctor``, or briefly before a training run."""
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,25 +29,6 @@ FAST_SECONDS = 4.0
 
 
 @dataclass(frozen=True, slots=True)
-class Options:
-    """How thoroughly to examine.
-
-    Attributes:
-        only: names of splits; all if empty.
-        sample: photos of each split to read; all if None. Names are always checked in full.
-        workers: number of processes; 0 works in this one.
-        crop: (height, width) of ``augment.crop``.
-        colours: file with the colour of each class, for masks in colours.
-    """
-
-    only: tuple[str, ...] = ()
-    sample: int | None = None
-    workers: int = 0
-    crop: Size | None = None
-    colours: Path | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class Diagnosis:
     """The findings, errors first, and the data that they are about."""
 
@@ -61,28 +42,38 @@ class Diagnosis:
 
 
 def examine(
-    config: FolderConfig, options: Options | None = None, *, progress: Callable[[int, int], None] | None = None
+    config: FolderConfig,
+    *,
+    only: Sequence[str] = (),
+    sample: int | None = None,
+    workers: int = 0,
+    crop: Size | None = None,
+    colours: Path | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> Diagnosis:
-    """Examine all files of a data set.
+    """Examine the files of a data set.
 
     Args:
         config: the data set; its split may be left out.
-        options: how thoroughly.
+        only: names of splits; all if empty.
+        sample: photos of each split to read; all if None. Names are always checked in full.
+        workers: number of processes; 0 works in this one.
+        crop: (height, width) of ``augment.crop``.
+        colours: file with the colour of each class, for masks in colours.
         progress: called with the number of photos done and of all.
 
     Raises:
-        DataError: there is no data set, no such split, or no colour map in the file of ``colours``.
+        DataError: there is no data set, no such split, or no colour map in ``colours``.
     """
     began = time.perf_counter()
-    options = options or Options()
-    splits = [read_split(split) for split in splits_of(config, options.only)]
-    jobs = jobs_of(splits, options.sample)
+    splits = [read_split(split) for split in splits_of(config, only)]
+    jobs = jobs_of(splits, sample)
     report = None if progress is None else lambda done: progress(done, len(jobs))
-    samples = scan(jobs, workers=min(options.workers, len(jobs) // 32), progress=report)
+    samples = scan(jobs, workers=min(workers, len(jobs) // 32), progress=report)
     findings = Findings()
     check_folders(config.root if config.images is None else None, splits, findings)
     sampled = len(jobs) < sum(len(split.photos) for split in splits)
-    context = _check(splits, samples, findings, options.crop, options.colours, sampled=sampled)
+    context = _check(splits, samples, findings, crop, colours, sampled=sampled)
     return Diagnosis(findings.by_severity(), context, time.perf_counter() - began)
 
 

@@ -66,11 +66,18 @@ class PhotoFacts:
 
 
 @dataclass(frozen=True, slots=True)
-class MaskFacts:
+class TargetFacts:
+    """A mask, depth map or value map; ``size`` is (H, W) with the EXIF orientation applied."""
+
+    path: str
+    size: Size
+
+
+@dataclass(frozen=True, slots=True)
+class MaskFacts(TargetFacts):
     """A mask.
 
     Attributes:
-        size: (H, W) with the EXIF orientation applied.
         values: int64, sorted: class numbers, or 0xRRGGBB if ``colours``; at most ``MAX_VALUES`` of them.
         counts: int64, pixels of each value.
         num_values: number of values, including those beyond ``MAX_VALUES``.
@@ -79,10 +86,8 @@ class MaskFacts:
         fits: correlation of its outlines with those of the photo for each of the eight orientations; None if unknown.
     """
 
-    path: str
     format: str
     mode: str
-    size: Size
     values: NDArray[np.int64]
     counts: NDArray[np.int64]
     num_values: int
@@ -90,9 +95,29 @@ class MaskFacts:
     palette: NDArray[np.int64] | None
     fits: tuple[float, ...] | None = None
 
+    @property
+    def is_lossy(self) -> bool:
+        """Whether compression changed its values."""
+        return self.format in {"JPEG", "MPO"}
+
+    @property
+    def has_channels(self) -> bool:
+        """Whether the reader refuses it for its channels."""
+        return self.colours or self.mode in {"RGB", "RGBA", "LA", "PA", "CMYK", "YCbCr", "HSV", "LAB"}
+
+    @property
+    def has_floats(self) -> bool:
+        """Whether the reader refuses it for floats, although they are whole numbers."""
+        return self.mode == "F" or self.mode.startswith("float")
+
+    @property
+    def is_indexed(self) -> bool:
+        """Whether its values can be class numbers."""
+        return not self.colours and not self.is_lossy
+
 
 @dataclass(frozen=True, slots=True)
-class DepthFacts:
+class DepthFacts(TargetFacts):
     """A depth map, in stored units.
 
     Attributes:
@@ -105,8 +130,6 @@ class DepthFacts:
         slope: correlation of value and row (top to bottom) over the valid pixels.
     """
 
-    path: str
-    size: Size
     bits: int
     colours: bool
     valid: float
@@ -123,7 +146,7 @@ class DepthFacts:
 
 
 @dataclass(frozen=True, slots=True)
-class ValueFacts:
+class ValueFacts(TargetFacts):
     """A value map (H, W, channels).
 
     Attributes:
@@ -131,14 +154,9 @@ class ValueFacts:
         problem: why ``read_values`` would refuse it, or empty.
     """
 
-    path: str
-    size: Size
     channels: int
     finite: float
     problem: str
-
-
-TargetFacts = MaskFacts | DepthFacts | ValueFacts
 
 
 @dataclass(frozen=True, slots=True)

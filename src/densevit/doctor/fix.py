@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from densevit.doctor.checks_masks import encoding_fault, has_channels, has_floats, stretched, unknown_colours
+from densevit.doctor.checks_masks import encoding_fault, stretched, unknown_colours
 from densevit.doctor.checks_photos import same_aspect, size_faults
-from densevit.doctor.context import LOSSY, Context, is_indexed
+from densevit.doctor.context import Context
 from densevit.doctor.examine import Diagnosis
 from densevit.doctor.facts import Broken, MaskFacts, PhotoFacts, SampleFacts, TargetFacts
 from densevit.doctor.layout import ALL_KINDS, Split
@@ -70,12 +70,13 @@ def write_fixed(diagnosis: Diagnosis, out: Path, *, progress: Callable[[int, int
     _refuse(context, out)
     copy = Copy()
     files = list(_files_to_write(context, copy))
-    samples = {facts.path: sample for sample in context.samples for facts in sample.files()}
+    targets = {target.path: (sample, target) for sample, target in context.of(TargetFacts)}
     fault = encoding_fault(context)
     temporary = out.with_name(f".densevit-{uuid.uuid4().hex}")
     try:
         for done, (source, target) in enumerate(files, 1):
-            fixed = _fix(context, fault, samples.get(str(source)), source)
+            facts = targets.get(str(source))
+            fixed = None if facts is None else _fix(context, fault, *facts)
             _write(copy, fixed, source, temporary / target)
             if progress is not None:
                 progress(done, len(files))
@@ -157,33 +158,37 @@ def _write(copy: Copy, fixed: Fixed | None, source: Path, target: Path) -> None:
         copy.fixed.setdefault(code, []).append(str(source))
 
 
-def _fix(context: Context, fault: str | None, sample: SampleFacts | None, source: Path) -> Fixed | None:
+def _fix(context: Context, fault: str | None, sample: SampleFacts, target: TargetFacts) -> Fixed | None:
     """The corrected content of a file; None if there is nothing to fix, or no safe way."""
-    for facts in sample.files() if sample is not None else ():
-        if isinstance(facts, TargetFacts) and facts.path == str(source):
-            assert sample is not None
-            codes = [code for code, target in size_faults(sample) if target is facts]
-            if isinstance(facts, MaskFacts):
-                return _fix_mask(context, fault, sample, facts, codes)
-            if "exif-mask-unturned" in codes:
-                return _turn(sample, facts)
-    return None
+    codes = [code for code, faulty in size_faults(sample) if faulty is target]
+    if isinstance(target, MaskFacts):
+        return _fix_mask(context, fault, sample, target, codes)
+    if "exif-mask-unturned" not in codes:
+        return None
+    assert isinstance(sample.photo, PhotoFacts)
+    stored = read_stored(Path(target.path))
+    pixels = turn_upright(turn_upright(stored.pixels, stored.orientation), sample.photo.orientation)
+    if stored.format != "NPY":
+        if pixels.dtype.kind not in "iu" or pixels.ndim != 2 or pixels.min() < 0 or pixels.max() > 65535:
+            return None  # PNG cannot hold it
+        pixels = pixels.astype(np.uint16)
+    return pixels, ["exif-mask-unturned"]
 
 
 def _fix_mask(
     context: Context, fault: str | None, sample: SampleFacts, mask: MaskFacts, size_codes: list[str]
 ) -> Fixed | None:
     unknown = mask.colours and (not context.colours or unknown_colours(mask, context.colours).size)
-    if mask.format in LOSSY or unknown:
+    if mask.is_lossy or unknown:
         return None
     turn = "exif-mask-unturned" in size_codes
     resize = "mask-size" in size_codes and same_aspect(sample)
-    renumber = fault is not None and is_indexed(mask)
-    if not (turn or resize or has_channels(mask) or has_floats(mask) or renumber):
+    renumber = fault is not None and mask.is_indexed
+    if not (turn or resize or mask.has_channels or mask.has_floats or renumber):
         return None
     stored = read_stored(Path(mask.path))
     labels = turn_upright(mask_pixels(stored)[0], stored.orientation).astype(np.int64)
-    codes = ["mask-colours"] if has_channels(mask) else ["mask-floats"] if has_floats(mask) else []
+    codes = ["mask-colours"] if mask.has_channels else ["mask-floats"] if mask.has_floats else []
     if mask.colours:
         colours = np.array(sorted(context.colours), np.int64)
         numbers = np.array([context.colours[int(colour)] for colour in colours], np.int64)
@@ -210,15 +215,3 @@ def _renumber(labels: NDArray[np.int64], fault: str, context: Context) -> NDArra
     if fault == "mask-off-by-one":
         return np.where(labels == context.ignore_index, labels, labels - 1)
     return np.searchsorted(stretched(context.num_classes or 2), labels)
-
-
-def _turn(sample: SampleFacts, target: TargetFacts) -> Fixed | None:
-    """A depth or value map turned like its photo."""
-    assert isinstance(sample.photo, PhotoFacts)
-    stored = read_stored(Path(target.path))
-    pixels = turn_upright(turn_upright(stored.pixels, stored.orientation), sample.photo.orientation)
-    if stored.format != "NPY":
-        if pixels.dtype.kind not in "iu" or pixels.ndim != 2 or pixels.min() < 0 or pixels.max() > 65535:
-            return None  # PNG cannot hold it
-        pixels = pixels.astype(np.uint16)
-    return pixels, ["exif-mask-unturned"]

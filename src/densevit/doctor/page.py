@@ -1,10 +1,13 @@
 """The diagnosis as one HTML page that contains its pictures."""
 
+from typing import Any
+
+from densevit.doctor.checks_classes import histograms
 from densevit.doctor.context import Context
 from densevit.doctor.examine import Diagnosis
 from densevit.doctor.facts import SampleFacts, size_text
 from densevit.doctor.pictures import Picture, legend, pictures
-from densevit.doctor.report import HEAD, SplitSummary, class_columns, headline, remarks, summarise
+from densevit.doctor.report import HEAD, class_columns, headline, remarks, split_records, split_row
 from densevit.doctor.rules import Finding, listed
 from densevit.doctor.scan import evenly_spaced
 from densevit.pages import html
@@ -17,8 +20,8 @@ def page(diagnosis: Diagnosis, data: str) -> str:
     context = diagnosis.context
     title = f"Data set {data}"
     by_path = {facts.path: sample for sample in context.samples for facts in sample.files()}
-    splits = summarise(context)
-    rows = [[html.escape(cell) for cell in split.row()] for split in splits]
+    splits = split_records(context)
+    rows = [[html.escape(cell) for cell in split_row(split)] for split in splits]
     parts = [
         f"<h1>{html.escape(title)}</h1><p><b>{html.escape(headline(diagnosis))}</b></p>",
         f"<p class=soft>{html.escape('; '.join(remarks(diagnosis)))}</p>",
@@ -26,7 +29,7 @@ def page(diagnosis: Diagnosis, data: str) -> str:
         *(_finding(finding, by_path, context) for finding in diagnosis.findings),
         "<h2>Splits</h2>",
         html.table(HEAD, rows, numbers={1}),
-        _classes(splits, context),
+        _classes(context),
         _sizes(splits),
         "<h2>Samples</h2>",
         *(_row(pictures(sample, context)) for sample in evenly_spaced(context.samples, MAX_SAMPLES)),
@@ -64,34 +67,34 @@ def _row(shown: list[Picture]) -> str:
     return f"<div class=row>{figures}</div>" if shown else ""
 
 
-def _classes(splits: list[SplitSummary], context: Context) -> str:
+def _classes(context: Context) -> str:
     """Histogram of the classes, one column per split."""
-    histograms = [split.classes for split in splits if split.classes is not None]
+    by_split = histograms(context)
     colours = legend(context)
-    if not histograms or not colours:
+    if not by_split or not colours:
         return ""
-    columns = class_columns(splits)
-    most = max(float(histogram.shares.max(initial=0)) for histogram in histograms) or 1
+    columns = class_columns(by_split)
+    most = max(float(histogram.shares.max(initial=0)) for histogram in by_split.values()) or 1
     rows = []
     for index, (name, colour) in enumerate(colours):
         row = [f"<span class=swatch style='background:{colour}'></span>{index} {html.escape(name)}"]
-        for histogram, cells in zip(histograms, columns.values(), strict=True):
+        for histogram, cells in zip(by_split.values(), columns.values(), strict=True):
             row.append(_bar(8 * histogram.shares[index] / most) + cells[index])
         rows.append(row)
     rows.append(["<i>ignored</i>", *(cells[-1] for cells in columns.values())])
     return "<h2>Classes</h2>" + html.table(["class", *columns], rows)
 
 
-def _sizes(splits: list[SplitSummary]) -> str:
+def _sizes(splits: list[dict[str, Any]]) -> str:
     """The number of photos of each size, if there are several sizes."""
-    if all(len(split.sizes) < 2 for split in splits):
+    if all(split["num_sizes"] < 2 for split in splits):
         return ""
-    most = max(number for split in splits for _, number in split.sizes)
-    rows = [
-        [html.escape(split.name), size_text(size), f"{_bar(12 * number / most)}{number}"]
-        for split in splits
-        for size, number in split.sizes[:10]
-    ]
+    most = max(size["photos"] for split in splits for size in split["sizes"])
+    rows = []
+    for split in splits:
+        for size in split["sizes"][:10]:
+            bar = f"{_bar(12 * size['photos'] / most)}{size['photos']}"
+            rows.append([html.escape(split["name"]), size_text((size["height"], size["width"])), bar])
     return "<h2>Sizes</h2>" + html.table(("split", "height x width", "photos"), rows)
 
 

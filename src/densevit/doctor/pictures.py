@@ -39,39 +39,31 @@ def pictures(sample: SampleFacts, context: Context) -> list[Picture]:
             stored = read_stored(Path(target.path))
             pixels = turn_upright(stored.pixels, stored.orientation)
             small = resize_nearest(pixels, _fit(pixels.shape[:2]))
-            draw = _draw_mask(small, target, photo, context) if kind == "masks" else _draw_depth(small)
-            shown.append((Path(target.path).name, data_uri(draw, kind="PNG")))
+            if small.ndim == 3 and (kind == "depth" or (isinstance(target, MaskFacts) and target.colours)):
+                drawn = np.ascontiguousarray(small[..., :3]).astype(np.uint8)
+            else:
+                drawn = colourise_depth(small) if kind == "depth" else _draw_mask(small, photo, context)
+            shown.append((Path(target.path).name, data_uri(drawn, kind="PNG")))
         except (DensevitError, ValueError):  # unreadable files are findings already
             continue
     return shown
 
 
-def _draw_mask(
-    small: NDArray[Any], mask: object, photo: NDArray[np.uint8] | None, context: Context
-) -> NDArray[np.uint8]:
+def _draw_mask(small: NDArray[Any], photo: NDArray[np.uint8] | None, context: Context) -> NDArray[np.uint8]:
     """Colours of the classes over the photo; ignored pixels black, numbers without a class magenta."""
-    if isinstance(mask, MaskFacts) and mask.colours and small.ndim == 3:
-        return np.ascontiguousarray(small[..., :3]).astype(np.uint8)
     labels = (small if small.ndim == 2 else small[..., 0]).astype(np.int64)
     names = context.classes.names if context.classes is not None else ()
-    count = len(names)
-    palette = palette_for(names) if 0 < count <= 256 else default_palette(16)
+    palette = palette_for(names) if 0 < len(names) <= 256 else default_palette(16)
     ignored = labels == context.ignore_index
-    outside = ((labels < 0) | (labels >= count)) & (count > 0)
     colours = np.array(palette, np.uint8)[labels % len(palette)]
-    colours[outside] = (255, 0, 255)
+    if names:
+        colours[(labels < 0) | (labels >= len(names))] = (255, 0, 255)
     colours[ignored] = 0
     if photo is None or photo.shape != colours.shape:
         return colours
     picture = overlay(photo, colours)
     picture[ignored] = picture[ignored] // 4
     return picture
-
-
-def _draw_depth(small: NDArray[Any]) -> NDArray[np.uint8]:
-    if small.ndim == 3:
-        return np.ascontiguousarray(small[..., :3]).astype(np.uint8)
-    return colourise_depth(small)
 
 
 def _fit(size: tuple[int, ...]) -> Size:

@@ -104,7 +104,7 @@ def _mask(path: Path, *edges: NDArray[np.float32]) -> MaskFacts:
         palette = (table[values] * (65536, 256, 1)).sum(axis=1)
     fits = _fits(edges[0], turn_upright(pixels, stored.orientation)) if edges else None
     size = stored.upright_size
-    return MaskFacts(str(path), stored.format, stored.mode, size, values, counts, num_values, colours, palette, fits)
+    return MaskFacts(str(path), size, stored.format, stored.mode, values, counts, num_values, colours, palette, fits)
 
 
 def mask_pixels(stored: Stored) -> tuple[NDArray[Any], bool]:

@@ -1,7 +1,6 @@
 """The diagnosis summarised, for terminal, page and JSON."""
 
 from collections import Counter
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,90 +11,74 @@ from densevit.doctor.examine import Diagnosis
 from densevit.doctor.facts import DepthFacts, PhotoFacts, ValueFacts, size_text
 from densevit.doctor.layout import KINDS
 from densevit.doctor.rules import Finding, listed
-from densevit.types import Size
 
-MAX_FILES = 1000
-"""Files of each finding in JSON; all are counted."""
+MAX_FILES, MAX_SIZES = 1000, 50
+"""Files of each finding and sizes of each split in JSON; all are counted."""
 
 MAX_CLASSES = 24
 """Rows of the table of classes in a terminal; of more, the most and the least frequent."""
 
 
-@dataclass(frozen=True, slots=True)
-class SplitSummary:
-    """What there is in a split.
-
-    Attributes:
-        name: of the split.
-        photos: number of photos.
-        read: number of photos that were read.
-        targets: number of targets with a photo, per kind.
-        sizes: number of photos of each (height, width), the most frequent first.
-        classes: None without masks or names.
-        depth_m: minimum, 1 %, median, 99 % and maximum in metres; None without depth.
-        valid: mean share of measured pixels.
-    """
-
-    name: str
-    photos: int
-    read: int
-    targets: dict[str, int]
-    sizes: list[tuple[Size, int]]
-    classes: Histogram | None
-    depth_m: tuple[float, ...] | None
-    valid: float | None
-
-    def row(self) -> tuple[str, ...]:
-        """Cells under ``HEAD``."""
-        targets = ", ".join(f"{number} {kind}" for kind, number in self.targets.items()) or "none"
-        by_area = sorted((size for size, _ in self.sizes), key=lambda size: size[0] * size[1])
-        sizes = size_text(by_area[0]) if by_area else ""
-        if len(by_area) > 1:
-            sizes += f" to {size_text(by_area[-1])}, {len(by_area)} sizes"
-        depth = ""
-        if self.depth_m is not None:
-            _, low, median, high, _ = self.depth_m
-            depth = f"{low:.3g} to {high:.3g}, median {median:.3g}; {self.valid:.0%} measured"
-        return self.name or "-", str(self.photos), targets, sizes, depth
-
-
 HEAD = ("split", "photos", "targets", "height x width", "depth in m")
+"""Columns of the table of splits."""
 
 
-def summarise(context: Context) -> list[SplitSummary]:
-    """Summarise every split."""
+def split_records(context: Context) -> list[dict[str, Any]]:
+    """Summary of each split, with the keys of the JSON file."""
     by_split = histograms(context)
-    summaries = []
+    records = []
     for split in context.splits:
+        sizes = Counter(photo.upright_size for _, photo in context.of(PhotoFacts, split.name)).most_common()
+        record: dict[str, Any] = {
+            "name": split.name,
+            "photos": len(split.photos),
+            "read": sum(sample.split == split.name for sample in context.samples),
+            "targets": {kind: len(split.targets[kind]) for kind in KINDS if kind in split.targets},
+            "sizes": [{"height": h, "width": w, "photos": count} for (h, w), count in sizes],
+            "num_sizes": len(sizes),
+        }
+        if split.name in by_split and context.classes is not None:
+            histogram = by_split[split.name]
+            columns = zip(histogram.pixels.tolist(), histogram.shares.tolist(), histogram.photos.tolist(), strict=True)
+            rows = [{"pixels": pixels, "share": share, "photos": photos} for pixels, share, photos in columns]
+            record["ignored_share"] = histogram.ignored_share
+            record["classes"] = dict(zip(context.classes.names, rows, strict=True))
         maps = [depth for _, depth in context.of(DepthFacts, split.name) if depth.levels > 0]
-        depth_m = None
         if maps:
             metres = np.array([depth.metres(context.splits[0].config) for depth in maps])  # (maps, 5)
-            low, median, high = metres[:, 0].min(), np.median(metres[:, 1]), metres[:, 2].max()
-            depth_m = tuple(map(float, (metres[:, 3].min(), low, median, high, metres[:, 4].max())))
-        summaries.append(
-            SplitSummary(
-                name=split.name,
-                photos=len(split.photos),
-                read=sum(sample.split == split.name for sample in context.samples),
-                targets={kind: len(split.targets[kind]) for kind in KINDS if kind in split.targets},
-                sizes=Counter(photo.upright_size for _, photo in context.of(PhotoFacts, split.name)).most_common(),
-                classes=by_split.get(split.name),
-                depth_m=depth_m,
-                valid=float(np.mean([depth.valid for depth in maps])) if maps else None,
-            )
-        )
-    return summaries
+            record["depth_m"] = {
+                "min": float(metres[:, 3].min()),
+                "percentile_1": float(metres[:, 0].min()),
+                "median": float(np.median(metres[:, 1])),
+                "percentile_99": float(metres[:, 2].max()),
+                "max": float(metres[:, 4].max()),
+                "valid_share": float(np.mean([depth.valid for depth in maps])),
+            }
+        records.append(record)
+    return records
 
 
-def class_columns(summaries: list[SplitSummary]) -> dict[str, list[str]]:
+def split_row(record: dict[str, Any]) -> tuple[str, ...]:
+    """Cells of a split under ``HEAD``."""
+    targets = ", ".join(f"{number} {kind}" for kind, number in record["targets"].items()) or "none"
+    sizes = sorted(((size["height"], size["width"]) for size in record["sizes"]), key=lambda size: size[0] * size[1])
+    size_range = size_text(sizes[0]) if sizes else ""
+    if len(sizes) > 1:
+        size_range += f" to {size_text(sizes[-1])}, {len(sizes)} sizes"
+    depth = ""
+    if m := record.get("depth_m"):
+        depth = f"{m['percentile_1']:.3g} to {m['percentile_99']:.3g}, median {m['median']:.3g}"
+        depth += f"; {m['valid_share']:.0%} measured"
+    return record["name"] or "-", str(record["photos"]), targets, size_range, depth
+
+
+def class_columns(by_split: dict[str, Histogram]) -> dict[str, list[str]]:
     """For each split with masks, a cell per class and one for ignored pixels."""
     columns = {}
-    for split in summaries:
-        if split.classes is not None:
-            pairs = zip(split.classes.shares, split.classes.photos, strict=True)
-            cells = [f"{share:.2%}, {photos} photos" for share, photos in pairs]
-            columns[split.name or "pixels"] = [*cells, f"{split.classes.ignored_share:.2%} of all"]
+    for name, histogram in by_split.items():
+        pairs = zip(histogram.shares, histogram.photos, strict=True)
+        cells = [f"{share:.2%}, {photos} photos" for share, photos in pairs]
+        columns[name or "pixels"] = [*cells, f"{histogram.ignored_share:.2%} of all"]
     return columns
 
 
@@ -123,18 +106,19 @@ Table = tuple[str, tuple[str, ...], list[tuple[str, ...]]]
 
 def tables(diagnosis: Diagnosis, name: str) -> list[Table]:
     """The splits, and the classes if there are any."""
-    summaries = summarise(diagnosis.context)
-    width = len(HEAD) if any(split.depth_m is not None for split in summaries) else len(HEAD) - 1
-    splits: Table = (name, HEAD[:width], [split.row()[:width] for split in summaries])
-    columns = class_columns(summaries)
-    first = next((split.classes for split in summaries if split.classes is not None), None)
-    if diagnosis.context.classes is None or first is None:
+    rows = [split_row(record) for record in split_records(diagnosis.context)]
+    width = len(HEAD) if any(row[-1] for row in rows) else len(HEAD) - 1
+    splits: Table = (name, HEAD[:width], [row[:width] for row in rows])
+    by_split = histograms(diagnosis.context)
+    if diagnosis.context.classes is None or not by_split:
         return [splits]
     names = diagnosis.context.classes.names
+    columns = class_columns(by_split)
+    shares = next(iter(by_split.values())).shares
     title, chosen = "classes", list(range(len(names)))
     if len(names) > MAX_CLASSES:
         half = MAX_CLASSES // 2
-        order = sorted(chosen, key=lambda i: -first.shares[i])
+        order = sorted(chosen, key=lambda i: -shares[i])
         chosen = [*order[:half], *order[-half:]]
         title = f"the {half} most and least frequent of {len(names)} classes"
     rows = [(f"{i} {names[i]}", *(cells[i] for cells in columns.values())) for i in chosen]
@@ -156,15 +140,14 @@ def lines(finding: Finding, context: Context) -> list[str]:
 def as_record(diagnosis: Diagnosis, data: str) -> dict[str, Any]:
     """The diagnosis for JSON."""
     context = diagnosis.context
-    names = context.classes.names if context.classes is not None else ()
     return {
         "data": data,
         "seconds": round(diagnosis.seconds, 1),
         "sampled": context.sampled,
         "counts": diagnosis.count(),
-        "classes": list(names),
+        "classes": list(context.classes.names) if context.classes is not None else [],
         "ignore_index": context.ignore_index,
-        "splits": [_split_record(split, names) for split in summarise(context)],
+        "splits": [record | {"sizes": record["sizes"][:MAX_SIZES]} for record in split_records(context)],
         "findings": [_finding_record(finding, context) for finding in diagnosis.findings],
     }
 
@@ -181,25 +164,3 @@ def _finding_record(finding: Finding, context: Context) -> dict[str, Any]:
         "num_files": len(finding.files),
         "files": [context.short(path) for path in finding.files[:MAX_FILES]],
     }
-
-
-def _split_record(split: SplitSummary, names: tuple[str, ...]) -> dict[str, Any]:
-    record: dict[str, Any] = {
-        "name": split.name,
-        "photos": split.photos,
-        "read": split.read,
-        "targets": split.targets,
-        "sizes": [{"height": h, "width": w, "photos": count} for (h, w), count in split.sizes[:50]],
-        "num_sizes": len(split.sizes),
-    }
-    if split.classes is not None:
-        pixels, shares, photos = split.classes.pixels, split.classes.shares, split.classes.photos
-        record["ignored_share"] = split.classes.ignored_share
-        record["classes"] = {
-            name: {"pixels": int(pixels[i]), "share": float(shares[i]), "photos": int(photos[i])}
-            for i, name in enumerate(names)
-        }
-    if split.depth_m is not None:
-        keys = ("min", "percentile_1", "median", "percentile_99", "max")
-        record["depth_m"] = dict(zip(keys, split.depth_m, strict=True)) | {"valid_share": split.valid}
-    return record

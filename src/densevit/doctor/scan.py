@@ -55,7 +55,7 @@ def scan(jobs: Sequence[Job], *, workers: int = 0, progress: Callable[[int], Non
 
 def _in_processes(jobs: Sequence[Job], workers: int) -> Iterator[list[SampleFacts]]:
     """Chunks of facts in order; only a few chunks are in flight at a time."""
-    waiting: deque[tuple[Sequence[Job], Future[list[SampleFacts]] | None]] = deque()
+    waiting: deque[tuple[Sequence[Job], Future[list[SampleFacts]]]] = deque()
     chunks = (jobs[i : i + _CHUNK] for i in range(0, len(jobs), _CHUNK))
     pool = _pool(workers)
     try:
@@ -66,11 +66,9 @@ def _in_processes(jobs: Sequence[Job], workers: int) -> Iterator[list[SampleFact
                 return
             chunk, future = waiting.popleft()
             try:
-                if future is None:
-                    raise BrokenProcessPool
                 yield future.result()
             except BrokenProcessPool:  # a decoder crashed on a file, or memory ran out: find the file
-                yield _one_by_one(chunk)
+                yield [_in_new_process(job) for job in chunk]
                 pool.shutdown(wait=False, cancel_futures=True)
                 pool = _pool(workers)
                 waiting = deque((c, _submit(pool, c)) for c, _ in waiting)
@@ -78,31 +76,24 @@ def _in_processes(jobs: Sequence[Job], workers: int) -> Iterator[list[SampleFact
         pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _one_by_one(chunk: Sequence[Job]) -> list[SampleFacts]:
-    """Read a chunk in a separate process, which is replaced whenever it dies."""
-    samples: list[SampleFacts] = []
-    pool: ProcessPoolExecutor | None = None
-    for job in chunk:
-        pool = pool or _pool(1)
-        try:
-            samples += pool.submit(_probe_all, (job,)).result()
-        except BrokenProcessPool:
-            split, stem, files, _ = job
-            crashed = Broken(
-                str(files["images"]), "unreadable", "or one of its targets crashes the process that reads it"
-            )
-            samples.append(SampleFacts(split, stem, crashed))
-            pool = None
-    if pool is not None:
-        pool.shutdown()
-    return samples
-
-
-def _submit(pool: ProcessPoolExecutor, chunk: Sequence[Job]) -> Future[list[SampleFacts]] | None:
+def _submit(pool: ProcessPoolExecutor, chunk: Sequence[Job]) -> Future[list[SampleFacts]]:
     try:
         return pool.submit(_probe_all, chunk)
+    except BrokenProcessPool as error:
+        failed: Future[list[SampleFacts]] = Future()
+        failed.set_exception(error)
+        return failed
+
+
+def _in_new_process(job: Job) -> SampleFacts:
+    """Read a sample that may crash the process."""
+    try:
+        with _pool(1) as pool:
+            return pool.submit(probe, *job).result()
     except BrokenProcessPool:
-        return None
+        split, stem, files, _ = job
+        reason = "or one of its targets crashes the process that reads it"
+        return SampleFacts(split, stem, Broken(str(files["images"]), "unreadable", reason))
 
 
 def _probe_all(chunk: Sequence[Job]) -> list[SampleFacts]:

@@ -1,4 +1,4 @@
-"""A val photo beside its target, its prediction and the error, as one small picture."""
+"""An image, its target, its prediction and the error side by side, as one small picture."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ from densevit.types import Size
 
 PANELS = ("photo", "target", "prediction", "error")
 SIDE = 320
-"""The longer side of a panel in pixels, at most."""
+"""Largest length of a panel's longer side in pixels."""
 GAP = 4
 
 
@@ -22,7 +22,7 @@ def compare(task: Task, photo: NDArray[Any], target: Tensor, prediction: Tensor)
     """The four ``PANELS`` side by side.
 
     Args:
-        task: that target and prediction belong to.
+        task: of target and prediction.
         photo: (H, W, C), of a sample.
         target: as ``task.read_target`` gives it.
         prediction: as ``task.decode`` gives it.
@@ -43,7 +43,7 @@ def compare(task: Task, photo: NDArray[Any], target: Tensor, prediction: Tensor)
 
 
 def _small_photo(photo: NDArray[Any], size: Size) -> Picture:
-    """The first three bands in 8 bits, or one as grey; of other depths the brightest percent is white."""
+    """The first three bands in 8 bits, or one as grey; values of other types are scaled to their 99th percentile."""
     bands = photo[..., :3] if photo.shape[2] >= 3 else np.repeat(photo[..., :1], 3, axis=2)
     if bands.dtype != np.uint8:
         values = np.nan_to_num(bands.astype(np.float32), nan=0.0, posinf=0.0, neginf=0.0)

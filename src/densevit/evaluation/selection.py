@@ -1,4 +1,4 @@
-"""What to measure: opening a data set with the targets of a task, and the head whose task and classes fit it."""
+"""What to evaluate: a data set with the targets of a task, and the head whose task and classes fit it."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -12,7 +12,7 @@ from densevit.tasks import TASKS, Task
 
 
 def open_for(places: dict[str, Any], kind: str) -> Dataset:
-    """A data set with the targets of one kind of task; a plain folder unless ``places`` has another ``kind``.
+    """The data set with the targets of one kind of task; a plain folder unless ``places`` has another ``kind``.
 
     Raises:
         ConfigError: if no place is given.
@@ -38,9 +38,9 @@ def open_for(places: dict[str, Any], kind: str) -> Dataset:
 
 
 def choose_head(tasks: dict[str, Task], dataset: Dataset, kind: str, wanted: str | None) -> tuple[str, Dataset]:
-    """The head to measure on a data set: the one named, else the one whose task and classes fit.
+    """The head to evaluate on a data set: the one named, else the one whose task and classes fit.
 
-    A data set whose classes have no names takes those of the head.
+    A data set without class names gets those of the head.
 
     Raises:
         ConfigError: if none fits, or several do.
@@ -49,10 +49,10 @@ def choose_head(tasks: dict[str, Task], dataset: Dataset, kind: str, wanted: str
     fitting = [name for name, task in tasks.items() if task.kind == kind]
     if wanted is not None:
         if wanted not in tasks:
-            raise ConfigError(f"there is no decoder {wanted!r}{nearest(wanted, tasks)}")
+            raise ConfigError(f"there is no head {wanted!r}{nearest(wanted, tasks)}")
         if wanted not in fitting:
             raise ConfigError(
-                f"decoder {wanted!r} does {tasks[wanted].kind}, not {kind}; choose --task {tasks[wanted].kind}"
+                f"head {wanted!r} does {tasks[wanted].kind}, not {kind}; choose --task {tasks[wanted].kind}"
             )
         fitting = [wanted]
     if dataset.classes is not None:
@@ -61,8 +61,8 @@ def choose_head(tasks: dict[str, Task], dataset: Dataset, kind: str, wanted: str
         raise DataError(no_target(wanted, tasks[wanted], dataset))
     if len(fitting) != 1:
         heads = ", ".join(f"{name} ({task.kind})" for name, task in tasks.items())
-        found = "several decoders fit" if fitting else "no decoder fits"
-        raise ConfigError(f"{found} this data set and task {kind}; the model has {heads}; name one with --decoder")
+        problem = "several heads fit" if fitting else "no head fits"
+        raise ConfigError(f"{problem} this data set and task {kind}; the model has {heads}; name one with --head")
     task = tasks[fitting[0]]
     if dataset.classes is None and task.class_table is not None and isinstance(dataset, FolderDataset):
         classes = {"classes": task.class_table.names, "ignore_index": task.class_table.ignore_index}
@@ -76,10 +76,10 @@ def _has_classes(classes: ClassTable, task: Task) -> bool:
 
 
 def check_targets(dataset: Dataset, tasks: Mapping[str, Task]) -> None:
-    """Read one photo to see that every head finds its target.
+    """Read one sample to check that it has a target for every head.
 
     Raises:
-        DataError: if one does not, or the data set is empty.
+        DataError: if it has not, or the data set is empty.
     """
     if not len(dataset):
         raise DataError("the data set is empty; it needs at least one photo")
@@ -90,7 +90,7 @@ def check_targets(dataset: Dataset, tasks: Mapping[str, Task]) -> None:
 
 
 def no_target(head: str, task: Task, dataset: Dataset) -> str:
-    """Why a data set cannot serve a head."""
+    """The message for a data set without targets for a head."""
     if task.target != "labels":
         return f"head {head!r} needs {task.kind} targets but the data set has none; add the folder, or drop the head"
     if dataset.classes is None:
@@ -105,5 +105,5 @@ def no_target(head: str, task: Task, dataset: Dataset) -> str:
 
 
 def open_dataset(config: DataConfig, heads: tuple[str, ...], tasks: dict[str, Task]) -> Dataset:
-    """The data set with the targets that the heads need, no others read."""
+    """The data set, reading only the targets that the heads need."""
     return DATASETS[config.kind][1](config, targets=frozenset(tasks[head].target for head in heads))

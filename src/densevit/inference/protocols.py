@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from densevit.config import nearest
-from densevit.decoders.dpt import DptConfig
 from densevit.encoder.positions import LearnedPositions
 from densevit.errors import ConfigError, ShapeError
 from densevit.inference.protocol_resize import (
@@ -88,8 +87,8 @@ def forward(kind: ProtocolKind, model: DenseModel, head: str) -> Network:
         return (decoder.decode_coarse(taps) if to_pixels else decoder(taps)).logits
 
     def resizes(grid: Size, size: Size) -> tuple[Resize, Resize]:
-        if kind == "transformers" and isinstance(config, DptConfig):
-            factor = 2 if config.head.kind == "segmentation" else 1
+        factor = config.transformers_upsampling
+        if kind == "transformers" and factor is not None:
             target = (grid[0] * factor, grid[1] * factor)
         elif kind == "segmenter":
             target = (size[0] + -size[0] % patch[0], size[1] + -size[1] % patch[1])

@@ -28,18 +28,18 @@ WORST_RATIO = 0.5
 
 
 class Depth(Task):
-    """What the values mean and how they are learnt.
+    """The meaning of the values, and how they are learnt.
 
     Attributes:
         quantity: "depth" in metres, larger is farther; "disparity" without unit, larger is nearer.
-        min_depth_m, max_depth_m: range of valid targets; predictions are clipped to it in metrics.
-        silog_weight: of SILog (depth); 0 leaves a loss out.
-        l1_weight, berhu_weight: of the mean absolute error and of reverse Huber, in metres (depth).
-        scale_shift_weight: of the absolute error after scale and shift are removed (disparity).
-        gradient_weight: of multi-scale gradient matching, on log depth or on disparity without scale and shift.
-        variance_focus: of SILog: 0.85 forgives most of a wrong scale of the whole map, 0 forgives nothing.
+        min_depth_m, max_depth_m: range of valid targets; metrics clip predictions to it.
+        silog_weight: weight of SILog (depth); 0 leaves a loss out.
+        l1_weight, berhu_weight: weights of the mean absolute error and of reverse Huber, in metres (depth).
+        scale_shift_weight: weight of the absolute error after scale and shift are removed (disparity).
+        gradient_weight: weight of multi-scale gradient matching, on log depth or on disparity without scale and shift.
+        variance_focus: of SILog: 0.85 forgives most of a wrong scale of the whole map, 0 nothing.
         trim: share of each image's largest errors that the scale- and shift-invariant error leaves out.
-        gradient_scales: resolutions at which gradients are matched, each half of the one before.
+        gradient_scales: number of resolutions at which gradients are matched, each half of the one before.
     """
 
     target = "depth"
@@ -111,12 +111,10 @@ class Depth(Task):
         return example.depth * valid
 
     def loss(self, output: DenseOutput, target: Tensor, *, align_corners: bool) -> Tensor:
-        """The weighted losses over the pixels whose depth is known; they may be few, as those of a laser scanner."""
+        """The weighted losses over the pixels whose depth is known, which may be as few as those of a laser scanner."""
         size = (target.shape[-2], target.shape[-1])
         values = resize(output.logits, size, align_corners=align_corners).float()[:, 0]  # (B, H, W)
-        return (
-            self._disparity_loss(values, target) if self.quantity == "disparity" else self._depth_loss(values, target)
-        )
+        return self._depth_loss(values, target) if self.quantity == "depth" else self._disparity_loss(values, target)
 
     def _depth_loss(self, values: Tensor, target: Tensor) -> Tensor:
         mask, total = target > 0, values.new_zeros(())
@@ -143,7 +141,7 @@ class Depth(Task):
         return total
 
     def distillation_loss(self, student: Tensor, teacher: Tensor) -> Tensor:
-        """The head's own losses, the teacher's map being the target."""
+        """The losses of training, with the teacher's map as the target."""
         values = teacher[:, 0]  # (B, h', w')
         near = torch.where(values > 0, 1 / values, 0.0)  # targets are depths, and 0 is unknown
         metric = self.quantity == "depth"
@@ -151,7 +149,7 @@ class Depth(Task):
         return self.loss(DenseOutput(student), target, align_corners=False)
 
     def count(self, target: Tensor) -> Tensor:
-        """Valid pixels; of disparity, where each image has a loss of its own, the images with any."""
+        """Valid pixels; for disparity, whose loss is a mean over images, the images with any."""
         valid = target > 0
         return (valid.sum() if self.quantity == "depth" else valid.flatten(1).any(dim=1).sum()).float()
 

@@ -21,16 +21,17 @@ from densevit.upsampling import upsample_values
 
 
 class Regression(Task):
-    """What the channels are.
+    """Any number of values for every pixel, and how they are learnt.
 
     Attributes:
-        channels: their names.
-        unit: of all channels, for people; empty if they have none.
-        unit_vectors: the channels are the components of a direction: predictions are normalised, the loss is by default
-            the cosine's, and the mean angle is measured. A target of zeros is unknown.
-        l1_weight: of the mean absolute error; 1 if not given, 0 for unit vectors.
-        berhu_weight: of reverse Huber, which weighs large errors more.
-        cosine_weight: of one minus the cosine between the vectors of all channels; 1 for unit vectors if not given.
+        channels: names of the channels.
+        unit: of all channels, for the reader; empty if they have none.
+        unit_vectors: the channels are the components of a direction: predictions are normalised, the default loss is
+            that of the cosine, and the mean angle is measured. A target of zeros is unknown.
+        l1_weight: weight of the mean absolute error; by default 1, or 0 for unit vectors.
+        berhu_weight: weight of reverse Huber, which weighs large errors more.
+        cosine_weight: weight of one minus the cosine between the vectors of all channels; by default 0, or 1 for unit
+            vectors.
     """
 
     target = "values"
@@ -82,7 +83,7 @@ class Regression(Task):
 
     @property
     def _weights(self) -> tuple[float, float, float]:
-        """Of L1, berHu and cosine, with the defaults filled in."""
+        """The weights of L1, berHu and cosine, with the defaults filled in."""
         l1_weight = float(not self.unit_vectors) if self.l1_weight is None else self.l1_weight
         cosine_weight = float(self.unit_vectors) if self.cosine_weight is None else self.cosine_weight
         return l1_weight, self.berhu_weight, cosine_weight
@@ -103,7 +104,7 @@ class Regression(Task):
         return total
 
     def distillation_loss(self, student: Tensor, teacher: Tensor) -> Tensor:
-        """The head's own losses, the teacher's values being the target."""
+        """The losses of training, with the teacher's values as the target."""
         return self.loss(DenseOutput(student), teacher, align_corners=False)
 
     def count(self, target: Tensor) -> Tensor:
@@ -111,7 +112,7 @@ class Regression(Task):
         return self._known(target).sum().float()
 
     def _known(self, target: Tensor) -> Tensor:
-        """Mask (B, H, W): all values finite, and of a direction not all zero."""
+        """Mask (B, H, W): all values are finite, and not all of a direction are zero."""
         known = target.isfinite().all(dim=1)
         return known & target.ne(0).any(dim=1) if self.unit_vectors else known
 
@@ -125,7 +126,7 @@ class Regression(Task):
         return F.normalize(values, dim=0) if self.unit_vectors else values
 
     def colourise(self, prediction: NDArray[Any]) -> Picture:
-        """The first three channels as red, green and blue: -1..1 for unit vectors, else each over its own range."""
+        """The first three channels as red, green and blue: -1..1 for unit vectors, otherwise each over its range."""
         picture = np.moveaxis(np.asarray(prediction, dtype=np.float32), 0, -1)[..., :3]
         if self.unit_vectors:
             scaled = (picture + 1) / 2

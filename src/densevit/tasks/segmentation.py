@@ -26,20 +26,20 @@ RIGHT_SHADE = 0.45
 
 
 class Segmentation(Task):
-    """Classes and how they are learnt.
+    """The classes, and how they are learnt.
 
     Attributes:
         classes: names by index.
         palette: colours by index; chosen from the names if not given.
-        ignore_index: of target pixels that count in neither loss nor metric.
-        cross_entropy_weight, ohem_weight, dice_weight, lovasz_weight: of each loss in their sum; 0 leaves it out.
+        ignore_index: value of target pixels that count in neither loss nor metrics.
+        cross_entropy_weight, ohem_weight, dice_weight, lovasz_weight: weights of the losses; 0 leaves one out.
         aux_weight: weight of each auxiliary head's loss, which is cross entropy.
         class_weights: factor of each class on cross entropy and OHEM; all 1 if not given.
-        denominator: of cross entropy: "valid" pixels, or "all" as mmsegmentation.
+        denominator: of cross entropy: the "valid" pixels, or "all" as in mmsegmentation.
         ohem_threshold: a pixel is hard while its true class has a smaller probability.
-        ohem_min_kept: pixels per image that OHEM takes at least, the hardest first.
-        typical_entropy: ``mean_entropy`` over photos of the head's own kind. Heads of one model are compared by how far
-            they lie above it: some are less sure than others even of what they know.
+        ohem_min_kept: least number of pixels per image that OHEM takes, the hardest first.
+        typical_entropy: mean of ``mean_entropy`` over images of the domain of the head. The heads of a model are
+            compared by their excess over it, since some are less sure than others even of what they know.
     """
 
     target = "labels"
@@ -100,7 +100,7 @@ class Segmentation(Task):
         return "mIoU", True
 
     def read_target(self, example: Example, classes: ClassTable | None) -> Tensor | None:
-        """int64 (H, W) in this task's ids, through the data set's view with the same class names."""
+        """int64 (H, W) in this task's ids, from the data set's view with the same class names."""
         if example.labels is None:
             return None
         table = None if classes is None else classes.lookup(self.classes, ignore_index=self.ignore_index)
@@ -122,11 +122,11 @@ class Segmentation(Task):
         return total
 
     def distillation_loss(self, student: Tensor, teacher: Tensor) -> Tensor:
-        """Kullback-Leibler divergence of the classes' probabilities from the teacher's, also where nothing is known."""
+        """Kullback-Leibler divergence from the teacher's probabilities, also where the target is unknown."""
         return divergence(student, teacher)
 
     def count(self, target: Tensor) -> Tensor:
-        """Valid pixels, with class weights the sum of theirs; or all pixels, by ``denominator``."""
+        """Valid pixels, or the sum of their class weights; all pixels if ``denominator`` is "all"."""
         if self.denominator == "all":
             return torch.tensor(float(target.numel()), device=target.device)
         return valid_count(target, ignore_index=self.ignore_index, class_weights=self._class_weights(target))
@@ -166,7 +166,7 @@ class Segmentation(Task):
         return torch.tensor(self.class_weights, dtype=torch.float32, device=like.device)
 
     def new_metrics(self) -> SegmentationMetrics:
-        """mIoU, aAcc, mAcc and the figures of each class."""
+        """mIoU, aAcc, mAcc and the metrics of each class."""
         return SegmentationMetrics(len(self.classes), ignore_index=self.ignore_index, class_names=self.classes)
 
     def compare(self, image: Picture, target: Tensor, prediction: Tensor) -> tuple[Picture, Picture, Picture]:

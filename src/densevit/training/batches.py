@@ -46,15 +46,7 @@ class Batch:
 
 
 class SourceBatches(TorchDataset[Batch]):
-    """The batches of one source, by number of the micro-batch: the part of this process.
-
-    Args:
-        dataset: samples.
-        source: the heads that learn from it, batch size and augmentation.
-        config: the run.
-        tasks: of all heads.
-        cache: features of a frozen encoder.
-        rank, world: the number of this process, and how many there are.
+    """The batches of one source, by number of the micro-batch: the part of process ``rank`` of ``world``.
 
     Raises:
         ConfigError: if the batch cannot be divided among processes and micro-batches.

@@ -36,15 +36,9 @@ def save_state(
     keep: int = KEEP,
     on_written: Callable[[Path], None] | None = None,
 ) -> None:
-    """Write the state after ``iteration`` steps; the last ``keep`` are kept.
+    """Write the state after ``iteration`` steps: the trained part of ``model``, and ``parts``.
 
-    Args:
-        folder: of the states.
-        iteration: finished steps.
-        model: its trained weights and statistics are saved.
-        parts: what else the state holds.
-        keep: number of states that stay.
-        on_written: called with the temporary path of the state before it gets its name.
+    The last ``keep`` states are kept. ``on_written`` is called with the temporary path before it gets its name.
 
     Raises:
         DataError: if it cannot be written.
@@ -87,8 +81,21 @@ def load_state(folder: Path, *, before: int | None = None) -> dict[str, Any] | N
             continue
         return state
     if paths:
-        raise CheckpointError(f"none of the {len(paths)} states in {folder} can be read; train into a new folder")
+        raise no_readable_state_error(folder, len(paths))
     return None
+
+
+def no_readable_state_error(folder: Path, count: int) -> CheckpointError:
+    """The error for a folder whose states are all damaged."""
+    return CheckpointError(f"none of the {count} states in {folder} can be read; train into a new folder")
+
+
+def other_model_error(folder: Path) -> CheckpointError:
+    """The error for states that do not fit the model or the optimiser."""
+    return CheckpointError(
+        f"the states in {folder} are those of another model or optimiser; resume with the config of the run, or train "
+        "into a new folder"
+    )
 
 
 def states_in(folder: Path) -> list[Path]:

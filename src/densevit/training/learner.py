@@ -23,15 +23,8 @@ Shares = tuple[dict[str, Tensor], ...]
 class Learner(nn.Module):
     """The model and its losses as one module: batches in, losses out.
 
-    Args:
-        model: encoder and heads.
-        tasks: of all heads.
-        config: the run.
-        world: number of processes that share a step.
-
-    Attributes:
-        model: the same.
-        teacher: the model whose outputs are learnt too; not a module, so it is neither trained nor saved.
+    A teacher is not registered as a module, so it is neither trained nor saved. ``world`` is the number of processes
+    that share a step.
     """
 
     def __init__(self, model: DenseModel, tasks: dict[str, Task], config: TrainConfig, *, world: int = 1) -> None:
@@ -45,15 +38,10 @@ class Learner(nn.Module):
             self._encode, self._decode = torch.compile(model.encode), torch.compile(model.decode)
 
     def forward(self, batches: Sequence[Batch], shares: Shares, weights: Mapping[str, float]) -> tuple[Tensor, Tensor]:
-        """One batch per source -> the total to differentiate, and the losses per head.
+        """One batch per source, with their shares in the step -> the total to differentiate, and the losses per head.
 
-        Args:
-            batches: of this process, on any device.
-            shares: their shares in the step's loss.
-            weights: of the heads' losses in the total.
-
-        Returns:
-            The total, (), and this micro-batch's share in the loss of every head, (heads,), float32.
+        ``weights`` are those of the heads' losses in the total. Returns the total, (), and this micro-batch's share in
+        the loss of every head, (heads,), float32.
         """
         losses = {head: self.model.mean.new_zeros(()) for head in self.tasks}
         for source, batch, share in zip(self.config.sources, batches, shares, strict=True):

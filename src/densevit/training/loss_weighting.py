@@ -1,7 +1,7 @@
 """The total of several heads' losses: with fixed weights, or with weights that are learnt."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Literal
 
 import torch
@@ -51,7 +51,9 @@ class LossWeights(nn.Module):
 
     def __init__(self, config: WeightingConfig, heads: tuple[str, ...]) -> None:
         super().__init__()
-        check_heads(config, heads)
+        for name in config.weights:
+            if name not in heads:
+                raise ConfigError(f"weighting.weights names head {name!r}, which the model lacks{nearest(name, heads)}")
         self.heads = heads
         given = [config.weights.get(head, 1.0) for head in heads]
         self.fixed = config.kind == "fixed"
@@ -80,11 +82,3 @@ class LossWeights(nn.Module):
 
     def _weights(self) -> Tensor:
         return self.given if self.fixed else torch.exp(-self.log_variances)
-
-
-def check_heads(config: WeightingConfig, heads: Iterable[str]) -> None:
-    """Raise ``ConfigError`` if a weight names a head that does not exist."""
-    known = tuple(heads)
-    for name in config.weights:
-        if name not in known:
-            raise ConfigError(f"weighting.weights names head {name!r}, which the model lacks{nearest(name, known)}")

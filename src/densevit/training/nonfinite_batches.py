@@ -22,6 +22,7 @@ from densevit.training.checkpoint import iteration_of, load_state, states_in
 from densevit.training.config import TrainConfig
 from densevit.training.learner import Learner
 from densevit.training.seeds import seed_everything
+from densevit.types import DenseOutput
 
 KEEP = 40
 """Largest number of batches that a run keeps; later ones are not written, as the first show how it began."""
@@ -40,14 +41,8 @@ def save_nonfinite(
 ) -> None:
     """Write those micro-batches of a step whose losses are not finite; all of them if only the gradients are not.
 
-    Args:
-        folder: ``bad/`` of the run.
-        step: finished steps before it.
-        batches: per micro-batch a batch per source, of this process.
-        losses: (micro-batches, heads), of this process.
-        norm: of the gradients of all processes.
-        rank: of this process.
-        heads: names of the columns of ``losses``.
+    ``step`` counts the finished steps. Batches and losses, (micro-batches, heads), are those of this process; ``norm``
+    is that of the gradients of all processes.
     """
     heads = tuple(heads)
     finite = losses.isfinite().all(1)
@@ -88,7 +83,7 @@ def divergence_message(steps: int, done: int, losses: Tensor, out: Path) -> str:
 
 
 def replay(path: Path, *, device: str = "cpu") -> list[str]:
-    """Run a batch again, in the run's precision and in float32, and report where values stop being finite.
+    """Run a batch again, in the run's precision and in float32; the lines returned say where values stop being finite.
 
     Weights are those of the last state before the step, random numbers those of the step. A run that stops because of
     such steps saves the state in which they happened.
@@ -96,9 +91,6 @@ def replay(path: Path, *, device: str = "cpu") -> list[str]:
     Args:
         path: the ``.safetensors`` file in ``bad/`` of the run.
         device: "cpu", "cuda".
-
-    Returns:
-        Lines of text.
 
     Raises:
         ConfigError: if the file is not in a run folder.
@@ -145,7 +137,10 @@ def _find_nonfinite(learner: Learner, batches: list[Batch]) -> list[str]:
     modules: list[str] = []  # in the order in which they compute
 
     def check(name: str, output: Any) -> None:
-        tensors = [output] if isinstance(output, Tensor) else [*getattr(output, "tokens", ()), *_logits(output)]
+        if isinstance(output, DenseOutput):
+            tensors: tuple[Tensor, ...] = (output.logits, *output.aux)
+        else:
+            tensors = (output,) if isinstance(output, Tensor) else getattr(output, "tokens", ())  # of Taps
         if not all(bool(t.isfinite().all()) for t in tensors):
             modules.append(name)
 
@@ -171,10 +166,6 @@ def _find_nonfinite(learner: Learner, batches: list[Batch]) -> list[str]:
     lines.append(f"gradients that are not finite: {len(gradients)}{last_gradient}")
     lines.append(f"weights that are not finite: {len(weights)}{first_weight}")
     return lines
-
-
-def _logits(output: Any) -> list[Tensor]:
-    return [output.logits, *output.aux] if hasattr(output, "logits") else []
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:

@@ -10,67 +10,38 @@ import logging
 import pickle
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.filesystem import FileSystemReader, FileSystemWriter
 from torch.distributed.checkpoint.metadata import Metadata, StorageMeta
 from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import save
 
-from densevit.errors import CheckpointError, DataError
+from densevit.errors import DataError
 from densevit.io import write_json
 from densevit.io.decode import reason
-from densevit.training.checkpoint import forget_old, iteration_of, states_in, sync_folder, trained_weights
+from densevit.training.checkpoint import (
+    forget_old,
+    iteration_of,
+    no_readable_state_error,
+    other_model_error,
+    states_in,
+    sync_folder,
+)
 from densevit.training.distributed import Group
 
 FACTS = "facts.json"
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class TrainedTensors:
-    """Everything with tensors; each may be sharded over the processes, or be the same in all of them.
-
-    Attributes:
-        learner: weights and statistics.
-        weighting: weights of the losses.
-        optimiser: with its moments.
-        ema: running average of the weights.
-    """
-
-    learner: nn.Module
-    weighting: nn.Module
-    optimiser: torch.optim.Optimizer
-    ema: dict[str, Tensor]
-
-    def by_name(self) -> dict[str, Any]:
-        """The tensors themselves, not copies: a state is restored by loading into them."""
-        named = (*self.learner.named_parameters(), *self.weighting.named_parameters("weighting"))
-        names = {id(parameter): name for name, parameter in named}
-        slots = {
-            f"{names[id(parameter)]}/{slot}": value
-            for parameter, values in self.optimiser.state.items()
-            for slot, value in values.items()
-            if isinstance(value, Tensor)
-        }
-        return {
-            "model": trained_weights(self.learner),
-            "weighting": dict(self.weighting.state_dict()),
-            "optimiser": slots,
-            "average": dict(self.ema),
-        }
-
-
 def save_sharded(
     folder: Path,
     iteration: int,
-    trained: TrainedTensors,
+    tensors: dict[str, Any],
     facts: dict[str, Any],
     *,
     keep: int,
@@ -103,7 +74,7 @@ def save_sharded(
 
     try:
         group.on_first(begin)
-        save(trained.by_name(), storage_writer=FileSystemWriter(unfinished, sync_files=True))
+        save(tensors, storage_writer=FileSystemWriter(unfinished, sync_files=True))
         digests = _digests(unfinished, group)
         group.on_first(end)
     except (OSError, CheckpointException) as error:
@@ -116,14 +87,14 @@ def save_sharded(
         ) from error
 
 
-def load_sharded(folder: Path, trained: TrainedTensors, *, group: Group) -> dict[str, Any] | None:
-    """Restore the latest state that can be read; a damaged one is skipped with a warning.
+def load_sharded(folder: Path, tensors: dict[str, Any], *, group: Group) -> dict[str, Any]:
+    """Load the latest state that can be read into ``tensors``; a damaged one is skipped with a warning.
 
     Returns:
-        Its facts, including ``iteration``; None if there is no state.
+        Its facts, including ``iteration``.
 
     Raises:
-        CheckpointError: if there are states but none can be read, or they are those of another model.
+        CheckpointError: if no state can be read, or it is that of another model.
     """
     paths = group.on_first(lambda: states_in(folder))
     for path in reversed(paths):
@@ -131,31 +102,16 @@ def load_sharded(folder: Path, trained: TrainedTensors, *, group: Group) -> dict
         if facts is None or _digests(path, group) != facts["files"]:
             _log.warning("cannot read %s (its files are not those that were written); trying the one before", path)
             continue
-        _make_slots(trained.optimiser)
-        tensors = trained.by_name()
         try:
             load(tensors, storage_reader=_Reader(path))
         except (CheckpointException, RuntimeError, ValueError, KeyError) as error:  # names or shapes differ
             raise other_model_error(folder) from error
-        trained.learner.load_state_dict(tensors["model"], strict=False)
-        trained.weighting.load_state_dict(tensors["weighting"])
-        facts["iteration"] = iteration_of(path)
-        return facts
-    if paths:
-        raise CheckpointError(f"none of the {len(paths)} states in {folder} can be read; train into a new folder")
-    return None
+        return {**facts, "iteration": iteration_of(path)}
+    raise no_readable_state_error(folder, len(paths))
 
 
-def other_model_error(folder: Path) -> CheckpointError:
-    """The error for states that do not fit the model or the optimiser."""
-    return CheckpointError(
-        f"the states in {folder} are those of another model or optimiser; resume with the config of the run, or train "
-        "into a new folder"
-    )
-
-
-def _make_slots(optimiser: torch.optim.Optimizer) -> None:
-    """Make a step with rate 0 and gradient 0, after which the optimiser has the tensors to load into."""
+def create_slots(optimiser: torch.optim.Optimizer) -> None:
+    """Give the optimiser the tensors that a state is loaded into, by a step with rate 0 and gradient 0."""
     rates = [group["lr"] for group in optimiser.param_groups]
     for group in optimiser.param_groups:
         group["lr"] = 0.0
@@ -197,6 +153,12 @@ class _Reader(FileSystemReader):
         return metadata
 
 
+_METADATA_TYPES = (
+    "Metadata", "MetadataIndex", "TensorStorageMetadata", "BytesStorageMetadata", "TensorProperties",
+    "ChunkStorageMetadata", "StorageMeta", "_MEM_FORMAT_ENCODING", "_StorageInfo", "_StoragePrefix",
+)  # fmt: skip
+
+
 class _PlainUnpickler(pickle.Unpickler):
     """Refuses every class that a table of contents does not need."""
 
@@ -215,20 +177,6 @@ class _PlainUnpickler(pickle.Unpickler):
             ("collections", "OrderedDict"),
         }
         dtype = module == "torch" and isinstance(getattr(torch, name, None), torch.dtype)
-        if basic or dtype or (of_checkpoints and name in _TYPES):
+        if basic or dtype or (of_checkpoints and name in _METADATA_TYPES):
             return super().find_class(module, name)
         raise pickle.UnpicklingError(f"{module}.{name} does not belong in a table of contents")
-
-
-_TYPES = {
-    "Metadata",
-    "MetadataIndex",
-    "TensorStorageMetadata",
-    "BytesStorageMetadata",
-    "TensorProperties",
-    "ChunkStorageMetadata",
-    "StorageMeta",
-    "_MEM_FORMAT_ENCODING",
-    "_StorageInfo",
-    "_StoragePrefix",
-}

@@ -12,14 +12,14 @@ from torch import Tensor
 from densevit.config import to_yaml
 from densevit.errors import CheckpointError, ConfigError
 from densevit.io import make_folder
-from densevit.training.checkpoint import load_state, save_state, states_in
+from densevit.training.checkpoint import load_state, other_model_error, save_state, states_in, trained_weights
 from densevit.training.config import TrainConfig
 from densevit.training.distributed import Group
 from densevit.training.learner import Learner
 from densevit.training.loss_weighting import LossWeights
 from densevit.training.run.recorder import HeadMetrics
 from densevit.training.seeds import restore_random_state
-from densevit.training.sharded_checkpoint import TrainedTensors, load_sharded, other_model_error, save_sharded
+from densevit.training.sharded_checkpoint import create_slots, load_sharded, save_sharded
 
 _log = logging.getLogger(__name__)
 
@@ -55,14 +55,7 @@ class TrainState:
     def save(
         self, folder: Path, config: TrainConfig, group: Group, *, on_written: Callable[[Path], None] | None = None
     ) -> None:
-        """Write the state; all processes must call it.
-
-        Args:
-            folder: of the states.
-            config: the run.
-            group: its processes.
-            on_written: called with the temporary path of the state before it gets its name.
-        """
+        """Write the state; all processes must call it. ``on_written`` gets its path before it has its final name."""
         # The keys are those of the first version, so that its states can be resumed.
         facts = {
             "moved": self.last_update,
@@ -91,22 +84,30 @@ class TrainState:
             CheckpointError: if none of the states can be read, or they are those of another run.
         """
         suffixes = {path.suffix for path in group.on_first(lambda: states_in(folder))}
-        if suffixes and suffixes != {".dcp" if config.shard else ".pt"}:
+        if not suffixes:
+            return
+        if suffixes != {".dcp" if config.shard else ".pt"}:
             raise CheckpointError(
                 f"the states in {folder} were written with shard: {str(not config.shard).lower()}; resume with that, "
                 "or train into a new folder"
             )
         if config.shard:
-            state = load_sharded(folder, self._tensors(), group=group)
+            create_slots(self.optimiser)
+            tensors = self._tensors()
+            state = load_sharded(folder, tensors, group=group)
         else:
             # One process finds the latest state that is undamaged; the others read the same one.
-            latest = group.on_first(lambda: _latest(folder))
-            state = None if latest is None else load_state(folder, before=latest)
-        if state is None:
-            return
+            latest = group.on_first(lambda: (load_state(folder) or {}).get("iteration"))
+            tensors = state = load_state(folder, before=latest) or {}
         try:
+            # Weights of a sharded state have the names that they have in the learner.
+            holder = self.learner if config.shard else self.learner.model
+            holder.load_state_dict(tensors["model"], strict=False)
+            self.weighting.load_state_dict(tensors["weighting"])
             if not config.shard:
-                self._restore_tensors(state)
+                self.optimiser.load_state_dict(state["optimiser"])
+                for name in self.ema.keys() & state["average"].keys():
+                    self.ema[name].copy_(state["average"][name])
                 restore_random_state(state)
             self.scaler.load_state_dict(state["scaler"])
         except (RuntimeError, ValueError, KeyError) as error:  # torch raises these where shapes or groups differ
@@ -119,20 +120,19 @@ class TrainState:
         if state["world"] != group.world:
             _log.info("the run had %d processes and now has %d; batches stay the same", state["world"], group.world)
 
-    def _tensors(self) -> TrainedTensors:
-        return TrainedTensors(self.learner, self.weighting, self.optimiser, self.ema)
-
-    def _restore_tensors(self, state: dict[str, Any]) -> None:
-        self.learner.model.load_state_dict(state["model"], strict=False)
-        self.weighting.load_state_dict(state["weighting"])
-        self.optimiser.load_state_dict(state["optimiser"])
-        for name in self.ema.keys() & state["average"].keys():
-            self.ema[name].copy_(state["average"][name])
-
-
-def _latest(folder: Path) -> int | None:
-    state = load_state(folder)
-    return None if state is None else int(state["iteration"])
+    def _tensors(self) -> dict[str, Any]:
+        """The tensors themselves, not copies, by name; a sharded state is restored by loading into them."""
+        named = (*self.learner.named_parameters(), *self.weighting.named_parameters("weighting"))
+        names = {id(parameter): name for name, parameter in named}
+        slots = {
+            f"{names[id(parameter)]}/{slot}": value
+            for parameter, values in self.optimiser.state.items()
+            for slot, value in values.items()
+            if isinstance(value, Tensor)
+        }
+        weights = trained_weights(self.learner)
+        weighting = dict(self.weighting.state_dict())
+        return {"model": weights, "weighting": weighting, "optimiser": slots, "average": dict(self.ema)}
 
 
 def claim_folder(config: TrainConfig, out: Path, *, resume: bool) -> None:

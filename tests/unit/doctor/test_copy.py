@@ -10,7 +10,6 @@ import pytest
 from PIL import Image
 
 from densevit.data import FolderConfig, FolderDataset
-from densevit.doctor.examine import Options
 from densevit.doctor.fix import write_fixed
 from densevit.doctor.rules import CHECKS
 from densevit.errors import DataError
@@ -65,7 +64,7 @@ def colour_map(root: Path) -> Path:
 def test_copy__is_sound(plant: Callable[[Path], object], code: str, root: Path, tmp_path: Path) -> None:
     plant(root)
     before = {path: path.read_bytes() for path in root.rglob("*") if path.is_file()}
-    diagnosis = look(root, options=Options(colours=colour_map(root) if plant is masks_in_colours else None))
+    diagnosis = look(root, colours=colour_map(root) if plant is masks_in_colours else None)
 
     copy = write_fixed(diagnosis, tmp_path / "copy")
 
@@ -89,7 +88,7 @@ def test_copy__gives_back_the_classes_that_were_meant(
     plant: Callable[[Path], object], root: Path, tmp_path: Path
 ) -> None:
     plant(root)
-    write_fixed(look(root, options=Options(colours=colour_map(root))), tmp_path / "copy")
+    write_fixed(look(root, colours=colour_map(root)), tmp_path / "copy")
 
     mended = np.asarray(Image.open(tmp_path / "copy" / "masks" / "train" / "003.png"))
 
@@ -132,7 +131,7 @@ def test_copy__is_refused_where_it_would_meet_the_data(place: str, root: Path) -
 
 def test_copy__needs_all_files(root: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="without --sample and --fast"):
-        write_fixed(look(root, options=Options(sample=2)), tmp_path / "copy")
+        write_fixed(look(root, sample=2), tmp_path / "copy")
 
 
 def test_copy__that_fails_leaves_nothing(root: Path, tmp_path: Path) -> None:
@@ -164,7 +163,7 @@ def test_colours__that_are_none_are_refused(content: str, message: str, sound: P
     (tmp_path / "colours.json").write_text(content)
 
     with pytest.raises(DataError, match=re.escape(message)):
-        look(sound, options=Options(colours=tmp_path / "colours.json"))
+        look(sound, colours=tmp_path / "colours.json")
 
 
 def test_colours__may_stand_in_the_class_list(root: Path, tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from densevit.data import FolderConfig
-from densevit.doctor.examine import Diagnosis, Options, examine
+from densevit.doctor.examine import Diagnosis, examine
 from densevit.doctor.rules import Finding
 from densevit.errors import DataError
 from tests.unit.doctor.data import SIZE, binary, codes, each, finding, look, photo, with_exif
@@ -85,12 +85,12 @@ def test_exif__is_judged_by_the_outlines_of_the_masks(root: Path) -> None:
 
 
 def test_crop__makes_photos_small(root: Path) -> None:
-    small = finding_in(look(root, options=Options(crop=(96, 96))), "photo-small", "train")
+    small = finding_in(look(root, crop=(96, 96)), "photo-small", "train")
 
     assert (
         small.what == "12 of 12 photos are enlarged over 1.5 times to cover the crop of 96 x 96, the smallest 48 x 64"
     )
-    assert codes(look(root, options=Options(crop=(64, 64)))) == set()
+    assert codes(look(root, crop=(64, 64))) == set()
 
 
 def finding_in(diagnosis: Diagnosis, code: str, split: str) -> Finding:
@@ -131,6 +131,6 @@ def test_root__that_is_none_is_refused(place: str, message: str, sound: Path) ->
 
 def test_split__that_is_not_there_is_refused(sound: Path) -> None:
     with pytest.raises(DataError) as caught:
-        look(sound, options=Options(only=("test",)))
+        look(sound, only=("test",))
 
     assert str(caught.value) == f"{sound} has no split 'test'; splits found: train, val; name one of them"

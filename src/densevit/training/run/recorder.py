@@ -50,9 +50,6 @@ class RunRecorder:
         parameters: number of parameters of the model.
         on_log: called with event and iteration of every line of the log.
 
-    Attributes:
-        metrics: of the last evaluation, per head.
-
     Raises:
         ConfigError: a tracker's package is not installed.
     """
@@ -131,15 +128,7 @@ class RunRecorder:
         tasks: dict[str, Task],
         recorder: EvaluationRecorder | None = None,
     ) -> None:
-        """Record an evaluation, and save the model if it is the best so far.
-
-        Args:
-            done: finished steps.
-            metrics: result of ``evaluate``.
-            model: with the weights that were evaluated.
-            tasks: of its heads.
-            recorder: pictures and counts for the report, from all processes.
-        """
+        """Record an evaluation after ``done`` steps, and save the model if it is the best so far."""
         self.done, self.metrics = done, metrics
         self.log.forget(done, "eval", "best")  # of an evaluation that was cut off
         seconds = round(self.meter.evaluated(), 2)

@@ -67,7 +67,7 @@ def tensorboard(run: RunFacts) -> Tracker:
 
     return Tracker(
         numbers,
-        lambda iteration, name, picture: writer.add_image(name, picture, iteration, dataformats="HWC"),
+        lambda step, name, picture: writer.add_image(name, picture, step, dataformats="HWC"),
         lambda finished: writer.close(),
     )
 
@@ -80,8 +80,8 @@ def wandb(run: RunFacts) -> Tracker:
         project=run.project, name=run.name, id=run.identity, dir=str(run.out), config=run.config, resume="allow"
     )
     return Tracker(
-        lambda iteration, values: session.log(values, step=iteration),
-        lambda iteration, name, picture: session.log({name: wandb.Image(picture)}, step=iteration),
+        lambda step, values: session.log(values, step=step),
+        lambda step, name, picture: session.log({name: wandb.Image(picture)}, step=step),
         lambda finished: session.finish(exit_code=0 if finished else 1),
     )
 
@@ -99,8 +99,8 @@ def mlflow(run: RunFacts) -> Tracker:
         mlflow.start_run(run_name=run.name, tags={"densevit_run": run.identity})
         mlflow.log_dict(run.config, "config.json")
     return Tracker(
-        lambda iteration, values: mlflow.log_metrics({_plain_name(k): v for k, v in values.items()}, step=iteration),
-        lambda iteration, name, picture: mlflow.log_image(picture, f"pictures/{_plain_name(name)}/{iteration:08d}.png"),
+        lambda step, values: mlflow.log_metrics({_plain_name(k): v for k, v in values.items()}, step=step),
+        lambda step, name, picture: mlflow.log_image(picture, f"pictures/{_plain_name(name)}/{step:08d}.png"),
         lambda finished: mlflow.end_run("FINISHED" if finished else "KILLED"),
     )
 
@@ -111,8 +111,8 @@ def trackio(run: RunFacts) -> Tracker:
 
     trackio.init(project=run.project, name=run.name, config=run.config, resume="allow", embed=False)
     return Tracker(
-        lambda iteration, values: trackio.log(values, step=iteration),
-        lambda iteration, name, picture: trackio.log({name: trackio.Image(picture)}, step=iteration),
+        lambda step, values: trackio.log(values, step=step),
+        lambda step, name, picture: trackio.log({name: trackio.Image(picture)}, step=step),
         lambda finished: trackio.finish(),
     )
 
