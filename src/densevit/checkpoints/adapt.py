@@ -35,15 +35,14 @@ def start_from(model: DenseModel, tasks: Mapping[str, Task], donor: Bundle, sour
     Raises:
         CheckpointError: if the encoders differ in width, heads or kind.
     """
-    target, given = model.config.encoder, donor.model.config.encoder
-    if (target.embed_dim, target.num_heads, target.mlp) != (given.embed_dim, given.num_heads, given.mlp):
-        raise CheckpointError(
-            f"{source} has an encoder of width {given.embed_dim}, {given.num_heads} heads and {given.mlp}, but the "
-            f"model has {target.embed_dim}, {target.num_heads} and {target.mlp}; leave model.encoder out to take that "
-            "of init, or choose another init"
-        )
+    encoder, donor_encoder = model.config.encoder, donor.model.config.encoder
+    kind, donor_kind = ((config.embed_dim, config.num_heads, config.mlp) for config in (encoder, donor_encoder))
+    if kind != donor_kind:
+        message = "{} has an encoder of width {}, {} heads and {}, but the model has {}, {} and {}; "
+        advice = "leave model.encoder out to take that of init, or choose another init"
+        raise CheckpointError(message.format(source, *donor_kind, *kind) + advice)
     for setting in ("norm_eps", "activation", "pre_norm", "final_norm"):
-        trained, new = getattr(given, setting), getattr(target, setting)
+        trained, new = getattr(donor_encoder, setting), getattr(encoder, setting)
         if trained != new:
             _log.warning("the encoder of %s was trained with %s %s but the model has %s", source, setting, trained, new)
     stored = donor.model.encoder.state_dict()
@@ -51,8 +50,8 @@ def start_from(model: DenseModel, tasks: Mapping[str, Task], donor: Bundle, sour
         model.encoder,
         stored,
         source=source,
-        grid=given.positions.grid if isinstance(given.positions, LearnedPositions) else None,
-        ignore=[name for name in stored if _is_after(name, target.taps[-1])],
+        grid=donor_encoder.positions.grid if isinstance(donor_encoder.positions, LearnedPositions) else None,
+        ignore=[name for name in stored if _is_after(name, encoder.taps[-1])],
         allow_missing=["*"],
     )
     rows = [Row(f"encoder.{row.name}", row.status, row.note) for row in report.rows]
@@ -76,20 +75,20 @@ def _fill_head(model: DenseModel, name: str, task: Task, donor: Bundle) -> list[
             Row(f"heads.{name}.{key}", "missing", "no head with this decoder; keeps its initial value")
             for key in targets
         ]
-    given = donor.model.decoder(other).state_dict()
-    classes, given_classes = _classes(task), _classes(donor.tasks[other])
-    axes = _class_axes(model, name) if classes != given_classes else {}
+    stored = donor.model.decoder(other).state_dict()
+    classes, stored_classes = _classes(task), _classes(donor.tasks[other])
+    axes = _class_axes(model, name) if classes != stored_classes else {}
     rows = []
     for key, target in targets.items():  # these share their memory with the parameters
         axis = axes.get(key)
-        if key not in given or _without(given[key].shape, axis) != _without(target.shape, axis):
+        if key not in stored or _without(stored[key].shape, axis) != _without(target.shape, axis):
             rows.append(Row(f"heads.{name}.{key}", "missing", "another shape; keeps its initial value"))
             continue
         notes = [] if other == name else [f"from head {other}"]
         if axis is None:
-            target.copy_(given[key])
+            target.copy_(stored[key])
         else:
-            notes.append(_copy_classes(target, given[key], axis, classes, given_classes))
+            notes.append(_copy_classes(target, stored[key], axis, classes, stored_classes))
         rows.append(Row(f"heads.{name}.{key}", "adapted" if notes else "loaded", ", ".join(notes)))
     return rows
 
@@ -131,11 +130,11 @@ def _without(shape: torch.Size, axis: int | None) -> list[int]:
 
 
 def _copy_classes(
-    target: Tensor, given: Tensor, axis: int, classes: tuple[str, ...], given_classes: tuple[str, ...]
+    target: Tensor, stored: Tensor, axis: int, classes: tuple[str, ...], stored_classes: tuple[str, ...]
 ) -> str:
     """Copy the rows of the classes that both sides name."""
-    shared = [name for name in classes if name in given_classes]
+    shared = [name for name in classes if name in stored_classes]
     rows = torch.tensor([classes.index(name) for name in shared], dtype=torch.long)
-    given_rows = torch.tensor([given_classes.index(name) for name in shared], dtype=torch.long)
-    target.index_copy_(axis, rows, given.index_select(axis, given_rows).to(target))
+    stored_rows = torch.tensor([stored_classes.index(name) for name in shared], dtype=torch.long)
+    target.index_copy_(axis, rows, stored.index_select(axis, stored_rows).to(target))
     return f"{len(shared)} of {len(classes)} classes, by name"

@@ -10,7 +10,7 @@ from torch import Tensor
 from densevit.blocks import Activation
 from densevit.checkpoints.encoder_names import PATCH_WEIGHT, TOKENS, read_encoder, split_positions, stored_tokens
 from densevit.checkpoints.rename import LoadReport, Renamed, Row, require_kinds, require_total
-from densevit.checkpoints.shapes import Shapes, encoder_facts
+from densevit.checkpoints.shapes import Shapes, encoder_from_shapes
 from densevit.encoder import EncoderConfig, VisionTransformer
 from densevit.encoder.patches import adapt_input_channels, resample_patch_weight
 from densevit.encoder.positions import InterpolationMode, LearnedPositions, RotaryPositions, resample_positions
@@ -231,13 +231,13 @@ def encoder_config_from_state(
             f"{source} has a hybrid encoder, but only the config of a plain ViT can be read from shapes; "
             "write the EncoderConfig by hand"
         )
-    facts = encoder_facts(Shapes(tensors, source), prefix="")
-    facts["num_registers"] = sum(name == "reg_token" for name, _ in stored_tokens(tensors))
-    if facts["layer_scale"] is not None:
-        facts["layer_scale"] = 1e-5  # the initial value of DINOv2
+    config = encoder_from_shapes(Shapes(tensors, source), prefix="")
+    config["num_registers"] = sum(name == "reg_token" for name, _ in stored_tokens(tensors))
+    if config["layer_scale"] is not None:
+        config["layer_scale"] = 1e-5  # the initial value of DINOv2
     positions = tensors.get("pos_embed")
     required: dict[str, object] = {"num_heads": num_heads, "norm_eps": norm_eps}
-    if facts["mlp"] == "mlp":
+    if config["mlp"] == "mlp":
         required["activation"] = activation
     missing = [name for name, value in required.items() if value is None]
     if positions is not None and mode is None:
@@ -250,5 +250,5 @@ def encoder_config_from_state(
     if positions is not None:
         num_prefix, grid = split_positions(positions.shape[1], stored_tokens(tensors), source, grids=(grid,))
         rule = {"kind": "learned", "grid": grid, "num_prefix": num_prefix, "mode": mode, "offset": offset}
-    facts |= required | {"positions": rule, "taps": taps or (facts["depth"] - 1,), "final_norm": final_norm}
-    return EncoderConfig.parse(facts, source=f"the config read from {source}")
+    config |= required | {"positions": rule, "taps": taps or (config["depth"] - 1,), "final_norm": final_norm}
+    return EncoderConfig.parse(config, source=f"the config read from {source}")

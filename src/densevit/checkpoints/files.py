@@ -208,9 +208,9 @@ def _is_finite(tensor: Tensor) -> bool:
     return bool((tensor.float() if tensor.element_size() == 1 else tensor).isfinite().all())
 
 
-def _unsafe(path: Path, what: str) -> CheckpointError:
+def _unsafe(path: Path, content: str) -> CheckpointError:
     return CheckpointError(
-        f"{path} holds {what}, and opening it could run code; if you trust the file, load it with the program that "
+        f"{path} holds {content}, and opening it could run code; if you trust the file, load it with the program that "
         "wrote it, and write its state_dict() with safetensors.torch.save_file"
     )
 

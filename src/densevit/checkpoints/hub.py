@@ -39,7 +39,7 @@ def resolve(source: str) -> Path:
     raise CheckpointError(f"{source} does not exist; give a file or {SCHEME}owner/name[/file][@revision]; {hint}")
 
 
-def fetch_beside(source: str, names: Sequence[str]) -> None:
+def fetch_side_files(source: str, names: Sequence[str]) -> None:
     """Download files next to weights on the hub, such as config.json, into the folder of the weights.
 
     Files that do not exist or cannot be reached are skipped; whoever needs them reports it.

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from densevit.checkpoints.files import read_weights
-from densevit.checkpoints.hub import DEFAULT_NAME, HUB_FILES, SCHEME, fetch_beside, resolve
+from densevit.checkpoints.hub import DEFAULT_NAME, HUB_FILES, SCHEME, fetch_side_files, resolve
 from densevit.checkpoints.importers import IMPORTERS, detect
 from densevit.checkpoints.importers.base import ImportOverrides, Source
 from densevit.checkpoints.importers.build import Imported, build
@@ -23,10 +23,9 @@ _log = logging.getLogger(__name__)
 FOLDER_FILES = (*HUB_FILES, "checkpoint.pth")
 SUFFIXES = {".safetensors", ".pth", ".pt", ".bin", ".ckpt"}
 
+# Options of densevit.load: for every checkpoint (only named in errors here), and for those of other programs.
 LOAD_OPTIONS = ("heads", "device", "speed", "engine")
-"""What ``densevit.load`` takes for every checkpoint; this module only names them in its refusals."""
 IMPORT_OPTIONS = ("config", "as_source", *ImportOverrides.model_fields)
-"""What it takes for checkpoints of other programs."""
 
 
 def open_model(source: str | Path, **overrides: Any) -> Bundle:
@@ -103,12 +102,12 @@ def _import(
     if as_source is not None and as_source not in IMPORTERS:
         raise CheckpointError(f"there is no importer {as_source!r}{nearest(as_source, IMPORTERS)}")
     file = read_weights(path)
-    name = as_source or detect(file.state, source)
-    importer = IMPORTERS[name]
+    key = as_source or detect(file.state, source)
+    importer = IMPORTERS[key]
     if source.startswith(SCHEME):
-        fetch_beside(source, [beside for beside in importer.beside if "*" not in beside])
-    side = read_side_files(path, file.meta, importer.beside, None if config is None else Path(config))
-    return build(name, importer, Source(source, file.state, side, stated, path.name))
+        fetch_side_files(source, [file_name for file_name in importer.side_files if "*" not in file_name])
+    side = read_side_files(path, file.meta, importer.side_files, None if config is None else Path(config))
+    return build(key, importer, Source(source, file.state, side, stated, path.name))
 
 
 def _is_preset(source: str) -> bool:
@@ -116,10 +115,10 @@ def _is_preset(source: str) -> bool:
     return source in PRESETS and not Path(source).exists()
 
 
-def _refuse_overrides(what: str, overrides: Mapping[str, Any]) -> None:
+def _refuse_overrides(description: str, overrides: Mapping[str, Any]) -> None:
     if overrides:
         raise CheckpointError(
-            f"{what} and takes no import overrides, but {', '.join(overrides)} was given; leave it out"
+            f"{description} and takes no import overrides, but {', '.join(overrides)} was given; leave it out"
         )
 
 

@@ -52,13 +52,13 @@ class Shapes:
         return len(indices)
 
 
-def encoder_facts(shapes: Shapes, prefix: str = "encoder.") -> dict[str, Any]:
+def encoder_from_shapes(shapes: Shapes, prefix: str = "encoder.") -> dict[str, Any]:
     """The part of an ``EncoderConfig`` that shapes tell: all but heads, taps, positions, activation and epsilon."""
     (dim,) = shapes.of(f"{prefix}blocks.0.norm1.weight", 1)
     hidden_rows, _ = shapes.of(f"{prefix}blocks.0.mlp.fc1.weight", 2)
     _, hidden_dim = shapes.of(f"{prefix}blocks.0.mlp.fc2.weight", 2)
     _, in_channels, *patch_size = shapes.of(f"{prefix}patch_embed.proj.weight", 4)
-    facts: dict[str, Any] = {
+    encoder: dict[str, Any] = {
         "embed_dim": dim,
         "depth": shapes.count(f"{prefix}blocks.{{}}."),
         "patch_size": tuple(patch_size),
@@ -75,13 +75,13 @@ def encoder_facts(shapes: Shapes, prefix: str = "encoder.") -> dict[str, Any]:
     if shapes.has(f"{prefix}patch_embed.stem_conv.weight"):
         stem_channels, in_channels, *_ = shapes.of(f"{prefix}patch_embed.stem_conv.weight", 4)
         stages = [f"{prefix}patch_embed.stages.{stage}" for stage in range(3)]
-        facts["stem"] = {
+        encoder["stem"] = {
             "layers": tuple(shapes.count(f"{stage}.{{}}.") for stage in stages),
             "channels": tuple(shapes.of(f"{stage}.0.conv3.weight", 4)[0] for stage in stages),
             "stem_channels": stem_channels,
         }
-        facts |= {"patch_size": (16, 16), "in_channels": in_channels}
-    return facts
+        encoder |= {"patch_size": (16, 16), "in_channels": in_channels}
+    return encoder
 
 
 def mlp_ratio(hidden_dim: int, dim: int) -> float:

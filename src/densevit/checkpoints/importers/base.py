@@ -153,19 +153,19 @@ class Importer:
 
     Attributes:
         title: what messages call it.
-        marks: alternative sets of patterns of tensor names; it is recognised where all patterns of one set occur.
+        signatures: alternative sets of patterns of tensor names; it is recognised where all patterns of one set occur.
         read: converts a source.
-        beside: config files that may be next to the weights.
+        side_files: config files that may be next to the weights.
     """
 
     title: str
-    marks: tuple[tuple[str, ...], ...]
+    signatures: tuple[tuple[str, ...], ...]
     read: Callable[[Source], ImportedParts]
-    beside: tuple[str, ...] = ()
+    side_files: tuple[str, ...] = ()
 
     def recognises(self, source: Source) -> bool:
         """Whether the tensor names are those of this program."""
-        return any(all(source.has(pattern) for pattern in mark) for mark in self.marks)
+        return any(all(source.has(pattern) for pattern in signature) for signature in self.signatures)
 
 
 def update(renamed: Renamed, tensors: Mapping[str, Tensor], notes: Mapping[str, str], *drop: str) -> Renamed:

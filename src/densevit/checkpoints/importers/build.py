@@ -93,7 +93,7 @@ def _read(importer: Importer, source: Source) -> ImportedParts:
         # Shapes are checked one by one, so what remains are unexpected values in side files.
         raise CheckpointError(
             f"{source.name} looks like {importer.title}, but its config file has an unexpected value "
-            f"({type(error).__name__}: {error}); correct or remove {' or '.join(importer.beside) or 'it'}"
+            f"({type(error).__name__}: {error}); correct or remove {' or '.join(importer.side_files) or 'it'}"
         ) from error
 
 

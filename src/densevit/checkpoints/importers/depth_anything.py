@@ -9,10 +9,10 @@ import re
 
 from densevit.checkpoints.importers.base import ImportedParts, Importer, Plain, Source
 from densevit.checkpoints.importers.class_names import disparity, metres
-from densevit.checkpoints.importers.dpt_rules import dpt_facts, scratch
+from densevit.checkpoints.importers.dpt_rules import dpt_from_shapes, scratch
 from densevit.checkpoints.importers.vit import positions, published_heads, timm_vit
 from densevit.checkpoints.rename import Rule, rename
-from densevit.checkpoints.shapes import Shapes, encoder_facts
+from densevit.checkpoints.shapes import Shapes, encoder_from_shapes
 from densevit.inference_config import WholeProtocol
 from densevit.presets import IMAGENET
 
@@ -46,26 +46,26 @@ def read(source: Source) -> ImportedParts:
     """Import a model; its release tells the taps, and whether it predicts disparity or metres."""
     renamed = rename(source.state, RULES)
     shapes = Shapes(renamed.tensors, source.name)
-    facts = encoder_facts(shapes)
-    depth = facts["depth"]
+    encoder = encoder_from_shapes(shapes)
+    depth = encoder["depth"]
     published = next((release for name, release in PUBLISHED if re.fullmatch(name, source.file_name)), None)
     release = source.require(release=published)["release"]
     if release not in RELEASES:
         raise source.missing("release", hint=f"release {release!r} is none of {', '.join(RELEASES)}; ")
     known = source.require(
-        num_heads=published_heads(facts["embed_dim"], depth),
+        num_heads=published_heads(encoder["embed_dim"], depth),
         taps=tuple(range(max(depth - 4, 0), depth)) if release == "v1" else V2_TAPS.get(depth),
     )
     max_depth_m = source.get("max_depth_m", MAX_DEPTH_M.get(release))
     head: Plain = {"kind": "depth", "up_to": "image", "hidden_channels": shapes.of(f"{HEAD}.head.conv2.weight", 4)[0]}
     if max_depth_m is not None:
         head |= {"activation": "sigmoid", "max_depth_m": max_depth_m}
-    decoder = dpt_facts(shapes, HEAD)
+    decoder = dpt_from_shapes(shapes, HEAD)
     decoder |= {"readout": decoder.get("readout", "ignore"), "fusion_up_to": "next_level", "head": head}
-    encoder = facts | {
+    encoder |= {
         **known,
         "norm_eps": source.get("norm_eps", 1e-6),
-        "positions": positions(shapes, facts, mode="bicubic", offset=0.1),
+        "positions": positions(shapes, encoder, mode="bicubic", offset=0.1),
         "final_norm": True,
     }
     return ImportedParts(
@@ -75,9 +75,9 @@ def read(source: Source) -> ImportedParts:
         IMAGENET,
         disparity() if max_depth_m is None else metres(max_depth_m),
         518,
-        WholeProtocol(kind="depth_anything", net_size=(518, 518), multiple=facts["patch_size"][0]),
+        WholeProtocol(kind="depth_anything", net_size=(518, 518), multiple=encoder["patch_size"][0]),
         f"DepthAnything, {source.file_name or source.name}",
     )
 
 
-IMPORTER = Importer("Depth Anything", marks=(("pretrained.cls_token", "depth_head.*"),), read=read)
+IMPORTER = Importer("Depth Anything", signatures=(("pretrained.cls_token", "depth_head.*"),), read=read)

@@ -7,10 +7,10 @@ published file names tell the releases apart.
 
 from densevit.checkpoints.importers.base import ImportedParts, Importer, Plain, Source
 from densevit.checkpoints.importers.class_names import disparity, metres, segmentation
-from densevit.checkpoints.importers.dpt_rules import depth_head, dpt_facts, scratch, segmentation_head
+from densevit.checkpoints.importers.dpt_rules import depth_head, dpt_from_shapes, scratch, segmentation_head
 from densevit.checkpoints.importers.vit import NORM_NOT_READ, positions, published_heads, timm_vit
 from densevit.checkpoints.rename import Rule, rename
-from densevit.checkpoints.shapes import Shapes, encoder_facts
+from densevit.checkpoints.shapes import Shapes, encoder_from_shapes
 from densevit.inference_config import WholeProtocol
 from densevit.presets import HALF, KITTI, NYU
 from densevit.tasks import Depth, Task
@@ -62,23 +62,23 @@ def read(source: Source) -> ImportedParts:
     head, num_stem = f"heads.{name}", 2 if is_hybrid else 0
     renamed = rename(source.state, _rules(head, segmentation=segments, num_stem=num_stem))
     shapes = Shapes(renamed.tensors, source.name)
-    facts = encoder_facts(shapes)
-    dim = facts["embed_dim"]
+    encoder = encoder_from_shapes(shapes)
+    dim = encoder["embed_dim"]
     known = source.require(
-        num_heads=published_heads(dim, facts["depth"]),
+        num_heads=published_heads(dim, encoder["depth"]),
         taps=TAPS.get((dim, is_hybrid)),
         # All published models project; without the projection, shapes do not tell "ignore" from "add".
-        readout=dpt_facts(shapes, head).get("readout"),
+        readout=dpt_from_shapes(shapes, head).get("readout"),
     )
-    encoder = facts | {
+    encoder |= {
         "num_heads": known["num_heads"],
         "taps": known["taps"],
         "norm_eps": source.get("norm_eps", 1e-6),
-        "positions": positions(shapes, facts, mode="bilinear"),
+        "positions": positions(shapes, encoder, mode="bilinear"),
     }
-    decoder = dpt_facts(shapes, head, num_stem=num_stem) | {
+    decoder = dpt_from_shapes(shapes, head, num_stem=num_stem) | {
         "readout": known["readout"],
-        "num_readout": 2 if facts["dist_token"] else 1,
+        "num_readout": 2 if encoder["dist_token"] else 1,
         "fusion_up_to": "double",
     }
     task: Task
@@ -119,4 +119,4 @@ def _depth(source: Source, is_large: bool) -> tuple[Plain, Depth, Size]:
     return head | RELEASES[release], task, NET_SIZES[release]
 
 
-IMPORTER = Importer("isl-org/DPT", marks=(("pretrained.model.cls_token", "scratch.*"),), read=read)
+IMPORTER = Importer("isl-org/DPT", signatures=(("pretrained.model.cls_token", "scratch.*"),), read=read)

@@ -62,10 +62,10 @@ def depth_head(source: str, target: str) -> tuple[Rule, ...]:
     )
 
 
-def dpt_facts(shapes: Shapes, head: str, *, num_stem: int = 0) -> Plain:
+def dpt_from_shapes(shapes: Shapes, head: str, *, num_stem: int = 0) -> Plain:
     """What names and shapes tell about the decoder; of the readout only whether it projects."""
     channels = tuple(shapes.of(f"{head}.convs.{level}.weight", 4)[1] for level in range(4))
-    facts: dict[str, Any] = {
+    decoder: dict[str, Any] = {
         "kind": "dpt",
         "channels": channels,
         "fusion_channels": shapes.of(f"{head}.fusions.0.project.weight", 4)[0],
@@ -74,5 +74,5 @@ def dpt_facts(shapes: Shapes, head: str, *, num_stem: int = 0) -> Plain:
         "stem_channels": channels[:num_stem],
     }
     if shapes.has(f"{head}.reassemble.0.readout_project.weight"):
-        facts["readout"] = "project"
-    return facts
+        decoder["readout"] = "project"
+    return decoder

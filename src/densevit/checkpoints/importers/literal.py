@@ -8,11 +8,8 @@ from typing import Any
 from densevit.checkpoints.importers.base import Plain
 from densevit.errors import CheckpointError
 
-MAX_LENGTH = 1_000_000
-"""Characters of a config; real ones have tens of thousands."""
-
-UNKNOWN = object()
-"""The value of an expression that is no literal."""
+MAX_LENGTH = 1_000_000  # characters; real configs have tens of thousands
+UNKNOWN = object()  # the value of an expression that is no literal
 
 
 def read_literals(text: str, source: str) -> Plain:

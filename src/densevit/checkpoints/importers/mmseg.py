@@ -10,12 +10,12 @@ from collections.abc import Sequence
 
 from densevit.checkpoints.importers.base import ImportedParts, Importer, Plain, Source
 from densevit.checkpoints.importers.class_names import segmentation
-from densevit.checkpoints.importers.dpt_rules import dpt_facts
+from densevit.checkpoints.importers.dpt_rules import dpt_from_shapes
 from densevit.checkpoints.importers.mmseg_config import CONV_HEAD, MmsegConfig, layer_norm_eps
 from densevit.checkpoints.importers.mmseg_rules import HEAD, RULES, Kind, reverse_streams
 from densevit.checkpoints.importers.vit import positions, published_heads, training_image_size, without_class_token
 from densevit.checkpoints.rename import rename
-from densevit.checkpoints.shapes import Shapes, encoder_facts
+from densevit.checkpoints.shapes import Shapes, encoder_from_shapes
 from densevit.errors import CheckpointError
 from densevit.inference_config import WindowProtocol
 from densevit.presets import HALF, IMAGENET
@@ -40,8 +40,8 @@ def read(source: Source) -> ImportedParts:
     kind = _kind(source)
     renamed = rename(source.state, RULES[kind])
     shapes = Shapes(renamed.tensors, source.name)
-    facts = encoder_facts(shapes)
-    depth = facts["depth"]
+    encoder = encoder_from_shapes(shapes)
+    depth = encoder["depth"]
     is_segmenter = kind in ("mask", "linear")
     released: Plain = {
         "taps": (depth - 1,) if is_segmenter else TAPS[kind].get(depth),
@@ -52,10 +52,10 @@ def read(source: Source) -> ImportedParts:
     backbone = released | config.backbone(depth)
     stated = config.part("backbone")
     known = source.require(
-        num_heads=stated.get("num_heads") or published_heads(facts["embed_dim"], depth), taps=backbone["taps"]
+        num_heads=stated.get("num_heads") or published_heads(encoder["embed_dim"], depth), taps=backbone["taps"]
     )
-    image_size = training_image_size(source, facts, stated.get("img_size"))
-    rule = positions(shapes, facts, mode=backbone["mode"], image_size=image_size, keep_equal_count=True)
+    image_size = training_image_size(source, encoder, stated.get("img_size"))
+    rule = positions(shapes, encoder, mode=backbone["mode"], image_size=image_size, keep_equal_count=True)
     readers = {"naive": _up, "pup": _up, "mla": _mla, "mask": _mask, "linear": _linear, "dpt": _dpt}
     head = readers[kind](source, shapes, config, known["taps"])
     absorbed: dict[str, tuple[int, str]] = {}
@@ -63,7 +63,7 @@ def read(source: Source) -> ImportedParts:
         renamed = reverse_streams(renamed)
     if not backbone["cls_token"]:
         renamed, rule, absorbed = without_class_token(renamed, rule)
-    encoder = facts | {
+    encoder |= {
         "num_heads": known["num_heads"],
         "positions": rule,
         "norm_eps": source.get("norm_eps", backbone["norm_eps"]),
@@ -77,7 +77,7 @@ def read(source: Source) -> ImportedParts:
             f"{source.name} taps the blocks {encoder['taps']} and has a final norm, which mmsegmentation applies to "
             f"block {depth - 1} only; only a head on that block can be reproduced; run the model with mmsegmentation"
         )
-    size = (rule["grid"][0] * facts["patch_size"][0], rule["grid"][1] * facts["patch_size"][1])
+    size = (rule["grid"][0] * encoder["patch_size"][0], rule["grid"][1] * encoder["patch_size"][1])
     protocol = _protocol(config, kind, size)
     names = {"dataset": source.get("dataset", config.dataset), "classes": config.classes}
     task = segmentation(head["out_channels"], **names, denominator="all", aux_weight=0.4)
@@ -172,7 +172,7 @@ def _one_tap(config: MmsegConfig, taps: Sequence[int]) -> tuple[int]:
 def _dpt(source: Source, shapes: Shapes, config: MmsegConfig, taps: Sequence[int]) -> Plain:
     """The head of DPT, which ends at half the size of the image and has no auxiliary head."""
     config.require("decode_head", config.part("decode_head"), in_index=[0, 1, 2, 3], **CONV_HEAD)
-    decoder = dpt_facts(shapes, HEAD)
+    decoder = dpt_from_shapes(shapes, HEAD)
     if "readout" not in decoder:
         stated = config.part("decode_head").get("readout_type", "ignore") if config.model else None
         decoder |= source.require(readout=stated)
@@ -205,7 +205,7 @@ def _protocol(config: MmsegConfig, kind: Kind, image_size: Size) -> WindowProtoc
 
 IMPORTER = Importer(
     title="mmsegmentation",
-    marks=(("backbone.patch_embed.projection.weight", "decode_head.*"),),
+    signatures=(("backbone.patch_embed.projection.weight", "decode_head.*"),),
     read=read,
-    beside=("*.py",),
+    side_files=("*.py",),
 )

@@ -13,7 +13,7 @@ from densevit.checkpoints.importers.base import ImportedParts, Importer, Plain, 
 from densevit.checkpoints.importers.class_names import segmentation
 from densevit.checkpoints.importers.vit import positions, published_heads, timm_vit, training_image_size
 from densevit.checkpoints.rename import Rule, rename
-from densevit.checkpoints.shapes import Shapes, encoder_facts
+from densevit.checkpoints.shapes import Shapes, encoder_from_shapes
 from densevit.inference_config import WindowProtocol
 from densevit.presets import HALF, ROUNDED_IMAGENET
 
@@ -49,20 +49,20 @@ def read(source: Source) -> ImportedParts:
     net = _section(source, "net_kwargs")
     data = _section(source, "dataset_kwargs")
     inference = _section(source, "inference_kwargs")
-    facts = encoder_facts(shapes)
-    dim, depth = facts["embed_dim"], facts["depth"]
+    encoder = encoder_from_shapes(shapes)
+    dim, depth = encoder["embed_dim"], encoder["depth"]
     heads = source.require(num_heads=net.get("n_heads") or published_heads(dim, depth))
-    image_size = training_image_size(source, facts, net.get("image_size"))
-    rule = positions(shapes, facts, mode="bilinear", image_size=image_size, keep_equal_count=True)
-    kind = net.get("normalization") or ("deit" if facts["dist_token"] else "vit")
+    image_size = training_image_size(source, encoder, net.get("image_size"))
+    rule = positions(shapes, encoder, mode="bilinear", image_size=image_size, keep_equal_count=True)
+    kind = net.get("normalization") or ("deit" if encoder["dist_token"] else "vit")
     decoder, num_classes = _decoder(source, shapes, net.get("decoder") or {})
-    window = int(data.get("crop_size") or inference.get("window_size") or rule["grid"][0] * facts["patch_size"][0])
+    window = int(data.get("crop_size") or inference.get("window_size") or rule["grid"][0] * encoder["patch_size"][0])
     dataset = source.get("dataset", data.get("dataset"))
     short = int(inference.get("im_size") or BASES.get(dataset, (0, window))[1])
     # The bound on the long side is only known for the data sets of the paper.
     base = (short * BASES[dataset][0] // BASES[dataset][1], short) if dataset in BASES else None
     stride = max(window - 32, 1)
-    encoder = facts | {
+    encoder |= {
         **heads,
         "positions": rule,
         "norm_eps": source.get("norm_eps", 1e-5),
@@ -106,10 +106,10 @@ def _decoder(source: Source, shapes: Shapes, config: Plain) -> tuple[Plain, int]
 
 IMPORTER = Importer(
     title="rstrudel/segmenter",
-    marks=(
+    signatures=(
         ("encoder.patch_embed.proj.weight", "decoder.head.weight"),
         ("encoder.patch_embed.proj.weight", "decoder.cls_emb"),
     ),
     read=read,
-    beside=("variant.yml",),
+    side_files=("variant.yml",),
 )

@@ -11,7 +11,7 @@ from densevit.checkpoints.importers.base import ImportedParts, Importer, Plain, 
 from densevit.checkpoints.importers.class_names import segmentation
 from densevit.checkpoints.importers.vit import NORM_NOT_READ, positions, published_heads, timm_vit, without_class_token
 from densevit.checkpoints.rename import Renamed, Rule, rename
-from densevit.checkpoints.shapes import Shapes, encoder_facts
+from densevit.checkpoints.shapes import Shapes, encoder_from_shapes
 from densevit.errors import CheckpointError
 from densevit.inference_config import WindowProtocol
 from densevit.presets import IMAGENET
@@ -87,17 +87,17 @@ def read(source: Source) -> ImportedParts:
     kind: Kind = "mla" if mla else "pup" if source.has("decode_head.conv_4.*") else "naive"
     renamed = rename(source.state, MLA_RULES if mla else UP_RULES[kind])
     shapes = Shapes(renamed.tensors, source.name)
-    facts = encoder_facts(shapes)
-    rule = positions(shapes, facts, mode="bilinear")
-    taps, head = _mla(source, shapes, facts) if mla else _up(source, shapes, facts, kind)
+    encoder = encoder_from_shapes(shapes)
+    rule = positions(shapes, encoder, mode="bilinear")
+    taps, head = _mla(source, shapes, encoder) if mla else _up(source, shapes, encoder, kind)
     renamed, absorbed = fold_biases(renamed)
     if mla:
         renamed, rule, dropped = without_class_token(renamed, rule)
         absorbed |= dropped
-    size = rule["grid"][0] * facts["patch_size"][0]
+    size = rule["grid"][0] * encoder["patch_size"][0]
     base, stride = PROTOCOLS.get(size, (None, size * 2 // 3))
-    encoder = facts | {
-        **source.require(num_heads=published_heads(facts["embed_dim"], facts["depth"])),
+    encoder |= {
+        **source.require(num_heads=published_heads(encoder["embed_dim"], encoder["depth"])),
         "norm_eps": source.get("norm_eps", 1e-6),
         "positions": rule,
         "taps": taps,
@@ -116,10 +116,10 @@ def read(source: Source) -> ImportedParts:
     )
 
 
-def _up(source: Source, shapes: Shapes, facts: Plain, kind: Kind) -> tuple[tuple[int, ...], Plain]:
+def _up(source: Source, shapes: Shapes, encoder: Plain, kind: Kind) -> tuple[tuple[int, ...], Plain]:
     """The encoder's taps and the head of Naive and PUP, whose main head reads the last block."""
     num_aux = shapes.count(f"{HEAD}.aux_heads.{{}}.")
-    published = AUX_TAPS[kind].get(facts["depth"]) if num_aux else ()
+    published = AUX_TAPS[kind].get(encoder["depth"]) if num_aux else ()
     aux = tuple(source.require(aux_taps=published)["aux_taps"])
     if len(aux) != num_aux:
         raise CheckpointError(
@@ -127,12 +127,12 @@ def _up(source: Source, shapes: Shapes, facts: Plain, kind: Kind) -> tuple[tuple
             "given; change --aux-taps (aux_taps=... in Python)"
         )
     num_classes, channels, *_ = shapes.of(f"{HEAD}.head.classifier.weight", 4)
-    last = facts["depth"] - 1
+    last = encoder["depth"] - 1
     decoder = {"kind": f"setr_{kind}", "channels": channels, "form": "paper", "aux_taps": tuple(range(num_aux))}
     return tuple(sorted({*aux, last})), {"decoder": decoder, "out_channels": num_classes, "taps": (*aux, last)}
 
 
-def _mla(source: Source, shapes: Shapes, facts: Plain) -> tuple[tuple[int, ...], Plain]:
+def _mla(source: Source, shapes: Shapes, encoder: Plain) -> tuple[tuple[int, ...], Plain]:
     """The encoder's taps and the head of MLA."""
     decoder = {
         "kind": "setr_mla",
@@ -141,7 +141,7 @@ def _mla(source: Source, shapes: Shapes, facts: Plain) -> tuple[tuple[int, ...],
         "form": "paper",
         "aux": shapes.has(f"{HEAD}.aux_heads.0.weight"),
     }
-    taps = source.require(taps=MLA_TAPS.get(facts["depth"]))["taps"]
+    taps = source.require(taps=MLA_TAPS.get(encoder["depth"]))["taps"]
     return tuple(taps), {"decoder": decoder, "out_channels": shapes.of(f"{HEAD}.classifier.weight", 4)[0]}
 
 
@@ -159,4 +159,4 @@ def fold_biases(renamed: Renamed) -> tuple[Renamed, dict[str, tuple[int, str]]]:
     return update(renamed, folded, notes, *biases), absorbed
 
 
-IMPORTER = Importer("fudan-zvg/SETR", marks=(("backbone.patch_embed.proj.weight", "decode_head.*"),), read=read)
+IMPORTER = Importer("fudan-zvg/SETR", signatures=(("backbone.patch_embed.proj.weight", "decode_head.*"),), read=read)

@@ -9,10 +9,10 @@ from typing import Any
 
 from densevit.checkpoints.importers.base import ImportedParts, Importer, Plain, Source, update
 from densevit.checkpoints.importers.class_names import disparity, metres, segmentation
-from densevit.checkpoints.importers.dpt_rules import depth_head, dpt_facts, hf_neck, segmentation_head
+from densevit.checkpoints.importers.dpt_rules import depth_head, dpt_from_shapes, hf_neck, segmentation_head
 from densevit.checkpoints.importers.vit import NORM_NOT_READ, hf_vit, positions
 from densevit.checkpoints.rename import Renamed, Rule, rename
-from densevit.checkpoints.shapes import Shapes, encoder_facts
+from densevit.checkpoints.shapes import Shapes, encoder_from_shapes
 from densevit.errors import CheckpointError
 from densevit.inference_config import WholeProtocol
 from densevit.presets import HALF, IMAGENET
@@ -103,9 +103,9 @@ def _dpt(source: Source, config: Plain) -> ImportedParts:
     )
     renamed = rename(source.state, rules)
     shapes = Shapes(renamed.tensors, source.name)
-    facts = encoder_facts(shapes)
+    encoder = encoder_from_shapes(shapes)
     if num_stem:
-        facts["stem"]["standardisation"] = "var_plus_eps"
+        encoder["stem"]["standardisation"] = "var_plus_eps"
     listed = config.get("backbone_out_indices") or (2, 5, 8, 11)
     # A hybrid does not use the first two. The encoder returns blocks in ascending order, however they are listed.
     taps = tuple(sorted(set(listed[num_stem:])))
@@ -114,8 +114,8 @@ def _dpt(source: Source, config: Plain) -> ImportedParts:
         taps=taps if config else None,
         norm_eps=config.get("layer_norm_eps", 1e-12) if config else None,
     )
-    encoder = facts | known | {"positions": positions(shapes, facts, mode="bilinear")}
-    decoder = dpt_facts(shapes, head, num_stem=num_stem) | ({} if num_stem else _factors(config))
+    encoder |= known | {"positions": positions(shapes, encoder, mode="bilinear")}
+    decoder = dpt_from_shapes(shapes, head, num_stem=num_stem) | ({} if num_stem else _factors(config))
     readout = decoder.get("readout") or (config.get("readout_type") if config else None)
     decoder |= {"readout": source.require(readout=readout)["readout"], "fusion_up_to": "double"}
     if not segments:
@@ -147,15 +147,15 @@ def _depth_anything(source: Source, config: Plain) -> ImportedParts:
     rules = (*DINO_ENCODER, *hf_neck(head), Rule("head.conv{i}.{param}", f"{head}.head.conv{{i}}.{{param}}"))
     renamed = rename(source.state, rules)
     shapes = Shapes(renamed.tensors, source.name)
-    facts = encoder_facts(shapes)
+    encoder = encoder_from_shapes(shapes)
     small = {"num_attention_heads": 6, "out_indices": [9, 10, 11, 12]}  # the class's default backbone
     backbone: Plain = (config.get("backbone_config") or small) if config else {}
     known = source.require(
         num_heads=backbone.get("num_attention_heads", 12) if backbone else None,
-        taps=_taps(backbone, facts["depth"]),
+        taps=_taps(backbone, encoder["depth"]),
         norm_eps=backbone.get("layer_norm_eps", 1e-6) if backbone else None,
     )
-    encoder = facts | known | {"positions": positions(shapes, facts, mode="bicubic")}
+    encoder |= known | {"positions": positions(shapes, encoder, mode="bicubic")}
     encoder["final_norm"] = True
     depth = _depth_head(shapes, head) | {"up_to": "image"}
     factor = float(config.get("max_depth") or 1)
@@ -165,9 +165,9 @@ def _depth_anything(source: Source, config: Plain) -> ImportedParts:
         depth |= {"activation": "sigmoid", "max_depth_m": max_depth_m}
     elif factor != 1:
         renamed = _scaled(renamed, f"{head}.head.conv3", factor)
-    decoder = dpt_facts(shapes, head) | _factors(config)
+    decoder = dpt_from_shapes(shapes, head) | _factors(config)
     decoder |= {"readout": "ignore", "fusion_up_to": "next_level", "head": depth}
-    protocol = _protocol(source, 518, facts["patch_size"][0])
+    protocol = _protocol(source, 518, encoder["patch_size"][0])
     task = disparity() if max_depth_m is None else metres(max_depth_m)
     return _parts(source, renamed, encoder, ("depth", decoder, 1), task, protocol, IMAGENET)
 
@@ -236,7 +236,7 @@ def _protocol(source: Source, side: int, multiple: int) -> WholeProtocol:
 
 IMPORTER = Importer(
     title="transformers",
-    marks=(("dpt.embeddings.*", "neck.*"), ("backbone.embeddings.*", "neck.*")),
+    signatures=(("dpt.embeddings.*", "neck.*"), ("backbone.embeddings.*", "neck.*")),
     read=read,
-    beside=("config.json", "preprocessor_config.json"),
+    side_files=("config.json", "preprocessor_config.json"),
 )

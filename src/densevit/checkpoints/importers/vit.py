@@ -34,7 +34,7 @@ def published_heads(dim: int, depth: int) -> int | None:
 
 def positions(
     shapes: Shapes,
-    facts: Plain,
+    encoder: Plain,
     *,
     mode: str,
     image_size: Size | None = None,
@@ -45,7 +45,7 @@ def positions(
 
     Args:
         shapes: the renamed tensors.
-        facts: what ``encoder_facts`` returned; each prefix token of the file has a position.
+        encoder: what ``encoder_from_shapes`` returned; each prefix token of the file has a position.
         mode: how the source's program interpolates positions.
         image_size: of the training images; None for a square grid.
         offset: see ``LearnedPositions``.
@@ -55,9 +55,9 @@ def positions(
         CheckpointError: if the number of positions is not that of such a grid.
     """
     _, rows, _ = shapes.of("encoder.pos_embed", 3)
-    num_prefix = int(facts["cls_token"]) + int(facts["dist_token"])
+    num_prefix = int(encoder["cls_token"]) + int(encoder["dist_token"])
     count = rows - num_prefix
-    patch_height, patch_width = facts["patch_size"]
+    patch_height, patch_width = encoder["patch_size"]
     side = math.isqrt(max(count, 0))
     grid = (side, side) if image_size is None else (image_size[0] // patch_height, image_size[1] // patch_width)
     if count < 1 or grid[0] * grid[1] != count:
@@ -70,7 +70,7 @@ def positions(
     return rule | {"keep_equal_count": keep_equal_count}
 
 
-def training_image_size(source: Source, facts: Plain, config_size: object) -> Size | None:
+def training_image_size(source: Source, encoder: Plain, config_size: object) -> Size | None:
     """The (height, width) of the training images; None for a square, which all published sizes have.
 
     Raises:
@@ -79,7 +79,7 @@ def training_image_size(source: Source, facts: Plain, config_size: object) -> Si
     size = source.get("image_size", config_size)
     if isinstance(size, int):
         size = (size, size)
-    if size is None and published_heads(facts["embed_dim"], facts["depth"]) is None:
+    if size is None and published_heads(encoder["embed_dim"], encoder["depth"]) is None:
         raise source.missing("image_size")
     return None if size is None else (int(size[0]), int(size[1]))
 
