@@ -31,7 +31,7 @@ LEVEL = {room: level for level, rooms in enumerate(LAYERS) for room in rooms}
 # The same for src/densevit_lab, which may import all of densevit; a room is a file or folder of benchmark/ or parity/.
 LAB = "densevit_lab"
 LAB_LAYERS = (
-    ("benchmark.flops", "benchmark.machine", "benchmark.photo", "benchmark.statistics", "parity.report"),
+    ("benchmark.flops", "benchmark.machine", "benchmark.photo", "parity.report"),
     ("benchmark.decode", "benchmark.process", "benchmark.record", "benchmark.peers", "parity.fixture", "parity.taps"),
     ("benchmark.training", "benchmark.gpu", "benchmark.report", "benchmark.plot", "parity.numbers"),
     ("benchmark.workloads", "parity.check"),

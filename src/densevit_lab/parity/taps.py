@@ -36,15 +36,9 @@ def recorded(model: nn.Module) -> Iterator[dict[str, Tensor]]:
 
 @dataclass(frozen=True)
 class TensorFinder:
-    """Finds our tensor for a name.
+    """Finds our tensor for a name, among the taps of a model that ran and the outputs of its modules.
 
-    Attributes:
-        model: the model that ran.
-        origin: key of ``IMPORTERS``.
-        head: of the model.
-        taps: of its encoder.
-        outputs: of its modules, by name.
-        out_indices: of the backbone, for mmsegmentation.
+    ``origin`` is the key of its importer, ``out_indices`` those of mmsegmentation's backbone.
     """
 
     model: DenseModel
