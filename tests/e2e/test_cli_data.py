@@ -12,7 +12,7 @@ from densevit.checkpoints.native import load_bundle
 from densevit.data.class_names import CITYSCAPES, CITYSCAPES_COLOURS
 from tests.contract import fakes
 from tests.factories import tiny_encoder
-from tests.unit.test_io_formats import write_tiff
+from tests.unit.rasters import write_array
 
 
 def write_run(path: Path, sources: list[dict[str, Any]] | None, head: str = "segmentation", **facts: Any) -> Path:
@@ -69,7 +69,7 @@ def test_train__learns_from_a_data_set_in_python(cli, tmp_path):
 
 def test_train__learns_from_images_of_other_bands(cli, tmp_path):
     pixels = np.random.default_rng(0).integers(0, 9000, (24, 24, 6)).astype(np.uint16)
-    write_tiff(tmp_path / "images" / "a.tif", pixels)
+    write_array(tmp_path / "images" / "a.tif", pixels)
     fakes.save((pixels[:, :, 0] > 4500).astype(np.uint8), tmp_path / "masks" / "a.png")
     place = {"root": str(tmp_path), "bands": [4, 3, 2, 1, 6], "full_scale": 10000, "classes": ["low", "high"]}
     config = write_run(tmp_path / "run.yaml", [{"train": place, "val": place, "batch_size": 2}], in_channels=5)
@@ -98,7 +98,7 @@ def test_train__refuses_data_that_is_not_there(cli, tmp_path, place, problem):
     assert not (tmp_path / "out" / "model.safetensors").exists()
 
 
-def test_predict__reads_photos_in_an_archive(cli, tmp_path):
+def test_predict__reads_photos_in_an_archive(cli, small_default, tmp_path):
     fakes.photo(tmp_path / "set" / "photos" / "a.png")
     archive = fakes.pack(tmp_path / "set", tmp_path / "set.zip")
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from densevit.inference.raster.job import RasterConfig
 from densevit.inference.sliding_window import SlidingWindow
-from tests.unit.test_windows import photo
+from tests.unit.predictors import photo
 
 rasterio = pytest.importorskip("rasterio")
 
@@ -25,6 +25,16 @@ def write(path: Path, bands: NDArray[Any], **options: Any) -> Path:
     profile |= {"dtype": bands.dtype.name, "crs": "EPSG:32633", "transform": PLACE, "tiled": True} | options
     with rasterio.open(path, "w", **profile) as dataset:
         dataset.write(bands)
+    return path
+
+
+def write_array(path: Path, pixels: NDArray[Any]) -> Path:
+    """An array (H, W, K) as a GeoTIFF that lies nowhere on the earth."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    height, width, count = pixels.shape
+    profile = {"driver": "GTiff", "height": height, "width": width, "count": count, "dtype": pixels.dtype}
+    with rasterio.open(path, "w", **profile) as dataset:
+        dataset.write(np.moveaxis(pixels, -1, 0))
     return path
 
 

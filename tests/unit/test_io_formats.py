@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import rasterio
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -30,6 +29,7 @@ from densevit.io import (
 )
 from densevit.io import zipped as zip_module
 from tests.contract import fakes
+from tests.unit.rasters import write_array
 
 PHOTO = np.random.default_rng(0).integers(0, 256, (6, 8, 3), dtype=np.uint8)
 
@@ -282,15 +282,6 @@ def test_folder__reads_depth_with_its_scale_and_exr(tmp_path: Path) -> None:
 # Bands
 
 
-def write_tiff(path: Path, pixels: NDArray[Any]) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    height, width, count = pixels.shape
-    facts = {"driver": "GTiff", "height": height, "width": width, "count": count, "dtype": pixels.dtype}
-    with rasterio.open(path, "w", **facts) as file:
-        file.write(np.moveaxis(pixels, -1, 0))
-    return path
-
-
 def bands(dtype: Any, count: int = 6) -> NDArray[Any]:
     high = 2.0 if np.dtype(dtype).kind == "f" else np.iinfo(dtype).max
     return (np.random.default_rng(0).random((6, 8, count)) * high).astype(dtype)
@@ -298,7 +289,7 @@ def bands(dtype: Any, count: int = 6) -> NDArray[Any]:
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
 def test_bands__are_read_as_they_are_stored(tmp_path: Path, dtype: Any) -> None:
-    path = write_tiff(tmp_path / "a.tif", bands(dtype))
+    path = write_array(tmp_path / "a.tif", bands(dtype))
     found = read_bands(path, bands=(6, 1, 2, 2))
     assert found.dtype == dtype
     np.testing.assert_array_equal(found, bands(dtype)[:, :, [5, 0, 1, 1]])
@@ -310,7 +301,7 @@ def test_bands__are_scaled_and_clipped(tmp_path: Path, dtype: Any) -> None:
     if np.dtype(dtype).kind == "f":
         pixels[0, 0, 0], pixels[0, 1, 0] = np.nan, -1
     scale = float(np.nanmax(pixels) / 2)
-    path = write_tiff(tmp_path / "a.tif", pixels)
+    path = write_array(tmp_path / "a.tif", pixels)
     found = read_bands(path, bands=range(1, 7), full_scale=scale)
     assert found.dtype == np.float32
     expected = np.nan_to_num(pixels.astype(np.float32) / np.float32(scale)).clip(0, 1)
@@ -319,17 +310,17 @@ def test_bands__are_scaled_and_clipped(tmp_path: Path, dtype: Any) -> None:
 
 
 def test_bands__of_floats_need_a_scale(tmp_path: Path) -> None:
-    path = write_tiff(tmp_path / "a.tif", bands(np.float32))
+    path = write_array(tmp_path / "a.tif", bands(np.float32))
     assert refusal(lambda: read_bands(path, bands=(1,))) == (
-        f"{path} holds float32, whose range is not known; 8 and 16 bits without a sign have one; set full_scale to the "
+        f"{path} holds float32, whose range is not known (that of uint8 and uint16 is); set full_scale to the "
         "stored value that is white"
     )
 
 
 def test_bands__that_a_file_lacks_are_refused(tmp_path: Path) -> None:
-    path = write_tiff(tmp_path / "a.tif", bands(np.uint8))
+    path = write_array(tmp_path / "a.tif", bands(np.uint8))
     assert refusal(lambda: read_bands(path, bands=(1, 7))) == (
-        f"bands 1, 7 were named of {path}; 1 to 6 are accepted; name those that the network takes, in its order"
+        f"bands 1, 7 were given for {path}; 1 to 6 are accepted; name those that the network takes, in its order"
     )
 
 
@@ -346,7 +337,7 @@ def test_bands__of_a_damaged_file_are_refused(tmp_path: Path, content: bytes) ->
 
 
 def test_folder__gives_the_bands_that_a_network_takes(tmp_path: Path) -> None:
-    write_tiff(tmp_path / "images" / "a.tif", bands(np.uint16))
+    write_array(tmp_path / "images" / "a.tif", bands(np.uint16))
     fakes.save(PHOTO[:, :, 0] % 3, tmp_path / "masks" / "a.png")
     sample = FolderDataset(FolderConfig.parse({"root": tmp_path, "bands": [4, 3, 2, 1]}))[0]
     np.testing.assert_array_equal(sample.image, bands(np.uint16)[:, :, [3, 2, 1, 0]])

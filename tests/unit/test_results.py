@@ -12,8 +12,12 @@ from PIL import Image
 from torch import Tensor
 
 from densevit.errors import DataError, DensevitError
+from densevit.inference.decode import mean_entropy
 from densevit.inference.prediction import Prediction
 from densevit.inference.results import DepthResult, RegressionResult, SegmentationResult, head_result
+from densevit.inference.separable_resize import Resize
+from densevit.inference.tiled_logits import StitchedLogits, whole
+from densevit.inference.tta import MeanLogits
 from densevit.tasks import Depth, Regression, Segmentation
 from tests.tolerances import SAME_MATHS
 
@@ -49,6 +53,14 @@ def regression(channels: int) -> RegressionResult:
     result = head_result("values", task, IMAGE, logits(channels), align_corners=True)
     assert isinstance(result, RegressionResult)
     return result
+
+
+def stitched(plain: Tensor, *, align_corners: bool = False) -> StitchedLogits:
+    """Logits as the one window of an image, which is no more than their resize."""
+    rows, columns = (
+        (Resize(old, new, align_corners=align_corners),) for old, new in zip(plain.shape[-2:], SIZE, strict=True)
+    )
+    return whole(plain, rows, columns)
 
 
 def saved(path: Path) -> np.ndarray:
@@ -111,6 +123,26 @@ def test_segmentation__more_than_256_classes_are_saved_in_16_bit(tmp_path):
     found = saved(tmp_path / "a.many.labels.png")
     assert (found.dtype, found.max() > 255) == (np.uint16, True)
     np.testing.assert_array_equal(found, result.labels)
+
+
+@pytest.mark.parametrize("align_corners", [False, True])
+def test_mean_entropy__is_the_same_for_logits_and_for_their_resize(align_corners):
+    plain = logits()
+    tiled = stitched(plain, align_corners=align_corners)
+    assert mean_entropy(tiled, align_corners=False) == mean_entropy(plain, align_corners=align_corners)
+
+
+def test_mean_entropy__of_blended_views_is_that_of_their_mean():
+    views = [(stitched(logits(seed=seed)), False) for seed in (0, 1)]
+    p = sum(F.interpolate(logits(seed=seed)[None], SIZE, mode="bilinear")[0].softmax(0) for seed in (0, 1)) / 2
+    expected = -(p * p.log()).sum(0).mean() / np.log(3)
+    assert mean_entropy(MeanLogits(views, probabilities=True), align_corners=False) == pytest.approx(float(expected))
+
+
+def test_logits__are_those_of_the_decoder_where_the_result_is_their_resize():
+    plain = logits()
+    result = head_result("streets", STREETS, IMAGE, stitched(plain), align_corners=False)
+    assert torch.equal(result.logits, plain)
 
 
 # Depth
@@ -231,8 +263,7 @@ def test_prediction__a_folder_that_cannot_be_made_is_refused(prediction, tmp_pat
     with pytest.raises(DataError) as caught:
         prediction.save(tmp_path / "file")
     assert str(caught.value) == (
-        f"folder {tmp_path / 'file'} cannot be made (File exists); an existing folder, or the name of a new one, is "
-        "needed; choose another name or mend the permissions"
+        f"folder {tmp_path / 'file'} cannot be made (File exists); choose another name or fix the permissions"
     )
 
 

@@ -143,10 +143,11 @@ def test_picture__is_well_formed_and_has_every_point(figure: Figure, budget: str
     assert (places[0] < places[1]) == figure.higher_is_better
 
 
-def test_picture__of_one_point_is_drawn() -> None:
-    svg = pareto_svg(POINTS[:1], MIOU, title="one", budget=Budget.parse("1 s", MIOU), chosen=None)
+def test_picture__of_one_point_is_drawn_and_its_title_escaped() -> None:
+    svg = pareto_svg(POINTS[:1], MIOU, title='"<script>', budget=Budget.parse("1 s", MIOU), chosen=None)
 
     assert len(re.findall("<circle", svg)) == 1
+    assert "&quot;&lt;script&gt;" in svg
 
 
 def test_preset__can_be_read_back() -> None:

@@ -13,39 +13,19 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
-from densevit.checkpoints.native import Bundle, Card
 from densevit.errors import ConfigError, DensevitError
 from densevit.inference.batching import in_batches
 from densevit.inference.predictor import Predictor
-from densevit.inference.sliding_window import SlidingWindow, resized
-from densevit.inference.tiled_logits import to_hold
+from densevit.inference.sliding_window import SlidingWindow
+from densevit.inference.tiled_logits import full, to_hold
 from densevit.inference_config import InferenceConfig
-from densevit.pixels import fit_photo, to_tensor
+from densevit.pixels import fit_image, to_tensor
 from densevit.tasks import Depth, Regression, Segmentation, Task
-from tests.factories import tiny_model
 from tests.tolerances import SAME_MATHS
+from tests.unit.predictors import LABELS, photo, predictor
 
-LABELS = Segmentation(classes=tuple("abcde"))
 CPU = torch.device("cpu")
 WAY = SlidingWindow(window=48, overlap=16, blend="hann")
-
-
-def photo(height: int = 100, width: int = 130) -> NDArray[np.uint8]:
-    coarse = np.random.default_rng(0).integers(0, 256, (3, height // 8 + 1, width // 8 + 1)).astype(np.float32)
-    fine = F.interpolate(torch.from_numpy(coarse)[None], (height, width), mode="bilinear")[0]
-    return fine.permute(1, 2, 0).round().to(torch.uint8).numpy()
-
-
-def predictor(name: str = "segmenter_linear", task: Task = LABELS) -> Predictor:
-    """With a classifier, where it has one, that is centred, so that there is more than one label."""
-    model = tiny_model(name)
-    if isinstance(task, Segmentation):
-        with torch.no_grad():
-            mean = model(to_tensor(photo(96, 96))[None])["main"].logits.mean(dim=(0, 2, 3))
-            layers = [m for m in model.heads.modules() if isinstance(m, torch.nn.Linear | torch.nn.Conv2d)]
-            if layers[-1].bias is not None and layers[-1].bias.shape == mean.shape:
-                layers[-1].bias -= mean
-    return Predictor(Bundle(model, {"main": task}, InferenceConfig(short_side=48), Card()), device="cpu")
 
 
 def reference(
@@ -136,17 +116,22 @@ def test_window_of_the_model__is_that_of_the_resized_photo(name: str, task: Task
 
     given = model.predict(image)["main"].logits
 
-    pixels = fit_photo(image, (64, 112)).mul(255).round().to(torch.uint8).permute(1, 2, 0).numpy()
+    pixels = fit_image(image, (64, 112)).permute(1, 2, 0).numpy()
     blend = reference(model, pixels, ((0, 16), (0, 23, 46, 64)), 48, hann=False)
     expected = F.interpolate(blend[None], (60, 90), mode="bilinear")[0]
     torch.testing.assert_close(given, expected, **SAME_MATHS)
 
 
-def test_resized__keeps_what_is_finer_than_8_bits() -> None:
-    dark = photo(60, 90).astype(np.uint16)  # less than one step of 8 bits
+@pytest.mark.parametrize("fit", [{"window": 48}, {}], ids=["windows", "whole"])
+def test_resized_image_of_8_bits__is_not_rounded_to_8_bits_again(fit: dict[str, int]) -> None:
+    model = predictor()
+    model.fit = InferenceConfig(short_side=64, **fit)
 
-    np.testing.assert_array_equal(resized(dark, (64, 112)), fit_photo(dark, (64, 112)).permute(1, 2, 0))
-    assert resized(photo(60, 90), (64, 112)).dtype == np.uint8
+    labels_of_8_bits, of_floats = (
+        model.predict(image)["main"] for image in (photo(), photo().astype(np.float32) / 255)
+    )
+
+    torch.testing.assert_close(full(labels_of_8_bits.source), full(of_floats.source), rtol=0, atol=0)
 
 
 def test_flip_of_the_model__is_that_of_predict() -> None:
@@ -198,7 +183,7 @@ def test_windows__that_do_not_suit_the_model_are_refused(facts: dict[str, Any], 
 
 
 def test_windows__with_a_protocol_are_refused() -> None:
-    with pytest.raises(ConfigError, match="with a protocol, which has its own"):
+    with pytest.raises(ConfigError, match="protocol mmseg has its own windows and scales"):
         predictor().predict(photo(), windows=WAY, protocol="mmseg")
 
 
@@ -295,7 +280,7 @@ LIMITED = """
 import logging, resource, sys
 import numpy as np, torch
 sys.path.insert(0, {root!r})
-from tests.unit.test_windows import predictor, photo
+from tests.unit.predictors import predictor, photo
 from densevit.inference.sliding_window import SlidingWindow
 logging.basicConfig(level="WARNING", format="%(message)s")
 torch.set_num_threads(1)

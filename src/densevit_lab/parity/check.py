@@ -17,7 +17,7 @@ from densevit.inference import protocols
 from densevit.inference.tiled_logits import full
 from densevit.inference.tta import average_probabilities
 from densevit.inference_config import WindowProtocol
-from densevit.layers import resize
+from densevit.layers import resize, upsample
 from densevit.tasks.losses import cross_entropy
 from densevit.types import DenseOutput, Taps
 from densevit_lab.parity.fixture import Fixture, read_fixtures
@@ -153,8 +153,8 @@ class _Check:
     def _aux(self, taps: Taps, output: DenseOutput, index: int, image: Tensor) -> Tensor:
         """Auxiliary logits in the source's order and at its size."""
         if self.origin == "dpt" and isinstance(self.decoder, Dpt):  # there it runs on the last fusion
-            finest = self.decoder.paths(taps.select(self.model.tap_positions[self.head]))[0]
-            aux: Tensor = self.decoder.aux_head(finest, taps.image_size)
+            fused, _ = self.decoder.fuse(taps.select(self.model.tap_positions[self.head]))
+            aux: Tensor = self.decoder.aux_head(upsample(fused, 2, align_corners=True), taps.image_size)
             return aux
         if self.origin == "setr":
             return resize(output.aux[index], (image.shape[-2], image.shape[-1]), align_corners=False)
@@ -171,7 +171,7 @@ class _Check:
             views = []
             for index in indices:
                 image = self.outputs[f"aug{index}.input"]  # stored as the network sees it
-                field = protocols.window_field(protocol, self.network, image, size=size)
+                field = protocols.window_logits(protocol, self.network, image, size=size)
                 views.append((field, bool(rule["augs"][index]["flip"])))
             return average_probabilities(views)
 

@@ -1,0 +1,108 @@
+"""The public names of the package and what its callables take, as a snapshot that changes only on purpose.
+
+A name or a parameter is retired in two steps. For one minor release it still works and raises a
+``DeprecationWarning`` that says what to write instead; the next minor release removes it. CHANGELOG.md gets a line for
+each step, under "Deprecated" and under "Removed". A new name gets a line under "Added", and its row here.
+"""
+
+import inspect
+from operator import attrgetter
+from typing import Any
+
+import pytest
+
+import densevit
+
+NAMES = {
+    "DenseModel",
+    "DenseOutput",
+    "EncoderConfig",
+    "InferenceConfig",
+    "InferenceOptions",
+    "ModelConfig",
+    "Prediction",
+    "Predictor",
+    "SlidingWindow",
+    "SpeedConfig",
+    "Taps",
+    "VisionTransformer",
+    "evaluate",
+    "list_models",
+    "load",
+}
+
+# Parameters in their order; those behind * are given by keyword.
+SIGNATURES = {
+    "load": "source, *, heads, device, speed, engine, **import_overrides",
+    "list_models": "",
+    "evaluate": "model, tasks, config, dataset, options, *, encode, progress, recorder, part, add",
+    "Predictor": "bundle, *, heads, device, speed",
+    "Predictor.load": "source, *, heads, device, speed, engine, **import_overrides",
+    "Predictor.options": "*, protocol, tta, windows, scales, flip",
+    "Predictor.predict": "image, *, protocol, tta, windows, scales, flip",
+    "Predictor.predict_raster": "source, folder, *, config, stem, extra, progress",
+    "Predictor.choose_protocol": "protocol",
+    "Prediction": "image, results",
+    "Prediction.overlay": "head, alpha",
+    "Prediction.save": "folder, stem, *, extra",
+    "DenseModel": "config",
+    "DenseModel.forward": "images, heads, *, coarse",
+    "DenseModel.encode": "images",
+    "DenseModel.decode": "taps, heads, *, coarse",
+    "DenseOutput": "logits, aux",
+    "Taps": "tokens, prefix, grid, patch_size, stem_maps",
+    "Taps.maps": "",
+    "VisionTransformer": "config",
+    "VisionTransformer.forward": "images, needed",
+}
+
+# Whatever these classes show is public: methods have a row above, everything else stands here.
+PROPERTIES = {
+    "Predictor": set(),
+    "Prediction": {
+        "class_names",
+        "depth",
+        "depth_quantity",
+        "depth_result",
+        "depth_unit",
+        "entropy",
+        "labels",
+        "primary",
+        "scores",
+        "segmentation",
+        "shares",
+    },
+}
+
+
+def parameters(function: Any) -> str:
+    """Like "source, *, engine, **options"."""
+    names: list[str] = []
+    for parameter in inspect.signature(function).parameters.values():
+        if parameter.kind is parameter.KEYWORD_ONLY and "*" not in names:
+            names.append("*")
+        prefix = {parameter.VAR_POSITIONAL: "*", parameter.VAR_KEYWORD: "**"}.get(parameter.kind, "")
+        names.append(prefix + parameter.name)
+    return ", ".join(name for name in names if name != "self")
+
+
+def test_package__exports_the_names_of_the_snapshot() -> None:
+    assert set(densevit.__all__) == NAMES
+
+
+@pytest.mark.parametrize("name", SIGNATURES)
+def test_signature__is_that_of_the_snapshot(name: str) -> None:
+    assert parameters(attrgetter(name)(densevit)) == SIGNATURES[name]
+
+
+@pytest.mark.parametrize("owner", PROPERTIES)
+def test_class__shows_nothing_that_the_snapshot_lacks(owner: str) -> None:
+    shown = {name for name in vars(getattr(densevit, owner)) if not name.startswith("_")}
+
+    assert shown == PROPERTIES[owner] | {name.partition(".")[2] for name in SIGNATURES if name.startswith(f"{owner}.")}
+
+
+def test_parameters__tell_keywords_and_the_rest_apart() -> None:
+    def example(a: int, *, b: int = 0, c: int = 0, **rest: int) -> None: ...
+
+    assert parameters(example) == "a, *, b, c, **rest"
