@@ -9,8 +9,10 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from densevit.decoders.dpt import Dpt
 from densevit.decoders.setr import SetrMla
 from densevit.encoder.positions import LearnedPositions, positions_for
+from densevit.layers import resize
 from densevit.model import DenseModel
 from densevit.types import Taps
 
@@ -81,6 +83,16 @@ class TensorFinder:
         tap = self.model.config.encoder.taps.index(self.out_indices[index])
         return self.taps.prefix[tap][:, 0] if part == "cls" else self.taps.maps()[tap]
 
+    def _fused(self, level: int) -> Tensor:
+        """The output of a fusion of DPT, upsampled as the decoder does after it."""
+        fused, decoder = self._module(f"fusions.{level}"), self.model.heads[self.head]
+        assert isinstance(decoder, Dpt)
+        size = (2 * fused.shape[-2], 2 * fused.shape[-1])
+        if level > 0 and decoder.fusion_up_to == "next_level":
+            finer = self._module(f"convs.{level - 1}")
+            size = (finer.shape[-2], finer.shape[-1])
+        return resize(fused, size, align_corners=True)
+
     def _positions(self) -> Tensor:
         rule = self.model.config.encoder.positions
         assert isinstance(rule, LearnedPositions)
@@ -95,8 +107,8 @@ class TensorFinder:
         r"neck(\d)": lambda self, k: self._module(f"smooths.{3 - int(k)}"),
         r"cls(\d)": lambda self, k: self.taps.prefix[int(k)][:, 0],
         r"patch(\d)": lambda self, k: self.taps.tokens[int(k)],
-        r"fused(\d)": lambda self, k: self._module(f"fusions.{3 - int(k)}"),
-        r"path_(\d)": lambda self, k: self._module(f"fusions.{int(k) - 1}"),
+        r"fused(\d)": lambda self, k: self._fused(3 - int(k)),
+        r"path_(\d)": lambda self, k: self._fused(int(k) - 1),
         r"layer(\d)_rn": lambda self, k: self._module(f"convs.{int(k) - 1}"),
         r"enc_block(\d+)": lambda self, k: self.outputs[f"encoder.blocks.{k}"],
         r"dec_block(\d+)": lambda self, k: self._module(f"blocks.{k}"),
