@@ -50,8 +50,8 @@ def make_predictor():
 
     from densevit.checkpoints.native import Bundle, Card
     from densevit.inference.predictor import Predictor
-    from densevit.model import DenseModel, ModelConfig
     from densevit.inference_config import InferenceConfig
+    from densevit.model import DenseModel, ModelConfig
     from densevit.tasks import Segmentation
 
     torch.manual_seed(0)
