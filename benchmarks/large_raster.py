@@ -1,13 +1,13 @@
-"""Peak memory of streaming rasters of growing size, each in a process of its own.
+"""Peak memory of streaming rasters of growing size, each in its own process.
 
     python benchmarks/large_raster.py --sizes 2048 8192 32768 --json large_raster.json
     python benchmarks/large_raster.py --sizes 32000 --kill --json large_raster-32000.json
 
 With ``--kill`` every raster is streamed once more: the process is killed by SIGKILL when half of the strips are done,
-started again, and its result compared with that of the run that nobody disturbed, pixel by pixel.
+started again, and its result compared with that of the uninterrupted run, pixel by pixel.
 
-The model is tiny, so that the figures are those of reading, blending and writing; add the size of a real one and of
-its activations for one window. The rasters are noise that repeats, stored in tiles, and are made in a few seconds.
+The model is tiny, so that reading, blending and writing are measured; add the size of a real model and of its
+activations for one window. The rasters hold repeated noise, stored in tiles, and are made in a few seconds.
 """
 
 import argparse
@@ -50,8 +50,8 @@ def make_predictor():
 
     from densevit.checkpoints.native import Bundle, Card
     from densevit.inference.predictor import Predictor
-    from densevit.model import DenseModel, ModelConfig
     from densevit.inference_config import InferenceConfig
+    from densevit.model import DenseModel, ModelConfig
     from densevit.tasks import Segmentation
 
     torch.manual_seed(0)
@@ -126,9 +126,9 @@ def differing_pixels(a: Path, b: Path) -> int:
     import rasterio
 
     with rasterio.Env(GDAL_CACHEMAX=64 * 2**20), rasterio.open(a) as first, rasterio.open(b) as second:
-        facts = [(r.shape, r.dtypes, r.crs, r.transform, r.nodata) for r in (first, second)]
-        if facts[0] != facts[1]:
-            raise SystemExit(f"the rasters are of different kinds: {facts}")
+        profiles = [(r.shape, r.dtypes, r.crs, r.transform, r.nodata) for r in (first, second)]
+        if profiles[0] != profiles[1]:
+            raise SystemExit(f"the rasters are of different kinds: {profiles}")
         return sum(
             int(np.count_nonzero(first.read(window=window) != second.read(window=window)))
             for _, window in first.block_windows(1)
@@ -142,17 +142,17 @@ def main() -> None:
     parser.add_argument("--kill", action="store_true", help="stream once more, with a SIGKILL half way")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--child", nargs=2, type=Path, help=argparse.SUPPRESS)
-    given = parser.parse_args()
-    if given.child:
-        child(*given.child)
+    options = parser.parse_args()
+    if options.child:
+        child(*options.child)
         return
     rows = []
-    for side in given.sizes:
+    for side in options.sizes:
         with tempfile.TemporaryDirectory() as folder:
             source, whole, again = (Path(folder, name) for name in ("big.tif", "whole", "again"))
             make_raster(source, side)
             row = finish(start(source, whole))
-            if given.kill:
+            if options.kill:
                 row |= kill_half_way(source, again, -(-side // BLOCK))
                 resumed = finish(start(source, again))
                 row["resumed"] = {key: resumed[key] for key in ("peak_mb", "seconds", "cpu_seconds")}
@@ -162,13 +162,12 @@ def main() -> None:
         rows.append(row)
         sys.stdout.write(f"{row}\n")
         sys.stdout.flush()
-    if given.json:
-        from densevit_lab.benchmark.machine import facts as machine_facts
-        from densevit_lab.benchmark.machine import occasion
+    if options.json:
+        from densevit_lab.benchmark.machine import describe_machine, describe_run
 
-        facts = {"machine": machine_facts(), "occasion": occasion(program=sys.argv[0])}
-        record = {**facts, "window": WINDOW, "overlap": OVERLAP, "classes": CLASSES, "rows": rows}
-        given.json.write_text(json.dumps(record, indent=2) + "\n")
+        origin = {"machine": describe_machine(), "occasion": describe_run(program=sys.argv[0])}
+        record = {**origin, "window": WINDOW, "overlap": OVERLAP, "classes": CLASSES, "rows": rows}
+        options.json.write_text(json.dumps(record, indent=2) + "\n")
 
 
 if __name__ == "__main__":

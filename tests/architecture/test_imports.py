@@ -31,7 +31,7 @@ LEVEL = {room: level for level, rooms in enumerate(LAYERS) for room in rooms}
 # The same for src/densevit_lab, which may import all of densevit; a room is a file or folder of benchmark/ or parity/.
 LAB = "densevit_lab"
 LAB_LAYERS = (
-    ("benchmark.flops", "benchmark.machine", "benchmark.photo", "benchmark.statistics", "parity.report"),
+    ("benchmark.flops", "benchmark.machine", "benchmark.photo", "parity.report"),
     ("benchmark.decode", "benchmark.process", "benchmark.record", "benchmark.peers", "parity.fixture", "parity.taps"),
     ("benchmark.training", "benchmark.gpu", "benchmark.report", "benchmark.plot", "parity.numbers"),
     ("benchmark.workloads", "parity.check"),
@@ -67,6 +67,8 @@ HOMES = {
     "gradio": "serve",
     "matplotlib": LAB,
 }
+# Writes the reference page of the command line from its typer application.
+PAGES_OF_THE_COMMAND_LINE = ("densevit_lab.reference", "typer")
 # References of the tests; at run time the encoder is our own. The benchmark measures other programs, one file each.
 REFERENCES = {"timm", "transformers", "segmentation_models_pytorch", "mmseg", "mmengine", "mmcv"}
 PACKAGES = ("densevit", LAB)
@@ -78,8 +80,8 @@ IMPORT_NAMES = {
     "mmsegmentation": "mmseg",
     "mmcv-lite": "mmcv",
 }
-# Comes with torch, where there is one for the machine.
-CARRIED = {"triton"}
+# Come with torch, where there is one for the machine, and with pydantic.
+CARRIED = {"triton", "pydantic_core"}
 
 
 def modules(src: Path) -> dict[str, Path]:
@@ -200,7 +202,8 @@ def family_imports(src: Path) -> list[str]:
 
 
 def strayed_libraries(src: Path) -> list[str]:
-    strayed = [(a, b) for a, b in foreign_imports(src) if HOMES.get(b, room(a)) != room(a)]
+    pairs = [(a, b) for a, b in foreign_imports(src) if (a, b) != PAGES_OF_THE_COMMAND_LINE]
+    strayed = [(a, b) for a, b in pairs if HOMES.get(b, room(a)) != room(a)]
     return [f"{a} imports {b}, whose home is {HOMES[b]}" for a, b in strayed]
 
 

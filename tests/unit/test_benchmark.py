@@ -23,10 +23,10 @@ from densevit_lab.benchmark.record import (
     Sample,
     WorkloadRecord,
     merge_records,
+    ratio_of_medians,
     read_record,
 )
 from densevit_lab.benchmark.report import closing_lines, measured_rows, page, run_rows
-from densevit_lab.benchmark.statistics import ratio_of_medians
 
 ROOT = Path(__file__).parents[2]
 SAME = Agreement(equal=1.0, max_error=0.0, passed=True)

@@ -187,13 +187,13 @@ def test_official_arithmetic__is_reproduced(tmp_path: Path, monkeypatch: pytest.
 
 
 def test_gpu_suite__runs_on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    found = gpu.measure_model(
-        "x", "x", tiny_model("segmenter_mask"), random_images((3, 3)), rounds=2, only=(gpu.EAGER, "bfloat16")
-    )
+    monkeypatch.setattr(torch, "compile", lambda run, **_: run)
 
-    assert found.peer is not None
-    assert len(found.peer.samples["1"]) == len(found.ours["bfloat16"].samples["1"]) == 2
-    agreement = found.ours["bfloat16"].agreement
+    record = gpu.measure_model("x", "x", tiny_model("segmenter_mask"), random_images((3, 3)), rounds=2)
+
+    assert record.peer is not None
+    assert len(record.peer.samples["1"]) == len(record.ours["bfloat16"].samples["1"]) == 2
+    agreement = record.ours["bfloat16"].agreement
     assert agreement is not None
     assert agreement.equal > 0.5
 

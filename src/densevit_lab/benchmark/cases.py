@@ -17,12 +17,10 @@ class Case:
     """What is measured in turns on one image.
 
     Attributes:
-        title: model and image size.
         peer: the workload that ours are compared with; None for ours only. Its weights are converted for ours first.
         ours: by name in the record; under ``TORCH`` a model that runs once with each engine.
         image_size: of the image file. For depth it is the network's: transformers resizes by torchvision or by Pillow,
             which round differently, and without a resize the outputs can be compared closely.
-        quick: whether a quick run includes it.
     """
 
     title: str
@@ -42,7 +40,7 @@ def _against(
     protocol: str | None = None,
     quick: bool = False,
 ) -> Case:
-    theirs = WorkloadSpec(kind="peer", title=PEERS[peer].title, source=peer, options=options, output=output)
+    theirs = WorkloadSpec(kind="peer", title=PEERS[peer], source=peer, options=options, output=output)
     ours = WorkloadSpec(kind="ours", protocol=protocol, output=output)
     return Case(title, theirs, {TORCH: ours}, size, quick)
 
@@ -56,9 +54,11 @@ def _mmseg_windows(title: str, config: str) -> Case:
     return _against("mmseg", f"{title}, 1024 x 2048 by windows", options, size=(1024, 2048), protocol="mmseg")
 
 
-def _official(title: str, width: Width, *, quick: bool = False) -> Case:
-    options = {"width": width, "num_classes": 150, "window": 512, "stride": 512}
-    return _against("segmenter", title, options, protocol="segmenter", quick=quick)
+def _official(
+    title: str, width: Width, *, num_classes: int = 150, window: int = 512, size: Size = (512, 512), quick: bool = False
+) -> Case:
+    options = {"width": width, "num_classes": num_classes, "window": window, "stride": 512}
+    return _against("segmenter", title, options, size=size, protocol="segmenter", quick=quick)
 
 
 def _depth(title: str, model: str, side: int, *, quick: bool = False) -> Case:
@@ -79,12 +79,8 @@ PEER_CASES: dict[str, Case] = {
     "dpt-l-depth-transformers": _depth("DPT-Large depth, 384", "dpt-large", 384),
     "depth-anything-s-transformers": _depth("Depth-Anything-V2-Small, 518", "depth-anything-v2-small", 518, quick=True),
     "dpt-b-smp": _against("smp", "DPT-B, 512", {"num_classes": 150}),
-    "segmenter-b-windows-official": _against(
-        "segmenter",
-        "Segmenter-B, 1024 x 2048 by windows",
-        {"width": "B", "num_classes": 19, "window": 768, "stride": 512},
-        size=(1024, 2048),
-        protocol="segmenter",
+    "segmenter-b-windows-official": _official(
+        "Segmenter-B, 1024 x 2048 by windows", "B", num_classes=19, window=768, size=(1024, 2048)
     ),
     "segmenter-b-windows-mmseg": _mmseg_windows("Segmenter-B", "segmenter-b"),
     "setr-pup-l-windows-mmseg": _mmseg_windows("SETR-PUP ViT-L", "setr-pup-l-cityscapes"),
@@ -92,19 +88,20 @@ PEER_CASES: dict[str, Case] = {
 """Our predictions against those of other programs."""
 
 
-def _self(title: str, source: str, *, quick: bool = False) -> Case:
-    return Case(title, None, {TORCH: WorkloadSpec(kind="ours", source=source, output="all")}, quick=quick)
-
-
-SELF_CASES: dict[str, Case] = {
-    "default": _self("the default model, 512", "default", quick=True),
-    "segmenter-ti-mask": _self("Segmenter-Ti, 512", "segmenter-ti-mask", quick=True),
-    "segmenter-s-mask": _self("Segmenter-S, 512", "segmenter-s-mask", quick=True),
-    "segmenter-b-mask": _self("Segmenter-B, 512", "segmenter-b-mask"),
-    "setr-pup-l-ade20k": _self("SETR-PUP ViT-L, 512", "setr-pup-l-ade20k"),
-    "dpt-base-ade20k": _self("DPT-Base labels, 512", "dpt-base-ade20k"),
-    "depth-anything-s": _self("Depth-Anything-V2-Small, 518", "depth-anything-s"),
-    "dpt-large-depth": _self("DPT-Large depth, 384", "dpt-large-depth"),
+_TITLES = {
+    "default": "the default model, 512",
+    "segmenter-ti-mask": "Segmenter-Ti, 512",
+    "segmenter-s-mask": "Segmenter-S, 512",
+    "segmenter-b-mask": "Segmenter-B, 512",
+    "setr-pup-l-ade20k": "SETR-PUP ViT-L, 512",
+    "dpt-base-ade20k": "DPT-Base labels, 512",
+    "depth-anything-s": "Depth-Anything-V2-Small, 518",
+    "dpt-large-depth": "DPT-Large depth, 384",
+}
+_QUICK = ("default", "segmenter-ti-mask", "segmenter-s-mask")
+SELF_CASES = {
+    name: Case(title, None, {TORCH: WorkloadSpec(kind="ours", source=name, output="all")}, quick=name in _QUICK)
+    for name, title in _TITLES.items()
 }
 """The default model and presets of every size, with their own inference settings."""
 

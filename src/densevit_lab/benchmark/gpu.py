@@ -1,11 +1,8 @@
-"""Our models on an accelerator: bfloat16, torch.compile and CUDA graphs against eager float32.
-
-Everything except the graphs runs on a CPU too, for trials.
-"""
+"""Our models on a GPU: bfloat16, torch.compile and CUDA graphs against eager float32; without graphs on a CPU too."""
 
 import gc
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
@@ -102,27 +99,14 @@ def measure_gpu_case(name: str, device: str, say: Callable[[str], None], *, roun
 
 
 @torch.inference_mode()
-def measure_model(
-    name: str, title: str, model: DenseModel, images: Tensor, *, rounds: int, only: Sequence[str] | None = None
-) -> CaseRecord:
-    """Time every variant in turns, after all are warm.
-
-    Args:
-        name: key of the case.
-        title: for the table.
-        model: in evaluation mode.
-        images: (B, 3, H, W) float32 in [0, 1], on the model's device.
-        rounds: samples of each variant.
-        only: names of variants; all by default.
-    """
+def measure_model(name: str, title: str, model: DenseModel, images: Tensor, *, rounds: int) -> CaseRecord:
+    """Time every variant in turns, after all are warm; ``images``: (B, 3, H, W) in [0, 1], on the model's device."""
     began = time.monotonic()
     head = next(iter(model.config.heads))
     runs: dict[str, Run] = {}
     records: dict[str, WorkloadRecord] = {}
     reference: Tensor | None = None
     for variant, prepare in variants(model, head, images).items():
-        if only is not None and variant not in only:
-            continue
         try:
             runs[variant], records[variant], labels = _warm_up(variant, prepare, images, reference)
         except RuntimeError as error:  # also out of memory, and errors of a compiler
@@ -144,13 +128,18 @@ def _warm_up(
     variant: str, prepare: Callable[[], Run], images: Tensor, reference: Tensor | None
 ) -> tuple[Run, WorkloadRecord, Tensor]:
     """Prepare a variant and run it a few times; the run, its record so far, and its labels."""
-    before = _allocated(images.device)
+    is_cuda = images.device.type == "cuda"
+    gc.collect()
+    if is_cuda:
+        torch.cuda.synchronize(images.device)
+        torch.cuda.empty_cache()
+    before = torch.cuda.memory_allocated(images.device) if is_cuda else 0
     run = prepare()
     for _ in range(WARM_UP):
         run(images)
     labels = run(images).clone()
     record = WorkloadRecord(title=f"densevit, {variant}")
-    if images.device.type == "cuda":
+    if is_cuda:
         peak = peak_during(partial(run, images), images.device).peak
         sample = MemorySample(before=before, peak=peak, transient=peak - before, exact=True)
         record = record.model_copy(update={"memory": (sample,)})
@@ -175,13 +164,3 @@ def timed(call: Callable[[], object], device: torch.device) -> Sample:
     wall = time.perf_counter()
     call()
     return Sample(cpu=time.process_time() - cpu, wall=time.perf_counter() - wall)
-
-
-def _allocated(device: torch.device) -> int:
-    """Bytes that the model and the images hold on the GPU."""
-    gc.collect()
-    if device.type != "cuda":
-        return 0
-    torch.cuda.synchronize(device)
-    torch.cuda.empty_cache()
-    return torch.cuda.memory_allocated(device)

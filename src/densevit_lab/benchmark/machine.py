@@ -20,6 +20,7 @@ from densevit.kernels.linear import onednn_product
 GEMM_SHAPES = ((1025, 384, 1536), (1025, 768, 3072), (1025, 3072, 768), (1025, 1024, 4096), (1025, 4096, 1024))
 """(tokens, in, out) of the MLP layers of ViT-S, -B and -L on a photo of 512 x 512 with patches of 16."""
 
+Product = Callable[[Tensor, Tensor], Tensor]
 PACKAGES = (
     "torch", "torchvision", "numpy", "pillow", "timm", "transformers", "segmentation-models-pytorch", "mmsegmentation",
     "mmengine", "mmcv-lite", "opencv-python", "openvino", "onnxruntime", "numba",
@@ -33,7 +34,7 @@ def describe_machine() -> dict[str, Any]:
         "cpu": _cpu_model(),
         "instructions": torch.backends.cpu.get_cpu_capability(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
-        "memory_bytes": _total_memory(),
+        "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "system": f"{platform.system()} {platform.release()}",
         "python": platform.python_version(),
@@ -51,7 +52,7 @@ def describe_run(arguments: Sequence[str] | None = None, *, program: str = "dens
     return {
         "commit": _commit(),
         "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "load_average": list(os.getloadavg()) if hasattr(os, "getloadavg") else None,
+        "load_average": list(os.getloadavg()),
         "command": [Path(word).name if Path(word).is_absolute() else word for word in words],
     }
 
@@ -63,14 +64,14 @@ def gemm_rates(seconds: float = 0.25) -> dict[str, list[float]]:
         Every sample by shape, "tokens x in x out", and library unless it is torch's choice; the machine's peak is the
         largest of all.
     """
-    products: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"": F.linear}
+    products: dict[str, Product] = {"": F.linear}
     if (onednn := onednn_product()) is not None:
         products[" oneDNN"] = lambda x, weight: onednn(x, weight, None, "none", [], "")
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
         return {
-            "x".join(map(str, shape)) + name: _rates(product, *shape, seconds)
+            "x".join(map(str, shape)) + name: _rates(product, shape, seconds)
             for shape in GEMM_SHAPES
             for name, product in products.items()
         }
@@ -78,9 +79,8 @@ def gemm_rates(seconds: float = 0.25) -> dict[str, list[float]]:
         torch.set_num_threads(threads)
 
 
-def _rates(
-    product: Callable[[Tensor, Tensor], Tensor], tokens: int, width: int, out: int, seconds: float
-) -> list[float]:
+def _rates(product: Product, shape: tuple[int, int, int], seconds: float) -> list[float]:
+    tokens, width, out = shape
     generator = torch.Generator().manual_seed(0)
     x, weight = (torch.randn(shape, generator=generator) for shape in ((tokens, width), (out, width)))
     rates: list[float] = []
@@ -115,13 +115,6 @@ def _commit() -> str | None:
 def _git(*arguments: str) -> str:
     command = ["git", "-C", str(Path(__file__).parent), *arguments]
     return subprocess.run(command, capture_output=True, text=True, timeout=20, check=True).stdout.strip()
-
-
-def _total_memory() -> int | None:
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError, OSError):
-        return None
 
 
 def _version(name: str) -> str | None:

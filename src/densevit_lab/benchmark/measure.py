@@ -36,14 +36,12 @@ class Plan:
     """How thoroughly to measure.
 
     Attributes:
-        quick: few cases.
         rounds: most samples of each workload.
         least: rounds that are run however long they take.
         budget_s: no further round begins after so many seconds of a case.
-        threads: numbers of threads to measure with; the outputs are compared with the first.
+        threads: numbers of threads to measure with.
         memory: memory samples of each workload, each in a fresh process.
         keep_freed_memory: which processes have glibc keep freed memory, as the command line of densevit does.
-        engines: of our models.
         deadline: ``time.monotonic`` at which everything ends.
     """
 
@@ -59,16 +57,11 @@ class Plan:
 
     def as_quick(self) -> Self:
         """Few cases and samples, and an end within five minutes."""
-        deadline = time.monotonic() + QUICK_S
-        rounds = min(self.rounds, 5)
-        return replace(self, quick=True, rounds=rounds, least=1, budget_s=30.0, memory=1, deadline=deadline)
+        few = replace(self, quick=True, rounds=min(self.rounds, 5), least=1, budget_s=30.0, memory=1)
+        return replace(few, deadline=time.monotonic() + QUICK_S)
 
     def start_worker(self, threads: int, log: Path) -> WorkerProcess:
-        """Start a process whose answers come before the deadline.
-
-        Raises:
-            WorkerError: if the deadline has passed.
-        """
+        """Start a process whose answers come before the deadline, unless that has passed."""
         if time.monotonic() >= self.deadline:
             raise WorkerError(TIME_IS_OVER)
         return WorkerProcess(threads=threads, log=log, deadline=self.deadline)
@@ -91,15 +84,7 @@ def compare(ours: NDArray[np.generic], theirs: NDArray[np.generic], *, values: b
 
 
 def measure_case(name: str, case: Case, plan: Plan, folder: Path, say: Say) -> CaseRecord:
-    """Measure a case; the record says what failed or is missing.
-
-    Args:
-        name: key of the case.
-        case: what to measure.
-        plan: how thoroughly.
-        folder: for the files.
-        say: called with messages about the progress.
-    """
+    """Measure a case, with its files in a folder; the record says what failed or is missing."""
     began = time.monotonic()
     record = CaseRecord(name=name, title=case.title, against=case.peer.title if case.peer is not None else "")
     weights = folder / f"{name}.safetensors"

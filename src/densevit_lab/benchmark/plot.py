@@ -5,8 +5,7 @@ from pathlib import Path
 
 from densevit.errors import ConfigError
 from densevit.io import write_bytes_atomic
-from densevit_lab.benchmark.record import TORCH, CaseRecord, Record
-from densevit_lab.benchmark.statistics import Ratio
+from densevit_lab.benchmark.record import TORCH, CaseRecord, Ratio, Record
 
 COLOURS = {"eager torch": "#7a9cc6", "fastest engine": "#1f4e8c"}
 FORMATS = (".png", ".svg")

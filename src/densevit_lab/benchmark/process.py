@@ -6,8 +6,9 @@ import select
 import subprocess
 import sys
 import time
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 from densevit.errors import DensevitError
 
@@ -21,13 +22,10 @@ class WorkerError(DensevitError):
     """A worker process failed: its message, or how it ended."""
 
 
-class WorkerProcess:
+class WorkerProcess(AbstractContextManager["WorkerProcess"]):
     """A fresh process that answers requests; see ``worker.py``. Its threads wait without spinning.
 
-    Args:
-        threads: for every library that reads an environment variable.
-        log: file for what the libraries print.
-        deadline: ``time.monotonic`` after which no answer is awaited.
+    What the libraries print goes to a log; after the deadline (of ``time.monotonic``) no answer is awaited.
     """
 
     def __init__(self, *, threads: int, log: Path, deadline: float = float("inf")) -> None:
@@ -84,9 +82,6 @@ class WorkerProcess:
                     pipe.close()
             except OSError:  # an unsent request has no reader any more
                 continue
-
-    def __enter__(self) -> Self:
-        return self
 
     def __exit__(self, *error: object) -> None:
         self.close()

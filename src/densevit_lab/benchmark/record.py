@@ -2,19 +2,49 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any, Literal
 
+import numpy as np
 from pydantic import Field, model_validator
 
 from densevit.config import Config
 from densevit.errors import ConfigError, DataError
-from densevit_lab.benchmark.statistics import Ratio, ratio_of_medians
 
 TORCH = "torch"
 """The engine of every densevit: eager torch."""
 Clock = Literal["cpu", "wall"]
+RESAMPLES = 4000
+LEVEL = 0.95
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """How many times the other program's median is larger than ours, with the ends of its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+def ratio_of_medians(theirs: Sequence[float], ours: Sequence[float], *, seed: int = 0) -> Ratio:
+    """The ratio of medians of interleaved samples.
+
+    Sample i of both was taken at nearly the same time, so the bootstrap draws pairs: other work on the machine that
+    slows both down cancels.
+
+    Raises:
+        ValueError: if there are no samples, or the numbers differ.
+    """
+    a, b = np.asarray(theirs, dtype=np.float64), np.asarray(ours, dtype=np.float64)
+    if a.size == 0 or a.shape != b.shape:
+        raise ValueError(f"{a.size} samples against {b.size}; pairs are needed")
+    draws = np.random.default_rng(seed).integers(0, a.size, size=(RESAMPLES, a.size))
+    ratios = np.median(a[draws], axis=1) / np.median(b[draws], axis=1)
+    low, high = np.quantile(ratios, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return Ratio(float(np.median(a) / np.median(b)), float(low), float(high))
 
 
 class Sample(Config):
@@ -54,7 +84,6 @@ class WorkloadRecord(Config):
         samples: by number of threads; sample i of every workload of a case was taken in the same round.
         memory: one sample per fresh process.
         flops: of one prediction in eager torch.
-        problem: why samples are missing.
     """
 
     title: str
@@ -80,7 +109,6 @@ class RunInfo(Config):
 
     Attributes:
         commit: of this source tree, with "+" if files differ from it; None outside a clone.
-        time: UTC, when the case began.
         settings: rounds, threads and the like.
     """
 
@@ -95,10 +123,8 @@ class CaseRecord(Config):
     """The measurements of one case.
 
     Attributes:
-        against: the peer's name; empty where there is no peer.
+        against: the peer's name, or empty.
         ours: our measurements by engine.
-        problem: why nothing was measured.
-        seconds: duration of the case.
         occasion: its run; None where nothing was tried.
     """
 
@@ -119,7 +145,8 @@ class CaseRecord(Config):
 
     def speed_ratio(self, engine: str) -> Ratio | None:
         """How many times less CPU time an engine of ours needs than the peer; None where it was not measured."""
-        ours, theirs = self._cpu_seconds(engine), self.peer.seconds() if self.peer is not None else []
+        ours = self._cpu_seconds(engine)
+        theirs = self.peer.seconds() if self.peer is not None else []
         pairs = min(len(ours), len(theirs))
         return ratio_of_medians(theirs[:pairs], ours[:pairs]) if pairs else None
 
@@ -187,15 +214,12 @@ def read_record(path: Path) -> Record:
     """Read a record.
 
     Raises:
-        DataError: if the file is missing or not JSON.
-        ConfigError: if it is not a record.
+        DataError, ConfigError: if the file is missing, or is not a record.
     """
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror}; give a file that --json wrote") from None
-    except ValueError as error:
-        raise DataError(f"{path} is not JSON ({error}); give a file that --json wrote") from None
+    except (OSError, ValueError) as error:
+        raise DataError(f"cannot read {path}: {error}; give a file that --json wrote") from None
     if not isinstance(data, dict):
         raise DataError(f"{path} holds {type(data).__name__}, but a record is a mapping; give a file that --json wrote")
     return Record.parse(data, source=str(path))

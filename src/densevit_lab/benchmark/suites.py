@@ -45,15 +45,10 @@ def run_suite(
     device: str | None = None,
     keep: Callable[[Record], None] = lambda record: None,
 ) -> Record:
-    """Measure the cases of a suite that fit a pattern.
+    """Measure the cases of a suite that fit a pattern; a quick plan without a pattern leaves out long cases.
 
-    Args:
-        suite: its name.
-        plan: how thoroughly to measure.
-        say: called with messages about the progress.
-        pattern: of case names; a quick plan leaves out long cases unless one is given.
-        device: for the suite "gpu"; a GPU by default.
-        keep: called with the record so far, before the first case and after every case.
+    ``say`` is called with messages about the progress, and ``keep`` with the record so far: before the first case and
+    after every case. ``device`` is for the suite "gpu".
 
     Raises:
         ConfigError: if there is no such suite, case or device.

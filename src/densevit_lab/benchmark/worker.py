@@ -9,7 +9,6 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -26,8 +25,7 @@ from densevit_lab.benchmark.machine import gemm_rates
 from densevit_lab.benchmark.peers import open_peer
 from densevit_lab.benchmark.workloads import Workload, WorkloadSpec, build_workload
 
-Request = dict[str, Any]
-Answer = dict[str, Any]
+Message = dict[str, Any]
 
 
 class Worker:
@@ -35,7 +33,7 @@ class Worker:
 
     workload: Workload
 
-    def load(self, request: Request) -> Answer:
+    def load(self, request: Message) -> Message:
         """Build a workload for a number of threads."""
         torch.set_num_threads(request["threads"])
         if cv2 := sys.modules.get("cv2"):
@@ -46,7 +44,7 @@ class Worker:
         self.workload = build_workload(WorkloadSpec.parse(request["workload"]))
         return {"seconds": time.perf_counter() - began}
 
-    def run(self, request: Request) -> Answer:
+    def run(self, request: Message) -> Message:
         """Time one prediction; its output goes to a file if one is named."""
         gc.collect()
         image = Path(request["image"])
@@ -57,13 +55,13 @@ class Worker:
             np.save(request["output"], output)
         return sample
 
-    def flops(self, request: Request) -> Answer:
+    def flops(self, request: Message) -> Message:
         """Count the floating-point operations of one prediction."""
         return {"flops": count_flops(lambda: self.workload(Path(request["image"])))}
 
-    def first(self, request: Request) -> Answer:
+    def first(self, request: Message) -> Message:
         """Run for the first time in this process, and measure memory too; operations only on request."""
-        answer: Answer = {}
+        answer: Message = {}
 
         def run() -> None:
             answer.update(self.run(request))
@@ -75,40 +73,32 @@ class Worker:
         memory = peak_during(run_counted if request.get("flops") else run)
         return {**answer, "memory": asdict(memory) | {"transient": memory.transient}}
 
-    def convert(self, request: Request) -> Answer:
+    def convert(self, request: Message) -> Message:
         """Build a peer and write its weights as a native checkpoint."""
         spec = WorkloadSpec.parse(request["workload"])
         save_bundle(open_peer(spec.source, spec.options).bundle(), Path(request["weights"]))
         return {}
 
-    def gemm(self, request: Request) -> Answer:
+    def gemm(self, request: Message) -> Message:
         """Measure the machine's rates of float32 matrix products with one thread."""
         return {"rates": gemm_rates(request.get("seconds", 0.25))}
 
 
-def serve(reply: Callable[[Answer], None]) -> None:
+def main() -> None:
     """Answer requests until the input ends; an error is an answer too."""
     worker = Worker()
-    for line in sys.stdin:
-        request = json.loads(line)
-        try:
-            reply(getattr(worker, request["do"])(request))
-        except DensevitError as error:
-            reply({"error": str(error)})
-        except Exception as error:  # a peer may raise anything, and the other cases go on
-            reply({"error": f"{type(error).__name__}: {error}"})
-
-
-def main() -> None:
-    """Keep the standard output for answers, and redirect what libraries print to the standard error."""
     with os.fdopen(os.dup(1), "w", encoding="utf-8") as replies:
         os.dup2(2, 1)
-
-        def reply(answer: Answer) -> None:
+        for line in sys.stdin:
+            request = json.loads(line)
+            try:
+                answer = getattr(worker, request["do"])(request)
+            except DensevitError as error:
+                answer = {"error": str(error)}
+            except Exception as error:  # a peer may raise anything, and the other cases go on
+                answer = {"error": f"{type(error).__name__}: {error}"}
             replies.write(json.dumps(answer) + "\n")
             replies.flush()
-
-        serve(reply)
 
 
 if __name__ == "__main__":

@@ -23,13 +23,10 @@ class WorkloadSpec(Config):
     """The description of a workload, which is sent to a worker process.
 
     Attributes:
-        title: program and engine, for the table.
         kind: "ours", "peer" for another program, "decode" for the last step only, or "training" for a training step.
         source: what ``load`` takes for ours; a key of ``PEERS`` or ``FORMS``; whose step for training.
         options: which model for a peer or training; the sizes for decoding.
-        engine: of ours.
         protocol: the program that our prediction follows; None for the model's own inference settings.
-        output: what is computed and compared.
     """
 
     title: str = ""

@@ -2,10 +2,9 @@
 
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -34,11 +33,7 @@ Compare = Callable[[], Tensor]
 
 
 def check_folder(folder: Path) -> list[Row]:
-    """Check every fixture of a folder; one that cannot be run is a failed row.
-
-    Raises:
-        DataError, CheckpointError: if the folder cannot be read.
-    """
+    """Check every fixture of a folder; one that cannot be run is a failed row."""
     return [row for fixture in read_fixtures(folder) for row in check(fixture)]
 
 
@@ -63,6 +58,7 @@ class _Check:
     def __init__(self, fixture: Fixture, imported: Imported) -> None:
         self.fixture, self.outputs = fixture, fixture.outputs
         self.origin = imported.importer
+        self.title = IMPORTERS[self.origin].title
         self.model = imported.bundle.model
         (self.head,) = imported.bundle.tasks
         self.decoder = self.model.decoder(self.head)
@@ -89,11 +85,10 @@ class _Check:
             error = relative_l2(ours(), self.outputs[key])
         except (DensevitError, KeyError, IndexError, ValueError, RuntimeError) as problem:
             return self._failed(key, f"{type(problem).__name__}: {problem}")
-        title = IMPORTERS[self.origin].title
-        return Row(title, self.fixture.name, kind, 1, error, self.tolerance)
+        return Row(self.title, self.fixture.name, kind, 1, error, self.tolerance)
 
     def _failed(self, case: str, problem: str) -> Row:
-        return Row(IMPORTERS[self.origin].title, self.fixture.name, case, 1, math.nan, self.tolerance, problem)
+        return Row(self.title, self.fixture.name, case, 1, math.nan, self.tolerance, problem)
 
     def _groups(self) -> Iterator[tuple[str, dict[str, Compare]]]:
         """Title of each group of tensors, and how each of its tensors is computed."""
@@ -214,7 +209,9 @@ class _Check:
         else:
             logits, head = output.logits, cfg["decode_head"]
         resized = resize(logits, (target.shape[-2], target.shape[-1]), align_corners=self.decoder.align_corners)
-        loss = cross_entropy(resized, target, denominator="all") * _loss_weight(head)
+        stated = head.get("loss_decode", {})
+        weight = (stated[0] if isinstance(stated, list) else stated).get("loss_weight", 1.0)
+        loss = cross_entropy(resized, target, denominator="all") * float(weight)
         return loss.view(self.outputs[key].shape)
 
     def _resized_positions(self, key: str, grid: tuple[int, int]) -> Tensor:
@@ -224,11 +221,6 @@ class _Check:
         side = math.isqrt(theirs.shape[1] - prefix)
         resized = resample_positions(source[:, prefix:], grid, (side, side), mode="bilinear")
         return torch.cat((source[:, :prefix], resized), dim=1)
-
-
-def _loss_weight(head: Mapping[str, Any]) -> float:
-    loss = head.get("loss_decode", {})
-    return float((loss[0] if isinstance(loss, list) else loss).get("loss_weight", 1.0))
 
 
 def _raise(error: Exception) -> Tensor:

@@ -32,13 +32,7 @@ ORIGINS = {
 
 @dataclass(frozen=True)
 class Fixture:
-    """One fixture.
-
-    Attributes:
-        name: stem of its files.
-        description: the JSON file.
-        tensors: empty if the fixture holds only numbers.
-    """
+    """One fixture: the content of its two files. It has no tensors if it holds only numbers."""
 
     name: str
     description: Mapping[str, Any]

@@ -12,16 +12,9 @@ HEAD = ("source", "variant", "case", "tensors", "relative error", "tolerance", "
 
 @dataclass(frozen=True)
 class Row:
-    """One tensor or number, or several of one kind with the largest error among them.
+    """One tensor or number of a fixture (``variant``), or several of one kind with the largest error among them.
 
-    Attributes:
-        source: the reference program.
-        variant: the fixture.
-        case: what was compared.
-        count: how many tensors or numbers.
-        error: relative L2 distance, or relative distance of numbers; NaN if the comparison failed.
-        tolerance: for the error.
-        problem: why there is no error.
+    The error is a relative L2 distance, or a relative distance of numbers; NaN if the comparison failed.
     """
 
     source: str

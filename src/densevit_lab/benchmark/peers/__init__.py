@@ -20,50 +20,37 @@ EXTRA = "densevit[benchmark]"
 
 @dataclass(frozen=True)
 class Peer:
-    """A program, built.
+    """A program, built; ``bundle`` gives the same weights, converted by one of our importers."""
 
-    Attributes:
-        predict: an image file -> (H, W) labels or depth at its size, with the program's own inference.
-        bundle: the same weights, converted by one of our importers.
-    """
-
-    predict: Callable[[Path], NDArray[Any]]
+    predict: Callable[[Path], NDArray[Any]]  # an image file -> (H, W) labels or depth, with the program's own inference
     bundle: Callable[[], Bundle]
 
 
-@dataclass(frozen=True)
-class PeerInfo:
-    """A row of ``PEERS``.
-
-    Attributes:
-        title: the program's name.
-        packages: the import names that it needs -> what to install.
-    """
-
-    title: str
-    packages: Mapping[str, str]
-
-
-_MMSEG = {
-    "mmseg": "mmsegmentation",
-    "mmengine": "mmengine",
-    "mmcv": "mmcv-lite",
-    "ftfy": "ftfy",
-    "cv2": "opencv-python",
-}
-
 # The key is also the name of the file here whose ``build(**options)`` makes the peer.
-PEERS: dict[str, PeerInfo] = {
-    "mmseg": PeerInfo("mmsegmentation", _MMSEG),
-    "segmenter": PeerInfo("official arithmetic", {}),
-    "transformers": PeerInfo("transformers", {"transformers": "transformers"}),
-    "smp": PeerInfo("segmentation_models.pytorch", {"segmentation_models_pytorch": "segmentation-models-pytorch"}),
+PEERS = {
+    "mmseg": "mmsegmentation",
+    "segmenter": "official arithmetic",
+    "transformers": "transformers",
+    "smp": "segmentation_models.pytorch",
 }
+NEEDS: dict[str, tuple[str, ...]] = {
+    "mmseg": ("mmseg", "mmengine", "mmcv", "ftfy", "cv2"),
+    "transformers": ("transformers",),
+    "smp": ("segmentation_models_pytorch",),
+}
+"""The modules that a peer imports."""
+INSTALL = {
+    "mmseg": "mmsegmentation",
+    "mmcv": "mmcv-lite",
+    "cv2": "opencv-python",
+    "segmentation_models_pytorch": "segmentation-models-pytorch",
+}
+"""Module -> the package to install, where its name differs."""
 
 
 def missing_packages(name: str) -> list[str]:
     """The packages without which a peer cannot be built."""
-    return [package for module, package in PEERS[name].packages.items() if find_spec(module) is None]
+    return [INSTALL.get(module, module) for module in NEEDS.get(name, ()) if find_spec(module) is None]
 
 
 def open_peer(name: str, options: Mapping[str, Any]) -> Peer:

@@ -64,12 +64,7 @@ def _read_config(
 ) -> Any:
     """A published config with changes.
 
-    Args:
-        config: key in ``CONFIGS``.
-        num_classes: of all heads.
-        image: side of the training images, which is also the window.
-        stride: of the windows.
-        scale: (long, short) side to which images are resized, keeping the ratio.
+    ``image`` is the side of the windows, ``scale`` the (long, short) side to which images are resized.
     """
     import mmseg
     from mmengine.config import Config
