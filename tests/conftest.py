@@ -19,6 +19,7 @@ import torch
 from densevit.cli.main import main
 from tests.e2e.commands import Outcome
 from tests.e2e.scenes import HEADS, recipe, write_dataset
+from tests.factories import write_small_default
 
 torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
 
@@ -65,6 +66,18 @@ def small_disk(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
 
     yield mount
     subprocess.run(["umount", "--lazy", str(place)], capture_output=True, check=False)
+
+
+@pytest.fixture(scope="session")
+def small_default_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """See ``write_small_default``."""
+    return write_small_default(tmp_path_factory.mktemp("weights") / "default.safetensors")
+
+
+@pytest.fixture
+def small_default(small_default_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In this process "default" is a model with the heads of the one that ships, which takes no time."""
+    monkeypatch.setattr("densevit.checkpoints.hub.DEFAULT", small_default_file)
 
 
 @pytest.fixture(scope="session")

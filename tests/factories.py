@@ -1,10 +1,13 @@
 """Builders of tiny encoders and models, and the table of decoder variants that the contract tests go through."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
 
+from densevit.checkpoints.hub import DEFAULT
+from densevit.checkpoints.native import Bundle, read_header, save_bundle
 from densevit.decoders import DecoderConfig, parse_decoder
 from densevit.encoder import EncoderConfig
 from densevit.model import DenseModel, ModelConfig
@@ -160,6 +163,20 @@ def tiny_model(
     heads = {"main": {"decoder": variant.decoder, "out_channels": variant.out_channels}}
     torch.manual_seed(seed)
     return DenseModel(ModelConfig.parse({"encoder": encoder, "heads": heads}, source=name)).eval()
+
+
+def write_small_default(path: Path) -> Path:
+    """The model that ships, but narrow and with random weights: its heads, tasks and sizes, a hundredth of its time."""
+    header = read_header(DEFAULT)
+    data = header.model.plain()
+    data["encoder"] |= {"embed_dim": 16, "num_heads": 2}
+    for head in data["heads"].values():
+        narrow = {"channels": 8, "head_channels": 8} if head["decoder"]["kind"] == "setr_mla" else {}
+        head["decoder"] |= narrow or {"channels": [8, 8, 8, 8], "fusion_channels": 8}
+    torch.manual_seed(0)
+    model = DenseModel(ModelConfig.parse(data, source="small default"))
+    save_bundle(Bundle(model, header.tasks, header.fit, header.card), path)
+    return path
 
 
 def random_images(grid: Size, patch_size: int = 16, *, batch: int = 2, seed: int = 1) -> torch.Tensor:

@@ -4,7 +4,6 @@ Keys, types, defaults and meanings come from the typed configs and their docstri
 findings from the doctor's table, so these pages cannot go stale. Introductions are in ``reference_text``.
 """
 
-import html
 import inspect
 import json
 import re
@@ -21,12 +20,11 @@ from pydantic_core import to_jsonable_python
 
 from densevit.config import Config
 from densevit_lab import reference_text as text
+from densevit_lab.reference_text import Row, escape, paragraphs, sentence, slug, table
 
 ROOT = Path(__file__).parents[2]
 
 _WORDS: dict[Any, str] = {int: "whole number", float: "number", str: "text", Path: "path", bool: "`true`, `false`"}
-
-Row = tuple[str, ...]
 
 
 def pages() -> dict[str, str]:
@@ -49,32 +47,7 @@ def main() -> None:
             if not check:
                 path.write_text(page, encoding="utf-8")
     if check and stale:
-        sys.exit(f"{', '.join(stale)} differ from the code; run make reference")
-
-
-def table(head: Row, rows: list[Row]) -> str:
-    """A Markdown table with a blank line after it; nothing without rows."""
-    rule = "|" + "---|" * len(head)
-    lines = ["| " + " | ".join(row) + " |" for row in (head, *rows)]
-    return "\n".join([lines[0], rule, *lines[1:]]) + "\n\n" if rows else ""
-
-
-def sentence(words: str) -> str:
-    """A docstring's or a help text's words as Markdown on one line, without the final full stop."""
-    line = " ".join(words.split()).replace("``", "`").replace("|", "\\|").removesuffix(".")
-    spans = re.split(r"(`[^`]*`)", line)
-    return "".join(span if span[:1] == "`" else html.escape(span, quote=False) for span in spans)
-
-
-def paragraphs(docstring: str | None) -> str:
-    """A docstring up to its first section, as Markdown."""
-    words = inspect.cleandoc(docstring or "")
-    return re.split(r"\n\n?(?=(?:Attributes|Args|Raises|Returns):\n)", words)[0].replace("``", "`").strip()
-
-
-def slug(heading: str) -> str:
-    """The anchor that GitHub gives a heading."""
-    return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+        sys.exit(f"not as the code says: {', '.join(stale)}; run make reference")
 
 
 # Configs
@@ -198,7 +171,7 @@ def meanings(config: type[Config]) -> dict[str, str]:
     found: dict[str, str] = {}
     for base in reversed(config.__mro__[: config.__mro__.index(Config)]):
         section = inspect.cleandoc(base.__doc__ or "").partition("Attributes:\n")[2]
-        for names, words in re.findall(r"^    (\w[\w, ]*): (.*(?:\n {5,}.*)*)", section, re.MULTILINE):
+        for names, words in re.findall(r"^    (\w[\w, ]*)(?: \(.*?\))?: (.*(?:\n {5,}.*)*)", section, re.MULTILINE):
             found |= {name: sentence(words) for name in names.split(", ")}
     return found
 
@@ -247,11 +220,10 @@ def cli_page() -> str:
         name = registered.name or registered.callback.__name__
         command = group.commands[name]
         rows = _options(command, typing.get_type_hints(registered.callback))
-        usage = " ".join(
-            ["densevit", name, *(_argument(p) for p in command.params if p.param_type_name == "argument"), "[OPTIONS]"]
-        )
+        arguments = [_argument(param) for param in command.params if param.param_type_name == "argument"]
+        usage = " ".join(["densevit", name, *arguments, "[OPTIONS]"])
         more = text.COMMANDS.get(name, "")
-        page += f"## densevit {name}\n\n`{usage}`\n\n{html.escape(command.help or '', quote=False)}\n\n"
+        page += f"## densevit {name}\n\n`{usage}`\n\n{escape(command.help or '')}\n\n"
         page += table(text.CLI_HEAD, rows) + (more.strip() + "\n\n" if more else "")
     return page.rstrip() + "\n"
 
@@ -281,10 +253,10 @@ def findings_page() -> str:
     """Every finding of ``densevit doctor``."""
     from densevit.doctor.rules import CHECKS
 
-    rows: list[Row] = []
-    for code, check in CHECKS.items():
-        written = "yes" if check.fixable else ""
-        rows.append((f"`{code}`", check.severity, written, sentence(check.why), sentence(check.fix)))
+    rows: list[Row] = [
+        (f"`{code}`", check.severity, "yes" if check.fixable else "", sentence(check.why), sentence(check.fix))
+        for code, check in CHECKS.items()
+    ]
     return text.MADE + text.FINDINGS + table(text.FINDINGS_HEAD, rows).rstrip() + "\n"
 
 

@@ -1,4 +1,10 @@
-"""Introductions of the pages that ``reference`` makes from the code, and meanings that no docstring states."""
+"""What ``reference`` writes around the code's own words: introductions, missing meanings, Markdown."""
+
+import html
+import inspect
+import re
+
+Row = tuple[str, ...]
 
 MADE = """\
 <!-- Made by `make reference` from the code and src/densevit_lab/reference_text.py; do not edit. -->
@@ -25,7 +31,8 @@ Later sources override earlier ones: `--recipe`; then `--preset`, `--init`, `--f
 - `--data DIR` is one source with the splits `train` and `val` of DIR.
 
 The complete config is written to `RUN/config.yaml` and is itself a valid `--config`.
-[Train on your data](../how-to/train-on-your-data.md) shows the keys at work.
+[Train on your data](../how-to/train-on-your-data.md) shows the keys at work, and [data sets](datasets.md) the layout of
+each kind of data set.
 
 """
 
@@ -159,3 +166,33 @@ is good to know. "Fixed" means that `--write-fixed` corrects it where that is sa
 """
 
 FINDINGS_HEAD = ("code", "severity", "fixed", "why it hurts", "what to do")
+
+
+def table(head: Row, rows: list[Row]) -> str:
+    """A Markdown table with a blank line after it; nothing without rows."""
+    rule = "|" + "---|" * len(head)
+    lines = ["| " + " | ".join(row) + " |" for row in (head, *rows)]
+    return "\n".join([lines[0], rule, *lines[1:]]) + "\n\n" if rows else ""
+
+
+def escape(words: str) -> str:
+    """Text that Markdown must not take for HTML."""
+    return html.escape(words, quote=False)
+
+
+def sentence(words: str) -> str:
+    """A docstring's or a help text's words as Markdown on one line, without the final full stop."""
+    line = " ".join(words.split()).replace("``", "`").replace("|", "\\|").removesuffix(".")
+    spans = re.split(r"(`[^`]*`)", line)
+    return "".join(span if span[:1] == "`" else escape(span) for span in spans)
+
+
+def paragraphs(docstring: str | None) -> str:
+    """A docstring up to its first section, as Markdown."""
+    words = inspect.cleandoc(docstring or "")
+    return re.split(r"\n\n?(?=(?:Attributes|Args|Raises|Returns):\n)", words)[0].replace("``", "`").strip()
+
+
+def slug(heading: str) -> str:
+    """The anchor that GitHub gives a heading."""
+    return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")

@@ -98,7 +98,7 @@ def test_train__refuses_data_that_is_not_there(cli, tmp_path, place, problem):
     assert not (tmp_path / "out" / "model.safetensors").exists()
 
 
-def test_predict__reads_photos_in_an_archive(cli, tmp_path):
+def test_predict__reads_photos_in_an_archive(cli, small_default, tmp_path):
     fakes.photo(tmp_path / "set" / "photos" / "a.png")
     archive = fakes.pack(tmp_path / "set", tmp_path / "set.zip")
 

@@ -12,6 +12,7 @@ import torch
 
 from densevit.model import DenseModel, ModelConfig
 from densevit.presets import PRESETS
+from tests.e2e.commands import spawn
 
 HELP = """
 import sys
@@ -31,11 +32,12 @@ def help_of(*arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-@pytest.fixture
-def catalogue(cli, tmp_path):
+@pytest.fixture(scope="module")
+def catalogue(tmp_path_factory):
     """What ``densevit models --json`` writes, by name."""
-    assert cli("models", "--json", tmp_path / "models.json").code == 0
-    return {row["name"]: row for row in json.loads((tmp_path / "models.json").read_text())}
+    file = tmp_path_factory.mktemp("catalogue") / "models.json"
+    assert spawn("models", "--json", file).code == 0
+    return {row["name"]: row for row in json.loads(file.read_text())}
 
 
 def test_models__lists_every_preset(catalogue):

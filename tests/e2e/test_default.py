@@ -1,17 +1,20 @@
 """The model that ships."""
 
+import json
 import math
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
 
 import densevit
 from densevit.checkpoints.hub import DEFAULT
 from densevit.checkpoints.native import Header, read_header
 from densevit.tasks import Depth, Segmentation
-from tests.e2e.scenes import scene
+from tests.e2e.commands import spawn
 
+PHOTOS = Path(__file__).parents[2] / "examples" / "photos"
 MEGABYTE = 1_000_000
 
 
@@ -19,6 +22,27 @@ MEGABYTE = 1_000_000
 def header() -> Header:
     """What the file says about itself."""
     return read_header(DEFAULT)
+
+
+@pytest.fixture(scope="module")
+def street() -> densevit.Prediction:
+    """A photo of a street, as Python sees it."""
+    return densevit.load().predict(PHOTOS / "street.jpg")
+
+
+@pytest.fixture(scope="module")
+def room_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the command line writes for a photo of a room."""
+    folder = tmp_path_factory.mktemp("room")
+    done = spawn("predict", PHOTOS / "lecture-hall.jpg", "--out", folder)
+    assert done.code == 0, done.err
+    return folder
+
+
+@pytest.fixture(scope="module")
+def room(room_files: Path) -> dict[str, Any]:
+    """Its record."""
+    return json.loads((room_files / "lecture-hall.json").read_text())
 
 
 def test_default__fits_into_the_wheel():
@@ -50,25 +74,32 @@ def test_default__card_has_licence_provenance_and_figures(header):
     assert all(math.isfinite(card.metrics[head][figure]) for head, figure in figures.items())
 
 
-def test_default__figures_do_not_fall_back(header):
-    metrics = header.card.metrics
-    assert metrics["streets"]["mIoU"] >= 0.72
-    assert metrics["rooms"]["mIoU"] >= 0.52
-    assert metrics["depth"]["delta1"] >= 0.76
+def test_default__predicts_what_is_on_a_street(street):
+    shares = {name: share for name, share in street["streets"].shares.items() if share > 0.03}
+    assert shares == pytest.approx({"building": 0.525, "sky": 0.230, "road": 0.165, "pavement": 0.042}, abs=0.01)
+    assert np.quantile(street.depth, (0.1, 0.5, 0.9)) == pytest.approx([2.84, 3.60, 5.31], rel=0.02)
 
 
-def test_default__predicts_labels_and_metres():
-    prediction = densevit.load().predict(scene(0).image)
-    assert (set(prediction), prediction.primary in {"streets", "rooms"}) == ({"streets", "rooms", "depth"}, True)
-    assert np.isfinite(prediction.depth).all()
-    assert 0 < prediction.depth.min() <= prediction.depth.max() <= 10
+def test_default__predicts_what_is_in_a_room(room):
+    shares = {name: share for name, share in room["heads"]["rooms"]["shares"].items() if share > 0.03}
+    assert shares == pytest.approx({"wall": 0.352, "ceiling": 0.312, "objects": 0.248, "furniture": 0.063}, abs=0.01)
+    assert room["heads"]["depth"]["mean"] == pytest.approx(3.47, rel=0.02)
 
 
-def test_default__is_what_the_command_line_takes_without_being_told(cli, tmp_path):
-    Image.fromarray(scene(0).image).save(tmp_path / "photo.png")
-    result = cli("predict", tmp_path / "photo.png", "--out", tmp_path / "out")
-    assert result.code == 0, result.err
-    assert {path.suffixes[0] for path in (tmp_path / "out").glob("*.png")} == {".streets", ".rooms", ".depth"}
+def test_default__primary_is_the_head_of_the_kind_of_photo(street, room):
+    assert (street.primary, room["primary"]) == ("streets", "rooms")
+
+
+def test_default__predicts_labels_and_metres(street):
+    assert set(street) == {"streets", "rooms", "depth"}
+    assert street.labels.shape == street.depth.shape == street.image.shape[:2]
+    assert np.isfinite(street.depth).all()
+    assert 0 < street.depth.min() <= street.depth.max() <= 10
+
+
+def test_default__is_what_the_command_line_takes_without_being_told(room, room_files):
+    assert set(room["heads"]) == {"streets", "rooms", "depth"}
+    assert {path.suffixes[0] for path in room_files.glob("*.png")} == {".streets", ".rooms", ".depth"}
 
 
 def test_default__is_listed_with_licence_and_figures(cli, tmp_path):

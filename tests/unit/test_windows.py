@@ -131,7 +131,7 @@ def test_resized_image_of_8_bits__is_not_rounded_to_8_bits_again(fit: dict[str, 
         model.predict(image)["main"] for image in (photo(), photo().astype(np.float32) / 255)
     )
 
-    torch.testing.assert_close(full(labels_of_8_bits.source), full(of_floats.source), rtol=0, atol=0)
+    torch.testing.assert_close(full(labels_of_8_bits.tiled), full(of_floats.tiled), rtol=0, atol=0)
 
 
 def test_flip_of_the_model__is_that_of_predict() -> None:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from densevit.data.labels import LabelRule, read_mask
 from densevit.data.sample import ClassTable, Sample, Target
 from densevit.errors import DataError
-from densevit.io import read_depth, read_image, read_values
+from densevit.io import BAND_SUFFIXES, read_depth, read_image, read_values
 
 
 @dataclass
@@ -96,6 +96,20 @@ class FileDataset:
         mask = self.masks[index]
         stored = read_mask(mask, palette=()) if self.read_mask is None else self.read_mask(mask, self.images[index])
         return self.rule(stored, str(mask))
+
+
+def find_bands(folder: Path) -> list[Path]:
+    """The images of a folder that may have any number of bands.
+
+    Raises:
+        DataError: if there are none.
+    """
+    paths = sorted(p for p in folder.iterdir() if p.suffix.lower() in BAND_SUFFIXES and not p.name.startswith("."))
+    if not paths:
+        raise DataError(
+            f"{folder} is a folder without an image of bands; {', '.join(sorted(BAND_SUFFIXES))} are accepted; check it"
+        )
+    return paths
 
 
 def match(images: Sequence[Path], folder: Path | None, kind: str, suffixes: Sequence[str]) -> list[Path] | None:

@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 from pydantic import Field, PositiveInt, model_validator
 
 from densevit.data.base import DataConfig, DataPath, contents
-from densevit.data.files import FileDataset, match
+from densevit.data.files import FileDataset, find_bands, match
 from densevit.data.labels import LabelRule, Rgb, read_mask
 from densevit.data.polygons import CocoMasks, background_index, read_coco, read_labelme
 from densevit.data.sample import ALL_TARGETS, ClassTable, Target, TargetFolder
 from densevit.errors import DataError
-from densevit.io import BAND_SUFFIXES, find_images, read_bands, read_depth
+from densevit.io import find_images, read_bands, read_depth
 
 TARGET_SUFFIXES = (".png", ".tif", ".tiff", ".npy", ".pfm", ".bmp", ".gif")
 DEPTH_SUFFIXES = (*TARGET_SUFFIXES, ".exr")
@@ -92,16 +92,15 @@ class FolderConfig(DataConfig):
             folder /= self.split
         if folder.is_dir() or kind == "images":
             return folder
-        return next((path for path in self._annotations() if path.is_file()), None) if kind == "masks" else None
+        return self._coco_file(self.root) if kind == "masks" else None
 
-    def _annotations(self) -> list[Path]:
-        """The usual places of COCO annotations of this split."""
-        if self.root is None:
-            return []
-        if self.split is None:
-            return [self.root / "annotations.json"]
+    def _coco_file(self, root: Path) -> Path | None:
+        """The first of the usual places that has COCO annotations of this split."""
         names = (self.split, f"instances_{self.split}", f"annotations_{self.split}")
-        return [self.root / folder / f"{name}.json" for folder in ("annotations", "") for name in names]
+        paths = [root / folder / f"{name}.json" for folder in ("annotations", "") for name in names]
+        if self.split is None:
+            paths = [root / "annotations.json"]
+        return next((path for path in paths if path.is_file()), None)
 
 
 class FolderDataset(FileDataset):
@@ -114,7 +113,7 @@ class FolderDataset(FileDataset):
             raise DataError(_missing_folder(config, folder))
         if config.split is None and config.images is None and {path.is_dir() for path in folder.iterdir()} == {True}:
             raise DataError(f"{config.root} has splits and none was named; splits found: {_splits(folder)}; name one")
-        images = _find_bands(folder) if config.bands is not None else find_images([folder])
+        images = find_bands(folder) if config.bands is not None else find_images([folder])
         super().__init__(images, normals=config.normals)
         if config.bands is not None:
             self.read_image = partial(read_bands, bands=config.bands, full_scale=config.full_scale)
@@ -146,20 +145,23 @@ class FolderDataset(FileDataset):
             if left_out:
                 _log.warning("%d photos in %s are not listed in %s and left out", len(left_out), folder, place)
             self.rule, self.masks = _rule(config, coco.classes), [place] * len(self.images)
-            self.read_mask = _CocoReader(coco, entries)
+            self.read_mask = partial(_coco_mask, coco=coco, entries=entries)
             return
         drawn = place.is_dir() and any(path.suffix.lower() == ".json" for path in place.iterdir())
         self.masks = match(self.images, place, "mask", (".json",) if drawn else TARGET_SUFFIXES)
         self.rule = _rule(config, classes)
-        if drawn:
-            if classes is None:
-                raise DataError(
-                    f"{place} has files of labelme, but the classes are not known; add classes.json, or set classes to "
-                    "their names"
-                )
-            self.read_mask = _LabelmeReader(classes, background_index(classes, config.background))
+        if drawn and classes is None:
+            raise DataError(
+                f"{place} has files of labelme, but the classes are not known; add classes.json, or set classes to "
+                "their names"
+            )
+        if drawn and classes is not None:
+            background = background_index(classes, config.background)
+            self.read_mask = partial(_labelme_mask, classes=classes, background=background)
         else:
-            self.read_mask = _ImageReader(config, classes)
+            palette = () if classes is None else classes.palette
+            unknown = self.rule.ignore_index if config.unknown_colours == "ignore" else None
+            self.read_mask = partial(_image_mask, palette=palette, mode=config.mask_format, unknown=unknown)
 
 
 def _coco_entries(images: Sequence[Path], coco: CocoMasks) -> dict[str, str]:
@@ -183,31 +185,16 @@ def _coco_entries(images: Sequence[Path], coco: CocoMasks) -> dict[str, str]:
     return entries
 
 
-class _CocoReader:
-    def __init__(self, coco: CocoMasks, entries: Mapping[str, str]) -> None:
-        self.coco, self.entries = coco, entries
-
-    def __call__(self, mask: Path, photo: Path) -> NDArray[np.int32]:
-        return self.coco.labels(self.entries[photo.name])
+def _coco_mask(mask: Path, image: Path, *, coco: CocoMasks, entries: Mapping[str, str]) -> NDArray[np.int32]:
+    return coco.labels(entries[image.name])
 
 
-class _LabelmeReader:
-    def __init__(self, classes: ClassTable, background: int) -> None:
-        self.classes, self.background = classes, background
-
-    def __call__(self, mask: Path, photo: Path) -> NDArray[np.int32]:
-        return read_labelme(mask, self.classes, self.background)
+def _labelme_mask(mask: Path, image: Path, *, classes: ClassTable, background: int) -> NDArray[np.int32]:
+    return read_labelme(mask, classes, background)
 
 
-class _ImageReader:
-    def __init__(self, config: FolderConfig, classes: ClassTable | None) -> None:
-        self.palette = () if classes is None else classes.palette
-        self.mode = config.mask_format
-        ignore = config.ignore_index if classes is None else classes.ignore_index
-        self.unknown = ignore if config.unknown_colours == "ignore" else None
-
-    def __call__(self, mask: Path, photo: Path) -> NDArray[np.int32]:
-        return read_mask(mask, palette=self.palette, mode=self.mode, unknown=self.unknown)
+def _image_mask(mask: Path, image: Path, **options: Any) -> NDArray[np.int32]:
+    return read_mask(mask, **options)
 
 
 def _rule(config: FolderConfig, classes: ClassTable | None) -> LabelRule:
@@ -222,12 +209,7 @@ def _rule(config: FolderConfig, classes: ClassTable | None) -> LabelRule:
 
 
 def class_table(config: FolderConfig) -> ClassTable | None:
-    """The classes of the data set after merging and dropping, without reading its images.
-
-    Raises:
-        DataError: if the file that names them is broken.
-        ConfigError: if merge or drop names a class that does not exist.
-    """
+    """The classes of the data set after merging and dropping, without reading its images; raises as ``classes_of``."""
     classes, place = read_classes(config), config.folder("masks")
     if place is not None and place.suffix.lower() == ".json" and place.is_file():
         classes = read_coco(place, classes, config.background).classes
@@ -265,9 +247,7 @@ def read_classes(config: FolderConfig) -> ClassTable | None:
             'it must look like {"classes": ["road", "sky"], "ignore_index": 255}'
         ) from None
     for key, (names, mapping) in table.views.items():
-        if len(mapping) != len(table.names) or any(
-            not 0 <= m < len(names) and m != table.ignore_index for m in mapping
-        ):
+        if len(mapping) != len(table.names) or not {*mapping} <= {*range(len(names)), table.ignore_index}:
             raise DataError(f"{path}: to_{key.removeprefix('classes')} must give one index of {key} for each class")
     return _with_palette(table, config.palette or colours, str(path))
 
@@ -299,15 +279,6 @@ def _names(value: object) -> tuple[str, ...]:
     if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
         raise TypeError(f"{type(value).__name__} instead of a list of names")
     return tuple(value)
-
-
-def _find_bands(folder: Path) -> list[Path]:
-    paths = sorted(p for p in folder.iterdir() if p.suffix.lower() in BAND_SUFFIXES and not p.name.startswith("."))
-    if not paths:
-        raise DataError(
-            f"{folder} is a folder without an image of bands; {', '.join(sorted(BAND_SUFFIXES))} are accepted; check it"
-        )
-    return paths
 
 
 def _missing_folder(config: FolderConfig, images: Path | None) -> str:

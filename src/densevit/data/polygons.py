@@ -131,9 +131,7 @@ class CocoMasks:
         name = f"{self.path}: annotation {annotation.get('id')}"
         category, segmentation = annotation.get("category_id"), annotation.get("segmentation")
         if not isinstance(category, int) or category not in self.indices:
-            raise DataError(
-                f"{name} has the category {category!r}, which is not in its list of categories; fix the file"
-            )
+            raise DataError(f"{name} has the category {category!r}, which is not in the list of categories; fix it")
         crowd = bool(annotation.get("iscrowd"))
         if isinstance(segmentation, Mapping) and isinstance(segmentation.get("counts"), str | list):
             if segmentation.get("size") != list(size):
@@ -258,11 +256,10 @@ def read_labelme(path: Path, classes: ClassTable, background: int) -> NDArray[np
 
 
 def _fill_circle(canvas: NDArray[np.int32], points: NDArray[np.float64], value: int) -> None:
-    """A circle by its centre and a point on it."""
+    """Set the pixels of a circle, given by its centre and a point on it."""
     (cx, cy), (x, y) = points[:2]
-    squared = (x - cx) ** 2 + (y - cy) ** 2
     rows, columns = np.ogrid[: canvas.shape[0], : canvas.shape[1]]
-    canvas[(rows + 0.5 - cy) ** 2 + (columns + 0.5 - cx) ** 2 <= squared] = value
+    canvas[(rows + 0.5 - cy) ** 2 + (columns + 0.5 - cx) ** 2 <= (x - cx) ** 2 + (y - cy) ** 2] = value
 
 
 def _paste(canvas: NDArray[np.int32], points: NDArray[np.float64], mask: NDArray[np.bool_], value: int) -> None:
@@ -277,9 +274,7 @@ def _array(part: Any, name: str) -> NDArray[np.float64]:
     try:
         return np.array(part, np.float64)
     except (ValueError, TypeError):
-        raise DataError(
-            f"{name} has points that are not pairs of numbers; x and y in pixels are accepted; fix it"
-        ) from None
+        raise DataError(f"{name} has points that are not pairs of numbers; give x and y in pixels") from None
 
 
 def _pairs(part: Any, name: str) -> NDArray[np.float64]:

@@ -61,14 +61,12 @@ def evaluate(
         for index in range(part[0], len(dataset), part[1]):
             sample = dataset[index]
             example = as_example(sample)
-            size = (sample.image.shape[0], sample.image.shape[1])
             logits = predict_logits(model, tasks, sample.image, config, options, encode=encode)
             for head, task in tasks.items():
                 target = task.read_target(example, dataset.classes)
                 if target is None:
                     raise DataError(no_target(head, task, dataset))
-                corners = model.decoder(head).align_corners
-                prediction = decode(task, logits[head], size, align_corners=corners).cpu()
+                prediction = decode(task, logits[head]).cpu()
                 image_metrics = task.new_metrics()  # merged below: sums over images are those of all images at once
                 image_metrics.update(prediction[None], target[None])
                 metrics[head].merge(image_metrics)
@@ -76,7 +74,7 @@ def evaluate(
                     place = (index, len(dataset), sample.name)
                     recorder.see(head, place, sample.picture, target, prediction, image_metrics)
                 if head in entropy:
-                    entropy[head] += mean_entropy(logits[head], align_corners=corners)
+                    entropy[head] += mean_entropy(logits[head])
             if progress is not None:
                 progress(index + 1, len(dataset))
     if add is not None:

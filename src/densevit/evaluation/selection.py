@@ -61,8 +61,8 @@ def choose_head(tasks: dict[str, Task], dataset: Dataset, kind: str, wanted: str
         raise DataError(no_target(wanted, tasks[wanted], dataset))
     if len(fitting) != 1:
         heads = ", ".join(f"{name} ({task.kind})" for name, task in tasks.items())
-        found = "several heads fit" if fitting else "no head fits"
-        raise ConfigError(f"{found} this data set and task {kind}; the model has {heads}; name one with --head")
+        problem = "several heads fit" if fitting else "no head fits"
+        raise ConfigError(f"{problem} this data set and task {kind}; the model has {heads}; name one with --head")
     task = tasks[fitting[0]]
     if dataset.classes is None and task.class_table is not None and isinstance(dataset, FolderDataset):
         classes = {"classes": task.class_table.names, "ignore_index": task.class_table.ignore_index}

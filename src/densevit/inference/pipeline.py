@@ -18,9 +18,8 @@ from torch import Tensor
 from densevit.config import Config
 from densevit.errors import ConfigError
 from densevit.inference import protocols
-from densevit.inference.separable_resize import Resize
 from densevit.inference.sliding_window import SlidingWindow, SlidingWindowRunner
-from densevit.inference.tiled_logits import StitchedLogits, TiledLogits, whole
+from densevit.inference.tiled_logits import TiledLogits, resized_logits
 from densevit.inference.tta import TtaMean
 from densevit.inference_config import InferenceConfig, Protocol, WholeProtocol
 from densevit.model import DenseModel
@@ -213,14 +212,6 @@ def _run_view(
     else:
         outputs = model.decode(encode(pixels), plan.heads, coarse=coarse)
     return {
-        head: _resized(output.logits[0].float(), size, align_corners=model.decoder(head).align_corners)
+        head: resized_logits(output.logits[0].float(), size, align_corners=model.decoder(head).align_corners)
         for head, output in outputs.items()
     }
-
-
-def _resized(logits: Tensor, size: Size, *, align_corners: bool) -> StitchedLogits:
-    """Logits (K, h, w) of the whole image as tiled logits of its size."""
-    rows, columns = (
-        (Resize(old, new, align_corners=align_corners),) for old, new in zip(logits.shape[-2:], size, strict=True)
-    )
-    return whole(logits, rows, columns)

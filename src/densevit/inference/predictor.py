@@ -144,14 +144,7 @@ class Predictor:
         tasks = {head: self.tasks[head] for head in self.heads}
         label_offset = options.protocol.label_offset if isinstance(options.protocol, WholeProtocol) else 0
         results = {
-            head: head_result(
-                head,
-                tasks[head],
-                pixels,
-                logits,
-                align_corners=self.model.decoder(head).align_corners,
-                label_offset=label_offset,
-            )
+            head: head_result(head, tasks[head], pixels, logits, label_offset=label_offset)
             for head, logits in predict_logits(self.model, tasks, pixels, self.fit, options).items()
         }
         return Prediction(pixels, results)

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from densevit.inference.decode import Source, decode, entropy, mean_entropy, scores, simplest
+from densevit.inference.decode import decode, entropy, mean_entropy, scores
 from densevit.inference.tiled_logits import TiledLogits, full
 from densevit.io import write_array, write_depth_mm, write_labels, write_png
 from densevit.tasks import Depth, Regression, Segmentation, Task
@@ -19,30 +19,26 @@ from densevit.tasks.colour import Picture, overlay
 
 @dataclass(frozen=True)
 class HeadResult:
-    """The result of one head for one image, and as such that of every task without a class of its own below.
+    """The result of one head for one image; tasks with attributes of their own have a class below.
 
     Attributes:
         name: of the head.
         image: uint8 (H, W, 3).
-        source: logits (K, h', w') float32 at the decoder's stride; or tiled logits of the image's size, from windows,
-            scales or a protocol.
-        align_corners: how logits at the decoder's stride are resized to the image.
+        tiled: the head's logits, of the image's size.
         task: of the head.
         label_offset: what the program whose protocol was followed adds to every label that it writes.
     """
 
     name: str
     image: Picture
-    source: Source
-    align_corners: bool
+    tiled: TiledLogits
     task: Task
     label_offset: int = 0
 
     @cached_property
     def logits(self) -> Tensor:
         """(K, h', w') float32 at the decoder's stride; (K, H, W) where windows or views of the image are blended."""
-        source, _ = simplest(self.source, self.align_corners)
-        return full(source).cpu() if isinstance(source, TiledLogits) else source
+        return full(self.tiled).cpu() if self.tiled.plain is None else self.tiled.plain[0]
 
     @property
     def size(self) -> tuple[int, int]:
@@ -52,7 +48,7 @@ class HeadResult:
     @cached_property
     def prediction(self) -> NDArray[Any]:
         """What the task predicts: labels or values (H, W), or values (K, H, W)."""
-        return decode(self.task, self.source, self.size, align_corners=self.align_corners).cpu().numpy()
+        return decode(self.task, self.tiled).cpu().numpy()
 
     def colours(self) -> Picture:
         """(H, W, 3): the prediction as the task colours it."""
@@ -85,7 +81,7 @@ class HeadResult:
             "labels": labels,
             "overlay": picture,
             "shares": {name: round(share, 6) for name, share in class_shares(table.names, counts).items()},
-            "mean_entropy": round(mean_entropy(self.source, align_corners=self.align_corners), 4),
+            "mean_entropy": round(mean_entropy(self.tiled), 4),
         }
 
     def _save_values(self, folder: Path | str, stem: str) -> dict[str, Any]:
@@ -119,12 +115,12 @@ class SegmentationResult(HeadResult):
     @cached_property
     def scores(self) -> NDArray[np.float32]:
         """(H, W) in [0, 1]: softmax probability of the label; not calibrated."""
-        return scores(self.source, self.size, align_corners=self.align_corners).cpu().numpy()
+        return scores(self.tiled).cpu().numpy()
 
     @cached_property
     def entropy(self) -> NDArray[np.float32]:
         """(H, W) in [0, 1]: entropy of the softmax over that of a uniform one."""
-        return entropy(self.source, self.size, align_corners=self.align_corners).cpu().numpy()
+        return entropy(self.tiled).cpu().numpy()
 
     @cached_property
     def shares(self) -> dict[str, float]:
@@ -135,7 +131,7 @@ class SegmentationResult(HeadResult):
     @cached_property
     def mean_entropy(self) -> float:
         """In [0, 1]: how unsure the head is of the image as a whole."""
-        return mean_entropy(self.source, align_corners=self.align_corners)
+        return mean_entropy(self.tiled)
 
     @property
     def excess_entropy(self) -> float:
@@ -220,8 +216,6 @@ def class_shares(names: Sequence[str], counts: Sequence[int]) -> dict[str, float
     return {name: count / total for name, count in zip(names, counts, strict=True)}
 
 
-def head_result(
-    name: str, task: Task, image: Picture, source: Source, *, align_corners: bool, label_offset: int = 0
-) -> HeadResult:
+def head_result(name: str, task: Task, image: Picture, tiled: TiledLogits, *, label_offset: int = 0) -> HeadResult:
     """The result of a head, of the class that belongs to its task."""
-    return RESULTS.get(task.kind, HeadResult)(name, image, source, align_corners, task, label_offset)
+    return RESULTS.get(task.kind, HeadResult)(name, image, tiled, task, label_offset)

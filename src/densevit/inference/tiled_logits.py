@@ -47,6 +47,11 @@ class TiledLogits(ABC):
         """Number of floats in memory."""
         return 0
 
+    @property
+    def plain(self) -> tuple[Tensor, bool] | None:
+        """Logits (K, h, w) and ``align_corners``, if one bilinear resize of them gives the result; else None."""
+        return None
+
     def with_flipped_signs(self, channels: tuple[int, ...]) -> "TiledLogits":
         """The same logits with the sign of some channels changed, as mirroring does to the x of a direction."""
         return SignFlipped(self, channels) if channels else self
@@ -100,7 +105,7 @@ class StitchedLogits(TiledLogits):
 
     @property
     def plain(self) -> tuple[Tensor, bool] | None:
-        """Logits (K, h, w) and ``align_corners``, if a single bilinear resize of them gives the result."""
+        """Logits (K, h, w) and ``align_corners``, if one bilinear resize of them gives the result; else None."""
         axes = (self.rows, self.columns)
         inner = self.rows.inner, self.columns.inner
         simple = all(axis.final is None and axis.starts == (0,) and axis.inner.new == axis.length for axis in axes)
@@ -251,6 +256,14 @@ def whole(logits: Tensor, rows: tuple[Resize, ...], columns: tuple[Resize, ...])
     return StitchedLogits(axes[0], axes[1], lambda _i, _j: logits, logits.shape[0], logits.device, logits.numel())
 
 
+def resized_logits(logits: Tensor, size: Size, *, align_corners: bool) -> StitchedLogits:
+    """Logits (K, h, w) of a whole image as tiled logits of another size."""
+    rows, columns = (
+        (Resize(old, new, align_corners=align_corners),) for old, new in zip(logits.shape[-2:], size, strict=True)
+    )
+    return whole(logits, rows, columns)
+
+
 class MaterializedLogits(TiledLogits):
     """Logits (K, H, W) that are in memory as a whole."""
 
@@ -272,5 +285,4 @@ class MaterializedLogits(TiledLogits):
 
     def resized(self, size: Size) -> TiledLogits:
         """The same logits, bilinearly resized."""
-        resizes = [(Resize(old, new),) for old, new in zip(self.size, size, strict=True)]
-        return whole(self.values, resizes[0], resizes[1])
+        return resized_logits(self.values, size, align_corners=False)

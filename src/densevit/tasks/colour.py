@@ -113,9 +113,6 @@ def colourise_labels(labels: NDArray[Any], palette: Sequence[Rgb], *, ignore_ind
         palette: one colour per class.
         ignore_index: id shown in black, even if the palette has a colour for it.
 
-    Returns:
-        (H, W, 3) uint8.
-
     Raises:
         ShapeError: not (H, W).
         DataError: not integer, or an id that is neither in the palette nor ``ignore_index``.
@@ -152,9 +149,6 @@ def colourise_depth(
         limits: the values where it begins and ends instead, to give several pictures one scale.
         invalid: (H, W) True where there is no value; shown in black, like all that is not finite.
 
-    Returns:
-        (H, W, 3) uint8.
-
     Raises:
         ShapeError: not (H, W), or ``invalid`` has another size.
     """
@@ -190,9 +184,6 @@ def overlay(image: Picture, colours: Picture, *, alpha: float = 0.55, labels: ND
         colours: (H, W, 3) uint8, of ``colourise_labels`` or ``colourise_depth``.
         alpha: weight of the colours, 0 to 1.
         labels: (H, W); thin dark lines are drawn where they change.
-
-    Returns:
-        (H, W, 3) uint8.
 
     Raises:
         ShapeError: the sizes differ.

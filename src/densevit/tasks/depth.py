@@ -114,9 +114,7 @@ class Depth(Task):
         """The weighted losses over the pixels whose depth is known, which may be as few as those of a laser scanner."""
         size = (target.shape[-2], target.shape[-1])
         values = resize(output.logits, size, align_corners=align_corners).float()[:, 0]  # (B, H, W)
-        return (
-            self._disparity_loss(values, target) if self.quantity == "disparity" else self._depth_loss(values, target)
-        )
+        return self._depth_loss(values, target) if self.quantity == "depth" else self._disparity_loss(values, target)
 
     def _depth_loss(self, values: Tensor, target: Tensor) -> Tensor:
         mask, total = target > 0, values.new_zeros(())

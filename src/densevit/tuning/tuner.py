@@ -157,12 +157,9 @@ class Tuner:
 
     def predict(self, candidate: Candidate, sample: Sample) -> Tensor:
         """What the task predicts for an image at its own size, on the CPU."""
-        size = (sample.image.shape[0], sample.image.shape[1])
-        model = candidate.model
         with torch.inference_mode():
-            logits = predict_logits(model, {self.head: self.task}, sample.image, candidate.config)[self.head]
-            corners = model.decoder(self.head).align_corners
-            return decode(self.task, logits, size, align_corners=corners).cpu()
+            logits = predict_logits(candidate.model, {self.head: self.task}, sample.image, candidate.config)[self.head]
+            return decode(self.task, logits).cpu()
 
     def points(self) -> list[Point]:
         """What was measured: complete points and those given up; none before the first photo."""

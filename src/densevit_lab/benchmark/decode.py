@@ -8,8 +8,6 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from densevit.config import nearest
-from densevit.errors import ConfigError
 from densevit.types import Size
 from densevit.upsampling import upsample_labels
 
@@ -18,39 +16,21 @@ def _interpolate(logits: Tensor, size: Size) -> Tensor:
     return F.interpolate(logits, size=size, mode="bilinear", align_corners=False)
 
 
-def _softmax(logits: Tensor, size: Size) -> Tensor:
-    return _interpolate(logits, size).softmax(dim=1).argmax(dim=1)
-
-
-def _argmax(logits: Tensor, size: Size) -> Tensor:
-    return _interpolate(logits, size).argmax(dim=1)
-
-
 def _channels_last(logits: Tensor, size: Size) -> Tensor:
     return _interpolate(logits.contiguous(memory_format=torch.channels_last), size).argmax(dim=1)
 
 
-def _densevit(logits: Tensor, size: Size) -> Tensor:
-    return upsample_labels(logits[0], size, align_corners=False)
-
-
 # Logits (1, K, h, w) -> labels (H, W) or (1, H, W). The first form is the one that the others are compared with.
 FORMS: dict[str, Callable[[Tensor, Size], Tensor]] = {
-    "interpolate, softmax, argmax": _softmax,
-    "interpolate, argmax": _argmax,
+    "interpolate, softmax, argmax": lambda logits, size: _interpolate(logits, size).softmax(dim=1).argmax(dim=1),
+    "interpolate, argmax": lambda logits, size: _interpolate(logits, size).argmax(dim=1),
     "interpolate channels last, argmax": _channels_last,
-    "densevit": _densevit,
+    "densevit": lambda logits, size: upsample_labels(logits[0], size, align_corners=False),
 }
 
 
 def open_form(name: str, *, num_classes: int, grid: Size, size: Size, seed: int = 0) -> Callable[[], NDArray[Any]]:
-    """Prepare a form on random logits.
-
-    Raises:
-        ConfigError: if there is no form of this name.
-    """
-    if name not in FORMS:
-        raise ConfigError(f"there is no form {name!r}{nearest(name, FORMS)}")
+    """Prepare a form on random logits."""
     form = FORMS[name]
     logits = torch.randn(1, num_classes, *grid, generator=torch.Generator().manual_seed(seed))
 

@@ -48,15 +48,12 @@ class Agreement(Config):
 
 
 class WorkloadRecord(Config):
-    """The measurements of one workload of a case.
+    """The measurements of one workload, which is a program with an engine.
 
     Attributes:
-        title: program and engine.
         samples: by number of threads; sample i of every workload of a case was taken in the same round.
         memory: one sample per fresh process.
         flops: of one prediction in eager torch.
-        load_seconds: time to build the model.
-        agreement: with the peer; None for the peer itself.
         problem: why samples are missing.
     """
 
@@ -84,8 +81,6 @@ class RunInfo(Config):
     Attributes:
         commit: of this source tree, with "+" if files differ from it; None outside a clone.
         time: UTC, when the case began.
-        load_average: of the machine at that time.
-        command: command line of the run.
         settings: rounds, threads and the like.
     """
 
@@ -100,10 +95,7 @@ class CaseRecord(Config):
     """The measurements of one case.
 
     Attributes:
-        name: key of the case.
-        title: model and image size.
         against: the peer's name; empty where there is no peer.
-        peer: the peer's measurements.
         ours: our measurements by engine.
         problem: why nothing was measured.
         seconds: duration of the case.
@@ -150,10 +142,8 @@ class Record(Config):
     """One run, or several of one suite on one machine.
 
     Attributes:
-        suite: its name.
         machine: see ``machine.describe_machine``.
         gemm: every sample of float32 matrix products, operations per CPU second with one thread, by shape.
-        cases: in the order of the table.
     """
 
     format: Literal[2] = 2

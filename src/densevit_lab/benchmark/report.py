@@ -18,8 +18,9 @@ def measured_rows(record: Record) -> list[tuple[str, ...]]:
         if case.peer is None and not case.ours:
             rows.append((case.title, case.against, *("",) * (len(MEASURED_HEAD) - 3), case.problem))
         if case.peer is not None:
-            rows.append(_peer_row(case, case.peer, record.gemm_peak))
-        rows += [_our_row(case, engine, record.gemm_peak) for engine in case.ours]
+            rows.append(_measured_row(case, None, case.peer, record.gemm_peak))
+        for engine, workload in case.ours.items():
+            rows.append(_measured_row(case, engine, workload, record.gemm_peak))
     return rows
 
 
@@ -49,44 +50,29 @@ def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(cell.replace('|', '/') for cell in line)} |" for line in lines)
 
 
-def _peer_row(case: CaseRecord, peer: WorkloadRecord, peak: float | None) -> tuple[str, ...]:
-    cpu = peer.seconds()
-    share = peer.flops / median(cpu) / peak if cpu and peer.flops and peak else None
-    transient = peer.transient_bytes
-    memory = "" if transient is None else f"{transient / 1e6:.0f}"
-    return _row(case, peer, ratio="", limit="", memory=memory, share=share)
-
-
-def _our_row(case: CaseRecord, engine: str, peak: float | None) -> tuple[str, ...]:
-    ours = case.ours[engine]
-    ratio, share = case.speed_ratio(engine), case.share_of_peak(engine, peak)
-    theirs_bytes, our_bytes = case.peer.transient_bytes if case.peer is not None else None, ours.transient_bytes
-    memory = "" if our_bytes is None else f"{our_bytes / 1e6:.0f}"
-    if theirs_bytes is not None and our_bytes is not None:
-        memory += f" ({theirs_bytes / max(our_bytes, 1.0):.1f}x less)"
-    return _row(
-        case,
-        ours,
-        ratio=f"{ratio.value:.2f} ({ratio.low:.2f} to {ratio.high:.2f})" if ratio else "",
-        limit=f"{ratio.value / share:.2f}" if ratio and share else "",
-        memory=memory,
-        share=share,
-    )
-
-
-def _row(
-    case: CaseRecord, workload: WorkloadRecord, *, ratio: str, limit: str, memory: str, share: float | None
+def _measured_row(
+    case: CaseRecord, engine: str | None, workload: WorkloadRecord, peak: float | None
 ) -> tuple[str, ...]:
+    """The row of one program; ``engine`` is None for the peer."""
     cpu = workload.seconds()
     walls = {threads: workload.seconds(threads, "wall") for threads in sorted(workload.samples, key=int)}
+    memory = "" if workload.transient_bytes is None else f"{workload.transient_bytes / 1e6:.0f}"
+    if engine is None:
+        ratio = None
+        share = workload.flops / median(cpu) / peak if cpu and workload.flops and peak else None
+    else:
+        ratio, share = case.speed_ratio(engine), case.share_of_peak(engine, peak)
+        peer_bytes = case.peer.transient_bytes if case.peer is not None else None
+        if peer_bytes is not None and workload.transient_bytes is not None:
+            memory += f" ({peer_bytes / max(workload.transient_bytes, 1.0):.1f}x less)"
     return (
         case.title,
         workload.title,
         f"{median(cpu):.3g}" if cpu else "",
         str(len(cpu)) if cpu else "",
         ", ".join(f"{median(wall):.3g} ({threads})" for threads, wall in walls.items() if wall),
-        ratio,
-        limit,
+        f"{ratio.value:.2f} ({ratio.low:.2f} to {ratio.high:.2f})" if ratio else "",
+        f"{ratio.value / share:.2f}" if ratio and share else "",
         memory,
         f"{median(sample.peak for sample in workload.memory) / 1e6:.0f}" if workload.memory else "",
         f"{workload.flops / 1e9:.0f}" if workload.flops else "",

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from densevit.encoder.vit import NAMED_SIZES, Width, vit_config
 from densevit.model import DenseModel, ModelConfig
 from densevit.tasks import Segmentation
-from densevit_lab.benchmark.peers.fill import fill
+from densevit_lab.benchmark.peers import fill
 from densevit_lab.benchmark.peers.segmenter import MEAN, PATCH, STD, SegmenterModel
 
 BATCH, SIZE, CLASSES = 8, (480, 352), 11

@@ -77,37 +77,29 @@ class Fixture:
 
     def source(self) -> Source:
         """The input of an importer: the raw state dict with its side files, and what a user would have to state."""
-        side_files, overrides = self._side_files(), self._overrides()
+        config = self.config
+        side_files: dict[str, Mapping[str, Any]] = {}
+        overrides: Plain = {}
+        match self.origin:
+            case "segmenter":
+                net = {"n_heads": config["n_heads"], "image_size": config["image_size"]}
+                side_files = {"variant.yml": {"net_kwargs": net}}
+                overrides = {"decoder_heads": config.get("dec_heads")}
+            case "mmseg":
+                side_files = {"mmseg": {"model": self.description["mmseg_model_cfg"]}}
+            case "transformers":
+                side_files = {"config.json": self.description["hf_config"]}
+            case "setr":
+                overrides = {"num_heads": config["heads"], "taps": config.get("taps")}
+                overrides["aux_taps"] = config.get("aux_idx")
+            case "depth_anything":
+                overrides = {"num_heads": config["heads"], "taps": config["taps"], "release": "v2"}
+                overrides["max_depth_m"] = config.get("max_depth")
+            case "dpt":
+                overrides = self._dpt_overrides(config)
         known = {name: value for name, value in overrides.items() if value is not None}
         parsed = ImportOverrides.parse(known, source=f"the config of {self.name}")
         return Source(self.name, self.state, side_files, parsed)
-
-    def _side_files(self) -> dict[str, Mapping[str, Any]]:
-        match self.origin:
-            case "segmenter":
-                net = {"n_heads": self.config["n_heads"], "image_size": self.config["image_size"]}
-                return {"variant.yml": {"net_kwargs": net}}
-            case "mmseg":
-                return {"mmseg": {"model": self.description["mmseg_model_cfg"]}}
-            case "transformers":
-                return {"config.json": self.description["hf_config"]}
-            case _:
-                return {}
-
-    def _overrides(self) -> Plain:
-        config = self.config
-        match self.origin:
-            case "segmenter":
-                return {"decoder_heads": config.get("dec_heads")}
-            case "setr":
-                return {"num_heads": config["heads"], "taps": config.get("taps"), "aux_taps": config.get("aux_idx")}
-            case "depth_anything":
-                known = {"num_heads": config["heads"], "taps": config["taps"], "release": "v2"}
-                return {**known, "max_depth_m": config.get("max_depth")}
-            case "dpt":
-                return self._dpt_overrides(config)
-            case _:
-                return {}
 
     def _dpt_overrides(self, config: Plain) -> Plain:
         is_hybrid = any(".patch_embed.backbone." in name for name in self.state)

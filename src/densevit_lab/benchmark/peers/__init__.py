@@ -7,14 +7,13 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from densevit.checkpoints.importers import IMPORTERS, Source
 from densevit.checkpoints.importers import build as build_import
 from densevit.checkpoints.native import Bundle
-from densevit.config import nearest
-from densevit.errors import ConfigError
 
 EXTRA = "densevit[benchmark]"
 
@@ -68,17 +67,8 @@ def missing_packages(name: str) -> list[str]:
 
 
 def open_peer(name: str, options: Mapping[str, Any]) -> Peer:
-    """Build a peer.
-
-    Raises:
-        ConfigError: if there is no peer of this name, or a package that it needs is not installed.
-    """
-    if name not in PEERS:
-        raise ConfigError(f"there is no peer {name!r}{nearest(name, PEERS)}")
-    try:
-        peer: Peer = import_module(f"densevit_lab.benchmark.peers.{name}").build(**options)
-    except ModuleNotFoundError as error:
-        raise ConfigError(f"{PEERS[name].title} needs {error.name}, which is not installed; install {EXTRA}") from None
+    """Build a peer whose packages are installed."""
+    peer: Peer = import_module(f"densevit_lab.benchmark.peers.{name}").build(**options)
     return peer
 
 
@@ -87,3 +77,25 @@ def import_bundle(
 ) -> Bundle:
     """Convert the weights of a peer."""
     return build_import(importer, IMPORTERS[importer], Source(source, dict(state), side_files or {})).bundle
+
+
+@torch.no_grad()
+def fill(model: nn.Module, *, seed: int = 0) -> None:
+    """Overwrite all parameters and statistics with random values, so that every part shows in the output.
+
+    Activations stay in range at any depth: matrices and convolutions are scaled by the root of their inputs, as trained
+    ones roughly are, and norms stay near the identity.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    for name, tensor in model.state_dict().items():
+        if not tensor.is_floating_point():
+            continue
+        tensor.normal_(generator=generator)
+        if name.endswith("running_var"):
+            tensor.abs_().add_(0.5)
+        elif tensor.ndim == 1:
+            tensor.mul_(0.1).add_(float(name.endswith(("weight", "lambda1", "gamma"))))
+        elif "pos" in name or "token" in name or name.endswith("cls_emb"):
+            tensor.mul_(0.5)
+        else:
+            tensor.mul_((tensor.numel() / tensor.shape[0]) ** -0.5)

@@ -15,8 +15,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from densevit.checkpoints.native import Bundle
-from densevit_lab.benchmark.peers import Peer, import_bundle
-from densevit_lab.benchmark.peers.fill import fill
+from densevit_lab.benchmark.peers import Peer, fill, import_bundle
 
 CONFIGS = {
     "segmenter-ti": "segmenter/segmenter_vit-t_mask_8xb1-160k_ade20k-512x512.py",

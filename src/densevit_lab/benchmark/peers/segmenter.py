@@ -18,8 +18,7 @@ from densevit.checkpoints.native import Bundle
 from densevit.encoder.vit import NAMED_SIZES, Width
 from densevit.io import read_image
 from densevit.types import Size
-from densevit_lab.benchmark.peers import Peer, import_bundle
-from densevit_lab.benchmark.peers.fill import fill
+from densevit_lab.benchmark.peers import Peer, fill, import_bundle
 
 PATCH, MEAN, STD = 16, 0.5, 0.5
 BATCH = 2

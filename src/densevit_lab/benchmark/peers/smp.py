@@ -4,7 +4,6 @@ Its coarsest fusion has one residual unit more than the paper's DPT, for which a
 of that unit is set to zero: the unit computes, and adds nothing.
 """
 
-import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,32 +15,10 @@ from numpy.typing import NDArray
 from densevit.checkpoints.native import Bundle
 from densevit.inference_config import InferenceConfig
 from densevit.io import read_image
-from densevit_lab.benchmark.peers import Peer, import_bundle
-from densevit_lab.benchmark.peers.fill import fill
+from densevit_lab.benchmark.peers import Peer, fill, import_bundle
 
 ENCODER = "vit_base_patch16_224.augreg_in21k"
 ADDS_NOTHING = "decoder.fusion_blocks.0.residual_conv_block1.batch_norm_2."
-
-_UNIT = r"decoder\.fusion_blocks\.(\d)\.residual_conv_block(\d)\."
-# Its names -> those of isl-org/DPT, whose arithmetic it follows. There levels and refinenets count from 1, and the
-# refinenets from the finest; a number in braces is computed from the matched one.
-NAMES = (
-    (r"encoder\.model\.(.+)", r"pretrained.model.\1"),
-    (r"decoder\.projection_blocks\.(\d)\.project\.0\.(.+)", r"pretrained.act_postprocess{1+\1}.0.project.0.\2"),
-    (r"decoder\.reassemble_blocks\.(\d)\.project_to_out_channel\.(.+)", r"pretrained.act_postprocess{1+\1}.3.\2"),
-    (r"decoder\.reassemble_blocks\.(\d)\.upsample\.(.+)", r"pretrained.act_postprocess{1+\1}.4.\2"),
-    (r"decoder\.reassemble_blocks\.(\d)\.project_to_feature_dim\.(.+)", r"scratch.layer{1+\1}_rn.\2"),
-    (
-        r"decoder\.fusion_blocks\.(\d)\.residual_conv_block(\d)\.conv_(.+)",
-        r"scratch.refinenet{4-\1}.resConfUnit\2.conv\3",
-    ),
-    (
-        r"decoder\.fusion_blocks\.(\d)\.residual_conv_block(\d)\.batch_norm_(.+)",
-        r"scratch.refinenet{4-\1}.resConfUnit\2.bn\3",
-    ),
-    (r"decoder\.fusion_blocks\.(\d)\.project\.(.+)", r"scratch.refinenet{4-\1}.out_conv.\2"),
-    (r"segmentation_head\.head\.(.+)", r"scratch.output_conv.\1"),
-)
 
 
 def build(*, num_classes: int = 150, image: int = 512) -> Peer:
@@ -75,13 +52,25 @@ def build(*, num_classes: int = 150, image: int = 512) -> Peer:
 
 
 def rename(name: str) -> str:
-    """The name of a tensor in isl-org/DPT."""
-    for pattern, target in NAMES:
-        if match := re.fullmatch(pattern, name):
-            return re.sub(r"\{(\d)([+-])(\d)\}", _compute, match.expand(target))
-    return name
-
-
-def _compute(match: re.Match[str]) -> str:
-    left, right = int(match[1]), int(match[3])
-    return str(left + right if match[2] == "+" else left - right)
+    """The name of a tensor in isl-org/DPT, which counts levels from 1, and fusions from the finest."""
+    match name.split("."):
+        case ["encoder", "model", *rest]:
+            new = "pretrained.model"
+        case ["decoder", "projection_blocks", level, "project", "0", *rest]:
+            new = f"pretrained.act_postprocess{int(level) + 1}.0.project.0"
+        case ["decoder", "reassemble_blocks", level, "project_to_out_channel", *rest]:
+            new = f"pretrained.act_postprocess{int(level) + 1}.3"
+        case ["decoder", "reassemble_blocks", level, "upsample", *rest]:
+            new = f"pretrained.act_postprocess{int(level) + 1}.4"
+        case ["decoder", "reassemble_blocks", level, "project_to_feature_dim", *rest]:
+            new = f"scratch.layer{int(level) + 1}_rn"
+        case ["decoder", "fusion_blocks", level, "project", *rest]:
+            new = f"scratch.refinenet{4 - int(level)}.out_conv"
+        case ["decoder", "fusion_blocks", level, unit, layer, *rest]:
+            layer = layer.replace("conv_", "conv").replace("batch_norm_", "bn")
+            new = f"scratch.refinenet{4 - int(level)}.resConfUnit{unit[-1]}.{layer}"
+        case ["segmentation_head", "head", *rest]:
+            new = "scratch.output_conv"
+        case _:
+            return name
+    return ".".join([new, *rest])
