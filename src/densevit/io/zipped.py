@@ -104,7 +104,7 @@ class ZipPath(_Base):
             raise DataError(f"{self} is damaged or cut short ({error}); copy the archive again") from error
         except (RuntimeError, NotImplementedError) as error:  # a password, or an exotic compression
             raise DataError(
-                f"{self} cannot be unpacked ({error}); archives with deflate or no compression, without a password, are "
+                f"{self} cannot be unpacked ({error}); archives without password, with deflate or no compression, are "
                 "accepted"
             ) from error
         except Exception as error:  # zlib.error, lzma.LZMAError: not all of them exist in every build
