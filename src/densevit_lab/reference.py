@@ -15,8 +15,8 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any, Literal
 
+from pydantic import TypeAdapter
 from pydantic.fields import FieldInfo
-from pydantic_core import to_jsonable_python
 
 from densevit.config import Config
 from densevit_lab import reference_text as text
@@ -201,7 +201,9 @@ def _default(field: FieldInfo) -> str:
         return "its defaults"
     if value is None or value == "":
         return "none" if value is None else "empty"
-    return f"`{value}`" if isinstance(value, str) else f"`{json.dumps(to_jsonable_python(value))}`"
+    return (
+        f"`{value}`" if isinstance(value, str) else f"`{json.dumps(TypeAdapter(Any).dump_python(value, mode='json'))}`"
+    )
 
 
 # Commands and findings
@@ -209,44 +211,45 @@ def _default(field: FieldInfo) -> str:
 
 def cli_page() -> str:
     """Every command with its arguments and options."""
-    import typer
-
     from densevit.cli.main import app
 
-    group: Any = typer.main.get_command(app)
-    page = text.MADE + text.CLI + table(text.CLI_HEAD, _options(group, {}))
-    for registered in app.registered_commands:
-        assert registered.callback is not None
-        name = registered.name or registered.callback.__name__
-        command = group.commands[name]
-        rows = _options(command, typing.get_type_hints(registered.callback))
-        arguments = [_argument(param) for param in command.params if param.param_type_name == "argument"]
+    assert app.registered_callback is not None
+    page = text.MADE + text.CLI + table(text.CLI_HEAD, _options(app.registered_callback.callback)[1])
+    for command in app.registered_commands:
+        assert command.callback is not None
+        name = command.name or command.callback.__name__
+        arguments, rows = _options(command.callback)
         usage = " ".join(["densevit", name, *arguments, "[OPTIONS]"])
-        more = text.COMMANDS.get(name, "")
-        page += f"## densevit {name}\n\n`{usage}`\n\n{escape(command.help or '')}\n\n"
-        page += table(text.CLI_HEAD, rows) + (more.strip() + "\n\n" if more else "")
+        page += f"## densevit {name}\n\n`{usage}`\n\n{escape(inspect.cleandoc(command.callback.__doc__ or ''))}\n\n"
+        page += table(text.CLI_HEAD, rows) + (text.COMMANDS[name].strip() + "\n\n" if name in text.COMMANDS else "")
     return page.rstrip() + "\n"
 
 
-def _argument(param: Any) -> str:
-    name = param.metavar or param.name.upper()
-    return name if param.required or name[0] == "[" else f"[{name}]"
-
-
-def _options(command: Any, hints: dict[str, Any]) -> list[Row]:
+def _options(function: Any) -> tuple[list[str], list[Row]]:
+    """The arguments of a command in its usage line, and its options, from typer's annotations."""
+    hints = typing.get_type_hints(function, include_extras=True)
+    arguments: list[str] = []
     rows: list[Row] = []
-    for param in command.params:
-        if param.param_type_name != "option" or param.hidden or param.name == "help":
-            continue
-        known = isinstance(param.default, str | int | float)  # else None, or what a version of click takes for it
-        default = "required" if param.required else f"`{param.default}`" if known else "none"
-        if isinstance(param.default, bool):
-            default = "on" if param.default else "off"
-        meaning = sentence(param.help or "")
-        if typing.get_origin(hints.get(param.name)) is Literal:
-            meaning += ": " + ", ".join(f"`{value}`" for value in typing.get_args(hints[param.name]))
-        rows.append((", ".join(f"`{name}`" for name in (*param.opts, *param.secondary_opts)), default, meaning))
-    return rows
+    for name, parameter in inspect.signature(function).parameters.items():
+        metadata = getattr(hints[name], "__metadata__", ())
+        info: Any = metadata[0] if metadata else parameter.default
+        default = parameter.default if metadata else info.default
+        required = default is inspect.Parameter.empty
+        if type(info).__name__ == "ArgumentInfo":
+            shown = info.metavar or name.upper()
+            arguments.append(shown if required or shown[0] == "[" else f"[{shown}]")
+        elif not info.hidden:
+            kind = typing.get_args(hints[name])[0] if metadata else hints[name]
+            stated = [info.default] if metadata and isinstance(info.default, str) else []  # where typer finds it too
+            flags = [*stated, *(info.param_decls or ())]
+            flags = flags or [f"--{name}", f"--no-{name}"][: 1 + (bool in (kind, *typing.get_args(kind)))]
+            meaning = sentence(info.help or "")
+            if typing.get_origin(kind) is Literal:
+                meaning += ": " + ", ".join(f"`{value}`" for value in typing.get_args(kind))
+            value = "required" if required else "none" if default is None else f"`{default}`"
+            value = {True: "on", False: "off"}[default] if isinstance(default, bool) else value
+            rows.append((", ".join(f"`{flag.replace('_', '-')}`" for flag in flags), value, meaning))
+    return arguments, rows
 
 
 def findings_page() -> str:

@@ -48,7 +48,6 @@ ROOTS = {
 CONFIG_HEAD = ("key", "value", "default", "meaning")
 
 MEANINGS = {
-    "AugmentConfig.crop": "(height, width) of a training crop in pixels, multiples of the patch size",
     "Card.description": "one or two sentences",
     "Card.name": "name of the model",
     "DptConfig.head": "what reads the finest map",
@@ -151,9 +150,7 @@ See [how to migrate](../how-to/migrate.md).""",
     "tune": """\
 If nothing meets the budget, the table is printed, the nearest setting is named, nothing is written, and the exit code
 is 2. If interrupted, it prints what was measured so far. See [faster](../how-to/faster.md).""",
-    "benchmark": """\
-Targets that are not met do not change the exit code; an unknown suite or case is exit code 2. See
-[measure speed and memory](../how-to/benchmark.md).""",
+    "benchmark": "See [measure speed and memory](../how-to/benchmark.md).",
 }
 
 FINDINGS = """\
