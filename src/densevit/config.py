@@ -1,4 +1,4 @@
-"""Typed configuration: frozen pydantic models <-> YAML, with ``--set a.b=c`` and helpful refusals."""
+"""Typed configuration: frozen pydantic models <-> YAML, with ``--set a.b=c`` and helpful error messages."""
 
 import difflib
 import re
@@ -24,7 +24,7 @@ class Config(BaseModel):
         """Validate plain data.
 
         Raises:
-            ConfigError: every problem on a line of its own, with the nearest accepted name for unknown keys.
+            ConfigError: listing every problem, with the nearest accepted name for unknown keys.
         """
         try:
             return cls.model_validate(data)
@@ -33,7 +33,7 @@ class Config(BaseModel):
             raise ConfigError(f"{source} is not a valid {cls.__name__}:\n{problems}") from None
 
     def plain(self) -> dict[str, Any]:
-        """The config as data that YAML and JSON can hold; ``parse`` takes it back."""
+        """The config as plain data for YAML and JSON; the inverse of ``parse``."""
         return self.model_dump(mode="json")
 
 
@@ -48,40 +48,43 @@ def read_yaml(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise ConfigError(f"cannot read config {path}: {error.strerror}; give the path of a YAML file") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not valid YAML: {error}; mend the line named") from None
+        raise ConfigError(f"{path} is not valid YAML: {error}; correct the line named") from None
     if not isinstance(data, dict):
         raise ConfigError(f"{path} holds {type(data).__name__}, but a config is a mapping of keys to values")
     return data
 
 
 def to_yaml(config: Config) -> str:
-    """The config as YAML text, keys in the order of definition."""
+    """The config as YAML text, with keys in the order of definition."""
     return yaml.safe_dump(config.plain(), sort_keys=False, allow_unicode=True, width=120)
 
 
 def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """``base`` with the keys of ``over`` laid on top, mapping by mapping; lists and scalars are replaced whole.
+    """Merge mappings recursively; values of ``over`` win, and lists and scalars are replaced as a whole.
 
-    A mapping whose ``kind`` changes is replaced whole too: its other keys belong to the old kind.
+    A mapping whose ``kind`` changes is replaced as a whole too, since its other keys belong to the old kind.
     """
-    return {**base, **{key: _over(base.get(key), value) for key, value in over.items()}}
+    return {**base, **{key: _merged(base.get(key), value) for key, value in over.items()}}
 
 
-def _over(old: Any, new: Any) -> Any:
+def _merged(old: Any, new: Any) -> Any:
     if isinstance(old, Mapping) and isinstance(new, Mapping) and new.get("kind", old.get("kind")) == old.get("kind"):
         return merge(old, new)
     return new
 
 
 def apply_overrides(data: Mapping[str, Any], overrides: Sequence[str], *, option: str = "--set") -> dict[str, Any]:
-    """Lay ``a.b=c`` pairs over plain data; values are read as YAML, so ``3e-5``, ``true`` and ``[1, 2]`` work.
+    """Set ``a.b=c`` pairs in plain data; values are read as YAML, so ``3e-5``, ``true`` and ``[1, 2]`` work.
 
-    A number in a key counts the items of a list: ``sources.0.batch_size=4``.
+    A number in a key is an index into a list: ``sources.0.batch_size=4``.
 
-    ``option`` is the name under which the pairs were given, for messages.
+    Args:
+        data: the plain data, which is not changed.
+        overrides: the pairs.
+        option: the command-line option of the pairs, for messages.
 
     Raises:
-        ConfigError: if a pair has no ``=`` or its key walks through something that has no keys, or beyond a list.
+        ConfigError: if a pair has no ``=``, or its key leads through a scalar or beyond the end of a list.
     """
     merged = dict(data)
     for pair in overrides:
@@ -89,25 +92,26 @@ def apply_overrides(data: Mapping[str, Any], overrides: Sequence[str], *, option
         if not equals or not key.strip():
             example = {"--set": " optim.lr=3e-5"}.get(option, " key=value")
             raise ConfigError(f"{option} got {pair!r} but takes KEY=VALUE, for example {option}{example}")
-        merged = _lay(merged, key.strip().split("."), _scalar(text), f"{option} got {pair!r}")
+        merged = _set(merged, key.strip().split("."), _scalar(text), f"{option} got {pair!r}")
     return merged
 
 
-def _lay(data: Any, path: Sequence[str], value: Any, what: str, passed: tuple[str, ...] = ()) -> Any:
-    """``data`` with a value laid over what is at the path below it; a number in the path counts the items of a list."""
+def _set(data: Any, path: Sequence[str], value: Any, given: str, parents: tuple[str, ...] = ()) -> Any:
+    """A copy of ``data`` with a value merged at a path below it."""
     if not path:
-        return _over(data, value)
-    part, rest, where = path[0], path[1:], ".".join(passed)
+        return _merged(data, value)
+    key, rest = path[0], path[1:]
+    where = ".".join(parents)
     if data is None or isinstance(data, Mapping):
-        found = data or {}
-        return _over(found, {part: _lay(found.get(part), rest, value, what, (*passed, part))})
+        mapping = data or {}
+        return _merged(mapping, {key: _set(mapping.get(key), rest, value, given, (*parents, key))})
     if not isinstance(data, list | tuple):
-        raise ConfigError(f"{what} but {where} is {data!r}, which has no keys; set {where} as a whole")
-    if not part.isdecimal() or int(part) >= len(data):
+        raise ConfigError(f"{given} but {where} is {data!r}, which has no keys; set {where} as a whole")
+    if not key.isdecimal() or int(key) >= len(data):
         numbers = f"its items are {where}.0 to {where}.{len(data) - 1}; " if data else ""
-        raise ConfigError(f"{what} but {where} is a list of {len(data)}; {numbers}or set {where} as a whole")
-    index = int(part)
-    return [*data[:index], _lay(data[index], rest, value, what, (*passed, part)), *data[index + 1 :]]
+        raise ConfigError(f"{given} but {where} is a list of {len(data)}; {numbers}or set {where} as a whole")
+    index = int(key)
+    return [*data[:index], _set(data[index], rest, value, given, (*parents, key)), *data[index + 1 :]]
 
 
 def _scalar(text: str) -> Any:
@@ -115,16 +119,21 @@ def _scalar(text: str) -> Any:
         value = yaml.safe_load(text)
     except yaml.YAMLError:
         return text
-    if re.fullmatch(r"[-+]?\d+\.?\d*[eE][-+]?\d+", text.strip()):  # YAML 1.1 wants "3.0e-5" where people write "3e-5"
+    if re.fullmatch(r"[-+]?\d+\.?\d*[eE][-+]?\d+", text.strip()):  # YAML 1.1 reads "3e-5" as text
         return float(text)
     return value
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """``"; did you mean 'x'?"`` when a known name is close, else nothing."""
+    close = difflib.get_close_matches(name, sorted(set(known)), n=1, cutoff=0.6)
+    return f"; did you mean {close[0]!r}?" if close else ""
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
     """``"; did you mean 'x'?"`` when a known name is close, else the list of known names."""
     options = sorted(set(known))
-    close = difflib.get_close_matches(name, options, n=1, cutoff=0.6)
-    return f"; did you mean {close[0]!r}?" if close else f"; known: {', '.join(options)}"
+    return did_you_mean(name, options) or f"; known: {', '.join(options)}"
 
 
 def _explain(problem: Any, model: type[BaseModel]) -> str:
@@ -137,14 +146,15 @@ def _explain(problem: Any, model: type[BaseModel]) -> str:
 
 
 def _field_names(model: type[BaseModel]) -> set[str]:
+    """The names of all fields of a model and of the models inside it."""
     names: set[str] = set()
-    seen: set[type[BaseModel]] = set()
+    visited: set[type[BaseModel]] = set()
     queue = [model]
     while queue:
         current = queue.pop()
-        if current in seen:
+        if current in visited:
             continue
-        seen.add(current)
+        visited.add(current)
         for name, field in current.model_fields.items():
             names.add(name)
             queue.extend(_models_in(field.annotation))

@@ -1,12 +1,12 @@
-"""The exceptions that densevit raises for a user's mistake; anything else that escapes is a bug of ours."""
+"""The exceptions for a user's mistakes; any other exception that escapes is a bug."""
 
 
 class DensevitError(Exception):
-    """Base of all errors a user can cause. The message says what was given, what is accepted and what to do."""
+    """Base of all errors that a user can cause."""
 
 
 class ConfigError(DensevitError):
-    """A config file, a preset name or a ``--set`` value is not valid."""
+    """A config, an option or the name of a preset is not valid."""
 
 
 class ShapeError(DensevitError):
@@ -14,7 +14,7 @@ class ShapeError(DensevitError):
 
 
 class DataError(DensevitError):
-    """A photo, a mask, a depth map or a data folder cannot be used."""
+    """An image, a mask, a depth map or a data folder cannot be used."""
 
 
 class CheckpointError(DensevitError):
@@ -22,4 +22,4 @@ class CheckpointError(DensevitError):
 
 
 class EngineError(DensevitError):
-    """An exported artefact could not be made or does not reproduce the model."""
+    """An engine is not available, fails, or does not reproduce the model."""

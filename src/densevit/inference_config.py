@@ -1,9 +1,9 @@
-"""The facts of a source's own way from a photo to a result: sizes, windows, scales. See ``inference.protocols``."""
+"""What a checkpoint says about running it: image sizes, windows and mirror images, or a published protocol."""
 
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal, Self, get_args
 
-from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt, field_serializer, model_validator
 
 from densevit.config import Config
 from densevit.types import Size
@@ -13,19 +13,107 @@ WholeKind = Literal["dpt", "transformers", "depth_anything"]
 ProtocolKind = WindowKind | WholeKind
 
 TTA_SCALES = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
-"""The multi-scale set of SETR, Segmenter and mmsegmentation; each scale is run as it is and mirrored."""
+"""The multi-scale set of SETR, Segmenter and mmsegmentation; each scale is run plain and mirrored."""
 
 Pair = tuple[PositiveInt, PositiveInt]
 
 
+class HeadInference(Config):
+    """How one head sees images, where it differs from the rest of the model.
+
+    Attributes:
+        short_side: target length of the shorter side, in pixels.
+        window: side of the square windows that the resized image is run in; without it the image is run whole.
+        flip: average with the result for the mirrored image.
+    """
+
+    short_side: PositiveInt
+    window: PositiveInt | None = None
+    flip: bool = False
+
+
+def _from_short_side(value: Any) -> Any:
+    """``480`` is short for ``{short_side: 480}``."""
+    is_number = isinstance(value, int) and not isinstance(value, bool)
+    return {"short_side": value} if is_number else value
+
+
+class InferenceConfig(Config):
+    """Resize so that the short side is about ``short_side``; the aspect is kept up to rounding to the patch size.
+
+    It is stored in checkpoints and run configs under the key ``fit``.
+
+    Attributes:
+        short_side: target length of the shorter side, in pixels.
+        max_long_side: upper bound on the longer side, in pixels; panoramas and strips are shrunk to it.
+        window: side of the square windows that the resized image is run in, rounded to the patch size; neighbours
+            share at least half. Without it the image is run whole. An encoder is at its best on as many patches as
+            it was trained on.
+        flip: average with the result for the mirrored image.
+        heads: settings of single heads, which replace ``short_side``, ``window`` and ``flip``; a number is the short
+            side of images that are run whole.
+    """
+
+    short_side: int = Field(default=512, gt=0)
+    max_long_side: int = Field(default=2048, gt=0)
+    window: PositiveInt | None = None
+    flip: bool = False
+    heads: dict[str, Annotated[HeadInference, BeforeValidator(_from_short_side)]] = Field(default_factory=dict)
+
+    @field_serializer("heads")
+    def _shortest(self, heads: dict[str, HeadInference]) -> dict[str, Any]:
+        """Heads that run images whole are written as a number, as checkpoints have always held them."""
+        return {head: own.model_dump() if own.window or own.flip else own.short_side for head, own in heads.items()}
+
+    @property
+    def single_pass(self) -> bool:
+        """Whether an image is run whole and once."""
+        return self.window is None and not self.flip
+
+    @property
+    def window_side(self) -> int:
+        """Side of windows at the image's own pixels: the size of image that the encoder is best at."""
+        return self.window or self.short_side
+
+    def input_size(self, image_size: Size, patch_size: Size) -> Size:
+        """The input size (H, W) for an image: at least one patch, and at most ``max_long_side`` rounded up."""
+        scale = min(self.short_side / min(image_size), self.max_long_side / max(image_size))
+        height, width = (max(round(n * scale / p), 1) * p for n, p in zip(image_size, patch_size, strict=True))
+        return height, width
+
+    def groups(self, heads: Iterable[str]) -> "list[tuple[InferenceConfig, tuple[str, ...]]]":
+        """Heads that see images in the same way, and so share encoder passes, each group with its settings."""
+        names: dict[HeadInference, list[str]] = {}
+        for head in heads:
+            names.setdefault(self._settings(head), []).append(head)
+        return [(self.for_head(group[0]), tuple(group)) for group in names.values()]
+
+    def for_head(self, head: str) -> "InferenceConfig":
+        """The settings of one head, as those of a model that has no other."""
+        return self.model_copy(update={**dict(self._settings(head)), "heads": {}})
+
+    def _settings(self, head: str) -> HeadInference:
+        own = HeadInference(short_side=self.short_side, window=self.window, flip=self.flip)
+        return self.heads.get(head, own)
+
+    def whole(self) -> "InferenceConfig":
+        """The same sizes, with images run whole and once."""
+        heads = {head: HeadInference(short_side=own.short_side) for head, own in self.heads.items()}
+        return self.model_copy(update={"window": None, "flip": False, "heads": heads})
+
+    def at(self, short_side: int) -> "InferenceConfig":
+        """Images run whole and once at another short side, for all heads."""
+        return InferenceConfig(short_side=short_side, max_long_side=self.max_long_side)
+
+
 class WindowProtocol(Config):
-    """Segmentation by windows: resize, run window by window, average the logits, resize to the photo.
+    """Segmentation by windows: resize, run window by window, average the logits, resize to the image.
 
     Attributes:
         kind: whose rules: "segmenter" for rstrudel/segmenter, "mmseg" for mmsegmentation, "setr" for fudan-zvg/SETR.
-        base: (long, short) bounds of the photo's sides, in pixels; it is resized to touch one of them. None leaves the
-            photo as it is.
-        window: (height, width) of a window; None runs the whole photo at once.
+        base: (long, short) bounds of the image's sides, in pixels; it is resized to touch one of them. None keeps
+            its size.
+        window: (height, width) of a window; None runs the whole image at once.
         stride: (rows, columns) from window to window.
         tta_scales: factors on ``base`` with test-time augmentation.
         tta_of: what the factors apply to: "base", or the "photo" itself as mmsegmentation does from 1.0 on.
@@ -50,15 +138,15 @@ class WindowProtocol(Config):
 
 
 class WholeProtocol(Config):
-    """The whole photo in one pass: resize, run, resize to the photo.
+    """The whole photo in one pass: resize, run, resize to the image.
 
     Attributes:
         kind: whose rules: "dpt" for isl-org/DPT, "transformers" for its image processors, "depth_anything" for
             Depth-Anything-V2.
         net_size: (height, width) that the resize aims at, in pixels.
-        multiple: of which both sides are.
+        multiple: both sides become multiples of it.
         keep_aspect: resize both sides by one factor.
-        label_offset: what the source's program adds to every label it writes.
+        label_offset: the number that the source's program adds to every label it writes.
     """
 
     kind: WholeKind
@@ -72,75 +160,9 @@ Protocol = Annotated[WindowProtocol | WholeProtocol, Field(discriminator="kind")
 
 
 def parse_protocol(data: Mapping[str, Any]) -> WindowProtocol | WholeProtocol:
-    """Plain data -> the class of its ``kind``.
+    """Turn plain data into the class of its ``kind``.
 
     Raises:
-        ConfigError: if it is no valid protocol.
+        ConfigError: if it is not a valid protocol.
     """
     return (WindowProtocol if data.get("kind") in get_args(WindowKind) else WholeProtocol).parse(data)
-
-
-class HeadInference(Config):
-    """How a head sees photos in a way of its own.
-
-    Attributes:
-        short_side: target of the shorter side, in pixels.
-        window: side of the square windows that the resized photo is run in; none: it is run whole.
-        flip: average with what is said of the mirrored photo.
-    """
-
-    short_side: PositiveInt
-    window: PositiveInt | None = None
-    flip: bool = False
-
-
-class InferenceConfig(Config):
-    """Resize so that the short side is about ``short_side``, keeping the aspect, each side rounded to the patch size.
-
-    Attributes:
-        short_side: target of the shorter side, in pixels.
-        max_long_side: bound on the longer side, in pixels; panoramas and strips are shrunk to it.
-        window: side of the square windows that the resized photo is run in, rounded to the patch size; neighbours share
-            half or more. None: it is run whole. An encoder is at its best on as many patches as it was trained on.
-        flip: average with what is said of the mirrored photo.
-        heads: those that see photos in a way of their own; a number is the short side of photos that are run whole.
-    """
-
-    short_side: int = Field(default=512, gt=0)
-    max_long_side: int = Field(default=2048, gt=0)
-    window: PositiveInt | None = None
-    flip: bool = False
-    heads: dict[str, PositiveInt | HeadInference] = Field(default_factory=dict)
-
-    @property
-    def single_pass(self) -> bool:
-        """Whether a photo is run whole and as it is."""
-        return self.window is None and not self.flip
-
-    def size_for(self, image_size: Size, patch_size: Size) -> Size:
-        """The input size (H, W) for an image: at least one patch, and never more than ``max_long_side`` rounded up."""
-        scale = min(self.short_side / min(image_size), self.max_long_side / max(image_size))
-        height, width = (max(round(n * scale / p), 1) * p for n, p in zip(image_size, patch_size, strict=True))
-        return height, width
-
-    def passes(self, heads: Iterable[str]) -> "list[tuple[InferenceConfig, tuple[str, ...]]]":
-        """The passes of the encoder that some heads need: those that see photos in one way share one."""
-        ways = {head: self.of(head) for head in heads}
-        different = [fit for index, fit in enumerate(ways.values()) if fit not in list(ways.values())[:index]]
-        return [(fit, tuple(head for head, own in ways.items() if own == fit)) for fit in different]
-
-    def of(self, head: str) -> "InferenceConfig":
-        """How one head sees photos."""
-        own = self.heads.get(head)
-        if isinstance(own, HeadInference):
-            return self.model_copy(update={**dict(own), "heads": {}})
-        return self.model_copy(update={"heads": {}}) if own is None else self.at(own)
-
-    def whole(self) -> "InferenceConfig":
-        """The same sizes, with photos whole and as they are."""
-        sides = {head: self.of(head).short_side for head in self.heads}
-        return self.model_copy(update={"window": None, "flip": False, "heads": sides})
-
-    def at(self, short_side: int) -> "InferenceConfig":
-        """Photos whole and as they are at another short side, for all heads."""
-        return InferenceConfig(short_side=short_side, max_long_side=self.max_long_side)

@@ -1,4 +1,4 @@
-"""Small layers that three rooms or more share."""
+"""Small layers that decoders share."""
 
 from collections.abc import Callable
 
@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from densevit.kernels.convolution import Filter
+from densevit.kernels.convolution import Conv2d, Filter
 from densevit.types import Size
 
 
@@ -22,14 +22,14 @@ class ConvBnRelu(nn.Sequential):
         self.margin = kernel_size // 2
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, h, w) -> (B, out_channels, h, w); in inference the norm is part of the convolution's weights."""
+        """(B, C, h, w) -> (B, out_channels, h, w); in inference the norm is folded into the convolution."""
         return self.ready()(x)
 
     def ready(self) -> Callable[..., Tensor]:
-        """``forward`` for many maps: what depends on the weights alone is done here.
+        """``forward`` for many maps: computations that depend only on the weights are done once, here.
 
-        What is returned also takes ``inner_rows``, for maps made in bands: it leaves out the rows that need padding
-        above or below.
+        The returned function also takes ``inner_rows``: it then omits the rows that need padding above or below, for
+        maps that are computed in bands.
         """
         conv, norm, relu = self
         assert isinstance(conv, nn.Conv2d)
@@ -41,20 +41,60 @@ class ConvBnRelu(nn.Sequential):
         folded = Filter(conv.weight * factor[:, None, None, None], norm.bias - mean * factor)
 
         def run(x: Tensor, *, inner_rows: bool = False) -> Tensor:
-            found: Tensor = relu(folded(x, inner_rows=inner_rows))
-            return found
+            out: Tensor = relu(folded(x, inner_rows=inner_rows))
+            return out
 
         return run
 
     def _plain(self, x: Tensor, *, inner_rows: bool = False) -> Tensor:
         conv, norm, relu = self
         x = conv(x)
-        found: Tensor = relu(norm(x[:, :, self.margin : x.shape[2] - self.margin] if inner_rows else x))
-        return found
+        if inner_rows:
+            x = x[:, :, self.margin : x.shape[2] - self.margin]
+        out: Tensor = relu(norm(x))
+        return out
+
+
+class ResidualUnit(nn.Module):
+    """ReLU and 3x3 convolution, twice, added to the input (RefineNet, Lin et al. 2017)."""
+
+    def __init__(self, channels: int, *, batch_norm: bool, bias: bool) -> None:
+        super().__init__()
+        norm = nn.BatchNorm2d if batch_norm else nn.Identity
+        self.conv1 = Conv2d(channels, channels, 3, bias=bias)
+        self.conv2 = Conv2d(channels, channels, 3, bias=bias)
+        self.bn1 = norm(channels)
+        self.bn2 = norm(channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, F, h, w) -> (B, F, h, w)."""
+        y = self.bn1(self.conv1(F.relu(x)))
+        return self.bn2(self.conv2(F.relu(y, inplace=not torch.is_grad_enabled()))) + x
+
+
+class StridedConv(nn.Conv2d):
+    """Strided 3x3 convolution that pads its input explicitly.
+
+    With the convolution's own padding, bfloat16 gradients of a map that becomes a single pixel contain uninitialised
+    memory on processors with AVX-512 BF16 (torch 2.14).
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, h, w) -> (B, C, ceil(h / stride), ceil(w / stride))."""
+        return super().forward(F.pad(x, (1, 1, 1, 1)))
+
+
+def learned_resampling(channels: int, factor: float) -> nn.Module:
+    """Convolution that resizes a map by a whole factor, transposed, or by 1 over one, strided; the identity for 1."""
+    if factor > 1:
+        return nn.ConvTranspose2d(channels, channels, round(factor), stride=round(factor))
+    if factor == 1:
+        return nn.Identity()
+    return StridedConv(channels, channels, 3, stride=round(1 / factor))
 
 
 def resize(x: Tensor, size: Size, *, align_corners: bool) -> Tensor:
-    """Bilinear resize of (B, K, h, w) to ``size``, without antialiasing; the identity when the size is right."""
+    """Bilinear resize of (B, K, h, w) to ``size``, without antialiasing; the identity for the same size."""
     if x.shape[-2:] == size:
         return x
     return F.interpolate(x, size=size, mode="bilinear", align_corners=align_corners, antialias=False)

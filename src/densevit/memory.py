@@ -1,26 +1,25 @@
-"""Resident memory of this process, and the highest it was since a mark. Linux tells both; elsewhere a thread looks."""
+"""Peak memory of a call, of this process, and of a GPU."""
 
-import resource
+import ctypes
 import sys
 import threading
-import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-_STATUS, _CLEAR_REFS = Path("/proc/self/status"), Path("/proc/self/clear_refs")
-_LOOK_EVERY_S = 0.002
+if TYPE_CHECKING:
+    import torch
+
+_STATUS = Path("/proc/self/status")
+_CLEAR_REFS = Path("/proc/self/clear_refs")
+_POLL_S = 0.002
 
 
 @dataclass(frozen=True)
 class Memory:
-    """Resident bytes of one process around one call.
-
-    Attributes:
-        before: when everything was built and nothing had run.
-        peak: the highest during the call.
-        exact: the kernel kept the peak; otherwise it was looked up every 2 ms and may be a little low.
-    """
+    """Bytes held around one call; unless ``exact``, the peak was polled and may be a little low."""
 
     before: int
     peak: int
@@ -28,64 +27,85 @@ class Memory:
 
     @property
     def transient(self) -> int:
-        """What the call needed on top of what was there."""
+        """The memory that the call needed in addition to what was held before."""
         return self.peak - self.before
 
 
-def peak_during(call: Callable[[], object]) -> Memory:
-    """Run a call and measure the memory that it needs; meaningful in a process that has done nothing of the kind."""
-    before = resident_bytes()
-    if _reset_peak():
+def peak_during(call: Callable[[], object], device: "torch.device | None" = None) -> Memory:
+    """Run a call and measure its memory: of the allocator on a CUDA device, otherwise of this process.
+
+    Linux keeps the peak of a process and can reset it; elsewhere a thread polls the resident memory.
+    """
+    if device is not None and device.type == "cuda":
+        import torch
+
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
         call()
-        return Memory(before, peak_bytes(), exact=True)
-    return _watch(call, before)
+        torch.cuda.synchronize(device)
+        return Memory(before, torch.cuda.max_memory_allocated(device), exact=True)
+    before = resident_bytes()
+    if not _reset_peak():
+        return _polled(call, before)
+    call()
+    return Memory(before, _status_bytes("VmHWM"), exact=True)
+
+
+def release_freed_memory() -> None:
+    """Return freed memory to the system where glibc allows it, so that a later call cannot reuse it uncounted."""
+    if sys.platform.startswith("linux"):
+        with suppress(OSError, AttributeError):  # another C library, such as musl
+            ctypes.CDLL(None).malloc_trim(0)
+
+
+def peak_bytes() -> int | None:
+    """The peak so far: of tensors on the GPU if CUDA is in use, otherwise of this process; None if unknown."""
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available() and torch.cuda.is_initialized():
+        return int(torch.cuda.max_memory_allocated())
+    if _STATUS.exists():  # getrusage would count the parent process from before the fork
+        return _status_bytes("VmHWM")
+    return resident_bytes() if sys.platform == "darwin" else None
 
 
 def resident_bytes() -> int:
-    """Resident memory of this process now."""
+    """Resident memory of this process; outside Linux its highest value so far."""
     if _STATUS.exists():
-        return _status("VmRSS")
+        return _status_bytes("VmRSS")
+    import resource
+
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
-def peak_bytes() -> int:
-    """The highest resident memory of this program so far.
-
-    Not getrusage's where that can be helped: it counts the process that started this one, from before it did.
-    """
-    return _status("VmHWM") if _STATUS.exists() else resident_bytes()
-
-
-def _reset_peak() -> bool:
-    """Have the kernel forget the highest value so far; False where it does not do that."""
-    try:
-        _CLEAR_REFS.write_text("5")
-    except OSError:
-        return False
-    return _status("VmHWM") - _status("VmRSS") < 2**20
-
-
-def _status(key: str) -> int:
+def _status_bytes(key: str) -> int:
     for line in _STATUS.read_text(encoding="ascii", errors="replace").splitlines():
         if line.startswith(f"{key}:"):
             return int(line.split()[1]) * 1024
     return 0
 
 
-def _watch(call: Callable[[], object], before: int) -> Memory:
-    highest, done = before, threading.Event()
+def _reset_peak() -> bool:
+    """Reset the kernel's record of the peak; False where that has no effect."""
+    try:
+        _CLEAR_REFS.write_text("5", encoding="ascii")
+    except OSError:
+        return False
+    return _status_bytes("VmHWM") - _status_bytes("VmRSS") < 2**20
 
-    def look() -> None:
-        nonlocal highest
-        while not done.is_set():
-            highest = max(highest, resident_bytes())
-            time.sleep(_LOOK_EVERY_S)
 
-    thread = threading.Thread(target=look, daemon=True)
+def _polled(call: Callable[[], object], before: int) -> Memory:
+    readings = [before]
+    done = threading.Event()
+
+    def poll() -> None:
+        while not done.wait(_POLL_S):
+            readings[0] = max(readings[0], resident_bytes())
+
+    thread = threading.Thread(target=poll, daemon=True)
     thread.start()
     try:
         call()
     finally:
         done.set()
         thread.join()
-    return Memory(before, max(highest, resident_bytes()), exact=False)
+    return Memory(before, max(readings[0], resident_bytes()), exact=False)

@@ -1,6 +1,6 @@
-"""DenseModel: normalise -> one encoder pass -> one or several named decoders."""
+"""DenseModel: normalisation, one encoder pass, and one or several named decoders."""
 
-from typing import Annotated, Any, Self
+from typing import Annotated, Self
 
 import torch
 from pydantic import BeforeValidator, Field, PositiveFloat, SerializeAsAny, model_validator
@@ -8,8 +8,6 @@ from torch import Tensor, nn
 
 from densevit.config import Config
 from densevit.decoders import Decoder, DecoderConfig, build_decoder, parse_decoder
-from densevit.decoders.dpt import DptConfig
-from densevit.decoders.setr import SetrNaiveConfig, SetrPupConfig
 from densevit.encoder import EncoderConfig, VisionTransformer
 from densevit.errors import ShapeError
 from densevit.types import DenseOutput, Taps
@@ -37,7 +35,7 @@ class Normalisation(Config):
 
 
 class ModelConfig(Config):
-    """Everything that determines the computation; with the weights it rebuilds the model."""
+    """Everything that determines the computation; together with the weights it reconstructs the model."""
 
     encoder: EncoderConfig
     heads: dict[str, HeadConfig] = Field(min_length=1)
@@ -55,29 +53,27 @@ class ModelConfig(Config):
     def _check_head(self, name: str, head: HeadConfig) -> None:
         if not name.isidentifier() or hasattr(nn.ModuleDict(), name):
             raise ValueError(f"head name {name!r} cannot name a module; use a plain word such as 'depth' or 'streets'")
-        unknown = [tap for tap in self.head_taps(name) if tap not in self.encoder.taps]
+        decoder, taps = head.decoder, self.head_taps(name)
+        unknown = [tap for tap in taps if tap not in self.encoder.taps]
         if unknown:
             raise ValueError(f"head {name!r} reads taps {unknown} but the encoder gives {self.encoder.taps}")
-        levels = head.decoder.num_levels
-        if levels is not None and levels != len(self.head_taps(name)):
+        if decoder.num_levels not in (None, len(taps)):
+            raise ValueError(f"head {name!r} reads {len(taps)} taps but {decoder.kind} takes {decoder.num_levels}")
+        if any(not 0 <= position < len(taps) for position in decoder.aux_positions):
             raise ValueError(
-                f"head {name!r} reads {len(self.head_taps(name))} taps but {head.decoder.kind} takes {levels}"
+                f"head {name!r} has aux_taps {decoder.aux_positions} but they are positions in 0..{len(taps) - 1}"
             )
-        num_taps = len(self.head_taps(name))
-        aux_taps = head.decoder.aux_taps if isinstance(head.decoder, SetrNaiveConfig | SetrPupConfig) else ()
-        if any(not 0 <= position < num_taps for position in aux_taps):
-            raise ValueError(f"head {name!r} has aux_taps {aux_taps} but they are positions in 0..{num_taps - 1}")
-        if head.decoder.num_readout_tokens > self.encoder.num_prefix:
+        if decoder.num_readout_tokens > self.encoder.num_prefix:
             raise ValueError(
-                f"head {name!r} reads {head.decoder.num_readout_tokens} prefix tokens but the encoder has "
+                f"head {name!r} reads {decoder.num_readout_tokens} prefix tokens but the encoder has "
                 f"{self.encoder.num_prefix}; set readout to 'ignore'"
             )
         stem = self.encoder.stem.channels[:2] if self.encoder.stem else ()
-        if isinstance(head.decoder, DptConfig) and head.decoder.stem_channels not in ((), stem):
-            raise ValueError(f"head {name!r} expects stem maps {head.decoder.stem_channels}, the encoder gives {stem}")
+        if decoder.stem_widths not in ((), stem):
+            raise ValueError(f"head {name!r} expects stem maps {decoder.stem_widths}, the encoder gives {stem}")
 
     def head_taps(self, name: str) -> tuple[int, ...]:
-        """The block indices that a head reads."""
+        """Indices of the encoder blocks that a head reads."""
         taps = self.heads[name].taps
         return self.encoder.taps if taps is None else taps
 
@@ -112,7 +108,7 @@ class DenseModel(nn.Module):
         self.tap_positions = {name: tuple(positions[t] for t in config.head_taps(name)) for name in config.heads}
 
     def restore_normalisation(self) -> None:
-        """Set mean and std from the config: they are no part of the state dict, so a meta model lacks them."""
+        """Set mean and std from the config: the state dict does not contain them, so a meta model has none."""
         for name in ("mean", "std"):
             values = torch.tensor(getattr(self.config.normalisation, name), device="cpu").view(1, -1, 1, 1)
             self.register_buffer(name, values, persistent=False)
@@ -122,7 +118,7 @@ class DenseModel(nn.Module):
     ) -> dict[str, DenseOutput]:
         """(B, 3, H, W) in [0, 1] -> the output of each head, or of those named.
 
-        With ``coarse`` it is enough that logits are right once they are resized to (H, W), bilinearly by the decoder's
+        With ``coarse``, logits only have to be right after a bilinear resize to (H, W) with the decoder's
         ``align_corners``: see ``Decoder.decode_coarse``.
 
         Raises:
@@ -132,16 +128,16 @@ class DenseModel(nn.Module):
         return self.decode(taps, heads, coarse=coarse)
 
     def encode(self, images: Tensor) -> Taps:
-        """Normalise, then the encoder."""
+        """Normalise and encode images (B, 3, H, W)."""
         taps: Taps = self.encoder(self._normalise(images))
         return taps
 
     def encode_first(self, images: Tensor, depth: int) -> list[Tensor]:
-        """Normalise, then the encoder's first ``depth`` blocks; see ``VisionTransformer.first_blocks``."""
+        """Normalise and run the encoder's first ``depth`` blocks; see ``VisionTransformer.first_blocks``."""
         return self.encoder.first_blocks(self._normalise(images), depth)
 
     def needed_blocks(self, heads: tuple[str, ...] | None = None) -> tuple[int, ...]:
-        """The tapped blocks that the outputs of these heads, or of all, depend on; with auxiliary heads in training."""
+        """The tapped blocks that these heads, or all, depend on; in training this includes auxiliary heads."""
         needed: set[int] = set()
         for name in self.config.heads if heads is None else heads:
             taps = self.config.head_taps(name)
@@ -162,25 +158,23 @@ class DenseModel(nn.Module):
     def decode(
         self, taps: Taps, heads: tuple[str, ...] | None = None, *, coarse: bool = False
     ) -> dict[str, DenseOutput]:
-        """Every head, or those named, on the encoder's taps."""
-        names = tuple(self.config.heads) if heads is None else heads
-        seen = {name: taps.select(self.tap_positions[name]) for name in names}
-        return {
-            name: self.decoder(name).decode_coarse(taps) if coarse else self.heads[name](taps)
-            for name, taps in seen.items()
-        }
+        """Apply all heads, or those named, to the encoder's taps."""
+        outputs: dict[str, DenseOutput] = {}
+        for name in self.config.heads if heads is None else heads:
+            head_taps = taps.select(self.tap_positions[name])
+            outputs[name] = self.decoder(name).decode_coarse(head_taps) if coarse else self.heads[name](head_taps)
+        return outputs
 
     def decoder(self, head: str) -> Decoder:
-        """The module of a head."""
+        """A head's decoder module."""
         decoder = self.heads[head]
         assert isinstance(decoder, Decoder)
         return decoder
 
     def num_parameters(self) -> int:
-        """Parameters of encoder and heads together."""
+        """Number of parameters of encoder and heads."""
         return sum(p.numel() for p in self.parameters())
 
     def extra_repr(self) -> str:
-        """The heads by name and kind."""
-        heads: dict[str, Any] = {name: head.decoder.kind for name, head in self.config.heads.items()}
-        return ", ".join(f"{name}: {kind}" for name, kind in heads.items())
+        """Names and kinds of the heads."""
+        return ", ".join(f"{name}: {head.decoder.kind}" for name, head in self.config.heads.items())

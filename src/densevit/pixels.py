@@ -1,4 +1,4 @@
-"""Pixels as tensors: uint8 arrays to floats in [0, 1], the input size for a photo, and resizing."""
+"""Convert images to tensors in [0, 1] and resize them."""
 
 from typing import Any
 
@@ -10,13 +10,13 @@ from torch import Tensor
 
 from densevit.types import Size
 
-LARGE_PHOTO = 16_000_000
-"""Pixels from which a photo is shrunk before it becomes floats."""
+LARGE_IMAGE = 16_000_000
+"""Pixels from which an 8-bit image is resized before it becomes float."""
 
 
 def to_tensor(image: NDArray[Any]) -> Tensor:
     """uint8, uint16 or float32 in [0, 1], (H, W, C) -> float32 (C, H, W) in [0, 1]."""
-    if image.dtype == np.uint16:  # which older torch cannot convert
+    if image.dtype == np.uint16:  # older torch cannot convert it
         image = image.astype(np.float32) / 65535
     pixels = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)
     return pixels.float() if pixels.is_floating_point() else pixels.float().div_(255.0)
@@ -30,13 +30,13 @@ def resize_image(image: Tensor, size: Size) -> Tensor:
     return resized.clamp_(0.0, 1.0)
 
 
-def fit_photo(image: NDArray[Any], size: Size) -> Tensor:
-    """A photo (H, W, C) as the encoder's input (C, *size), float32 in [0, 1].
+def fit_image(image: NDArray[Any], size: Size) -> Tensor:
+    """Resize an image (H, W, C) to the encoder's input (C, *size), float32 in [0, 1].
 
-    Photos of 8 bits beyond ``LARGE_PHOTO`` pixels are resized in 8 bits, which moves values by up to 1/255 and saves
-    the twelve bytes a pixel of a float copy.
+    8-bit images of more than ``LARGE_IMAGE`` pixels are resized in 8 bits, which changes values by up to 1/255 and
+    saves a float copy of twelve bytes per pixel.
     """
-    if image.shape[0] * image.shape[1] <= LARGE_PHOTO or image.dtype != np.uint8:
+    if image.shape[0] * image.shape[1] <= LARGE_IMAGE or image.dtype != np.uint8:
         return resize_image(to_tensor(image), size)
     pixels = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None]
     resized = F.interpolate(pixels, size=size, mode="bilinear", align_corners=False, antialias=True)[0]
@@ -44,7 +44,7 @@ def fit_photo(image: NDArray[Any], size: Size) -> Tensor:
 
 
 def resize_nearest(values: Tensor, size: Size) -> Tensor:
-    """Resize labels or depth (..., H, W) by taking the nearest pixel; no new value appears."""
+    """Resize labels or depth (..., H, W) by nearest neighbour, which makes no new values."""
     if values.shape[-2:] == size:
         return values
     rows = _nearest_indices(values.shape[-2], size[0])
@@ -53,5 +53,5 @@ def resize_nearest(values: Tensor, size: Size) -> Tensor:
 
 
 def _nearest_indices(old: int, new: int) -> Tensor:
-    """Index of the old pixel whose centre is nearest to each new pixel's centre."""
+    """Index of the old pixel under the centre of each new pixel."""
     return ((torch.arange(new, dtype=torch.float64) + 0.5) * old / new).long().clamp_(max=old - 1)

@@ -1,6 +1,6 @@
-"""Named models: a flat table of facts.
+"""Named models as a flat table of config data.
 
-``densevit models`` prints it; ``model: {preset: NAME}`` starts a training from it.
+``densevit models`` prints it; ``model: {preset: NAME}`` in a training config uses a row.
 """
 
 from dataclasses import dataclass, field
@@ -12,7 +12,7 @@ from densevit.errors import ConfigError
 from densevit.inference_config import TTA_SCALES
 
 IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
-# Segmenter rounds them to two decimals on 0..255, mmsegmentation does not.
+# Segmenter rounds the statistics to two decimals on 0..255; mmsegmentation does not.
 ROUNDED_IMAGENET = {
     "mean": tuple(value / 255 for value in (123.68, 116.28, 103.53)),
     "std": tuple(value / 255 for value in (58.40, 57.12, 57.38)),
@@ -31,11 +31,11 @@ class Preset:
     Attributes:
         family: "SETR", "Segmenter", "DPT" or "Depth Anything".
         model: data of a ``ModelConfig`` with one head; ``out_channels`` as published.
-        short_side: of the image that the model was published for, pixels.
+        short_side: short side of the image that the model was published for, in pixels.
         task: kind of the head's task.
-        task_facts: the task's facts beyond its classes.
+        task_facts: the task's config beyond its classes.
         protocol: data of the ``Protocol`` with which it was evaluated: resize, window, stride, scales.
-        figures: as published for the protocol, in percent for mIoU; "TTA" with all its scales, mirrored too.
+        figures: published metrics with that protocol, mIoU in percent; "TTA" with all scales and flips.
     """
 
     family: str
@@ -75,16 +75,16 @@ def _model(head: str, encoder: Plain, decoder: Plain, out_channels: int, normali
 
 @dataclass(frozen=True)
 class Data:
-    """A data set as the published models were trained and evaluated on it.
+    """A dataset's settings in the published training and evaluation.
 
     Attributes:
-        classes: their number.
-        image: side of the training crop, which is also the window, in pixels.
-        stride: of the windows in SETR's code.
-        base: (long, short) bounds to which photos are resized.
+        num_classes: number of classes.
+        image: side of the training crop and of the inference window, in pixels.
+        stride: stride of the windows in SETR's code.
+        base: (long, short) bounds to which images are resized.
     """
 
-    classes: int
+    num_classes: int
     image: int
     stride: int
     base: tuple[int, int]
@@ -117,12 +117,12 @@ def _setr(decoder: Plain, data: Data, figures: Figures, *, width: Width = "L") -
     else:
         encoder = _vit(width, image=data.image, taps=four, keep_equal_count=True)
     protocol = _windows("mmseg", data.base, data.image, data.stride)
-    model = _model("labels", encoder, decoder, data.classes, IMAGENET)
+    model = _model("labels", encoder, decoder, data.num_classes, IMAGENET)
     return Preset("SETR", model, data.image, "segmentation", MMSEG_LOSS, protocol, figures)
 
 
 def _setr_paper(kind: str, data: Data, figures: Figures, *, width: Width = "L", scales: int = 6) -> Preset:
-    """The form of the authors' code; PUP there has an auxiliary head on the main tap too."""
+    """The form of the authors' code, where PUP also has an auxiliary head on the main tap."""
     last = NAMED_SIZES[width]["depth"]
     blocks: dict[str, dict[Width, tuple[int, ...]]] = {
         "naive": {"L": (9, 14, 19), "B": (2, 5, 8)},
@@ -139,7 +139,7 @@ def _setr_paper(kind: str, data: Data, figures: Figures, *, width: Width = "L", 
         encoder, taps = _vit(width, image=data.image, taps=tuple(sorted({*aux, last - 1}))), (*aux, last - 1)
         decoder["aux_taps"] = tuple(range(len(aux)))
     protocol = _windows("setr", data.base, data.image, data.stride, tta_scales=TTA_SCALES[:scales])
-    model = _model("labels", encoder, decoder, data.classes, IMAGENET, taps=taps)
+    model = _model("labels", encoder, decoder, data.num_classes, IMAGENET, taps=taps)
     return Preset("SETR", model, data.image, "segmentation", MMSEG_LOSS, protocol, figures)
 
 
@@ -161,7 +161,7 @@ def _segmenter(
     encoder = _vit(width, patch=patch, image=side, taps=taps, keep_equal_count=True, **facts)
     if deit:
         encoder |= {"dist_token": True, "positions": {**encoder["positions"], "num_prefix": 2}}
-    model = _model("labels", encoder, {"kind": kind}, data.classes, ROUNDED_IMAGENET if deit else HALF)
+    model = _model("labels", encoder, {"kind": kind}, data.num_classes, ROUNDED_IMAGENET if deit else HALF)
     protocol = _windows("segmenter", base, side, side - 32)
     return Preset("Segmenter", model, side, "segmentation", {}, protocol, figures)
 
@@ -192,7 +192,7 @@ def _dpt(
 ) -> Preset:
     """The authors' form: bilinear positions from a 24 x 24 grid, statistics of 0.5.
 
-    ``metric`` holds the constants that turn a depth model's disparity into metres.
+    ``metric`` holds the constants that convert a depth model's disparity to metres.
     """
     channels = {"L": (256, 512, 1024, 1024), "B": (96, 192, 384, 768)}[width] if not hybrid else (256, 512, 768, 768)
     last = NAMED_SIZES[width]["depth"]
@@ -266,12 +266,12 @@ def _eigen(*values: float) -> Figures:
 
 
 def _zero_shot(*values: float) -> Figures:
-    """On data sets that were not trained on; "> 1.25" is the share of pixels, in percent, that delta1 leaves."""
+    """Metrics on datasets that were not trained on; "> 1.25" is 1 - delta1 in percent."""
     names = ("DIW WHDR", "ETH3D AbsRel", "Sintel AbsRel", "KITTI > 1.25", "NYU > 1.25", "TUM > 1.25")
     return dict(zip(names, values, strict=True))
 
 
-# Figures of SETR are those of the longest schedule and the largest batch where there are several.
+# Where SETR published several results, these are the ones of the longest schedule and the largest batch.
 PRESETS: dict[str, Preset] = {
     "setr-naive-l-ade20k": _setr({**NAIVE, "aux_convs": 2}, ADE20K, _miou(48.28, 49.56)),
     "setr-pup-l-ade20k": _setr(PUP, ADE20K, _miou(48.24, 49.99)),
@@ -362,10 +362,10 @@ PRESETS: dict[str, Preset] = {
 
 
 def preset(name: str) -> Preset:
-    """A row of the table.
+    """The preset of a name.
 
     Raises:
-        ConfigError: if there is none, with the nearest name.
+        ConfigError: if there is none; the message suggests the nearest name.
     """
     if name not in PRESETS:
         raise ConfigError(f"there is no preset {name!r}{nearest(name, PRESETS)}")

@@ -1,14 +1,13 @@
-"""The three things that travel through densevit, and the legend of their shapes.
+"""The types that pass between encoder and decoder, and the legend of all shape comments.
 
-Legend, used in every shape comment of the project:
-    B batch, N = h*w patch tokens, P prefix tokens, C embedding width, h w token grid, H W pixels,
-    K output channels, F fusion width, h' w' the grid at a decoder's own stride.
+B batch, N = h*w patch tokens, P prefix tokens, C embedding width, h w token grid, H W pixels,
+K output channels, F fusion width, h' w' the grid at a decoder's own stride.
 """
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
-if TYPE_CHECKING:  # so that what reads files and knows a Size starts without torch
+if TYPE_CHECKING:  # modules that only need Size must not import torch
     from torch import Tensor
 
 Size = tuple[int, int]
@@ -17,14 +16,14 @@ Size = tuple[int, int]
 
 @dataclass(frozen=True, slots=True)
 class Taps:
-    """What an encoder gives and every decoder takes: the token sequence after each tapped block.
+    """An encoder's output and every decoder's input: the token sequence after each tapped block.
 
     Attributes:
         tokens: per tap (B, N, C), patch tokens only, row-major over the grid.
         prefix: per tap (B, P, C): class, distillation and register tokens, in this order.
         grid: (h, w) in patches.
         patch_size: (height, width) of a patch in pixels.
-        stem_maps: maps of a convolutional stem (DPT-Hybrid), finest first, each (B, C_i, h_i, w_i); else empty.
+        stem_maps: maps of a convolutional stem (DPT-Hybrid), finest first, each (B, C_i, h_i, w_i); usually empty.
     """
 
     tokens: "tuple[Tensor, ...]"
@@ -34,23 +33,24 @@ class Taps:
     stem_maps: "tuple[Tensor, ...]" = ()
 
     def maps(self) -> "tuple[Tensor, ...]":
-        """The patch tokens as images: per tap (B, C, h, w)."""
+        """The patch tokens as maps: per tap (B, C, h, w)."""
         h, w = self.grid
         return tuple(t.transpose(1, 2).unflatten(2, (h, w)) for t in self.tokens)
 
     def select(self, indices: tuple[int, ...]) -> "Taps":
-        """The same encoder pass seen through fewer taps; ``indices`` are positions in ``tokens``."""
-        tokens, prefix = tuple(self.tokens[i] for i in indices), tuple(self.prefix[i] for i in indices)
+        """A subset of the taps, by their positions in ``tokens``."""
+        tokens = tuple(self.tokens[i] for i in indices)
+        prefix = tuple(self.prefix[i] for i in indices)
         return Taps(tokens, prefix, self.grid, self.patch_size, self.stem_maps)
 
     @property
     def image_size(self) -> Size:
-        """(H, W) of the image that went in, in pixels."""
+        """(H, W) of the input image, in pixels."""
         return self.grid[0] * self.patch_size[0], self.grid[1] * self.patch_size[1]
 
 
 class DenseOutput(NamedTuple):
-    """What every decoder gives, in training and in evaluation.
+    """Every decoder's output, in training and in evaluation.
 
     Attributes:
         logits: (B, K, h', w') at the decoder's own stride, never resized to the image.

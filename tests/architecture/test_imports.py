@@ -1,4 +1,4 @@
-"""The import rules of the project, read from the source with ast, so also for imports inside functions."""
+"""The import rules of both packages, read from the source with ast, so also for imports inside functions."""
 
 import ast
 import subprocess
@@ -28,6 +28,20 @@ LAYERS = (
     ("cli", "serve"),
 )
 LEVEL = {room: level for level, rooms in enumerate(LAYERS) for room in rooms}
+# The same for src/densevit_lab, which may import all of densevit; a room is a file or folder of benchmark/ or parity/.
+LAB = "densevit_lab"
+LAB_LAYERS = (
+    ("benchmark.flops", "benchmark.machine", "benchmark.photo", "benchmark.statistics", "parity.report"),
+    ("benchmark.decode", "benchmark.process", "benchmark.record", "benchmark.peers", "parity.fixture", "parity.taps"),
+    ("benchmark.training", "benchmark.gpu", "benchmark.report", "benchmark.plot", "parity.numbers"),
+    ("benchmark.workloads", "parity.check"),
+    ("benchmark.worker", "benchmark.cases"),
+    ("benchmark.measure",),
+    ("benchmark.suites",),
+)
+LAB_LEVEL = {room: level for level, rooms in enumerate(LAB_LAYERS) for room in rooms}
+# The commands that run the lab; they import it inside functions, so that the command line starts without it.
+LAB_COMMANDS = {"densevit.cli.benchmark", "densevit.cli.parity"}
 
 # The only rooms that may import a library, so that replacing it means opening one place.
 HOMES = {
@@ -51,9 +65,11 @@ HOMES = {
     "openvino": "engines",
     "fastapi": "serve",
     "gradio": "serve",
+    "matplotlib": LAB,
 }
 # References of the tests; at run time the encoder is our own. The benchmark measures other programs, one file each.
 REFERENCES = {"timm", "transformers", "segmentation_models_pytorch", "mmseg", "mmengine", "mmcv"}
+PACKAGES = ("densevit", LAB)
 PEERS = "densevit_lab.benchmark.peers."
 IMPORT_NAMES = {
     "pillow": "PIL",
@@ -67,24 +83,41 @@ CARRIED = {"triton"}
 
 
 def modules(src: Path) -> dict[str, Path]:
-    """Dotted name -> file of every module of the package."""
-    files = sorted((src / "densevit").rglob("*.py"))
+    """Dotted name -> file of every module of both packages."""
+    files = sorted(file for package in PACKAGES for file in (src / package).rglob("*.py"))
     return {".".join(f.relative_to(src).with_suffix("").parts).removesuffix(".__init__"): f for f in files}
 
 
 def room(module: str) -> str:
-    """densevit.decoders.setr -> decoders; the package itself -> densevit."""
-    return module.split(".")[1] if "." in module else module
+    """densevit.decoders.setr -> decoders; densevit -> densevit; every module of the lab -> densevit_lab."""
+    package, _, rest = module.partition(".")
+    return LAB if package == LAB else rest.split(".")[0] or package
 
 
-def imports(src: Path) -> Iterator[tuple[str, str]]:
-    """(importer, imported) for every import of the package: our own modules in full, others by their top name."""
+def lab_room(module: str) -> str:
+    """densevit_lab.benchmark.peers.smp -> benchmark.peers; a package itself -> ""."""
+    parts = module.split(".")
+    return ".".join(parts[1:3]) if parts[0] == LAB and len(parts) > 2 else ""
+
+
+def imports(src: Path, *, outside_functions: bool = False) -> Iterator[tuple[str, str]]:
+    """(importer, imported) for every import of both packages: our own modules in full, others by their top name."""
     known = modules(src)
     for importer, file in known.items():
         package = importer if file.name == "__init__.py" else importer.rpartition(".")[0]
-        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        tree = ast.parse(file.read_text(encoding="utf-8"))
+        for node in _import_time_nodes(tree) if outside_functions else ast.walk(tree):
             for imported in _targets(node, package, known):
-                yield importer, imported if imported.split(".")[0] == "densevit" else imported.split(".")[0]
+                yield importer, imported if imported.split(".")[0] in PACKAGES else imported.split(".")[0]
+
+
+def _import_time_nodes(node: ast.AST) -> Iterator[ast.AST]:
+    """The nodes that run when the module is imported: not those in functions, nor those for type checkers."""
+    for child in ast.iter_child_nodes(node):
+        type_checking = isinstance(child, ast.If) and ast.unparse(child.test) == "TYPE_CHECKING"
+        if not type_checking and not isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+            yield child
+            yield from _import_time_nodes(child)
 
 
 def _targets(node: ast.AST, package: str, known: dict[str, Path]) -> Iterator[str]:
@@ -103,29 +136,52 @@ def _targets(node: ast.AST, package: str, known: dict[str, Path]) -> Iterator[st
 
 
 def own_imports(src: Path) -> list[tuple[str, str]]:
-    return [(a, b) for a, b in imports(src) if b.split(".")[0] == "densevit"]
+    return [(a, b) for a, b in imports(src) if a.split(".")[0] == b.split(".")[0] == "densevit"]
+
+
+def lab_imports(src: Path) -> list[tuple[str, str]]:
+    """Imports between rooms of the lab."""
+    return [(a, b) for a, b in imports(src) if lab_room(a) and lab_room(b)]
 
 
 def foreign_imports(src: Path) -> list[tuple[str, str]]:
-    known = {*sys.stdlib_module_names, "densevit", "densevit_lab"}
+    known = {*sys.stdlib_module_names, *PACKAGES}
     return [(a, b) for a, b in imports(src) if "." not in b and b not in known]
 
 
 def unplaced_rooms(src: Path) -> list[str]:
-    rooms = {room(module) for module in modules(src)} - {*LEVEL}
-    return [f"{name} stands in no layer; add it to LAYERS and say in an ADR why it is there" for name in sorted(rooms)]
+    rooms = {room(module) for module in modules(src)} - {*LEVEL, LAB}
+    lab_rooms = {lab_room(module) for module in modules(src)} - {*LAB_LEVEL, ""}
+    return [f"{name} is in no layer; add it to LAYERS and say in an ADR why it is there" for name in sorted(rooms)] + [
+        f"{LAB}.{name} is in no layer; add it to LAB_LAYERS" for name in sorted(lab_rooms)
+    ]
 
 
 def upward_imports(src: Path) -> list[str]:
     pairs = [(a, b) for a, b in own_imports(src) if room(a) in LEVEL and room(b) in LEVEL]
-    return [f"{a} imports {b}, which lies above it" for a, b in pairs if LEVEL[room(a)] < LEVEL[room(b)]]
+    upward = [(a, b) for a, b in pairs if LEVEL[room(a)] < LEVEL[room(b)]]
+    pairs = [(a, b) for a, b in lab_imports(src) if lab_room(a) in LAB_LEVEL and lab_room(b) in LAB_LEVEL]
+    upward += [(a, b) for a, b in pairs if LAB_LEVEL[lab_room(a)] < LAB_LEVEL[lab_room(b)]]
+    return [f"{a} imports {b}, which is in a layer above it" for a, b in upward]
+
+
+def imports_of_the_lab(src: Path) -> list[str]:
+    at_import = {*imports(src, outside_functions=True)}
+    pairs = [(a, b) for a, b in imports(src) if room(a) != LAB and room(b) == LAB]
+    return [
+        f"{a} imports {b}; only a function of cli/benchmark.py or cli/parity.py may"
+        for a, b in pairs
+        if a not in LAB_COMMANDS or (a, b) in at_import
+    ]
 
 
 def cycles(src: Path) -> list[str]:
     graph: dict[str, set[str]] = {}
-    for a, b in own_imports(src):
-        if room(a) != room(b):
-            graph.setdefault(room(a), set()).add(room(b))
+    pairs = [(room(a), room(b)) for a, b in own_imports(src)]
+    pairs += [(lab_room(a), lab_room(b)) for a, b in lab_imports(src)]
+    for a, b in pairs:
+        if a != b:
+            graph.setdefault(a, set()).add(b)
     try:
         TopologicalSorter(graph).prepare()
     except CycleError as error:
@@ -163,6 +219,7 @@ def undeclared_libraries(src: Path) -> list[str]:
 RULES: tuple[Callable[[Path], list[str]], ...] = (
     unplaced_rooms,
     upward_imports,
+    imports_of_the_lab,
     cycles,
     encoder_decoder_imports,
     family_imports,
@@ -180,29 +237,67 @@ def test_source__has_no(rule: Callable[[Path], list[str]]) -> None:
 @pytest.mark.parametrize(
     ("rule", "files"),
     [
-        (unplaced_rooms, {"shed.py": ""}),
-        (upward_imports, {"errors.py": "def f():\n    from densevit import model", "model.py": ""}),
-        (upward_imports, {"decoders/setr.py": "from ..model import DenseModel", "model.py": ""}),
-        (upward_imports, {"io.py": "from densevit import load", "__init__.py": ""}),
-        (cycles, {"tasks/a.py": "import densevit.data.b", "data/b.py": "import densevit.tasks.a"}),
-        (encoder_decoder_imports, {"decoders/dpt.py": "from densevit.encoder.vit import Vit", "encoder/vit.py": ""}),
-        (family_imports, {"decoders/dpt.py": "from densevit.decoders import setr", "decoders/setr.py": ""}),
-        (family_imports, {"decoders/dpt.py": "from . import DECODERS", "decoders/__init__.py": ""}),
-        (family_imports, {"decoders/base.py": "import densevit.decoders.setr", "decoders/setr.py": ""}),
-        (strayed_libraries, {"data/folder.py": "import PIL.Image"}),
-        (strayed_libraries, {"model.py": "importlib.import_module('safetensors.torch')"}),
-        (reference_libraries, {"encoder/vit.py": "from timm.layers import Mlp"}),
+        (unplaced_rooms, {"densevit/shed.py": ""}),
+        (unplaced_rooms, {"densevit_lab/benchmark/shed.py": ""}),
+        (upward_imports, {"densevit/errors.py": "def f():\n    from densevit import model", "densevit/model.py": ""}),
+        (
+            upward_imports,
+            {"densevit/decoders/setr.py": "from ..model import DenseModel", "densevit/model.py": ""},
+        ),
+        (upward_imports, {"densevit/io.py": "from densevit import load", "densevit/__init__.py": ""}),
+        (
+            upward_imports,
+            {
+                "densevit_lab/benchmark/record.py": "from densevit_lab.benchmark.suites import run_suite",
+                "densevit_lab/benchmark/suites.py": "",
+            },
+        ),
+        (imports_of_the_lab, {"densevit/model.py": "def f():\n    import densevit_lab.benchmark.flops"}),
+        (imports_of_the_lab, {"densevit/cli/parity.py": "from densevit_lab.parity.check import check"}),
+        (
+            cycles,
+            {"densevit/tasks/a.py": "import densevit.data.b", "densevit/data/b.py": "import densevit.tasks.a"},
+        ),
+        (
+            encoder_decoder_imports,
+            {"densevit/decoders/dpt.py": "from densevit.encoder.vit import Vit", "densevit/encoder/vit.py": ""},
+        ),
+        (
+            family_imports,
+            {"densevit/decoders/dpt.py": "from densevit.decoders import setr", "densevit/decoders/setr.py": ""},
+        ),
+        (
+            family_imports,
+            {"densevit/decoders/dpt.py": "from . import DECODERS", "densevit/decoders/__init__.py": ""},
+        ),
+        (
+            family_imports,
+            {"densevit/decoders/base.py": "import densevit.decoders.setr", "densevit/decoders/setr.py": ""},
+        ),
+        (strayed_libraries, {"densevit/data/folder.py": "import PIL.Image"}),
+        (strayed_libraries, {"densevit/model.py": "importlib.import_module('safetensors.torch')"}),
+        (strayed_libraries, {"densevit/evaluation/page.py": "import matplotlib"}),
+        (strayed_libraries, {"densevit_lab/benchmark/photo.py": "import PIL.Image"}),
+        (reference_libraries, {"densevit/encoder/vit.py": "from timm.layers import Mlp"}),
         (reference_libraries, {"densevit_lab/benchmark/measure.py": "def f():\n    import transformers"}),
-        (undeclared_libraries, {"data/folder.py": "import cv2"}),
+        (undeclared_libraries, {"densevit/data/folder.py": "import cv2"}),
     ],
 )
 def test_rule__reports_a_breach(rule: Callable[[Path], list[str]], files: dict[str, str], tmp_path: Path) -> None:
     for name, text in files.items():
-        file = tmp_path / "densevit" / name
+        file = tmp_path / name
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(text, encoding="utf-8")
 
     assert len(rule(tmp_path)) == 1
+
+
+def test_command_of_the_lab__imports_it_in_a_function(tmp_path: Path) -> None:
+    file = tmp_path / "densevit" / "cli" / "parity.py"
+    file.parent.mkdir(parents=True)
+    file.write_text("def f():\n    from densevit_lab.parity.check import check\n")
+
+    assert imports_of_the_lab(tmp_path) == []
 
 
 def test_hard_dependencies__are_at_most_ten() -> None:

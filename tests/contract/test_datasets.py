@@ -59,7 +59,7 @@ def test_samples__have_a_photo_and_targets_of_its_size(kind: str, split: str, tm
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_targets__are_left_out_when_not_wanted(kind: str, tmp_path: Path) -> None:
-    dataset = open_of(config_of(kind, tmp_path), with_labels=False, with_depth=False, with_values=False)
+    dataset = open_of(config_of(kind, tmp_path), targets=frozenset())
     sample = dataset[0]
     assert (sample.labels, sample.depth, sample.values, dataset.classes) == (None, None, None, None)
 

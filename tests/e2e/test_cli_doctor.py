@@ -58,12 +58,12 @@ def test_strict__gives_exit_code_1_for_warnings(root: Path, cli: Cli) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((), "doctor needs one data set: the root of one, or --images with --masks or --depth; give one"),
+        ((), "doctor needs one data set: its root, or --images with --masks or --depth"),
         (("{}/nowhere",), "nowhere is not a folder"),
         (("{}", "--images", "{}/images/train"), "doctor needs one data set"),
         (("{}", "--split", "test"), "has no split 'test'; splits found: train, val"),
         (("{}", "--crop", "big"), "--crop got 'big'; HEIGHTxWIDTH in pixels or one side is accepted"),
-        (("{}", "--sample", "2", "--write-fixed", "{}-fixed"), "goes without --sample and --fast"),
+        (("{}", "--sample", "2", "--write-fixed", "{}-fixed"), "without --sample and --fast"),
     ],
 )
 def test_mistake__gives_exit_code_2(arguments: tuple[str, ...], message: str, root: Path, cli: Cli) -> None:
@@ -83,7 +83,7 @@ def test_files__are_written(root: Path, tmp_path: Path, cli: Cli) -> None:
     page = (tmp_path / "d.html").read_text()
     assert (record["counts"]["error"], record["findings"][0]["code"]) == (1, "mask-off-by-one")
     assert page.startswith("<!doctype html>")
-    assert "mended: 9 files, mask-off-by-one" in outcome.out
+    assert "fixed: 9 files, mask-off-by-one" in outcome.out
     assert cli("doctor", tmp_path / "new").code == 0
 
 
@@ -120,9 +120,9 @@ def test_train__stops_before_it_begins(root: Path, tmp_path: Path, cli: Cli) -> 
 
     assert outcome.code == 2
     assert (
-        "densevit: the data has 1 error, found before the first step:\n  mask-0-255: 9 of 9 masks hold" in outcome.err
+        "densevit: errors in the data, found before the first step: 1\n  mask-0-255: 9 of 9 masks hold" in outcome.err
     )
-    assert "--no-check trains without looking" in outcome.err
+    assert "train with --no-check" in outcome.err
     assert not (tmp_path / "run").exists()
     assert train(root, tmp_path, cli, "--no-check").code == 0
 
@@ -134,4 +134,4 @@ def test_train__warns_and_goes_on(root: Path, tmp_path: Path, cli: Cli) -> None:
     outcome = train(root, tmp_path, cli)
 
     assert outcome.code == 0
-    assert "warning: leak-exact: 1 photo is in train and in val, with equal files" in outcome.err
+    assert "warning: leak-exact: 1 of 3 photos in val are also in train, with equal files" in outcome.err

@@ -81,7 +81,7 @@ def segmentation_figures(labels: list[NDArray[Any]], truths: list[NDArray[Any]],
 
 @pytest.mark.parametrize("head", ["setr", "segmenter", "dpt"])
 def test_evaluate__segmentation_equals_a_plain_computation(evaluate, odd, trained, head):
-    figures = evaluate("--data", odd, "--split", "val", "--decoder", head)
+    figures = evaluate("--data", odd, "--split", "val", "--head", head)
     labels = [logits.argmax(0) for logits in outputs(densevit.load(trained), head, odd / "images" / "val")]
     expected = segmentation_figures(labels, targets(odd / "masks" / "val"), len(CLASSES))
     assert {key: figures[key] for key in ("mIoU", "aAcc", "mAcc")} == pytest.approx(
@@ -91,7 +91,7 @@ def test_evaluate__segmentation_equals_a_plain_computation(evaluate, odd, traine
 
 
 def test_evaluate__a_coarser_view_is_measured_in_its_own_ids(evaluate, odd, trained):
-    figures = evaluate("--data", odd, "--split", "val", "--task", "segmentation", "--decoder", "coarse")
+    figures = evaluate("--data", odd, "--split", "val", "--task", "segmentation", "--head", "coarse")
     labels = [logits.argmax(0) for logits in outputs(densevit.load(trained), "coarse", odd / "images" / "val")]
     table = np.full(256, 255)
     table[: len(TO_COARSE)] = TO_COARSE
@@ -125,7 +125,7 @@ def test_evaluate__depth_equals_a_plain_computation(evaluate, odd, trained):
 
 
 def test_evaluate__entropy_is_the_mean_of_what_predictions_say(evaluate, odd, trained):
-    figures = evaluate("--data", odd, "--split", "val", "--decoder", "segmenter")
+    figures = evaluate("--data", odd, "--split", "val", "--head", "segmenter")
     model = densevit.load(trained, heads="segmenter")
     photos = sorted((odd / "images" / "val").iterdir())
     expected = np.mean([model.predict(photo)["segmenter"].mean_entropy for photo in photos])
@@ -133,7 +133,7 @@ def test_evaluate__entropy_is_the_mean_of_what_predictions_say(evaluate, odd, tr
 
 
 def test_evaluate__json_says_what_was_measured_on_what(evaluate, dataset, trained):
-    figures = evaluate("--data", dataset, "--split", "val", "--decoder", "dpt")
+    figures = evaluate("--data", dataset, "--split", "val", "--head", "dpt")
     facts = {key: figures[key] for key in ("model", "decoder", "task", "data", "split", "num_images", "num_pixels")}
     assert facts == {
         "model": str(trained),
@@ -146,8 +146,17 @@ def test_evaluate__json_says_what_was_measured_on_what(evaluate, dataset, traine
     }
 
 
+@pytest.mark.parametrize("options", [("--head", "setr,dpt"), ("--head", "setr", "--decoder", "dpt")])
+def test_evaluate__measures_each_head_that_is_named(evaluate, dataset, options):
+    both = evaluate("--data", dataset, "--split", "val", *options)["heads"]
+    single = evaluate("--data", dataset, "--split", "val", "--head", "dpt")
+
+    assert [record["decoder"] for record in both] == ["setr", "dpt"]
+    assert both[1]["mIoU"] == single["mIoU"]
+
+
 def test_evaluate__prints_the_figures(cli, dataset, trained):
-    result = cli("evaluate", "--data", dataset, "--split", "val", "--decoder", "dpt", "--model", trained)
+    result = cli("evaluate", "--data", dataset, "--split", "val", "--head", "dpt", "--model", trained)
     rows = [line.replace("│", " ").split() for line in result.out.splitlines()]
     assert {" ".join(row[:-1]) for row in rows if row} >= {"mIoU", "aAcc", "mAcc", "IoU wall", "IoU blue"}
 
@@ -173,10 +182,10 @@ def test_evaluate__a_class_that_occurs_nowhere_has_no_figure(evaluate, dataset, 
 
 
 def test_evaluate__figures_are_printed_even_if_the_json_cannot_be_written(cli, dataset, trained, tmp_path):
-    data = ("--data", dataset, "--split", "val", "--decoder", "dpt")
+    data = ("--data", dataset, "--split", "val", "--head", "dpt")
     result = cli("evaluate", *data, "--model", trained, "--json", tmp_path)
     assert (result.code, "mIoU" in result.out) == (2, True)
-    assert f"densevit: {tmp_path} is a folder or a device; a file is written here" in result.err
+    assert f"densevit: {tmp_path} is a folder or a device; choose the name of a file" in result.err
 
 
 def test_evaluate__agrees_with_what_training_measured(evaluate, dataset, trained):
@@ -205,8 +214,8 @@ def test_evaluate__finds_the_head_by_its_class_names(cli, evaluate, dataset, tmp
     else:
         result = cli("evaluate", "--data", root, "--split", "val", "--model", model)
         assert result.err == (
-            "densevit: several decoders fit this data set and task segmentation; the model has dpt (segmentation), "
-            "coarse (segmentation), depth (depth); name one with --decoder\n"
+            "densevit: several heads fit this data set and task segmentation; the model has dpt (segmentation), "
+            "coarse (segmentation), depth (depth); name one with --head\n"
         )
 
 
@@ -219,15 +228,15 @@ def test_evaluate__no_head_with_these_classes(refusal, dataset, tmp_path):
     tasks = {"dpt": {"kind": "segmentation", "classes": ["sky", "sea"]}, "depth": TASKS["depth"]}
     model = write_model(tmp_path / "model.safetensors", "dpt", "depth", tasks=tasks)
     assert refusal("--data", dataset, "--split", "val", model=model) == (
-        "no decoder fits this data set and task segmentation; the model has dpt (segmentation), depth (depth); "
-        "name one with --decoder"
+        "no head fits this data set and task segmentation; the model has dpt (segmentation), depth (depth); "
+        "name one with --head"
     )
 
 
 def test_evaluate__the_named_head_has_other_classes(refusal, dataset, tmp_path):
     tasks = {"dpt": {"kind": "segmentation", "classes": ["sky", "sea"]}}
     model = write_model(tmp_path / "model.safetensors", "dpt", tasks=tasks)
-    assert refusal("--data", dataset, "--split", "val", "--decoder", "dpt", model=model) == (
+    assert refusal("--data", dataset, "--split", "val", "--head", "dpt", model=model) == (
         "head 'dpt' has classes sky, sea but the data set has wall, red, green, blue or background, thing; "
         "use the data set's names in its order, or add a view to classes.json"
     )
@@ -236,12 +245,12 @@ def test_evaluate__the_named_head_has_other_classes(refusal, dataset, tmp_path):
 @pytest.mark.parametrize(
     ("decoder", "task", "message"),
     [
-        ("dtp", "segmentation", "there is no decoder 'dtp'; did you mean 'dpt'?"),
-        ("depth", "segmentation", "decoder 'depth' does depth, not segmentation; choose --task depth"),
+        ("dtp", "segmentation", "there is no head 'dtp'; did you mean 'dpt'?"),
+        ("depth", "segmentation", "head 'depth' does depth, not segmentation; choose --task depth"),
     ],
 )
 def test_evaluate__an_impossible_decoder_is_refused(refusal, dataset, decoder, task, message):
-    assert refusal("--data", dataset, "--split", "val", "--decoder", decoder, "--task", task) == message
+    assert refusal("--data", dataset, "--split", "val", "--head", decoder, "--task", task) == message
 
 
 # Which data
@@ -251,8 +260,8 @@ def test_evaluate__two_folders_without_class_names_take_those_of_the_head(evalua
     for kind in ("images", "masks"):
         shutil.copytree(dataset / kind / "val", tmp_path / kind)
     folders = ("--images", tmp_path / "images", "--masks", tmp_path / "masks")
-    apart = evaluate(*folders, "--decoder", "segmenter")
-    together = evaluate("--data", dataset, "--split", "val", "--decoder", "segmenter")
+    apart = evaluate(*folders, "--head", "segmenter")
+    together = evaluate("--data", dataset, "--split", "val", "--head", "segmenter")
     assert (apart["mIoU"], apart["per_class"]) == (together["mIoU"], together["per_class"])
 
 
@@ -267,19 +276,19 @@ def test_evaluate__a_class_out_of_range_names_file_and_ids(refusal, dataset, tmp
     mask = np.array(Image.open(path))
     mask[5, 5], mask[6, 6] = 4, 77
     Image.fromarray(mask).save(path)
-    assert refusal("--data", root, "--split", "val", "--decoder", "dpt") == (
+    assert refusal("--data", root, "--split", "val", "--head", "dpt") == (
         f"mask {path} holds class 4, 77 but the data set has 4 classes, 0..3, and 255 for ignored pixels; "
-        "mend the mask, or list the missing class in classes.json"
+        "fix the mask, or list the missing class in classes.json"
     )
 
 
 def test_evaluate__an_unknown_split_is_answered_with_those_there_are(refusal, dataset):
-    message = refusal("--data", dataset, "--split", "valid", "--decoder", "dpt")
+    message = refusal("--data", dataset, "--split", "valid", "--head", "dpt")
     assert message == f"{dataset} has no split 'valid'; splits found: train, val"
 
 
 def test_evaluate__a_split_that_was_not_named_is_asked_for(refusal, dataset):
-    message = refusal("--data", dataset, "--decoder", "dpt")
+    message = refusal("--data", dataset, "--head", "dpt")
     assert message == f"{dataset} has splits and none was named; splits found: train, val; name one"
 
 
@@ -293,8 +302,9 @@ def test_evaluate__missing_targets_are_named(refusal, dataset, tmp_path, task, k
 def test_evaluate__a_photo_without_a_mask_is_named(refusal, dataset, tmp_path):
     root = shutil.copytree(dataset, tmp_path / "data")
     (root / "masks" / "val" / "102.png").unlink()
-    assert refusal("--data", root, "--split", "val", "--decoder", "dpt").startswith(
-        f"1 of 3 photos have no mask in {root / 'masks' / 'val'}, 102.png for one; each photo needs a mask of the same"
+    assert refusal("--data", root, "--split", "val", "--head", "dpt").startswith(
+        f"1 of 3 photos have no mask in {root / 'masks' / 'val'}, for example 102.png; each photo needs a mask of "
+        "the same"
     )
 
 
@@ -302,7 +312,7 @@ def test_evaluate__a_mask_of_another_size_is_named(refusal, dataset, tmp_path):
     root = shutil.copytree(dataset, tmp_path / "data")
     path = root / "masks" / "val" / "100.png"
     Image.fromarray(np.array(Image.open(path)).T.copy()).save(path)
-    message = refusal("--data", root, "--split", "val", "--decoder", "dpt")
+    message = refusal("--data", root, "--split", "val", "--head", "dpt")
     assert message.startswith(f"{root / 'images' / 'val' / '100.png'} is 48 x 64 but {path} is 64 x 48; both must")
 
 
@@ -348,7 +358,7 @@ def test_evaluate__reduce_zero_label_measures_masks_that_count_from_1(evaluate, 
         shifted = np.where(ids == 255, 0, ids + 1).astype(np.uint8)
         (tmp_path / "masks").mkdir(exist_ok=True)
         Image.fromarray(shifted).save(tmp_path / "masks" / path.name)
-    options = ("--images", odd / "images" / "val", "--decoder", "segmenter", "--masks")
+    options = ("--images", odd / "images" / "val", "--head", "segmenter", "--masks")
 
     plain = evaluate(*options, odd / "masks" / "val")
     reduced = evaluate(*options, tmp_path / "masks", "--reduce-zero-label")

@@ -18,11 +18,12 @@ from PIL import Image
 
 import densevit
 from densevit.cli.predict import unique_stems
+from densevit.engines.engine import ENGINES
 from densevit.tasks import Segmentation
 from tests.e2e.commands import spawn
 from tests.e2e.scenes import CLASSES, scene
 
-ACCEPTED = "a whole JPEG, PNG, WebP, AVIF, TIFF, GIF, BMP, PPM or JPEG 2000 file is accepted"
+ACCEPTED = "JPEG, PNG, WebP, AVIF, TIFF, GIF, BMP, PPM and JPEG 2000 are accepted"
 SOURCES = "a photo, a folder of photos or a quoted glob such as 'photos/**/*.jpg' is accepted"
 SIZE = (40, 60)
 
@@ -79,7 +80,7 @@ def test_predict__labels_are_indexed_with_the_ids_and_the_palette_of_the_task(pr
 
 def test_predict__a_trained_head_finds_the_rectangles(predict, tmp_path):
     sample = scene(100)
-    predict(save(tmp_path / "photo.png", sample.image), "--out", tmp_path / "out", "--heads", "dpt")
+    predict(save(tmp_path / "photo.png", sample.image), "--out", tmp_path / "out", "--head", "dpt")
     found = read(tmp_path / "out" / "photo.dpt.labels.png")
     assert (found == sample.labels).mean() > 0.85
 
@@ -101,7 +102,7 @@ def test_predict__pictures_have_the_size_of_the_photo(predict, tmp_path, name):
 
 def test_predict__record_says_what_was_found_where(predict, trained, tmp_path):
     photo = save(tmp_path / "photo.png")
-    predict(photo, "--out", tmp_path / "out", "--heads", "segmenter,depth")
+    predict(photo, "--out", tmp_path / "out", "--head", "segmenter,depth")
     record = json.loads((tmp_path / "out" / "photo.json").read_text())
     assert record["heads"]["segmenter"]["shares"].keys() == set(CLASSES)
     assert sum(record["heads"]["segmenter"]["shares"].values()) == pytest.approx(1, abs=1e-5)
@@ -127,7 +128,7 @@ def test_predict__json_holds_the_records_and_the_failures(predict, tmp_path):
 def test_gallery__shows_the_surest_labels_and_the_depth_of_every_photo(predict, tmp_path, name):
     save(tmp_path / "in" / name)
     save(tmp_path / "in" / "other.png")
-    predict(tmp_path / "in", "--out", tmp_path / "out", "--heads", "segmenter,coarse,depth", "--gallery")
+    predict(tmp_path / "in", "--out", tmp_path / "out", "--head", "segmenter,coarse,depth", "--gallery")
     page = (tmp_path / "out" / "index.html").read_text()
     shown = {unquote(html.unescape(source)) for source in re.findall(r'<img src="([^"]*)"', page)}
     records = [json.loads((tmp_path / "out" / f"{Path(stem).stem}.json").read_text()) for stem in (name, "other.png")]
@@ -143,7 +144,7 @@ def test_predict__folder_gives_its_photos_in_natural_order(predict, tmp_path):
     for name in ("img10.png", "img2.png", ".hidden.png", "deeper/img1.png"):
         save(tmp_path / "in" / name)
     (tmp_path / "in" / "notes.txt").write_text("about the photos")
-    predict(tmp_path / "in", "--out", tmp_path / "out", "--heads", "coarse", "--json", tmp_path / "all.json")
+    predict(tmp_path / "in", "--out", tmp_path / "out", "--head", "coarse", "--json", tmp_path / "all.json")
     records = json.loads((tmp_path / "all.json").read_text())["photos"]
     assert [Path(record["source"]).name for record in records] == ["img2.png", "img10.png"]
 
@@ -151,14 +152,14 @@ def test_predict__folder_gives_its_photos_in_natural_order(predict, tmp_path):
 def test_predict__glob_spans_folders(predict, tmp_path):
     for name in ("one/a.png", "two/deep/b.jpg", "two/c.png"):
         save(tmp_path / name)
-    predict(tmp_path / "**" / "*.png", "--out", tmp_path / "out", "--heads", "coarse")
+    predict(tmp_path / "**" / "*.png", "--out", tmp_path / "out", "--head", "coarse")
     assert {path.name for path in (tmp_path / "out").glob("*.json")} == {"a.json", "c.json"}
 
 
 def test_predict__colliding_stems_each_get_their_own_files(predict, tmp_path):
     for name in ("a.png", "a.jpg", "sub/a.png", "b.png"):
         save(tmp_path / "in" / name)
-    result = predict(tmp_path / "in" / "**", "--out", tmp_path / "out", "--heads", "coarse")
+    result = predict(tmp_path / "in" / "**", "--out", tmp_path / "out", "--head", "coarse")
     names = {path.name for path in (tmp_path / "out").glob("*.json")}
     assert (result.code, names) == (0, {"a.jpg.json", "in_a.png.json", "sub_a.png.json", "b.json"})
 
@@ -200,7 +201,7 @@ PHOTOS: dict[str, tuple[Callable[[Path], Path], tuple[int, int]]] = {
 def test_predict__takes_a_photo_of_any_kind(predict, tmp_path, name):
     make, size = PHOTOS[name]
     photo = make(tmp_path / name)
-    result = predict(photo, "--out", tmp_path / "out", "--heads", "coarse,depth")
+    result = predict(photo, "--out", tmp_path / "out", "--head", "coarse,depth")
     assert result.code == 0, result.err
     assert read(tmp_path / "out" / f"{photo.stem}.coarse.labels.png").shape == size
     assert read(tmp_path / "out" / f"{photo.stem}.depth.mm.png").shape == size
@@ -212,7 +213,7 @@ def test_predict__turns_a_photo_upright_before_it_looks(predict, tmp_path):
     exif[274] = 6
     save(tmp_path / "turned.png", np.rot90(pixels()).copy(), exif=exif)
     save(tmp_path / "upright.png")
-    predict(tmp_path / "turned.png", tmp_path / "upright.png", "--out", tmp_path / "out", "--heads", "dpt")
+    predict(tmp_path / "turned.png", tmp_path / "upright.png", "--out", tmp_path / "out", "--head", "dpt")
     turned, upright = (read(tmp_path / "out" / f"{name}.dpt.labels.png") for name in ("turned", "upright"))
     np.testing.assert_array_equal(turned, upright)
 
@@ -230,7 +231,7 @@ def test_predict__a_broken_photo_does_not_stop_the_others(predict, tmp_path):
     save(tmp_path / "in" / "a.png")
     broken_jpeg(tmp_path / "in" / "b.jpg")
     save(tmp_path / "in" / "c.png")
-    result = predict(tmp_path / "in", "--out", tmp_path / "out", "--heads", "coarse")
+    result = predict(tmp_path / "in", "--out", tmp_path / "out", "--head", "coarse")
     assert result.code == 2
     assert f"failed {tmp_path / 'in' / 'b.jpg'} is damaged or cut short" in result.err
     assert f"2 predicted, 0 skipped, 1 failed; pictures in {tmp_path / 'out'}" in result.err
@@ -242,7 +243,7 @@ def test_predict__a_broken_photo_does_not_stop_the_others(predict, tmp_path):
     [
         (broken_jpeg, "is damaged or cut short (image file is truncated"),
         (lambda path: path.write_text("road, sky"), f"is a text file that begins with 'road, sky'; {ACCEPTED}"),
-        (lambda path: path.write_bytes(b""), f"is empty (0 bytes); {ACCEPTED}"),
+        (lambda path: path.write_bytes(b""), "is empty (0 bytes); copy"),
         (
             lambda path: path.write_bytes(b"\x00\x07" * 40),
             f"is not an image, or its first bytes are damaged; {ACCEPTED}",
@@ -254,7 +255,7 @@ def test_predict__says_what_is_wrong_with_a_file(predict, tmp_path, make, messag
     path = tmp_path / "photo.png"
     make(path) if make is not broken_jpeg else path.write_bytes(broken_jpeg(tmp_path / "whole.jpg").read_bytes())
     save(tmp_path / "good.png")
-    result = predict(path, tmp_path / "good.png", "--out", tmp_path / "out", "--heads", "coarse")
+    result = predict(path, tmp_path / "good.png", "--out", tmp_path / "out", "--head", "coarse")
     assert (result.code, f"{path} {message}" in result.err) == (2, True), result.err
 
 
@@ -263,7 +264,7 @@ def test_predict__brackets_in_names_are_shown_as_they_are(predict, tmp_path, nam
     folder = tmp_path / "in"
     save(folder / "good.png")
     (folder / name).write_text("no photo", encoding="utf-8")
-    result = predict(folder / "good.png", folder / name, "--out", tmp_path / "[/out]", "--heads", "coarse")
+    result = predict(folder / "good.png", folder / name, "--out", tmp_path / "[/out]", "--head", "coarse")
     assert f"{folder / name} is a text file" in result.err
     assert f"pictures in {tmp_path / '[/out]'}" in result.err
 
@@ -294,7 +295,7 @@ def test_predict__a_file_in_the_place_of_out_is_refused(predict, tmp_path, out):
 def test_predict__a_folder_in_the_place_of_a_picture_fails_that_photo_alone(predict, tmp_path):
     (tmp_path / "out" / "a.coarse.labels.png").mkdir(parents=True)
     photos = [save(tmp_path / name) for name in ("a.png", "b.png")]
-    result = predict(*photos, "--out", tmp_path / "out", "--heads", "coarse")
+    result = predict(*photos, "--out", tmp_path / "out", "--head", "coarse")
     assert (result.code, (tmp_path / "out" / "b.json").exists(), (tmp_path / "out" / "a.json").exists()) == (
         2,
         True,
@@ -303,13 +304,19 @@ def test_predict__a_folder_in_the_place_of_a_picture_fails_that_photo_alone(pred
 
 
 def test_predict__an_unknown_head_is_answered_with_the_nearest(predict, tmp_path):
-    result = predict(save(tmp_path / "photo.png"), "--out", tmp_path / "out", "--heads", "depht")
+    result = predict(save(tmp_path / "photo.png"), "--out", tmp_path / "out", "--head", "depht")
     assert (result.code, result.err) == (2, "densevit: there is no head 'depht'; did you mean 'depth'?\n")
 
 
-def test_predict__heads_may_be_separated_by_comma_and_space(predict, tmp_path):
-    result = predict(save(tmp_path / "photo.png"), "--out", tmp_path / "out", "--heads", "coarse, depth")
+@pytest.mark.parametrize(
+    "options",
+    [("--head", "coarse, depth"), ("--head", "coarse", "--head", "depth"), ("--heads", "coarse,depth")],
+    ids=["commas", "repeated", "the old spelling"],
+)
+def test_predict__runs_the_heads_that_are_named(predict, tmp_path, options):
+    result = predict(save(tmp_path / "photo.png"), "--out", tmp_path / "out", *options)
     assert result.code == 0, result.err
+    assert json.loads((tmp_path / "out" / "photo.json").read_text())["heads"].keys() == {"coarse", "depth"}
 
 
 @pytest.mark.parametrize(("model", "nearest"), [("defualt", "default"), ("segmentr-s-mask", "segmenter-s-mask")])
@@ -345,7 +352,7 @@ def resumable(predict, tmp_path):
         save(tmp_path / "in" / name)
 
     def run(*more: str, folder: Path = tmp_path / "in") -> str:
-        result = predict(folder, "--out", tmp_path / "out", "--heads", "coarse,depth", *more)
+        result = predict(folder, "--out", tmp_path / "out", "--head", "coarse,depth", *more)
         return result.err.rpartition(";")[0].splitlines()[-1]
 
     run()
@@ -396,6 +403,16 @@ def test_resume__redoes_a_photo_whose_record_is_damaged(resumable, tmp_path, tex
     assert resumable("--resume") == "1 predicted, 1 skipped, 0 failed"
 
 
+def test_resume__redoes_photos_for_another_engine(resumable, tmp_path, monkeypatch):
+    monkeypatch.setitem(ENGINES, "compile", lambda module, _: lambda *tensors: module(*tensors))
+
+    assert resumable("--resume", "--engine", "compile") == "2 predicted, 0 skipped, 0 failed"
+    assert json.loads((tmp_path / "out" / "a.json").read_text())["speed"] == {"engine": "compile"}
+    assert resumable("--resume", "--engine", "compile") == "0 predicted, 2 skipped, 0 failed"
+    assert resumable("--resume", "--speed", "engine=compile") == "0 predicted, 2 skipped, 0 failed"
+    assert resumable("--resume") == "2 predicted, 0 skipped, 0 failed"
+
+
 def test_predict__without_resume_does_everything_again(resumable):
     assert resumable() == "2 predicted, 0 skipped, 0 failed"
 
@@ -406,7 +423,7 @@ def test_predict__without_resume_does_everything_again(resumable):
 def test_predict__from_the_shell(trained, tmp_path):
     save(tmp_path / "in" / "a.png")
     (tmp_path / "in" / "b.png").write_text("no photo")
-    result = spawn("predict", "in", "--out", "out", "--model", trained, "--heads", "coarse", cwd=tmp_path)
+    result = spawn("predict", "in", "--out", "out", "--model", trained, "--head", "coarse", cwd=tmp_path)
     assert (result.code, (tmp_path / "out" / "a.coarse.labels.png").exists()) == (2, True)
     assert "failed in/b.png is a text file that begins with 'no photo'" in result.err
     assert "Traceback" not in result.err

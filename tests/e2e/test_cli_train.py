@@ -350,7 +350,7 @@ def test_train__the_cache_changes_the_result_by_float16_rounding_alone(train, wr
         ),
         (
             "features.directory=cache",
-            "config: features are those of a frozen encoder; set freeze: encoder, or a number of blocks",
+            "config: cached features need a frozen encoder; set freeze: encoder, or a number of blocks",
         ),
     ],
 )

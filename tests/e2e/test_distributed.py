@@ -22,6 +22,7 @@ from densevit.training.config import TrainConfig
 from densevit.training.resolve_config import complete
 from densevit.training.train import train
 from tests.e2e.commands import command
+from tests.e2e.killed_run import SecondOfTwo
 from tests.e2e.scenes import HEADS, recipe, write_dataset, write_model
 
 DPT = {**HEADS["dpt"], "decoder": {**HEADS["dpt"]["decoder"], "head": {"kind": "segmentation", "dropout": 0.0}}}
@@ -183,24 +184,14 @@ def test_torchrun__starts_a_run_again_that_lost_a_process(
 ) -> None:
     run = tmp_path / "run"
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "--max-restarts=1"]
-    call = command("train", "--config", place / "run.yaml", "--out", run, "--device", "cpu")[1:]
-    # The second process kills itself once the first has saved a state.
-    code = f"""
-import os, pathlib, signal, sys, threading, time
-def wait():
-    while not list(pathlib.Path({str(run / "states")!r}).glob("state-*.pt")):
-        time.sleep(0.01)
-    os.kill(os.getpid(), signal.SIGKILL)
-if os.environ["RANK"] == "1" and os.environ["TORCHELASTIC_RESTART_COUNT"] == "0":
-    threading.Thread(target=wait, daemon=True).start()
-from densevit.cli.main import main
-sys.argv = {["densevit", *call[2:]]!r}
-main()
-"""
-    (tmp_path / "program.py").write_text(code)
+    program = ["-m", "tests.e2e.killed_run", str(place / "run.yaml"), str(run), "0", SecondOfTwo.__name__]
     spawned.append(
         subprocess.Popen(
-            [*launch, str(tmp_path / "program.py")], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            [*launch, *program],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=Path(__file__).parents[2],
         )
     )
     ((code_of_all, err),) = finish(spawned)

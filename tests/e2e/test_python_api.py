@@ -129,13 +129,12 @@ def test_package__unknown_names_do_not_exist():
 
 
 def test_package__models_begin_with_the_one_that_ships():
-    assert densevit.models()[0] == "default"
-    assert "segmenter-s-mask" in densevit.models()
+    assert densevit.list_models()[0] == "default"
+    assert "segmenter-s-mask" in densevit.list_models()
 
 
 def test_package__importing_it_imports_no_torch():
-    code = (
-        "import sys, densevit; densevit.models; print(sorted({'torch', 'numpy', 'PIL', 'pydantic'} & {*sys.modules}))"
-    )
+    heavy = {"torch", "numpy", "PIL", "pydantic"}
+    code = f"import sys, densevit; densevit.list_models; print(sorted({heavy} & {{*sys.modules}}))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout == "[]\n"

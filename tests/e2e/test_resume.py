@@ -19,53 +19,13 @@ from torch import Tensor
 from densevit.checkpoints.native import load_bundle
 from densevit.training.checkpoint import states_in
 from densevit.training.config import TrainConfig
+from densevit.training.hooks import TrainHooks
 from densevit.training.resolve_config import complete
 from densevit.training.train import train
+from tests.e2e.killed_run import AfterTheLastState, InAnEvaluation, InAState, SlowSteps
 from tests.e2e.scenes import ENCODER, recipe, write_dataset
 
 ITERATIONS = 14
-
-DIE = """
-import os, signal, sys, threading, time, torch
-signal.signal(signal.SIGINT, signal.default_int_handler)
-def die(): os.kill(os.getpid(), signal.SIGKILL)
-"""
-"""Start of a program that kills itself at a certain moment; jobs in a shell's background would ignore Ctrl-C."""
-
-IN_A_STATE = """
-save = torch.save
-def half(state, file):
-    save(state, file)
-    if state["iteration"] == 6:
-        file.truncate(file.tell() // 2)
-        die()
-torch.save = half
-"""
-
-IN_AN_EVALUATION = """
-from densevit.training.run.log import RunLog
-write = RunLog.write
-def once(log, event, iteration, **values):
-    write(log, event, iteration, **values)
-    if (event, iteration) == ("eval", 10):  # of the first of two heads
-        die()
-RunLog.write = once
-"""
-
-AFTER_THE_LAST_STATE = """
-from densevit.training.run.recorder import Run
-Run.finish = lambda *_: die()
-"""
-
-SLOW_STEPS = """
-import densevit.training.train as loop
-step = loop._step
-def slow(*arguments, **facts):
-    print("step", flush=True)
-    time.sleep(60)
-    return step(*arguments, **facts)
-loop._step = slow
-"""
 
 
 @pytest.fixture(scope="module")
@@ -102,25 +62,28 @@ def run_here(place: Path, out: Path, **facts: Any) -> Path:
     return train(TrainConfig.parse(complete({**raw, **facts})), out, resume=True).parent
 
 
-def start(place: Path, out: Path, moment: str = "", *, workers: int = 0) -> subprocess.Popen[str]:
-    """The run in a process of its own, which ``moment`` may bring to an end."""
-    code = f"{DIE}{moment}\nfrom densevit.cli.main import main\nmain()\n"
-    options = [
-        "--config",
-        place / "run.yaml",
-        "--out",
-        out,
-        "--resume",
-        "--device",
-        "cpu",
-        "--set",
-        f"workers={workers}",
-    ]
+def start(place: Path, out: Path, *, workers: int = 0) -> subprocess.Popen[str]:
+    """The command in a process of its own, where Ctrl-C works although pytest may run in a shell's background."""
+    code = (
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "from densevit.cli.main import main; main()"
+    )
+    options = ["--config", place / "run.yaml", "--out", out, "--resume", "--device", "cpu", "--set"]
+    return run_python("-c", code, "train", *options, f"workers={workers}")
+
+
+def start_killed(place: Path, out: Path, moment: type[TrainHooks], *, workers: int = 0) -> subprocess.Popen[str]:
+    """The run in a process of its own that ``moment`` brings to an end."""
+    return run_python("-m", "tests.e2e.killed_run", place / "run.yaml", out, workers, moment.__name__)
+
+
+def run_python(*arguments: object) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-c", code, "train", *map(str, options)],
+        [sys.executable, *map(str, arguments)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        cwd=Path(__file__).parents[2],
         env={**os.environ, "DENSEVIT_DEBUG": ""},
     )
 
@@ -144,8 +107,8 @@ def same_model(one: Path, other: Path) -> bool:
 
 def test_killed_run__ends_with_the_same_bits_whatever_the_moment(place: Path, whole: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    for moment, workers in ((IN_A_STATE, 2), (IN_AN_EVALUATION, 0), (AFTER_THE_LAST_STATE, 2)):
-        process = start(place, run, moment, workers=workers)
+    for moment, workers in ((InAState, 2), (InAnEvaluation, 0), (AfterTheLastState, 2)):
+        process = start_killed(place, run, moment, workers=workers)
         _, err = process.communicate(timeout=300)
         assert process.returncode == -signal.SIGKILL, err
         assert not (run / "model.safetensors").exists()
@@ -191,7 +154,7 @@ def test_signal__ends_the_run_after_the_step_with_a_state(
     assert process.returncode == code, err
     done = int(states_in(run / "states")[-1].stem[6:])
     assert err.splitlines()[-1] == (
-        f"densevit: stopped after {done} of {ITERATIONS} steps, and the state is saved; go on with densevit train "
+        f"densevit: stopped after {done} of {ITERATIONS} steps; the state is saved; continue with densevit train "
         f"--resume --out {run}"
     )
     run_here(place, run)
@@ -200,7 +163,7 @@ def test_signal__ends_the_run_after_the_step_with_a_state(
 
 
 def test_second_ctrl_c__stops_at_once(place: Path, tmp_path: Path) -> None:
-    process = start(place, tmp_path / "run", SLOW_STEPS)
+    process = start_killed(place, tmp_path / "run", SlowSteps)
     assert process.stdout is not None
     assert process.stdout.readline() == "step\n"
     process.send_signal(signal.SIGINT)

@@ -47,7 +47,7 @@ FILES = {
     "official-depth_anything_v2_vitb": "depth_anything_v2_vitb.pth",
     "official-depth_anything_v2_vitl": "depth_anything_v2_vitl.pth",
 }
-ANSWERS: dict[str, dict[str, Any]] = {"official-dpt_base-depth": {"release": "midas"}}
+OVERRIDES: dict[str, dict[str, Any]] = {"official-dpt_base-depth": {"release": "midas"}}
 
 
 @cache
@@ -70,4 +70,4 @@ def meta_state(name: str) -> dict[str, Tensor]:
 def meta_source(name: str) -> Source:
     """The checkpoint as an importer gets it."""
     side = {"config.json": HUB_CONFIGS[name]} if name in HUB_CONFIGS else {}
-    return Source(name, meta_state(name), side, ImportOverrides(**ANSWERS.get(name, {})), FILES.get(name, ""))
+    return Source(name, meta_state(name), side, ImportOverrides(**OVERRIDES.get(name, {})), FILES.get(name, ""))

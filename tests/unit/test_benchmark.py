@@ -1,4 +1,4 @@
-"""The benchmark's statistics, bars, comparison and report on made-up samples."""
+"""The benchmark's statistics, comparison and report on made-up samples."""
 
 import json
 from pathlib import Path
@@ -9,8 +9,7 @@ import pytest
 
 from densevit.errors import ConfigError, DataError
 from densevit.io import write_json
-from densevit_lab.benchmark.bars import all_bars, bars_of, best_engine, share_of_peak, speed_ratio
-from densevit_lab.benchmark.cases import CASES, Bars
+from densevit_lab.benchmark.cases import PEER_CASES
 from densevit_lab.benchmark.measure import compare
 from densevit_lab.benchmark.peers import PEERS
 from densevit_lab.benchmark.peers.smp import rename
@@ -19,26 +18,26 @@ from densevit_lab.benchmark.record import (
     Agreement,
     CaseRecord,
     MemorySample,
-    Occasion,
     Record,
+    RunInfo,
     Sample,
-    SideRecord,
-    joined,
+    WorkloadRecord,
+    merge_records,
     read_record,
 )
-from densevit_lab.benchmark.report import closing, page, run_rows, tables
+from densevit_lab.benchmark.report import closing_lines, measured_rows, page, run_rows
 from densevit_lab.benchmark.statistics import ratio_of_medians
 
-BARS = Bars(eager=2.0, best=4.0, memory=6.0, share=0.65, best_share=0.7)
+ROOT = Path(__file__).parents[2]
 SAME = Agreement(equal=1.0, max_error=0.0, passed=True)
 
 
-def side(title: str, *cpu: float, transient: int | None = None, **facts: Any) -> SideRecord:
+def workload(title: str, *cpu: float, transient: int | None = None, **facts: Any) -> WorkloadRecord:
     samples = {"1": tuple(Sample(cpu=value, wall=2 * value) for value in cpu)} if cpu else {}
     memory = ()
     if transient is not None:
         memory = (MemorySample(before=10, peak=10 + transient, transient=transient, exact=True),)
-    return SideRecord(title=title, samples=samples, memory=memory, **facts)
+    return WorkloadRecord(title=title, samples=samples, memory=memory, **facts)
 
 
 def case(**changes: Any) -> CaseRecord:
@@ -46,9 +45,8 @@ def case(**changes: Any) -> CaseRecord:
         "name": "made-up",
         "title": "a model, 512",
         "against": "a program",
-        "bars": BARS,
-        "peer": side("a program", 3.0, 3.1, 2.9, transient=600, flops=80),
-        "ours": {"torch": side("densevit, torch", 1.0, 1.1, 0.9, transient=150, flops=70, agreement=SAME)},
+        "peer": workload("a program", 3.0, 3.1, 2.9, transient=600, flops=80),
+        "ours": {"torch": workload("densevit, torch", 1.0, 1.1, 0.9, transient=150, flops=70, agreement=SAME)},
     }
     return CaseRecord(**(facts | changes))
 
@@ -58,8 +56,8 @@ def record(*cases: CaseRecord) -> Record:
     return Record(suite="peers", machine=machine, gemm={"s": (90.0, 100.0)}, cases=cases)
 
 
-def occasion(commit: str) -> Occasion:
-    return Occasion(commit=commit, time="2026-01-01T00:00:00Z", settings={"rounds": 3})
+def run_info(commit: str) -> RunInfo:
+    return RunInfo(commit=commit, time="2026-01-01T00:00:00Z", settings={"rounds": 3})
 
 
 def test_ratio__is_that_of_medians_inside_its_interval() -> None:
@@ -67,7 +65,6 @@ def test_ratio__is_that_of_medians_inside_its_interval() -> None:
 
     assert ratio.value == pytest.approx(4.1 / 2.0)
     assert ratio.low <= ratio.value <= ratio.high
-    assert ratio.pairs == 5
 
 
 def test_ratio__cancels_what_hits_both_sides_of_a_pair() -> None:
@@ -96,47 +93,30 @@ def test_ratio__needs_pairs(theirs: list[float], ours: list[float]) -> None:
         ratio_of_medians(theirs, ours)
 
 
-def test_bars__are_met_or_not_by_the_value() -> None:
-    found = {bar.what: (bar.verdict, bar.value) for bar in bars_of(case(), 100.0)}
+def test_figures__are_those_of_medians() -> None:
+    ratio = case().speed_ratio("torch")
 
-    assert found["eager"] == ("met", pytest.approx(3.0))
-    assert found["memory"] == ("not met", pytest.approx(4.0))
-    assert found["share, eager"] == ("met", pytest.approx(0.7))
-    assert found["best path"][0] == found["share, best path"][0] == "not measured"
-
-
-def test_best_path__is_the_fastest_engine() -> None:
-    engines = {**case().ours, "fast": side("densevit, fast", 0.5, 0.5, 0.5), "slow": side("densevit, slow", 2.0)}
-    found = case(ours=engines)
-
-    bars = {bar.what: bar for bar in bars_of(found, 100.0)}
-
-    assert best_engine(found) == bars["best path"].engine == "fast"
-    assert (bars["best path"].verdict, bars["best path"].value) == ("met", pytest.approx(6.0))
-    assert share_of_peak(found, "fast", 100.0) == pytest.approx(1.4)
+    assert ratio is not None
+    assert ratio.value == pytest.approx(3.0)
+    assert case().share_of_peak("torch", 100.0) == pytest.approx(0.7)
+    assert case().ours["torch"].transient_bytes == 150
 
 
-def test_limit__is_the_ratio_at_the_machines_peak() -> None:
-    bars = {bar.what: bar.limit for bar in bars_of(case(), 100.0)}
+def test_fastest_engine__has_the_least_cpu_time() -> None:
+    engines = {**case().ours, "fast": workload("fast", 0.5, 0.5, 0.5), "broken": workload("broken", problem="no")}
+    measured = case(ours=engines)
 
-    assert bars["eager"] == pytest.approx(3.0 * 100 / 70)  # the peer's seconds over those of 70 operations at the peak
-    assert bars["memory"] is None
-    assert {bar.limit for bar in bars_of(case(), None)} == {None}
+    assert measured.fastest_engine() == "fast"
+    assert measured.share_of_peak("fast", 100.0) == pytest.approx(1.4)
+    assert measured.speed_ratio("broken") is None
 
 
-def test_bars__of_a_missing_peer_are_not_measured() -> None:
+def test_figures__of_a_missing_peer_are_none() -> None:
     missing = case(peer=None, ours={}, problem="not measured: install densevit[benchmark] (mmseg missing)")
 
-    assert {bar.verdict for bar in bars_of(missing, None)} == {"not measured"}
-    assert speed_ratio(missing, "torch") is None
-
-
-def test_bars__of_differing_outputs_are_invalid() -> None:
-    differs = case(ours={"torch": side("densevit, torch", problem="invalid: the outputs differ")})
-
-    bars = {bar.what: bar.verdict for bar in bars_of(differs, 100.0)}
-
-    assert bars["eager"] == bars["memory"] == bars["share, eager"] == "invalid"
+    assert missing.speed_ratio("torch") is None
+    assert missing.share_of_peak("torch", 100.0) is None
+    assert missing.fastest_engine() is None
 
 
 def test_comparison__takes_ties_and_refuses_differences() -> None:
@@ -160,18 +140,38 @@ def test_comparison__of_depth_is_relative_to_its_range() -> None:
     assert not compare(np.full_like(depth, np.nan), depth, values=True).passed
 
 
-def test_report__says_every_verdict() -> None:
+def test_page__holds_every_measurement() -> None:
     left_out = case(name="later", peer=None, ours={}, problem="left out by --quick")
     run = record(case(), left_out)
 
     text = page(run, plot="images/p.png")
 
-    assert [title for title, _, _ in tables(run)] == ["measured", "bars"]
-    assert "| a model, 512 | a program | eager | >= 2x | 3.00x |" in text
-    assert "not measured: left out by --quick" in text
+    # The limit is the ratio at the machine's peak: 3 over a share of 0.7.
+    assert measured_rows(run)[1][5:8] == ("3.00 (2.82 to 3.22)", "4.29", "0 (4.0x less)")
+    assert "| a model, 512 | a program | 3 | 3 | 6 (1) |" in text
     assert "![How many times faster than each peer](images/p.png)" in text
-    assert "bars: 2 met, 1 not met, 7 not measured" in closing(run)
-    assert len(all_bars(run)) == 10
+    assert closing_lines(run)[-1] == "later: left out by --quick"
+    assert "- later: left out by --quick" in text
+
+
+def test_record__with_targets_of_older_versions_is_read(tmp_path: Path) -> None:
+    run, file = record(case()), tmp_path / "r.json"
+    old = run.plain()
+    old["cases"][0]["bars"] = {"eager": 5.0, "best": 6.5, "memory": 6.0, "share": None, "best_share": None}
+
+    write_json(file, old)
+
+    assert read_record(file) == run
+
+
+@pytest.mark.parametrize("name", ["peers", "training-step"])
+def test_record__of_the_project_is_the_page_in_the_documentation(name: str) -> None:
+    pages = {"peers": "benchmarks", "training-step": "training-step"}
+    plot = "../images/benchmark-peers.png" if name == "peers" else None
+
+    text = page(read_record(ROOT / "benchmarks" / f"{name}.json"), plot=plot)
+
+    assert text == (ROOT / "docs" / "reference" / f"{pages[name]}.md").read_text(encoding="utf-8")
 
 
 def test_record__comes_back_from_its_file(tmp_path: Path) -> None:
@@ -183,16 +183,16 @@ def test_record__comes_back_from_its_file(tmp_path: Path) -> None:
     assert json.loads(file.read_text())["cases"][0]["peer"]["samples"]["1"][0] == {"cpu": 3.0, "wall": 6.0}
 
 
-def test_joined_record__holds_the_last_measurement_of_every_case() -> None:
-    old = record(case(name="b", occasion=occasion("1")), case(name="a", occasion=occasion("1")))
+def test_merged_record__holds_the_last_measurement_of_every_case() -> None:
+    old = record(case(name="b", occasion=run_info("1")), case(name="a", occasion=run_info("1")))
     left_out = case(name="a", ours={}, problem="left out by --quick", occasion=None)
-    new = record(case(name="b", title="anew", occasion=occasion("2")), left_out, case(name="c", occasion=None))
+    new = record(case(name="b", title="again", occasion=run_info("2")), left_out, case(name="c", occasion=None))
 
-    found = joined(old, new, order=("a", "b", "c"))
+    found = merge_records(old, new, order=("a", "b", "c"))
 
     assert [(c.name, c.title, c.occasion and c.occasion.commit) for c in found.cases] == [
         ("a", "a model, 512", "1"),
-        ("b", "anew", "2"),
+        ("b", "again", "2"),
         ("c", "a model, 512", None),
     ]
     assert found.gemm == {"s": (90.0, 100.0, 90.0, 100.0)}
@@ -210,9 +210,9 @@ def test_joined_record__holds_the_last_measurement_of_every_case() -> None:
         ({"machine": {"cpu": "made up", "packages": {"torch": "3"}}}, "one machine and its versions; name another"),
     ],
 )
-def test_joined_record__is_of_one_suite_and_machine(changes: dict[str, Any], match: str) -> None:
+def test_merged_record__is_of_one_suite_and_machine(changes: dict[str, Any], match: str) -> None:
     with pytest.raises(ConfigError, match=match):
-        joined(record(case()), record(case()).model_copy(update=changes), order=())
+        merge_records(record(case()), record(case()).model_copy(update=changes), order=())
 
 
 @pytest.mark.parametrize(
@@ -241,11 +241,8 @@ def test_plot__says_what_it_cannot(name: str, match: str, tmp_path: Path) -> Non
         write_plot(record(case(peer=None, ours={})), tmp_path / name)
 
 
-def test_cases__name_peers_and_bars() -> None:
-    for name, row in CASES.items():
-        assert row.peer in PEERS, name
-        assert row.bars.eager, name
-        assert row.bars.best, name
+def test_cases__name_peers() -> None:
+    assert {case.peer.source for case in PEER_CASES.values() if case.peer is not None} == PEERS.keys()
 
 
 def test_names_of_smp__become_those_of_dpt() -> None:

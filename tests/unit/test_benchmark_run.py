@@ -1,7 +1,7 @@
-"""The benchmark's child processes, tiny runs of its suites, and its command line."""
+"""The benchmark's worker processes, tiny runs of its suites, and its command line."""
 
+import gc
 import json
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -11,26 +11,64 @@ import numpy as np
 import pytest
 import torch
 
+from densevit.checkpoints.native import Bundle, Card, save_bundle
 from densevit.cli.main import main
 from densevit.errors import DensevitError
 from densevit.inference.predictor import Predictor
+from densevit.inference_config import InferenceConfig
 from densevit.io import write_json
-from densevit.memory import _watch
-from densevit_lab.benchmark import gpu, measure, sides, suites
-from densevit_lab.benchmark.child import ChildError, Worker
-from densevit_lab.benchmark.decode import FORMS, DecodeCase, open_form
+from densevit.tasks import Segmentation
+from densevit_lab.benchmark import cases, gpu, machine, measure, peers, suites
+from densevit_lab.benchmark.cases import Case
+from densevit_lab.benchmark.decode import FORMS, open_form
 from densevit_lab.benchmark.flops import count_flops
-from densevit_lab.benchmark.machine import facts, gemm_rates, occasion
-from densevit_lab.benchmark.measure import PEER, Plan, measure_sides
+from densevit_lab.benchmark.measure import Plan, measure_case
 from densevit_lab.benchmark.peers import segmenter
 from densevit_lab.benchmark.photo import write_photo
+from densevit_lab.benchmark.process import WorkerError, WorkerProcess
 from densevit_lab.benchmark.record import CaseRecord, read_record
-from densevit_lab.benchmark.sides import SideSpec
-from densevit_lab.benchmark.suites import Options, run_suite
+from densevit_lab.benchmark.suites import run_suite
+from densevit_lab.benchmark.worker import Worker
+from densevit_lab.benchmark.workloads import WorkloadSpec, build_workload
 from tests.factories import random_images, tiny_model
 
 MB = 1_000_000
 SMALL = {"num_classes": 5, "grid": (4, 4), "size": (32, 32)}
+
+
+class WorkerHere(WorkerProcess):
+    """Answers in this process: a real one takes seconds to import torch."""
+
+    def __init__(self, **_: Any) -> None:
+        self.worker = Worker()
+
+    def ask(self, command: str, **request: Any) -> dict[str, Any]:
+        try:
+            answer: dict[str, Any] = getattr(self.worker, command)(json.loads(json.dumps(request)))
+        except (DensevitError, KeyError) as error:
+            raise WorkerError(str(error)) from None
+        return answer
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.fixture
+def workers_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(measure, "WorkerProcess", WorkerHere)
+    monkeypatch.setattr(gc, "collect", lambda: 0)  # takes a second among the objects of a test run
+
+
+def form(name: str, **changes: Any) -> WorkloadSpec:
+    return WorkloadSpec(kind="decode", title=name, source=name, options=SMALL | changes)
+
+
+def against(peer: WorkloadSpec | None, **ours: WorkloadSpec) -> Case:
+    return Case("a case", peer, ours, image_size=(32, 32))
+
+
+def ignore(message: str) -> None:
+    pass
 
 
 def benchmark(*arguments: object) -> int:
@@ -44,63 +82,64 @@ def benchmark(*arguments: object) -> int:
     return 0
 
 
-ALLOCATE = """
-import numpy as np
-from densevit.memory import peak_during
-found = peak_during(lambda: np.ones(200_000_000, dtype=np.uint8).sum())
-print(found.exact, found.transient)
-"""
-
-
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the kernel's count is Linux's")
-def test_memory__is_what_a_call_allocates() -> None:
-    # In a process of its own: this one may hold freed memory that a call takes again.
-    run = subprocess.run([sys.executable, "-c", ALLOCATE], capture_output=True, text=True, timeout=60, check=True)
-    exact, transient = run.stdout.split()
-
-    assert exact == "True"
-    assert 195 * MB <= int(transient) <= 230 * MB
-
-
-def test_memory__is_watched_where_the_kernel_does_not_count() -> None:
-    def hold() -> None:
-        block = np.ones(200 * MB, dtype=np.uint8)
-        time.sleep(0.05)
-        del block
-
-    found = _watch(hold, 0)
-
-    assert not found.exact
-    assert found.peak >= 200 * MB
-
-
-def test_child__measures_memory_and_goes_on_after_an_error(tmp_path: Path) -> None:
-    sizes = SMALL | {"num_classes": 200, "size": (500, 500)}
-    wrong, right = (SideSpec(kind="decode", source=f"interpolate, argmax{end}", options=sizes) for end in ("x", ""))
-    with Worker(threads=1, log=tmp_path / "log") as worker:
-        with pytest.raises(ChildError, match="did you mean 'interpolate, argmax'"):
-            worker.ask("load", side=wrong.plain(), threads=1)
-        worker.ask("load", side=right.plain(), threads=1)
+def test_worker_process__measures_memory_and_goes_on_after_an_error(tmp_path: Path) -> None:
+    sizes = {"num_classes": 200, "size": (500, 500)}
+    with WorkerProcess(threads=1, log=tmp_path / "log") as worker:
+        with pytest.raises(WorkerError, match="KeyError: 'interpolate, argmaxx'"):
+            worker.ask("load", workload=form("interpolate, argmaxx").plain(), threads=1)
+        worker.ask("load", workload=form("interpolate, argmax", **sizes).plain(), threads=1)
         memory = worker.ask("first", image=str(tmp_path))["memory"]
-        worker._process.kill()
-        with pytest.raises(ChildError, match="was killed, perhaps for lack of memory"):
-            worker.ask("gemm")
 
     assert 195 * MB <= memory["transient"] <= 300 * MB  # 200 x 500 x 500 floats, and the labels
 
 
-def test_sides__that_differ_are_invalid_and_not_timed(tmp_path: Path) -> None:
-    other = SideSpec(kind="decode", source="densevit", options=SMALL | {"seed": 1})
-    specs = {PEER: SideSpec(kind="decode", source="interpolate, argmax", options=SMALL), "other": other}
+def test_worker_process__that_ends_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
+    (tmp_path / "python").write_text("#!/bin/sh\necho out of luck >&2\nkill -9 $$\n")
+    (tmp_path / "python").chmod(0o755)
 
-    found = measure_sides(
-        "x", "x", specs, {key: key for key in specs}, Plan(rounds=1, memory=1), tmp_path, lambda _: None
-    )
+    with (
+        WorkerProcess(threads=1, log=tmp_path / "log") as worker,
+        pytest.raises(WorkerError, match=r"was killed, perhaps for lack of memory \(.*: out of luck\)"),
+    ):
+        worker.ask("gemm")
 
-    assert found.peer is not None
-    assert found.peer.samples == {}
-    assert found.ours["other"].samples == {}
-    assert found.ours["other"].problem.startswith("invalid: the outputs differ (")
+
+@pytest.mark.usefixtures("workers_here")
+def test_outputs__that_differ_are_invalid_and_not_timed(tmp_path: Path) -> None:
+    case = against(form("interpolate, argmax"), other=form("densevit", seed=1))
+
+    record = measure_case("x", case, Plan(rounds=1, memory=1), tmp_path, ignore)
+
+    assert record.peer is not None
+    assert record.peer.samples == {}
+    assert record.ours["other"].samples == {}
+    assert record.ours["other"].problem.startswith("invalid: the outputs differ (")
+
+
+@pytest.mark.usefixtures("workers_here")
+def test_workload__that_fails_does_not_stop_the_others(tmp_path: Path) -> None:
+    case = against(form("interpolate, argmax"), wrong=form("argmin"), right=form("densevit"))
+
+    record = measure_case("x", case, Plan(rounds=3, memory=2), tmp_path, ignore)
+
+    assert record.ours["wrong"].problem == "'argmin'"
+    assert record.peer is not None
+    assert len(record.peer.samples["1"]) == len(record.ours["right"].samples["1"]) == 3
+    assert len(record.ours["right"].memory) == 2
+    assert record.ours["right"].agreement is not None
+
+
+@pytest.mark.usefixtures("workers_here")
+def test_long_first_run__is_a_sample(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(measure, "LONG_RUN_S", 0.0)
+    case = against(form("interpolate, argmax"), torch=form("densevit"))
+
+    record = measure_case("x", case, Plan(rounds=1), tmp_path, ignore)
+
+    assert record.peer is not None
+    assert len(record.peer.samples["1"]) == len(record.ours["torch"].samples["1"]) == 1
+    assert (len(record.peer.memory), len(record.ours["torch"].memory)) == (1, 0)
 
 
 @pytest.mark.parametrize("name", FORMS)
@@ -122,14 +161,15 @@ def test_flops__are_those_of_products_and_attention() -> None:
     assert found == 2 * (2 * 2 * 50 * 50 * 16) + 2 * 2 * 50 * 16 * 30
 
 
-def test_machine__is_described() -> None:
-    found = facts()
+def test_machine__is_described(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "GEMM_SHAPES", ((5, 8, 8),))
+    described = machine.describe_machine()
 
-    assert found["cpu"]
-    assert found["packages"]["torch"] == torch.__version__.split("+")[0]
-    assert occasion(["benchmark"])["command"] == ["densevit", "benchmark"]
-    assert occasion(["--into", "/home/me/record.json"])["command"] == ["densevit", "--into", "record.json"]
-    assert all(rate > 0 for rates in gemm_rates(0.0).values() for rate in rates)
+    assert described["cpu"]
+    assert described["packages"]["torch"] == torch.__version__.split("+")[0]
+    assert machine.describe_run(["benchmark"])["command"] == ["densevit", "benchmark"]
+    assert machine.describe_run(["--into", "/home/me/record.json"])["command"] == ["densevit", "--into", "record.json"]
+    assert all(rate > 0 for rates in machine.gemm_rates(0.0).values() for rate in rates)
 
 
 def test_official_arithmetic__is_reproduced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -137,7 +177,7 @@ def test_official_arithmetic__is_reproduced(tmp_path: Path, monkeypatch: pytest.
     photo = tmp_path / "p.jpg"
     write_photo(photo, (48, 80))
 
-    peer = segmenter.build({"width": "Ti", "num_classes": 6, "window": 32, "stride": 16}, "cpu")
+    peer = segmenter.build(width="Ti", num_classes=6, window=32, stride=16)
     bundle = peer.bundle()
 
     theirs, ours = peer.predict(photo), Predictor(bundle, device="cpu").predict(photo, protocol="segmenter").labels
@@ -188,8 +228,8 @@ def test_command__refuses_with_the_nearest_name(
 def test_command__goes_on_without_a_peer(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(sides, "find_spec", lambda name: None)
-    monkeypatch.setattr(suites, "_sampled", lambda gemm, folder: gemm)
+    monkeypatch.setattr(peers, "find_spec", lambda name: None)
+    monkeypatch.setattr(suites, "_with_new_rates", lambda gemm, folder: gemm)
 
     code = benchmark("--cases", "dpt-b-smp", "--json", tmp_path / "r.json")
     again = benchmark("--from", tmp_path / "r.json", "--markdown", tmp_path / "r.md")
@@ -201,62 +241,79 @@ def test_command__goes_on_without_a_peer(
     assert "dpt-b-smp" in capsys.readouterr().out
 
 
-def small_decode(name: str) -> DecodeCase:
-    return DecodeCase(name, 7, (5, 6), (33, 40))
-
-
+@pytest.mark.usefixtures("workers_here")
 def test_command__measures_a_suite_in_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    file, cases = tmp_path / "r.json", {"first": small_decode("first"), "second": small_decode("second")}
-    monkeypatch.setattr(suites, "DECODE_CASES", cases)
-    monkeypatch.setattr(suites, "FORMS", {"interpolate, argmax": None, "densevit": None})
+    file, case = tmp_path / "r.json", against(form("interpolate, argmax"), densevit=form("densevit"))
+    monkeypatch.setitem(cases.SUITES, "decode", {"first": case, "second": case})
     suite = ("--suite", "decode", "--into", file)
 
     codes = [benchmark(*suite, "--cases", name, "--rounds", 1) for name in ("second", "first", "second")]
 
-    found = read_record(file)
+    record = read_record(file)
     assert codes == [0, 0, 0]
-    assert [case.name for case in found.cases] == ["first", "second"]
-    assert all(case.ours["densevit"].samples["1"] for case in found.cases)
-    assert all(case.occasion is not None and case.occasion.settings["rounds"] == 1 for case in found.cases)
+    assert [case.name for case in record.cases] == ["first", "second"]
+    assert all(case.ours["densevit"].samples["1"] for case in record.cases)
+    assert all(case.occasion is not None and case.occasion.settings["rounds"] == 1 for case in record.cases)
 
 
-def test_command__keeps_what_was_measured_before_it_was_stopped(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.usefixtures("workers_here")
+def test_command__runs_every_engine_of_our_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "r.json"
+    task = Segmentation(classes=tuple("abcde"))
+    bundle = Bundle(tiny_model("segmenter_mask"), {"main": task}, InferenceConfig(short_side=32), Card())
+    save_bundle(bundle, tmp_path / "tiny.safetensors")
+    spec = WorkloadSpec(kind="ours", source=str(tmp_path / "tiny.safetensors"), output="all")
+    monkeypatch.setitem(cases.SUITES, "self", {"tiny": against(None, torch=spec)})
+    monkeypatch.setattr(suites, "_with_new_rates", lambda gemm, folder: gemm)
+
+    assert benchmark("--suite", "self", "--rounds", 1, "--engine", "warp", "--json", file) == 0
+
+    ours = read_record(file).cases[0].ours
+    assert len(ours["torch"].samples["1"]) == len(ours["torch"].memory) == 1
+    assert "there is no engine 'warp'" in ours["warp"].problem
+
+
+def test_quick_run__leaves_out_long_cases(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(suites, "measure_case", lambda name, *_: CaseRecord(name=name, title=name))
+
+    record = run_suite("training", Plan().as_quick(), ignore)
+
+    assert [case.problem for case in record.cases] == ["", *["left out by --quick"] * 3]
+
+
+def test_run__keeps_what_was_measured_before_it_was_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "r.json"
 
-    def measured(name: str, *_: Any, **__: Any) -> CaseRecord:
+    def measured(name: str, *_: Any) -> CaseRecord:
         if name == "camvid":
             raise KeyboardInterrupt
         return CaseRecord(name=name, title=name)
 
-    monkeypatch.setattr(suites, "measure_sides", measured)
+    monkeypatch.setattr(suites, "measure_case", measured)
 
     with pytest.raises(KeyboardInterrupt):
-        run_suite("decode", Options(), print, lambda record: write_json(file, record.plain()))
+        run_suite("decode", Plan(), ignore, keep=lambda record: write_json(file, record.plain()))
 
-    names = list(suites.DECODE_CASES)
-    assert [case.name for case in read_record(file).cases] == names[: names.index("camvid")]
+    assert [case.name for case in read_record(file).cases] == ["ade20k", "cityscapes"]
 
 
-def test_engine__that_is_unknown_is_a_problem_of_its_side() -> None:
+def test_engine__that_is_unknown_is_refused() -> None:
     with pytest.raises(DensevitError, match="there is no engine 'warp'"):
-        sides.load_predictor(SideSpec(kind="ours", source="default", engine="warp"))
+        build_workload(WorkloadSpec(kind="ours", source="default", engine="warp"))
 
 
 def test_deadline__ends_a_run(tmp_path: Path) -> None:
-    spec = {"torch": SideSpec(kind="decode", source="densevit", options=SMALL)}
     plan = Plan(deadline=time.monotonic() - 1)
 
-    found = measure_sides("x", "x", spec, {"torch": "t"}, plan, tmp_path, lambda _: None)
+    record = measure_case("x", against(None, torch=form("densevit")), plan, tmp_path, ignore)
 
-    assert found.problem == "left out: the time of this run was over"
-    assert measure.PEER not in found.ours
+    assert record.problem == "left out: the time of this run was over"
+    assert record.ours == {}
 
 
 def test_deadline__is_that_of_every_answer(tmp_path: Path) -> None:
     with (
-        Worker(threads=1, log=tmp_path / "log", until=time.monotonic() + 1) as worker,
-        pytest.raises(ChildError, match="left out: the time of this run was over"),
+        WorkerProcess(threads=1, log=tmp_path / "log", deadline=time.monotonic() + 1) as worker,
+        pytest.raises(WorkerError, match="left out: the time of this run was over"),
     ):
         worker.ask("gemm", seconds=600)

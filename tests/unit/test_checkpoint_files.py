@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 
 from densevit.checkpoints.files import read_state_dict, read_weights
 from densevit.checkpoints.hub import resolve
-from densevit.checkpoints.pickle_stubs import Leftover
+from densevit.checkpoints.pickle_stubs import PickleStub
 from densevit.errors import CheckpointError
 
 STATE = {"a.weight": torch.arange(64.0).view(8, 8), "a.bias": torch.ones(8, dtype=torch.float16)}
@@ -121,7 +121,7 @@ def test_missing_file__is_refused(tmp_path: Path) -> None:
     path = tmp_path / "w.pth"
 
     assert refusal(path) == (
-        f"{path} does not exist; weights are a .safetensors file or one written by torch.save; check the path"
+        f"{path} does not exist; give the path of a .safetensors file or of one written by torch.save"
     )
 
 
@@ -153,7 +153,7 @@ def test_oversized_safetensors_header__is_refused(tmp_path: Path) -> None:
 
     assert refusal(path) == (
         f"{path} states a safetensors header of 1099511627776 bytes, but at most 100000000 are allowed; "
-        "the file is damaged or hostile, get another copy"
+        "the file is damaged or hostile; download it again"
     )
 
 
@@ -201,9 +201,8 @@ def test_pickled_objects__are_refused_with_their_name_and_the_way_out(tmp_path: 
     torch.save({"model": STATE, "rate": Fraction(1, 2)}, path)
 
     assert refusal(path) == (
-        f"{path} holds more than tensors (fractions.Fraction), and opening it could run code; only plain tensors are "
-        "read; if you trust the file, load it once where it came from, take its state_dict(), and write that with "
-        "safetensors.torch.save_file"
+        f"{path} holds more than tensors (fractions.Fraction), and opening it could run code; if you trust "
+        "the file, load it with the program that wrote it, and write its state_dict() with safetensors.torch.save_file"
     )
 
 
@@ -256,12 +255,12 @@ def test_what_training_left_beside_the_weights__is_read_as_nothing(
     assert list(read.state) == list(STATE)
     assert read.meta["cfg"] == "model = dict()"
     kinds = {type(value) for key, value in read.meta.items() if key != "cfg"}
-    assert kinds == {Leftover}
+    assert kinds == {PickleStub}
     assert not any(vars(value) for key, value in read.meta.items() if key != "cfg")
     assert set(torch.serialization.get_safe_globals()) == allowed
 
 
-def test_stand_ins__let_no_other_name_of_their_modules_through(tmp_path: Path) -> None:
+def test_stubs__let_no_other_name_of_their_modules_through(tmp_path: Path) -> None:
     path = tmp_path / "w.pth"
     torch.save({"model": STATE, "rng": np.random.default_rng(0)}, path)
 
@@ -305,7 +304,7 @@ def test_values_not_finite__are_refused(value: float, tmp_path: Path) -> None:
 
     assert refusal(path) == (
         f"{path} has NaN or infinity in b; weights must be finite; "
-        "get another copy, or pass require_finite=False to look inside"
+        "get another copy, or pass require_finite=False to inspect them"
     )
 
 
@@ -390,7 +389,7 @@ def test_resolve__asks_the_hub(
 @pytest.mark.parametrize("source", ["hf://", "hf://name", "hf://o/", "hf://o/n/", "hf://o/n@", "hf://o/n n"])
 def test_resolve__refuses_a_malformed_address(source: str) -> None:
     assert hub_refusal(source) == (
-        f"{source} is no hub address; the form is hf://owner/name[/file][@revision]; mend it"
+        f"{source} is no hub address; give one of the form hf://owner/name[/file][@revision]"
     )
 
 
@@ -398,13 +397,12 @@ def test_resolve__says_when_the_hub_holds_no_weights(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", Hub())
 
     assert hub_refusal("hf://o/n") == (
-        "hf://o/n: the repository has no model.safetensors or pytorch_model.bin; weights are safetensors or torch.save "
-        "files; name one of its files: hf://o/n/FILE"
+        "hf://o/n: the repository has no model.safetensors or pytorch_model.bin; name one of its files: hf://o/n/FILE"
     )
 
 
 OFFLINE = (
-    "hf://o/n could not be downloaded ({}); the hub or a cached copy is needed; "
+    "hf://o/n could not be downloaded ({}); "
     "go online (and unset HF_HUB_OFFLINE), or download the file elsewhere and give its path"
 )
 
@@ -429,20 +427,18 @@ def test_resolve__says_when_offline(failure: Exception, reason: str, monkeypatch
         (
             errors.GatedRepoError,
             "hf://o/n",
-            "hf://o/n is gated; access needs an account that accepted its licence; "
-            "accept it on https://huggingface.co/o/n and run `hf auth login`",
+            "hf://o/n is gated; accept its licence on https://huggingface.co/o/n and run `hf auth login`",
         ),
         (
             errors.RepositoryNotFoundError,
             "hf://o/n",
-            "hf://o/n: the hub has no repository o/n that you may read; "
-            "public and your own repositories work; check the name, or run `hf auth login`",
+            "hf://o/n: the hub has no repository o/n that you may read; check the name, or run `hf auth login`",
         ),
         (
             errors.RevisionNotFoundError,
             "hf://o/n@v9",
             "hf://o/n@v9: the hub has no repository o/n at revision v9 that you may read; "
-            "public and your own repositories work; check the name, or run `hf auth login`",
+            "check the name, or run `hf auth login`",
         ),
     ],
 )

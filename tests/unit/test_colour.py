@@ -65,7 +65,7 @@ def test_default_palette__is_empty_for_no_classes():
 def test_default_palette__refuses_more_than_a_byte_can_index():
     with pytest.raises(ConfigError) as caught:
         default_palette(257)
-    assert str(caught.value) == "257 colours were asked for but an 8-bit palette has 256; give fewer classes"
+    assert str(caught.value) == "257 colours are needed but an 8-bit palette has 256; give fewer classes"
 
 
 @pytest.mark.parametrize("names", [STREETS, ROOMS])

@@ -2,7 +2,7 @@
 
 import copy
 import json
-from contextlib import suppress
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,7 @@ from hypothesis import strategies as st
 from densevit.errors import ConfigError, DataError, DensevitError
 from densevit.inference_config import InferenceConfig
 from densevit.training.config import TrainConfig
-from densevit.training.resolve_config import complete, read_recipe
-from densevit.training.short import FROZEN
+from densevit.training.resolve_config import FROZEN, complete, resolve_config
 
 NAMES = ["road", "sky", "tree"]
 
@@ -70,7 +69,7 @@ def test_complete__photos_are_seen_as_in_the_model_it_starts_from(root, head, fe
         "streets": InferenceConfig(short_side=720, window=None if features else 480),
         "labels": InferenceConfig(short_side=320),
     }
-    assert config.fit.of(head) == ways[head]
+    assert config.fit.for_head(head) == ways[head]
 
 
 def test_complete__crop_is_a_multiple_of_the_patch(root):
@@ -152,20 +151,20 @@ def test_complete__a_damaged_class_list_is_named(root):
         complete(raw(root))
 
 
-def test_read_recipe__precedence_is_preset_data_file_set(root):
+def test_resolve_config__precedence_is_preset_data_file_set(root):
     path = root / "run.yaml"
     path.write_text(yaml.safe_dump({"iterations": 5, "optim": {"lr": 1e-3, "kind": "sgd"}, "fit": {"short_side": 256}}))
-    config = read_recipe(path, ["optim.lr=0.1"], preset_name="segmenter-ti-mask", data=root)
+    config = resolve_config(path, ["optim.lr=0.1"], preset_name="segmenter-ti-mask", data=root)
     assert (config.iterations, config.optim.lr, config.optim.kind) == (5, 0.1, "sgd")
     assert (config.fit.short_side, config.model.encoder.embed_dim) == (256, 192)
     assert (config.sources[0].train.split, config.sources[0].val and config.sources[0].val.split) == ("train", "val")
 
 
-def test_read_recipe__names_the_file_in_a_refusal(root):
+def test_resolve_config__names_the_file_in_a_refusal(root):
     path = root / "run.yaml"
     path.write_text("optim: {lrr: 1}\n")
     with pytest.raises(ConfigError) as caught:
-        read_recipe(path, ["iterations=1"], preset_name="segmenter-ti-mask", data=root)
+        resolve_config(path, ["iterations=1"], preset_name="segmenter-ti-mask", data=root)
     assert str(caught.value) == (f"{path} is not a valid TrainConfig:\n  optim.lrr: unknown key; did you mean 'lr'?")
 
 
@@ -197,6 +196,17 @@ KEYS = (
     "ema",
     "seed",
 )
+
+
+def assert_refused_or_readable(read: Callable[[], TrainConfig]) -> None:
+    """A config that is taken must be one that a run folder can hold and ``--resume`` can read."""
+    try:
+        config = read()
+    except DensevitError:
+        return
+    assert TrainConfig.parse(config.plain()) == config
+
+
 VALUES = st.recursive(
     st.sampled_from([None, True, -1, 0, 3, 1.5, float("inf"), "", "word", "16"]),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["a", "kind", "0"]), inner, max_size=2),
@@ -205,20 +215,19 @@ VALUES = st.recursive(
 
 
 @given(key=st.sampled_from(KEYS), value=VALUES)
-def test_read_recipe__any_wrong_value_is_refused_or_taken_but_never_crashes(tmp_path_factory, key, value):
+def test_resolve_config__refuses_a_wrong_value_or_takes_it_for_good(tmp_path_factory, key, value):
     root = tmp_path_factory.getbasetemp() / "never-crashes"
     root.mkdir(exist_ok=True)
     (root / "classes.json").write_text(json.dumps({"classes": NAMES}))
-    with suppress(DensevitError):
-        read_recipe(None, ["iterations=1", f"{key}={json.dumps(value)}"], preset_name="segmenter-ti-mask", data=root)
+    overrides = ["iterations=1", f"{key}={json.dumps(value)}"]
+    assert_refused_or_readable(lambda: resolve_config(None, overrides, preset_name="segmenter-ti-mask", data=root))
 
 
 @given(value=VALUES, key=st.sampled_from(["heads", "train", "val", "batch_size", "weight", "other"]))
-def test_complete__any_wrong_source_is_refused_or_taken_but_never_crashes(tmp_path_factory, key, value):
+def test_complete__refuses_a_wrong_source_or_takes_it_for_good(tmp_path_factory, key, value):
     root = tmp_path_factory.getbasetemp() / "never-crashes"
     root.mkdir(exist_ok=True)
     (root / "classes.json").write_text(json.dumps({"classes": NAMES}))
     data = raw(root)
     data["sources"][0][key] = value
-    with suppress(DensevitError):
-        TrainConfig.parse(complete(data))
+    assert_refused_or_readable(lambda: TrainConfig.parse(complete(data)))

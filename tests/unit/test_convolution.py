@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from densevit.kernels import convolution
-from densevit.kernels.convolution import LEAST_CHANNELS, Conv2d, Filter
+from densevit.kernels.convolution import MIN_CHANNELS, Conv2d, Filter
 from densevit.layers import ConvBnRelu
 from densevit_lab.benchmark.flops import count_flops
 
@@ -100,7 +100,7 @@ def test_filter__needs_a_third_of_the_products() -> None:
 
 @pytest.mark.parametrize("case", ["gradients", "autocast", "another type", "few pixels", "few channels", "no AVX"])
 def test_filter__stands_aside(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    channels = LEAST_CHANNELS - 1 if case == "few channels" else LEAST_CHANNELS
+    channels = MIN_CHANNELS - 1 if case == "few channels" else MIN_CHANNELS
     x, (weight, bias) = maps(channels, (20, 20) if case == "few pixels" else (48, 48)), weights(128, channels)
     dtype = torch.float64 if case == "another type" else torch.float32
     conv = Conv2d(channels, 128, 3).to(dtype)

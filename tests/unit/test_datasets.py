@@ -26,7 +26,7 @@ from densevit.data.class_names import (
     PASCAL_VOC,
 )
 from densevit.errors import ConfigError, DataError, DensevitError
-from densevit.training.resolve_config import read_recipe
+from densevit.training.resolve_config import resolve_config
 from tests.contract import fakes
 from tests.contract.fakes import SIZE, stored
 
@@ -80,7 +80,7 @@ def test_cityscapes__has_coarse_masks_for_the_extra_photos(tmp_path: Path) -> No
 
 def test_cityscapes__colours_become_those_of_the_task(tmp_path: Path) -> None:
     fakes.cityscapes(tmp_path)
-    run = read_recipe(None, ["iterations=1"], preset_name="segmenter-s-mask", data=tmp_path, dataset="cityscapes")
+    run = resolve_config(None, ["iterations=1"], preset_name="segmenter-s-mask", data=tmp_path, dataset="cityscapes")
     (task,) = run.tasks.values()
     assert getattr(task, "classes", None) == CITYSCAPES
     assert getattr(task, "palette", None) == CITYSCAPES_COLOURS
@@ -237,7 +237,7 @@ def test_config__that_is_wrong_is_explained(data: Any, problem: str) -> None:
 
 def test_command__refuses_a_kind_without_a_root(tmp_path: Path) -> None:
     def recipe(**facts: Any) -> object:
-        return read_recipe(None, [], preset_name="segmenter-s-mask", **facts)
+        return resolve_config(None, [], preset_name="segmenter-s-mask", **facts)
 
     assert refusal(lambda: recipe(data=tmp_path, dataset="citiscapes"), ConfigError) == (
         "the data set kind 'citiscapes' has no root with splits; did you mean 'cityscapes'?"

@@ -8,7 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from densevit.decoders import Decoder, build_decoder, dpt, parse_decoder, setr
-from densevit.decoders.dpt import DptConfig, Fusion, Reassemble, ResidualUnit
+from densevit.decoders.dpt import DptConfig, Fusion, Reassemble
+from densevit.layers import ResidualUnit, StridedConv
 from densevit.types import Size, Taps
 from tests.factories import VARIANTS
 from tests.tolerances import EXACT, SAME_MATHS
@@ -77,8 +78,8 @@ def test_dpt__logits_made_band_by_band_are_its_logits(
     torch.testing.assert_close(banded, plain, **SAME_MATHS)
 
 
-def test_dpt__bfloat16_gradients_of_a_map_of_one_pixel_are_those_of_float32() -> None:
-    conv = dpt.ReducingConv(20, 20, 3, stride=4)
+def test_strided_conv__bfloat16_gradients_of_a_map_of_one_pixel_are_those_of_float32() -> None:
+    conv = StridedConv(20, 20, 3, stride=4)
     x = torch.randn(2, 20, 2, 3, generator=torch.Generator().manual_seed(0))
     conv(x).sum().backward()
     assert conv.weight.grad is not None
@@ -172,7 +173,7 @@ def test_fusion__projects_after_upsampling_up_to_rounding() -> None:
 
     expected = fusion.project(enlarged(fusion.unit(path + fusion.skip_unit(level)), 2, align_corners=True))
 
-    torch.testing.assert_close(fusion(level, path, None), expected, **SAME_MATHS)
+    torch.testing.assert_close(enlarged(fusion(level, path), 2, align_corners=True), expected, **SAME_MATHS)
 
 
 def test_fusion__brings_the_level_to_the_size_of_the_path() -> None:
@@ -180,7 +181,7 @@ def test_fusion__brings_the_level_to_the_size_of_the_path() -> None:
     level, path = draw(1, 4, 5, 7), draw(1, 4, 6, 8, seed=1)
     resized = F.interpolate(level, size=(6, 8), mode="bilinear", align_corners=False)
 
-    torch.testing.assert_close(fusion(level, path, None), fusion(resized, path, None), **EXACT)
+    torch.testing.assert_close(fusion(level, path), fusion(resized, path), **EXACT)
 
 
 def dpt_config(**options: Any) -> DptConfig:
@@ -231,14 +232,16 @@ def test_reassemble__gives_the_four_strides(level: int, size: Size) -> None:
     assert module(draw(1, 15, 32), draw(1, 1, 32), (3, 5)).shape == (1, 8, *size)
 
 
-@pytest.mark.parametrize(("aux", "level"), [("last", 0), ("penultimate", 1)])
-def test_dpt_aux__reads_the_fusion_it_names(aux: str, level: int) -> None:
+@pytest.mark.parametrize("aux", ["last", "penultimate"])
+def test_dpt_aux__reads_the_fusion_it_names(aux: str) -> None:
     data = VARIANTS["dpt/ignore, segmentation"].decoder | {"head": {"kind": "segmentation", "aux": aux}}
     decoder, given = build(data), taps()
 
     (logits,) = decoder.decode(given, with_aux=True).aux
 
-    torch.testing.assert_close(logits, decoder.aux_head(decoder.paths(given)[level], given.image_size), **EXACT)
+    fused, penultimate = decoder.fuse(given)
+    path = enlarged(fused, 2, align_corners=True) if aux == "last" else penultimate
+    torch.testing.assert_close(logits, decoder.aux_head(path, given.image_size), **EXACT)
 
 
 def depth(**head: object) -> Tensor:

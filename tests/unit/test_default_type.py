@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from densevit.kernels import attention_training
 from densevit.kernels.attention import attend
+from densevit.kernels.cpu_training import attention as training_attention
 from densevit.upsampling import upsample_decoded, upsample_values
 from densevit.upsampling.loss import upsample_cross_entropy
 
@@ -23,8 +23,8 @@ def attention() -> list[Tensor | None]:
 
 def attention_with_gradients() -> list[Tensor | None]:
     qkv = QKV.permute(1, 3, 0, 2, 4).flatten(2)  # (B, T, 3 C)
-    out, sums = attention_training.forward(qkv, 2)
-    return [out, sums, attention_training.backward(out, qkv, out, sums, 2)]
+    out, sums = training_attention.forward(qkv, 2)
+    return [out, sums, training_attention.backward(out, qkv, out, sums, 2)]
 
 
 def decoding() -> list[Tensor | None]:

@@ -4,34 +4,33 @@ import json
 import re
 import shlex
 import shutil
-import typing
-from collections.abc import Iterator
-from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+import torch
 import typer
 import yaml
-from pydantic.fields import FieldInfo
-from pydantic_core import to_jsonable_python
 
+from densevit.checkpoints import hub
 from densevit.checkpoints.hub import DEFAULT
 from densevit.checkpoints.merge import MergeConfig
-from densevit.checkpoints.native import read_header
+from densevit.checkpoints.native import Bundle, Card, read_header, save_bundle
 from densevit.cli.main import app
 from densevit.config import Config, merge
-from densevit.data import DATASETS, DataConfig
-from densevit.decoders import DECODERS, DecoderConfig
+from densevit.decoders import DECODERS
 from densevit.inference.speed import SpeedConfig
-from densevit.tasks import TASKS, Task
+from densevit.model import DenseModel, ModelConfig
 from densevit.training.config import TrainConfig
-from densevit.training.resolve_config import complete, read_recipe
+from densevit.training.resolve_config import complete, resolve_config
 from densevit.tuning.tuner import GridConfig
+from densevit_lab import reference
 from tests.e2e.scenes import write_dataset
+from tests.factories import VARIANTS, tiny_encoder
 
 ROOT = Path(__file__).parents[2]
-PAGES = ("README.md", "CONTRIBUTING.md", *(str(p.relative_to(ROOT)) for p in sorted((ROOT / "docs").rglob("*.md"))))
+DOCS = sorted((ROOT / "docs").rglob("*.md"))
+PAGES = ("README.md", "CONTRIBUTING.md", "SECURITY.md", *(str(page.relative_to(ROOT)) for page in DOCS))
 COMMANDS: Any = typer.main.get_command(app)
 
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -42,7 +41,7 @@ WITH_THE_MODEL_THAT_SHIPS = {"docs/reference/checkpoint-format.md"}
 """Pages whose code needs its weights. A photo takes them ten seconds, and tests/e2e/test_default.py runs two."""
 
 FRAGMENT_BASE: dict[str, Any] = {"iterations": 10, "sources": [{"train": {"root": "data", "split": "train"}}]}
-"""What a config in the docs is laid over, so that it may show a few keys alone."""
+"""What a config in the docs is laid over, so that it may show a few keys only."""
 
 
 class Block(NamedTuple):
@@ -71,10 +70,28 @@ def with_blocks(*languages: str) -> list[str]:
     return [page for page in PAGES if blocks(page, *languages)]
 
 
+@pytest.fixture(scope="module")
+def small_default(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint with the heads, classes and inference settings of the default model, and a tiny network."""
+    header = read_header(DEFAULT)
+    heads = {
+        head: {"decoder": {"kind": "segmenter_linear"}, "taps": [3], "out_channels": task.out_channels}
+        if task.kind == "segmentation"
+        else {"decoder": VARIANTS["dpt/ignore, depth"].decoder, "out_channels": task.out_channels}
+        for head, task in header.tasks.items()
+    }
+    torch.manual_seed(0)
+    model = DenseModel(ModelConfig.parse({"encoder": tiny_encoder().plain(), "heads": heads})).eval()
+    path = tmp_path_factory.mktemp("weights") / "default.safetensors"
+    save_bundle(Bundle(model, dict(header.tasks), header.fit, Card(name="small default")), path)
+    return path
+
+
 @pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty working directory with the demo photos where a clone has them."""
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small_default: Path) -> Path:
+    """An empty working directory with the demo photos where a clone has them; "default" is a tiny model there."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(hub, "DEFAULT", small_default)
     shutil.copytree(ROOT / "examples" / "photos", tmp_path / "examples" / "photos")
     return tmp_path
 
@@ -143,7 +160,7 @@ def check_train_command(arguments: list[str]) -> None:
     if not here:
         return
     provide_dataset(given["data"])
-    read_recipe(given["config"], list(given["overrides"] or ()), preset_name=given["preset"], data=given["data"])
+    resolve_config(given["config"], list(given["overrides"] or ()), preset_name=given["preset"], data=given["data"])
 
 
 def provide_dataset(root: str | Path | None) -> None:
@@ -162,6 +179,19 @@ def test_first_steps__use_the_encoder_of_the_default_model() -> None:
     )
 
 
+def test_default_recipe__trains_the_model_that_ships() -> None:
+    run = resolve_config(ROOT / "recipes" / "default" / "default.yaml", [])
+    shipped = read_header(DEFAULT)
+
+    assert {name: head.decoder for name, head in run.model.heads.items()} == {
+        name: head.decoder for name, head in shipped.model.heads.items()
+    }
+    assert (run.model.encoder.taps, run.fit.heads) == (shipped.model.encoder.taps, shipped.fit.heads)
+    assert [task.channel_names for task in run.tasks.values()] == [
+        task.channel_names for task in shipped.tasks.values()
+    ]
+
+
 # Tables
 
 
@@ -173,68 +203,13 @@ def rows(text: str) -> list[list[str]]:
     return [row for index, row in enumerate(cells) if not {index, index + 1} & rules]
 
 
-@pytest.mark.parametrize("command", ["", *COMMANDS.commands])
-def test_command_reference__lists_the_options(command: str) -> None:
-    known = COMMANDS.commands[command] if command else COMMANDS
-    section = read("docs/reference/cli.md").split(f"\n## densevit {command}".rstrip() + "\n")[1].split("\n## ")[0]
-    options = [row for row in rows(section) if row[0].startswith("`-")]
-
-    listed = {(name, row[1] == "required") for row in options for name in re.findall(r"`(-+[\w-]+)`", row[0])}
-
-    assert listed == {
-        (name, param.required) for param in known.params for name in param.opts if name[:1] == "-" and name != "--help"
-    }
+@pytest.mark.parametrize("page", list(reference.pages()))
+def test_reference__is_that_of_the_code(page: str) -> None:
+    assert reference.pages()[page].splitlines() == read(page).splitlines(), "run make reference"
 
 
-def configs_in(annotation: Any) -> Iterator[type[Config]]:
-    if typing.get_origin(annotation) is None and isinstance(annotation, type) and issubclass(annotation, Config):
-        yield annotation
-    for argument in typing.get_args(annotation):
-        yield from configs_in(argument)
-
-
-def all_configs() -> set[type[Config]]:
-    """Every config that a training run, a merge, or what makes a model cheaper may hold."""
-    found: set[type[Config]] = set()
-    queue = [
-        TrainConfig,
-        MergeConfig,
-        SpeedConfig,
-        GridConfig,
-        *(config for config, _ in DECODERS.values()),
-        *TASKS.values(),
-        *(config for config, _ in DATASETS.values()),
-    ]
-    while queue:
-        config = queue.pop()
-        if config not in found:
-            found.add(config)
-            queue += [inner for field in config.model_fields.values() for inner in configs_in(field.annotation)]
-    return found - {DecoderConfig, Task, DataConfig}
-
-
-def shown_default(field: FieldInfo) -> str:
-    if field.is_required():
-        return "required"
-    value = field.get_default(call_default_factory=True)
-    if isinstance(value, Config):
-        return "its defaults"
-    if isinstance(value, str):
-        return f"`{value}`" if value else "empty"
-    return "none" if value is None else f"`{json.dumps(to_jsonable_python(value))}`"
-
-
-def test_config_reference__lists_keys_and_defaults() -> None:
-    parts = re.split(r"<!-- ([\w.]+)\.(\w+) -->", read("docs/reference/config.md"))[1:]
-    listed = {
-        getattr(import_module(module), name): {row[0]: row[2] for row in rows(text.split("\n#")[0])}
-        for module, name, text in zip(parts[::3], parts[1::3], parts[2::3], strict=True)
-    }
-
-    assert listed == {
-        config: {f"`{key}`": shown_default(field) for key, field in config.model_fields.items()}
-        for config in all_configs()
-    }
+def test_reference__gives_every_key_a_meaning() -> None:
+    assert [row[0] for row in rows(reference.config_page()) if not row[-1]] == []
 
 
 def test_decoder_table__lists_every_kind() -> None:
@@ -254,7 +229,7 @@ def test_figures__are_those_of_the_default_model(page: str) -> None:
 
 def test_class_figures__are_those_of_the_default_model() -> None:
     metrics = read_header(DEFAULT).card.metrics
-    table = read("docs/models/default.md").partition("IoU of each class")[2].partition("To measure")[0]
+    table = read("docs/models/default.md").partition("IoU of each class")[2].partition("To reproduce")[0]
     stated = [tuple(row[i : i + 2]) for row in rows(table) for i in (0, 2)]
 
     assert {pair for pair in stated if pair[0]} == {

@@ -113,7 +113,7 @@ def test_prefix__is_found_and_the_rest_reported() -> None:
 def test_state_without_encoder__is_refused() -> None:
     assert refusal(fresh(), {"layers.0.w": torch.ones(1), "layers.1.w": torch.ones(1), "out": torch.ones(1)}) == (
         "w.pth has no encoder; one with the names of timm or DINO is needed, such as patch_embed.proj.weight; "
-        "pass that part alone (names there: layers.{0..1}.w, out, ...)"
+        "pass only that part (names in the file: layers.{0..1}.w, out, ...)"
     )
 
 
@@ -205,7 +205,8 @@ def test_dinov3_names__are_understood_and_the_mask_of_the_key_bias_applied() -> 
 
 def test_rotary_periods_of_another_base__are_refused() -> None:
     assert refusal(fresh(**DINOV3), dinov3_state(built(**DINOV3), base=400.0)) == (
-        "w.pth has rotary periods up to 20, but positions.base 100 gives up to 10; both must agree; set positions.base"
+        "w.pth has rotary periods up to 20, but positions.base 100 gives up to 10; set positions.base to that of the "
+        "weights"
     )
 
 
@@ -304,7 +305,7 @@ def test_ignore__leaves_tensors_out_and_says_so() -> None:
     report = load(encoder, state, ignore=("dist_token", "blocks.*.q_norm.*", "adapter.*"))
 
     ignored = ["dist_token", "blocks.0.attn.q_norm.weight", "adapter.x"]
-    assert rows(report, "ignored") == [(name, "as asked") for name in ignored]
+    assert rows(report, "ignored") == [(name, "as requested") for name in ignored]
     assert rows(report, "adapted") == [("pos_embed", "row of dist_token dropped")]
     assert torch.equal(encoder.pos_embed[:, 1:], source.pos_embed[:, 2:])
 
@@ -524,10 +525,7 @@ def test_config_from_state__asks_for_what_shapes_cannot_tell(facts: dict[str, An
     with pytest.raises(CheckpointError) as error:
         encoder_config_from_state(built(**facts).state_dict(), source="w.pth")
 
-    assert str(error.value) == (
-        f"w.pth has weights whose shapes do not tell {asked}; they are facts of the architecture; "
-        "pass them as keyword arguments"
-    )
+    assert str(error.value) == (f"w.pth has weights whose shapes do not tell {asked}; pass them as keyword arguments")
 
 
 def test_config_from_state__refuses_a_hybrid() -> None:
@@ -580,7 +578,7 @@ def test_rename__gives_the_reason_for_what_it_leaves_out() -> None:
     [
         (
             {"q": torch.ones(1)},
-            "x is joined from 2 tensors, but only q is there; get a whole file",
+            "x is joined from 2 tensors, but only q is there; download the file again",
         ),
         (
             {"q": torch.ones(1, 2), "k": torch.ones(1, 3)},

@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -7,10 +8,14 @@ import torch
 from torch import Tensor, nn
 
 import densevit
+from densevit.checkpoints.native import load_bundle
 from densevit.engines import engine, openvino
 from densevit.engines.engine import use_engine
 from densevit.errors import ConfigError, EngineError
+from densevit.inference.predictor import Predictor
+from densevit.inference.speed import SpeedConfig
 from densevit.model import DenseModel, ModelConfig
+from tests.e2e.scenes import write_model
 from tests.factories import tiny_encoder
 from tests.tolerances import SAME_MATHS
 
@@ -80,6 +85,31 @@ def test_torch__is_the_model_as_it_is() -> None:
     assert not isinstance(model.encoder, engine.EngineEncoder)
 
 
+@pytest.mark.parametrize("options", [{"speed": {"engine": "compile"}}, {"engine": "compile"}], ids=["speed", "engine"])
+def test_predictor__runs_the_engine_that_it_says(
+    options: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[Any] = []
+    monkeypatch.setitem(engine.ENGINES, "compile", plain_build(calls))
+    path = write_model(tmp_path / "model.safetensors", "coarse")
+
+    predictor = Predictor.load(path, device="cpu", **options)
+    predictor.predict(np.zeros((48, 64, 3), np.uint8))
+
+    assert calls
+    assert predictor.speed.set_values() == {"engine": "compile"}
+
+
+def test_predictor__leaves_the_given_model_to_torch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(engine.ENGINES, "compile", plain_build([]))
+    bundle = load_bundle(write_model(tmp_path / "model.safetensors", "coarse"))
+
+    predictor = Predictor(bundle, device="cpu", speed=SpeedConfig(engine="compile"))
+
+    assert isinstance(predictor.model.encoder, engine.EngineEncoder)
+    assert not isinstance(bundle.model.encoder, engine.EngineEncoder)
+
+
 def test_program__is_built_once_for_every_shape(monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[Any] = []
     monkeypatch.setitem(engine.ENGINES, "compile", plain_build(calls))
@@ -105,7 +135,7 @@ def test_program_that_differs__is_refused(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setitem(engine.ENGINES, "compile", plain_build([], change=1.0))
     model = use_engine(tiny_model("mask"), "compile")
 
-    with pytest.raises(EngineError, match=r"differs from the model by .* but 1e-03 is accepted; take engine torch"):
+    with pytest.raises(EngineError, match=r"differs from the model by .* but 1e-03 is accepted; choose engine torch"):
         model(image())
 
 
@@ -125,7 +155,7 @@ def test_engine_of_speed__runs_the_network(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_merging__is_refused_by_engines_that_cannot_export_it() -> None:
-    with pytest.raises(ConfigError, match="'onnxruntime' was named together with token merging"):
+    with pytest.raises(ConfigError, match="'onnxruntime' cannot run token merging"):
         densevit.load("default", engine="onnxruntime", speed={"merging": {"kind": "tome"}})
 
 
@@ -133,7 +163,7 @@ def test_openvino_that_dies__is_reported(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(openvino, "_TRIAL", "import os, signal; os.kill(os.getpid(), signal.SIGFPE)")
     openvino.require.cache_clear()
 
-    with pytest.raises(EngineError, match=r"does not work on this machine \(exit code -8\); take engine"):
+    with pytest.raises(EngineError, match=r"does not work on this machine \(exit code -8\); choose engine"):
         openvino.require()
     openvino.require.cache_clear()
 

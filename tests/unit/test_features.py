@@ -37,7 +37,7 @@ def test_cache__refuses_an_encoder_with_a_stem(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         FeatureCache(tmp_path, tiny_model("dpt/hybrid"))
     assert str(caught.value) == (
-        "the feature cache holds tokens alone, but this encoder has a convolutional stem; unset features"
+        "the feature cache only holds tokens, but this encoder has a convolutional stem; unset features"
     )
 
 
@@ -96,7 +96,7 @@ def test_room__more_than_the_bound_is_refused(model: DenseModel, tmp_path: Path)
 
 
 def test_room__more_than_the_disk_has_is_refused(model: DenseModel, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"the features need another 1000000000.0 GB but .* are free where"):
+    with pytest.raises(ConfigError, match=r"the features need another 1000000000.0 GB but the disk of .* free; name"):
         FeatureCache(tmp_path, model).make_room(10**18, max_gb=1e9)
 
 

@@ -25,8 +25,11 @@ def test_gallery__shows_the_surest_segmentation_and_depth(tmp_path: Path) -> Non
     assert "depth: 0.5 to 3.0 m" in page
 
 
-def test_gallery__names_are_escaped(tmp_path: Path) -> None:
-    write_gallery(tmp_path / "index.html", [RECORD], title="<script>")
+def test_gallery__escapes_names(tmp_path: Path) -> None:
+    overlay = {"task": "segmentation", "overlay": '"<script>.png', "shares": {'"<script>': 1.0}}
+    record = RECORD | {"source": 'photos/"<script>.jpg', "heads": {"rooms": overlay}}
+    write_gallery(tmp_path / "index.html", [record], title='"<script>')
     page = (tmp_path / "index.html").read_text()
-    assert "a&lt;b&gt;.jpg" in page
+    assert "<h2>&quot;&lt;script&gt;.jpg" in page
+    assert 'src="%22%3Cscript%3E.png" alt="rooms: &quot;&lt;script&gt; 100%"' in page
     assert "<script>" not in page

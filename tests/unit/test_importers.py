@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save_file
 
 from densevit.checkpoints.importers import IMPORTERS, Imported, ImportOverrides, Source, build
-from densevit.checkpoints.open import import_file, open_bundle
+from densevit.checkpoints.open import import_file, open_model
 from densevit.decoders.segmenter import SegmenterMaskConfig
 from densevit.encoder.positions import LearnedPositions, positions_for
 from densevit.errors import CheckpointError, ConfigError
@@ -68,12 +68,12 @@ def test_segmenter__without_variant_asks_for_the_heads(tmp_path: Path) -> None:
     (tmp_path / "variant.yml").unlink()
 
     assert refusal(path) == (
-        f"{path} does not say num_heads (attention heads of the encoder); shapes cannot tell, and no file beside it "
-        "does; put the config that belongs to it into the same folder, or give --num-heads (num_heads=... in Python)"
+        f"{path} does not say num_heads (attention heads of the encoder), nor does a config file next to it; "
+        "put the config of the model into the same folder, or give --num-heads (num_heads=... in Python)"
     )
 
 
-def test_answers__stand_for_the_config(tmp_path: Path) -> None:
+def test_overrides__stand_for_the_config(tmp_path: Path) -> None:
     path = write_segmenter(tmp_path / "with")
     expected = import_file(str(path)).bundle.model.config
     (tmp_path / "with" / "variant.yml").unlink()
@@ -84,7 +84,7 @@ def test_answers__stand_for_the_config(tmp_path: Path) -> None:
     assert given.encoder.positions == expected.encoder.positions
 
 
-def test_unknown_answer__is_refused_with_the_nearest_name(tmp_path: Path) -> None:
+def test_unknown_override__is_refused_with_the_nearest_name(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="did you mean 'num_heads'"):
         import_file(str(write_segmenter(tmp_path)), num_head=2)
 
@@ -151,7 +151,7 @@ def test_mmseg__with_a_setting_that_cannot_be_reproduced_is_refused(tmp_path: Pa
 
 
 def test_transformers__is_read_from_its_folder(tmp_path: Path) -> None:
-    bundle = open_bundle(str(write_transformers(tmp_path / "dpt")))
+    bundle = open_model(str(write_transformers(tmp_path / "dpt")))
 
     assert bundle.model.config.encoder.norm_eps == 1e-12
     assert bundle.protocol is not None
@@ -162,7 +162,7 @@ def test_transformers__takes_class_names_from_id2label(tmp_path: Path) -> None:
     config = dict(HF.description["hf_config"]) | {"id2label": {str(i): f"thing {i}" for i in range(6)}}
     folder = write_transformers(tmp_path, Fixture(HF.name, dict(HF.description) | {"hf_config": config}, HF.tensors))
 
-    task = open_bundle(str(folder)).tasks["labels"]
+    task = open_model(str(folder)).tasks["labels"]
 
     assert isinstance(task, Segmentation)
     assert task.classes == tuple(f"thing {i}" for i in range(6))
@@ -206,10 +206,10 @@ def test_dpt__knows_a_release_by_its_published_name(name: str, quantity: str, tm
 def test_native_checkpoint__is_opened_as_it_is(tmp_path: Path) -> None:
     from densevit.checkpoints.native import save_bundle
 
-    first = open_bundle(str(write_mmseg(tmp_path / "w.pth")))
+    first = open_model(str(write_mmseg(tmp_path / "w.pth")))
     save_bundle(first, tmp_path / "w.safetensors")
 
-    again = open_bundle(str(tmp_path / "w.safetensors"))
+    again = open_model(str(tmp_path / "w.safetensors"))
 
     assert again.protocol == first.protocol
     assert again.model.config == first.model.config
@@ -220,7 +220,7 @@ def test_native_checkpoint__is_opened_as_it_is(tmp_path: Path) -> None:
 def test_native_checkpoint__is_not_converted_again(tmp_path: Path) -> None:
     from densevit.checkpoints.native import save_bundle
 
-    save_bundle(open_bundle(str(write_mmseg(tmp_path / "w.pth"))), tmp_path / "w.safetensors")
+    save_bundle(open_model(str(write_mmseg(tmp_path / "w.pth"))), tmp_path / "w.safetensors")
 
     assert "is a densevit checkpoint already" in refusal(tmp_path / "w.safetensors")
 
@@ -313,7 +313,9 @@ def test_plain_encoder__is_pointed_to_training(tmp_path: Path) -> None:
 def test_stranger__is_refused(tmp_path: Path) -> None:
     save_file({"layer1.0.conv1.weight": torch.ones(2)}, tmp_path / "resnet.safetensors")
 
-    assert "has names of no known source (layer1.0.conv1.weight, ...)" in refusal(tmp_path / "resnet.safetensors")
+    assert "has tensor names of no known program (layer1.0.conv1.weight, ...)" in refusal(
+        tmp_path / "resnet.safetensors"
+    )
 
 
 def test_source_by_name__must_exist(tmp_path: Path) -> None:
@@ -416,7 +418,7 @@ def hf_changed(fixture: Fixture = HF, **settings: Any) -> Imported:
 
 
 def test_transformers__with_a_setting_that_shapes_do_not_show_is_refused() -> None:
-    with pytest.raises(CheckpointError, match="can be reproduced; such a model must be run with transformers"):
+    with pytest.raises(CheckpointError, match="can be reproduced; run the model with transformers"):
         hf_changed(head_in_index=0)
 
 

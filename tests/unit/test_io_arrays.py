@@ -76,8 +76,7 @@ def test_as_image__takes_tensors(dtype, layout):
     [
         (
             b"bytes",
-            "the image is of type bytes; a path, a Pillow image, a numpy array or a torch tensor is accepted; convert"
-            " it to one of these",
+            "the image is of type bytes; a path, a Pillow image, a numpy array or a torch tensor is accepted",
         ),
         (
             np.zeros((2, 3, 5), np.uint8),
@@ -176,7 +175,7 @@ def test_read_depth__refuses_8_bit_and_colour(tmp_path, mode):
     path = save(Image.fromarray(photo()).convert(mode), tmp_path / "d.png")
     assert refusal(lambda: read_depth(path)) == (
         f"{path} is a depth map of mode {mode} (8-bit or colour), too coarse or not a measurement; a 16-bit grey PNG,"
-        " or floats in metres as .npy or TIFF, are accepted; export the depth again"
+        " or floats in metres as .npy or TIFF, is accepted; export the depth again"
     )
 
 
@@ -185,13 +184,13 @@ def test_read_depth__refuses_8_bit_and_colour(tmp_path, mode):
     [
         (
             np.zeros((2, 2), np.uint8),
-            "holds an array (2, 2) of uint8; one (H, W) array of floats in metres is accepted, or of",
+            "holds an array (2, 2) of uint8; one (H, W) array of floats in metres, or of integers",
         ),
         (
             np.zeros((2, 2, 1)),
-            "holds an array (2, 2, 1) of float64; one (H, W) array of floats in metres is accepted, or of",
+            "holds an array (2, 2, 1) of float64; one (H, W) array of floats in metres, or of integers",
         ),
-        (np.full((2, 2), -1.0), "holds a depth of -1 m; 0 (no measurement) and more is accepted; check it"),
+        (np.full((2, 2), -1.0), "holds a depth of -1 m; 0 (no measurement) or more is accepted"),
         (np.array([{}]), "is damaged or cut short (Object arrays cannot be loaded when allow_pickle=False);"),
     ],
 )
@@ -203,7 +202,7 @@ def test_read_depth__refuses_other_arrays(tmp_path, array, message):
 @pytest.mark.parametrize("unit_m", [0, -1, float("nan")])
 def test_read_depth__refuses_a_unit_that_is_not_positive(unit_m):
     assert refusal(lambda: read_depth(Path("d.png"), unit_m=unit_m)) == (
-        f"unit_m is {unit_m}; metres per step must be a positive number; 0.001 means millimetres"
+        f"unit_m is {unit_m} but must be a positive number of metres per step; 0.001 means millimetres"
     )
 
 
@@ -218,7 +217,7 @@ def test_write_array__is_read_back_by_read_values(tmp_path):
 def test_write_array__refuses_objects(tmp_path):
     path = tmp_path / "v.npy"
     assert refusal(lambda: write_array(path, np.array([{}]))) == (
-        f"{path} would hold an array of object; numbers are accepted; convert the array"
+        f"{path} would hold an array of object; numbers are accepted"
     )
     assert not path.exists()
 
@@ -226,6 +225,4 @@ def test_write_array__refuses_objects(tmp_path):
 def test_read_values__refuses_an_archive(tmp_path):
     np.savez(tmp_path / "v.npz", np.zeros(2))
     path = (tmp_path / "v.npz").rename(tmp_path / "v.npy")
-    assert refusal(lambda: read_values(path)) == (
-        f"{path} holds NpzFile; one (H, W, K) array of floats is accepted; save it as such"
-    )
+    assert refusal(lambda: read_values(path)) == (f"{path} holds NpzFile; one (H, W, K) array of floats is accepted")

@@ -65,7 +65,7 @@ def test_write_png__refuses_other_arrays(tmp_path, array):
     path = tmp_path / "a.png"
     assert refusal(lambda: write_png(path, array)) == (
         f"{path} would hold an array {array.shape} of {array.dtype}; a PNG takes (H, W) uint8 or uint16, or (H, W, 3)"
-        " uint8; convert the array"
+        " uint8"
     )
 
 
@@ -185,8 +185,7 @@ def test_write_bytes_atomic__names_the_path_when_the_disk_is_full(tmp_path, monk
     monkeypatch.setattr(Path, "write_bytes", write_half)
     path = tmp_path / "a.bin"
     assert refusal(lambda: write_bytes_atomic(path, b"data")) == (
-        f"{path} cannot be written (No space left on device); a writable folder with free space is needed; choose"
-        " another place or make room"
+        f"{path} cannot be written (No space left on device); choose another place or free some space"
     )
     assert names(tmp_path) == []
 
@@ -201,7 +200,7 @@ def test_write_png__names_the_path_when_the_folder_is_a_file(tmp_path):
 def test_write_bytes_atomic__refuses_folders_and_devices(tmp_path, name):
     path = tmp_path / name  # an absolute name stands alone
     assert refusal(lambda: write_bytes_atomic(path, b"")) == (
-        f"{path} is a folder or a device; a file is written here; choose the name of a file"
+        f"{path} is a folder or a device; choose the name of a file"
     )
 
 
@@ -257,7 +256,7 @@ def test_find_images__counts_a_link_as_a_photo_of_its_own(album):
 @pytest.mark.parametrize(
     ("sources", "message"),
     [
-        ([], f"no photo was named; {SOURCES}; name at least one"),
+        ([], f"no photo was named; {SOURCES}"),
         (["img2.JPG", "gone.jpg"], f"gone.jpg does not exist; {SOURCES}; check the path"),
         (
             ["*.webp"],
@@ -269,7 +268,7 @@ def test_find_images__counts_a_link_as_a_photo_of_its_own(album):
             f"folder.jpg is a folder without a photo (by extension, among 0 entries); {SOURCES}; check the name, or"
             " reach subfolders with '**'",
         ),
-        (["no\0name.jpg"], f"no\0name.jpg cannot be read (embedded null byte); {SOURCES}; check path and permissions"),
+        (["no\0name.jpg"], f"no\0name.jpg does not exist; {SOURCES}; check the path"),
     ],
 )
 @pytest.mark.usefixtures("album")

@@ -312,7 +312,7 @@ def test_bands__are_scaled_and_clipped(tmp_path: Path, dtype: Any) -> None:
 def test_bands__of_floats_need_a_scale(tmp_path: Path) -> None:
     path = write_array(tmp_path / "a.tif", bands(np.float32))
     assert refusal(lambda: read_bands(path, bands=(1,))) == (
-        f"{path} holds float32, whose range is not known; 8 and 16 bits without a sign have one; set full_scale to the "
+        f"{path} holds float32, whose range is not known (that of uint8 and uint16 is); set full_scale to the "
         "stored value that is white"
     )
 
@@ -320,7 +320,7 @@ def test_bands__of_floats_need_a_scale(tmp_path: Path) -> None:
 def test_bands__that_a_file_lacks_are_refused(tmp_path: Path) -> None:
     path = write_array(tmp_path / "a.tif", bands(np.uint8))
     assert refusal(lambda: read_bands(path, bands=(1, 7))) == (
-        f"bands 1, 7 were named of {path}; 1 to 6 are accepted; name those that the network takes, in its order"
+        f"bands 1, 7 were given for {path}; 1 to 6 are accepted; name those that the network takes, in its order"
     )
 
 

@@ -32,7 +32,7 @@ def plain(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 @needs_kernel
 @pytest.mark.parametrize("tokens", [1, 5, 63, 64, 65, 239, 241, 256, 257, 1025])
-@pytest.mark.parametrize("width", attention.WIDTHS)
+@pytest.mark.parametrize("width", attention.HEAD_DIMS)
 def test_attention__is_torchs_up_to_rounding(tokens: int, width: int) -> None:
     q, k, v = qkv(tokens, width, batch=2)
 
@@ -209,7 +209,7 @@ def test_kernels__are_for_avx512_and_onednn_not_for_intel(another_processor: pyt
 
 def test_library__is_not_required(another_processor: pytest.MonkeyPatch) -> None:
     another_processor.setenv("DENSEVIT_NATIVE", "0")
-    assert build.library(Path(attention.__file__).with_name("attention.c"), "nothing is lost") is None
+    assert build.library(Path(attention.__file__).with_name("attention.c"), "nothing is lost", {}) is None
     assert attention.load() is None
 
     layer = Attention(64, 1)

@@ -5,11 +5,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from densevit.kernels import linear_training
-from densevit.kernels.linear_training import gelu_gradient, product, weight_gradients
+from densevit.kernels.cpu_training import linear
+from densevit.kernels.cpu_training.linear import gelu_gradient, product, weight_gradients
 
 needs_kernel = pytest.mark.skipif(
-    linear_training.load() is None, reason="no C compiler here, no AVX-512, or a processor that MKL knows"
+    linear.load() is None, reason="no C compiler here, no AVX-512, or a processor that MKL knows"
 )
 
 
@@ -17,7 +17,7 @@ needs_kernel = pytest.mark.skipif(
 def form(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """The C kernels and torch, one after the other."""
     if request.param == "torch":
-        monkeypatch.setattr(linear_training, "load", lambda: None)
+        monkeypatch.setattr(linear, "load", lambda: None)
     return str(request.param)
 
 
@@ -35,10 +35,11 @@ def close(found: Tensor, expected: Tensor, *, within: float = 2e-6) -> None:
 @pytest.mark.parametrize(("ins", "outs"), [(1, 16), (48, 16), (64, 64), (33, 80), (80, 33), (192, 208), (400, 192)])
 def test_products__are_those_of_float64(rows: tuple[int, int], ins: int, outs: int, form: str) -> None:
     x, weight, bias = random(*rows, ins), random(outs, ins, seed=1), random(outs, seed=2)
+    with_bias = F.linear(x.double(), weight.double(), bias.double())
 
-    close(product(x, weight, bias), F.linear(x.double(), weight.double(), bias.double()))
-    close(product(x, weight.t(), None, turned=False), F.linear(x.double(), weight.double()))
-    close(product(x, weight.t().contiguous(), bias, turned=False), F.linear(x.double(), weight.double(), bias.double()))
+    close(product(x, weight, bias), with_bias)
+    close(product(x, weight.t(), None, transposed=False), F.linear(x.double(), weight.double()))
+    close(product(x, weight.t().contiguous(), bias, transposed=False), with_bias)
 
 
 @pytest.mark.parametrize("rows", [(1, 1), (3, 85), (2, 128), (1, 129), (2, 331)])

@@ -95,5 +95,5 @@ def test_lora__without_the_library_says_how_to_get_it(monkeypatch: pytest.Monkey
     with pytest.raises(ConfigError) as caught:
         add_lora(tiny_model("segmenter_linear"), LoraConfig())
 
-    assert str(caught.value).startswith("lora is set but the library peft cannot be imported (")
+    assert str(caught.value).startswith("lora is set but peft cannot be imported (")
     assert str(caught.value).endswith("); pip install 'densevit[lora]', or unset lora")

@@ -67,7 +67,7 @@ def test_array__of_other_than_whole_numbers_is_refused(root: Path) -> None:
     np.save(root / "masks" / "a.npy", random_labels().astype(np.float32))
     assert refusal(lambda: mask_of(root)) == (
         f"{root / 'masks' / 'a.npy'} holds an array (12, 16) of float32; one (H, W) array of integers, as np.save "
-        "writes it, is accepted; save it as such"
+        "writes it, is accepted"
     )
 
 
@@ -111,7 +111,7 @@ def test_colour_mask__without_a_palette_is_refused(root: Path) -> None:
     ("palette", "problem"),
     [
         (PALETTE[:2], "the config has 2 colours in palette for 4 classes; one for each is accepted"),
-        ((*PALETTE[:3], PALETTE[0]), "palette has the colour (128, 64, 128) twice; each class needs one of its own"),
+        ((*PALETTE[:3], PALETTE[0]), "palette has the colour (128, 64, 128) twice; each class needs a different one"),
         ((*PALETTE[:3], (0, 0, 256)), "palette has a colour beyond 0..255"),
     ],
 )
@@ -189,7 +189,7 @@ def test_classes__are_merged_renamed_and_dropped(
         ({"a": ["car"], "b": ["car"]}, [], "merge or drop names class 'car' twice; each class may go to one place"),
         ({"a": ["car"]}, ["car"], "merge or drop names class 'car' twice; each class may go to one place"),
         ({"a": []}, [], "merge has no class for 'a'; list the classes that it is made of"),
-        ({}, list(CLASSES), "drop names every class; one at least must stay"),
+        ({}, list(CLASSES), "drop names every class; at least one must stay"),
     ],
 )
 def test_merging__of_what_is_not_there_is_refused(merge: dict[str, list[str]], drop: list[str], problem: str) -> None:

@@ -127,7 +127,7 @@ def test_merge__each_head_keeps_its_input_size(tmp_path: Path) -> None:
     one = checkpoint(tmp_path / "a.safetensors", "labels", short_side=64)
     two = checkpoint(tmp_path / "b.safetensors", "depth", short_side=96)
     both = merged(("streets", one, "labels"), ("metres", two, "depth"), ("again", two, "depth"))
-    assert (both.fit.short_side, both.fit.heads) == (96, {"streets": 64})
+    assert (both.fit.short_side, both.fit.plain()["heads"]) == (96, {"streets": 64})
 
     photo = np.random.default_rng(0).integers(0, 256, (50, 70, 3), np.uint8)
     for scales in ((1.0,), (1.0, 1.5)):  # one pass, and several
@@ -142,7 +142,7 @@ def test_merge__sizes_can_be_set_and_the_middle_one_is_that_of_windows_and_new_h
     sides = {"large": {"short_side": 96}, "own": {}, "small": {"short_side": 48}}
     heads = {name: {"checkpoint": one, "head": "depth", **side} for name, side in sides.items()}
     fit = merge_bundles(MergeConfig.parse({"heads": heads})).fit
-    assert (fit.short_side, fit.heads) == (64, {"large": 96, "small": 48})
+    assert (fit.short_side, fit.plain()["heads"]) == (64, {"large": 96, "small": 48})
 
 
 def test_merge__windows_and_mirroring_are_kept_or_set(tmp_path: Path) -> None:
@@ -150,8 +150,8 @@ def test_merge__windows_and_mirroring_are_kept_or_set(tmp_path: Path) -> None:
     ways = {"own": {}, "set": {"short_side": 64, "window": 32, "flip": True}}
     heads = {name: {"checkpoint": one, "head": "depth", **way} for name, way in ways.items()}
     fit = merge_bundles(MergeConfig.parse({"heads": heads})).fit
-    assert fit.of("own") == InferenceConfig(short_side=96, window=48)
-    assert fit.of("set") == InferenceConfig(short_side=64, window=32, flip=True)
+    assert fit.for_head("own") == InferenceConfig(short_side=96, window=48)
+    assert fit.for_head("set") == InferenceConfig(short_side=64, window=32, flip=True)
 
 
 def test_merge__other_bounds_on_the_input_are_refused(tmp_path: Path) -> None:

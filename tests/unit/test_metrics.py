@@ -118,7 +118,7 @@ def test_segmentation_metrics__state_can_be_summed_in_place():
 
 
 def test_segmentation_metrics__refuse_to_merge_other_classes():
-    with pytest.raises(ConfigError, match="they must be the same; build both from one task"):
+    with pytest.raises(ConfigError, match="cannot be merged; build both from one task"):
         SegmentationMetrics(5).merge(SegmentationMetrics(6))
 
 
@@ -188,14 +188,13 @@ def test_segmentation_metrics__refuse_an_ignore_index_that_is_a_class():
     with pytest.raises(ConfigError) as caught:
         SegmentationMetrics(300)
     assert str(caught.value) == (
-        "ignore_index 255 is also one of the class ids 0..299, but it must lie outside them; "
-        "use 255, or -1 for 256 and more classes"
+        "ignore_index 255 is also one of the class ids 0..299; use 255, or -1 for 256 and more classes"
     )
 
 
 @pytest.mark.parametrize("names", [("sky",), ("sky", "sky"), ()])
 def test_segmentation_metrics__refuse_class_names_that_do_not_fit(names: tuple[str, ...]):
-    with pytest.raises(ConfigError, match="one name of its own per class is needed"):
+    with pytest.raises(ConfigError, match="each class needs a different name"):
         SegmentationMetrics(2, class_names=names)
 
 
@@ -323,7 +322,7 @@ def test_depth_metrics__merge_equals_one_pass():
 
 
 def test_depth_metrics__refuse_to_merge_another_range():
-    with pytest.raises(ConfigError, match="they must be the same"):
+    with pytest.raises(ConfigError, match="cannot be merged"):
         DepthMetrics(max_depth_m=10.0).merge(DepthMetrics(max_depth_m=80.0))
 
 

@@ -117,7 +117,7 @@ def test_header__is_read_without_the_weights(saved: Path, monkeypatch: pytest.Mo
 def test_save__on_a_full_disk_is_an_error_and_leaves_the_old_file(saved: Path) -> None:
     before = saved.read_bytes()
 
-    refusal = r"cannot be written \(.*File too large.*; a writable folder with free space"
+    refusal = r"cannot be written \(.*File too large.*; choose another place"
     with files_up_to(len(before) // 2), pytest.raises(DataError, match=refusal):
         save_bundle(bundle(seed=1), saved)
 
@@ -219,15 +219,15 @@ def test_load__refuses_the_safetensors_file_of_another_program(tmp_path: Path, m
     with pytest.raises(CheckpointError) as caught:
         load_bundle(tmp_path / "m.safetensors")
     assert str(caught.value) == (
-        f"{tmp_path / 'm.safetensors'} is a safetensors file of another program; a densevit checkpoint carries its "
-        "config in the file. For pre-trained encoder weights set encoder_weights in a training config"
+        f"{tmp_path / 'm.safetensors'} is a safetensors file of another program; a densevit checkpoint has its "
+        "config inside; for pre-trained encoder weights set encoder_weights in a training config"
     )
 
 
 @pytest.mark.parametrize("keep", [0, 4, 1000, -1])
 def test_load__refuses_a_truncated_file(saved: Path, keep: int) -> None:
     saved.write_bytes(saved.read_bytes()[:keep])
-    with pytest.raises(CheckpointError, match=r"is not a whole safetensors file \(.*\); fetch it again"):
+    with pytest.raises(CheckpointError, match=r"is not a complete safetensors file \(.*\); download it again"):
         load_bundle(saved)
 
 
@@ -241,7 +241,7 @@ def test_load__refuses_a_newer_format_even_with_unknown_entries(saved: Path) -> 
 @pytest.mark.parametrize("text", ["{", "[]", '{"format": "one"}'])
 def test_load__refuses_damaged_metadata(tmp_path: Path, text: str) -> None:
     save_file({"weight": torch.zeros(2)}, tmp_path / "m.safetensors", metadata={METADATA_KEY: text})
-    with pytest.raises(CheckpointError, match=r"the metadata of .* are damaged \(.*\); fetch the file again"):
+    with pytest.raises(CheckpointError, match=r"the metadata of .* are damaged \(.*\); download the file again"):
         load_bundle(tmp_path / "m.safetensors")
 
 
@@ -263,7 +263,7 @@ def test_load__refuses_missing_tensors(saved: Path) -> None:
         load_bundle(saved)
     assert str(caught.value) == (
         f"{saved} does not fit its own config: 2 tensors missing (encoder.blocks.0.attn.qkv.bias, "
-        "encoder.blocks.0.attn.qkv.weight), 0 unknown (), 0 of another shape (); fetch the file again"
+        "encoder.blocks.0.attn.qkv.weight), 0 unknown (), 0 of another shape (); download the file again"
     )
 
 

@@ -26,11 +26,11 @@ from tests.tolerances import EXACT
     ],
 )
 def test_fit__gives_this_input_size(image_size: Size, patch: int, expected: Size) -> None:
-    assert InferenceConfig().size_for(image_size, (patch, patch)) == expected
+    assert InferenceConfig().input_size(image_size, (patch, patch)) == expected
 
 
 def test_fit__rounds_each_side_to_its_own_patch_size() -> None:
-    assert InferenceConfig(short_side=100).size_for((300, 600), (16, 14)) == (96, 196)
+    assert InferenceConfig(short_side=100).input_size((300, 600), (16, 14)) == (96, 196)
 
 
 def test_fit__moves_a_side_by_at_most_half_a_patch() -> None:
@@ -40,7 +40,7 @@ def test_fit__moves_a_side_by_at_most_half_a_patch() -> None:
         image_size = (int(generator.integers(100, 4000)), int(generator.integers(100, 4000)))
         scale = min(352 / min(image_size), 1024 / max(image_size))
 
-        size = fit.size_for(image_size, (16, 16))
+        size = fit.input_size(image_size, (16, 16))
 
         for side, pixels in zip(size, image_size, strict=True):
             assert side % 16 == 0
@@ -49,16 +49,16 @@ def test_fit__moves_a_side_by_at_most_half_a_patch() -> None:
 
 def test_fit__never_exceeds_the_long_side_rounded_up() -> None:
     fit = InferenceConfig(short_side=512, max_long_side=700)
-    assert max(fit.size_for((300, 5000), (32, 32))) <= 704
+    assert max(fit.input_size((300, 5000), (32, 32))) <= 704
 
 
 def test_fit__heads_of_one_size_share_a_pass() -> None:
     fit = InferenceConfig(short_side=480, max_long_side=900, heads={"streets": 640, "rooms": 384, "depth": 384})
 
-    passes = [(one.short_side, one.max_long_side, heads) for one, heads in fit.passes(("depth", "x", "rooms", "y"))]
+    passes = [(one.short_side, one.max_long_side, heads) for one, heads in fit.groups(("depth", "x", "rooms", "y"))]
 
     assert passes == [(384, 900, ("depth", "rooms")), (480, 900, ("x", "y"))]
-    assert fit.of("streets").short_side == 640
+    assert fit.for_head("streets").short_side == 640
 
 
 def test_fit__heads_with_windows_or_mirrored_have_a_pass_of_their_own() -> None:
@@ -67,7 +67,7 @@ def test_fit__heads_with_windows_or_mirrored_have_a_pass_of_their_own() -> None:
         {"short_side": 640, "flip": True, "heads": {"streets": streets, "depth": depth, "rooms": 640, "walls": 640}}
     )
 
-    passes = fit.passes(("streets", "rooms", "other", "depth", "walls"))
+    passes = fit.groups(("streets", "rooms", "other", "depth", "walls"))
 
     assert [heads for _, heads in passes] == [("streets",), ("rooms", "walls"), ("other",), ("depth",)]
     assert [(one.short_side, one.window, one.flip, one.single_pass) for one, _ in passes] == [
@@ -78,8 +78,8 @@ def test_fit__heads_with_windows_or_mirrored_have_a_pass_of_their_own() -> None:
     ]
     assert InferenceConfig.parse(fit.plain()) == fit
     assert fit.at(320) == InferenceConfig(short_side=320)
-    assert all(one.single_pass for one, _ in fit.whole().passes(("streets", "rooms", "other", "depth", "walls")))
-    assert (fit.whole().of("streets").short_side, fit.whole().of("depth").short_side) == (640, 224)
+    assert all(one.single_pass for one, _ in fit.whole().groups(("streets", "rooms", "other", "depth", "walls")))
+    assert (fit.whole().for_head("streets").short_side, fit.whole().for_head("depth").short_side) == (640, 224)
 
 
 @pytest.mark.parametrize("name", ["short_side", "max_long_side"])

@@ -12,7 +12,14 @@ from densevit.checkpoints.native import Bundle, Card
 from densevit.errors import ConfigError, ShapeError
 from densevit.inference import protocols
 from densevit.inference.predictor import Predictor
-from densevit.inference.protocol_resize import opencv_cubic, opencv_linear, pillow_cubic
+from densevit.inference.protocol_resize import (
+    opencv_cubic,
+    opencv_linear,
+    pillow_cubic,
+    single_scale_size,
+    tta_sizes,
+)
+from densevit.inference.tiled_logits import full
 from densevit.inference_config import InferenceConfig, WholeProtocol, WindowProtocol
 from densevit.model import DenseModel
 from densevit.tasks import Depth, Segmentation, Task
@@ -36,6 +43,12 @@ def predictor(name: str, task: Task, **facts: Any) -> Predictor:
     return Predictor(Bundle(tiny_model(name, **facts), {"main": task}, InferenceConfig(), Card()), device="cpu")
 
 
+def run_protocol(*arguments: Any, **options: Any) -> torch.Tensor:
+    """All logits (K, H, W) of an image."""
+    with torch.inference_mode():
+        return full(protocols.tiled_logits(*arguments, **options))
+
+
 def network(model: DenseModel, pixels: torch.Tensor) -> torch.Tensor:
     """Logits at the size of the input, which the patch size divides."""
     logits = model(pixels)["main"].logits
@@ -52,7 +65,7 @@ def test_mmseg__averages_windows_of_the_resized_photo() -> None:
     merged[..., 19:48] /= 2
     expected = F.interpolate(merged, (50, 70), mode="bilinear", align_corners=False)[0]
 
-    given = protocols.run(MMSEG, model, "main", LABELS, photo())
+    given = run_protocol(MMSEG, model, "main", LABELS, photo())
 
     torch.testing.assert_close(given, expected, **SAME_MATHS)
 
@@ -69,7 +82,7 @@ def test_segmenter__enlarges_to_a_window_and_anchors_the_last() -> None:
             visits[:, left : left + 48] += 1
     expected = F.interpolate(total / visits, (50, 70), mode="bilinear", align_corners=False)[0]
 
-    given = protocols.run(SEGMENTER, model, "main", LABELS, photo())
+    given = run_protocol(SEGMENTER, model, "main", LABELS, photo())
 
     torch.testing.assert_close(given, expected, rtol=1e-3, atol=1e-4)
 
@@ -78,7 +91,7 @@ def test_whole_photo__is_one_pass_without_a_window() -> None:
     model = tiny_model("segmenter_linear")
     whole = WindowProtocol(kind="mmseg", base=None)
 
-    given = protocols.run(whole, model, "main", LABELS, photo(48, 64))
+    given = run_protocol(whole, model, "main", LABELS, photo(48, 64))
 
     with torch.no_grad():
         expected = network(model, opencv_linear(photo(48, 64), (48, 64))[None])[0]
@@ -138,7 +151,7 @@ def test_depth__is_resized_as_the_source_does(
         output = network(model, resize(photo(), size)[None])
     expected = F.interpolate(output, (50, 70), mode=mode, align_corners=corners)[0]
 
-    given = protocols.run(protocol, model, "main", DISPARITY, photo())
+    given = run_protocol(protocol, model, "main", DISPARITY, photo())
 
     torch.testing.assert_close(given, expected, **SAME_MATHS)
 
@@ -149,7 +162,7 @@ def test_depth_anything__covers_the_net_and_aligns_corners() -> None:
         output = model(opencv_cubic(photo(), (42, 56))[None])["main"].logits
     expected = F.interpolate(output, (50, 70), mode="bilinear", align_corners=True)[0]
 
-    given = protocols.run(DA, model, "main", DISPARITY, photo())
+    given = run_protocol(DA, model, "main", DISPARITY, photo())
 
     torch.testing.assert_close(given, expected, **SAME_MATHS)
 
@@ -162,7 +175,7 @@ def test_labels__are_resized_as_the_source_does(protocol: WholeProtocol, mode: s
         output = network(model, resize(photo(), size)[None])
     expected = F.interpolate(output, (50, 70), mode=mode, align_corners=False)[0]
 
-    given = protocols.run(protocol, model, "main", LABELS, photo())
+    given = run_protocol(protocol, model, "main", LABELS, photo())
 
     torch.testing.assert_close(given, expected, **SAME_MATHS)
 
@@ -181,7 +194,7 @@ def test_tta__averages_every_scale_with_its_mirror_image() -> None:
                 logits = F.interpolate(logits, (50, 70), mode="bilinear", align_corners=False)
                 total += (logits.flip(-1) if mirrored else logits)[0].softmax(dim=0)
 
-    given = protocols.run(protocol, model, "main", LABELS, photo(), tta=True)
+    given = run_protocol(protocol, model, "main", LABELS, photo(), tta=True)
 
     torch.testing.assert_close(given.softmax(dim=0), total / 4, **SAME_MATHS)
 
@@ -189,14 +202,14 @@ def test_tta__averages_every_scale_with_its_mirror_image() -> None:
 def test_tta__of_the_photo_scales_the_photo() -> None:
     protocol = MMSEG.model_copy(update={"tta_of": "photo", "tta_scales": (0.5, 2.0)})
 
-    assert list(protocols.tta_sizes(protocol, (50, 75))) == [(25, 38), (100, 150)]
+    assert list(tta_sizes(protocol, (50, 75))) == [(25, 38), (100, 150)]
 
 
 def test_setr_single_scale__keeps_its_window() -> None:
     protocol = WindowProtocol(kind="setr", base=(520, 520), window=(480, 480), stride=(320, 320))
 
-    assert protocols.single_scale_size(protocol, (683, 512)) == (694, 520)
-    assert protocols.single_scale_size(protocol, (512, 512)) == (520, 520)
+    assert single_scale_size(protocol, (683, 512)) == (694, 520)
+    assert single_scale_size(protocol, (512, 512)) == (520, 520)
 
 
 def test_predictor__follows_a_protocol_by_name() -> None:
@@ -205,7 +218,7 @@ def test_predictor__follows_a_protocol_by_name() -> None:
 
     labels = model.predict(photo(), protocol="mmseg").labels
 
-    expected = protocols.run(MMSEG, model.model, "main", LABELS, photo()).argmax(dim=0)
+    expected = run_protocol(MMSEG, model.model, "main", LABELS, photo()).argmax(dim=0)
     assert np.array_equal(labels, expected.numpy())
 
 

@@ -9,15 +9,21 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from densevit.checkpoints.native import Bundle, Card
 from densevit.errors import ConfigError, DataError
 from densevit.inference.predictor import Predictor
 from densevit.inference.raster import job as streaming
 from densevit.inference.raster.job import RasterConfig
+from densevit.inference.sliding_window import SlidingWindow
+from densevit.inference_config import InferenceConfig
 from densevit.io.raster import open_raster
+from densevit.model import DenseModel, ModelConfig
 from densevit.tasks import Depth, Regression, Segmentation
+from tests.factories import VARIANTS, tiny_encoder
 from tests.unit.predictors import LABELS, photo, predictor
 from tests.unit.rasters import CONFIG, PLACE, SIDES, WINDOWS, bands, leftovers, rasterio, read, write
 
@@ -199,10 +205,10 @@ def test_transparent_pixels__are_nodata(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("count", "dtype", "options", "message"),
     [
-        (5, "uint8", {}, "has 5 bands; 1 or 3, with or without alpha, are taken as they are; name three or one as red"),
-        (3, "uint8", {"bands": (4, 3, 2)}, "bands 4,3,2 were named of .*; one or three of 1 to 3 are accepted; name"),
-        (3, "int16", {}, "holds int16; 8 and 16 bits without sign, .*; say which values are black and white"),
-        (3, "uint16", {"limits": (9, 3)}, "the range is 9 to 3; a low and a higher value are accepted; give them"),
+        (5, "uint8", {}, "has 5 bands; 1 or 3, with or without alpha, are accepted by default; name one or three"),
+        (3, "uint8", {"bands": (4, 3, 2)}, "bands 4,3,2 were given for .*; one or three of 1 to 3 are accepted"),
+        (3, "int16", {}, "holds int16; uint8, uint16 and floats .*; say which values are black and white"),
+        (3, "uint16", {"limits": (9, 3)}, "the range is 9 to 3; a low and a higher value are accepted"),
     ],
 )
 def test_raster__that_is_not_understood_is_refused(
@@ -265,7 +271,7 @@ def test_command__streams_others_on_demand_and_predicts_by_windows_else(
     ("arguments", "message"),
     [
         (("--flip",), "--scales and --flip are for photos in memory; leave them out"),
-        (("--bands", "red"), "--bands got 'red'; numbers separated by commas are accepted; give them as in --bands 4"),
+        (("--bands", "red"), "--bands got 'red' but takes numbers separated by commas, for example --bands 4,3,2"),
         (("--window", 100), "window is 100 but must be a multiple of patch size 16; use 112"),
     ],
 )
@@ -286,6 +292,29 @@ def test_command__refuses_a_text_file(cli: Any, weights: Path, tmp_path: Path) -
     assert done.code == 2
     assert "a.tif cannot be opened" in done.err
     assert leftovers(tmp_path / "out") == []
+
+
+# Heads with windows of their own size
+
+
+def test_raster__runs_each_head_in_windows_of_its_own_size(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    heads = {name: {"decoder": VARIANTS["segmenter_linear"].decoder, "out_channels": 5} for name in ("near", "far")}
+    model = DenseModel(ModelConfig.parse({"encoder": tiny_encoder(), "heads": heads}))
+    model.heads["far"].load_state_dict(model.heads["near"].state_dict())
+    fit = InferenceConfig.parse({"short_side": 64, "heads": {"far": 128}})
+    predictor = Predictor(Bundle(model, dict.fromkeys(heads, LABELS), fit, Card()), device="cpu")
+    source = write(tmp_path / "area.tif", bands())
+
+    predictor.predict_raster(source, tmp_path / "out")
+
+    image = np.moveaxis(bands(), 0, -1)
+    in_memory = predictor.predict(image, windows=SlidingWindow())
+    for head, side in (("near", 64), ("far", 128)):
+        streamed = read(tmp_path / "out" / f"area.{head}.labels.tif")
+        assert np.array_equal(streamed, in_memory[head].labels)
+        assert np.array_equal(streamed, predictor.predict(image, windows=SlidingWindow(window=side))[head].labels)
+    assert not np.array_equal(in_memory["near"].labels, in_memory["far"].labels)
 
 
 # Memory

@@ -8,11 +8,11 @@ from densevit.errors import ConfigError
 from densevit.presets import preset
 from densevit.training.config import TrainConfig
 from densevit.training.published_recipes import RECIPES, recipe
-from densevit.training.resolve_config import read_recipe
+from densevit.training.resolve_config import resolve_config
 
 
 def laid_out(name: str, dataset: Path, *overrides: str, preset_name: str | None = None) -> TrainConfig:
-    return read_recipe(None, list(overrides), data=dataset, recipe_name=name, preset_name=preset_name)
+    return resolve_config(None, list(overrides), data=dataset, recipe_name=name, preset_name=preset_name)
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -81,7 +81,7 @@ def test_recipe__says_what_the_encoder_started_from(dataset: Path, caplog: pytes
     laid_out("segmenter-ade20k", dataset)
     assert caplog.messages == [
         "the encoder starts from random weights, but recipe segmenter-ade20k from "
-        "hf://timm/vit_small_patch16_384.augreg_in21k_ft_in1k; say so with "
+        "hf://timm/vit_small_patch16_384.augreg_in21k_ft_in1k; pass "
         "--set encoder_weights=hf://timm/vit_small_patch16_384.augreg_in21k_ft_in1k"
     ]
     caplog.clear()

@@ -14,13 +14,15 @@ from densevit.data.sample import Sample
 from densevit.errors import DataError
 from densevit.evaluation.evaluate import evaluate
 from densevit.evaluation.inspection import EvaluationRecorder, fixed_indices
-from densevit.evaluation.panels import GAP, SIDE, WRONG, compare
+from densevit.evaluation.panels import GAP, SIDE, compare
 from densevit.evaluation.selection import open_dataset
 from densevit.evaluation.snapshots import KEPT, load_evaluation, save_evaluation
 from densevit.inference_config import InferenceConfig
-from densevit.pages.charts import confusion_chart, depth_chart, line_chart, number
+from densevit.pages.charts import confusion_chart, depth_chart, line_chart
+from densevit.pages.html import number
 from densevit.tasks import Task, parse_task
 from densevit.tasks.metrics import DepthMetrics
+from densevit.tasks.segmentation import WRONG
 from densevit.training.config import TrainConfig
 from densevit.training.resolve_config import complete
 from densevit.training.run.report import write_report
@@ -338,12 +340,15 @@ def test_page__of_hostile_files_is_still_a_page(dataset: Path, tmp_path: Path) -
     (out / "environment.json").write_text('{"sessions": [{"command": ["<img src=x>"]}]}')
     details = out / "evaluations" / "00000002" / "details.json"
     data = json.loads(details.read_text())
-    data["heads"]["setr"]["fixed"][0] |= {"name": "<svg onload=x>", "file": "../../../config.yaml"}
+    data["heads"]["setr"]["fixed"][0] |= {"name": '"<svg onload=x>'}
+    data["heads"]["setr"]["worst"][0] |= {"file": "../../../config.yaml"}
     details.write_text(json.dumps(data))
     text = page(out)
     assert "<script" not in text
     assert "<img src=x" not in text
     assert "<svg onload" not in text
+    assert 'alt="&quot;&lt;svg onload=x&gt;"' in text
+    assert text.count("<img") == 1
 
 
 @pytest.mark.parametrize("gone", ["config.yaml", "environment.json", "evaluations"])
@@ -373,7 +378,7 @@ def test_folder_without_a_run__is_refused(cli: Any, tmp_path: Path) -> None:
         write_report(tmp_path)
     result = cli("report", tmp_path)
     assert result.code == 2
-    assert "name such a folder" in result.err
+    assert "name a run folder" in result.err
     assert not (tmp_path / "report.html").exists()
 
 

@@ -12,8 +12,11 @@ from PIL import Image
 from torch import Tensor
 
 from densevit.errors import DataError, DensevitError
+from densevit.inference.decode import mean_entropy
 from densevit.inference.prediction import Prediction
 from densevit.inference.results import DepthResult, RegressionResult, SegmentationResult, head_result
+from densevit.inference.tiled_logits import StitchedLogits, resized_logits
+from densevit.inference.tta import MeanLogits
 from densevit.tasks import Depth, Regression, Segmentation
 from tests.tolerances import SAME_MATHS
 
@@ -32,23 +35,30 @@ def logits(channels: int = 3, *, scale: float = 1.0, seed: int = 0) -> Tensor:
 def segmentation(
     task: Segmentation = STREETS, *, align_corners: bool = False, scale: float = 1.0
 ) -> SegmentationResult:
-    result = head_result("streets", task, IMAGE, logits(scale=scale), align_corners=align_corners)
+    result = head_result(
+        "streets", task, IMAGE, resized_logits(logits(scale=scale), IMAGE.shape[:2], align_corners=align_corners)
+    )
     assert isinstance(result, SegmentationResult)
     return result
 
 
 def depth(task: Depth = METRES, values: Tensor | None = None) -> DepthResult:
     given = logits(1).abs() + 0.5 if values is None else values
-    result = head_result("depth", task, IMAGE, given, align_corners=True)
+    result = head_result("depth", task, IMAGE, resized_logits(given, IMAGE.shape[:2], align_corners=True))
     assert isinstance(result, DepthResult)
     return result
 
 
 def regression(channels: int) -> RegressionResult:
     task = Regression(channels=tuple("abcd"[:channels]))
-    result = head_result("values", task, IMAGE, logits(channels), align_corners=True)
+    result = head_result("values", task, IMAGE, resized_logits(logits(channels), IMAGE.shape[:2], align_corners=True))
     assert isinstance(result, RegressionResult)
     return result
+
+
+def stitched(plain: Tensor, *, align_corners: bool = False) -> StitchedLogits:
+    """Logits as tiled logits of the image's size."""
+    return resized_logits(plain, SIZE, align_corners=align_corners)
 
 
 def saved(path: Path) -> np.ndarray:
@@ -59,7 +69,9 @@ def saved(path: Path) -> np.ndarray:
 @pytest.fixture
 def prediction() -> Prediction:
     """Rooms are unsure, streets are sure, and there is depth."""
-    rooms = head_result("rooms", ROOMS, IMAGE, logits(scale=0.1, seed=1), align_corners=False)
+    rooms = head_result(
+        "rooms", ROOMS, IMAGE, resized_logits(logits(scale=0.1, seed=1), IMAGE.shape[:2], align_corners=False)
+    )
     return Prediction(IMAGE, {"rooms": rooms, "streets": segmentation(scale=4.0), "depth": depth()})
 
 
@@ -105,12 +117,34 @@ def test_segmentation__more_than_256_classes_are_saved_in_16_bit(tmp_path):
         palette=tuple((i % 256, i // 256, 7) for i in range(300)),
         ignore_index=-1,
     )
-    result = head_result("many", task, IMAGE, logits(300), align_corners=False)
+    result = head_result("many", task, IMAGE, resized_logits(logits(300), IMAGE.shape[:2], align_corners=False))
     assert isinstance(result, SegmentationResult)
     result.save(tmp_path, "a")
     found = saved(tmp_path / "a.many.labels.png")
     assert (found.dtype, found.max() > 255) == (np.uint16, True)
     np.testing.assert_array_equal(found, result.labels)
+
+
+@pytest.mark.parametrize("align_corners", [False, True])
+def test_mean_entropy__is_taken_at_points_of_the_decoders_grid(align_corners):
+    p = logits().softmax(0)
+    expected = -(p * p.log()).sum(0).mean() / np.log(3)
+    tiled = stitched(logits(), align_corners=align_corners)
+    assert mean_entropy(tiled) == pytest.approx(float(expected))
+    assert head_result("streets", STREETS, IMAGE, tiled).mean_entropy == mean_entropy(tiled)
+
+
+def test_mean_entropy__of_blended_views_is_that_of_their_mean():
+    views = [(stitched(logits(seed=seed)), False) for seed in (0, 1)]
+    p = sum(F.interpolate(logits(seed=seed)[None], SIZE, mode="bilinear")[0].softmax(0) for seed in (0, 1)) / 2
+    expected = -(p * p.log()).sum(0).mean() / np.log(3)
+    assert mean_entropy(MeanLogits(views, probabilities=True)) == pytest.approx(float(expected))
+
+
+def test_logits__are_those_of_the_decoder_where_the_result_is_their_resize():
+    plain = logits()
+    result = head_result("streets", STREETS, IMAGE, stitched(plain))
+    assert torch.equal(result.logits, plain)
 
 
 # Depth
@@ -185,7 +219,9 @@ def test_prediction__primary_is_the_least_surprised_segmentation(prediction):
 
 def test_prediction__primary_takes_into_account_how_sure_a_head_usually_is(prediction):
     unsure = ROOMS.model_copy(update={"typical_entropy": 0.99})
-    rooms = head_result("rooms", unsure, IMAGE, prediction["rooms"].logits, align_corners=False)
+    rooms = head_result(
+        "rooms", unsure, IMAGE, resized_logits(prediction["rooms"].logits, IMAGE.shape[:2], align_corners=False)
+    )
     assert Prediction(IMAGE, {"rooms": rooms, "streets": prediction["streets"]}).primary == "rooms"
 
 
@@ -231,8 +267,7 @@ def test_prediction__a_folder_that_cannot_be_made_is_refused(prediction, tmp_pat
     with pytest.raises(DataError) as caught:
         prediction.save(tmp_path / "file")
     assert str(caught.value) == (
-        f"folder {tmp_path / 'file'} cannot be made (File exists); an existing folder, or the name of a new one, is "
-        "needed; choose another name or mend the permissions"
+        f"folder {tmp_path / 'file'} cannot be made (File exists); choose another name or fix the permissions"
     )
 
 
@@ -261,8 +296,12 @@ def test_prediction__takes_photos_of_any_size(size):
     prediction = Prediction(
         image,
         {
-            "streets": head_result("streets", STREETS, image, logits(), align_corners=True),
-            "depth": head_result("depth", METRES, image, logits(1).abs(), align_corners=False),
+            "streets": head_result(
+                "streets", STREETS, image, resized_logits(logits(), image.shape[:2], align_corners=True)
+            ),
+            "depth": head_result(
+                "depth", METRES, image, resized_logits(logits(1).abs(), image.shape[:2], align_corners=False)
+            ),
         },
     )
     assert (prediction.labels.shape, prediction.depth.shape, prediction.overlay().shape[:2]) == (size, size, size)

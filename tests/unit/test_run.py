@@ -14,12 +14,13 @@ from densevit.errors import DataError
 from densevit.tasks import parse_task
 from densevit.training.build_model import build_model
 from densevit.training.config import TrainConfig
+from densevit.training.hooks import TrainHooks
 from densevit.training.resolve_config import complete
 from densevit.training.run import recorder as run_module
 from densevit.training.run.environment import environment, git_state
 from densevit.training.run.log import read_log
 from densevit.training.run.progress import ProgressMeter, duration
-from densevit.training.run.recorder import Run, score_of
+from densevit.training.run.recorder import RunRecorder, score_of
 from densevit.training.train import train
 from tests.e2e.scenes import recipe
 
@@ -34,7 +35,7 @@ class Rig:
     def __init__(self, config: TrainConfig, out: Path, start: int = 0) -> None:
         self.config, self.out = config, out
         self.model, self.tasks = build_model(config).eval(), dict(config.tasks)
-        self.run = Run(config, out, start=start, parameters=self.model.num_parameters())
+        self.run = RunRecorder(config, out, start=start, parameters=self.model.num_parameters())
 
     def steps(self, first: int, last: int) -> None:
         for done in range(first, last + 1):
@@ -193,13 +194,13 @@ def test_interruption__is_noted(config: TrainConfig, tmp_path: Path) -> None:
     assert "interrupted" in (tmp_path / "report.html").read_text()
 
 
-def test_train__that_fails_leaves_a_report(dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*_: object, **__: object) -> None:
-        raise DataError("mask 3 is damaged")
+def test_train__that_fails_leaves_a_report(dataset: Path, tmp_path: Path) -> None:
+    class Refuse(TrainHooks):
+        def on_eval_progress(self, done: int, total: int) -> None:
+            raise DataError("mask 3 is damaged")
 
-    monkeypatch.setattr("densevit.training.train.validate", refuse)
     with pytest.raises(DataError, match="mask 3"):
-        train(make_config(dataset, iterations=2, eval_every=2), tmp_path / "a")
+        train(make_config(dataset, iterations=2, eval_every=2), tmp_path / "a", hooks=Refuse())
     assert "mask 3 is damaged" in (tmp_path / "a" / "report.html").read_text()
 
 
@@ -250,7 +251,7 @@ def test_resume__drops_the_evaluations_that_come_again(dataset: Path, tmp_path: 
     out = tmp_path / "a"
     train(make_config(dataset, iterations=4, eval_every=2, checkpoint_every=2), out)
     (out / "states" / "state-00000004.pt").unlink()
-    Run(make_config(dataset, iterations=4), out, start=2, parameters=1)
+    RunRecorder(make_config(dataset, iterations=4), out, start=2, parameters=1)
     assert [path.name for path in (out / "evaluations").iterdir()] == ["00000002"]
 
 

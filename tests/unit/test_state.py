@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from densevit.errors import CheckpointError, DataError
-from densevit.training.checkpoint import load_state, restore_rng, save_state
+from densevit.training.checkpoint import load_state, save_state
+from densevit.training.seeds import restore_random_state
 from tests.disks import files_up_to
 from tests.factories import random_images, tiny_model
 
@@ -82,7 +83,7 @@ def test_load__runs_no_code_from_the_file(tmp_path: Path) -> None:
 def test_save__on_a_full_disk_is_an_error_and_leaves_the_states_before(tmp_path: Path) -> None:
     save_three(tmp_path)
 
-    refusal = r"state-00000200\.pt cannot be written \(File too large\); a writable folder with free space"
+    refusal = r"state-00000200\.pt cannot be written \(File too large\); choose another place"
     with files_up_to(100_000), pytest.raises(DataError, match=refusal):
         save_state(tmp_path, 200, tiny_model("segmenter_linear"), {"more": torch.zeros(1_000_000)})
 
@@ -123,7 +124,7 @@ def test_restore__continues_the_random_numbers(tmp_path: Path) -> None:
 
     state = load_state(tmp_path)
     assert state is not None
-    restore_rng(state)
+    restore_random_state(state)
 
     assert torch.equal(torch.rand(4), expected)
 
@@ -183,7 +184,7 @@ def test_restore__continues_numpy_and_python_too(tmp_path: Path) -> None:
 
     state = load_state(tmp_path)
     assert state is not None
-    restore_rng(state)
+    restore_random_state(state)
 
     assert (np.random.rand(), random.random()) == expected
 

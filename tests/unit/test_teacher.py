@@ -1,5 +1,6 @@
 """Distillation: what the teacher answers, what is learnt from it, and that it stays out of all else."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +10,11 @@ from torch import Tensor
 
 from densevit.checkpoints.native import load_bundle
 from densevit.errors import ConfigError
-from densevit.training.batches import SourceBatches
+from densevit.training.batches import Batch
 from densevit.training.build_model import build_model
 from densevit.training.config import TrainConfig
 from densevit.training.distillation import Teacher, TeacherConfig
+from densevit.training.hooks import TrainHooks
 from densevit.training.nonfinite_batches import replay
 from densevit.training.resolve_config import complete
 from densevit.training.train import train
@@ -53,7 +55,7 @@ def furthest(one: Path, other: Path) -> float:
 def test_answers__are_the_teachers_logits_at_the_students_size(dataset: Path, tmp_path: Path) -> None:
     path = write_model(tmp_path / "teacher.safetensors", "setr", "coarse", "depth", drop_path=0.5)
 
-    answers = teacher(path, config(dataset, "setr", "depth")).answers(images(), SIZES)
+    answers = teacher(path, config(dataset, "setr", "depth")).logits(images(), SIZES)
 
     assert {head: answer.shape for head, answer in answers.items()} == {
         "setr": (2, 4, 24, 32),
@@ -67,7 +69,7 @@ def test_answers__follow_the_students_order_of_classes(dataset: Path, tmp_path: 
     tasks = {"setr": {**TASKS["setr"], "classes": [CLASSES[i] for i in order]}}
     path = write_model(tmp_path / "teacher.safetensors", "setr", tasks=tasks)
 
-    answers = teacher(path, config(dataset, "setr")).answers(images(), SIZES)
+    answers = teacher(path, config(dataset, "setr")).logits(images(), SIZES)
 
     torch.testing.assert_close(answers["setr"][:, order], logits(path, "setr"), **EXACT)
 
@@ -78,7 +80,7 @@ def test_teacher__of_another_patch_size_sees_the_nearest_size_that_it_can(datase
     model = teacher(path, config(dataset, "setr"))
     seen: list[tuple[int, ...]] = []
     model.model.register_forward_pre_hook(lambda _, inputs: seen.append(tuple(inputs[0].shape)))
-    answers = model.answers(images(), {"setr": (12, 16)})
+    answers = model.logits(images(), {"setr": (12, 16)})
 
     assert seen == [(2, 3, 49, 63)]
     assert answers["setr"].shape == (2, 4, 12, 16)
@@ -94,13 +96,13 @@ def test_teacher__of_another_patch_size_sees_the_nearest_size_that_it_can(datase
         ),
         (
             {"classes": ("wall", "red")},
-            "head 'setr' has channels ['green', 'blue'] but head 'setr' of the teacher {} has ['wall', 'red']; a "
-            "teacher must know all of them; take another teacher, or give the head another name",
+            "head 'setr' has channels ['green', 'blue'] but head 'setr' of the teacher {} has ['wall', 'red']; "
+            "take a teacher that has all of them, or give the head another name",
         ),
         (
             {"kind": "regression", "channels": CLASSES},
-            "head 'setr' learns segmentation but head 'setr' of the teacher {} gives regression; both must be of one "
-            "kind; take another teacher, or give the head another name",
+            "head 'setr' learns segmentation but head 'setr' of the teacher {} learnt regression; take another "
+            "teacher, or give the head another name",
         ),
     ],
 )
@@ -124,13 +126,13 @@ def test_teacher__that_sees_other_channels_is_refused(dataset: Path, tmp_path: P
     wide = {"encoder": channels, "normalisation": {"mean": [0.5] * 4, "std": [0.5] * 4}}
     student = build_model(run.model_copy(update={"model": run.model.parse({**run.model.plain(), **wide})}))
 
-    with pytest.raises(ConfigError, match="sees 3 channels but the model in training 4; both must see the same photos"):
+    with pytest.raises(ConfigError, match="takes 3 channels but the model in training 4, and both get the same images"):
         Teacher(TeacherConfig(checkpoint=str(path)), student, dict(run.tasks), "cpu")
 
 
 def test_teacher__needs_photos(dataset: Path, tmp_path: Path) -> None:
     path = write_model(tmp_path / "teacher.safetensors", "setr")
-    with pytest.raises(ConfigError, match="a teacher sees photos, but cached features take their place"):
+    with pytest.raises(ConfigError, match="a teacher needs images, but features replaces them"):
         config(dataset, "setr", teacher=path, freeze="encoder", features={"directory": str(tmp_path)})
 
 
@@ -168,19 +170,13 @@ def test_accumulation__learns_the_same_from_a_teacher(dataset: Path, tmp_path: P
     assert furthest(*models) <= 1e-6
 
 
-def test_replay__tells_the_loss_against_the_teacher(
-    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_replay__tells_the_loss_against_the_teacher(dataset: Path, tmp_path: Path) -> None:
+    class Poison(TrainHooks):
+        def before_step(self, iteration: int, batches: Sequence[Sequence[Batch]]) -> None:
+            batches[0][0].inputs[0, :, 0, 0] = torch.nan
+
     path = write_model(tmp_path / "teacher.safetensors", "coarse")
-    draw = SourceBatches.__getitem__
-
-    def poisoned(source: SourceBatches, number: int) -> Any:
-        batch = draw(source, number)
-        batch.inputs[0, :, 0, 0] = torch.nan
-        return batch
-
-    monkeypatch.setattr(SourceBatches, "__getitem__", poisoned)
-    train(config(dataset, "coarse", teacher=path), tmp_path / "run")
+    train(config(dataset, "coarse", teacher=path), tmp_path / "run", hooks=Poison())
 
     lines = replay(tmp_path / "run" / "bad" / "step-00000001-0-0.safetensors")
 

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from densevit.cli.terminal import PROGRESS, set_up_logging
-from densevit.training.run import progress as pace
+from densevit.cli.terminal import set_up_logging
+from densevit.training.run.progress import PROGRESS
 
 
 class Terminal(io.StringIO):
@@ -54,7 +54,3 @@ def test_file__has_whole_lines_and_those_for_a_log_alone(monkeypatch: pytest.Mon
 @pytest.mark.parametrize("stream", [Terminal, io.StringIO])
 def test_quiet__shows_warnings_alone(monkeypatch: pytest.MonkeyPatch, stream: type[io.StringIO]) -> None:
     assert written(stream(), monkeypatch, quiet=True) == "a warning\n"
-
-
-def test_progress__comes_from_the_logger_that_the_terminal_draws() -> None:
-    assert pace.PROGRESS == PROGRESS

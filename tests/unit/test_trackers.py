@@ -14,7 +14,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from densevit.errors import ConfigError
 from densevit.training.config import TrainConfig
 from densevit.training.resolve_config import complete
-from densevit.training.run.recorder import Run
+from densevit.training.run.recorder import RunRecorder
 from densevit.training.run.trackers import TRACKERS, RunFacts, Trackers
 from densevit.training.train import train
 from tests.e2e.scenes import recipe
@@ -26,8 +26,8 @@ def facts(out: Path, start: int = 0) -> RunFacts:
     return RunFacts(out, "birds", "mine-abc", "abc", {"seed": 1}, start)
 
 
-def open_trackers(out: Path, *names: str, told: dict[str, int] | None = None) -> Trackers:
-    return Trackers(names, facts(out), told=told or {}, kept={})
+def open_trackers(out: Path, *names: str, tracked: dict[str, int] | None = None) -> Trackers:
+    return Trackers(names, facts(out), tracked=tracked or {}, kept={})
 
 
 def make_config(dataset: Path, **facts: Any) -> TrainConfig:
@@ -127,7 +127,7 @@ def test_tensorboard__has_curves_and_pictures_of_a_run(dataset: Path, tmp_path: 
 def test_tensorboard__of_a_resumed_run_shows_every_step_once(dataset: Path, tmp_path: Path) -> None:
     config = make_config(dataset, trackers=["tensorboard"])
     for start, last in ((0, 6), (4, 8)):  # killed after 6, the last state is of 4
-        run = Run(config, tmp_path, start=start, parameters=1)
+        run = RunRecorder(config, tmp_path, start=start, parameters=1)
         for done in range(start + 1, last + 1):
             run.step(done, {"coarse": torch.tensor(float(done))}, lr=0.1)
         run.trackers.close(finished=False)
@@ -141,7 +141,7 @@ def test_other_trackers__are_told_nothing_twice(dataset: Path, fake: Any, tmp_pa
     calls = fake("wandb")
     config = make_config(dataset, trackers=["wandb"])
     for start, last in ((0, 6), (4, 5), (4, 8)):
-        run = Run(config, tmp_path, start=start, parameters=1)
+        run = RunRecorder(config, tmp_path, start=start, parameters=1)
         for done in range(start + 1, last + 1):
             run.step(done, {"coarse": torch.tensor(1.0)}, lr=0.1)
     assert [kwargs["step"] for name, _, kwargs in calls if name == "wandb.log"] == list(range(1, 9))
@@ -150,7 +150,7 @@ def test_other_trackers__are_told_nothing_twice(dataset: Path, fake: Any, tmp_pa
 
 def test_an_evaluation_that_was_cut_off__is_told_when_it_comes_again(fake: Any, tmp_path: Path) -> None:
     calls = fake("trackio")
-    trackers = open_trackers(tmp_path, "trackio", told={"step": 8, "eval": 4})
+    trackers = open_trackers(tmp_path, "trackio", tracked={"step": 8, "eval": 4})
     opened = len(calls)
     trackers.numbers("step", 8, {"lr": 0.1})
     trackers.numbers("eval", 4, {"mIoU": 0.1})
@@ -178,7 +178,7 @@ def test_missing_package__is_named_with_its_extra(name: str, tmp_path: Path, mon
     with pytest.raises(ConfigError) as refusal:
         open_trackers(tmp_path, name)
     assert str(refusal.value).startswith(f"tracker {name!r} needs the package {name}, which cannot be imported (")
-    assert str(refusal.value).endswith(f"; install densevit[{name}], or take it out of trackers")
+    assert str(refusal.value).endswith(f"; install densevit[{name}], or remove it from trackers")
 
 
 def test_missing_package__leaves_the_folder_free(
@@ -205,7 +205,7 @@ def test_tracker_that_fails__stops_nothing_and_is_left_alone(
         trackers.numbers("step", step, {"lr": 0.1})
     trackers.close(finished=True)
     said = [record.message for record in caplog.records if record.levelno == logging.WARNING]
-    assert said == ["tracker trackio failed (ConnectionError: no route to host); the run goes on without it"]
+    assert said == ["tracker trackio failed (ConnectionError: no route to host); the run continues without it"]
     assert len([call for call in calls if call[0] == "trackio.log"]) == (3 if broken == "finish" else 0)
 
 
@@ -232,6 +232,6 @@ def test_config__refuses_trackers_that_are_none(dataset: Path, names: list[str],
 
 def test_no_tracker__is_imported_unless_asked_for(dataset: Path, tmp_path: Path, fake: Any) -> None:
     recorded = [fake(name) for name in ("wandb", "mlflow", "trackio")]
-    Run(make_config(dataset), tmp_path, start=0, parameters=1)
+    RunRecorder(make_config(dataset), tmp_path, start=0, parameters=1)
     assert recorded == [[], [], []]
     assert not (tmp_path / "tensorboard").exists()

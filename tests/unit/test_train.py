@@ -59,7 +59,7 @@ def test_partly_frozen_encoder__trains_its_upper_blocks_alone() -> None:
 
 
 def test_freeze__of_every_block_is_refused() -> None:
-    with pytest.raises(ConfigError, match="freeze is 4 but the encoder has 4 blocks; 1 to 3 leaves blocks to train"):
+    with pytest.raises(ConfigError, match="freeze is 4 but the encoder has 4 blocks; choose 1 to 3"):
         build_model(config(freeze=4))
 
 
@@ -84,7 +84,7 @@ def test_freeze_norms__keeps_running_statistics_and_trains_the_rest(frozen: bool
 
 
 def test_freeze_norms__needs_a_trained_model() -> None:
-    with pytest.raises(ConfigError, match="freeze_norms keeps the statistics of a trained model; name it by init"):
+    with pytest.raises(ConfigError, match="freeze_norms keeps the statistics of a trained model; name one with init"):
         config(freeze_norms=True)
 
 

@@ -10,16 +10,17 @@ from torch.utils.checkpoint import checkpoint
 
 from densevit import blocks
 from densevit.blocks import Block
-from densevit.kernels import attention, attention_training, branches
+from densevit.kernels.attention import HEAD_DIMS
+from densevit.kernels.cpu_training import attention, block_autograd
 
-needs_kernel = pytest.mark.skipif(attention_training.load(16) is None, reason="no AVX-512 or no C compiler here")
+needs_kernel = pytest.mark.skipif(attention.load(16) is None, reason="no AVX-512 or no C compiler here")
 
 
 @pytest.fixture(params=[pytest.param("kernel", marks=needs_kernel), "torch"])
 def form(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Attention by the C kernels and by torch, one after the other."""
     if request.param == "torch":
-        monkeypatch.setattr(attention_training, "load", lambda width: None)
+        monkeypatch.setattr(attention, "load", lambda width: None)
     return str(request.param)
 
 
@@ -30,14 +31,14 @@ def close(found: Tensor, expected: Tensor, *, within: float = 4e-6) -> None:
 
 
 @pytest.mark.parametrize("tokens", [1, 5, 63, 64, 65, 96, 97, 193, 300])
-@pytest.mark.parametrize("width", attention.WIDTHS)
+@pytest.mark.parametrize("width", HEAD_DIMS)
 def test_attention__and_its_gradients_are_torchs_up_to_rounding(form: str, tokens: int, width: int) -> None:
     generator = torch.Generator().manual_seed(tokens * width)
     qkv = torch.randn(2, tokens, 3 * 2 * width, generator=generator)
     g = torch.randn(2, tokens, 2 * width, generator=generator)
 
-    out, sums = attention_training.forward(qkv, 2)
-    gradient = attention_training.backward(g, qkv, out, sums, 2)
+    out, sums = attention.forward(qkv, 2)
+    gradient = attention.backward(g, qkv, out, sums, 2)
 
     leaf = qkv.double().requires_grad_()
     q, k, v = leaf.unflatten(2, (3, 2, width)).permute(2, 0, 3, 1, 4).unbind(0)
@@ -53,8 +54,8 @@ def test_attention__stands_logits_of_any_size() -> None:
     qkv = 30 * torch.randn(1, 130, 96, generator=torch.Generator().manual_seed(0))
     qkv[:, 100:, :64] = 0
 
-    out, sums = attention_training.forward(qkv, 1)
-    gradient = attention_training.backward(torch.ones_like(out), qkv, out, sums, 1)
+    out, sums = attention.forward(qkv, 1)
+    gradient = attention.backward(torch.ones_like(out), qkv, out, sums, 1)
 
     assert out.isfinite().all()
     assert gradient.isfinite().all()
@@ -65,10 +66,10 @@ def test_attention__passes_nan_on() -> None:
     qkv = torch.randn(1, 70, 96, generator=torch.Generator().manual_seed(0))
     qkv[0, 3, 5] = torch.nan
 
-    out, sums = attention_training.forward(qkv, 1)
+    out, sums = attention.forward(qkv, 1)
 
     assert out[0, 3].isnan().any()
-    assert attention_training.backward(torch.ones_like(out), qkv, out, sums, 1).isnan().any()
+    assert attention.backward(torch.ones_like(out), qkv, out, sums, 1).isnan().any()
 
 
 @needs_kernel
@@ -77,8 +78,8 @@ def test_attention__is_the_same_whatever_the_threads(monkeypatch: pytest.MonkeyP
     found = []
     for threads in (1, 5):
         monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
-        out, sums = attention_training.forward(qkv, 3)
-        found.append((out, attention_training.backward(out, qkv, out, sums, 3)))
+        out, sums = attention.forward(qkv, 3)
+        found.append((out, attention.backward(out, qkv, out, sums, 3)))
 
     assert torch.equal(found[0][0], found[1][0])
     assert torch.equal(found[0][1], found[1][1])
@@ -113,13 +114,13 @@ def used(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Names of the branches that ran as single steps."""
     names: list[str] = []
     for name in ("attention_branch", "mlp_branch"):
-        function = getattr(branches, name)
+        function = getattr(block_autograd, name)
         monkeypatch.setattr(blocks, name, lambda *a, name=name, function=function: names.append(name) or function(*a))
     return names
 
 
 def usual(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(blocks, "suits", lambda *_: False)
+    monkeypatch.setattr(blocks, "can_fuse", lambda *_: False)
 
 
 def same(found: tuple[Tensor, Gradients], expected: tuple[Tensor, Gradients]) -> None:

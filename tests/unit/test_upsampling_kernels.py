@@ -102,7 +102,7 @@ def test_kernel__equals_the_plain_form(
 def test_kernel__gives_the_same_whatever_the_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     logits = torch.randn(7, 9, 11, generator=torch.Generator().manual_seed(0))
     one = upsample_decoded(logits, (101, 90), align_corners=False, scores=True)
-    monkeypatch.setattr(native, "_PER_THREAD", 1)
+    monkeypatch.setattr(native, "_VALUES_PER_THREAD", 1)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 5)
 
     five = upsample_decoded(logits, (101, 90), align_corners=False, scores=True)

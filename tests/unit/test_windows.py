@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from densevit.errors import ConfigError, DensevitError
 from densevit.inference.batching import in_batches
 from densevit.inference.predictor import Predictor
-from densevit.inference.sliding_window import SlidingWindow, resized
-from densevit.inference.tiled_logits import to_hold
+from densevit.inference.sliding_window import SlidingWindow
+from densevit.inference.tiled_logits import full, to_hold
 from densevit.inference_config import InferenceConfig
-from densevit.pixels import fit_photo, to_tensor
+from densevit.pixels import fit_image, to_tensor
 from densevit.tasks import Depth, Regression, Segmentation, Task
 from tests.tolerances import SAME_MATHS
 from tests.unit.predictors import LABELS, photo, predictor
@@ -116,17 +116,22 @@ def test_window_of_the_model__is_that_of_the_resized_photo(name: str, task: Task
 
     given = model.predict(image)["main"].logits
 
-    pixels = fit_photo(image, (64, 112)).mul(255).round().to(torch.uint8).permute(1, 2, 0).numpy()
+    pixels = fit_image(image, (64, 112)).permute(1, 2, 0).numpy()
     blend = reference(model, pixels, ((0, 16), (0, 23, 46, 64)), 48, hann=False)
     expected = F.interpolate(blend[None], (60, 90), mode="bilinear")[0]
     torch.testing.assert_close(given, expected, **SAME_MATHS)
 
 
-def test_resized__keeps_what_is_finer_than_8_bits() -> None:
-    dark = photo(60, 90).astype(np.uint16)  # less than one step of 8 bits
+@pytest.mark.parametrize("fit", [{"window": 48}, {}], ids=["windows", "whole"])
+def test_resized_image_of_8_bits__is_not_rounded_to_8_bits_again(fit: dict[str, int]) -> None:
+    model = predictor()
+    model.fit = InferenceConfig(short_side=64, **fit)
 
-    np.testing.assert_array_equal(resized(dark, (64, 112)), fit_photo(dark, (64, 112)).permute(1, 2, 0))
-    assert resized(photo(60, 90), (64, 112)).dtype == np.uint8
+    labels_of_8_bits, of_floats = (
+        model.predict(image)["main"] for image in (photo(), photo().astype(np.float32) / 255)
+    )
+
+    torch.testing.assert_close(full(labels_of_8_bits.tiled), full(of_floats.tiled), rtol=0, atol=0)
 
 
 def test_flip_of_the_model__is_that_of_predict() -> None:
@@ -178,7 +183,7 @@ def test_windows__that_do_not_suit_the_model_are_refused(facts: dict[str, Any], 
 
 
 def test_windows__with_a_protocol_are_refused() -> None:
-    with pytest.raises(ConfigError, match="with a protocol, which has its own"):
+    with pytest.raises(ConfigError, match="protocol mmseg has its own windows and scales"):
         predictor().predict(photo(), windows=WAY, protocol="mmseg")
 
 

@@ -1,1 +1,1 @@
-"""Weights on disk: the native format, and the loading of others."""
+"""Checkpoints: the native format, importers for other programs, and the hub."""

@@ -1,4 +1,4 @@
-"""What there is to load: the model that ships and the presets, as plain rows."""
+"""The models that can be loaded by name, as plain rows: the one that ships, and the presets."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ FAMILIES = {"setr": "SETR", "segmenter": "Segmenter", "dpt": "DPT"}
 
 
 def catalogue() -> list[dict[str, Any]]:
-    """One row per model: name, family, encoder, parameters, weights (path or None), licence, heads, headlines."""
+    """One row per model: name, family, encoder, parameters, weights (file or None), licence, heads, headlines."""
     rows: list[dict[str, Any]] = []
     if DEFAULT.exists():
         header = read_header(DEFAULT)
@@ -49,7 +49,7 @@ def _row(name: str, model: ModelConfig, licence: str, headlines: list[tuple[str,
 
 
 def encoder_name(config: EncoderConfig) -> str:
-    """Its short name, such as ViT-B/16, with the number of blocks where it was cut."""
+    """The usual name of an encoder, such as ViT-B/16, with the number of blocks where it has fewer."""
     sizes = {(s["embed_dim"], s["depth"], s["num_heads"]): name for name, s in NAMED_SIZES.items()}
     width = sizes.get((config.embed_dim, config.depth, config.num_heads), f"{config.embed_dim}x{config.depth}")
     blocks = config.taps[-1] + 1

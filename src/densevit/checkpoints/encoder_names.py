@@ -1,7 +1,7 @@
-"""The names under which others store a plain ViT, and what its shapes say.
+"""Names of a plain ViT's tensors in timm, DINOv2, DINOv3, transformers and mmsegmentation.
 
-timm, DINOv2, DINOv3; transformers' ViT, DeiT, DINOv2 and DINOv3; mmsegmentation. Our own parameters bear timm's names,
-so most rules of the first three only say what is known; timm's DINOv3 has the names of its Eva class.
+Our parameters have timm's names, so most rules for timm and DINO change nothing and only list the names that are known.
+timm's DINOv3 has the names of its Eva class.
 """
 
 import math
@@ -24,7 +24,7 @@ PATCH_WEIGHTS = (
 )
 TOKENS = ("cls_token", "dist_token", "reg_token")
 
-_HEAD = "head of the pre-training task"
+PRETRAINING_HEAD = "head of the pre-training task"
 _PRETRAINING = "used in pre-training only"
 _ROTARY = "follows from positions.base"
 
@@ -52,63 +52,58 @@ ENCODER_RULES = (
     Rule("blocks.{i}.mlp.w2.{param}", "blocks.{i}.mlp.fc1.{param}", part=(1, 2)),
     Rule("blocks.{i}.mlp.w3.{param}", "blocks.{i}.mlp.fc2.{param}"),
     Rule("blocks.{i}.{rest}", "blocks.{i}.{rest}"),
-    Rule("head.{rest}", reason=_HEAD),
-    Rule("head_dist.{rest}", reason=_HEAD),
-    Rule("pre_logits.{rest}", reason=_HEAD),
-    Rule("fc_norm.{param}", reason=_HEAD),
-    Rule("attn_pool.{rest}", reason=_HEAD),
+    Rule("head.{rest}", reason=PRETRAINING_HEAD),
+    Rule("head_dist.{rest}", reason=PRETRAINING_HEAD),
+    Rule("pre_logits.{rest}", reason=PRETRAINING_HEAD),
+    Rule("fc_norm.{param}", reason=PRETRAINING_HEAD),
+    Rule("attn_pool.{rest}", reason=PRETRAINING_HEAD),
     Rule("mask_token", reason=_PRETRAINING),
     Rule("local_cls_norm.{param}", reason=_PRETRAINING),
     Rule("rope_embed.periods", reason=_ROTARY),
 )
 
-MMSEG_RULES = (
-    Rule("patch_embed.projection.{param}", "patch_embed.proj.{param}"),
+MMSEG_BLOCK = (
     Rule("layers.{i}.ln{j}.{param}", "blocks.{i}.norm{j}.{param}"),
     Rule("layers.{i}.attn.attn.in_proj_{param}", "blocks.{i}.attn.qkv.{param}"),
     Rule("layers.{i}.attn.attn.out_proj.{param}", "blocks.{i}.attn.proj.{param}"),
     Rule("layers.{i}.ffn.layers.0.0.{param}", "blocks.{i}.mlp.fc1.{param}"),
     Rule("layers.{i}.ffn.layers.1.{param}", "blocks.{i}.mlp.fc2.{param}"),
+)
+
+MMSEG_RULES = (
+    Rule("patch_embed.projection.{param}", "patch_embed.proj.{param}"),
+    *MMSEG_BLOCK,
     Rule("ln1.{param}", "norm.{param}"),
 )
 
 
-def _hf_layer(layer: str, *, gated: bool) -> tuple[Rule, ...]:
-    """A block of transformers: as the hub has it, and as release 5 holds it in memory."""
-    block = "blocks.{i}"
-    queries = (("attention.attention.query", "attention.q_proj"), ("attention.attention.key", "attention.k_proj"))
-    names = (*queries, ("attention.attention.value", "attention.v_proj"))
-    up = [Rule(f"{layer}.mlp.up_proj.{{param}}", f"{block}.mlp.fc1.{{param}}", part=(1, 2) if gated else (0, 1))]
-    return (
-        *(
-            Rule(f"{layer}.{name}.{{param}}", f"{block}.attn.qkv.{{param}}", part=(part, 3))
-            for part, both in enumerate(names)
-            for name in both
-        ),
-        *(
-            Rule(f"{layer}.{name}.{{param}}", f"{block}.attn.proj.{{param}}")
-            for name in ("attention.output.dense", "attention.o_proj")
-        ),
-        Rule(f"{layer}.layernorm_before.{{param}}", f"{block}.norm1.{{param}}"),
-        Rule(f"{layer}.layernorm_after.{{param}}", f"{block}.norm2.{{param}}"),
-        Rule(f"{layer}.norm{{j}}.{{param}}", f"{block}.norm{{j}}.{{param}}"),
-        Rule(f"{layer}.layer_scale{{j}}.lambda1", f"{block}.ls{{j}}.gamma"),
-        Rule(f"{layer}.mlp.gate_proj.{{param}}", f"{block}.mlp.fc1.{{param}}", part=(0, 2)),
-        *up,
-        *(
-            Rule(f"{layer}.{name}.{{param}}", f"{block}.mlp.fc1.{{param}}")
-            for name in ("intermediate.dense", "mlp.fc1", "mlp.weights_in")
-        ),
-        *(
-            Rule(f"{layer}.{name}.{{param}}", f"{block}.mlp.fc2.{{param}}")
-            for name in ("output.dense", "mlp.fc2", "mlp.weights_out", "mlp.down_proj")
-        ),
-    )
+# A block of transformers, under the names of the hub and those that release 5 has in memory: name, target, part.
+_HF_BLOCK = (
+    ("attention.attention.query", "attn.qkv", (0, 3)),
+    ("attention.attention.key", "attn.qkv", (1, 3)),
+    ("attention.attention.value", "attn.qkv", (2, 3)),
+    ("attention.q_proj", "attn.qkv", (0, 3)),
+    ("attention.k_proj", "attn.qkv", (1, 3)),
+    ("attention.v_proj", "attn.qkv", (2, 3)),
+    ("attention.output.dense", "attn.proj", (0, 1)),
+    ("attention.o_proj", "attn.proj", (0, 1)),
+    ("layernorm_before", "norm1", (0, 1)),
+    ("layernorm_after", "norm2", (0, 1)),
+    ("norm{j}", "norm{j}", (0, 1)),
+    ("mlp.gate_proj", "mlp.fc1", (0, 2)),
+    ("intermediate.dense", "mlp.fc1", (0, 1)),
+    ("mlp.fc1", "mlp.fc1", (0, 1)),
+    ("mlp.weights_in", "mlp.fc1", (0, 1)),
+    ("output.dense", "mlp.fc2", (0, 1)),
+    ("mlp.fc2", "mlp.fc2", (0, 1)),
+    ("mlp.weights_out", "mlp.fc2", (0, 1)),
+    ("mlp.down_proj", "mlp.fc2", (0, 1)),
+)
 
 
-def _hf_rules(*, gated: bool) -> tuple[Rule, ...]:
-    """transformers' ViT, DeiT, DINOv2 and DINOv3; ``gated`` for a feed-forward of SwiGLU."""
-    return (
+def hf_rules(*, gated: bool) -> tuple[Rule, ...]:
+    """transformers' ViT, DeiT, DPT, DINOv2 and DINOv3; ``gated`` if the feed-forward is SwiGLU."""
+    rules = [
         Rule("embeddings.cls_token", "cls_token"),
         Rule("embeddings.distillation_token", "dist_token"),
         Rule("embeddings.register_tokens", "reg_token"),
@@ -116,48 +111,49 @@ def _hf_rules(*, gated: bool) -> tuple[Rule, ...]:
         Rule("embeddings.mask_token", reason=_PRETRAINING),
         Rule("embeddings.patch_embeddings.projection.{param}", "patch_embed.proj.{param}"),
         Rule("embeddings.patch_embeddings.{param}", "patch_embed.proj.{param}"),
-        *(
-            rule
-            for layer in ("encoder.layer.{i}", "model.layer.{i}", "layer.{i}", "layers.{i}")
-            for rule in _hf_layer(layer, gated=gated)
-        ),
         Rule("layernorm.{param}", "norm.{param}"),
-        Rule("pooler.{rest}", reason=_HEAD),
-    )
+        Rule("pooler.{rest}", reason=PRETRAINING_HEAD),
+    ]
+    up_proj = ("mlp.up_proj", "mlp.fc1", (1, 2) if gated else (0, 1))
+    for layer in ("encoder.layer.{i}", "model.layer.{i}", "layer.{i}", "layers.{i}"):
+        rules.append(Rule(f"{layer}.layer_scale{{j}}.lambda1", "blocks.{i}.ls{j}.gamma"))
+        for name, target, part in (*_HF_BLOCK, up_proj):
+            rules.append(Rule(f"{layer}.{name}.{{param}}", f"blocks.{{i}}.{target}.{{param}}", part=part))
+    return tuple(rules)
 
 
 def _rules_for(state: Mapping[str, Tensor]) -> tuple[Rule, ...]:
-    """The tables of names that can occur together with the patch projection of a state dict."""
+    """The rules for the program that the name of the patch projection belongs to."""
     if "patch_embed.projection.weight" in state:
         return (*MMSEG_RULES, *ENCODER_RULES)
     if any(name.startswith("embeddings.") for name in state):
-        return (*_hf_rules(gated=any(".mlp.gate_proj." in name for name in state)), *ENCODER_RULES)
+        return (*hf_rules(gated=any(".mlp.gate_proj." in name for name in state)), *ENCODER_RULES)
     return ENCODER_RULES
 
 
 def looks_like_encoder(state: Mapping[str, Tensor]) -> bool:
-    """Whether one plain ViT is in a state dict under names that ``read_encoder`` knows."""
+    """Whether a state dict has exactly one plain ViT under names that ``read_encoder`` knows."""
     return len(_prefixes(state)) == 1
 
 
 def _prefixes(state: Mapping[str, Tensor]) -> set[str]:
-    """What stands before the names of every encoder in a state dict."""
+    """The prefix of every encoder in a state dict."""
     pattern = re.compile(rf"(|.*\.)({'|'.join(map(re.escape, PATCH_WEIGHTS))})")
     return {match[1] for key in state if (match := pattern.fullmatch(key))}
 
 
 def read_encoder(state: Mapping[str, Tensor], source: str) -> Renamed:
-    """Find the encoder in a state dict and give its tensors our names; their values and shapes stay as stored.
+    """Rename the tensors of the encoder in a state dict; values and shapes stay as stored.
 
     Raises:
-        CheckpointError: if there is no encoder with such names, or more than one.
+        CheckpointError: if there is no encoder with known names, or more than one.
     """
     prefixes = _prefixes(state)
     if len(prefixes) != 1:
         where = f"{len(prefixes)} encoders (under {', '.join(sorted(prefixes))})" if prefixes else "no encoder"
         raise CheckpointError(
             f"{source} has {where}; one with the names of timm or DINO is needed, such as {PATCH_WEIGHT}; "
-            f"pass that part alone (names there: {', '.join(collapse(state)[:4])}, ...)"
+            f"pass only that part (names in the file: {', '.join(collapse(state)[:4])}, ...)"
         )
     (prefix,) = prefixes
     # DINOv2 trains its blocks in chunks, but numbers them throughout: blocks.1.7 is block 7.
@@ -173,7 +169,7 @@ def read_encoder(state: Mapping[str, Tensor], source: str) -> Renamed:
 
 
 def _with_key_biases(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Keys have no bias in DINOv3: timm stores none, the original stores one and a mask that removes it."""
+    """Add zero key biases for DINOv3: timm stores none, the original stores one and a mask that removes it."""
     completed = dict(state)
     for name, tensor in state.items():
         for stored, absent in ((".attn.q_bias", ".attn.k_bias"), (".attention.q_proj.bias", ".attention.k_proj.bias")):
@@ -186,20 +182,20 @@ def _with_key_biases(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def stored_tokens(tensors: Mapping[str, Tensor]) -> list[tuple[str, int]]:
-    """The prefix tokens of a file, (name, index) in the order of the sequence."""
+    """The prefix tokens of a file as (name, index), in the order of the sequence."""
     return [(name, index) for name in TOKENS if name in tensors for index in range(tensors[name].shape[1])]
 
 
 def split_positions(
     length: int, tokens: Sequence[tuple[str, int]], source: str, *, grids: Sequence[Size | None]
 ) -> tuple[int, Size]:
-    """How many rows of a stored pos_embed belong to prefix tokens, and the (h, w) of the others.
+    """The number of rows of a stored pos_embed that belong to prefix tokens, and the (h, w) of the others.
 
     Args:
         length: rows of pos_embed.
-        tokens: the prefix tokens stored beside it.
-        source: what to call the weights in the message.
-        grids: (h, w) to be tried in turn; none is any square one.
+        tokens: the prefix tokens of the file.
+        source: what the message calls the weights.
+        grids: (h, w) to be tried in turn; None is any square.
 
     Raises:
         CheckpointError: if no number of prefix rows leaves such a grid.

@@ -1,4 +1,4 @@
-"""Weight files of others, read without ever running code that a file may hold."""
+"""Read weights files of any program without running code that a file may hold."""
 
 import logging
 import pickle
@@ -14,32 +14,32 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from densevit.checkpoints.pickle_stubs import stand_ins
+from densevit.checkpoints.pickle_stubs import PICKLE_STUBS
 from densevit.errors import CheckpointError
 from densevit.io import atomic_path
 
 log = logging.getLogger(__name__)
 
-# Bytes of JSON at the start of a safetensors file; the format's own limit.
+# Bytes of JSON at the start of a safetensors file, as limited by the format.
 MAX_HEADER = 100_000_000
 
-# Where training scripts put the weights beside optimiser and arguments; the first present wins.
+# Keys of the weights in a checkpoint that also holds optimiser and arguments; the first present wins.
 WRAPPERS = ("state_dict", "model", "model_ema", "ema", "state_dict_ema", "module", "teacher")
 
-# Wrappers inside wrappers that are looked into. A hostile pickle can hold itself.
+# Levels of wrappers inside wrappers; a hostile pickle can contain itself.
 MAX_NESTING = 4
 
-# What DataParallel and torch.compile write before every name.
+# Prefixes that DataParallel and torch.compile write before every name.
 PREFIXES = ("module.", "_orig_mod.")
 
 
 @dataclass(frozen=True, slots=True)
 class WeightsFile:
-    """What a weights file holds.
+    """The content of a weights file.
 
     Attributes:
-        state: tensors by name, wrappers and prefixes taken off.
-        meta: the plain data that mmsegmentation stores beside the weights, such as its config; else empty.
+        state: tensors by name, without wrappers and prefixes.
+        meta: metadata that mmsegmentation stores with the weights, such as its config; else empty.
     """
 
     state: dict[str, Tensor]
@@ -47,18 +47,18 @@ class WeightsFile:
 
 
 def read_state_dict(path: Path, *, require_finite: bool = True) -> dict[str, Tensor]:
-    """The weights alone of what ``read_weights`` reads.
+    """The tensors of ``read_weights``.
 
     Raises:
-        CheckpointError: as there.
+        CheckpointError: as ``read_weights``.
     """
     return read_weights(path, require_finite=require_finite).state
 
 
 def read_weights(path: Path, *, require_finite: bool = True) -> WeightsFile:
-    """Read the weights of a safetensors or torch.save file, told apart by content and not by suffix.
+    """Read a safetensors or torch.save file, recognised by its content and not by its suffix.
 
-    Wrappers such as ``{"model": ...}`` and prefixes such as ``module.`` are taken off. Tensors are on the CPU, in the
+    Wrappers such as ``{"model": ...}`` and prefixes such as ``module.`` are removed. Tensors are on the CPU, in the
     dtype of the file.
 
     Args:
@@ -66,7 +66,7 @@ def read_weights(path: Path, *, require_finite: bool = True) -> WeightsFile:
         require_finite: refuse weights that hold NaN or infinity.
 
     Raises:
-        CheckpointError: if the file is missing, damaged, of another kind, needs code to be opened, or has no weights.
+        CheckpointError: if the file is missing, damaged, of another kind, has no weights, or opening it would run code.
     """
     loaded = _load_safetensors(path) if _kind(path) == "safetensors" else _load_pickle(path)
     state = _strip_prefixes(_unwrap(loaded, path))
@@ -76,14 +76,14 @@ def read_weights(path: Path, *, require_finite: bool = True) -> WeightsFile:
         if bad:
             raise CheckpointError(
                 f"{path} has NaN or infinity in {_some(bad)}; weights must be finite; "
-                "get another copy, or pass require_finite=False to look inside"
+                "get another copy, or pass require_finite=False to inspect them"
             )
     meta = loaded.get("meta") if isinstance(loaded, Mapping) else None
     return WeightsFile(state, meta if isinstance(meta, Mapping) else {})
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None) -> None:
-    """Write tensors as a safetensors file, which appears whole or not at all.
+    """Write tensors to a safetensors file, atomically.
 
     Raises:
         DataError: if it cannot be written.
@@ -92,34 +92,34 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str,
     with atomic_path(path) as temporary:
         try:
             save_file(plain, temporary, metadata)
-        except SafetensorError as error:  # of a disk that is full, for one
+        except SafetensorError as error:  # such as a full disk
             raise OSError(str(error)) from error
 
 
 def _kind(path: Path) -> Literal["safetensors", "pickle"]:
-    """Tell the format by its first bytes, and check the length that a safetensors file states for its header."""
+    """Recognise the format by its first bytes, and check the header length that a safetensors file states."""
     try:
         size = path.stat().st_size
         with path.open("rb") as file:
             start = file.read(64)
     except FileNotFoundError:
         raise CheckpointError(
-            f"{path} does not exist; weights are a .safetensors file or one written by torch.save; check the path"
+            f"{path} does not exist; give the path of a .safetensors file or of one written by torch.save"
         ) from None
     except IsADirectoryError:
         raise CheckpointError(f"{path} is a folder, but weights are one file; name the file inside it") from None
     except OSError as error:
-        raise CheckpointError(f"{path} cannot be read: {error.strerror}; a readable file is needed") from None
-    # First, because the length of a header can look like the start of a pickle.
+        raise CheckpointError(f"{path} cannot be read: {error.strerror}") from None
+    # Safetensors goes first, because a header length can look like the start of a pickle.
     if start[8:9] == b"{":
         header = int.from_bytes(start[:8], "little")
         if header > MAX_HEADER:
             raise CheckpointError(
                 f"{path} states a safetensors header of {header} bytes, but at most {MAX_HEADER} are allowed; "
-                "the file is damaged or hostile, get another copy"
+                "the file is damaged or hostile; download it again"
             )
         if 8 + header > size:
-            raise _damaged(path, f"its header needs {8 + header} bytes and the file has {size}")
+            raise _damaged(path, f"its header needs {8 + header} bytes but the file has {size}")
         return "safetensors"
     if start.startswith(b"PK\x03\x04") or (start[:1] == b"\x80" and start[1:2] in {b"\x02", b"\x03", b"\x04", b"\x05"}):
         return "pickle"
@@ -141,9 +141,7 @@ def _describe(start: bytes) -> str:
 
 def _damaged(path: Path, detail: object) -> CheckpointError:
     first_line = str(detail).strip().splitlines()[0] if str(detail).strip() else type(detail).__name__
-    return CheckpointError(
-        f"{path} is damaged or cut short ({first_line.rstrip('.')}); a whole file is needed; download or copy it again"
-    )
+    return CheckpointError(f"{path} is damaged or cut short ({first_line.rstrip('.')}); download or copy it again")
 
 
 def _load_safetensors(path: Path) -> object:
@@ -157,13 +155,13 @@ def _load_pickle(path: Path) -> object:
     _check_unpacked_size(path)
     try:
         # Given a path, torch would go by the suffix.
-        with path.open("rb") as file, torch.serialization.safe_globals(stand_ins()):
+        with path.open("rb") as file, torch.serialization.safe_globals(PICKLE_STUBS):
             return torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        needs = re.findall(r"GLOBAL (\S+)", str(error))
-        if not needs and "Unsupported" not in str(error):
+        classes = re.findall(r"GLOBAL (\S+)", str(error))
+        if not classes and "Unsupported" not in str(error):
             raise _damaged(path, error) from None
-        raise _unsafe(path, f"more than tensors ({needs[0]})" if needs else "more than tensors") from None
+        raise _unsafe(path, f"more than tensors ({classes[0]})" if classes else "more than tensors") from None
     except Exception as error:  # a damaged archive can fail in any way
         if "TorchScript" in str(error):
             raise _unsafe(path, "a TorchScript program") from None
@@ -171,31 +169,31 @@ def _load_pickle(path: Path) -> object:
 
 
 def _check_unpacked_size(path: Path) -> None:
-    """Refuse an archive that unpacks to more than it holds: torch.save does not compress."""
+    """Refuse an archive that unpacks to more than its size, since torch.save does not compress."""
     try:
         with zipfile.ZipFile(path) as archive:
             unpacked = sum(entry.file_size for entry in archive.infolist())
     except (zipfile.BadZipFile, NotImplementedError, OSError):
-        return  # another format, or damaged, which torch.load will say
+        return  # another format, or damaged, which torch.load reports
     if unpacked > path.stat().st_size:
         raise CheckpointError(
             f"{path} unpacks from {path.stat().st_size} bytes to {unpacked}, but torch.save does not compress; "
-            "the file was made by another program or is hostile; get another copy"
+            "the file is of another program or hostile; get another copy"
         )
 
 
 def _check_storage(state: Mapping[str, Tensor], path: Path) -> None:
-    """Refuse what are no plain arrays, and more values than a file of this size can hold, before they are touched."""
+    """Refuse tensors that are no plain arrays or larger than the file can hold, before their values are read."""
     odd = [name for name, tensor in state.items() if not _is_plain(tensor)]
     if odd:
         raise CheckpointError(
             f"{path} has sparse, nested, quantised or valueless tensors ({_some(odd)}); weights are plain arrays; "
-            "turn them into such with the program that made them"
+            "convert them with the program that wrote the file"
         )
     size, stated = path.stat().st_size, sum(tensor.numel() * tensor.element_size() for tensor in state.values())
     if stated > 2 * size:  # tied weights are named twice
         raise CheckpointError(
-            f"{path} has {size} bytes, but its tensors claim {stated}; the file is damaged or hostile; get another copy"
+            f"{path} has {size} bytes, but its tensors claim {stated}; it is damaged or hostile; download it again"
         )
 
 
@@ -212,13 +210,13 @@ def _is_finite(tensor: Tensor) -> bool:
 
 def _unsafe(path: Path, what: str) -> CheckpointError:
     return CheckpointError(
-        f"{path} holds {what}, and opening it could run code; only plain tensors are read; if you trust the file, "
-        "load it once where it came from, take its state_dict(), and write that with safetensors.torch.save_file"
+        f"{path} holds {what}, and opening it could run code; if you trust the file, load it with the program that "
+        "wrote it, and write its state_dict() with safetensors.torch.save_file"
     )
 
 
 def _unwrap(loaded: object, path: Path) -> dict[str, Tensor]:
-    """Walk through the wrappers to the mapping of names to tensors; what stands beside the tensors is left."""
+    """The mapping of names to tensors inside all wrappers; other values next to the tensors are dropped."""
     for level in range(MAX_NESTING):
         wrappers = [
             name
@@ -232,9 +230,11 @@ def _unwrap(loaded: object, path: Path) -> dict[str, Tensor]:
         assert isinstance(loaded, Mapping)
         loaded = loaded[wrappers[0]]
     if not _holds_tensors(loaded, 0):
-        found = f"keys {_some([str(key) for key in loaded])}" if isinstance(loaded, Mapping) else type(loaded).__name__
+        content = (
+            f"keys {_some([str(key) for key in loaded])}" if isinstance(loaded, Mapping) else type(loaded).__name__
+        )
         raise CheckpointError(
-            f"{path} has no named tensors inside (found {found}); weights are a mapping of names to tensors, bare or "
+            f"{path} has no named tensors inside (found {content}); weights are a mapping of names to tensors, bare or "
             f"under one of {', '.join(WRAPPERS)}; save the model's state_dict()"
         )
     assert isinstance(loaded, Mapping)
@@ -242,7 +242,7 @@ def _unwrap(loaded: object, path: Path) -> dict[str, Tensor]:
 
 
 def _holds_tensors(value: object, depth: int) -> bool:
-    """Whether named tensors are in a mapping, or in its wrappers down to a depth."""
+    """Whether a mapping has named tensors, itself or in its wrappers down to a depth."""
     if not isinstance(value, Mapping):
         return False
     named = any(isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in value.items())

@@ -1,4 +1,4 @@
-"""Where weights are: those that ship with the package, a local file, or a file on the Hugging Face hub."""
+"""Find weights: those shipped with the package, a local file, or a file on the Hugging Face hub."""
 
 import re
 from collections.abc import Sequence
@@ -10,15 +10,14 @@ from densevit.errors import CheckpointError
 SCHEME = "hf://"
 DEFAULT_NAME = "default"
 DEFAULT = Path(__file__).parent.parent / "weights" / "default.safetensors"
-"""The weights of the model of that name."""
 _HUB = re.compile(r"hf://(?P<repo>[^/@\s]+/[^/@\s]+)(?:/(?P<file>[^@\s]+))?(?:@(?P<revision>\S+))?")
 
-# Looked for in this order where no file is named; safetensors first, because it cannot hold code.
+# Tried in this order where no file is named; safetensors first, because it cannot hold code.
 HUB_FILES = ("model.safetensors", "pytorch_model.bin")
 
 
 def resolve(source: str) -> Path:
-    """The local path of a weights file, downloaded (or taken from the hub's cache) if need be.
+    """The local path of a weights file, downloaded or taken from the hub's cache if necessary.
 
     Args:
         source: "default", a path, or ``hf://owner/name``, ``hf://owner/name/file``, either with ``@revision``.
@@ -41,9 +40,9 @@ def resolve(source: str) -> Path:
 
 
 def fetch_beside(source: str, names: Sequence[str]) -> None:
-    """Download files that lie beside weights on the hub, such as config.json, into the folder of the weights.
+    """Download files next to weights on the hub, such as config.json, into the folder of the weights.
 
-    What does not exist there, or cannot be reached now, is left out: who needs it will say so.
+    Files that do not exist or cannot be reached are skipped; whoever needs them reports it.
     """
     match = _HUB.fullmatch(source)
     if match is None:
@@ -59,7 +58,7 @@ def fetch_beside(source: str, names: Sequence[str]) -> None:
 def _from_hub(source: str) -> Path:
     match = _HUB.fullmatch(source)
     if match is None:
-        raise CheckpointError(f"{source} is no hub address; the form is {SCHEME}owner/name[/file][@revision]; mend it")
+        raise CheckpointError(f"{source} is no hub address; give one of the form {SCHEME}owner/name[/file][@revision]")
     try:
         from huggingface_hub import errors, hf_hub_download
     except ImportError:
@@ -79,27 +78,25 @@ def _from_hub(source: str) -> Path:
             continue
         except errors.GatedRepoError:
             raise CheckpointError(
-                f"{source} is gated; access needs an account that accepted its licence; "
-                f"accept it on https://huggingface.co/{repo} and run `hf auth login`"
+                f"{source} is gated; accept its licence on https://huggingface.co/{repo} and run `hf auth login`"
             ) from None
         except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError, errors.HFValidationError):
             at = f" at revision {revision}" if revision else ""
             raise CheckpointError(
                 f"{source}: the hub has no repository {repo}{at} that you may read; "
-                "public and your own repositories work; check the name, or run `hf auth login`"
+                "check the name, or run `hf auth login`"
             ) from None
         except OSError as error:
             raise _unreachable(source, str(error).splitlines()[0] if str(error) else type(error).__name__) from None
     if offline:
         raise _unreachable(source, "no connection, and not in the local cache")
     raise CheckpointError(
-        f"{source}: the repository has no {' or '.join(files)}; weights are safetensors or torch.save files; "
-        f"name one of its files: {SCHEME}{repo}/FILE"
+        f"{source}: the repository has no {' or '.join(files)}; name one of its files: {SCHEME}{repo}/FILE"
     )
 
 
 def _unreachable(source: str, reason: str) -> CheckpointError:
     return CheckpointError(
-        f"{source} could not be downloaded ({reason}); the hub or a cached copy is needed; "
+        f"{source} could not be downloaded ({reason}); "
         "go online (and unset HF_HUB_OFFLINE), or download the file elsewhere and give its path"
     )

@@ -1,4 +1,4 @@
-"""Several checkpoints of one encoder become one model: a pass of the encoder then feeds all their heads."""
+"""Join heads of several checkpoints of one encoder in one model, so that one pass of the encoder feeds all of them."""
 
 import json
 from dataclasses import replace
@@ -9,25 +9,26 @@ from typing import Annotated, Any
 import torch
 from pydantic import Field, PositiveInt
 
-from densevit.checkpoints.hub import resolve
-from densevit.checkpoints.native import Bundle, Card, Storage, load_bundle
+from densevit.checkpoints.native import Bundle, Card, Storage
+from densevit.checkpoints.open import open_model
 from densevit.config import Config
 from densevit.encoder import EncoderConfig
 from densevit.errors import CheckpointError, ConfigError
 from densevit.inference_config import HeadInference, InferenceConfig
 from densevit.model import DenseModel, ModelConfig
-from densevit.tasks import Segmentation, Task
+from densevit.tasks import Task
 
 
 class HeadSource(Config):
-    """Where a head comes from.
+    """The checkpoint that a head is taken from.
 
     Attributes:
-        checkpoint: native checkpoint: "default", a path, or ``hf://owner/name``. Of several the weights are averaged (a
-            model soup, Wortsman et al. 2022); settings without weights are those of the first.
-        head: its name there.
-        figures: JSON file of ``densevit evaluate``, for the card.
-        short_side, window, flip: how the head sees photos, as in ``InferenceConfig``; each as in the checkpoint if not given.
+        checkpoint: "default", a path, or ``hf://owner/name``. The weights of several are averaged (a model soup,
+            Wortsman et al. 2022); settings without weights are those of the first.
+        head: name of the head there.
+        figures: JSON file of ``densevit evaluate`` with the head's metrics, for the card.
+        short_side, window, flip: inference settings of the head, as in ``InferenceConfig``; by default those of the
+            checkpoint.
     """
 
     checkpoint: str | Path | Annotated[tuple[str | Path, ...], Field(min_length=1)]
@@ -39,17 +40,17 @@ class HeadSource(Config):
 
     @property
     def checkpoints(self) -> tuple[str, ...]:
-        """All that are read."""
+        """Every checkpoint to read."""
         return tuple(map(str, self.checkpoint)) if isinstance(self.checkpoint, tuple) else (str(self.checkpoint),)
 
     @property
     def name(self) -> str:
-        """For messages."""
+        """The checkpoints as messages call them."""
         return " + ".join(self.checkpoints)
 
 
 class MergeConfig(Config):
-    """What to merge.
+    """Heads to merge, and how to store the result.
 
     Attributes:
         heads: by their names in the merged model.
@@ -63,64 +64,77 @@ class MergeConfig(Config):
 
 
 def merge_bundles(config: MergeConfig) -> Bundle:
-    """Load the parts and join their heads on the common encoder, which then gives every tap that one of them reads.
+    """Open the checkpoints and join their heads on the common encoder, whose taps become the union of theirs.
 
     Raises:
         ConfigError: if a head does not exist.
         CheckpointError: if the encoders, their weights or their normalisation differ.
     """
-    parts = {source.name: _load(source) for source in {s.name: s for s in config.heads.values()}.values()}
-    if not parts:
+    if not config.heads:
         raise ConfigError("heads is empty; name at least one head and its checkpoint")
-    first_name, first = next(iter(parts.items()))
-    for name, part in parts.items():
-        if difference := _difference(first, part):
+    donors: dict[str, Bundle] = {}
+    for source in config.heads.values():
+        if source.name not in donors:
+            donors[source.name] = _open(source)
+    first_name, first = next(iter(donors.items()))
+    for name, donor in donors.items():
+        if difference := _difference(first, donor):
             raise CheckpointError(
                 f"{name} and {first_name} differ in {difference}; only heads of one encoder can be merged"
             )
-    heads, reads, tasks, metrics, ways = {}, {}, {}, {}, {}
+    heads, taps, tasks, metrics, inference = {}, {}, {}, {}, {}
     for name, source in config.heads.items():
-        part = parts[source.name]
-        if source.head not in part.tasks:
-            raise ConfigError(f"{source.name} has no head {source.head!r}; it has {', '.join(part.tasks)}")
-        heads[name], metrics[name] = part.model.config.heads[source.head], _figures(source, part)
-        reads[name] = part.model.config.head_taps(source.head)
-        ways[name] = _way(source, part.fit.of(source.head))
-        tasks[name] = _with_typical_entropy(part.tasks[source.head], metrics[name])
-    given = tuple(sorted(set().union(*reads.values())))
-    heads = {n: head.model_copy(update={"taps": None if reads[n] == given else reads[n]}) for n, head in heads.items()}
-    encoder = _plain(first).model_copy(update={"taps": given})
-    facts = first.model.config.model_copy(update={"encoder": encoder, "heads": heads})
-    model = DenseModel(ModelConfig.parse(facts.plain()))
+        donor = donors[source.name]
+        if source.head not in donor.tasks:
+            raise ConfigError(f"{source.name} has no head {source.head!r}; it has {', '.join(donor.tasks)}")
+        heads[name] = donor.model.config.heads[source.head]
+        taps[name] = donor.model.config.head_taps(source.head)
+        metrics[name] = _metrics(source, donor)
+        tasks[name] = _with_typical_entropy(donor.tasks[source.head], metrics[name])
+        inference[name] = _head_inference(source, donor.fit.for_head(source.head))
+    all_taps = tuple(sorted(set().union(*taps.values())))
+    for name, head in heads.items():
+        heads[name] = head.model_copy(update={"taps": None if taps[name] == all_taps else taps[name]})
+    encoder = _comparable(first).model_copy(update={"taps": all_taps})
+    model_config = first.model.config.model_copy(update={"encoder": encoder, "heads": heads})
+    model = DenseModel(ModelConfig.parse(model_config.plain()))
     model.encoder.load_state_dict(first.model.encoder.state_dict())
     for name, source in config.heads.items():
-        model.heads[name].load_state_dict(parts[source.name].model.heads[source.head].state_dict())
-    short_side = median_low(way if isinstance(way, int) else way.short_side for way in ways.values())
-    own = {name: way for name, way in ways.items() if way != short_side}
-    fit = first.fit.at(short_side).model_copy(update={"heads": own})
+        model.heads[name].load_state_dict(donors[source.name].model.heads[source.head].state_dict())
+    fit = _inference_config(first.fit, inference)
     return Bundle(model.eval(), tasks, fit, config.card.model_copy(update={"metrics": metrics}))
 
 
-def _way(source: HeadSource, fit: InferenceConfig) -> int | HeadInference:
-    """How a head sees photos, in the shortest form."""
-    way = HeadInference(
+def _head_inference(source: HeadSource, fit: InferenceConfig) -> HeadInference:
+    return HeadInference(
         short_side=source.short_side or fit.short_side,
         window=source.window or fit.window,
         flip=fit.flip if source.flip is None else source.flip,
     )
-    return way if way.window or way.flip else way.short_side
 
 
-def _load(source: HeadSource) -> Bundle:
-    """The checkpoint, or the mean of several; what the first of them lacks is left out."""
-    first, *others = (load_bundle(resolve(name)) for name in source.checkpoints)
+def _inference_config(base: InferenceConfig, heads: dict[str, HeadInference]) -> InferenceConfig:
+    """The median of the heads' sizes for all, and an entry for each head that differs from it, in the shortest form."""
+    short_side = median_low(head.short_side for head in heads.values())
+    entries: dict[str, Any] = {}
+    for name, head in heads.items():
+        if head.window or head.flip:
+            entries[name] = head.plain()
+        elif head.short_side != short_side:
+            entries[name] = head.short_side
+    return InferenceConfig.parse(base.at(short_side).plain() | {"heads": entries})
+
+
+def _open(source: HeadSource) -> Bundle:
+    """The checkpoint, or the average of several, which takes all that has no weights from the first."""
+    first, *others = (open_model(name) for name in source.checkpoints)
     if not others:
         return first
     means = first.model.state_dict()
     for name, other in zip(source.checkpoints[1:], others, strict=True):
         state = other.model.state_dict()
         odd = [key for key, mean in means.items() if key not in state or state[key].shape != mean.shape]
-        if difference := _difference_in_config(first, other) or "".join(odd[:1]):
+        if difference := _config_difference(first, other) or "".join(odd[:1]):
             raise CheckpointError(
                 f"{name} and {source.checkpoints[0]} differ in {difference} but an average needs one architecture"
             )
@@ -130,46 +144,46 @@ def _load(source: HeadSource) -> Bundle:
     for mean in means.values():
         if mean.is_floating_point():
             mean.div_(len(source.checkpoints))
-    return replace(first, card=first.card.model_copy(update={"metrics": {}}))  # nobody measured the mean
+    return replace(first, card=first.card.model_copy(update={"metrics": {}}))  # nobody measured the average
 
 
-def _difference_in_config(one: Bundle, other: Bundle) -> str:
-    """What of the encoders' input or computation differs; empty if nothing does."""
-    if _plain(one) != _plain(other):
+def _config_difference(one: Bundle, other: Bundle) -> str:
+    """The setting of the encoder's input or computation that differs; empty if none does."""
+    if _comparable(one) != _comparable(other):
         return "the encoder's config"
     return "normalisation" if one.model.config.normalisation != other.model.config.normalisation else ""
 
 
 def _difference(one: Bundle, other: Bundle) -> str:
-    """What keeps two checkpoints apart; empty if nothing does."""
-    if difference := _difference_in_config(one, other):
+    """What keeps the heads of two checkpoints from sharing an encoder; empty if nothing does."""
+    if difference := _config_difference(one, other):
         return difference
     if one.fit.max_long_side != other.fit.max_long_side:
         return "fit.max_long_side"
-    states = one.model.encoder.state_dict(), other.model.encoder.state_dict()
-    unequal = [name for name in states[0] if not torch.equal(states[0][name], states[1][name])]
+    weights, others = one.model.encoder.state_dict(), other.model.encoder.state_dict()
+    unequal = [name for name in weights if not torch.equal(weights[name], others[name])]
     return f"the encoder's weights ({unequal[0]})" if unequal else ""
 
 
-def _plain(part: Bundle) -> EncoderConfig:
-    """The encoder but for what training alone uses and for its taps; the last of these says how many blocks it has."""
-    encoder = part.model.config.encoder
+def _comparable(bundle: Bundle) -> EncoderConfig:
+    """The encoder's config without what only training uses; of the taps the last, which tells how many blocks run."""
+    encoder = bundle.model.config.encoder
     return encoder.model_copy(update={"drop_path": 0.0, "dropout": 0.0, "taps": encoder.taps[-1:]})
 
 
-def _with_typical_entropy(task: Task, figures: dict[str, Any]) -> Task:
-    """What was measured of a segmentation head, so that the heads of one model can be compared."""
-    if isinstance(task, Segmentation) and "mean_entropy" in figures:
-        return task.model_copy(update={"typical_entropy": figures["mean_entropy"]})
+def _with_typical_entropy(task: Task, metrics: dict[str, Any]) -> Task:
+    """The task with its measured mean entropy, by which the heads of one model can be compared."""
+    if "mean_entropy" in metrics and "typical_entropy" in type(task).model_fields:
+        return task.model_copy(update={"typical_entropy": metrics["mean_entropy"]})
     return task
 
 
-def _figures(source: HeadSource, part: Bundle) -> dict[str, Any]:
+def _metrics(source: HeadSource, donor: Bundle) -> dict[str, Any]:
     if source.figures is None:
-        return dict(part.card.metrics.get(source.head, {}))
+        return dict(donor.card.metrics.get(source.head, {}))
     try:
         return dict(json.loads(source.figures.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError) as error:
         raise ConfigError(
-            f"cannot read the figures {source.figures} ({error}); make them with densevit evaluate --json"
+            f"cannot read the metrics {source.figures} ({error}); write them with densevit evaluate --json"
         ) from None

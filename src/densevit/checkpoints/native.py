@@ -1,8 +1,8 @@
-"""The native checkpoint: one safetensors file that rebuilds the model alone.
+"""The native checkpoint: one safetensors file from which the model is rebuilt.
 
-Its metadata hold, as JSON, the model's config, the tasks (class names, palette, unit, range), how photos are fitted,
-and the card (provenance, licence, figures). Tensors are stored as they are, in float16, or as int8 with one scale per
-output channel; both are turned into float32 at load.
+Its metadata hold, as JSON, the model's config, the tasks (class names, palette, unit, range), the inference config, and
+the card (provenance, licence, metrics). Tensors are stored unchanged, in float16, or as int8 with one scale per output
+channel; loading converts the latter two to float32.
 """
 
 import json
@@ -34,13 +34,13 @@ AnyTask = Annotated[SerializeAsAny[Task], BeforeValidator(parse_task)]
 
 
 class Card(Config):
-    """What a person should know of the weights.
+    """Information on the weights for people.
 
     Attributes:
-        licence: of the weights; what may be done with them.
-        provenance: what they were made from, and by which code and data.
+        licence: of the weights.
+        provenance: the weights, code and data that they were made from.
         data_licence: terms of the training data, as stated by their sources.
-        metrics: measured figures, by data set and head.
+        metrics: measured values by head.
     """
 
     name: str = ""
@@ -52,10 +52,10 @@ class Card(Config):
 
 
 class Storage(Config):
-    """How tensors are stored, by patterns of their names (``encoder.blocks.*.weight``); float32 where none fits.
+    """Storage of tensors by patterns of their names (``encoder.blocks.*.weight``); float32 where none matches.
 
     Attributes:
-        int8: per output channel; exact for weights that came from such a format, else rounded.
+        int8: per output channel; exact for weights that were dequantised from int8, else rounded.
         float16: rounded.
     """
 
@@ -63,7 +63,7 @@ class Storage(Config):
     float16: tuple[str, ...] = ()
 
     def kind(self, name: str, tensor: Tensor) -> Literal["int8", "float16", "plain"]:
-        """What to do with one tensor; int8 needs a matrix or a convolution."""
+        """The storage of a tensor; int8 is only for matrices and convolutions."""
         if tensor.is_floating_point():
             if tensor.ndim >= 2 and any(fnmatchcase(name, pattern) for pattern in self.int8):
                 return "int8"
@@ -83,7 +83,7 @@ class Header(Config):
     protocol: Protocol | None = None
 
     def plain(self) -> dict[str, Any]:
-        """The metadata as data; a protocol that is not there is not written."""
+        """The metadata as plain data, without the key of an absent protocol."""
         data = super().plain()
         return data if self.protocol is not None else {key: data[key] for key in data if key != "protocol"}
 
@@ -98,10 +98,10 @@ class Header(Config):
 
 @dataclass(frozen=True)
 class Bundle:
-    """A model with all that gives its numbers meaning: they travel together.
+    """A model with everything that gives its outputs meaning.
 
     Attributes:
-        protocol: how the program that the weights come from runs them; none for our own.
+        protocol: how the program of an imported checkpoint runs the model; None for native models.
     """
 
     model: DenseModel
@@ -111,12 +111,12 @@ class Bundle:
     protocol: Protocol | None = None
 
     def __post_init__(self) -> None:
-        """Every head has a task of its width."""
+        """Check that every head has a task of its width."""
         check_tasks(self.model.config, self.tasks, self.fit)
 
 
 def check_tasks(model: ModelConfig, tasks: Mapping[str, Task], fit: InferenceConfig) -> None:
-    """Refuse heads without a task, tasks without a head, widths that differ, and sizes for heads that are not there.
+    """Refuse heads without a task, tasks without a head, widths that differ, and settings for unknown heads.
 
     Raises:
         ConfigError: naming them.
@@ -140,8 +140,8 @@ def preset_bundle(name: str) -> Bundle:
     """
     row = preset(name)
     (head,) = row.model["heads"]
-    facts = {"classes": tuple(f"class {i}" for i in range(row.num_classes))} if row.task == "segmentation" else {}
-    task = parse_task({"kind": row.task, **facts, **row.task_facts})
+    classes = {"classes": tuple(f"class {i}" for i in range(row.num_classes))} if row.task == "segmentation" else {}
+    task = parse_task({"kind": row.task, **classes, **row.task_facts})
     model = DenseModel(ModelConfig.parse(row.model, source=f"preset {name}")).eval()
     card = Card(name=name, licence="Apache-2.0")
     return Bundle(model, {head: task}, InferenceConfig(short_side=row.short_side), card, parse_protocol(row.protocol))
@@ -173,7 +173,7 @@ def load_bundle(path: Path) -> Bundle:
     """Read a native checkpoint and rebuild its model, in evaluation mode on the CPU.
 
     Raises:
-        CheckpointError: if the file is missing, damaged, of another kind, or does not fit its own config.
+        CheckpointError: if the file is missing, damaged, of another program, or does not fit its own config.
     """
     header = read_header(path)
     with torch.device("meta"):
@@ -189,13 +189,14 @@ def load_bundle(path: Path) -> Bundle:
             if tensor.dtype == torch.int8 and name + SCALE_SUFFIX in names:
                 tensor = dequantise_rows(tensor, file.get_tensor(name + SCALE_SUFFIX))
             state[name] = tensor.float() if tensor.is_floating_point() else tensor
-    missing, unexpected = sorted(set(expected) - set(state)), sorted(set(state) - set(expected))
+    missing = sorted(set(expected) - set(state))
+    unexpected = sorted(set(state) - set(expected))
     wrong = [n for n in expected if n in state and state[n].shape != expected[n].shape]
     if missing or unexpected or wrong:
         raise CheckpointError(
             f"{path} does not fit its own config: {len(missing)} tensors missing ({', '.join(missing[:3])}), "
             f"{len(unexpected)} unknown ({', '.join(unexpected[:3])}), {len(wrong)} of another shape "
-            f"({', '.join(wrong[:3])}); fetch the file again"
+            f"({', '.join(wrong[:3])}); download the file again"
         )
     model.to_empty(device="cpu")
     model.restore_normalisation()
@@ -204,7 +205,7 @@ def load_bundle(path: Path) -> Bundle:
 
 
 def is_native(path: Path) -> bool:
-    """Whether a file is a native checkpoint, whole or not; files of any other kind are not."""
+    """Whether a file is a native checkpoint, even a damaged one."""
     try:
         with safe_open(path, framework="pt") as file:
             return METADATA_KEY in (file.metadata() or {})
@@ -213,17 +214,17 @@ def is_native(path: Path) -> bool:
 
 
 def read_header(path: Path) -> Header:
-    """The metadata alone, without reading a weight.
+    """The metadata, without reading the weights.
 
     Raises:
-        CheckpointError: if the file is no native checkpoint, or of a newer format.
+        CheckpointError: if the file is no native checkpoint, damaged, or of a newer format.
     """
     with _open(path) as file:
         metadata = file.metadata() or {}
     if METADATA_KEY not in metadata:
         raise CheckpointError(
-            f"{path} is a safetensors file of another program; a densevit checkpoint carries its config in the file. "
-            "For pre-trained encoder weights set encoder_weights in a training config"
+            f"{path} is a safetensors file of another program; a densevit checkpoint has its config inside; "
+            "for pre-trained encoder weights set encoder_weights in a training config"
         )
     try:
         data = json.loads(metadata[METADATA_KEY])
@@ -231,7 +232,7 @@ def read_header(path: Path) -> Header:
         if not newer:
             return Header.parse(data, source=str(path))
     except (ValueError, AttributeError, TypeError) as error:
-        raise CheckpointError(f"the metadata of {path} are damaged ({error}); fetch the file again") from None
+        raise CheckpointError(f"the metadata of {path} are damaged ({error}); download the file again") from None
     except ConfigError as error:
         raise CheckpointError(str(error)) from None
     raise CheckpointError(f"{path} has format {data['format']} but this densevit reads up to {FORMAT}; update densevit")
@@ -240,8 +241,8 @@ def read_header(path: Path) -> Header:
 def quantise_rows(weight: Tensor) -> tuple[Tensor, Tensor]:
     """Weights (out, ...) -> int8 of the same shape and float32 scales (out,).
 
-    The scale is the largest magnitude over 127, or a float next to it if that one gives the row back exactly, so
-    weights that were dequantised from int8 lose nothing.
+    The scale is the largest magnitude over 127, or a neighbouring float if that reproduces the row exactly, so weights
+    that were dequantised from int8 lose nothing.
     """
     rows = weight.float().flatten(1)
     base = rows.abs().amax(dim=1) / 127
@@ -273,4 +274,4 @@ def _open(path: Path) -> Any:
     try:
         return safe_open(path, framework="pt")
     except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path} is not a whole safetensors file ({error}); fetch it again") from None
+        raise CheckpointError(f"{path} is not a complete safetensors file ({error}); download it again") from None

@@ -1,84 +1,109 @@
-"""The one door to a checkpoint: a name, a file, a folder or ``hf://owner/name`` becomes a model with its tasks."""
+"""Open a checkpoint: a name, a file, a folder or ``hf://owner/name`` becomes a model with its tasks."""
 
 import logging
-from difflib import get_close_matches
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from densevit.checkpoints.files import read_weights
 from densevit.checkpoints.hub import DEFAULT_NAME, HUB_FILES, SCHEME, fetch_beside, resolve
-from densevit.checkpoints.importers import IMPORTERS, detect, source_kind
+from densevit.checkpoints.importers import IMPORTERS, detect
 from densevit.checkpoints.importers.base import ImportOverrides, Source
 from densevit.checkpoints.importers.build import Imported, build
 from densevit.checkpoints.importers.side_files import read_side_files
 from densevit.checkpoints.native import Bundle, is_native, load_bundle, preset_bundle, read_header
-from densevit.errors import CheckpointError
+from densevit.config import did_you_mean, nearest
+from densevit.errors import CheckpointError, ConfigError
 from densevit.inference_config import InferenceConfig
 from densevit.model import ModelConfig
 from densevit.presets import PRESETS
 
 _log = logging.getLogger(__name__)
 
-
 FOLDER_FILES = (*HUB_FILES, "checkpoint.pth")
-
-
 SUFFIXES = {".safetensors", ".pth", ".pt", ".bin", ".ckpt"}
 
+LOAD_OPTIONS = ("heads", "device", "speed", "engine")
+"""What ``densevit.load`` takes for every checkpoint; this module only names them in its refusals."""
+IMPORT_OPTIONS = ("config", "as_source", *ImportOverrides.model_fields)
+"""What it takes for checkpoints of other programs."""
 
-def open_bundle(source: str, **answers: Any) -> Bundle:
-    """A model from a native checkpoint or from weights of others: a file, a folder, or ``hf://owner/name``.
+
+def open_model(source: str | Path, **overrides: Any) -> Bundle:
+    """Open the model that ships, a preset, or a checkpoint of densevit or of another program.
 
     Args:
-        source: where it is.
-        answers: ``config``, ``as_source`` and the fields of ``ImportOverrides``, for weights of others.
+        source: "default", the name of a preset, a file, a folder, or ``hf://owner/name[/file][@revision]``.
+        overrides: for checkpoints of other programs, ``config``, ``as_source`` and the fields of ``ImportOverrides``.
 
     Raises:
-        CheckpointError: if the file cannot be used, or does not say all that is needed.
-        ConfigError: if an answer is unknown or wrong.
+        CheckpointError: if there is no such model, its file cannot be used, or a fact about it is missing.
+        ConfigError: if an override is unknown or has a wrong value.
     """
-    path = find_weights(source)
-    if is_native(path):
-        if answers:
-            raise CheckpointError(
-                f"{source} is a densevit checkpoint, which needs no answers, but {', '.join(answers)} was given; "
-                "leave that out"
+    for name in overrides:
+        if name not in IMPORT_OPTIONS:
+            raise ConfigError(
+                f"load() got an unknown option {name!r}{did_you_mean(name, (*LOAD_OPTIONS, *IMPORT_OPTIONS))}; "
+                f"accepted: {', '.join(LOAD_OPTIONS)}, and for checkpoints of other programs "
+                f"{', '.join(IMPORT_OPTIONS)}"
             )
+    source = str(source)
+    if _is_preset(source):
+        _refuse_overrides(f"{source} is a preset", overrides)
+        _log.warning("preset %s has no weights of its own; its parameters are random until it is trained", source)
+        return preset_bundle(source)
+    path = _find_model(source)
+    if is_native(path):
+        _refuse_overrides(f"{source} is a densevit checkpoint", overrides)
         return load_bundle(path)
-    imported = _import(source, path, **answers)
+    imported = _import(source, path, **overrides)
     _log.info("%s", imported.report)
     return imported.bundle
 
 
+def model_facts(source: str | Path) -> tuple[ModelConfig, InferenceConfig]:
+    """The configs of what ``open_model`` opens; the weights of a native checkpoint are not read.
+
+    Raises:
+        CheckpointError: as ``open_model``.
+    """
+    source = str(source)
+    if not _is_preset(source) and is_native(path := _find_model(source)):
+        header = read_header(path)
+        return header.model, header.fit
+    bundle = open_model(source)
+    return bundle.model.config, bundle.fit
+
+
 def import_file(
-    source: str, *, as_source: str | None = None, config: Path | str | None = None, **answers: Any
+    source: str, *, as_source: str | None = None, config: Path | str | None = None, **overrides: Any
 ) -> Imported:
-    """Read weights of others, with the files beside them, and turn them into our model.
+    """Read a checkpoint of another program and convert it, with an account of every tensor.
 
     Args:
         source: a file, a folder, or ``hf://owner/name[/file]``.
-        as_source: a key of ``IMPORTERS``; found from the names of the tensors if not given.
-        config: the config that belongs to the weights, where it has another name or place than usual.
-        answers: the fields of ``ImportOverrides``.
+        as_source: a key of ``IMPORTERS``; by default recognised by the names of the tensors.
+        config: the model's config file, where it is not next to the weights under its usual name.
+        overrides: the fields of ``ImportOverrides``.
 
     Raises:
-        CheckpointError: if the file cannot be used, or does not say all that is needed.
-        ConfigError: if an answer is unknown or wrong.
+        CheckpointError: if the file cannot be used, or a fact about it is missing.
+        ConfigError: if an override is unknown or has a wrong value.
     """
-    path = find_weights(source)
+    path = _find_weights(source)
     if is_native(path):
-        raise CheckpointError(
-            f"{source} is a densevit checkpoint already; there is nothing to convert; use it as it is"
-        )
-    return _import(source, path, as_source=as_source, config=config, **answers)
+        raise CheckpointError(f"{source} is a densevit checkpoint already; use it without converting it")
+    return _import(source, path, as_source=as_source, config=config, **overrides)
 
 
 def _import(
-    source: str, path: Path, *, as_source: str | None = None, config: Path | str | None = None, **answers: Any
+    source: str, path: Path, *, as_source: str | None = None, config: Path | str | None = None, **overrides: Any
 ) -> Imported:
-    stated = ImportOverrides.parse(answers, source="the options")
+    stated = ImportOverrides.parse(overrides, source="the set of import options")
+    if as_source is not None and as_source not in IMPORTERS:
+        raise CheckpointError(f"there is no importer {as_source!r}{nearest(as_source, IMPORTERS)}")
     file = read_weights(path)
-    name = detect(file.state, source) if as_source is None else source_kind(as_source)
+    name = as_source or detect(file.state, source)
     importer = IMPORTERS[name]
     if source.startswith(SCHEME):
         fetch_beside(source, [beside for beside in importer.beside if "*" not in beside])
@@ -86,8 +111,28 @@ def _import(
     return build(name, importer, Source(source, file.state, side, stated, path.name))
 
 
-def find_weights(source: str) -> Path:
-    """The weights file that a source names: itself, the one in a folder, or one on the hub.
+def _is_preset(source: str) -> bool:
+    """Whether a source names a preset; a file or folder of the same name goes first."""
+    return source in PRESETS and not Path(source).exists()
+
+
+def _refuse_overrides(what: str, overrides: Mapping[str, Any]) -> None:
+    if overrides:
+        raise CheckpointError(
+            f"{what} and takes no import overrides, but {', '.join(overrides)} was given; leave it out"
+        )
+
+
+def _find_model(source: str) -> Path:
+    """The weights file of a model; a name that is close to a known one is taken for a typing mistake."""
+    is_name = not (source == DEFAULT_NAME or source.startswith(SCHEME) or Path(source).expanduser().exists())
+    if is_name and (hint := did_you_mean(source, (DEFAULT_NAME, *PRESETS))):
+        raise CheckpointError(f"there is no model {source!r}{hint}")
+    return _find_weights(source)
+
+
+def _find_weights(source: str) -> Path:
+    """The weights file that a source names: the file itself, the one in a folder, or one on the hub.
 
     Raises:
         CheckpointError: if there is none, or several could be meant.
@@ -96,40 +141,10 @@ def find_weights(source: str) -> Path:
     if source == DEFAULT_NAME or source.startswith(SCHEME) or not folder.is_dir():
         return resolve(source)
     usual = [folder / name for name in FOLDER_FILES if (folder / name).is_file()]
-    found = usual[:1] or sorted(path for path in folder.iterdir() if path.suffix in SUFFIXES)
-    if len(found) == 1:
-        return found[0]
-    names = ", ".join(path.name for path in found[:5]) or "none"
+    files = usual[:1] or sorted(path for path in folder.iterdir() if path.suffix in SUFFIXES)
+    if len(files) == 1:
+        return files[0]
+    names = ", ".join(path.name for path in files[:5]) or "none"
     raise CheckpointError(
-        f"{source} is a folder with {len(found)} weights files ({names}); one is needed; name the file itself"
+        f"{source} is a folder with {len(files)} weights files ({names}), but one is needed; give the path of the file"
     )
-
-
-def open_model(source: str | Path, **answers: Any) -> Bundle:
-    """The model of a name or of weights in any known format; see ``Predictor.load``.
-
-    Raises:
-        CheckpointError: if the file cannot be used.
-        ConfigError: if an answer does not exist.
-    """
-    if str(source) in PRESETS and not Path(source).exists():
-        _log.warning("preset %s has no weights of its own; its parameters are random until it is trained", source)
-        return preset_bundle(str(source))
-    is_name = not (source == DEFAULT_NAME or str(source).startswith(SCHEME) or Path(source).exists())
-    if is_name and (close := get_close_matches(str(source), (DEFAULT_NAME, *PRESETS), n=1)):
-        raise CheckpointError(f"there is no model {str(source)!r}; did you mean {close[0]!r}?")
-    return open_bundle(str(source), **answers)
-
-
-def model_facts(source: str | Path) -> tuple[ModelConfig, InferenceConfig]:
-    """What ``open_model`` would give, without reading the weights of a native checkpoint.
-
-    Raises:
-        CheckpointError: if the file cannot be used.
-    """
-    path = resolve(DEFAULT_NAME) if source == DEFAULT_NAME else Path(source)
-    if path.is_file() and is_native(path):
-        header = read_header(path)
-        return header.model, header.fit
-    bundle = open_model(source)
-    return bundle.model.config, bundle.fit

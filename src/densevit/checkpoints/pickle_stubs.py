@@ -1,14 +1,14 @@
-"""What training programs leave beside the weights in a pickle: opened as nothing, so that no class of theirs is needed.
+"""Stand-ins for the objects that training programs store next to the weights in a pickle.
 
-PyTorch refuses a pickle as soon as it names a class that it does not know, even where the weights do not need it.
-mmengine stores its log there (``HistoryBuffer``, which drags ``getattr`` along), numpy's scalars and arrays, paths;
-others store the parsed command line. For these names alone ``weights_only`` is given an empty stand-in: nothing of
-numpy, mmengine or the standard library is imported or called, and the values are gone.
+PyTorch refuses a pickle as soon as it names an unknown class, even where the weights do not need it. mmengine stores
+its log there (``HistoryBuffer``, which needs ``getattr``), numpy scalars and arrays, and paths; others store the parsed
+command line. ``weights_only`` gets an empty stub for exactly these names: nothing of numpy, mmengine or the standard
+library is imported or called, and the values are lost.
 """
 
 from typing import Any, Self
 
-NAMES = (
+STUBBED_NAMES = (
     *(f"numpy.{core}.multiarray.{name}" for core in ("core", "_core") for name in ("scalar", "_reconstruct")),
     *(f"numpy.{core}.numeric._frombuffer" for core in ("core", "_core")),
     "numpy.dtype",
@@ -28,11 +28,11 @@ NAMES = (
 )
 
 
-class Leftover:
-    """Stands for any object of ``NAMES``: takes every argument and every state, and keeps none."""
+class PickleStub:
+    """Takes every argument and every state, and keeps none."""
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
-        """Whatever the pickle calls it with."""
+        """Accept what the pickle passes."""
         return super().__new__(cls)
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -42,6 +42,5 @@ class Leftover:
         pass
 
 
-def stand_ins() -> list[Any]:
-    """What ``torch.serialization.safe_globals`` takes: the stand-in under every name."""
-    return [(Leftover, name) for name in NAMES]
+PICKLE_STUBS: list[Any] = [(PickleStub, name) for name in STUBBED_NAMES]
+"""The stub under every name, for ``torch.serialization.safe_globals``."""

@@ -1,8 +1,8 @@
-"""Renaming a foreign state dict by a visible list of rules, the proof that nothing was lost, and the account of it."""
+"""Rename the tensors of a foreign state dict by a list of rules, prove that none is lost, and report on each."""
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import torch
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from densevit.errors import CheckpointError
 
-# What {name} stands for in a rule; any other name stands for one segment between dots.
+# Regular expressions for {name} in a rule; any other name matches one segment between dots.
 PLACEHOLDERS = {"i": r"\d+", "j": r"\d+", "param": "weight|bias", "rest": ".+"}
 
 
@@ -21,11 +21,10 @@ class Rule:
     Attributes:
         source: template of whole source names; ``{i}`` and ``{j}`` are numbers, ``{param}`` is weight or bias,
             ``{rest}`` anything, any other ``{name}`` one segment.
-        target: template of the target name; none to leave the tensor out.
-        reason: why a tensor is left out.
-        part: this tensor is part ``part[0]`` of ``part[1]`` that are concatenated along the first axis (query, key and
-            value, say).
-        convert: applied to the tensor before it is joined, for a transposition.
+        target: template of the target name; None to ignore the tensor.
+        reason: why a tensor is ignored.
+        part: (index, number of parts) of tensors that are concatenated along the first axis, such as query, key, value.
+        convert: applied to the tensor before it is joined, such as a transposition.
         note: what ``convert`` does, for the report.
     """
 
@@ -38,19 +37,19 @@ class Rule:
 
     def __post_init__(self) -> None:
         if (self.target is None) != bool(self.reason):
-            raise ValueError(f"rule for {self.source!r} needs either a target or the reason to leave the tensor out")
+            raise ValueError(f"rule for {self.source!r} needs either a target or the reason to ignore the tensor")
 
 
 @dataclass(frozen=True, slots=True)
 class Renamed:
-    """What became of every source tensor.
+    """The outcome of renaming, by which every source tensor is accounted for.
 
     Attributes:
         tensors: by target name.
         sources: target name -> the source names it was made of.
         ignored: source name -> the reason.
-        unused: source names that no rule speaks of.
-        notes: target name -> how its tensor differs from what the file holds.
+        unused: source names that no rule matches.
+        notes: target name -> how its tensor differs from that of the file.
     """
 
     tensors: dict[str, Tensor]
@@ -60,11 +59,19 @@ class Renamed:
     notes: dict[str, str] = field(default_factory=dict)
 
 
+def prefixed(rules: Iterable[Rule], source: str, target: str) -> tuple[Rule, ...]:
+    """The rules for names under a prefix on either side."""
+    return tuple(
+        replace(rule, source=source + rule.source, target=None if rule.target is None else target + rule.target)
+        for rule in rules
+    )
+
+
 def rename(state: Mapping[str, Tensor], rules: Sequence[Rule]) -> Renamed:
     """Apply to every tensor the first rule that matches its name.
 
     Raises:
-        CheckpointError: if two tensors go to one place, or a part of a joined tensor is absent.
+        CheckpointError: if two tensors get one name, or a part of a joined tensor is missing.
     """
     patterns = [(_pattern(rule.source), rule) for rule in rules]
     pieces: dict[str, dict[int, tuple[str, Tensor]]] = {}
@@ -73,8 +80,8 @@ def rename(state: Mapping[str, Tensor], rules: Sequence[Rule]) -> Renamed:
     unused: list[str] = []
     notes: dict[str, str] = {}
     for name, tensor in state.items():
-        match, rule = next(((m, rule) for pattern, rule in patterns if (m := pattern.fullmatch(name))), (None, None))
-        if match is None or rule is None:
+        rule, match = next(((rule, m) for pattern, rule in patterns if (m := pattern.fullmatch(name))), (None, None))
+        if rule is None or match is None:
             unused.append(name)
             continue
         if rule.target is None:
@@ -107,7 +114,9 @@ def _pattern(template: str) -> re.Pattern[str]:
 def _join(target: str, parts: Mapping[int, tuple[str, Tensor]], total: int) -> Tensor:
     if len(parts) != total:
         present = ", ".join(name for name, _ in parts.values())
-        raise CheckpointError(f"{target} is joined from {total} tensors, but only {present} is there; get a whole file")
+        raise CheckpointError(
+            f"{target} is joined from {total} tensors, but only {present} is there; download the file again"
+        )
     tensors = [parts[index][1] for index in range(total)]
     if total == 1:
         return tensors[0]
@@ -118,16 +127,16 @@ def _join(target: str, parts: Mapping[int, tuple[str, Tensor]], total: int) -> T
 
 
 def require_total(renamed: Renamed, targets: Mapping[str, torch.Size], *, source: str, advice: str) -> None:
-    """Prove that every source tensor is used or ignored for a reason, every target is filled, and shapes agree.
+    """Check that every source tensor is used or ignored for a reason, every target is filled, and shapes agree.
 
     Args:
         renamed: the outcome of ``rename``.
-        targets: the model's tensors by name.
-        source: what to call the weights in the message.
-        advice: the last clause of the message: what to do.
+        targets: shapes of the model's tensors by name.
+        source: what the message calls the weights.
+        advice: the last line of the message.
 
     Raises:
-        CheckpointError: naming every tensor that breaks the proof.
+        CheckpointError: naming every tensor for which this is not so.
     """
     known = [name for name in renamed.tensors if name in targets]
     wrong = [name for name in known if renamed.tensors[name].shape != targets[name]]
@@ -139,16 +148,16 @@ def require_total(renamed: Renamed, targets: Mapping[str, torch.Size], *, source
             f"{name} {tuple(renamed.tensors[name].shape)} for {tuple(targets[name])}" for name in wrong
         ],
     }
-    lines = [f"\n  {what}: {', '.join(collapse(names))}" for what, names in problems.items() if names]
+    lines = [f"\n  {problem}: {', '.join(collapse(names))}" for problem, names in problems.items() if names]
     if lines:
         raise CheckpointError(f"{source} does not fit the model, and nothing was loaded:{''.join(lines)}\n{advice}")
 
 
 def require_kinds(renamed: Renamed, *, source: str) -> None:
-    """Prove that weights are floating point of 16 bits or more, and counters integers.
+    """Check that weights are floating point of at least 16 bits, and counters integers; others are quantised.
 
     Raises:
-        CheckpointError: naming the tensor; anything else was stored by another scheme, with scales of its own.
+        CheckpointError: naming the tensor.
     """
     for name, tensor in renamed.tensors.items():
         is_weight = tensor.is_floating_point() and tensor.element_size() > 1
@@ -156,13 +165,13 @@ def require_kinds(renamed: Renamed, *, source: str) -> None:
         if not (is_counter if name.endswith("num_batches_tracked") else is_weight):
             raise CheckpointError(
                 f"{source} has {', '.join(renamed.sources.get(name, (name,)))} as "
-                f"{str(tensor.dtype).removeprefix('torch.')}, but weights are floating point of 16 bits or more, and "
-                "counters integers; a quantised file must be turned into a plain one by the program that made it"
+                f"{str(tensor.dtype).removeprefix('torch.')}, but weights must be floating point of at least 16 bits, "
+                "and counters integers; dequantise the file with the program that wrote it"
             )
 
 
 def collapse(names: Iterable[str]) -> list[str]:
-    """Shorten a list of names: those of twelve blocks become one, such as ``blocks.{0..11}.norm1.weight``."""
+    """Join the names that differ only in a number, such as those of twelve blocks: ``blocks.{0..11}.norm1.weight``."""
     groups: dict[tuple[str, ...], list[int]] = {}
     for name in names:
         head, number, rest = match.groups() if (match := re.match(r"(\D*?\.)(\d+)(\..*)", name)) else (name, None, "")
@@ -189,11 +198,11 @@ STATUSES: tuple[Status, ...] = ("loaded", "adapted", "ignored", "missing")
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """What became of one tensor.
+    """The report on one tensor.
 
     Attributes:
-        name: in the model; in the file where the tensor is ignored.
-        note: how it was adapted, or why it was left out.
+        name: in the model, or in the file if the tensor is ignored.
+        note: how it was adapted, or why it is ignored or missing.
     """
 
     name: str
@@ -203,18 +212,18 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class LoadReport:
-    """What became of every tensor of a file and of a model; ``str`` gives a table."""
+    """The report on every tensor of a file and of a model; ``str`` gives a table."""
 
     source: str
     rows: tuple[Row, ...]
 
     @property
     def counts(self) -> dict[Status, int]:
-        """Tensors per status."""
+        """Number of tensors per status."""
         return {status: sum(row.status == status for row in self.rows) for status in STATUSES}
 
     def __str__(self) -> str:
-        """A line of counts, then one line per group of tensors that share their fate."""
+        """A line of counts, then one line per group of tensors with the same status and note."""
         groups: dict[tuple[Status, str, str], list[str]] = {}
         for row in sorted(self.rows, key=lambda row: STATUSES.index(row.status)):
             groups.setdefault((row.status, row.note, row.name.split(".")[0]), []).append(row.name)

@@ -1,4 +1,4 @@
-"""``densevit benchmark``: our speed and memory, against other programs or alone."""
+"""``densevit benchmark``: our speed and memory, also against other programs."""
 
 import os
 from pathlib import Path
@@ -10,27 +10,28 @@ from rich.markup import escape
 from rich.table import Table
 
 if TYPE_CHECKING:
+    from densevit_lab.benchmark.measure import Plan
     from densevit_lab.benchmark.record import Record
-    from densevit_lab.benchmark.suites import Options
 
 
 def benchmark(
     suite: Annotated[str, typer.Option(help="peers, self, decode, training or gpu.")] = "peers",
     cases: Annotated[str, typer.Option(help='Pattern of case names, such as "setr-*".')] = "*",
     quick: Annotated[bool, typer.Option("--quick", help="Few cases and samples; ends within five minutes.")] = False,
-    engine: Annotated[list[str] | None, typer.Option(help="Engine beside eager torch; may be given again.")] = None,
+    engine: Annotated[list[str] | None, typer.Option(help="Another engine besides eager torch; repeatable.")] = None,
     threads: Annotated[
-        list[int] | None, typer.Option(help="Threads to measure with beside one; may be given again.")
+        list[int] | None,
+        typer.Option(help="Another number of threads besides one; repeatable."),
     ] = None,
-    rounds: Annotated[int, typer.Option(min=1, help="Most samples of each side.")] = 15,
+    rounds: Annotated[int, typer.Option(min=1, help="Most samples of each program.")] = 15,
     keep_freed_memory: Annotated[
         Literal["neither", "both", "ours"],
-        typer.Option(help="Sides with glibc's thresholds of our command line: neither, both or ours."),
+        typer.Option(help="Programs that keep freed memory, as our command line does: neither, both or ours."),
     ] = "neither",
-    device: Annotated[str | None, typer.Option(help="Of --suite gpu: cuda, or cpu for a trial.")] = None,
+    device: Annotated[str | None, typer.Option(help="For --suite gpu: cuda, or cpu for a trial.")] = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write every sample here.")] = None,
     into_file: Annotated[
-        Path | None, typer.Option("--into", help="Add the cases to this record, or replace them there, one by one.")
+        Path | None, typer.Option("--into", help="Add the cases to this record, or replace them in it, one by one.")
     ] = None,
     from_file: Annotated[Path | None, typer.Option("--from", help="Show this record, and measure nothing.")] = None,
     markdown_file: Annotated[Path | None, typer.Option("--markdown", help="Write a page with the tables here.")] = None,
@@ -38,28 +39,26 @@ def benchmark(
 ) -> None:
     """Measure time, memory and the share of the machine's peak, on the same photo with the same weights.
 
-    A bar that is not met does not change the exit code. With ``--into`` a suite can be measured in parts: the record is
-    written after every case, and holds those of earlier runs on the same machine.
+    With ``--into`` a suite can be measured in parts: the record is written after every case, and keeps the cases of
+    earlier runs on the same machine.
     """
     from densevit.io import write_bytes_atomic, write_json
+    from densevit_lab.benchmark.measure import Plan
     from densevit_lab.benchmark.plot import write_plot
-    from densevit_lab.benchmark.record import read_record
+    from densevit_lab.benchmark.record import TORCH, read_record
     from densevit_lab.benchmark.report import page
-    from densevit_lab.benchmark.suites import Options
 
     if from_file is not None:
         record = read_record(from_file)
     else:
-        options = Options(
-            pattern=cases,
-            quick=quick,
-            engines=tuple(engine or ()),
-            threads=tuple(threads or ()),
+        plan = Plan(
             rounds=rounds,
+            memory=min(rounds, 3),
+            threads=tuple(dict.fromkeys((1, *(threads or ())))),
             keep_freed_memory=keep_freed_memory,
-            device=device,
+            engines=tuple(dict.fromkeys((TORCH, *(engine or ())))),
         )
-        record = _measure(suite, options, into_file)
+        record = _measure(suite, cases, plan.as_quick() if quick else plan, device, into_file)
     if json_file is not None:
         write_json(json_file, record.plain())
     if markdown_file is not None:
@@ -70,43 +69,39 @@ def benchmark(
     _show(record)
 
 
-def _measure(suite: str, options: "Options", into_file: Path | None) -> "Record":
-    """Run a suite; with a file, its record joined with what the file holds is kept there after every case."""
+def _measure(suite: str, pattern: str, plan: "Plan", device: str | None, into_file: Path | None) -> "Record":
+    """Run a suite; with a file, it holds the merged record after every case."""
     from densevit.io import write_json
-    from densevit_lab.benchmark.record import joined, read_record
-    from densevit_lab.benchmark.suites import open_suite, run_suite
+    from densevit_lab.benchmark.record import merge_records, read_record
+    from densevit_lab.benchmark.suites import case_names, run_suite
 
     console = Console(stderr=True)
+    old = read_record(into_file) if into_file is not None and into_file.exists() else None
+    order = case_names(suite)
+
+    def merged(record: "Record") -> "Record":
+        return record if old is None else merge_records(old, record, order=order)
+
+    def keep(record: "Record") -> None:
+        whole = merged(record)  # also before the first case: a record of another machine is refused at once
+        if into_file is not None and record.cases:
+            write_json(into_file, whole.plain())
 
     def say(text: str) -> None:
         console.print(text, markup=False, highlight=False)
 
-    if into_file is None:
-        return run_suite(suite, options, say)
-    old = read_record(into_file) if into_file.exists() else None
-    order = tuple(open_suite(suite, options, say).cases)
-
-    def join(record: "Record") -> "Record":
-        return record if old is None else joined(old, record, order=order)
-
-    def keep(record: "Record") -> None:
-        whole = join(record)  # before the first case, too: a record of another machine is refused at once
-        if record.cases:
-            write_json(into_file, whole.plain())
-
-    return join(run_suite(suite, options, say, keep))
+    return merged(run_suite(suite, plan, say, pattern=pattern, device=device, keep=keep))
 
 
 def _show(record: "Record") -> None:
-    from densevit_lab.benchmark import report
+    from densevit_lab.benchmark.report import MEASURED_HEAD, closing_lines, measured_rows
 
     console = Console()
-    if not console.is_terminal:  # in a file there is no edge to fold at
+    if not console.is_terminal:  # a file has no width at which to fold
         console = Console(width=220)
-    for title, head, rows in report.tables(record):
-        table = Table(*head, title=title)
-        for row in rows:
-            table.add_row(*(escape(cell) for cell in row))
-        console.print(table)
-    for line in report.closing(record):
+    table = Table(*MEASURED_HEAD, title="measured")
+    for row in measured_rows(record):
+        table.add_row(*(escape(cell) for cell in row))
+    console.print(table)
+    for line in closing_lines(record):
         console.print(line, markup=False, highlight=False)

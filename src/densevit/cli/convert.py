@@ -1,4 +1,4 @@
-"""``densevit convert``: weights of others as a densevit checkpoint."""
+"""``densevit convert``: convert a checkpoint of another program."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -7,41 +7,49 @@ import typer
 
 
 def convert(
-    source: Annotated[str, typer.Argument(help="Weights file, folder with its config, or hf://owner/name[/file].")],
+    source: Annotated[
+        str, typer.Argument(help="Weights file, folder of weights and config, or hf://owner/name[/file].")
+    ],
     out: Annotated[Path, typer.Argument(metavar="OUT.safetensors", help="The checkpoint to write.")],
     as_source: Annotated[
-        str | None, typer.Option("--as", help="segmenter, setr, mmseg, dpt, depth_anything or transformers.")
+        str | None, typer.Option("--as", help="Read as segmenter, setr, mmseg, dpt, depth_anything or transformers.")
     ] = None,
-    config: Annotated[Path | None, typer.Option(help="Config of the weights, if not found beside them.")] = None,
+    config: Annotated[Path | None, typer.Option(help="Config file of the model, if not next to the weights.")] = None,
     num_heads: Annotated[int | None, typer.Option(help="Attention heads of the encoder.")] = None,
     decoder_heads: Annotated[int | None, typer.Option(help="Attention heads of Segmenter's decoder.")] = None,
-    taps: Annotated[str | None, typer.Option(help="Blocks the decoder reads, from 0, such as 5,11,17,23.")] = None,
-    aux_taps: Annotated[str | None, typer.Option(help="Blocks the auxiliary heads read.")] = None,
-    image_size: Annotated[str | None, typer.Option(help="Training images in pixels, HEIGHTxWIDTH.")] = None,
+    taps: Annotated[
+        str | None, typer.Option(help="Blocks that the decoder reads, counted from 0, such as 5,11,17,23.")
+    ] = None,
+    aux_taps: Annotated[str | None, typer.Option(help="Blocks that the auxiliary heads read.")] = None,
+    image_size: Annotated[str | None, typer.Option(help="Size of the training images in pixels, HEIGHTxWIDTH.")] = None,
     norm_eps: Annotated[float | None, typer.Option(help="Epsilon of the encoder's LayerNorms.")] = None,
-    readout: Annotated[str | None, typer.Option(help="DPT's class token: ignore, add or project.")] = None,
+    readout: Annotated[str | None, typer.Option(help="How DPT uses the class token: ignore, add or project.")] = None,
     release: Annotated[
         str | None, typer.Option(help="DPT depth: midas, kitti, nyu. Depth Anything: v1, v2, hypersim, vkitti.")
     ] = None,
-    scale: Annotated[float | None, typer.Option(help="Of a DPT depth model of your own.")] = None,
-    shift: Annotated[float | None, typer.Option(help="Of a DPT depth model of your own.")] = None,
-    invert: Annotated[bool | None, typer.Option(help="Whether it gives 1 / (scale d + shift).")] = None,
-    signed: Annotated[bool | None, typer.Option(help="Whether it may give negative values.")] = None,
-    max_depth_m: Annotated[float | None, typer.Option(help="Of a metric Depth Anything of your own.")] = None,
-    dataset: Annotated[str | None, typer.Option(help="ade20k, cityscapes or pascal_context: class names.")] = None,
+    scale: Annotated[float | None, typer.Option(help="Scale of a DPT depth model, instead of a release.")] = None,
+    shift: Annotated[float | None, typer.Option(help="Shift of a DPT depth model, instead of a release.")] = None,
+    invert: Annotated[
+        bool | None, typer.Option(help="Whether a DPT depth model predicts 1 / (scale d + shift).")
+    ] = None,
+    signed: Annotated[bool | None, typer.Option(help="Whether a DPT depth model may predict negative values.")] = None,
+    max_depth_m: Annotated[
+        float | None, typer.Option(help="Maximum depth of a metric Depth Anything, instead of a release.")
+    ] = None,
+    dataset: Annotated[str | None, typer.Option(help="Class names of ade20k, cityscapes or pascal_context.")] = None,
 ) -> None:
-    """Turn weights of Segmenter, SETR, mmsegmentation, DPT, Depth Anything or transformers into a checkpoint.
+    """Convert a checkpoint of Segmenter, SETR, mmsegmentation, DPT, Depth Anything or transformers.
 
-    Shapes say the sizes, the config beside the weights says the rest; what neither says is asked for by the option that
-    answers. Every tensor is accounted for, or nothing is written.
+    Sizes are read from the tensors, the rest from the config next to the weights. If a fact is missing, the message
+    names the option that gives it. Every tensor is accounted for, or nothing is written.
     """
     from densevit.checkpoints.native import save_bundle
     from densevit.checkpoints.open import import_file
     from densevit.errors import ConfigError
 
     if out.exists() and Path(source).exists() and out.samefile(source):
-        raise ConfigError(f"{out} is the file to be converted, but a new one is written; name another OUT")
-    answers: dict[str, Any] = {
+        raise ConfigError(f"{out} is the file to convert, which is not overwritten; give another OUT")
+    overrides: dict[str, Any] = {
         "num_heads": num_heads,
         "decoder_heads": decoder_heads,
         "taps": _numbers(taps, ","),
@@ -57,7 +65,7 @@ def convert(
         "max_depth_m": max_depth_m,
         "dataset": dataset,
     }
-    given = {name: value for name, value in answers.items() if value is not None}
+    given = {name: value for name, value in overrides.items() if value is not None}
     imported = import_file(source, as_source=as_source, config=config, **given)
     typer.echo(str(imported.report))
     counts = imported.counts
@@ -70,5 +78,5 @@ def convert(
 
 
 def _numbers(text: str | None, separator: str) -> list[str] | None:
-    """The parts of a list; what they are is checked with the other answers."""
+    """The parts of a list as text, which ``ImportOverrides`` converts."""
     return None if text is None else [part.strip() for part in text.lower().split(separator)]

@@ -1,6 +1,8 @@
-"""``densevit doctor``: what is wrong with a data set, before a model learns it."""
+"""``densevit doctor``: find what is wrong with a data set before training on it."""
 
 import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -23,53 +25,50 @@ def doctor(
     masks: Annotated[Path | None, typer.Option(help="Folder of masks, with --images.")] = None,
     depth: Annotated[Path | None, typer.Option(help="Folder of depth maps, with --images.")] = None,
     values: Annotated[Path | None, typer.Option(help="Folder of value maps (.npy), with --images.")] = None,
-    split: Annotated[list[str] | None, typer.Option(help="Look at this split alone; repeatable.")] = None,
-    classes: Annotated[str | None, typer.Option(help="Number of classes, or names by commas.")] = None,
+    split: Annotated[list[str] | None, typer.Option(help="Check only this split; repeatable.")] = None,
+    classes: Annotated[str | None, typer.Option(help="Number of classes, or names separated by commas.")] = None,
     ignore_index: Annotated[int, typer.Option(help="Value of pixels without a class, with --classes.")] = 255,
     reduce_zero_label: Annotated[
-        bool, typer.Option("--reduce-zero-label", help="Masks count from 1 and 0 is no class, as in ADE20K.")
+        bool, typer.Option("--reduce-zero-label", help="Masks count from 1, and 0 is no class, as in ADE20K.")
     ] = False,
     depth_unit_m: Annotated[float, typer.Option(help="Metres per unit of an integer depth map.")] = 0.001,
     colours: Annotated[Path | None, typer.Option(help="JSON file: the colour of each class in RGB masks.")] = None,
-    crop: Annotated[str | None, typer.Option(help="augment.crop of the run to be, HEIGHTxWIDTH or a side.")] = None,
-    sample: Annotated[int | None, typer.Option(min=1, help="Open so many photos of each split alone.")] = None,
-    fast: Annotated[bool, typer.Option("--fast", help="What train looks at before it starts: 24 a split.")] = False,
-    workers: Annotated[int | None, typer.Option(min=0, help="Processes; one for each core if not given.")] = None,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Write the diagnosis here.")] = None,
-    html_file: Annotated[Path | None, typer.Option("--html", help="Write a page with pictures here.")] = None,
+    crop: Annotated[str | None, typer.Option(help="augment.crop of the planned run: HEIGHTxWIDTH or a side.")] = None,
+    sample: Annotated[int | None, typer.Option(min=1, help="Open only this many photos of each split.")] = None,
+    fast: Annotated[bool, typer.Option("--fast", help="Check what train checks first: 24 photos per split.")] = False,
+    workers: Annotated[int | None, typer.Option(min=0, help="Processes; by default one per core, at most 8.")] = None,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write the diagnosis to this JSON file.")] = None,
+    html_file: Annotated[Path | None, typer.Option("--html", help="Write a page with pictures to this file.")] = None,
     write_fixed: Annotated[Path | None, typer.Option(help="Write a corrected copy to this new folder.")] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Exit code 1 for warnings too.")] = False,
 ) -> None:
     """Check a data set: files, sizes, classes, masks, depth, copies and leaks. Nothing is changed in place.
 
-    The exit code is 0 without errors, 1 with errors in the data, 2 if there is no data to look at.
+    The exit code is 0 without errors, 1 with errors in the data, 2 if there is no data to check.
     """
     from densevit.data import FolderConfig
-    from densevit.doctor.examine import FAST_PHOTOS, Options, examine
+    from densevit.doctor.examine import FAST_PHOTOS, examine
     from densevit.errors import ConfigError
     from densevit.io import write_bytes_atomic, write_json
 
     if (data is None) == (images is None):
-        raise ConfigError("doctor needs one data set: the root of one, or --images with --masks or --depth; give one")
-    places: dict[str, Any] = {"root": data, "images": images, "masks": masks, "depth": depth, "values": values}
-    places |= {"classes": _classes(classes), "ignore_index": ignore_index, "reduce_zero_label": reduce_zero_label}
-    config = FolderConfig.parse(places | {"depth_unit_m": depth_unit_m}, source="the options of doctor")
+        raise ConfigError("doctor needs one data set: its root, or --images with --masks or --depth")
+    keys: dict[str, Any] = {"root": data, "images": images, "masks": masks, "depth": depth, "values": values}
+    keys |= {"classes": _classes(classes), "ignore_index": ignore_index, "reduce_zero_label": reduce_zero_label}
+    config = FolderConfig.parse(keys | {"depth_unit_m": depth_unit_m}, source="the options of doctor")
     if fast:
         sample = min(sample or FAST_PHOTOS, FAST_PHOTOS)
+    scope: dict[str, Any] = {"only": split or (), "sample": sample, "crop": _crop(crop), "colours": colours}
     cores = min(8, os.cpu_count() or 1) if workers is None else workers
-    options = Options(tuple(split or ()), sample, cores, _crop(crop), colours)
     console = Console(stderr=True)
-    with _progress(console) as progress:
-        bar = progress.add_task("reading", total=None)
-        diagnosis = examine(
-            config, options, progress=lambda done, total: progress.update(bar, completed=done, total=total)
-        )
+    with _progress(console, "reading") as progress:
+        diagnosis = examine(config, **scope, workers=cores, progress=progress)
     name = str(data or images)
     _show(diagnosis, name)
     if json_file is not None:
-        from densevit.doctor.report import plain
+        from densevit.doctor.report import as_record
 
-        write_json(json_file, plain(diagnosis, name))
+        write_json(json_file, as_record(diagnosis, name))
     if html_file is not None:
         from densevit.doctor.page import page
 
@@ -94,44 +93,46 @@ def _crop(text: str | None) -> tuple[int, int] | None:
         return None
     parts = text.lower().split("x")
     if len(parts) > 2 or not all(part.isdecimal() and int(part) for part in parts):
-        raise ConfigError(f"--crop got {text!r}; HEIGHTxWIDTH in pixels or one side is accepted; give 480x640, or 512")
+        raise ConfigError(
+            f"--crop got {text!r}; HEIGHTxWIDTH in pixels or one side is accepted, such as 480x640 or 512"
+        )
     return int(parts[0]), int(parts[-1])
 
 
-def _progress(console: Console) -> Progress:
+@contextmanager
+def _progress(console: Console, text: str) -> Iterator[Callable[[int, int], None]]:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    return Progress(*columns, console=console, transient=True)
+    with Progress(*columns, console=console, transient=True) as progress:
+        bar = progress.add_task(text, total=None)
+        yield lambda done, total: progress.update(bar, completed=done, total=total)
 
 
 def _write_copy(diagnosis: "Diagnosis", out: Path, console: Console) -> None:
     from densevit.doctor.fix import write_fixed
 
-    with _progress(console) as progress:
-        bar = progress.add_task("writing", total=None)
-        copy = write_fixed(
-            diagnosis, out, progress=lambda done, total: progress.update(bar, completed=done, total=total)
-        )
+    with _progress(console, "writing") as progress:
+        copy = write_fixed(diagnosis, out, progress=progress)
     for line in _copy_lines(copy, diagnosis, out):
         Console().print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def _copy_lines(copy: "Copy", diagnosis: "Diagnosis", out: Path) -> list[str]:
-    lines = [f"corrected copy: {out}, {copy.copied} files as they were"]
-    for title, by_code in (("mended", copy.mended), ("left out", copy.left_out)):
+    lines = [f"corrected copy: {out}, {copy.copied} files unchanged"]
+    for title, by_code in (("fixed", copy.fixed), ("left out", copy.left_out)):
         for code, files in sorted(by_code.items()):
             lines.append(f"  {title}: {len(files)} files, {code}")
-    if alone := copy.left_alone(diagnosis):
-        lines.append(f"  left alone, since no safe way is known: {', '.join(alone)}")
+    if unfixed := copy.unfixed(diagnosis):
+        lines.append(f"  not fixed, since no safe way is known: {', '.join(unfixed)}")
     return lines
 
 
 def _show(diagnosis: "Diagnosis", name: str) -> None:
-    from densevit.doctor import text
+    from densevit.doctor import report
 
     console = Console()
-    if not console.is_terminal:  # in a file there is no edge to fold at
+    if not console.is_terminal:  # a file has no edge at which to wrap
         console = Console(width=160)
-    for title, head, rows in text.tables(diagnosis, name):
+    for title, head, rows in report.tables(diagnosis, name):
         table = Table(*head, title=title, title_justify="left")
         for row in rows:
             table.add_row(*(escape(cell) for cell in row))
@@ -140,7 +141,7 @@ def _show(diagnosis: "Diagnosis", name: str) -> None:
         where = f" in {finding.split}" if finding.split else ""
         colour = _COLOURS[finding.severity]
         console.print(f"[{colour}]{finding.severity} {finding.code}[/]{escape(where)}", highlight=False)
-        for line in text.lines(finding, diagnosis.material):
+        for line in report.lines(finding, diagnosis.context):
             console.print(f"  {escape(line)}", highlight=False, soft_wrap=True)
-    for line in text.closing(diagnosis):
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+    closing = "; ".join([report.headline(diagnosis), *report.remarks(diagnosis)])
+    console.print(closing, markup=False, highlight=False, soft_wrap=True)

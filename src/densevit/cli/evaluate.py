@@ -1,26 +1,32 @@
-"""``densevit evaluate``: the figures of a model on a data set."""
+"""``densevit evaluate``: the metrics of a model on a data set."""
 
 import time
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
+from densevit.cli import options as shared
+
+if TYPE_CHECKING:
+    from densevit.data import Dataset
+    from densevit.inference.pipeline import InferenceOptions
+    from densevit.inference.predictor import Predictor
+
 
 def evaluate(
-    model: Annotated[str, typer.Option(help='"default", a checkpoint, or hf://owner/name.')] = "default",
+    model: shared.Model = "default",
     data: Annotated[Path | None, typer.Option(help="Root of a folder data set.")] = None,
     dataset_kind: Annotated[
         str, typer.Option("--dataset", help="Kind of --data: folder, or a public one, such as cityscapes.")
     ] = "folder",
-    split: Annotated[str | None, typer.Option(help="Folder of the split inside images/ and masks/ or depth/.")] = None,
-    task: Annotated[
-        Literal["segmentation", "depth", "regression"], typer.Option(help="What to measure.")
-    ] = "segmentation",
-    decoder: Annotated[str | None, typer.Option(help="The head to measure; found by its classes if not given.")] = None,
+    split: shared.Split = None,
+    task: shared.Task = "segmentation",
+    head: shared.HeadToMeasure = None,
+    decoder: shared.OldDecoder = None,
     images: Annotated[Path | None, typer.Option(help="Folder of photos, instead of --data.")] = None,
     masks: Annotated[Path | None, typer.Option(help="Folder of masks, with --images.")] = None,
     depth: Annotated[Path | None, typer.Option(help="Folder of depth maps, with --images.")] = None,
@@ -28,90 +34,83 @@ def evaluate(
     reduce_zero_label: Annotated[
         bool, typer.Option("--reduce-zero-label", help="Masks count from 1 and 0 is no class, as in ADE20K.")
     ] = False,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures here.")] = None,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, ...; a GPU if there is one.")] = None,
-    protocol: Annotated[
-        str | None,
-        typer.Option(help="Run as this program does: segmenter, mmseg, setr, dpt, transformers, depth_anything."),
-    ] = None,
-    tta: Annotated[bool, typer.Option("--tta", help="With the protocol's scales, each mirrored too.")] = False,
-    window: Annotated[int | None, typer.Option(help="Run windows of this side, at the photo's own pixels.")] = None,
-    overlap: Annotated[int | None, typer.Option(help="Pixels that windows share; a quarter by default.")] = None,
-    blend: Annotated[str | None, typer.Option(help="Of windows: uniform or hann.")] = None,
-    window_batch: Annotated[str | None, typer.Option(help="Windows at once, or auto.")] = None,
-    scale: Annotated[float | None, typer.Option(help="Factor on the photo's sides before windows.")] = None,
-    scales: Annotated[str | None, typer.Option(help="Average these input scales, as in 0.75,1,1.25.")] = None,
-    flip: Annotated[bool, typer.Option("--flip", help="Average with the mirrored photo.")] = False,
-    speed: Annotated[
-        list[str] | None, typer.Option(help="Make the model cheaper: a YAML file, or KEY=VALUE; may be repeated.")
-    ] = None,
-    engine: Annotated[
-        str | None, typer.Option(help="What runs the network: torch, compile, onnxruntime or openvino.")
-    ] = None,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write the metrics here.")] = None,
+    device: shared.Device = None,
+    protocol: shared.Protocol = None,
+    tta: shared.Tta = False,
+    window: shared.Window = None,
+    overlap: shared.Overlap = None,
+    blend: shared.Blend = None,
+    window_batch: shared.WindowBatch = None,
+    scale: shared.Scale = None,
+    scales: shared.Scales = None,
+    flip: shared.Flip = False,
+    speed: shared.Speed = None,
+    engine: shared.Engine = None,
 ) -> None:
-    """Measure a model: mIoU, aAcc, mAcc and per-class IoU, or AbsRel, RMSE, delta1 and the others.
+    """Measure a model: mIoU, aAcc, mAcc and per-class IoU, or AbsRel, RMSE, delta1 and others.
 
-    Single scale unless --tta is given, at every photo's own size. Figures are fractions and metres.
+    Photos are run as ``predict`` runs them with the same options, and measured at their own size. Metrics are
+    fractions and metres.
     """
     from densevit import load
-    from densevit.cli.options import own_way
-    from densevit.errors import ConfigError
-    from densevit.evaluation.evaluate import evaluate
     from densevit.evaluation.selection import choose_head, open_for
     from densevit.io import write_json
 
-    console = Console(stderr=True)
     predictor = load(model, device=device, speed=speed, engine=engine)
     places = {"root": data, "split": split, "images": images, "masks": masks, "depth": depth, "values": values}
-    places = {key: value for key, value in places.items() if value is not None}
-    facts = {"reduce_zero_label": True} if reduce_zero_label else {}
-    dataset = open_for(places | facts | ({"kind": dataset_kind} if dataset_kind != "folder" else {}), task)
-    if tta and protocol is None:
-        raise ConfigError("--tta is given without --protocol; test-time augmentation is a protocol's; name one")
-    own = own_way(
+    settings: dict[str, Any] = {key: value for key, value in places.items() if value is not None}
+    settings |= {"reduce_zero_label": True} if reduce_zero_label else {}
+    settings |= {"kind": dataset_kind} if dataset_kind != "folder" else {}
+    dataset = open_for(settings, task)
+    views = shared.view_options(
         window=window, overlap=overlap, blend=blend, window_batch=window_batch, scale=scale, scales=scales, flip=flip
     )
-    if protocol is not None and not own.plain_pass:
-        raise ConfigError("windows, scales or flip are given with a protocol, which has its own; leave them or it out")
-    chosen = None if protocol is None else predictor.choose_protocol(protocol)
-    head, dataset = choose_head(predictor.tasks, dataset, task, decoder)
-    began = time.perf_counter()
-    with Progress(console=console) as progress:
-        bar = progress.add_task(f"evaluating {head}", total=len(dataset))
-        figures = evaluate(
-            predictor.model,
-            {head: predictor.tasks[head]},
-            predictor.fit,
-            dataset,
-            progress=lambda done, _: progress.update(bar, completed=done),
-            protocol=chosen,
-            tta=tta,
-            way=own,
-        )[head]
-    record = {
-        "model": model,
-        "decoder": head,
+    options = predictor.options(**views, protocol=protocol, tta=tta)
+    stamp = {
         "task": task,
         "data": str(data or images),
         "split": split,
         **({} if protocol is None else {"protocol": protocol, "tta": tta}),
-        **({} if own.plain_pass else {"way": own.plain()}),
+        **({} if options.is_default_way else {"way": options.way()}),
         **({"speed": switches} if (switches := predictor.speed.set_values()) else {}),
-        **figures,
-        "seconds": round(time.perf_counter() - began, 1),
     }
-    Console(markup=False).print(_table(head, figures))
+    wanted: list[str] | list[None] = shared.head_names(head, decoder) or [None]
+    chosen = [choose_head(predictor.tasks, dataset, task, name) for name in wanted]
+    records = [
+        {"model": model, "decoder": name, **stamp, **_measure(predictor, name, head_dataset, options)}
+        for name, head_dataset in chosen
+    ]
     if json_file is not None:
-        write_json(json_file, record)
+        write_json(json_file, records[0] if len(records) == 1 else {"model": model, "heads": records})
 
 
-def _table(head: str, figures: dict[str, Any]) -> Table:
-    table = Table("figure", "value", title=head)
-    for name, value in figures.items():
+def _measure(predictor: "Predictor", head: str, dataset: "Dataset", options: "InferenceOptions") -> dict[str, Any]:
+    """Measure one head, print its metrics, and return them with the seconds that it took."""
+    from densevit.evaluation.evaluate import evaluate
+
+    began = time.perf_counter()
+    with Progress(console=Console(stderr=True)) as progress:
+        bar = progress.add_task(f"evaluating {head}", total=len(dataset))
+        metrics = evaluate(
+            predictor.model,
+            {head: predictor.tasks[head]},
+            predictor.fit,
+            dataset,
+            options,
+            progress=lambda done, _: progress.update(bar, completed=done),
+        )[head]
+    Console(markup=False).print(_table(head, metrics))
+    return {**metrics, "seconds": round(time.perf_counter() - began, 1)}
+
+
+def _table(head: str, metrics: dict[str, Any]) -> Table:
+    table = Table("metric", "value", title=head)
+    for name, value in metrics.items():
         if isinstance(value, float):
             table.add_row(name, f"{value:.4f}")
         elif isinstance(value, int):
             table.add_row(name, str(value))
-    for name, values in figures.get("per_class", {}).items():
+    for name, values in metrics.get("per_class", {}).items():
         table.add_row(f"IoU {name}", f"{values['IoU']:.4f}")
     return table

@@ -1,44 +1,36 @@
-"""One page that shows the pictures of many predictions side by side."""
+"""An HTML page with the pictures of many predictions."""
 
-import html
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 from densevit.io import write_bytes_atomic
-
-_STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 1200px; padding: 0 1rem; color: #222; }
-h2 { margin: 2.5rem 0 .5rem; font-size: 1.1rem; }
-.row { display: flex; flex-wrap: wrap; gap: .75rem; }
-figure { margin: 0; flex: 1 1 320px; }
-img { width: 100%; border-radius: 6px; display: block; }
-figcaption { color: #555; font-size: .9rem; padding-top: .3rem; }
-"""
+from densevit.pages.html import escape, figure, page
 
 
 def write_gallery(path: Path, records: Sequence[dict[str, Any]], *, title: str) -> None:
-    """Write an HTML page beside the pictures: per photo the primary segmentation, and everything that is not one.
+    """Write an HTML page: per image the primary segmentation, and everything that is not a segmentation.
 
     Args:
-        path: of the page; the records' pictures lie in its folder.
+        path: of the page, in the folder of the records' pictures.
         records: as ``Prediction.save`` returns them.
         title: of the page.
 
     Raises:
         DataError: if the page cannot be written.
     """
-    parts = [f"<!doctype html><meta charset=utf-8><title>{html.escape(title)}</title><style>{_STYLE}</style>"]
-    parts.append(f"<h1>{html.escape(title)}</h1>")
+    parts = [f"<h1>{escape(title)}</h1>"]
     for record in records:
-        name = html.escape(Path(str(record.get("source", ""))).name)
-        parts.append(f"<h2>{name} <small>{record['width']} x {record['height']}</small></h2><div class=row>")
-        for head, result in record["heads"].items():
-            if result["task"] != "segmentation" or head == record["primary"]:
-                parts.append(_figure(head, result))
-        parts.append("</div>")
-    write_bytes_atomic(path, "\n".join(parts).encode())
+        name = Path(str(record.get("source", ""))).name
+        shown = {
+            head: result
+            for head, result in record["heads"].items()
+            if result["task"] != "segmentation" or head == record["primary"]
+        }
+        parts.append(f"<h2>{escape(name)} <small>{escape(record['width'])} x {escape(record['height'])}</small></h2>")
+        parts.append(f"<div class=row>{''.join(_figure(head, result) for head, result in shown.items())}</div>")
+    write_bytes_atomic(path, page(title, *parts).encode())
 
 
 def _figure(head: str, result: dict[str, Any]) -> str:
@@ -50,5 +42,4 @@ def _figure(head: str, result: dict[str, Any]) -> str:
         picture = result["colours"]
         unit = f" {result['unit']}" if result.get("unit") else ""
         text = f"{head}: {result['min']} to {result['max']}{unit}" if "min" in result else head
-    source, caption = quote(picture), html.escape(text)  # an address: '#' and '%' in a file's name mean something there
-    return f'<figure><img src="{source}" alt="{caption}" loading=lazy><figcaption>{caption}</figcaption></figure>'
+    return figure(quote(picture), text)  # an address, where '#' and '%' of a file's name have a meaning

@@ -1,4 +1,4 @@
-"""The command line: ``densevit COMMAND``. Torch is imported by a command's body, never for ``--help``."""
+"""The command line: ``densevit COMMAND``. Commands import torch when they run, never for ``--help``."""
 
 import logging
 import os
@@ -34,8 +34,8 @@ for command in (predict, train, report, evaluate, doctor, merge, models, convert
 
 @app.callback()
 def _options(
-    debug: bool = typer.Option(False, "--debug", help="Show the traceback of an error."),
-    quiet: bool = typer.Option(False, "--quiet", "-q", help="Print warnings and errors alone."),
+    debug: bool = typer.Option(False, "--debug", help="Show the traceback of errors."),
+    quiet: bool = typer.Option(False, "--quiet", "-q", help="Only print warnings and errors."),
 ) -> None:
     set_up_logging(quiet=quiet)
     keep_freed_memory()
@@ -51,7 +51,7 @@ def _out_of_memory(error: BaseException) -> bool:
 
 
 def main() -> None:
-    """Run; a user's mistake ends in its message and exit code 2."""
+    """Run the command line; a user's mistake ends with its message and exit code 2."""
     try:
         app()
     except DensevitError as error:
@@ -63,7 +63,7 @@ def main() -> None:
         if os.environ.get("DENSEVIT_DEBUG") or not _out_of_memory(error):
             raise
         typer.echo(
-            "densevit: memory does not suffice for this image and model; a smaller image or model is needed; take "
+            "densevit: not enough memory for this image and model; use a smaller image or model, "
             "--window 512, --speed short_side=384, or a machine with more memory",
             err=True,
         )

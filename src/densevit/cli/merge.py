@@ -1,4 +1,4 @@
-"""``densevit merge``: heads of several checkpoints on one encoder."""
+"""``densevit merge``: join heads of several checkpoints on one encoder."""
 
 from pathlib import Path
 from typing import Annotated
@@ -7,7 +7,7 @@ import typer
 
 
 def merge(
-    config: Annotated[Path, typer.Option(help="YAML file: heads (name: {checkpoint, head}), card, storage.")],
+    config: Annotated[Path, typer.Option(help="YAML file with heads (name: {checkpoint, head}), card and storage.")],
     out: Annotated[Path, typer.Option(help="The checkpoint to write.")],
 ) -> None:
     """Join heads that were trained on the same frozen encoder into one model."""
@@ -15,7 +15,7 @@ def merge(
     from densevit.checkpoints.native import save_bundle
     from densevit.config import read_yaml
 
-    recipe = MergeConfig.parse(read_yaml(config), source=str(config))
-    bundle = merge_bundles(recipe)
-    save_bundle(bundle, out, recipe.storage)
+    merge_config = MergeConfig.parse(read_yaml(config), source=str(config))
+    bundle = merge_bundles(merge_config)
+    save_bundle(bundle, out, merge_config.storage)
     typer.echo(f"{out}: {', '.join(bundle.tasks)}; {out.stat().st_size / 1e6:.1f} MB")

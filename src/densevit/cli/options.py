@@ -1,14 +1,56 @@
-"""Options of predict and evaluate that say how a photo is run, as the configs they stand for."""
+"""Options that several commands share, and the configs that they stand for."""
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
 
 if TYPE_CHECKING:
-    from densevit.inference.pipeline import InferenceOptions
     from densevit.inference.raster.job import RasterConfig
+    from densevit.inference.sliding_window import SlidingWindow
+
+TaskKind = Literal["segmentation", "depth", "regression"]
+
+Model = Annotated[str, typer.Option(help='"default", a checkpoint, or hf://owner/name.')]
+Device = Annotated[str | None, typer.Option(help="cpu, cuda, ...; a GPU if there is one.")]
+Protocol = Annotated[
+    str | None,
+    typer.Option(help="Run images as this program does: segmenter, mmseg, setr, dpt, transformers, depth_anything."),
+]
+Tta = Annotated[bool, typer.Option("--tta", help="Average the protocol's scales, each mirrored too.")]
+Window = Annotated[int | None, typer.Option(help="Run sliding windows of this side, at the image's own pixels.")]
+Overlap = Annotated[int | None, typer.Option(help="Pixels that windows share; a quarter of a window by default.")]
+Blend = Annotated[str | None, typer.Option(help="How overlapping windows are blended: uniform or hann.")]
+WindowBatch = Annotated[str | None, typer.Option(help="Windows per batch: a number, or auto.")]
+Scale = Annotated[float | None, typer.Option(help="Factor on the image's sides before windows are run.")]
+Scales = Annotated[str | None, typer.Option(help="Average these input scales, as in 0.75,1,1.25.")]
+Flip = Annotated[bool, typer.Option("--flip", help="Also average with the mirrored image.")]
+Speed = Annotated[
+    list[str] | None, typer.Option(help="Make the model cheaper: a YAML file, or KEY=VALUE; may be repeated.")
+]
+Engine = Annotated[str | None, typer.Option(help="What runs the network: torch, compile, onnxruntime or openvino.")]
+Split = Annotated[str | None, typer.Option(help="Folder of the split inside images/ and masks/ or depth/.")]
+Task = Annotated[TaskKind, typer.Option(help="What to measure.")]
+HeadToMeasure = Annotated[
+    list[str] | None, typer.Option("--head", help="Head to measure; by default the one whose task and classes fit.")
+]
+HeadsToRun = Annotated[
+    list[str] | None,
+    typer.Option("--head", help="Head to run; may be repeated, or several separated by commas. All by default."),
+]
+OldHeads = Annotated[list[str] | None, typer.Option("--heads", hidden=True)]
+OldDecoder = Annotated[list[str] | None, typer.Option("--decoder", hidden=True)]
 
 
-def own_way(
+def head_names(*options: Sequence[str] | None) -> list[str] | None:
+    """The heads that ``--head`` and its old spellings name, each once; None if none is named."""
+    texts = [text for option in options for text in option or ()]
+    names = [name.strip() for text in texts for name in text.split(",")]
+    return list(dict.fromkeys(name for name in names if name)) or None
+
+
+def view_options(
     *,
     window: int | None,
     overlap: int | None,
@@ -17,29 +59,30 @@ def own_way(
     scale: float | None,
     scales: str | None,
     flip: bool,
-) -> "InferenceOptions":
-    """The options together.
+) -> dict[str, Any]:
+    """The keywords of ``Predictor.options`` that some options stand for.
 
     Raises:
-        ConfigError: if a value is none that is accepted.
+        ConfigError: if a value is not accepted.
     """
-    from densevit.inference.pipeline import InferenceOptions
+    from densevit.inference.sliding_window import SlidingWindow
 
-    given = {"window": window, "overlap": overlap, "blend": blend, "batch": _batch(window_batch), "scale": scale}
-    facts: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
-    way: dict[str, Any] = {"windows": facts or None, "flip": flip}
-    if scales is not None:
-        way["scales"] = numbers(scales, "--scales", "0.75,1,1.25")
-    return InferenceOptions.parse(
-        way, source="the options --window, --overlap, --blend, --window-batch, --scale and --scales"
-    )
+    batch = int(window_batch) if window_batch is not None and window_batch.isdecimal() else window_batch
+    given = {"window": window, "overlap": overlap, "blend": blend, "batch": batch, "scale": scale}
+    given = {key: value for key, value in given.items() if value is not None}
+    source = "the set of options --window, --overlap, --blend, --window-batch and --scale"
+    return {
+        "windows": SlidingWindow.parse(given, source=source) if given else None,
+        "scales": (1.0,) if scales is None else numbers(scales, "--scales", "0.75,1,1.25"),
+        "flip": flip,
+    }
 
 
 def numbers(text: str, option: str, example: str) -> tuple[float, ...]:
     """Numbers separated by commas.
 
     Raises:
-        ConfigError: if they are none.
+        ConfigError: if the text holds anything else.
     """
     from densevit.errors import ConfigError
 
@@ -47,50 +90,35 @@ def numbers(text: str, option: str, example: str) -> tuple[float, ...]:
         return tuple(float(part) for part in text.split(","))
     except ValueError:
         raise ConfigError(
-            f"{option} got {text!r}; numbers separated by commas are accepted; give them as in {option} {example}"
+            f"{option} got {text!r} but takes numbers separated by commas, for example {option} {example}"
         ) from None
 
 
 def raster_config(
-    own: "InferenceOptions", *, bands: str | None, limits: str | None, scores: bool, file_format: str | None
+    windows: "SlidingWindow | None", *, bands: str | None, limits: str | None, scores: bool, file_format: str | None
 ) -> "RasterConfig":
     """How rasters are streamed.
 
     Raises:
-        ConfigError: if a value is none that is accepted.
+        ConfigError: if a value is not accepted.
     """
     from densevit.inference.raster.job import RasterConfig
 
-    facts: dict[str, Any] = {"scores": scores, "format": file_format}
-    if own.windows is not None:
-        facts["windows"] = own.windows
+    given: dict[str, Any] = {"scores": scores, "format": file_format}
+    if windows is not None:
+        given["windows"] = windows
     if bands is not None:
-        facts["bands"] = tuple(int(n) for n in numbers(bands, "--bands", "4,3,2"))
+        given["bands"] = tuple(int(n) for n in numbers(bands, "--bands", "4,3,2"))
     if limits is not None:
-        facts["limits"] = numbers(limits, "--range", "0,3000")
-    return RasterConfig.parse(facts, source="the options --bands, --range and --raster-format")
+        given["limits"] = numbers(limits, "--range", "0,3000")
+    return RasterConfig.parse(given, source="the set of options --bands, --range and --raster-format")
 
 
-def refuse_views(own: "InferenceOptions", photo: Path) -> None:
-    """Scales and mirror images are for photos in memory.
-
-    Raises:
-        ConfigError: if they were asked for.
-    """
-    from densevit.errors import ConfigError
-
-    if own.scales != (1.0,) or own.flip:
-        raise ConfigError(
-            f"{photo} is streamed, because it is large or georeferenced; --scales and --flip are for photos in memory; "
-            "leave them out"
-        )
-
-
-def streams(photo: Path, *, forced: bool) -> bool:
-    """Whether a photo is streamed: on demand, or a TIFF or PNG that is large or lies on the earth.
+def is_streamed(image: Path, *, forced: bool) -> bool:
+    """Whether an image is streamed: on request, or a TIFF or PNG that is large or georeferenced.
 
     Raises:
-        DataError: if it is no raster, with ``forced``.
+        DataError: if it is not a raster although streaming was requested.
     """
     from densevit.errors import DataError
     from densevit.io import is_zip_path
@@ -98,14 +126,10 @@ def streams(photo: Path, *, forced: bool) -> bool:
 
     if forced:
         return True
-    if photo.suffix.lower() not in RASTER_SUFFIXES or not photo.is_file() or is_zip_path(photo) or not has_rasterio():
+    if image.suffix.lower() not in RASTER_SUFFIXES or not image.is_file() or is_zip_path(image) or not has_rasterio():
         return False
     try:
-        head = read_head(photo)
-    except DataError:  # the reader of photos says what is wrong
+        head = read_head(image)
+    except DataError:  # the reader of images will say what is wrong
         return False
     return head.georeferenced or head.size[0] * head.size[1] >= STREAMED_PIXELS
-
-
-def _batch(text: str | None) -> int | str | None:
-    return int(text) if text is not None and text.isdecimal() else text

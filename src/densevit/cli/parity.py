@@ -1,4 +1,4 @@
-"""``densevit parity``: our outputs against those that reference programs wrote down."""
+"""``densevit parity``: our outputs against recorded outputs of the reference programs."""
 
 from pathlib import Path
 from typing import Annotated
@@ -14,13 +14,13 @@ def parity(
     json_file: Annotated[Path | None, typer.Option("--json", help="Write every comparison here.")] = None,
     markdown_file: Annotated[Path | None, typer.Option("--markdown", help="Write the table here.")] = None,
 ) -> None:
-    """Run the raw weights of reference models through importer and protocol, and compare every tensor written down.
+    """Import the raw weights of reference models, run their protocols, and compare every recorded tensor.
 
-    The exit code is 1 if one is not reproduced.
+    The exit code is 1 if a tensor is not reproduced.
     """
     from densevit.io import write_bytes_atomic, write_json
     from densevit_lab.parity.check import check_folder
-    from densevit_lab.parity.report import markdown, merge
+    from densevit_lab.parity.report import HEAD, markdown, merge
 
     rows = check_folder(folder)
     merged = merge(rows)
@@ -28,13 +28,11 @@ def parity(
         write_json(json_file, [row.plain() for row in rows])
     if markdown_file is not None:
         write_bytes_atomic(markdown_file, markdown(merged).encode())
-    table = Table("source", "variant", "case", "tensors", "relative error", "tolerance", "verdict")
+    table = Table(*HEAD)
     for row in merged:
-        error = row.problem or f"{row.error:.1e}"
-        verdict = "pass" if row.passed else "[red]FAIL[/red]"
-        table.add_row(row.source, row.variant, row.case, str(row.count), escape(error), f"{row.tolerance:.0e}", verdict)
+        table.add_row(*map(escape, row.cells()), style=None if row.passed else "red")
     console = Console()
-    if not console.is_terminal:  # in a file there is no edge to fold at
+    if not console.is_terminal:  # a file has no width at which to fold
         console = Console(width=200)
     console.print(table)
     failed = sum(not row.passed for row in rows)

@@ -1,18 +1,17 @@
-"""How log messages come to the terminal: one after the other, and the progress of a run in one line that stays."""
+"""Log messages on the terminal, with the progress of a run in one line that is redrawn."""
 
 import logging
 import shutil
 import sys
 from typing import TextIO
 
-PROGRESS = "densevit.progress"
-"""The logger whose messages are drawn one over the other."""
+from densevit.training.run.progress import PROGRESS
 
 _CLEAR = "\r\x1b[2K"
 
 
 class TerminalHandler(logging.StreamHandler[TextIO]):
-    """Messages on standard error; on a terminal those of ``PROGRESS`` take each other's place."""
+    """Writes messages to standard error; on a terminal, those of ``PROGRESS`` replace each other."""
 
     def __init__(self) -> None:
         super().__init__(sys.stderr)
@@ -20,7 +19,7 @@ class TerminalHandler(logging.StreamHandler[TextIO]):
         self._drawn = False
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Write a message, over the line of progress if there is one."""
+        """Write a message, over the progress line if there is one."""
         if not self.live:
             super().emit(record)
             return
@@ -36,7 +35,7 @@ class TerminalHandler(logging.StreamHandler[TextIO]):
             super().emit(record)
 
     def close(self) -> None:
-        """Leave the last line of progress where it stands, and begin a new one."""
+        """Keep the last progress line and begin a new one."""
         if self._drawn and not self.stream.closed:
             self.stream.write("\n")
             self._drawn = False
@@ -44,7 +43,7 @@ class TerminalHandler(logging.StreamHandler[TextIO]):
 
 
 def set_up_logging(*, quiet: bool) -> None:
-    """Messages of this level and above to the terminal; the line of progress as often as a person can follow."""
+    """Log to the terminal from INFO on, or from WARNING on if quiet; progress in detail only on a live terminal."""
     handler = TerminalHandler()
     logging.basicConfig(
         level=logging.WARNING if quiet else logging.INFO, format="%(message)s", handlers=[handler], force=True

@@ -48,13 +48,13 @@ def train(
     from densevit.device import pick_device
     from densevit.errors import ConfigError
     from densevit.training.distributed import is_first
-    from densevit.training.nonfinite_batches import replay as run_again
-    from densevit.training.resolve_config import read_recipe
+    from densevit.training.nonfinite_batches import replay as replay_batch
+    from densevit.training.resolve_config import resolve_config
     from densevit.training.signals import Stopped
     from densevit.training.train import train
 
     if replay is not None:
-        typer.echo("\n".join(run_again(replay, device=str(pick_device(device)))))
+        typer.echo("\n".join(replay_batch(replay, device=str(pick_device(device)))))
         return
     if run is not None and not resume:
         raise ConfigError(f"{run} was given without an option; write --out {run}, or --resume {run} to continue a run")
@@ -69,12 +69,20 @@ def train(
             raise ConfigError(f"{out} holds no run, it has no config.yaml; name its folder, or begin it with --config")
     if config is None and not (init or preset or recipe) and (decoder or freeze):
         init = "default"
-    short = {"init": init, "freeze": freeze, "decoders": decoder or (), "features": out.parent / "features"}
-    merged = read_recipe(
-        config, overrides or [], preset_name=preset, data=data, dataset=dataset, recipe_name=recipe, short=short
+    merged = resolve_config(
+        config,
+        overrides or [],
+        preset_name=preset,
+        data=data,
+        dataset=dataset,
+        recipe_name=recipe,
+        init=init,
+        freeze=freeze,
+        decoders=decoder or (),
+        features=out.parent / "features",
     )
-    begun = resume and (out / "states").is_dir()  # and was looked at then
-    if not no_check and not begun and is_first():
+    checked = no_check or (resume and (out / "states").is_dir())  # a run with states was checked when it began
+    if not checked and is_first():
         from densevit.doctor.preflight import check_run
 
         for finding in check_run(merged):

@@ -1,12 +1,14 @@
 """``densevit tune``: the best cheaper setting of a model within a budget."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
+
+from densevit.cli import options as shared
 
 if TYPE_CHECKING:
     from densevit.tuning.pareto import Point
@@ -18,16 +20,15 @@ def tune(
     data: Annotated[Path, typer.Option(help="Root of a folder data set.")],
     budget: Annotated[str, typer.Option(help='Such as "20 ms", "2 GB", or "0.5 mIoU" for what may be lost.')],
     out: Annotated[Path, typer.Option(help="YAML file for --speed; a picture with the suffix .svg lies beside it.")],
-    split: Annotated[str | None, typer.Option(help="Folder of the split inside images/ and masks/ or depth/.")] = None,
-    task: Annotated[
-        Literal["segmentation", "depth", "regression"], typer.Option(help="What to measure.")
-    ] = "segmentation",
-    decoder: Annotated[str | None, typer.Option(help="The head to measure; found by its classes if not given.")] = None,
+    split: shared.Split = None,
+    task: shared.Task = "segmentation",
+    head: shared.HeadToMeasure = None,
+    decoder: shared.OldDecoder = None,
     limit: Annotated[int, typer.Option(help="Photos to measure on, spread over the split.")] = 50,
     grid: Annotated[Path | None, typer.Option(help="YAML file with the values of each switch.")] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; those of torch if not given.")] = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write every point here.")] = None,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, ...; a GPU if there is one.")] = None,
+    device: shared.Device = None,
 ) -> None:
     """Measure cheaper settings of a model on your machine and data, and write the best within a budget.
 
@@ -49,8 +50,11 @@ def tune(
         torch.set_num_threads(threads)
     bundle = open_model(model)
     dataset = open_for({"root": data} | ({} if split is None else {"split": split}), task)
-    head, dataset = choose_head(bundle.tasks, dataset, task, decoder)
-    tuner = Tuner(bundle, head, read_grid(grid, bundle, head).settings(), device=pick_device(device))
+    names = shared.head_names(head, decoder)
+    if names is not None and len(names) > 1:
+        raise ConfigError(f"--head names {len(names)} heads ({', '.join(names)}) but tune measures one; name one")
+    name, dataset = choose_head(bundle.tasks, dataset, task, None if names is None else names[0])
+    tuner = Tuner(bundle, name, read_grid(grid, bundle, name).settings(), device=pick_device(device))
     limits = Budget.parse(budget, tuner.figure)
     console = Console(stderr=True)
     try:
@@ -69,14 +73,14 @@ def tune(
         raise
     points = tuner.points()
     if json_file is not None:
-        write_json(json_file, {"model": model, "head": head, "budget": budget, "points": _records(points)})
+        write_json(json_file, {"model": model, "head": name, "budget": budget, "points": _records(points)})
     try:
         chosen = choose(points, limits, tuner.figure)
     except ConfigError:
         Console(markup=False).print(_table(tuner, None))
         raise
     Console(markup=False).print(_table(tuner, chosen))
-    title = f"{model}, {head} on {data.name}{'' if split is None else f' {split}'}"
+    title = f"{model}, {name} on {data.name}{'' if split is None else f' {split}'}"
     picture = pareto_svg(points, tuner.figure, title=title, budget=limits, chosen=chosen)
     write_bytes_atomic(out.with_suffix(".svg"), picture.encode())
     write_bytes_atomic(out, preset_text(chosen, tuner.figure, limits, model).encode())

@@ -36,7 +36,7 @@ DATASETS: dict[str, tuple[type[DataConfig], Callable[..., Dataset]]] = {
 
 
 def parse_data(data: DataConfig | Mapping[str, Any]) -> DataConfig:
-    """Plain data -> the config class that its ``kind`` names; folder without one (a validator: raises ValueError)."""
+    """Plain data -> the config that its ``kind`` names, by default "folder" (a validator: raises ValueError)."""
     if isinstance(data, DataConfig):
         return data
     if not isinstance(data, Mapping):
@@ -55,11 +55,11 @@ AnyData = Annotated[SerializeAsAny[DataConfig], BeforeValidator(parse_data)]
 
 
 def classes_of(config: DataConfig) -> ClassTable | None:
-    """The classes that a data set will have after merging and dropping, as far as they are known without its photos.
+    """The classes of a data set after merging and dropping, if they are known without its images.
 
     Raises:
         DataError: if the file that names them cannot be used.
-        ConfigError: if merge or drop names a class that there is not.
+        ConfigError: if merge or drop names a class that does not exist.
     """
     if isinstance(config, FolderConfig):
         return class_table(config)

@@ -5,7 +5,7 @@ from typing import Literal
 from densevit.data.base import PublicConfig
 from densevit.data.class_names import ADE20K
 from densevit.data.files import FileDataset, match
-from densevit.data.sample import ClassTable
+from densevit.data.sample import ALL_TARGETS, ClassTable, Target
 from densevit.io import find_images
 
 LAYOUT = "images/training, images/validation, annotations/training and annotations/validation"
@@ -16,7 +16,7 @@ class Ade20kConfig(PublicConfig):
     """ADE20K, the archive ADEChallengeData2016.
 
     Attributes:
-        split: 20210 and 2000 photos.
+        split: 20210 and 2000 images.
     """
 
     kind: Literal["ade20k"] = "ade20k"
@@ -28,19 +28,17 @@ class Ade20kConfig(PublicConfig):
         return ClassTable(ADE20K)
 
 
-def open_ade20k(
-    config: Ade20kConfig, *, with_labels: bool = True, with_depth: bool = True, with_values: bool = True
-) -> FileDataset:
-    """Photos and masks of a split.
+def open_ade20k(config: Ade20kConfig, *, targets: frozenset[Target] = ALL_TARGETS) -> FileDataset:
+    """Images and masks of a split.
 
     Raises:
-        DataError: the layout is another, or a photo has no mask.
+        DataError: if the layout differs, or an image has no mask.
     """
     split = _FOLDERS[config.split]
     below = ("", "ADEChallengeData2016/")
     images = find_images([config.find([f"{top}images/{split}" for top in below], LAYOUT)])
     rule = config.rule(config.table, reduce_zero=True)
-    if not with_labels:
+    if "labels" not in targets:
         return FileDataset(images, rule=rule)
     folder = config.find([f"{top}annotations/{split}" for top in below], LAYOUT)
     return FileDataset(images, match(images, folder, "mask", (".png",)), rule=rule)

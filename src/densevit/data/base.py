@@ -1,8 +1,8 @@
-"""What the configs of data sets have in common."""
+"""What the configs of all data sets share."""
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field
 
@@ -17,11 +17,12 @@ DataPath = Annotated[Path, AfterValidator(place)]
 
 
 class DataConfig(Config):
-    """A data set. ``kind`` is its tag on disk, the key in ``DATASETS``.
+    """A data set.
 
     Attributes:
-        merge: new class name -> the classes that become it. A new name that is also an old one takes that class in too;
-            one class alone is renamed. The order is that of the first members.
+        kind: the tag on disk, the key in ``DATASETS``.
+        merge: new class name -> the classes that become it. A new name that is also an old one includes that class; a
+            single class is renamed. The order is that of the first members.
         drop: classes whose pixels are ignored.
     """
 
@@ -39,15 +40,15 @@ class PublicConfig(DataConfig):
 
     root: DataPath
 
-    def rule(self, classes: ClassTable, **facts: object) -> LabelRule:
-        """What the numbers in its masks mean, after merging and dropping."""
-        return LabelRule(classes, merge=self.merge, drop=self.drop, **facts)  # type: ignore[arg-type]
+    def rule(self, classes: ClassTable, **options: Any) -> LabelRule:
+        """What the numbers in the masks mean, after merging and dropping."""
+        return LabelRule(classes, merge=self.merge, drop=self.drop, **options)
 
     def find(self, names: Sequence[str], layout: str) -> Path:
         """The first of some files or folders below the root that exists.
 
         Raises:
-            DataError: none does; ``layout`` says what the root should hold.
+            DataError: if none does; ``layout`` says what the root should hold.
         """
         for name in names:
             path = self.root / name if name else self.root
@@ -61,6 +62,19 @@ class PublicConfig(DataConfig):
             f"{self.root} has no {' or '.join(names[:4])} (it has {contents(self.root)}); {self.kind} needs {layout}; "
             "check root, or unpack the whole download"
         )
+
+    def check_masks(self, masks: Sequence[Path], layout: str) -> None:
+        """Refuse masks, one per image, of which some are missing.
+
+        Raises:
+            DataError: naming the first; ``layout`` says what the root should hold.
+        """
+        missing = [path for path in masks if not path.is_file()]
+        if missing:
+            raise DataError(
+                f"{len(missing)} of {len(masks)} photos have no mask, for example {missing[0]}; {self.kind} needs "
+                f"{layout}; unpack the whole download"
+            )
 
 
 def contents(folder: Path) -> str:

@@ -10,7 +10,7 @@ from densevit.data.base import PublicConfig
 from densevit.data.class_names import CAMVID, CAMVID_COLOURS
 from densevit.data.files import FileDataset
 from densevit.data.labels import read_mask
-from densevit.data.sample import ClassTable
+from densevit.data.sample import ALL_TARGETS, ClassTable, Target
 from densevit.errors import DataError
 from densevit.io import find_images
 
@@ -18,15 +18,15 @@ LAYOUT = (
     "train/ and trainannot/ with class numbers (as in SegNet's copy), or train/ and train_labels/ with the original "
     "colours in *_L.png; val and test alike"
 )
-_VOID_BESIDE = 11
-"""Void in SegNet's masks; the colours' is black, which is brought to the same number."""
+_VOID = 11
+"""Void in SegNet's masks; black, which is void in colour masks, is mapped to it."""
 
 
 class CamvidConfig(PublicConfig):
     """CamVid.
 
     Attributes:
-        split: the usual 367, 101 and 233 photos.
+        split: the usual 367, 101 and 233 images.
     """
 
     kind: Literal["camvid"] = "camvid"
@@ -38,18 +38,16 @@ class CamvidConfig(PublicConfig):
         return ClassTable(CAMVID)
 
 
-def open_camvid(
-    config: CamvidConfig, *, with_labels: bool = True, with_depth: bool = True, with_values: bool = True
-) -> FileDataset:
-    """Photos and masks of a split.
+def open_camvid(config: CamvidConfig, *, targets: frozenset[Target] = ALL_TARGETS) -> FileDataset:
+    """Images and masks of a split.
 
     Raises:
-        DataError: the layout is another, or a photo has no mask.
+        DataError: if the layout differs, or an image has no mask.
     """
     split = config.split
     images = find_images([config.find([split], LAYOUT)])
-    rule = config.rule(config.table, ignored=(_VOID_BESIDE,))
-    if not with_labels:
+    rule = config.rule(config.table, ignored=(_VOID,))
+    if "labels" not in targets:
         return FileDataset(images, rule=rule)
     folder = config.find([f"{split}annot", f"{split}_labels", f"{split}_annot"], LAYOUT)
     masks = [_mask_of(image, folder) for image in images]
@@ -68,5 +66,5 @@ def _mask_of(image: Path, folder: Path) -> Path:
 def _read_colours(mask: Path, photo: Path) -> NDArray[np.int32]:
     palette = (*(colour for _, colour, _ in CAMVID_COLOURS), (0, 0, 0))
     stored = read_mask(mask, palette=palette, mode="colour")
-    final = np.array([*(CAMVID.index(name) for _, _, name in CAMVID_COLOURS), _VOID_BESIDE], np.int32)
+    final = np.array([*(CAMVID.index(name) for _, _, name in CAMVID_COLOURS), _VOID], np.int32)
     return final[stored]

@@ -5,7 +5,7 @@ from typing import Literal
 from densevit.data.base import PublicConfig
 from densevit.data.class_names import CITYSCAPES, CITYSCAPES_COLOURS, CITYSCAPES_IDS
 from densevit.data.files import FileDataset
-from densevit.data.sample import ClassTable
+from densevit.data.sample import ALL_TARGETS, ClassTable, Target
 from densevit.errors import DataError
 from densevit.io import find_images
 
@@ -20,7 +20,7 @@ class CityscapesConfig(PublicConfig):
     """Cityscapes.
 
     Attributes:
-        split: 2975 and 500 photos, and 19998 of train_extra, which has coarse masks alone.
+        split: 2975 and 500 images, and 19998 of train_extra, which has only coarse masks.
         annotation: the fine masks, or the coarse ones.
     """
 
@@ -34,20 +34,18 @@ class CityscapesConfig(PublicConfig):
         return ClassTable(CITYSCAPES, palette=CITYSCAPES_COLOURS)
 
 
-def open_cityscapes(
-    config: CityscapesConfig, *, with_labels: bool = True, with_depth: bool = True, with_values: bool = True
-) -> FileDataset:
-    """Photos and masks of a split; ``labelTrainIds`` where all photos have them, else ``labelIds``.
+def open_cityscapes(config: CityscapesConfig, *, targets: frozenset[Target] = ALL_TARGETS) -> FileDataset:
+    """Images and masks of a split; ``labelTrainIds`` where all images have them, otherwise ``labelIds``.
 
     Raises:
-        DataError: the layout is another, or a photo has no mask.
+        DataError: if the layout differs, or an image has no mask.
     """
     cities = config.find([f"leftImg8bit/{config.split}"], LAYOUT)
     folders = sorted(path for path in cities.iterdir() if path.is_dir())
     images = [path for path in find_images(folders) if path.stem.endswith(_PHOTO)] if folders else []
     if not images:
         raise DataError(f"{cities} has no */*{_PHOTO}.png; cityscapes needs {LAYOUT}; unpack the whole download")
-    if not with_labels:
+    if "labels" not in targets:
         return FileDataset(images, rule=config.rule(config.table))
     kind = {"fine": "gtFine", "coarse": "gtCoarse"}[config.annotation]
     truth = config.find([f"{kind}/{config.split}"], LAYOUT)
@@ -56,11 +54,7 @@ def open_cityscapes(
     if all(path.is_file() for path in train_ids):
         return FileDataset(images, train_ids, rule=config.rule(config.table))
     masks = [stem.with_name(f"{stem.name}_{kind}_labelIds.png") for stem in stems]
-    if missing := [path for path in masks if not path.is_file()]:
-        raise DataError(
-            f"{len(missing)} of {len(images)} photos have no mask, {missing[0]} for one; cityscapes needs {LAYOUT}; "
-            "unpack the whole download"
-        )
+    config.check_masks(masks, LAYOUT)
     ids = {stored: index for index, stored in enumerate(CITYSCAPES_IDS)}
     ignored = [stored for stored in range(34) if stored not in ids]
     return FileDataset(images, masks, rule=config.rule(config.table, ids=ids, ignored=ignored))

@@ -1,6 +1,6 @@
-"""Classes of public data sets: names in the order of their masks, and colours where the data set has its own.
+"""Classes of public data sets: names in the order of their masks, and the colours of data sets that define them.
 
-Names are those that published models use. They are facts of the data sets, and this is their one home.
+Names are those that published models use.
 """
 
 Rgb = tuple[int, int, int]
@@ -51,7 +51,7 @@ CITYSCAPES_COLOURS: tuple[Rgb, ...] = (
     (119, 11, 32),
 )
 CITYSCAPES_IDS = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33)
-"""The number of each class in ``labelIds`` files; others are no class."""
+"""The number of each class in ``labelIds`` files; all others are ignored."""
 
 PASCAL_CONTEXT = _split(
     "background, aeroplane, bag, bed, bedclothes, bench, bicycle, bird, boat, book, bottle, building, bus, cabinet, "
@@ -97,48 +97,12 @@ NYUV2 = _split(
     "otherstructure, otherfurniture, otherprop"
 )
 NYUV2_13 = _split("bed, books, ceiling, chair, floor, furniture, objects, picture, sofa, table, tv, wall, window")
+# fmt: off
 NYUV2_TO_13 = (
-    11,
-    4,
-    5,
-    0,
-    3,
-    8,
-    9,
-    11,
-    12,
-    5,
-    7,
-    5,
-    12,
-    9,
-    5,
-    12,
-    5,
-    6,
-    6,
-    4,
-    6,
-    2,
-    1,
-    5,
-    10,
-    6,
-    6,
-    6,
-    6,
-    6,
-    6,
-    5,
-    6,
-    6,
-    6,
-    6,
-    6,
-    6,
-    5,
-    6,
+    11, 4, 5, 0, 3, 8, 9, 11, 12, 5, 7, 5, 12, 9, 5, 12, 5, 6, 6, 4,
+    6, 2, 1, 5, 10, 6, 6, 6, 6, 6, 6, 5, 6, 6, 6, 6, 6, 6, 5, 6,
 )
+# fmt: on
 """The index in ``NYUV2_13`` of each of the 40 classes."""
 
 CAMVID = _split("sky, building, pole, road, pavement, tree, sign, fence, car, pedestrian, bicyclist")
@@ -176,7 +140,4 @@ CAMVID_COLOURS: tuple[tuple[str, Rgb, str], ...] = (
     ("VegetationMisc", (192, 192, 0), "tree"),
     ("Wall", (64, 192, 0), "building"),
 )
-"""The 31 classes of the original masks, their colours, and those of the 11 to which they are usually brought.
-
-Black is void.
-"""
+"""The 31 classes of the original masks, their colours, and the usual mapping to 11 classes; black is void."""

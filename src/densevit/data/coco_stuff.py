@@ -5,8 +5,7 @@ from typing import Literal
 from densevit.data.base import PublicConfig
 from densevit.data.class_names import COCO_STUFF, COCO_STUFF_GAPS
 from densevit.data.files import FileDataset
-from densevit.data.sample import ClassTable
-from densevit.errors import DataError
+from densevit.data.sample import ALL_TARGETS, ClassTable, Target
 from densevit.io import find_images
 
 LAYOUT = (
@@ -19,7 +18,7 @@ class CocoStuffConfig(PublicConfig):
     """COCO-Stuff 164k.
 
     Attributes:
-        split: 118287 and 5000 photos.
+        split: 118287 and 5000 images.
     """
 
     kind: Literal["coco_stuff"] = "coco_stuff"
@@ -31,17 +30,15 @@ class CocoStuffConfig(PublicConfig):
         return ClassTable(COCO_STUFF)
 
 
-def open_coco_stuff(
-    config: CocoStuffConfig, *, with_labels: bool = True, with_depth: bool = True, with_values: bool = True
-) -> FileDataset:
-    """Photos and masks of a split; ``labelTrainIds`` where all photos have them, else the raw numbers.
+def open_coco_stuff(config: CocoStuffConfig, *, targets: frozenset[Target] = ALL_TARGETS) -> FileDataset:
+    """Images and masks of a split; ``labelTrainIds`` where all images have them, otherwise the raw numbers.
 
     Raises:
-        DataError: the layout is another, or a photo has no mask.
+        DataError: if the layout differs, or an image has no mask.
     """
     split = f"{config.split}2017"
     images = find_images([config.find([f"images/{split}", split], LAYOUT)])
-    if not with_labels:
+    if "labels" not in targets:
         return FileDataset(images, rule=config.rule(config.table))
     folder = config.find(
         [f"annotations/{split}", f"stuffthingmaps_trainval2017/{split}", f"stuffthingmaps/{split}"], LAYOUT
@@ -52,9 +49,5 @@ def open_coco_stuff(
     raw = [number for number in range(len(COCO_STUFF) + len(COCO_STUFF_GAPS)) if number not in COCO_STUFF_GAPS]
     ids = {stored: index for index, stored in enumerate(raw)}
     plain = [folder / f"{image.stem}.png" for image in images]
-    if missing := [path for path in plain if not path.is_file()]:
-        raise DataError(
-            f"{len(missing)} of {len(images)} photos have no mask, {missing[0]} for one; coco_stuff needs {LAYOUT}; "
-            "unpack the whole download"
-        )
+    config.check_masks(plain, LAYOUT)
     return FileDataset(images, plain, rule=config.rule(config.table, ids=ids))

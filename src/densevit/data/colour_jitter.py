@@ -1,6 +1,6 @@
-"""Colour changes of photos. Which ones and how strong is drawn first (``draw_recolour``), then applied.
+"""Random colour changes: first drawn (``draw_jitter``, ``draw_photometric``), then applied (``recolour``).
 
-Images are float32 (C, H, W) in [0, 1]. Saturation and hue are those of RGB; images of other channels pass them by.
+Images are float32 (C, H, W) in [0, 1]. Saturation and hue are changed in RGB images only.
 """
 
 from collections.abc import Callable
@@ -25,8 +25,8 @@ def draw_jitter(strength: float, generator: torch.Generator) -> tuple[Step, ...]
 def draw_photometric(generator: torch.Generator) -> tuple[Step, ...]:
     """mmsegmentation's photometric distortion, each part with probability 1/2.
 
-    Brightness is moved by up to 32 of 255 levels. Contrast is a plain factor in 0.5..1.5 on all values, before or after
-    what happens in HSV, where saturation takes a factor in 0.5..1.5 and hue moves by -18..17 of 180 steps. Differs from
+    Brightness is shifted by up to 32 of 255 levels. Contrast is a factor in 0.5..1.5 on all values, before or after the
+    changes in HSV: a factor in 0.5..1.5 on the saturation, and a shift of the hue by -18..17 of 180 steps. Differs from
     mmseg: values are clipped after each step but not rounded to 8 bits.
     """
     coin = [bool(torch.rand((), generator=generator) < 0.5) for _ in range(5)]
@@ -40,7 +40,7 @@ def draw_photometric(generator: torch.Generator) -> tuple[Step, ...]:
 
 
 def recolour(image: Tensor, steps: tuple[Step, ...]) -> Tensor:
-    """The steps one after the other; the result is in [0, 1]."""
+    """Apply the steps in order; the result is in [0, 1]."""
     for name, amount in steps:
         if len(image) == 3 or name not in _OF_RGB:
             image = _STEPS[name](image, amount)
@@ -48,12 +48,12 @@ def recolour(image: Tensor, steps: tuple[Step, ...]) -> Tensor:
 
 
 def uniform(low: float, high: float, generator: torch.Generator) -> float:
-    """A number between the two."""
+    """Draw a number between the two."""
     return float(low + (high - low) * torch.rand((), generator=generator))
 
 
 def _contrast(image: Tensor, factor: float) -> Tensor:
-    """Away from the mean of the grey image; torchvision has it for 1 and 3 channels."""
+    """Scale around the mean of the grey image; torchvision has it only for 1 and 3 channels."""
     if len(image) in {1, 3}:
         changed: Tensor = tv.adjust_contrast(image, factor)
         return changed
@@ -69,7 +69,7 @@ def _hsv_saturation(image: Tensor, factor: float) -> Tensor:
     """S times ``factor``, at most 1; hue and V, the largest channel, stay."""
     value = image.amax(dim=0)
     spread = value - image.amin(dim=0)  # S * V
-    # S reaches 1 where the smallest channel reaches 0: there the factor ends.
+    # S reaches 1 where the smallest channel reaches 0, which limits the factor.
     factors = torch.full_like(value, factor).minimum(value / spread.clamp_min(1e-12))
     return value - (value - image) * factors
 

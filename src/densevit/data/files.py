@@ -1,4 +1,4 @@
-"""A data set of files: photos and targets by paths, read when asked for."""
+"""A data set of files: images and targets by paths, read on access."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -9,26 +9,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 from densevit.data.labels import LabelRule, read_mask
-from densevit.data.sample import ClassTable, Sample
+from densevit.data.sample import ClassTable, Sample, Target
 from densevit.errors import DataError
-from densevit.io import read_depth, read_image, read_values
+from densevit.io import BAND_SUFFIXES, read_depth, read_image, read_values
 
 
 @dataclass
 class FileDataset:
-    """Photos with masks, depth maps and value maps, one of each per photo.
+    """Images with masks, depth maps and value maps, one of each per image.
 
-    What reads a file is given as a function of its path, so that it can be sent to worker processes: a plain function,
-    a method or a ``functools.partial``.
+    The functions that read files are sent to worker processes, so they must be plain functions, methods or
+    ``functools.partial``.
 
     Attributes:
-        images: the photos.
-        masks, depths, values: their targets in the same order, or None. Where one file holds the masks of all photos,
-            it is there for each of them.
+        images: paths of the images.
+        masks, depths, values: paths of their targets in the same order, or None. A file that holds the masks of all
+            images is repeated for each of them.
         rule: what the numbers in masks mean.
-        read_image: (H, W, C) of a photo.
-        read_mask: stored class numbers (H, W), from the path of the mask and that of the photo.
-        read_depth: metres (H, W).
+        read_image: path -> (H, W, C).
+        read_mask: paths of mask and image -> stored class numbers (H, W).
+        read_depth: path -> metres (H, W).
         normals: the values are surface normals.
         names: of the samples; by default the file names without their suffixes.
     """
@@ -45,16 +45,22 @@ class FileDataset:
     names: Sequence[str] | None = None
 
     @property
+    def targets(self) -> frozenset[Target]:
+        """What is known besides the images."""
+        paths: dict[Target, list[Path] | None] = {"labels": self.masks, "depth": self.depths, "values": self.values}
+        return frozenset(target for target, files in paths.items() if files is not None)
+
+    @property
     def classes(self) -> ClassTable | None:
         """The classes of the masks; None without masks or names."""
         return self.rule.classes if self.masks is not None else None
 
     def __len__(self) -> int:
-        """Number of photos."""
+        """Number of images."""
         return len(self.images)
 
     def __getitem__(self, index: int, /) -> Sample:
-        """Read a photo and what belongs to it.
+        """Read an image and its targets.
 
         Raises:
             DataError: if a file is broken, sizes differ, or a mask holds an unknown class.
@@ -74,13 +80,13 @@ class FileDataset:
             if self.normals and values.shape[2] != 3:
                 raise DataError(
                     f"{self.values[index]} has {values.shape[2]} values per pixel but surface normals have 3, x, y and "
-                    "z; unset normals or mend the file"
+                    "z; unset normals or fix the file"
                 )
         name = path.stem if self.names is None else self.names[index]
         return Sample(name, image, labels, depth, values, self.normals, self.rule.ignore_index)
 
     def labels(self, index: int) -> NDArray[np.int32]:
-        """The mask of a photo in class ids, without reading the photo.
+        """The mask of an image in class ids, without reading the image.
 
         Raises:
             DataError: if there are no masks, the file is broken, or it holds an unknown class.
@@ -92,16 +98,30 @@ class FileDataset:
         return self.rule(stored, str(mask))
 
 
-def match(images: Sequence[Path], folder: Path | None, what: str, suffixes: Sequence[str]) -> list[Path] | None:
-    """For every photo the file of the same stem in ``folder``; None without a folder.
+def find_bands(folder: Path) -> list[Path]:
+    """The images of a folder that may have any number of bands.
 
     Raises:
-        DataError: no such folder, a photo without such a file, or two files of one stem.
+        DataError: if there are none.
+    """
+    paths = sorted(p for p in folder.iterdir() if p.suffix.lower() in BAND_SUFFIXES and not p.name.startswith("."))
+    if not paths:
+        raise DataError(
+            f"{folder} is a folder without an image of bands; {', '.join(sorted(BAND_SUFFIXES))} are accepted; check it"
+        )
+    return paths
+
+
+def match(images: Sequence[Path], folder: Path | None, kind: str, suffixes: Sequence[str]) -> list[Path] | None:
+    """The file of the same stem in ``folder`` for every image; None without a folder.
+
+    Raises:
+        DataError: if there is no such folder, an image lacks its file, or two files have the same stem.
     """
     if folder is None:
         return None
     if not folder.is_dir():
-        raise DataError(f"{what} folder {folder} does not exist; give the folder that holds one {what} per photo")
+        raise DataError(f"{kind} folder {folder} does not exist; give the folder that holds one {kind} per photo")
     photos = _by_stem(images)
     targets = _by_stem(
         sorted(p for p in folder.iterdir() if p.suffix.lower() in suffixes and not p.name.startswith("."))
@@ -109,27 +129,27 @@ def match(images: Sequence[Path], folder: Path | None, what: str, suffixes: Sequ
     missing = [path.name for stem, path in photos.items() if stem not in targets]
     if missing:
         raise DataError(
-            f"{len(missing)} of {len(images)} photos have no {what} in {folder}, {missing[0]} for one; "
-            f"each photo needs a {what} of the same name with one of {', '.join(suffixes)}"
+            f"{len(missing)} of {len(images)} photos have no {kind} in {folder}, for example {missing[0]}; "
+            f"each photo needs a {kind} of the same name with one of {', '.join(suffixes)}"
         )
     return [targets[stem] for stem in photos]
 
 
 def _by_stem(paths: Sequence[Path]) -> dict[str, Path]:
-    """The paths by their stems, in their order; a stem of two files is refused, since either could be meant."""
+    """The paths by their stems, in order; two files of one stem are refused, since either could be meant."""
     by_stem: dict[str, Path] = {}
     for path in paths:
         other = by_stem.setdefault(path.stem, path)
         if other is not path:
             raise DataError(
-                f"{other} and {path} have the same name up to the suffix, by which photos and targets are brought "
-                "together; each name may occur once; rename or remove one"
+                f"{other} and {path} have the same name up to the suffix, by which photos and targets are matched; "
+                "each name may occur once; rename or remove one"
             )
     return by_stem
 
 
 def same_size(image: tuple[int, ...], target: tuple[int, ...], image_path: Path, target_path: Path) -> None:
-    """Refuse a target of another height or width than its photo.
+    """Refuse a target whose height or width differs from that of its image.
 
     Raises:
         DataError: naming both files.

@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 from pydantic import Field, PositiveInt, model_validator
 
 from densevit.data.base import DataConfig, DataPath, contents
-from densevit.data.files import FileDataset, match
+from densevit.data.files import FileDataset, find_bands, match
 from densevit.data.labels import LabelRule, Rgb, read_mask
 from densevit.data.polygons import CocoMasks, background_index, read_coco, read_labelme
-from densevit.data.sample import ClassTable
+from densevit.data.sample import ALL_TARGETS, ClassTable, Target, TargetFolder
 from densevit.errors import DataError
-from densevit.io import BAND_SUFFIXES, find_images, read_bands, read_depth
+from densevit.io import find_images, read_bands, read_depth
 
 TARGET_SUFFIXES = (".png", ".tif", ".tiff", ".npy", ".pfm", ".bmp", ".gif")
 DEPTH_SUFFIXES = (*TARGET_SUFFIXES, ".exr")
@@ -26,27 +26,27 @@ _log = logging.getLogger(__name__)
 
 
 class FolderConfig(DataConfig):
-    """Where a data set lies and what its files mean.
+    """The place of a data set, and how its files are read.
 
     Attributes:
         root: folder or zip archive with ``images/`` and any of ``masks/``, ``depth/`` and ``values/`` (.npy of
             (H, W, K) floats for regression), each with one folder per split, and classes.json.
-        split: name of the split's folder; None if the files lie directly in ``images/`` and the others.
+        split: name of the split's folder; None if the files are directly in ``images/`` and the others.
         images, masks, depth, values: these folders themselves, instead of ``root`` and ``split``. ``masks`` may be a
-            file of COCO annotations; a folder of .json files is one of labelme.
-        classes: class names, instead of classes.json; a number stands for that many unnamed classes.
+            file of COCO annotations, or a folder of labelme's .json files.
+        classes: class names, or the number of unnamed classes, instead of classes.json.
         palette: colour of every class in RGB masks, instead of ``palette`` in classes.json.
-        mask_format: whether class numbers or colours count; "auto" takes numbers where a mask has one channel.
-        unknown_colours: what becomes of a mask's colours that the palette lacks.
+        mask_format: whether masks hold class numbers or colours; "auto" takes numbers where a mask has one channel.
+        unknown_colours: whether colours that the palette lacks are refused or ignored.
         background: class of pixels that no polygon covers (COCO, labelme); None ignores them.
-        ignore_index: value of pixels without a class, where classes.json does not say.
-        ignore_values: further numbers in masks that stand for no class.
-        reduce_zero_label: masks count classes from 1 and 0 is no class, as in ADE20K: 0 is ignored, the others less 1.
+        ignore_index: value of pixels without a class, unless classes.json has one.
+        ignore_values: further numbers in masks that mean no class.
+        reduce_zero_label: masks count classes from 1 and 0 is no class, as in ADE20K.
         depth_unit_m: metres per unit of an integer depth map; 0.001 for millimetres.
         depth_scale_m: metres per unit of a depth map of floats.
-        depth_invalid: stored depths that stand for no measurement beside 0, NaN and infinity.
-        normals: values are surface normals (x, y, z) in the camera's axes; flips then turn x.
-        bands: which bands of an image the network takes, counted from 1, for images of other than three channels.
+        depth_invalid: stored depths that mean no measurement, besides 0, NaN and infinity.
+        normals: values are surface normals (x, y, z) in the camera's axes; a flip then negates x.
+        bands: the bands of an image that the network takes, counted from 1, for images of other than three channels.
         full_scale: stored value that is 1 for the network, with ``bands``; by default the largest of 8 or 16 bits.
     """
 
@@ -82,8 +82,8 @@ class FolderConfig(DataConfig):
             _check_palette(self.palette)
         return self
 
-    def folder(self, kind: Literal["images", "masks", "depth", "values"]) -> Path | None:
-        """The folder of one kind of file, or for masks a file of COCO annotations; None where a data set has none."""
+    def folder(self, kind: Literal["images"] | TargetFolder) -> Path | None:
+        """The folder of one kind of file, or for masks a file of COCO annotations; None if there is none."""
         given: Path | None = getattr(self, kind)
         if given is not None or self.root is None:
             return given
@@ -92,44 +92,43 @@ class FolderConfig(DataConfig):
             folder /= self.split
         if folder.is_dir() or kind == "images":
             return folder
-        return next((path for path in self._annotations() if path.is_file()), None) if kind == "masks" else None
+        return self._coco_file(self.root) if kind == "masks" else None
 
-    def _annotations(self) -> list[Path]:
-        """Where COCO annotations of this split usually lie."""
-        if self.root is None:
-            return []
-        if self.split is None:
-            return [self.root / "annotations.json"]
+    def _coco_file(self, root: Path) -> Path | None:
+        """The first of the usual places that has COCO annotations of this split."""
         names = (self.split, f"instances_{self.split}", f"annotations_{self.split}")
-        return [self.root / folder / f"{name}.json" for folder in ("annotations", "") for name in names]
+        paths = [root / folder / f"{name}.json" for folder in ("annotations", "") for name in names]
+        if self.split is None:
+            paths = [root / "annotations.json"]
+        return next((path for path in paths if path.is_file()), None)
 
 
 class FolderDataset(FileDataset):
-    """Photos with masks, depth maps and value maps of the same stem, read when asked for."""
+    """Images with masks, depth maps and value maps of the same stem, read on access."""
 
-    def __init__(
-        self, config: FolderConfig, *, with_labels: bool = True, with_depth: bool = True, with_values: bool = True
-    ) -> None:
+    def __init__(self, config: FolderConfig, *, targets: frozenset[Target] = ALL_TARGETS) -> None:
         self.config = config
         folder = config.folder("images")
         if folder is None or not folder.is_dir():
             raise DataError(_missing_folder(config, folder))
         if config.split is None and config.images is None and {path.is_dir() for path in folder.iterdir()} == {True}:
             raise DataError(f"{config.root} has splits and none was named; splits found: {_splits(folder)}; name one")
-        images = _find_bands(folder) if config.bands is not None else find_images([folder])
+        images = find_bands(folder) if config.bands is not None else find_images([folder])
         super().__init__(images, normals=config.normals)
         if config.bands is not None:
             self.read_image = partial(read_bands, bands=config.bands, full_scale=config.full_scale)
-        if with_labels:
+        if "labels" in targets:
             self._find_masks(folder)
-        self.depths = match(self.images, config.folder("depth"), "depth map", DEPTH_SUFFIXES) if with_depth else None
-        self.values = match(self.images, config.folder("values"), "value map", TARGET_SUFFIXES) if with_values else None
+        if "depth" in targets:
+            self.depths = match(self.images, config.folder("depth"), "depth map", DEPTH_SUFFIXES)
+        if "values" in targets:
+            self.values = match(self.images, config.folder("values"), "value map", TARGET_SUFFIXES)
         self.read_depth = partial(
             read_depth, unit_m=config.depth_unit_m, scale=config.depth_scale_m, invalid=config.depth_invalid
         )
 
     def _find_masks(self, folder: Path) -> None:
-        """Set ``masks``, ``rule`` and ``read_mask`` by the kind of mask that is there."""
+        """Set ``masks``, ``rule`` and ``read_mask`` by the kind of masks in the data set."""
         config, place = self.config, self.config.folder("masks")
         if place is None:
             return
@@ -146,68 +145,56 @@ class FolderDataset(FileDataset):
             if left_out:
                 _log.warning("%d photos in %s are not listed in %s and left out", len(left_out), folder, place)
             self.rule, self.masks = _rule(config, coco.classes), [place] * len(self.images)
-            self.read_mask = _CocoReader(coco, entries)
+            self.read_mask = partial(_coco_mask, coco=coco, entries=entries)
             return
         drawn = place.is_dir() and any(path.suffix.lower() == ".json" for path in place.iterdir())
         self.masks = match(self.images, place, "mask", (".json",) if drawn else TARGET_SUFFIXES)
         self.rule = _rule(config, classes)
-        if drawn:
-            if classes is None:
-                raise DataError(
-                    f"{place} has files of labelme, but the classes are not known; add classes.json, or set classes to "
-                    "their names"
-                )
-            self.read_mask = _LabelmeReader(classes, background_index(classes, config.background))
+        if drawn and classes is None:
+            raise DataError(
+                f"{place} has files of labelme, but the classes are not known; add classes.json, or set classes to "
+                "their names"
+            )
+        if drawn and classes is not None:
+            background = background_index(classes, config.background)
+            self.read_mask = partial(_labelme_mask, classes=classes, background=background)
         else:
-            self.read_mask = _ImageReader(config, classes)
+            palette = () if classes is None else classes.palette
+            unknown = self.rule.ignore_index if config.unknown_colours == "ignore" else None
+            self.read_mask = partial(_image_mask, palette=palette, mode=config.mask_format, unknown=unknown)
 
 
 def _coco_entries(images: Sequence[Path], coco: CocoMasks) -> dict[str, str]:
-    """Name of a photo -> its ``file_name`` in the annotations, which folders may precede, also with backslashes."""
+    """Name of an image -> its ``file_name`` in the annotations, which may have folders, also with backslashes."""
     named: dict[str, list[str]] = {}
     for entry in coco.photos:
         named.setdefault(PureWindowsPath(entry).name, []).append(entry)
     entries = {}
     for path in images:
-        found = named.get(path.name, [])
-        if len(found) > 1:  # a file for photos of several folders: the one of this folder is meant
-            ends = [entry for entry in found if path.as_posix().endswith(f"/{PureWindowsPath(entry).as_posix()}")]
-            found = sorted(ends, key=len)[-1:] or found
-        if len(found) > 1:
+        matches = named.get(path.name, [])
+        if len(matches) > 1:  # annotations of images in several folders: the entry of this folder is meant
+            ends = [entry for entry in matches if path.as_posix().endswith(f"/{PureWindowsPath(entry).as_posix()}")]
+            matches = sorted(ends, key=len)[-1:] or matches
+        if len(matches) > 1:
             raise DataError(
-                f"{coco.path} lists {path.name} {len(found)} times ({', '.join(found[:4])}), and {path.parent} does "
-                "not tell which is meant; photos in a folder of one of these names are accepted; move them there"
+                f"{coco.path} lists {path.name} {len(matches)} times ({', '.join(matches[:4])}), and {path.parent} "
+                "does not tell which is meant; photos in a folder of one of these names are accepted; move them there"
             )
-        if found:
-            entries[path.name] = found[0]
+        if matches:
+            entries[path.name] = matches[0]
     return entries
 
 
-class _CocoReader:
-    def __init__(self, coco: CocoMasks, entries: Mapping[str, str]) -> None:
-        self.coco, self.entries = coco, entries
-
-    def __call__(self, mask: Path, photo: Path) -> NDArray[np.int32]:
-        return self.coco.labels(self.entries[photo.name])
+def _coco_mask(mask: Path, image: Path, *, coco: CocoMasks, entries: Mapping[str, str]) -> NDArray[np.int32]:
+    return coco.labels(entries[image.name])
 
 
-class _LabelmeReader:
-    def __init__(self, classes: ClassTable, background: int) -> None:
-        self.classes, self.background = classes, background
-
-    def __call__(self, mask: Path, photo: Path) -> NDArray[np.int32]:
-        return read_labelme(mask, self.classes, self.background)
+def _labelme_mask(mask: Path, image: Path, *, classes: ClassTable, background: int) -> NDArray[np.int32]:
+    return read_labelme(mask, classes, background)
 
 
-class _ImageReader:
-    def __init__(self, config: FolderConfig, classes: ClassTable | None) -> None:
-        self.palette = () if classes is None else classes.palette
-        self.mode = config.mask_format
-        ignore = config.ignore_index if classes is None else classes.ignore_index
-        self.unknown = ignore if config.unknown_colours == "ignore" else None
-
-    def __call__(self, mask: Path, photo: Path) -> NDArray[np.int32]:
-        return read_mask(mask, palette=self.palette, mode=self.mode, unknown=self.unknown)
+def _image_mask(mask: Path, image: Path, **options: Any) -> NDArray[np.int32]:
+    return read_mask(mask, **options)
 
 
 def _rule(config: FolderConfig, classes: ClassTable | None) -> LabelRule:
@@ -222,12 +209,7 @@ def _rule(config: FolderConfig, classes: ClassTable | None) -> LabelRule:
 
 
 def class_table(config: FolderConfig) -> ClassTable | None:
-    """The classes that the data set will have, without looking at its photos: after merging and dropping.
-
-    Raises:
-        DataError: if the file that names them is broken.
-        ConfigError: if merge or drop names a class that there is not.
-    """
+    """The classes of the data set after merging and dropping, without reading its images; raises as ``classes_of``."""
     classes, place = read_classes(config), config.folder("masks")
     if place is not None and place.suffix.lower() == ".json" and place.is_file():
         classes = read_coco(place, classes, config.background).classes
@@ -235,7 +217,7 @@ def class_table(config: FolderConfig) -> ClassTable | None:
 
 
 def read_classes(config: FolderConfig) -> ClassTable | None:
-    """The class table of a folder data set: the config's names, else ``root/classes.json``, else None.
+    """The classes of the config, otherwise of ``root/classes.json``; None if neither names them.
 
     classes.json holds ``classes`` (names), optionally ``ignore_index`` and ``palette`` (a colour for each), and for
     each coarser view ``classesN`` (names) with ``to_N`` (the new index of every class).
@@ -265,9 +247,7 @@ def read_classes(config: FolderConfig) -> ClassTable | None:
             'it must look like {"classes": ["road", "sky"], "ignore_index": 255}'
         ) from None
     for key, (names, mapping) in table.views.items():
-        if len(mapping) != len(table.names) or any(
-            not 0 <= m < len(names) and m != table.ignore_index for m in mapping
-        ):
+        if len(mapping) != len(table.names) or not {*mapping} <= {*range(len(names)), table.ignore_index}:
             raise DataError(f"{path}: to_{key.removeprefix('classes')} must give one index of {key} for each class")
     return _with_palette(table, config.palette or colours, str(path))
 
@@ -292,22 +272,13 @@ def _check_palette(palette: tuple[Rgb, ...]) -> None:
         raise ValueError("palette has a colour beyond 0..255; red, green and blue of 0 to 255 are accepted")
     if len(set(palette)) != len(palette):
         twice = next(colour for colour in palette if palette.count(colour) > 1)
-        raise ValueError(f"palette has the colour {twice} twice; each class needs one of its own")
+        raise ValueError(f"palette has the colour {twice} twice; each class needs a different one")
 
 
 def _names(value: object) -> tuple[str, ...]:
     if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
         raise TypeError(f"{type(value).__name__} instead of a list of names")
     return tuple(value)
-
-
-def _find_bands(folder: Path) -> list[Path]:
-    found = sorted(p for p in folder.iterdir() if p.suffix.lower() in BAND_SUFFIXES and not p.name.startswith("."))
-    if not found:
-        raise DataError(
-            f"{folder} is a folder without an image of bands; {', '.join(sorted(BAND_SUFFIXES))} are accepted; check it"
-        )
-    return found
 
 
 def _missing_folder(config: FolderConfig, images: Path | None) -> str:

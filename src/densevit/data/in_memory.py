@@ -1,4 +1,4 @@
-"""A data set of a user's own: any sequence of samples, made by a function that the config names."""
+"""A data set of the user: any sequence of samples, made by a function that the config names."""
 
 import importlib
 import sys
@@ -11,7 +11,7 @@ from pydantic import Field, field_validator
 
 from densevit.data.base import DataConfig
 from densevit.data.labels import LabelRule
-from densevit.data.sample import ClassTable, Dataset, Sample
+from densevit.data.sample import ALL_TARGETS, ClassTable, Dataset, Sample, Target
 from densevit.errors import ConfigError, DataError
 
 
@@ -19,8 +19,8 @@ class PythonConfig(DataConfig):
     """A data set in Python.
 
     Attributes:
-        factory: ``module:function``; the module is found as by ``import``, also in the working directory.
-        arguments: what the function is called with, by name.
+        factory: ``module:function``; the module is imported from Python's path or the working directory.
+        arguments: of the function, by name.
     """
 
     kind: Literal["python"] = "python"
@@ -36,22 +36,24 @@ class PythonConfig(DataConfig):
         return value
 
 
-class PythonDataset:
-    """A user's data set whose samples are checked: a mistake is named here and not in the middle of a step."""
+_FORMATS: dict[Target, tuple[str, int]] = {"labels": ("iu", 2), "depth": ("f", 2), "values": ("f", 3)}
+"""Kinds of dtype that each target may have, and its number of axes."""
 
-    def __init__(
-        self, config: PythonConfig, *, with_labels: bool = True, with_depth: bool = True, with_values: bool = True
-    ) -> None:
+
+class PythonDataset:
+    """A user's data set whose samples are checked, so that a mistake is reported before it breaks a step."""
+
+    def __init__(self, config: PythonConfig, *, targets: frozenset[Target] = ALL_TARGETS) -> None:
         self.dataset = make_dataset(config)
-        self.wanted = {"labels": with_labels, "depth": with_depth, "values": with_values}
+        self.targets = targets
         self.name = config.factory
         source = self.dataset.classes
         self.rule = LabelRule(source, merge=config.merge, drop=config.drop)
 
     @property
     def classes(self) -> ClassTable | None:
-        """Those of the user's data set, merged and dropped as the config says."""
-        return self.rule.classes if self.wanted["labels"] else None
+        """The classes of the user's data set, after merging and dropping."""
+        return self.rule.classes if "labels" in self.targets else None
 
     def __len__(self) -> int:
         """Number of samples."""
@@ -61,26 +63,27 @@ class PythonDataset:
         """The sample, checked.
 
         Raises:
-            DataError: if it is no sample, or its parts have wrong types or sizes.
+            DataError: if it is no sample, or has an image or a target of a wrong type or size.
         """
         sample = self.dataset[index]
         name = f"sample {index} of {self.name}"
         if not isinstance(sample, Sample):
             raise DataError(f"{name} is a {type(sample).__name__}; densevit.data.Sample is accepted; return one")
         _check_image(sample.image, name)
-        parts: dict[str, Any] = {key: getattr(sample, key) if wanted else None for key, wanted in self.wanted.items()}
-        for key, kinds, ndim in (("labels", "iu", 2), ("depth", "f", 2), ("values", "f", 3)):
-            if parts[key] is not None:
-                _check_target(parts[key], sample.image, f"{name}: {key}", kinds, ndim)
-        if sample.normals and parts["values"] is not None and parts["values"].shape[2] != 3:
+        parts: dict[str, Any] = {}
+        for target, (dtypes, ndim) in _FORMATS.items():
+            values = getattr(sample, target)
+            if target in self.targets and values is not None:
+                _check_target(values, sample.image, f"{name}: {target}", dtypes, ndim)
+                parts[target] = values
+        if sample.normals and "values" in parts and parts["values"].shape[2] != 3:
             raise DataError(
                 f"{name} has normals of {parts['values'].shape[2]} components; x, y and z are needed; add them"
             )
-        if parts["labels"] is not None:
+        if "labels" in parts:
             parts["labels"] = self.rule(parts["labels"].astype(np.int32), name)
-        for key in ("depth", "values"):
-            if parts[key] is not None:
-                parts[key] = parts[key].astype(np.float32, copy=False)
+        for floats in parts.keys() - {"labels"}:
+            parts[floats] = parts[floats].astype(np.float32, copy=False)
         return Sample(sample.name, sample.image, **parts, normals=sample.normals, ignore_index=self.rule.ignore_index)
 
 
@@ -88,8 +91,8 @@ def make_dataset(config: PythonConfig) -> Dataset:
     """Import the module and call the function.
 
     Raises:
-        ConfigError: no such module or function, or it raises TypeError for the arguments.
-        DataError: what it returns is no data set.
+        ConfigError: if there is no such module or function, or it raises TypeError for the arguments.
+        DataError: if it returns no data set.
     """
     module, _, name = config.factory.partition(":")
     if str(Path.cwd()) not in sys.path and "" not in sys.path:
@@ -104,12 +107,12 @@ def make_dataset(config: PythonConfig) -> Dataset:
     except AttributeError as error:
         raise ConfigError(f"factory {config.factory!r}: {error}; name a function of the module") from error
     except (ImportError, SyntaxError) as error:
-        raise ConfigError(f"factory {config.factory!r} cannot be imported ({error}); mend the module") from error
+        raise ConfigError(f"factory {config.factory!r} cannot be imported ({error}); fix the module") from error
     try:
         dataset = function(**config.arguments)
     except TypeError as error:
         raise ConfigError(
-            f"factory {config.factory!r} was called with {config.arguments}: {error}; mend arguments"
+            f"factory {config.factory!r} was called with {config.arguments}: {error}; fix arguments"
         ) from error
     if not isinstance(dataset, Dataset):
         raise DataError(
@@ -122,19 +125,24 @@ def make_dataset(config: PythonConfig) -> Dataset:
 def _check_image(image: Any, name: str) -> None:
     fits = isinstance(image, np.ndarray) and image.ndim == 3 and image.size > 0
     if not fits or image.dtype not in (np.uint8, np.uint16, np.float32):
-        found = f"{image.dtype} {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
         raise DataError(
-            f"{name}: image is {found}; uint8, uint16 or float32 in [0, 1], (H, W, C), is accepted; convert it"
+            f"{name}: image is {_describe(image)}; uint8, uint16 or float32 in [0, 1], (H, W, C), is accepted; "
+            "convert it"
         )
 
 
 def _check_target(target: Any, image: Any, name: str, kinds: str, ndim: int) -> None:
     if not isinstance(target, np.ndarray) or target.dtype.kind not in kinds or target.ndim != ndim:
-        found = f"{target.dtype} {target.shape}" if isinstance(target, np.ndarray) else type(target).__name__
-        wanted = {"iu": "whole numbers", "f": "floats"}[kinds]
-        raise DataError(f"{name} is {found}; {wanted} with {ndim} axes, (H, W, ...), are accepted; convert it")
+        numbers = {"iu": "whole numbers", "f": "floats"}[kinds]
+        raise DataError(
+            f"{name} is {_describe(target)}; {numbers} with {ndim} axes, (H, W, ...), are accepted; convert it"
+        )
     if target.shape[:2] != image.shape[:2]:
         raise DataError(
             f"{name} is {target.shape[0]} x {target.shape[1]} but the image {image.shape[0]} x {image.shape[1]}; "
             "both must have the same height and width"
         )
+
+
+def _describe(value: Any) -> str:
+    return f"{value.dtype} {value.shape}" if isinstance(value, np.ndarray) else type(value).__name__

@@ -6,7 +6,7 @@ from typing import Literal
 
 from densevit.data.base import DataPath, PublicConfig
 from densevit.data.files import FileDataset
-from densevit.data.sample import ClassTable
+from densevit.data.sample import ALL_TARGETS, ClassTable, Target
 from densevit.errors import DataError
 from densevit.io import read_depth, read_lines
 
@@ -27,8 +27,8 @@ class KittiConfig(PublicConfig):
 
     Attributes:
         split: of Eigen; val is its test split.
-        split_file: list of the photos, instead of the usual one in the root. A line has the paths of photo and depth
-            below their folders (and a focal length, which is not used), or a drive, a frame and a side, l or r. Photos
+        split_file: list of the images, instead of the usual one in the root. A line has the paths of image and depth
+            below their folders (and a focal length, which is not used), or a drive, a frame and a side, l or r. Images
             without depth are left out.
     """
 
@@ -38,17 +38,15 @@ class KittiConfig(PublicConfig):
 
     @property
     def table(self) -> ClassTable | None:
-        """There are no masks."""
+        """None: there are no masks."""
         return None
 
 
-def open_kitti(
-    config: KittiConfig, *, with_labels: bool = True, with_depth: bool = True, with_values: bool = True
-) -> FileDataset:
-    """Photos and sparse depth of a split: 16-bit PNG in steps of 1/256 m, 0 where nothing was measured.
+def open_kitti(config: KittiConfig, *, targets: frozenset[Target] = ALL_TARGETS) -> FileDataset:
+    """Images and sparse depth of a split: 16-bit PNG in steps of 1/256 m, 0 where nothing was measured.
 
     Raises:
-        DataError: the layout is another, or a photo is missing.
+        DataError: if the layout differs, or an image is missing.
     """
     part = {"train": "train", "val": "test"}[config.split]
     names = (f"kitti_eigen_{part}_files_with_gt.txt", f"kitti_eigen_{part}.txt", f"eigen_{part}_files.txt")
@@ -58,11 +56,11 @@ def open_kitti(
     images, depths = find_pairs(config, pairs, lists, _PHOTOS, _DEPTHS, LAYOUT)
     metres = partial(read_depth, unit_m=1 / 256)
     sample_names = ["_".join((image.parts[-4], image.parent.parent.name, image.stem)) for image in images]
-    return FileDataset(images, depths=depths if with_depth else None, read_depth=metres, names=sample_names)
+    return FileDataset(images, depths=depths if "depth" in targets else None, read_depth=metres, names=sample_names)
 
 
 def _pair(line: str, lists: Path) -> tuple[str, str | None]:
-    """Relative paths of photo and depth map; no depth where the list says so."""
+    """Relative paths of image and depth map; None for the depth where the list says so."""
     words = line.split()
     if len(words) == 3 and words[2] in _SIDES:
         drive, frame, side = words
@@ -84,15 +82,15 @@ def find_pairs(
     depths: tuple[str, ...],
     layout: str,
 ) -> tuple[list[Path], list[Path]]:
-    """Photos and depth maps that a list names, each below the first of some folders of the root that has it.
+    """Images and depth maps that a list names, each below the first of some folders of the root that has it.
 
-    A photo without its depth map is left out, as there are some in the usual lists of KITTI.
+    An image without its depth map is left out: the usual lists of KITTI have some.
 
     Raises:
-        DataError: a photo is missing, or all depth maps are.
+        DataError: if an image is missing, or all depth maps are.
     """
     found_images, found_depths = [], []
-    # The folder of the one before comes first: nearly always it has the next one too.
+    # _find moves the folder that had a file to the front, since it nearly always has the next one too.
     places = {"photo": list(photos), "depth": list(depths)}
     for photo, depth in pairs:
         image = _find(config.root, photo.strip("/"), places["photo"])
@@ -119,7 +117,7 @@ def _find(root: Path, name: str, places: list[str]) -> Path | None:
             places.remove(place)
             places.insert(0, place)
             return path
-        jpeg = path.with_suffix(".jpg")  # many keep the drives as JPEG
+        jpeg = path.with_suffix(".jpg")  # the drives are often stored as JPEG
         if jpeg != path and jpeg.is_file():
             return jpeg
     return None

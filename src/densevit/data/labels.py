@@ -1,4 +1,4 @@
-"""From what a mask stores to class ids: ranges, colours, ignored values, merged and dropped classes."""
+"""From the stored values of a mask to class ids: ranges, colours, ignored values, merged and dropped classes."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
@@ -17,23 +17,23 @@ from densevit.io import read_mask as read_stored_mask
 Rgb = tuple[int, int, int]
 
 MAX_ID = 65535
-"""Largest number in a mask that is taken for a class."""
+"""Largest number in a mask that may be a class."""
 
 _UNKNOWN = np.iinfo(np.int32).min
-"""Stands in tables for a number that is refused."""
+"""Marks numbers that are refused in look-up tables."""
 
 
 class LabelRule:
-    """What the numbers in masks mean.
+    """Maps the numbers in masks to class ids.
 
     Args:
-        source: the classes that masks count; None if they have no names, and numbers stay as they are.
-        ignore_index: value of pixels without a class, where ``source`` does not say.
+        source: the classes of the masks; None if they have no names, and numbers are unchanged.
+        ignore_index: value of pixels without a class, if there is no ``source``.
         ids: stored number -> class of ``source``; by default they are the same.
-        ignored: stored numbers without a class, beside the ignore value.
+        ignored: stored numbers without a class, besides the ignore value.
         reduce_zero: masks count from 1 and 0 is no class.
-        ignore_others: numbers that are neither are ignored too, and not refused.
-        merge, drop: as ``merge_classes`` takes them.
+        ignore_others: all other numbers are ignored instead of refused.
+        merge, drop: as for ``merge_classes``.
     """
 
     def __init__(
@@ -73,9 +73,9 @@ class LabelRule:
                 f"ignore_index {self.ignore_index} is also the number of class "
                 f"{self.source.names[ids[self.ignore_index]]!r} in the masks; set ignore_index to a number beyond them"
             )
-        # Stored numbers of their own may well have a class of the number that marks ignored pixels afterwards.
+        # With `ids`, the ignore value may also be the stored number of a class, which it then means.
         ignored = {*self.ignored, *({self.ignore_index} - {*ids}), *([0] if self.reduce_zero else [])}
-        size = max([*ids, *ignored, 255]) + 2  # the last entry stands for all that is larger
+        size = max([*ids, *ignored, 255]) + 2  # the last entry is for all larger numbers
         table = np.full(size, others, np.int32)
         for stored, index in ids.items():
             table[stored] = final[index]
@@ -91,14 +91,13 @@ class LabelRule:
         low, high = int(stored.min()), int(stored.max())
         negative = (stored < 0) & (stored != self.ignore_index) if low < 0 else None
         if high > MAX_ID or (negative is not None and negative.any()):
-            strange = high if high > MAX_ID else int(stored[negative].min())
+            outside = high if high > MAX_ID else int(stored[negative].min())
             raise DataError(
-                f"mask {name} holds {strange}; class numbers of 0 to {MAX_ID} are accepted; "
+                f"mask {name} holds {outside}; class numbers of 0 to {MAX_ID} are accepted; "
                 "write class numbers (are these instance numbers, or a colour packed into one number?)"
             )
         if self._table is None:
-            unknown = np.isin(stored, (*self.ignored, self.ignore_index, *([0] if self.reduce_zero else [])))
-            return np.where(unknown, self.ignore_index, stored - self.reduce_zero).astype(np.int32)
+            return self.shift(stored).astype(np.int32)
         inside = low >= 0 and high < len(self._table)
         labels = self._table[stored if inside else stored.clip(0, len(self._table) - 1)]
         if low < 0:  # the ignore value, as nothing else is negative by now
@@ -106,6 +105,11 @@ class LabelRule:
         if (labels == _UNKNOWN).any():
             self._refuse(stored, labels == _UNKNOWN, name)
         return labels
+
+    def shift(self, stored: NDArray[Any]) -> NDArray[Any]:
+        """Stored numbers with ignored values replaced and ``reduce_zero`` applied; unknown numbers are kept."""
+        ignored = np.isin(stored, (*self.ignored, self.ignore_index, *([0] if self.reduce_zero else [])))
+        return np.where(ignored, self.ignore_index, stored - self.reduce_zero)
 
     def _refuse(self, stored: NDArray[np.int32], unknown: NDArray[np.bool_], name: str) -> None:
         assert self.source is not None
@@ -122,34 +126,37 @@ class LabelRule:
 def merge_classes(
     table: ClassTable, merge: Mapping[str, Sequence[str]], drop: Sequence[str] = ()
 ) -> tuple[ClassTable, tuple[int, ...]]:
-    """The classes after some were merged, renamed or dropped, and the new id of each old one.
+    """Merge, rename and drop classes.
 
     Args:
         table: the classes.
-        merge: new name -> old names. A new name that is also an old one takes that class in too. One old name renames
-            it. The new class stands where the first of its members stood.
+        merge: new name -> old names. A new name that is also an old one includes that class. A single old name is
+            renamed. The new class takes the place of its first member.
         drop: names whose pixels are ignored.
 
+    Returns:
+        The new classes, and the new id of each old one.
+
     Raises:
-        ConfigError: a name that the data set lacks, or one that is asked for twice.
+        ConfigError: if the data set lacks a name, or a name occurs twice.
     """
     if not merge and not drop:
         return table, tuple(range(len(table.names)))
     new_name = {name: name for name in table.names}
-    seen: set[str] = set()
+    used: set[str] = set()
     for name, members in [*merge.items(), *(("", (name,)) for name in drop)]:
         for member in members:
             if member not in new_name:
                 raise ConfigError(f"merge or drop names class {member!r}{nearest(member, table.names)}")
-            if member in seen:
+            if member in used:
                 raise ConfigError(f"merge or drop names class {member!r} twice; each class may go to one place")
-            seen.add(member)
+            used.add(member)
             new_name[member] = name
     if emptied := [name for name, members in merge.items() if not members]:
         raise ConfigError(f"merge has no class for {emptied[0]!r}; list the classes that it is made of")
     names = tuple(dict.fromkeys(name for name in new_name.values() if name))
     if not names:
-        raise ConfigError("drop names every class; one at least must stay")
+        raise ConfigError("drop names every class; at least one must stay")
     final = tuple(names.index(name) if name else table.ignore_index for name in new_name.values())
     if 0 <= table.ignore_index < len(names):
         raise ConfigError(f"ignore_index {table.ignore_index} is also the id of a class; set another one")
@@ -160,7 +167,7 @@ def merge_classes(
 def _merged_views(
     table: ClassTable, final: tuple[int, ...], count: int
 ) -> dict[str, tuple[tuple[str, ...], tuple[int, ...]]]:
-    """The views in which the members of every merged class go to one place."""
+    """The views that are still possible: those where the members of every merged class have one class."""
     views = {}
     for key, (names, mapping) in table.views.items():
         places = [{mapping[old] for old, new in enumerate(final) if new == index} for index in range(count)]
@@ -176,17 +183,17 @@ def read_mask(
     mode: Literal["auto", "index", "colour"] = "auto",
     unknown: int | None = None,
 ) -> NDArray[np.int32]:
-    """The stored numbers of a mask; colours become the index of their place in ``palette``.
+    """The stored numbers of a mask; colours become their index in ``palette``.
 
     Args:
         path: an image, or a ``.npy`` array of integers.
         palette: a colour for each class, or empty.
-        mode: "index" takes the numbers, "colour" the colours, also of a palette image; "auto" takes numbers where there
-            is one channel.
-        unknown: what pixels of another colour become; None refuses them.
+        mode: "index" takes the numbers, "colour" the colours, also of a palette image; "auto" takes the numbers of an
+            image of one channel.
+        unknown: value for pixels of any other colour; None refuses them.
 
     Raises:
-        DataError: the errors of the readers; colours that are not in the palette.
+        DataError: if the file cannot be read, or has colours that are not in the palette.
     """
     if not palette or mode == "index":
         return read_labels(path)
@@ -197,15 +204,15 @@ def read_mask(
 
 
 def _from_colours(colours: NDArray[Any], palette: tuple[Rgb, ...], name: str, unknown: int | None) -> NDArray[np.int32]:
-    parts = colours.astype(np.int32)
-    codes = (parts[:, :, 0] << 16) | (parts[:, :, 1] << 8) | parts[:, :, 2]
-    found = _colour_table(palette)[codes].astype(np.int32)
-    missing = found < 0
+    red, green, blue = np.moveaxis(colours.astype(np.int32), -1, 0)
+    codes = (red << 16) | (green << 8) | blue
+    labels = _colour_table(palette)[codes].astype(np.int32)
+    missing = labels < 0
     if not missing.any():
-        return found
+        return labels
     if unknown is not None:
-        found[missing] = unknown
-        return found
+        labels[missing] = unknown
+        return labels
     values, counts = np.unique(codes[missing], return_counts=True)
     shown = [f"({v >> 16}, {v >> 8 & 255}, {v & 255})" for v in values[np.argsort(-counts, kind="stable")][:6].tolist()]
     more = " ..." if len(values) > 6 else ""
@@ -218,7 +225,7 @@ def _from_colours(colours: NDArray[Any], palette: tuple[Rgb, ...], name: str, un
 
 @lru_cache(maxsize=4)
 def _colour_table(palette: tuple[Rgb, ...]) -> NDArray[np.int16]:
-    """Index of every colour of 24 bits, -1 for those of no class; 32 MB, built once per process."""
+    """The class of every 24-bit colour, -1 for none; 32 MB, built once per process."""
     table = np.full(1 << 24, -1, np.int16)
     for index, (red, green, blue) in reversed([*enumerate(palette)]):
         table[(red << 16) | (green << 8) | blue] = index

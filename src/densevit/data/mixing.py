@@ -1,4 +1,4 @@
-"""CutMix and ClassMix: parts of one example of a batch, photo and targets alike, pasted into another.
+"""CutMix and ClassMix: parts of one example of a batch, image and targets alike, pasted into another.
 
 CutMix: Yun et al., "CutMix", ICCV 2019 (section 3); for segmentation the pasted pixels bring their own targets, so
 nothing is averaged: French et al., BMVC 2020. ClassMix: Olsson et al., WACV 2021 (section 3.2).
@@ -12,16 +12,17 @@ import torch
 from torch import Tensor
 
 from densevit.data.colour_jitter import uniform
+from densevit.data.sample import ALL_TARGETS
 from densevit.data.transforms import AugmentConfig, Example
 from densevit.types import Size
 
 
 def mix(examples: Sequence[Example], config: AugmentConfig, generators: Sequence[torch.Generator]) -> list[Example]:
-    """Each example with, by chance, a part of its neighbour pasted in.
+    """Paste a part of its neighbour into each example, with the probabilities of the config.
 
-    The examples 0 and 1, 2 and 3, and so on are neighbours, and each draws from its own generator: a batch that is cut
-    into even parts, for accumulation or for several processes, is mixed in the same way. The last one of an odd number
-    stays as it is.
+    The examples 0 and 1, 2 and 3, and so on are neighbours, and each draws from its own generator, so a batch that is
+    cut into even parts, for accumulation or several processes, is mixed in the same way. The last of an odd number is
+    unchanged.
 
     Args:
         examples: of one size, with the same targets; they are not changed.
@@ -37,7 +38,7 @@ def mix(examples: Sequence[Example], config: AugmentConfig, generators: Sequence
 
 
 def draw_mask(donor: Example, config: AugmentConfig, generator: torch.Generator) -> Tensor | None:
-    """What of the donor is pasted, bool (H, W); None for nothing. Without labels ClassMix pastes nothing."""
+    """The part of the donor to paste, bool (H, W); None for nothing, as from ClassMix without labels."""
     coin = float(torch.rand((), generator=generator))
     if coin < config.cutmix:
         return _rectangle((donor.image.shape[-2], donor.image.shape[-1]), generator)
@@ -48,12 +49,12 @@ def draw_mask(donor: Example, config: AugmentConfig, generator: torch.Generator)
 
 def paste(donor: Example, receiver: Example, mask: Tensor) -> Example:
     """The receiver with the donor's pixels and targets where ``mask``, bool (H, W), is true."""
-    parts: dict[str, Any] = {
-        name: torch.where(mask, own, other)
-        for name in ("image", "labels", "depth", "values")
-        if (own := getattr(donor, name)) is not None and (other := getattr(receiver, name)) is not None
-    }
-    return replace(receiver, **parts)
+    pasted: dict[str, Any] = {}
+    for name in ("image", *sorted(ALL_TARGETS)):
+        source, below = getattr(donor, name), getattr(receiver, name)
+        if source is not None and below is not None:
+            pasted[name] = torch.where(mask, source, below)
+    return replace(receiver, **pasted)
 
 
 def _rectangle(size: Size, generator: torch.Generator) -> Tensor:
@@ -69,7 +70,7 @@ def _rectangle(size: Size, generator: torch.Generator) -> Tensor:
 
 
 def _half_of_the_classes(labels: Tensor, ignore_index: int, generator: torch.Generator) -> Tensor | None:
-    """Where a random half of the classes is, the smaller half of an odd number; None with less than two classes."""
+    """The pixels of a random half of the classes, rounded down; None with less than two classes."""
     classes = labels.unique()
     classes = classes[classes != ignore_index]
     if len(classes) < 2:

@@ -11,7 +11,7 @@ from densevit.data.class_names import NYUV2, NYUV2_13, NYUV2_TO_13
 from densevit.data.files import FileDataset, match, same_size
 from densevit.data.kitti import find_pairs
 from densevit.data.labels import LabelRule
-from densevit.data.sample import ClassTable, Sample
+from densevit.data.sample import ALL_TARGETS, ClassTable, Sample, Target
 from densevit.errors import DataError
 from densevit.io import find_images, mat_length, read_lines, read_mat_item, read_small_mat
 
@@ -27,7 +27,7 @@ class Nyuv2Config(PublicConfig):
     """NYU Depth v2.
 
     Attributes:
-        split: the official 795 and 654 photos; val is the official test split, or what a folder val/ holds.
+        split: the official 795 and 654 images; val is the official test split, or what a folder val/ holds.
     """
 
     kind: Literal["nyuv2"] = "nyuv2"
@@ -39,18 +39,16 @@ class Nyuv2Config(PublicConfig):
         return ClassTable(NYUV2, views={"classes13": (NYUV2_13, NYUV2_TO_13)})
 
 
-def open_nyuv2(
-    config: Nyuv2Config, *, with_labels: bool = True, with_depth: bool = True, with_values: bool = True
-) -> "FileDataset | MatDataset":
-    """Photos with masks and depth of a split, in whichever layout is there.
+def open_nyuv2(config: Nyuv2Config, *, targets: frozenset[Target] = ALL_TARGETS) -> "FileDataset | MatDataset":
+    """Images with masks and depth of a split, in any of the three layouts.
 
     Raises:
-        DataError: the layout is another, or a file is missing.
+        DataError: if the layout differs, or a file is missing.
     """
     part = {"train": "train", "val": "test"}[config.split]
     lists = config.root / f"nyudepthv2_{part}_files_with_gt.txt"
     if (config.root / _MAT).is_file():
-        return MatDataset(config, with_labels=with_labels, with_depth=with_depth)
+        return MatDataset(config, targets)
     if lists.is_file():
         pairs = [
             (words[0], words[1]) for line in read_lines(lists, "photo and depth map") if len(words := line.split()) > 1
@@ -58,11 +56,13 @@ def open_nyuv2(
         folders = ("", "sync", "official_splits/test", part)
         images, depths = find_pairs(config, pairs, lists, folders, folders, LAYOUT)
         names = [f"{image.parent.name}_{image.stem}" for image in images]
-        return FileDataset(images, depths=depths if with_depth else None, names=names)
+        return FileDataset(images, depths=depths if "depth" in targets else None, names=names)
     images = find_images([config.find([f"images/{name}" for name in dict.fromkeys((config.split, part))], LAYOUT)])
     masks, depths_ = (_targets(config, kind, images) for kind in ("masks", "depth"))
     rule = config.rule(config.table)
-    return FileDataset(images, masks if with_labels else None, depths_ if with_depth else None, rule=rule)
+    return FileDataset(
+        images, masks if "labels" in targets else None, depths_ if "depth" in targets else None, rule=rule
+    )
 
 
 def _targets(config: Nyuv2Config, kind: str, images: list[Path]) -> list[Path] | None:
@@ -72,17 +72,17 @@ def _targets(config: Nyuv2Config, kind: str, images: list[Path]) -> list[Path] |
 
 
 class MatDataset:
-    """The photos of the official file, read from it one by one."""
+    """The images of the official file, read from it one by one."""
 
-    def __init__(self, config: Nyuv2Config, *, with_labels: bool, with_depth: bool) -> None:
+    def __init__(self, config: Nyuv2Config, targets: frozenset[Target]) -> None:
         self.path = config.find([_MAT], LAYOUT)
         key = {"train": "trainNdxs", "val": "testNdxs"}[config.split]
         self.numbers = read_small_mat(config.find(["splits.mat"], LAYOUT), key).ravel().astype(np.int64) - 1
         if not len(self.numbers) or int(self.numbers.max()) >= mat_length(self.path, "images"):
             raise DataError(f"{self.path} has fewer photos than splits.mat names; both of the same source are needed")
-        self.with_depth = with_depth
+        self.with_depth = "depth" in targets
         self.rule: LabelRule | None = None
-        if with_labels:
+        if "labels" in targets:
             to_40 = read_small_mat(config.find(["classMapping40.mat"], LAYOUT), "mapClass").ravel()
             ids = {number: int(place) - 1 for number, place in enumerate(to_40.tolist(), start=1) if 1 <= place <= 40}
             self.rule = config.rule(config.table, ids=ids, ignored=(0,))
@@ -93,11 +93,11 @@ class MatDataset:
         return None if self.rule is None else self.rule.classes
 
     def __len__(self) -> int:
-        """Number of photos."""
+        """Number of images."""
         return len(self.numbers)
 
     def __getitem__(self, index: int, /) -> Sample:
-        """Read a photo with its mask and depth.
+        """Read an image with its mask and depth.
 
         Raises:
             DataError: if the file is damaged, or lacks one of them.

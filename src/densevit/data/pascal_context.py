@@ -6,7 +6,7 @@ from densevit.data.base import PublicConfig
 from densevit.data.class_names import PASCAL_CONTEXT
 from densevit.data.files import FileDataset
 from densevit.data.pascal_voc import listed
-from densevit.data.sample import ClassTable
+from densevit.data.sample import ALL_TARGETS, ClassTable, Target
 
 LAYOUT = (
     "JPEGImages/*.jpg, SegmentationClassContext/*.png and ImageSets/SegmentationContext/<split>.txt, below "
@@ -20,9 +20,9 @@ class PascalContextConfig(PublicConfig):
     """Pascal Context.
 
     Attributes:
-        split: 4998 and 5105 photos.
-        background: with the class "background", 60 in all, as SETR and Segmenter are measured; else it is ignored and
-            there are 59.
+        split: 4998 and 5105 images.
+        background: with the class "background", 60 in all, as for the published results of SETR and Segmenter;
+            otherwise it is ignored and there are 59.
     """
 
     kind: Literal["pascal_context"] = "pascal_context"
@@ -35,15 +35,13 @@ class PascalContextConfig(PublicConfig):
         return ClassTable(PASCAL_CONTEXT if self.background else PASCAL_CONTEXT[1:])
 
 
-def open_pascal_context(
-    config: PascalContextConfig, *, with_labels: bool = True, with_depth: bool = True, with_values: bool = True
-) -> FileDataset:
-    """Photos and masks of a split.
+def open_pascal_context(config: PascalContextConfig, *, targets: frozenset[Target] = ALL_TARGETS) -> FileDataset:
+    """Images and masks of a split.
 
     Raises:
-        DataError: the layout is another, or a photo or mask is missing.
+        DataError: if the layout differs, or an image or mask is missing.
     """
     names = config.find([f"{top}ImageSets/SegmentationContext/{config.split}.txt" for top in _BELOW], LAYOUT)
     images, masks = listed(config, names, ["SegmentationClassContext"], _BELOW, LAYOUT)
     rule = config.rule(config.table, reduce_zero=not config.background)
-    return FileDataset(images, masks if with_labels else None, rule=rule)
+    return FileDataset(images, masks if "labels" in targets else None, rule=rule)

@@ -1,4 +1,4 @@
-"""Pascal VOC 2012 and its layout: lists of names in ``ImageSets``, photos in ``JPEGImages``."""
+"""Pascal VOC 2012 and its layout: lists of names in ``ImageSets``, images in ``JPEGImages``."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,7 +7,7 @@ from typing import Literal
 from densevit.data.base import PublicConfig
 from densevit.data.class_names import PASCAL_VOC
 from densevit.data.files import FileDataset
-from densevit.data.sample import ClassTable
+from densevit.data.sample import ALL_TARGETS, ClassTable, Target
 from densevit.errors import DataError
 from densevit.io import read_lines
 
@@ -22,7 +22,7 @@ class PascalVocConfig(PublicConfig):
     """Pascal VOC 2012.
 
     Attributes:
-        split: 1464, 1449 and 2913 photos; trainaug is the usual union with the masks of SBD, 10582.
+        split: 1464, 1449 and 2913 images; trainaug is the usual union with the masks of SBD, 10582.
     """
 
     kind: Literal["pascal_voc"] = "pascal_voc"
@@ -34,29 +34,27 @@ class PascalVocConfig(PublicConfig):
         return ClassTable(PASCAL_VOC)
 
 
-def open_pascal_voc(
-    config: PascalVocConfig, *, with_labels: bool = True, with_depth: bool = True, with_values: bool = True
-) -> FileDataset:
-    """Photos and masks of a split.
+def open_pascal_voc(config: PascalVocConfig, *, targets: frozenset[Target] = ALL_TARGETS) -> FileDataset:
+    """Images and masks of a split.
 
     Raises:
-        DataError: the layout is another, or a photo or mask is missing.
+        DataError: if the layout differs, or an image or mask is missing.
     """
     folders = ["SegmentationClass"]
     lists = config.find([f"{top}ImageSets/Segmentation/{config.split}.txt" for top in _BELOW], LAYOUT)
     if config.split == "trainaug":
         folders = ["SegmentationClassAug", "SegmentationClass"]
     images, masks = listed(config, lists, folders, _BELOW, LAYOUT)
-    return FileDataset(images, masks if with_labels else None, rule=config.rule(config.table))
+    return FileDataset(images, masks if "labels" in targets else None, rule=config.rule(config.table))
 
 
 def listed(
     config: PublicConfig, names: Path, folders: Sequence[str], below: Sequence[str], layout: str
 ) -> tuple[list[Path], list[Path]]:
-    """Photos and masks of the names in a list; each mask is in the first of ``folders`` that has it.
+    """Images and masks of the names in a list; each mask is in the first of ``folders`` that has it.
 
     Raises:
-        DataError: a photo or mask is missing.
+        DataError: if an image or mask is missing.
     """
     photos = config.find([f"{top}JPEGImages" for top in below], layout)
     config.find([f"{top}{folders[0]}" for top in below], layout)
@@ -65,13 +63,14 @@ def listed(
     for line in read_lines(names, "names of photos"):
         name = line.split()[-1].rpartition("/")[2].removesuffix(".png")  # SBD's lists have both paths on a line
         image = photos / f"{name}.jpg"
-        found = [place / f"{name}.png" for place in places if (place / f"{name}.png").is_file()]
-        if not image.is_file() or not found:
-            missing = image if not image.is_file() else places[0] / f"{name}.png"
+        candidates = [place / f"{name}.png" for place in places]
+        mask = next((path for path in candidates if path.is_file()), None)
+        if not image.is_file() or mask is None:
+            missing = candidates[0] if image.is_file() else image
             raise DataError(
                 f"{names} lists {name!r} but {missing} does not exist; {config.kind} needs {layout}; "
                 "unpack the whole download"
             )
         images.append(image)
-        masks.append(found[0])
+        masks.append(mask)
     return images, masks

@@ -1,6 +1,6 @@
-"""Masks drawn from shapes: polygons and run lengths of COCO, and the files of labelme.
+"""Masks drawn from annotated shapes: polygons and run lengths of COCO, and the files of labelme.
 
-A pixel belongs to a polygon if its centre lies inside by the even-odd rule; (0.5, 0.5) is the centre of the first one.
+A pixel belongs to a polygon if its centre is inside by the even-odd rule; the first pixel has its centre at (0.5, 0.5).
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,11 +17,11 @@ from densevit.io import MAX_PIXELS, decode_mask, read_json
 from densevit.types import Size
 
 _CHUNK = 1 << 20
-"""Crossings of edges and rows that are worked on at once."""
+"""Crossings of edges and rows that are computed at once."""
 
 
 def fill_polygon(canvas: NDArray[np.int32], points: NDArray[np.float64], value: int) -> None:
-    """Set the pixels of ``canvas`` (H, W) whose centre lies in the polygon ``points`` (N, 2), x and y in pixels."""
+    """Set the pixels of ``canvas`` (H, W) whose centre is in the polygon ``points`` (N, 2), x and y in pixels."""
     height, width = canvas.shape
     (x0, y0), (x1, y1) = points.T, np.roll(points, -1, axis=0).T
     first = np.ceil(np.minimum(y0, y1) - 0.5).clip(0, height).astype(np.int64)
@@ -30,6 +30,7 @@ def fill_polygon(canvas: NDArray[np.int32], points: NDArray[np.float64], value: 
     top, bottom = int(first.min()), int(last.max())
     if top >= bottom or left >= right:
         return
+    # Each edge crosses some rows; in a row, pixels right of an odd number of crossings are inside.
     crossings = np.zeros((bottom - top, right - left + 1), np.int64)
     counts = last - first  # rows that each edge crosses
     per_chunk = max(_CHUNK // (bottom - top), 1)
@@ -46,10 +47,10 @@ def fill_polygon(canvas: NDArray[np.int32], points: NDArray[np.float64], value: 
 
 
 def decode_rle(counts: Sequence[int] | str | bytes, size: Size, name: str) -> NDArray[np.bool_]:
-    """Run lengths of COCO -> (H, W): runs of 0 and 1 in turn, 0 first, down the columns from left to right.
+    """Run lengths of COCO -> (H, W): alternate runs of 0 and 1, 0 first, down the columns from left to right.
 
-    A text is compressed: five bits to a character from ASCII 48 on, low ones first, the sixth bit says that more
-    follow; numbers have a sign, and from the third run on they are differences to the run before the last.
+    Text is compressed: five bits per character from ASCII 48 on, low ones first, and the sixth bit says that more
+    follow. Numbers are signed; from the third on they are differences to the run before the last.
 
     Raises:
         DataError: if they do not fill the size.
@@ -58,7 +59,7 @@ def decode_rle(counts: Sequence[int] | str | bytes, size: Size, name: str) -> ND
     try:
         lengths = np.array(runs, np.int64)
         area = size[0] * size[1]
-        # Each by itself first: a sum of huge ones could wrap around to the right number.
+        # Each is checked first: a sum of huge runs could wrap around to the right number.
         fits = lengths.ndim == 1 and bool(((lengths >= 0) & (lengths <= area)).all()) and int(lengths.sum()) == area
     except (ValueError, TypeError, OverflowError):
         fits = False
@@ -91,12 +92,12 @@ def _decompress(text: str | bytes, name: str) -> list[int]:
 
 @dataclass(frozen=True)
 class CocoMasks:
-    """The annotations of a COCO file by photo.
+    """The annotations of a COCO file by image.
 
     Attributes:
         path: of the file.
-        classes: ``background`` first if there is one, then the categories by their ids, or as the caller named them.
-        photos: file name -> its size and annotations.
+        classes: those of the caller; otherwise ``background``, if there is one, and the categories by their ids.
+        photos: file name -> size and annotations of the image.
         indices: category id -> class.
         background: class of pixels that no annotation covers, or the ignore value.
     """
@@ -108,7 +109,7 @@ class CocoMasks:
     background: int
 
     def labels(self, photo: str) -> NDArray[np.int32]:
-        """The mask (H, W) of a photo: smaller instances lie on larger ones; a crowd that none covers is ignored.
+        """The mask (H, W) of an image: small instances cover large ones; a crowd that none covers is ignored.
 
         Raises:
             DataError: if an annotation is malformed.
@@ -130,9 +131,7 @@ class CocoMasks:
         name = f"{self.path}: annotation {annotation.get('id')}"
         category, segmentation = annotation.get("category_id"), annotation.get("segmentation")
         if not isinstance(category, int) or category not in self.indices:
-            raise DataError(
-                f"{name} has the category {category!r}, which is not in its list of categories; mend the file"
-            )
+            raise DataError(f"{name} has the category {category!r}, which is not in the list of categories; fix it")
         crowd = bool(annotation.get("iscrowd"))
         if isinstance(segmentation, Mapping) and isinstance(segmentation.get("counts"), str | list):
             if segmentation.get("size") != list(size):
@@ -143,10 +142,8 @@ class CocoMasks:
             mask = decode_rle(segmentation["counts"], size, name)
             return crowd, float(mask.sum()), self.indices[category], [mask]
         if not isinstance(segmentation, list) or not segmentation:
-            raise DataError(
-                f"{name} has no segmentation (a box alone?); polygons or run lengths are accepted; add them"
-            )
-        # Some files have polygons of one or two points; they have no area and are nothing wrong.
+            raise DataError(f"{name} has no segmentation (only a box?); polygons or run lengths are accepted; add them")
+        # Polygons of one or two points occur; they have no area and do no harm.
         polygons = [_points(_pairs(part, name), name, at_least=1) for part in segmentation]
         return crowd, sum(map(_area, polygons)), self.indices[category], list(polygons)
 
@@ -156,7 +153,7 @@ def read_coco(path: Path, names: ClassTable | None, background: str | None) -> C
 
     Args:
         path: the file.
-        names: the classes, to which categories are brought by name; None takes the categories in the order of ids.
+        names: the classes, to which categories are matched by name; None takes the categories in the order of ids.
         background: name of the class of pixels that no annotation covers; None ignores them.
 
     Raises:
@@ -194,7 +191,7 @@ def read_coco(path: Path, names: ClassTable | None, background: str | None) -> C
 
 
 def background_index(classes: ClassTable, background: str | None) -> int:
-    """The class of pixels outside of all shapes; the ignore value if ``background`` is None.
+    """The class of pixels outside all shapes; the ignore value if ``background`` is None.
 
     Raises:
         DataError: if there is no such class.
@@ -210,15 +207,15 @@ def background_index(classes: ClassTable, background: str | None) -> int:
 
 
 def read_labelme(path: Path, classes: ClassTable, background: int) -> NDArray[np.int32]:
-    """The mask (H, W) of one labelme file; later shapes lie on earlier ones.
+    """The mask (H, W) of a labelme file; later shapes cover earlier ones.
 
     Args:
         path: the file; polygons, rectangles, circles and masks are drawn.
         classes: their names are the labels of the shapes.
-        background: class of pixels outside of all shapes.
+        background: class of pixels outside all shapes.
 
     Raises:
-        DataError: if it is not such a file, has a label that is no class, or a shape without an area.
+        DataError: if it is not such a file, or has a label that is no class or a shape without an area.
     """
     data = read_json(path, "a file of labelme (shapes, imageHeight, imageWidth)")
     try:
@@ -232,9 +229,7 @@ def read_labelme(path: Path, classes: ClassTable, background: int) -> NDArray[np
             "imageHeight and imageWidth are accepted; save it again"
         ) from None
     if min(size) < 1 or size[0] * size[1] > MAX_PIXELS:
-        raise DataError(
-            f"{path} gives the size {size[0]} x {size[1]}; 1 to {MAX_PIXELS:,} pixels are accepted; mend it"
-        )
+        raise DataError(f"{path} gives the size {size[0]} x {size[1]}; 1 to {MAX_PIXELS:,} pixels are accepted; fix it")
     canvas = np.full(size, background, np.int32)
     for label, kind, raw, mask in shapes:
         if label not in classes.names:
@@ -261,32 +256,29 @@ def read_labelme(path: Path, classes: ClassTable, background: int) -> NDArray[np
 
 
 def _fill_circle(canvas: NDArray[np.int32], points: NDArray[np.float64], value: int) -> None:
-    """A centre, and a point on the line."""
+    """Set the pixels of a circle, given by its centre and a point on it."""
     (cx, cy), (x, y) = points[:2]
-    squared = (x - cx) ** 2 + (y - cy) ** 2
     rows, columns = np.ogrid[: canvas.shape[0], : canvas.shape[1]]
-    canvas[(rows + 0.5 - cy) ** 2 + (columns + 0.5 - cx) ** 2 <= squared] = value
+    canvas[(rows + 0.5 - cy) ** 2 + (columns + 0.5 - cx) ** 2 <= (x - cx) ** 2 + (y - cy) ** 2] = value
 
 
 def _paste(canvas: NDArray[np.int32], points: NDArray[np.float64], mask: NDArray[np.bool_], value: int) -> None:
-    """Set the pixels of a mask whose first one lies at ``points[0]``; what lies outside of the canvas is cut off."""
+    """Set the pixels of a mask whose first one is at ``points[0]``; what is outside the canvas is cut off."""
     left, top = points[0].astype(int).tolist()
-    part = canvas[max(top, 0) : max(top + mask.shape[0], 0), max(left, 0) : max(left + mask.shape[1], 0)]
-    mask = mask[max(-top, 0) :, max(-left, 0) :][: part.shape[0], : part.shape[1]]
-    part[mask] = value
+    covered = canvas[max(top, 0) : max(top + mask.shape[0], 0), max(left, 0) : max(left + mask.shape[1], 0)]
+    mask = mask[max(-top, 0) :, max(-left, 0) :][: covered.shape[0], : covered.shape[1]]
+    covered[mask] = value
 
 
 def _array(part: Any, name: str) -> NDArray[np.float64]:
     try:
         return np.array(part, np.float64)
     except (ValueError, TypeError):
-        raise DataError(
-            f"{name} has points that are not pairs of numbers; x and y in pixels are accepted; mend it"
-        ) from None
+        raise DataError(f"{name} has points that are not pairs of numbers; give x and y in pixels") from None
 
 
 def _pairs(part: Any, name: str) -> NDArray[np.float64]:
-    """x, y, x, y -> rows of x and y; an odd number stays as it is, to be refused."""
+    """x, y, x, y -> rows of x and y; an odd number is unchanged, to be refused."""
     flat = _array(part, name)
     return flat.reshape(-1, 2) if flat.ndim == 1 and len(flat) % 2 == 0 else flat
 
@@ -296,7 +288,7 @@ def _points(raw: Any, name: str, *, at_least: int) -> NDArray[np.float64]:
     if points.ndim != 2 or points.shape[1] != 2 or len(points) < at_least or not (np.abs(points) < 1e7).all():
         raise DataError(
             f"{name} has a shape with points of {points.shape}; {at_least} or more finite pairs (x, y) are accepted; "
-            "mend it"
+            "fix it"
         )
     return points
 

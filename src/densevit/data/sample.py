@@ -1,27 +1,37 @@
-"""What a data set holds: photos with their labels and depth, and the names of the classes."""
+"""The content of a data set: images with their targets, and the names of the classes."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, get_args, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from densevit.errors import DataError
 
+Target = Literal["labels", "depth", "values"]
+"""What is to be predicted for each pixel: the field of ``Sample`` that holds it."""
+
+ALL_TARGETS: frozenset[Target] = frozenset(get_args(Target))
+
+TargetFolder = Literal["masks", "depth", "values"]
+
+TARGET_FOLDERS: dict[Target, TargetFolder] = {"labels": "masks", "depth": "depth", "values": "values"}
+"""The folder of each target in a data set of plain folders, which is also its option on the command line."""
+
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One photo and what is known of it.
+    """One image and its targets.
 
     Attributes:
         name: unique in its data set; names files and rows in reports.
-        image: uint8 (H, W, 3) RGB; of other cameras uint8, uint16 or float32 in [0, 1] of any number of channels.
+        image: uint8 (H, W, 3) RGB; from other cameras uint8, uint16 or float32 in [0, 1] with any number of channels.
         labels: int32 (H, W) class indices, ``ignore_index`` where unknown; None if there is no mask.
         depth: float32 (H, W) metres, 0 where unknown; None if there is no depth map.
         values: float32 (H, W, K) of any dense regression, NaN where unknown; None if there are none.
         normals: the values are surface normals (x, y, z) in the camera's axes, x pointing left or right.
-        ignore_index: what ``labels`` has where the class is unknown.
+        ignore_index: value of ``labels`` where the class is unknown.
     """
 
     name: str
@@ -34,7 +44,7 @@ class Sample:
 
     @property
     def picture(self) -> NDArray[np.uint8]:
-        """The image for people, uint8 (H, W, 3): its first three channels, or the first one as grey."""
+        """The image for display, uint8 (H, W, 3): its first three channels, or the first one as grey."""
         shown = self.image[:, :, :3] if self.image.shape[2] >= 3 else np.repeat(self.image[:, :, :1], 3, axis=2)
         if shown.dtype == np.uint16:
             return (shown >> 8).astype(np.uint8)
@@ -58,9 +68,9 @@ class ClassTable:
     palette: tuple[tuple[int, int, int], ...] = ()
 
     def lookup(self, wanted: tuple[str, ...], *, ignore_index: int = 255) -> NDArray[np.int64] | None:
-        """Table from this data set's ids to those of ``wanted`` class names, or None if no view has these names.
+        """Table from this data set's ids to those of the ``wanted`` class names, or None if no view has these names.
 
-        Ids without a class, among them 255 and this data set's own ignore value, become ``ignore_index``.
+        Ids without a class, among them 255 and the ignore value of this data set, become ``ignore_index``.
         """
         if wanted == self.names:
             mapping = tuple(range(len(self.names)))
@@ -86,13 +96,13 @@ class ClassTable:
             raise DataError(
                 f"mask {name} holds class {', '.join(map(str, wrong[:8]))} but the data set has {len(self.names)} "
                 f"classes, 0..{len(self.names) - 1}, and {self.ignore_index} for ignored pixels; "
-                "mend the mask, or list the missing class in classes.json"
+                "fix the mask, or list the missing class in classes.json"
             )
 
 
 @runtime_checkable
 class Dataset(Protocol):
-    """Any sequence of samples is a data set; ``classes`` is None when it has no masks."""
+    """Any sequence of samples is a data set; ``classes`` is None without masks."""
 
     @property
     def classes(self) -> ClassTable | None:

@@ -1,7 +1,7 @@
-"""Augmentation: a view is drawn first, from an explicit generator, then applied to image and target alike.
+"""Augmentation: a view is drawn first, from an explicit generator, then applied to image and targets alike.
 
-What moves pixels is torchvision's ``transforms.v2`` on its typed tensors: a step is called once for all parts of an
-example, so that image and target cannot part.
+Pixels are moved by torchvision's ``transforms.v2`` on its typed tensors, in one call for image and targets, so they
+always agree.
 """
 
 import math
@@ -20,13 +20,13 @@ from torchvision.transforms.v2 import functional as tv
 
 from densevit.config import Config
 from densevit.data.colour_jitter import Step, draw_jitter, draw_photometric, recolour, uniform
-from densevit.data.sample import Sample
+from densevit.data.sample import Sample, Target
 from densevit.errors import DataError
 from densevit.pixels import resize_image, resize_nearest, to_tensor
 from densevit.types import Size
 
 PADDING = 0.5
-"""Grey that fills an image beyond its edge."""
+"""Grey beyond the edge of an image."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,7 @@ class Example:
     """A sample as tensors, ready for a batch.
 
     Attributes:
-        image: float32 (C, H, W) in [0, 1]; C is 3 for photos.
+        image: float32 (C, H, W) in [0, 1]; C is 3 for RGB.
         labels: int64 (H, W), the data set's own ids, or None.
         depth: float32 (H, W) metres, 0 where unknown, or None.
         values: float32 (K, H, W), NaN where unknown, or None.
@@ -51,21 +51,20 @@ class Example:
 
 
 class AugmentConfig(Config):
-    """Random scale, crop, flip and colour; mixing of the examples of a batch.
+    """Random scale, crop, flip and colour, and mixing of the examples of a batch.
 
     Attributes:
-        crop: (height, width) of what is trained on, multiples of the patch size.
-        scale: range of the random scale; what 1 means is said by ``base``.
-        base: two sides, in any order. At scale 1 the photo is as large as fits into them, its long side in the longer,
-            as in mmsegmentation and the papers: (2048, 512) for ADE20K. None: the photo just covers the crop's short
-            side.
+        crop: (height, width) of the training examples, multiples of the patch size.
+        scale: range of the random scale, relative to ``base``.
+        base: two sides, in any order. At scale 1 the image is as large as fits into them, its long side in the longer,
+            as in mmsegmentation and the papers: (2048, 512) for ADE20K. None: its short side is that of the crop.
         flip: probability of a horizontal flip.
         rotate: largest angle of a random rotation to either side, in degrees.
         colour: strength of brightness, contrast and saturation jitter, 0 for none; hue moves by a tenth of it.
         photometric: mmsegmentation's photometric distortion.
         blur: probability of a Gaussian blur of 0.1 to 2 pixels.
-        cat_max_ratio: a crop is drawn again (10 times) while it has one class alone, or one class covers this share of
-            its labelled pixels or more.
+        cat_max_ratio: a crop is drawn again, up to 10 times, while it has only one class, or one class covers at least
+            this share of its labelled pixels.
         cutmix: probability that a rectangle of another example of the batch is pasted into an example.
         classmix: probability that half of the classes of another example of the batch are pasted.
     """
@@ -88,13 +87,13 @@ class AugmentConfig(Config):
             raise ValueError(f"scale {self.scale} must be (low, high) with 0 < low <= high")
         if self.cutmix + self.classmix > 1:
             raise ValueError(
-                f"cutmix {self.cutmix} and classmix {self.classmix} are probabilities of which one happens; "
+                f"cutmix {self.cutmix} and classmix {self.classmix} are probabilities that exclude each other; "
                 "their sum must be at most 1"
             )
         return self
 
     def plain_view(self) -> "AugmentConfig":
-        """The same crop without anything random but its place."""
+        """The same crop, with only its place random."""
         return AugmentConfig(crop=self.crop, base=self.base, scale=(1.0, 1.0), flip=0.0, colour=0.0, cat_max_ratio=1.0)
 
 
@@ -104,8 +103,8 @@ class View:
 
     Attributes:
         window: (top, left, height, width) in the sample's pixels.
-        size: of the window after resizing; what it lacks of the crop is padded right and below.
-        zoom: how much nearer things come.
+        size: of the window after resizing; it is padded right and below to the crop.
+        zoom: factor by which things come nearer.
         mirrored: left to right.
         angle: degrees counter-clockwise.
         blur: standard deviation in pixels; 0 for none.
@@ -136,7 +135,7 @@ def as_example(sample: Sample, size: Size | None = None) -> Example:
 
 
 def augment(sample: Sample, config: AugmentConfig, generator: torch.Generator) -> Example:
-    """Draw a view and take it: resize, crop (padded where the image is smaller), flip, rotate, blur, colour."""
+    """Draw a view and apply it: resize, crop (padded where the image is smaller), flip, rotate, blur, colour."""
     return take(sample, draw_view(sample, config, generator), config.crop)
 
 
@@ -167,10 +166,10 @@ def draw_view(sample: Sample, config: AugmentConfig, generator: torch.Generator)
 
 
 def take(sample: Sample, view: View, size: Size) -> Example:
-    """The example of (height, width) ``size`` that a view shows.
+    """Apply a view to a sample: the example of (height, width) ``size``.
 
     Zooming by a factor brings things nearer by that factor for a camera of fixed focal length, so depth is divided by
-    it, and surface normals lean towards the viewer as the flattened space makes them.
+    it, and surface normals lean towards the viewer as in the flattened space.
     """
     top, left, height, width = view.window
     rows, columns = slice(top, top + height), slice(left, left + width)
@@ -226,18 +225,18 @@ def flip(example: Example) -> Example:
 
 
 def rotate(example: Example, angle: float) -> Example:
-    """Turn image and targets counter-clockwise by ``angle`` degrees about the centre, the size staying as it is."""
+    """Rotate image and targets counter-clockwise by ``angle`` degrees about the centre, at the same size."""
     bilinear = InterpolationMode.BILINEAR  # of the image; torchvision takes the nearest pixel of targets
     return _each(example, lambda part, fill: tv.rotate(part, angle, interpolation=bilinear, fill=fill))
 
 
 def _each(example: Example, change: Callable[[Tensor, float], Tensor]) -> Example:
-    """``change(part, fill)`` for image and targets, each as the type by which torchvision knows it."""
-    fills = {"labels": example.ignore_index, "depth": 0.0, "values": float("nan")}
+    """Apply ``change(pixels, fill)`` to image and targets, as torchvision's types of image and mask."""
+    fills: dict[Target, float] = {"labels": example.ignore_index, "depth": 0.0, "values": float("nan")}
     changed: dict[str, Any] = {"image": change(tv_tensors.Image(example.image), PADDING).as_subclass(Tensor)}
     for name, fill in fills.items():
-        if (part := getattr(example, name)) is not None:
-            changed[name] = change(tv_tensors.Mask(part), fill).as_subclass(Tensor)
+        if (target := getattr(example, name)) is not None:
+            changed[name] = change(tv_tensors.Mask(target), fill).as_subclass(Tensor)
     return replace(example, **changed)
 
 
@@ -253,8 +252,8 @@ def _draw_window(
 ) -> tuple[tuple[int, int, int, int], Size]:
     """The window of the sample that becomes the crop at this factor, and its size after resizing.
 
-    The window is cut before resizing, in whole pixels, so the cost does not grow with the photo. With labels, it is one
-    where no class covers too much, if ten tries find it.
+    The window is cut before resizing, in whole pixels, so the cost does not grow with the image. With labels, it is
+    drawn again up to ten times while one class covers too much of it.
     """
     resized = [max(round(n * factor), 1) for n in size]
     inside = (min(resized[0], config.crop[0]), min(resized[1], config.crop[1]))

@@ -1,4 +1,4 @@
-"""The decoders. A new one is one file and one row in ``DECODERS``; the key is its tag on disk."""
+"""All decoders. A new one needs one file and one row in ``DECODERS``, whose key is the tag on disk."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -20,7 +20,7 @@ DECODERS: dict[str, tuple[type[DecoderConfig], type[Decoder]]] = {
 
 
 def parse_decoder(data: DecoderConfig | Mapping[str, Any]) -> DecoderConfig:
-    """Plain data -> the config class that its ``kind`` names (a pydantic validator: raises ValueError)."""
+    """Plain data -> an instance of the config class that ``kind`` names (a pydantic validator: raises ValueError)."""
     if isinstance(data, DecoderConfig):
         return data
     kind = data.get("kind") if isinstance(data, Mapping) else None
@@ -30,9 +30,9 @@ def parse_decoder(data: DecoderConfig | Mapping[str, Any]) -> DecoderConfig:
 
 
 def build_decoder(config: DecoderConfig, *, embed_dim: int, num_taps: int, out_channels: int) -> Decoder:
-    """The module that belongs to a decoder's config."""
-    module: Any = DECODERS[config.kind][1]
-    decoder: Decoder = module(config, embed_dim=embed_dim, num_taps=num_taps, out_channels=out_channels)
+    """Build the module of a decoder's config."""
+    decoder_class: Any = DECODERS[config.kind][1]
+    decoder: Decoder = decoder_class(config, embed_dim=embed_dim, num_taps=num_taps, out_channels=out_channels)
     return decoder
 
 

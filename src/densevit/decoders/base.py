@@ -1,4 +1,4 @@
-"""What every decoder has in common: a frozen config with a tag, and taps in, logits out."""
+"""The interface of all decoders: a frozen config with a tag, and a module that turns taps into logits."""
 
 from abc import ABC, abstractmethod
 
@@ -9,27 +9,45 @@ from densevit.types import DenseOutput, Taps
 
 
 class DecoderConfig(Config):
-    """Base of the decoders' configs. ``kind`` is the tag on disk, the key in ``DECODERS``."""
+    """Base class of decoder configs. ``kind`` is the tag on disk, the key in ``DECODERS``.
+
+    The properties are what a model and the published inference protocols need to know of a decoder.
+    """
 
     kind: str
 
     @property
     def num_levels(self) -> int | None:
-        """How many taps the decoder reads, or None for any number."""
+        """Number of taps that the decoder reads, or None for any number."""
         return None
 
     @property
     def num_readout_tokens(self) -> int:
-        """How many prefix tokens the decoder reads."""
+        """Number of prefix tokens that the decoder reads."""
         return 0
+
+    @property
+    def aux_positions(self) -> tuple[int, ...]:
+        """Positions, among the decoder's taps, that auxiliary heads read."""
+        return ()
+
+    @property
+    def stem_widths(self) -> tuple[int, ...]:
+        """Channels of the encoder's stem maps that the decoder reads."""
+        return ()
+
+    @property
+    def transformers_upsampling(self) -> int | None:
+        """Factor by which the port in transformers upsamples the logits, or None if there is no such port."""
+        return None
 
 
 class Decoder(nn.Module, ABC):
-    """Turns taps into logits at a stride of its own.
+    """Turns taps into logits at the decoder's own stride.
 
     Attributes:
-        align_corners: how the logits are to be resized to the image afterwards.
-        last_tap_only: whether logits depend on the last tap alone; the others then serve auxiliary heads.
+        align_corners: how the logits have to be resized to the image afterwards.
+        last_tap_only: whether the logits depend only on the last tap; the others then serve auxiliary heads.
     """
 
     align_corners: bool = False
@@ -40,9 +58,9 @@ class Decoder(nn.Module, ABC):
         """Taps -> logits (B, K, h', w'), and on request those of the auxiliary heads."""
 
     def decode_coarse(self, taps: Taps) -> DenseOutput:
-        """Logits that become those of ``decode`` when they are resized to the image's own size.
+        """Logits that equal those of ``decode`` once both are resized to the image's size.
 
-        A decoder whose last step is that very resize leaves it out here, so that it can be fused with what follows.
+        A decoder whose last step is that resize omits it here, so that it can be fused with decoding or the loss.
         """
         return self.decode(taps, with_aux=False)
 

@@ -1,7 +1,7 @@
 """Segmenter: a linear decoder, and the mask transformer.
 
 Source: Strudel et al. 2021, "Segmenter: Transformer for Semantic Segmentation", sections 3.2 and 3.3. Both read the
-last tap, with the encoder's final norm applied.
+last tap after the encoder's final norm.
 """
 
 from typing import Literal
@@ -19,7 +19,7 @@ from densevit.types import DenseOutput, Taps
 
 
 class SegmenterLinearConfig(DecoderConfig):
-    """Segmenter with a point-wise linear decoder; it has no options."""
+    """Segmenter with a point-wise linear decoder, which has no options."""
 
     kind: Literal["segmenter_linear"] = "segmenter_linear"
 
@@ -47,10 +47,10 @@ class SegmenterMaskConfig(DecoderConfig):
     """Segmenter with the mask transformer.
 
     Attributes:
-        depth: transformer blocks of the decoder.
-        num_heads: by default embed_dim / 64, at least one.
-        norm_eps: of every LayerNorm of the decoder.
-        dropout: in the decoder's blocks.
+        depth: number of transformer blocks.
+        num_heads: attention heads; by default embed_dim / 64, at least one.
+        norm_eps: epsilon of every LayerNorm of the decoder.
+        dropout: rate in the decoder's blocks.
         drop_path: rate at the decoder's last block.
     """
 
@@ -63,10 +63,10 @@ class SegmenterMaskConfig(DecoderConfig):
 
 
 class SegmenterMask(Decoder):
-    """Class tokens join the patch tokens in transformer blocks; their cosines, normalised over classes, are the masks.
+    """Class tokens pass through transformer blocks with the patch tokens; the cosines of both are the masks.
 
-    Differs from the paper: both sides go through a projection and an l2 norm first, and a LayerNorm over the class
-    axis follows, as in the authors' code. Differs from mmseg: nothing.
+    Differs from the paper: both are projected and l2-normalised first, and a LayerNorm over the class axis follows, as
+    in the authors' code. Differs from mmseg: nothing.
     """
 
     last_tap_only = True
@@ -98,7 +98,7 @@ class SegmenterMask(Decoder):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Truncated normal of 0.02; the two projections of patches and classes normal of embed_dim ** -0.5."""
+        """Truncated normal with a deviation of 0.02; for the two projections a normal with embed_dim ** -0.5."""
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 nn.init.trunc_normal_(module.weight, std=0.02)

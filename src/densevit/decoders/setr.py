@@ -1,37 +1,34 @@
 """SETR: Naive, Progressive UPsampling (PUP) and Multi-Level feature Aggregation (MLA).
 
 Source: Zheng et al. 2021, "Rethinking Semantic Segmentation from a Sequence-to-Sequence Perspective with
-Transformers", section 3.3. Two published forms exist, the paper's repository and mmsegmentation's; ``form`` chooses
-where they differ. A 1x1 classifier commutes with bilinear upsampling (its weights sum to one), so here it always runs
-before the upsampling that follows it; outputs agree with the published order up to rounding.
+Transformers", section 3.3. Two published forms exist, the authors' repository and mmsegmentation's; ``form`` selects
+one where they differ. A 1x1 classifier commutes with bilinear upsampling, whose weights sum to one, so here it always
+runs before the upsampling that follows it; outputs agree with the published order up to rounding.
 """
 
 from itertools import pairwise
-from typing import Literal
+from typing import Literal, cast
 
 import torch
-import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
 from densevit.decoders.base import Decoder, DecoderConfig
 from densevit.layers import ConvBnRelu, upsample
 from densevit.types import DenseOutput, Taps
+from densevit.upsampling.row_bands import upsample_and_classify
 
 Form = Literal["paper", "mmseg"]
 
 BAND_ROWS = 8
-"""Rows of the largest maps that SETR-PUP makes at once where only the result is asked for."""
-
-HALO = 1
-"""Rows of a map that its 3x3 convolution needs above and below those that it makes."""
+"""Rows of SETR-PUP's largest maps that ``decode_coarse`` computes at once; small, so that they stay in the cache."""
 
 NORM_EPS = 1e-6
-"""Of the LayerNorm that each head lays on its raw tap, in both forms."""
+"""Epsilon of the LayerNorm that each head applies to its raw tap, in both forms."""
 
 
 def classifier(in_channels: int, num_channels: int, kernel_size: int = 1, *, bias: bool = True) -> nn.Conv2d:
-    """The last convolution of a head, drawn from N(0, 0.01)."""
+    """The last convolution of a head; its weights are drawn from a normal distribution with a deviation of 0.01."""
     conv = nn.Conv2d(in_channels, num_channels, kernel_size, padding=kernel_size // 2, bias=bias)
     nn.init.normal_(conv.weight, std=0.01)
     if conv.bias is not None:
@@ -40,7 +37,7 @@ def classifier(in_channels: int, num_channels: int, kernel_size: int = 1, *, bia
 
 
 class UpHead(nn.Module):
-    """LayerNorm, ``num_convs`` times convolution, batch norm, ReLU and bilinear upsampling, and the classifier."""
+    """LayerNorm, then ``num_convs`` times convolution, batch norm, ReLU and bilinear upsampling, and the classifier."""
 
     def __init__(
         self, embed_dim: int, channels: int, out_channels: int, *, kernel_size: int, num_convs: int, up_scale: int
@@ -54,35 +51,23 @@ class UpHead(nn.Module):
 
     def forward(self, taps: Taps, index: int) -> Tensor:
         """Tap ``index`` -> (B, K, h * up_scale ** num_convs, w * up_scale ** num_convs)."""
-        return upsample(self.coarse(taps, index), self.up_scale)
-
-    def coarse(self, taps: Taps, index: int) -> Tensor:
-        """The same before the last upsampling."""
-        x = self.norm(taps.tokens[index]).transpose(1, 2).unflatten(2, taps.grid)  # (B, C, h, w)
+        x = self.normed_map(taps, index)  # (B, C, h, w)
         for conv in self.convs[:-1]:
             x = upsample(conv(x), self.up_scale)
-        return self.classifier(self.convs[-1](x))
+        return upsample(self.classifier(self.convs[-1](x)), self.up_scale)
 
-    def coarse_by_bands(self, taps: Taps, index: int) -> Tensor:
-        """``coarse`` in evaluation, its largest maps a band of rows at a time: equal up to rounding, in less memory."""
-        x = self.norm(taps.tokens[index]).transpose(1, 2).unflatten(2, taps.grid)  # (B, C, h, w)
-        *first, last = self.convs
-        assert isinstance(last, ConvBnRelu)
-        for number, conv in enumerate(first):
-            x = conv(x if number == 0 else upsample(x, self.up_scale))
-        run, scale, rows = last.ready(), self.up_scale, max(1, BAND_ROWS // self.up_scale)
-        height, width = x.shape[-2] * scale, x.shape[-1] * scale
-        size = (x.shape[0], self.classifier.out_channels, height, width)
-        logits = torch.empty(size, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
-        for low in range(0, x.shape[-2], rows):
-            start = max(low - 1, 0)  # a row more on either side, for interpolation and convolution
-            band = upsample(x[:, :, start : low + rows + 1], scale)
-            top, bottom = low * scale, min((low + rows) * scale, height)
-            above, below = top - HALO, bottom + HALO
-            band = band[:, :, max(above, 0) - start * scale : below - start * scale]
-            band = F.pad(band, (0, 0, max(-above, 0), max(below - height, 0)))
-            logits[:, :, top:bottom] = self.classifier(run(band, inner_rows=True))
-        return logits
+    def coarse(self, taps: Taps, index: int) -> Tensor:
+        """``forward`` of two or more convolutions in evaluation, without its last upsampling and in less memory."""
+        x = self.normed_map(taps, index)  # (B, C, h, w)
+        for conv in self.convs[:-2]:
+            x = upsample(conv(x), self.up_scale)
+        x = self.convs[-2](x)
+        last = cast(ConvBnRelu, self.convs[-1])
+        return upsample_and_classify(x, self.up_scale, last, self.classifier, align_corners=False, band_rows=BAND_ROWS)
+
+    def normed_map(self, taps: Taps, index: int) -> Tensor:
+        """Tap ``index`` after LayerNorm, as a map (B, C, h, w)."""
+        return self.norm(taps.tokens[index]).transpose(1, 2).unflatten(2, taps.grid)
 
 
 class SetrNaiveConfig(DecoderConfig):
@@ -100,6 +85,11 @@ class SetrNaiveConfig(DecoderConfig):
     form: Form = "mmseg"
     aux_taps: tuple[int, ...] = ()
     aux_convs: int = Field(default=1, gt=0)
+
+    @property
+    def aux_positions(self) -> tuple[int, ...]:
+        """Positions of the taps that auxiliary heads read."""
+        return self.aux_taps
 
 
 class SetrNaive(Decoder):
@@ -133,8 +123,8 @@ class SetrPupConfig(DecoderConfig):
 
     Attributes:
         channels: width of the four stages.
-        form: decides the auxiliary heads alone: "paper" has one 3x3 convolution, upsampled by 4; "mmseg" has more.
-        aux_taps: positions of the taps that get an auxiliary head; the paper's code lists the main tap too.
+        form: affects only the auxiliary heads: "paper" has one 3x3 convolution, upsampled by 4; "mmseg" has more.
+        aux_taps: positions of the taps that get an auxiliary head; the authors' code lists the main tap too.
         aux_convs: convolutions of an auxiliary head in mmseg's form, each upsampled by 4.
     """
 
@@ -143,6 +133,11 @@ class SetrPupConfig(DecoderConfig):
     form: Form = "mmseg"
     aux_taps: tuple[int, ...] = ()
     aux_convs: int = Field(default=2, gt=0)
+
+    @property
+    def aux_positions(self) -> tuple[int, ...]:
+        """Positions of the taps that auxiliary heads read."""
+        return self.aux_taps
 
 
 class SetrPup(Decoder):
@@ -173,12 +168,10 @@ class SetrPup(Decoder):
         return DenseOutput(self.head(taps, -1), tuple(head(taps, index) for head, index in aux))
 
     def decode_coarse(self, taps: Taps) -> DenseOutput:
-        """Logits at an eighth of the patch's stride if the last upsampling leads to the image's pixels."""
+        """Logits at an eighth of the patch's stride if the last upsampling would reach the image's own size."""
         if taps.patch_size != (16, 16):
             return self.decode(taps, with_aux=False)
-        # Compilers and exporters plan memory themselves.
-        run = self.head.coarse if torch.compiler.is_compiling() else self.head.coarse_by_bands
-        return DenseOutput(run(taps, -1))
+        return DenseOutput(self.head.coarse(taps, -1))
 
 
 class SetrMlaConfig(DecoderConfig):
@@ -189,7 +182,7 @@ class SetrMlaConfig(DecoderConfig):
         head_channels: width of each of the four upsampled streams.
         form: "paper" upsamples the streams with align_corners=True, classifies by a 3x3 convolution and has auxiliary
             heads without bias; "mmseg" has align_corners=False, a 1x1 classifier and auxiliary heads with bias.
-        aux: one auxiliary head on each output of the top-down pathway.
+        aux: whether each output of the top-down pathway gets an auxiliary head.
     """
 
     kind: Literal["setr_mla"] = "setr_mla"
@@ -202,10 +195,10 @@ class SetrMlaConfig(DecoderConfig):
 class SetrMla(Decoder):
     """Top-down sums of the projected taps; each partial sum is convolved, upsampled by 4, and all are concatenated.
 
-    Levels are counted from the shallowest tap to the deepest, in parameters and in auxiliary outputs.
+    Levels run from the shallowest tap to the deepest, in parameters and in auxiliary outputs.
 
-    Differs from the paper: the text sums the streams, its code concatenates them, as here.
-    Differs from mmseg: its lists run from the deepest level to the shallowest.
+    Differs from the paper: its text sums the streams; its code concatenates them, as here.
+    Differs from mmseg: there the levels run from the deepest to the shallowest.
     """
 
     def __init__(self, config: SetrMlaConfig, *, embed_dim: int, num_taps: int, out_channels: int) -> None:
@@ -225,7 +218,7 @@ class SetrMla(Decoder):
         )
 
     def pyramid(self, taps: Taps) -> list[Tensor]:
-        """Per level (B, channels, h, w), shallowest first; each is the sum of its own and all deeper levels."""
+        """Per level (B, channels, h, w), shallowest first; each is the sum of this level and all deeper ones."""
         total: Tensor | None = None
         outputs: list[Tensor] = []
         for level in reversed(range(len(self.norms))):

@@ -1,118 +1,145 @@
-"""Photos that occur twice, within a split and across splits: equal pixels, or nearly equal by a perceptual hash."""
+"""Photos that occur twice, in one split or two: equal pixels, equal files, or nearly equal by a perceptual hash."""
 
+import hashlib
 from collections.abc import Iterator
-from itertools import pairwise
+from itertools import combinations, pairwise
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from densevit.doctor.context import Material
+from densevit.doctor.context import Context
 from densevit.doctor.facts import THUMB_SIZE, MaskFacts, PhotoFacts, SampleFacts
+from densevit.doctor.layout import Split
 from densevit.doctor.rules import Findings
 
 MAX_BITS = 3
-"""Bits of 64 in which the hashes of near-duplicates may differ; four bands of 16 bits then have one that is equal."""
+"""Bits of 64 in which the hashes of near-duplicates may differ; of four bands of 16 bits, one is then equal."""
 
 MIN_CORRELATION = 0.99
-"""Of their grey thumbnails, which brightness and contrast don't change."""
+"""Least correlation of their grey thumbnails, which brightness and contrast do not change."""
 
 MIN_CONTRAST = 8.0
 """Standard deviation of a thumbnail below which a hash says nothing: fog, night, a wall."""
 
-_LONGEST = 64
-"""Neighbours that a photo is compared with in one band, so that thousands of like photos cost no square."""
+MOST_FILES = 400
+"""Files that are hashed if not all photos are read; a real leak shows in the first few."""
 
-Pair = tuple[int, int]
+_HEAD_BYTES = 1 << 20
+"""Bytes of each file that are hashed; photos of equal size that agree so far are the same."""
 
+_MAX_NEIGHBOURS = 64
+"""Photos with which one is compared in a band, so that the cost does not grow with the square."""
 
-def check_copies(material: Material, found: Findings) -> None:
-    """Copies and near-copies."""
-    seen = list(material.photos())
-    exact = _groups(seen)
-    _report_exact(exact, found)
-    copies = {id(sample) for group in exact for sample, _ in group[1:]}
-    single = [(sample, photo) for sample, photo in seen if id(sample) not in copies]
-    _report_near(single, near_pairs([photo for _, photo in single]), found)
+Files = list[tuple[str, str]]
+"""(split, path) of photos that are equal."""
 
 
-Photos = list[tuple[SampleFacts, PhotoFacts]]
-
-
-def _groups(seen: Photos) -> list[Photos]:
-    by_digest: dict[bytes, Photos] = {}
-    for sample, photo in seen:
+def check_duplicates(context: Context, findings: Findings) -> None:
+    """Find copies and near-copies among photos that were read."""
+    photos = context.of(PhotoFacts)
+    totals = {split.name: len(context.of(PhotoFacts, split.name)) for split in context.splits}
+    by_digest: dict[bytes, list[tuple[SampleFacts, PhotoFacts]]] = {}
+    for sample, photo in photos:
         if not photo.blank:
             by_digest.setdefault(photo.digest, []).append((sample, photo))
-    return [group for group in by_digest.values() if len(group) > 1]
+    groups = [group for group in by_digest.values() if len(group) > 1]
+
+    within, across = _by_split([[(sample.split, photo.path) for sample, photo in group] for group in groups])
+    for split, copies in within.items():
+        number = sum(len(group) - 1 for group in copies)
+        what = f"{number} of {totals[split]} photos are copies of others, with equal pixels"
+        findings.add("photo-twice", what, _paths(copies), split=split)
+    masks = [[sample.masks for sample, _ in group if isinstance(sample.masks, MaskFacts)] for group in groups]
+    different = [mask for group in masks if _differ(group) for mask in group]
+    if different:
+        findings.add(
+            "photo-twice-masks-differ", f"{len(different)} masks belong to equal photos, but differ", different
+        )
+    _report_leaks("leak-exact", across, totals, "also in {}, with equal pixels", findings)
+
+    copied = {id(sample) for group in groups for sample, _ in group[1:]}
+    single = [(sample, photo) for sample, photo in photos if id(sample) not in copied]
+    names = [(sample.split, photo.path) for sample, photo in single]
+    within, across = _by_split([[names[a], names[b]] for a, b in near_pairs([photo for _, photo in single])])
+    for split, pairs in within.items():
+        text = "photos are nearly equal to another"
+        findings.add_share("photo-near", _paths(pairs), totals[split], text, split=split)
+    _report_leaks("leak-near", across, totals, "nearly equal to one in {}, perhaps mirrored", findings)
 
 
-def _report_exact(groups: list[Photos], found: Findings) -> None:
-    within: dict[str, list[Photos]] = {}
-    across: dict[tuple[str, str], list[Photos]] = {}
+def check_equal_files(splits: list[Split], findings: Findings) -> None:
+    """Find photos with equal files in two splits without decoding them."""
+    by_size: dict[int, dict[str, list[Path]]] = {}
+    for split in splits:
+        for path in split.photos.values():
+            size = path.stat().st_size if path.exists() else 0
+            by_size.setdefault(size, {}).setdefault(split.name, []).append(path)
+    by_content: dict[tuple[int, bytes], Files] = {}
+    num_hashed = 0
+    for size, of_size in by_size.items():
+        if size == 0 or len(of_size) == 1 or num_hashed >= MOST_FILES:
+            continue
+        for name, paths in of_size.items():
+            num_hashed += len(paths)
+            for path in paths[:MOST_FILES]:
+                if digest := _digest(path):
+                    by_content.setdefault((size, digest), []).append((name, str(path)))
+    _, across = _by_split(list(by_content.values()))
+    totals = {split.name: len(split.photos) for split in splits}
+    _report_leaks("leak-exact", across, totals, "also in {}, with equal files", findings)
+
+
+def _by_split(groups: list[Files]) -> tuple[dict[str, list[Files]], dict[tuple[str, str], list[Files]]]:
+    """Equal photos within each split, and a pair of them for every two splits."""
+    within: dict[str, list[Files]] = {}
+    across: dict[tuple[str, str], list[Files]] = {}
     for group in groups:
-        splits = sorted({sample.split for sample, _ in group})
-        for split in splits:
-            own = [pair for pair in group if pair[0].split == split]
-            if len(own) > 1:
-                within.setdefault(split, []).append(own)
-        for first in splits:
-            for second in splits[splits.index(first) + 1 :]:
-                across.setdefault((first, second), []).append(
-                    [next(p for p in group if p[0].split == split) for split in (first, second)]
-                )
-    for split, twins in within.items():
-        photos = sum(len(group) for group in twins)
-        what = f"{photos} photos are {len(twins)} photos in truth: the others are copies with equal pixels"
-        found.add("photo-twice", what, _paths(twins), split=split)
-    differ = [group for group in groups if _masks_differ(group)]
-    if differ:
-        what = f"{len(differ)} photos occur more than once, with masks that differ"
-        files = [mask.path for group in differ for s, _ in group if isinstance(mask := s.masks, MaskFacts)]
-        found.add("photo-twice-masks-differ", what, files)
+        members: dict[str, Files] = {}
+        for split, path in group:
+            members.setdefault(split, []).append((split, path))
+        for split, files in members.items():
+            if len(files) > 1:
+                within.setdefault(split, []).append(files)
+        for first, second in combinations(sorted(members), 2):
+            across.setdefault((first, second), []).append([members[first][0], members[second][0]])
+    return within, across
+
+
+def _report_leaks(
+    code: str, across: dict[tuple[str, str], list[Files]], totals: dict[str, int], text: str, findings: Findings
+) -> None:
     for (first, second), pairs in across.items():
-        what = f"{len(pairs)} photos are in {first} and in {second}, with equal pixels"
-        found.add("leak-exact", what, _paths(pairs))
+        number = len({path for pair in pairs for split, path in pair if split == second})
+        what = f"{number} of {totals[second]} photos in {second} are {text.format(first)}"
+        findings.add(code, what, _paths(pairs))
 
 
-def _masks_differ(group: Photos) -> bool:
-    """By their histograms, which a copy of the mask shares."""
-    masks = [sample.masks for sample, _ in group if isinstance(sample.masks, MaskFacts)]
+def _paths(groups: list[Files]) -> list[str]:
+    """Each file once, equal ones side by side."""
+    return list(dict.fromkeys(path for group in groups for _, path in group))
+
+
+def _differ(masks: list[MaskFacts]) -> bool:
+    """Compare masks by their histograms."""
     return any(
         not (np.array_equal(a.values, b.values) and np.array_equal(a.counts, b.counts)) for a, b in pairwise(masks)
     )
 
 
-def _report_near(photos: Photos, pairs: list[Pair], found: Findings) -> None:
-    within: dict[str, list[Photos]] = {}
-    across: dict[tuple[str, str], list[Photos]] = {}
-    for a, b in pairs:
-        pair = [photos[a], photos[b]]
-        first, second = (sample.split for sample, _ in pair)
-        if first == second:
-            within.setdefault(first, []).append(pair)
-        else:
-            across.setdefault((min(first, second), max(first, second)), []).append(pair)
-    for split, twins in within.items():
-        number = len({photo.path for pair in twins for _, photo in pair})
-        found.add("photo-near", f"{number} photos are nearly equal to another", _paths(twins), split=split)
-    for (one, two), twins in across.items():
-        number = len({photo.path for pair in twins for sample, photo in pair if sample.split == two})
-        found.add(
-            "leak-near",
-            f"{number} photos of {two} are nearly equal to one of {one}, or to its mirror image",
-            _paths(twins),
-        )
+def _digest(path: Path) -> bytes:
+    """Hash of the first megabyte; empty if the file cannot be read, which other checks report."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.blake2b(file.read(_HEAD_BYTES), digest_size=16).digest()
+    except OSError:
+        return b""
 
 
-def _paths(groups: list[Photos]) -> list[str]:
-    """Each file once, copies side by side."""
-    return list(dict.fromkeys(photo.path for group in groups for _, photo in group))
-
-
-def near_pairs(photos: list[PhotoFacts]) -> list[Pair]:
+def near_pairs(photos: list[PhotoFacts]) -> list[tuple[int, int]]:
     """Pairs of photos that look alike, mirrored or not, by difference hash (dHash) and then by thumbnail.
 
-    Cost: sorting, and at most ``_LONGEST`` comparisons for each photo, band and mirror image.
+    Cost: sorting, and at most ``_MAX_NEIGHBOURS`` comparisons per photo, band and mirror image.
     """
     if len(photos) < 2:
         return []
@@ -120,47 +147,48 @@ def near_pairs(photos: list[PhotoFacts]) -> list[Pair]:
     rich = np.flatnonzero(thumbs.std(axis=(1, 2)) >= MIN_CONTRAST)
     thumbs = thumbs[rich]
     mirrored = thumbs[:, :, ::-1]
-    straight, turned = _hashes(thumbs), _hashes(mirrored)
     units, mirrored_units = _units(thumbs), _units(mirrored)
-    found = np.zeros(0, np.int64)  # a * number + b
+    pairs = np.zeros(0, np.int64)  # each pair as first * len(rich) + second
     recent: list[NDArray[np.int64]] = []
-    for a, b, mirror in _candidates(straight, turned):
-        alike = (units[a] * (mirrored_units if mirror else units)[b]).sum(axis=1) >= MIN_CORRELATION
+    for a, b, is_mirrored in _candidates(_hashes(thumbs), _hashes(mirrored)):
+        alike = (units[a] * (mirrored_units if is_mirrored else units)[b]).sum(axis=1) >= MIN_CORRELATION
         low, high = np.minimum(a, b)[alike], np.maximum(a, b)[alike]
         recent.append((low * len(rich) + high)[low < high])
-        if len(recent) >= _LONGEST:  # the same pair comes again with every band
-            found, recent = np.unique(np.concatenate([found, *recent])), []
-    found = np.unique(np.concatenate([found, *recent]))
-    return [(int(rich[code // len(rich)]), int(rich[code % len(rich)])) for code in found.tolist()]
+        if len(recent) >= _MAX_NEIGHBOURS:  # bands repeat pairs, so they are dropped from time to time
+            pairs, recent = np.unique(np.concatenate([pairs, *recent])), []
+    pairs = np.unique(np.concatenate([pairs, *recent]))
+    return [(int(rich[pair // len(rich)]), int(rich[pair % len(rich)])) for pair in pairs.tolist()]
 
 
 def _hashes(thumbs: NDArray[np.float32]) -> NDArray[np.uint64]:
-    """64 bits for each thumbnail: whether it gets brighter from one place to the next."""
+    """64 bits per thumbnail: whether it gets brighter from one place to the next."""
     coarse = thumbs.reshape(len(thumbs), 8, 2, 9, 2).mean(axis=(2, 4))
     bits = np.diff(coarse, axis=2) > 0
     return np.packbits(bits.reshape(len(thumbs), 64), axis=1).view(np.uint64)[:, 0]
 
 
 def _candidates(
-    straight: NDArray[np.uint64], turned: NDArray[np.uint64]
+    straight: NDArray[np.uint64], mirrored: NDArray[np.uint64]
 ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64], bool]]:
-    """(a, b, whether one of them is mirrored): pairs with hashes close to each other; may repeat."""
+    """(a, b, whether one of them is mirrored): pairs with similar hashes; may repeat."""
     number = len(straight)
-    for hashes, mirror in ((straight, False), (np.concatenate([straight, turned]), True)):
+    for hashes, is_mirrored in ((straight, False), (np.concatenate([straight, mirrored]), True)):
         bands = hashes.view(np.uint16).reshape(-1, 4)
         for band in range(4):
+            # Photos whose hashes agree in this band become neighbours.
             order = np.lexsort((hashes, bands[:, band]))
             sorted_bands = bands[order, band]
-            for step in range(1, min(_LONGEST, len(order) - 1) + 1):
+            for step in range(1, min(_MAX_NEIGHBOURS, len(order) - 1) + 1):
                 same = np.flatnonzero(sorted_bands[step:] == sorted_bands[:-step])
                 if not same.size:
                     break
                 a, b = order[same], order[same + step]
-                close = _bits(hashes[a] ^ hashes[b]) <= MAX_BITS
-                if mirror:  # one of them straight, one mirrored
+                differing = np.unpackbits((hashes[a] ^ hashes[b]).view(np.uint8).reshape(-1, 8), axis=1).sum(axis=1)
+                close = differing <= MAX_BITS
+                if is_mirrored:
                     close &= (a < number) != (b < number)
                 if close.any():
-                    yield a[close] % number, b[close] % number, mirror
+                    yield a[close] % number, b[close] % number, is_mirrored
 
 
 def _units(thumbs: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -168,8 +196,3 @@ def _units(thumbs: NDArray[np.float32]) -> NDArray[np.float32]:
     flat = thumbs.reshape(len(thumbs), -1)
     flat = flat - flat.mean(axis=1, keepdims=True)
     return flat / np.sqrt((flat**2).sum(axis=1, keepdims=True)).clip(1e-6)
-
-
-def _bits(words: NDArray[np.uint64]) -> NDArray[np.int64]:
-    """How many bits of each word are set."""
-    return np.unpackbits(words.view(np.uint8).reshape(-1, 8), axis=1).sum(axis=1, dtype=np.int64)

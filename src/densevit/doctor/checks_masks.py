@@ -1,4 +1,4 @@
-"""Masks: how they were encoded, and whether the numbers in them are the classes that are meant."""
+"""How masks are encoded, and whether the numbers in them are the intended classes."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -6,79 +6,65 @@ from collections.abc import Iterable
 import numpy as np
 from numpy.typing import NDArray
 
-from densevit.doctor.context import LOSSY, Material, is_indexed
+from densevit.doctor.context import Context
 from densevit.doctor.facts import MaskFacts, SampleFacts
-from densevit.doctor.rules import Findings
-from densevit.doctor.semantics import class_ids
+from densevit.doctor.rules import Findings, listed
 
 Pairs = list[tuple[SampleFacts, MaskFacts]]
 
 _BLUR_VALUES, _BLUR_SHARE = 8, 0.25
-"""A mask with at least so many numbers without a class, which cover at most this share of it, was smoothed."""
+"""A mask with at least this many numbers without a class, which cover at most this share of it, was smoothed."""
 
 _TURN_GAIN, _TURN_VOTES, _TURN_MASKS = 0.05, 0.75, 8
-"""Masks are said to be turned if that fits better by this correlation on average, in this share of so many masks."""
+"""Masks are turned if that raises the correlation by this much on average, in this share of at least so many masks."""
 
-_WAYS = (
-    "as they are",
-    "mirrored left to right",
-    "turned upside down",
-    "mirrored top to bottom",
-    "transposed",
-    "turned right",
-    "transposed and turned upside down",
-    "turned left",
+_TURNS = (
+    *("as they are", "mirrored left to right", "turned upside down", "mirrored top to bottom"),
+    *("transposed", "turned right", "transposed and turned upside down", "turned left"),
 )
+"""EXIF orientations 1 to 8 in words."""
 
 
-def check_masks(material: Material, found: Findings) -> None:
-    """Encodings, numbers and contents of the masks; each mask is counted by the first that explains it."""
-    _check_encodings(material, found)
-    plain = [(sample, mask) for sample, mask in material.masks() if is_indexed(mask)]
-    if plain:
-        wrong = encoding_fault(material)
-        if wrong is not None:
-            found.add(wrong, *_encoding_words(wrong, material, plain))
-        else:
-            _check_range(material, plain, found)
-        _check_contents(material, plain, found)
-        _check_palettes(plain, found)
-        _check_turned(plain, found)
-
-
-def _check_encodings(material: Material, found: Findings) -> None:
-    masks = [mask for _, mask in material.masks()]
-    if jpeg := [mask.path for mask in masks if mask.format in LOSSY]:
-        found.add("mask-jpeg", f"{len(jpeg)} of {len(masks)} masks are JPEG files, whatever their suffix", jpeg)
-    if floats := [mask.path for mask in masks if has_floats(mask)]:
-        found.add("mask-floats", f"{len(floats)} of {len(masks)} masks hold floats", floats)
-    coloured = [mask for mask in masks if mask.format not in LOSSY and has_channels(mask)]
-    if not coloured:
+def check_masks(context: Context, findings: Findings) -> None:
+    """Check encodings, numbers and contents."""
+    _check_encodings(context, findings)
+    masks = context.indexed_masks()
+    if not masks:
         return
+    fault = encoding_fault(context)
+    if fault is None:
+        _check_range(context, masks, findings)
+    else:
+        _report_encoding(fault, context, masks, findings)
+    _check_contents(context, masks, fault, findings)
+    _check_palettes([mask for _, mask in masks], findings)
+    _check_turned([mask for _, mask in masks], findings)
+
+
+def _check_encodings(context: Context, findings: Findings) -> None:
+    masks = [mask for _, mask in context.of(MaskFacts)]
+    total = len(masks)
+    jpeg = [mask for mask in masks if mask.is_lossy]
+    findings.add_share("mask-jpeg", jpeg, total, "masks are JPEG files, whatever their suffix")
+    findings.add_share("mask-floats", [mask for mask in masks if mask.has_floats], total, "masks hold floats")
+    coloured = [mask for mask in masks if not mask.is_lossy and mask.has_channels]
+    if coloured:
+        modes = " or ".join(sorted({mask.mode for mask in coloured}))
+        text = f"masks have mode {modes}, with up to {max(mask.num_values for mask in coloured)} colours"
+        findings.add_share("mask-colours", coloured, total, text, hint=_colour_hint(coloured, context))
+
+
+def _colour_hint(coloured: list[MaskFacts], context: Context) -> str:
     equal = sum(not mask.colours for mask in coloured)
-    known = sum(mask.colours and not unknown_colours(mask, material.colours).size for mask in coloured)
-    number = max(mask.num_values for mask in coloured)
-    what = f"{len(coloured)} of {len(masks)} masks have mode {_modes(coloured)}, with up to {number} colours"
-    hint = ""
     if equal:
-        hint = f"In {equal} of them the channels are equal, so any of them is the number, and --write-fixed takes it."
-    elif known:
-        hint = f"The colours of {known} are in the colour map."
-    elif material.colours:
-        odd = np.unique(np.concatenate([unknown_colours(mask, material.colours)[:64] for mask in coloured]))
-        shown = ", ".join(f"#{int(colour):06x}" for colour in odd[:4])
-        hint = f"The colour map lacks {shown}{' and others' if len(odd) > 4 else ''}."
-    found.add("mask-colours", what, [mask.path for mask in coloured], hint=hint)
-
-
-def has_channels(mask: MaskFacts) -> bool:
-    """The reader refuses it for its channels."""
-    return mask.colours or mask.mode in {"RGB", "RGBA", "LA", "PA", "CMYK", "YCbCr", "HSV", "LAB"}
-
-
-def has_floats(mask: MaskFacts) -> bool:
-    """The reader refuses it for holding floats, although they are whole numbers."""
-    return mask.mode == "F" or mask.mode.startswith("float")
+        return f"In {equal} of them the channels are equal, so each is the class number, and --write-fixed takes one."
+    known = sum(not unknown_colours(mask, context.colours).size for mask in coloured)
+    if known:
+        return f"The colours of {known} are in the colour map."
+    if not context.colours:
+        return ""
+    odd = np.unique(np.concatenate([unknown_colours(mask, context.colours)[:64] for mask in coloured]))
+    return f"The colour map lacks {listed([f'#{colour:06x}' for colour in odd], 4)}."
 
 
 def unknown_colours(mask: MaskFacts, colours: Iterable[int]) -> NDArray[np.int64]:
@@ -86,23 +72,23 @@ def unknown_colours(mask: MaskFacts, colours: Iterable[int]) -> NDArray[np.int64
     return np.setdiff1d(mask.values, np.fromiter(colours, np.int64))
 
 
-def encoding_fault(material: Material) -> str | None:
-    """Which way of writing class numbers explains all masks together, if it is another than ours."""
-    masks = [mask for _, mask in material.masks() if is_indexed(mask)]
-    if not masks or any(split.config.reduce_zero_label for split in material.splits):
+def encoding_fault(context: Context) -> str | None:
+    """The code of the wrong encoding that explains all masks together, if there is one."""
+    masks = [mask for _, mask in context.indexed_masks()]
+    if not masks or context.reduces_zero:
         return None
-    values = np.unique(np.concatenate([mask.values for mask in masks]))
-    count, ignore = material.num_classes, material.ignore_index
-    if values.tolist() == [0, 255] or (count in {None, 1, 2} and _mixed_0_255(masks)):
+    values = _all_values(masks)
+    num_classes = context.num_classes
+    if values.tolist() == [0, 255] or (num_classes in {None, 1, 2} and _mixed_0_255(masks)):
         return "mask-0-255"
-    if count is None:
+    if num_classes is None:
         return None
-    named = values[values != ignore]
-    if count > 2 and len(values) > 2 and values.max() >= count:
-        steps = stretched(count)
+    if num_classes > 2 and len(values) > 2 and values.max() >= num_classes:
+        steps = stretched(num_classes)
         if np.isin(values, steps).all() and np.isin(steps[1:-1], values).any():
             return "mask-stretched"
-    if named.size and named.min() == 1 and named.max() == count:
+    named = values[values != context.ignore_index]
+    if named.size and named.min() == 1 and named.max() == num_classes:
         return "mask-off-by-one"
     return None
 
@@ -112,131 +98,129 @@ def stretched(num_classes: int) -> NDArray[np.int64]:
     return np.rint(np.arange(num_classes) * 255 / (num_classes - 1)).astype(np.int64)
 
 
+def _all_values(masks: Iterable[MaskFacts]) -> NDArray[np.int64]:
+    return np.unique(np.concatenate([mask.values for mask in masks]))
+
+
 def _mixed_0_255(masks: list[MaskFacts]) -> bool:
-    """Some masks say 1 and some 255, and none says both: then 255 is another way to write 1, and not ignored pixels."""
+    """Whether some masks have 1 and some 255 but none both: then 255 is another way to write 1, not ignored pixels."""
     kinds = Counter(tuple(np.isin((1, 255), mask.values)) for mask in masks)
-    others = any(np.setdiff1d(mask.values, (0, 1, 255)).size for mask in masks)
+    others = np.setdiff1d(_all_values(masks), (0, 1, 255)).size
     return not others and kinds[True, True] == 0 and kinds[True, False] > 0 and kinds[False, True] > 0
 
 
-def _encoding_words(code: str, material: Material, masks: Pairs) -> tuple[str, list[str]]:
-    values = np.unique(np.concatenate([mask.values for _, mask in masks]))
+def _report_encoding(code: str, context: Context, pairs: Pairs, findings: Findings) -> None:
+    masks = [mask for _, mask in pairs]
+    values, num_classes = _all_values(masks), context.num_classes
+    affected = masks
     if code == "mask-0-255":
-        files = [mask.path for _, mask in masks if 255 in mask.values]
-        other = "0 and 255 alone" if len(values) == 2 else "0 and 255 where others hold 0 and 1"
-        return f"{len(files)} of {len(masks)} masks hold {other}", files
-    files = [mask.path for _, mask in masks]
-    if code == "mask-stretched":
-        shown = ", ".join(str(value) for value in values[:6])
-        more = ", ..." if len(values) > 6 else ""
-        return f"{len(files)} masks hold {shown}{more}, {material.num_classes} classes spread over 0..255", files
-    return f"{len(files)} masks hold 1 to {material.num_classes} and never 0, for {material.num_classes} classes", files
+        affected = [mask for mask in masks if 255 in mask.values]
+        text = "masks hold " + ("only 0 and 255" if len(values) == 2 else "0 and 255 where others hold 0 and 1")
+    elif code == "mask-stretched":
+        text = f"masks hold {_first(values, 6)}, {num_classes} classes spread over 0..255"
+    else:
+        text = f"masks hold 1 to {num_classes} and never 0, for {num_classes} classes"
+    findings.add_share(code, affected, len(masks), text)
 
 
-def _check_range(material: Material, masks: Pairs, found: Findings) -> None:
-    """Numbers without a class."""
-    count, ignore = material.num_classes, material.ignore_index
-    if count is None:
+def _first(values: Iterable[int], most: int) -> str:
+    shown = [str(value) for value in values]
+    return ", ".join(shown[:most] + ["..."] * (len(shown) > most))
+
+
+def _check_range(context: Context, masks: Pairs, findings: Findings) -> None:
+    """Find numbers without a class."""
+    num_classes, ignore = context.num_classes, context.ignore_index
+    if num_classes is None:
         return
-    blurred: list[str] = []
-    files: list[str] = []
-    totals: Counter[int] = Counter()
+    blurred: list[MaskFacts] = []
+    wrong: list[MaskFacts] = []
+    numbers: set[int] = set()
     for sample, mask in masks:
-        labels = class_ids(mask, material.config(sample.split), ignore)
-        wrong = (labels != ignore) & ((labels < 0) | (labels >= count))
-        if not wrong.any():
+        labels = context.class_ids(sample, mask)
+        outside = (labels != ignore) & ((labels < 0) | (labels >= num_classes))
+        if not outside.any():
             continue
-        share = mask.counts[wrong].sum() / mask.counts.sum()
-        if wrong.sum() + mask.num_values - len(mask.values) >= _BLUR_VALUES and share <= _BLUR_SHARE:
-            blurred.append(mask.path)
-            continue
-        files.append(mask.path)
-        totals.update(dict(zip(mask.values[wrong].tolist(), mask.counts[wrong].tolist(), strict=True)))
-    if blurred:
-        found.add(
-            "mask-blurred", f"{len(blurred)} of {len(masks)} masks hold many rare numbers without a class", blurred
+        share = mask.counts[outside].sum() / mask.counts.sum()
+        if outside.sum() + mask.num_values - len(mask.values) >= _BLUR_VALUES and share <= _BLUR_SHARE:
+            blurred.append(mask)
+        else:
+            wrong.append(mask)
+            numbers |= set(mask.values[outside].tolist())
+    findings.add_share("mask-blurred", blurred, len(masks), "masks hold many rare numbers without a class")
+    if wrong:
+        text = (
+            f"masks hold {_first(sorted(numbers), 8)}, but there are {num_classes} classes, 0..{num_classes - 1}, "
+            f"and {ignore} for ignored pixels"
         )
-    if not files:
-        return
-    worst = ", ".join(str(value) for value in sorted(totals)[:8]) + (", ..." if len(totals) > 8 else "")
-    what = (
-        f"{len(files)} of {len(masks)} masks hold {worst}, but there are {count} classes, 0..{count - 1}, "
-        f"and {ignore} for ignored pixels"
-    )
-    found.add("mask-range", what, files, hint=_range_hint(totals, masks, material))
+        findings.add_share("mask-range", wrong, len(masks), text, hint=_range_hint(numbers, masks, context))
 
 
-def _range_hint(totals: Counter[int], masks: Pairs, material: Material) -> str:
-    count = material.num_classes
-    reduced = any(split.config.reduce_zero_label for split in material.splits)
-    if set(totals) == {count} and not reduced:
-        return f"If 0 means no class, set reduce_zero_label: true; if not, the name of class {count} is missing."
-    if set(totals) == {255} or set(totals) == {0, 255}:
+def _range_hint(numbers: set[int], masks: Pairs, context: Context) -> str:
+    num_classes = context.num_classes or 0
+    if numbers == {num_classes} and not context.reduces_zero:
+        return f"If 0 means no class, set reduce_zero_label: true; else the name of class {num_classes} is missing."
+    if numbers in ({255}, {0, 255}):
         return "If 255 means ignored, set ignore_index: 255 in classes.json."
-    if min(totals) >= 1000:
-        return "Numbers over 1000 are often class x 1000 + instance; masks of classes alone are needed."
-    known = {v for _, mask in masks for v in mask.values.tolist()}
-    if len(known) > 4 * (count or 1):
-        return "So many numbers are rather instances, or grey values of a photo, than classes."
+    if min(numbers) >= 1000:
+        return "Numbers over 1000 are often class x 1000 + instance; export masks of classes only."
+    if len(_all_values(mask for _, mask in masks)) > 4 * max(num_classes, 1):
+        return "So many numbers are probably instances or the grey values of a photo, not classes."
     return ""
 
 
-def _check_contents(material: Material, masks: Pairs, found: Findings) -> None:
-    """Masks with nothing in them, or with one thing."""
-    ignore, fault = material.ignore_index, encoding_fault(material)
-    nothing, single = [], []
+def _check_contents(context: Context, masks: Pairs, fault: str | None, findings: Findings) -> None:
+    """Find masks with no class or a single one."""
+    ignore = context.ignore_index
+    ignored_masks: list[MaskFacts] = []
+    single: list[MaskFacts] = []
     ignored = total = 0
     for sample, mask in masks:
-        labels = class_ids(mask, material.config(sample.split), ignore)
-        rest = labels[labels != ignore] if fault != "mask-0-255" else labels
+        labels = context.class_ids(sample, mask)
+        named = labels if fault == "mask-0-255" else labels[labels != ignore]
         ignored += int(mask.counts[labels == ignore].sum())
         total += int(mask.counts.sum())
-        if not rest.size:
-            nothing.append(mask.path)
-        elif len(rest) == 1 and mask.num_values <= 2:
-            single.append(mask.path)
-    if nothing:
-        found.add("mask-ignored", f"{len(nothing)} of {len(masks)} masks are ignored everywhere", nothing)
-    if single and material.num_classes != 1:
-        found.add("mask-one-class", f"{len(single)} of {len(masks)} masks hold one class alone", single)
+        if not named.size:
+            ignored_masks.append(mask)
+        elif len(named) == 1 and mask.num_values <= 2:
+            single.append(mask)
+    findings.add_share("mask-ignored", ignored_masks, len(masks), "masks are ignored everywhere")
+    if context.num_classes != 1:
+        findings.add_share("mask-one-class", single, len(masks), "masks hold only one class")
     if ignored > total / 2 and fault != "mask-0-255":
-        found.add("mask-ignored-share", f"{ignored / total:.0%} of all mask pixels are ignored")
+        findings.add("mask-ignored-share", f"{ignored / total:.0%} of all mask pixels are ignored")
 
 
-def _check_palettes(masks: Pairs, found: Findings) -> None:
-    """One number, different colours: the sign of palettes that a program made up for each file."""
+def _check_palettes(masks: list[MaskFacts], findings: Findings) -> None:
+    """Find numbers with several colours: a program made up a palette for each file."""
     colours: dict[int, Counter[int]] = {}
-    with_palette = [(mask, mask.palette) for _, mask in masks if mask.palette is not None]
-    for mask, palette in with_palette:
-        for value, colour in zip(mask.values.tolist(), palette.tolist(), strict=True):
-            colours.setdefault(value, Counter())[colour] += 1
+    entries: list[tuple[MaskFacts, list[tuple[int, int]]]] = []
+    for mask in masks:
+        if mask.palette is not None:
+            entries.append((mask, list(zip(mask.values.tolist(), mask.palette.tolist(), strict=True))))
+            for value, colour in entries[-1][1]:
+                if value != 255:
+                    colours.setdefault(value, Counter())[colour] += 1
     usual = {value: counts.most_common(1)[0][0] for value, counts in colours.items()}
-    odd = [
-        mask.path
-        for mask, palette in with_palette
-        if any(usual[v] != c for v, c in zip(mask.values.tolist(), palette.tolist(), strict=True) if v != 255)
-    ]
+    odd = [mask for mask, pairs in entries if any(usual.get(value, colour) != colour for value, colour in pairs)]
     if odd:
-        value = next(v for v, counts in sorted(colours.items()) if len(counts) > 1 and v != 255)
-        shown = " and ".join(f"#{c:06x}" for c, _ in colours[value].most_common(2))
-        what = f"{len(odd)} of {len(with_palette)} palette masks have other colours than the rest; {value} is {shown}"
-        found.add("mask-palettes", what, odd)
+        value = min(value for value, counts in colours.items() if len(counts) > 1)
+        shown = " and ".join(f"#{colour:06x}" for colour, _ in colours[value].most_common(2))
+        text = f"palette masks have other colours than the rest; {value} is {shown}"
+        findings.add_share("mask-palettes", odd, len(entries), text)
 
 
-def _check_turned(masks: Pairs, found: Findings) -> None:
-    fits = [(mask.path, mask.fits) for _, mask in masks if mask.fits is not None]
-    if len(fits) < _TURN_MASKS:
+def _check_turned(masks: list[MaskFacts], findings: Findings) -> None:
+    masks = [mask for mask in masks if mask.fits is not None]
+    if len(masks) < _TURN_MASKS:
         return
-    scores = np.array([fit for _, fit in fits])  # (masks, 8)
+    scores = np.array([mask.fits for mask in masks])  # (masks, 8)
     best = int(scores.mean(axis=0).argmax())
     gain = scores[:, best] - scores[:, 0]
     if best and gain.mean() > _TURN_GAIN and (gain > 0).mean() >= _TURN_VOTES:
-        what = (
-            f"outlines of {len(fits)} masks fit their photos better {_WAYS[best]}: correlation "
-            f"{scores[:, best].mean():.2f} instead of {scores[:, 0].mean():.2f}"
+        before, after = scores[:, 0].mean(), scores[:, best].mean()
+        better = [mask for mask, won in zip(masks, gain > 0, strict=True) if won]
+        text = (
+            f"masks match the outlines of their photos better {_TURNS[best]}: correlation {after:.2f}, not {before:.2f}"
         )
-        found.add("mask-turned", what, [path for (path, _), won in zip(fits, gain > 0, strict=True) if won])
-
-
-def _modes(masks: list[MaskFacts]) -> str:
-    return " or ".join(sorted({mask.mode for mask in masks}))
+        findings.add_share("mask-turned", better, len(masks), text)

@@ -1,154 +1,144 @@
-"""Photos by themselves, and the size of what belongs to them."""
+"""Photos, and the sizes of their targets."""
 
 from collections import Counter
 from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from densevit.doctor.context import Material
-from densevit.doctor.facts import DepthFacts, MaskFacts, PhotoFacts, SampleFacts, ValueFacts
+from densevit.doctor.context import Context
+from densevit.doctor.facts import MaskFacts, PhotoFacts, SampleFacts, TargetFacts, size_text
 from densevit.doctor.rules import Findings
 from densevit.types import Size
 
 EXTREME_ASPECT = 4.0
 ENLARGED = 1.5
-"""A photo that must be enlarged by more to cover the crop is called small."""
+"""A photo that must be enlarged by a larger factor to cover the crop is called small."""
 
 SMALLEST_SIDE = 32
-"""Without a crop to compare with: below, a photo has hardly any patches."""
+"""Without a known crop, a photo with a shorter side is called small: it has hardly any patches."""
 
 
-def check_photos(material: Material, found: Findings) -> None:
-    """Size, colours and content of the photos, split by split."""
-    for split in material.splits:
-        photos = [photo for sample, photo in material.photos() if sample.split == split.name]
+def check_photos(context: Context, findings: Findings) -> None:
+    """Check size, colours and content of the photos, split by split."""
+    for split in context.splits:
+        photos = [photo for _, photo in context.of(PhotoFacts, split.name)]
         if photos:
-            _check_sizes(photos, material.crop, split.name, found)
-            _check_pixels(photos, split.name, found)
+            _check_sizes(photos, context.crop, split.name, findings)
+            _check_pixels(photos, split.name, findings)
 
 
-def _check_sizes(photos: list[PhotoFacts], crop: Size | None, split: str, found: Findings) -> None:
-    sizes = Counter(photo.upright_size for photo in photos)
-    (usual, number), *_ = sizes.most_common(1)
+def _check_sizes(photos: list[PhotoFacts], crop: Size | None, split: str, findings: Findings) -> None:
+    total = len(photos)
+    (usual, number), *_ = Counter(photo.upright_size for photo in photos).most_common(1)
     odd = [photo for photo in photos if photo.upright_size not in {usual, usual[::-1]}]
-    if odd and number >= 0.9 * len(photos):
-        first = odd[0].upright_size
-        what = f"{len(odd)} of {len(photos)} photos are not {_size(usual)} as the others, {_size(first)} for one"
-        found.add("photo-sizes", what, [photo.path for photo in odd], split=split)
-    _check_small(photos, crop, split, found)
-    long = [p for p in photos if max(p.upright_size) > EXTREME_ASPECT * min(p.upright_size)]
-    if long:
-        worst = max(long, key=lambda p: max(p.upright_size) / min(p.upright_size)).upright_size
-        what = f"{len(long)} of {len(photos)} photos are over {EXTREME_ASPECT:g} times as long as wide: {_size(worst)}"
-        found.add("photo-aspect", what, [photo.path for photo in long], split=split)
+    if odd and number >= 0.9 * total:
+        text = f"photos are not {size_text(usual)} like the others, but for example {size_text(odd[0].upright_size)}"
+        findings.add_share("photo-sizes", odd, total, text, split=split)
 
-
-def _check_small(photos: list[PhotoFacts], crop: Size | None, split: str, found: Findings) -> None:
-    least = crop or (SMALLEST_SIDE, SMALLEST_SIDE)
-    factor = ENLARGED if crop else 1.0
+    least, factor = (crop, ENLARGED) if crop else ((SMALLEST_SIDE, SMALLEST_SIDE), 1.0)
     small = [p for p in photos if p.upright_size[0] * factor < least[0] or p.upright_size[1] * factor < least[1]]
     if small:
-        smallest = min((photo.upright_size for photo in small), key=min)
         goal = f"enlarged over {factor:g} times to cover the crop of" if crop else "smaller than"
-        what = f"{len(small)} of {len(photos)} photos are {goal} {_size(least)}, the smallest {_size(smallest)}"
-        found.add("photo-small", what, [photo.path for photo in small], split=split)
+        smallest = min((photo.upright_size for photo in small), key=min)
+        text = f"photos are {goal} {size_text(least)}, the smallest {size_text(smallest)}"
+        findings.add_share("photo-small", small, total, text, split=split)
+
+    long = [photo for photo in photos if _aspect(photo) > EXTREME_ASPECT]
+    if long:
+        longest = size_text(max(long, key=_aspect).upright_size)
+        text = f"photos are over {EXTREME_ASPECT:g} times as long as wide: {longest}"
+        findings.add_share("photo-aspect", long, total, text, split=split)
 
 
-def _check_pixels(photos: list[PhotoFacts], split: str, found: Findings) -> None:
+def _aspect(photo: PhotoFacts) -> float:
+    return max(photo.upright_size) / min(photo.upright_size)
+
+
+def _check_pixels(photos: list[PhotoFacts], split: str, findings: Findings) -> None:
+    peak = max((p.peak for p in photos if p.is_dark), default=0)
     tests: tuple[tuple[str, Callable[[PhotoFacts], bool], str], ...] = (
         ("photo-grey", lambda p: p.grey and not p.blank, "are grey"),
         ("photo-transparent", lambda p: p.transparent, "have transparent parts"),
-        ("photo-dark", lambda p: p.peak is not None and 255 < p.peak < 16384, "hold 16-bit values that stay low"),
+        ("photo-dark", lambda p: p.is_dark, f"hold 16-bit values that stay low, at most {peak}"),
         ("photo-blank", lambda p: p.blank, "have one colour everywhere"),
-        ("photo-frames", lambda p: p.frames > 1 and p.format != "MPO", "hold several pictures"),
+        ("photo-frames", lambda p: p.frames > 1 and p.format != "MPO", "hold several frames"),
     )
-    for code, test, what in tests:
-        chosen = [photo for photo in photos if test(photo)]
-        if chosen:
-            peak = max((p.peak or 0 for p in chosen), default=0)
-            more = f", {peak} at most" if code == "photo-dark" else ""
-            files = [photo.path for photo in chosen]
-            found.add(code, f"{len(chosen)} of {len(photos)} photos {what}{more}", files, split=split)
+    for code, test, text in tests:
+        findings.add_share(code, [p for p in photos if test(p)], len(photos), f"photos {text}", split=split)
 
 
-def check_target_sizes(material: Material, found: Findings) -> None:
-    """Whether each target covers its photo, and what EXIF orientation has to do with it."""
-    for split in material.splits:
-        by_code: dict[str, list[tuple[SampleFacts, str]]] = {}
-        for sample in material.samples:
-            if sample.split == split.name:
-                for code, path in size_faults(sample):
-                    by_code.setdefault(code, []).append((sample, path))
+Fault = tuple[SampleFacts, PhotoFacts, TargetFacts]
+
+
+def check_target_sizes(context: Context, findings: Findings) -> None:
+    """Check that each target covers its photo, also with EXIF orientation."""
+    for split in context.splits:
+        total = 0
+        by_code: dict[str, list[Fault]] = {}
+        for sample, photo in context.of(PhotoFacts, split.name):
+            total += len(sample.files()) - 1
+            for code, target in size_faults(sample):
+                by_code.setdefault(code, []).append((sample, photo, target))
         for code, faults in by_code.items():
-            what, hint = _words(code, faults)
-            found.add(code, what, [path for _, path in faults], split=split.name, hint=hint)
+            text, hint = _words(code, faults)
+            files = [target for _, _, target in faults]
+            findings.add_share(code, files, total, f"targets {text}", split=split.name, hint=hint)
 
 
-def size_faults(sample: SampleFacts) -> Iterator[tuple[str, str]]:
-    """(code, file) of every target of a sample whose size or orientation is not that of the photo."""
+def size_faults(sample: SampleFacts) -> Iterator[tuple[str, TargetFacts]]:
+    """(code, target) of every target of a sample whose size or orientation is not that of the photo."""
     photo = sample.photo
     if not isinstance(photo, PhotoFacts):
         return
     for prefix, target in (("mask", sample.masks), ("depth", sample.depth), ("values", sample.values)):
-        if not isinstance(target, MaskFacts | DepthFacts | ValueFacts):
+        if not isinstance(target, TargetFacts):
             continue
-        turned = photo.orientation != 1
         if target.size == photo.upright_size:
-            if turned and (photo.orientation < 5 or photo.size[0] == photo.size[1]):
-                yield "exif-unclear", target.path
+            # A half turn or a mirror image keeps the size, so the size cannot prove the mask right.
+            if photo.orientation != 1 and (photo.orientation < 5 or photo.size[0] == photo.size[1]):
+                yield "exif-unclear", target
         elif photo.orientation >= 5 and target.size == photo.size:
-            yield "exif-mask-unturned", target.path
+            yield "exif-mask-unturned", target
         elif target.size == photo.upright_size[::-1] and prefix != "values":
-            yield f"{prefix}-transposed", target.path
+            yield f"{prefix}-transposed", target
         else:
-            yield f"{prefix}-size", target.path
+            yield f"{prefix}-size", target
 
 
-def _words(code: str, faults: list[tuple[SampleFacts, str]]) -> tuple[str, str]:
-    sample, path = faults[0]
-    photo = sample.photo
-    assert isinstance(photo, PhotoFacts)
-    target = next(f for f in (sample.masks, sample.depth, sample.values) if f is not None and f.path == path)
-    assert isinstance(target, MaskFacts | DepthFacts | ValueFacts)
-    number = len(faults)
+def _words(code: str, faults: list[Fault]) -> tuple[str, str]:
+    """What is wrong, and a hint."""
+    _, photo, target = faults[0]
     if code == "exif-unclear":
-        return f"{number} photos with targets have an EXIF orientation that keeps the size", _exif_hint(faults)
+        return "belong to photos with an EXIF orientation that keeps the size", _exif_hint(faults)
     if code == "exif-mask-unturned":
-        turned = f"which EXIF turns to {_size(photo.upright_size)}"
-        return f"{number} targets are {_size(target.size)} like the file of their photo, {turned}", ""
-    pair = f"{_size(target.size)} for a photo of {_size(photo.upright_size)}"
+        size = size_text(photo.upright_size)
+        return f"are {size_text(target.size)} like the file of their photo, which EXIF turns to {size}", ""
+    pair = f"for example {size_text(target.size)} for a photo of {size_text(photo.upright_size)}"
     if code.endswith("transposed"):
-        return f"{number} targets have height and width swapped, {pair} for one", ""
-    alike = sum(same_aspect(s) for s, _ in faults)
-    hint = (
-        f"{alike} of them have the aspect of their photo and can be resized." if code == "mask-size" and alike else ""
-    )
-    return f"{number} targets have another size than their photo, {pair} for one", hint
+        return f"have height and width swapped, {pair}", ""
+    same = sum(same_aspect(sample) for sample, _, _ in faults) if code == "mask-size" else 0
+    hint = f"{same} of them have the aspect of their photo and can be resized." if same else ""
+    return f"differ in size from their photo, {pair}", hint
 
 
 def same_aspect(sample: SampleFacts) -> bool:
-    """Mask and photo differ in scale alone, up to a pixel's rounding."""
-    if not isinstance(sample.photo, PhotoFacts) or not isinstance(sample.masks, MaskFacts):
+    """Whether mask and photo differ only in scale, up to a pixel's rounding."""
+    if not isinstance(sample.photo, PhotoFacts) or not isinstance(sample.masks, TargetFacts):
         return False
     (h, w), (mask_h, mask_w) = sample.photo.upright_size, sample.masks.size
     return abs(h * mask_w - w * mask_h) <= max(h, w, mask_h, mask_w)
 
 
-def _exif_hint(faults: list[tuple[SampleFacts, str]]) -> str:
+def _exif_hint(faults: list[Fault]) -> str:
     """What the outlines of masks say about it."""
-    votes = []
-    for sample, _ in faults:
-        photo, mask = sample.photo, sample.masks
-        if isinstance(photo, PhotoFacts) and isinstance(mask, MaskFacts) and mask.fits is not None:
-            votes.append(mask.fits[photo.orientation - 1] - mask.fits[0])
-    if not votes or abs(float(np.mean(votes))) < 0.03:
+    gains = [
+        sample.masks.fits[photo.orientation - 1] - sample.masks.fits[0]
+        for sample, photo, _ in faults
+        if isinstance(sample.masks, MaskFacts) and sample.masks.fits is not None
+    ]
+    gain = float(np.mean(gains)) if gains else 0.0
+    if abs(gain) < 0.03:
         return ""
-    if np.mean(votes) > 0:
-        return (
-            "The outlines of the masks fit the photos better when turned as the tag says, so they are probably wrong."
-        )
-    return "The outlines of the masks fit the turned photos, so they are probably right."
-
-
-def _size(size: Size) -> str:
-    return f"{size[0]} x {size[1]}"
+    if gain > 0:
+        return "The outlines of the masks match better when turned like the photo, so the masks are probably wrong."
+    return "The outlines of the masks match the turned photos, so the masks are probably right."

@@ -1,76 +1,83 @@
-"""The colour of each class, for masks that hold colours."""
+"""Masks whose colours stand for classes."""
 
-import json
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-from densevit.data import ClassTable, FolderConfig
-from densevit.doctor.semantics import palette_of
+import numpy as np
+
+from densevit.data import ClassTable
+from densevit.doctor.facts import MaskFacts, SampleFacts
+from densevit.doctor.layout import Split
 from densevit.errors import DataError
+from densevit.io import read_json
 
 _ACCEPTED = (
-    'a JSON mapping of class names to colours is accepted, {"road": [128, 64, 128], "ignore": "#000000"}, or a list of '
-    "colours in the order of the classes"
+    'a mapping of class names to colours, {"road": [128, 64, 128], "ignore": "#000000"}, or a list of colours in the '
+    "order of the classes"
 )
 
 
-def read_colours(path: Path | None, config: FolderConfig, classes: ClassTable | None) -> dict[int, int]:
-    """Class number by colour 0xRRGGBB: of a file, else of ``palette`` in config or classes.json; empty without.
+def read_colours(path: Path | None, classes: ClassTable | None) -> dict[int, int]:
+    """Class number by colour 0xRRGGBB, from a file, else from the palette of the data set; empty without either.
 
     Raises:
-        DataError: if the named file holds no colour map, or colours of unknown classes.
+        DataError: the file has no colour map, or colours of unknown classes.
     """
+    if path is None:
+        palette = classes.palette if classes is not None else ()
+        return {red << 16 | green << 8 | blue: index for index, (red, green, blue) in enumerate(palette)}
     if classes is None:
-        if path is not None:
-            raise DataError(f"{path} gives colours, but the classes have no names; list them in classes.json")
-        return {}
-    if path is not None:
-        return _parse(_load(path), classes, str(path))
-    if own := palette_of(config):
-        return own
-    table = config.root / "classes.json" if config.root is not None else None
-    if table is None or not table.is_file():
-        return {}
-    data = _load(table)
-    return _parse(data["palette"], classes, str(table)) if isinstance(data, dict) and "palette" in data else {}
-
-
-def _load(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path} cannot be read as JSON ({error}); {_ACCEPTED}; mend it") from None
-
-
-def _parse(data: Any, classes: ClassTable, source: str) -> dict[int, int]:
+        raise DataError(f"{path} gives colours, but the classes have no names; list them in classes.json")
+    data = read_json(path, _ACCEPTED)
     if isinstance(data, list):
         data = dict(zip(classes.names, data, strict=False))
     if not isinstance(data, dict):
-        raise DataError(f"{source} holds {type(data).__name__}; {_ACCEPTED}; write one")
-    numbers = {name: index for index, name in enumerate(classes.names)}
-    found: dict[int, int] = {}
+        raise DataError(f"{path} holds {type(data).__name__}; {_ACCEPTED} is accepted")
+    numbers = {"ignore": classes.ignore_index} | {name: index for index, name in enumerate(classes.names)}
+    colours: dict[int, int] = {}
     for name, value in data.items():
-        if name not in numbers and name != "ignore":
-            raise DataError(
-                f"{source} gives a colour to {name!r}, which is no class; {_ACCEPTED}; name it as classes.json does"
-            )
-        colour = _colour(value)
-        number = numbers.get(name, classes.ignore_index)
-        if colour is None or found.setdefault(colour, number) != number:
-            what = "no colour" if colour is None else "the colour of another class"
-            raise DataError(f"{source} gives {name!r} {value!r}, which is {what}; {_ACCEPTED}; mend it")
-    return found
+        if name not in numbers:
+            raise DataError(f"{path} gives a colour to {name!r}, which is no class; use the names in classes.json")
+        colour = _packed(value)
+        if colour is None:
+            raise DataError(f'{path} gives {name!r} {value!r}, which is no colour; use [r, g, b] or "#rrggbb"')
+        if colours.setdefault(colour, numbers[name]) != numbers[name]:
+            raise DataError(f"{path} gives {name!r} {value!r}, which is the colour of another class; change one")
+    return colours
 
 
-def _colour(value: Any) -> int | None:
-    """0xRRGGBB of ``[r, g, b]`` or ``"#rrggbb"``."""
-    if isinstance(value, str):
-        digits = value.removeprefix("#")
-        try:
-            return int(digits, 16) if len(digits) == 6 else None
-        except ValueError:
-            return None
-    if isinstance(value, list) and len(value) == 3 and all(type(v) is int and 0 <= v <= 255 for v in value):
-        red, green, blue = value
-        return red << 16 | green << 8 | blue
-    return None
+def with_class_numbers(
+    samples: list[SampleFacts], splits: list[Split], classes: ClassTable | None
+) -> list[SampleFacts]:
+    """Turn the colours of masks into class numbers as the data set's reader does, where it has a palette."""
+    if classes is None or not classes.palette:
+        return samples
+    numbers = read_colours(None, classes)
+    ignores = {split.name: split.config.unknown_colours == "ignore" for split in splits}
+    return [
+        replace(sample, masks=_as_numbers(mask, numbers, classes.ignore_index if ignores[sample.split] else None))
+        if isinstance(mask := sample.masks, MaskFacts) and mask.colours
+        else sample
+        for sample in samples
+    ]
+
+
+def _as_numbers(mask: MaskFacts, numbers: dict[int, int], unknown: int | None) -> MaskFacts:
+    labels = [numbers.get(colour, unknown) for colour in mask.values.tolist()]
+    if None in labels:
+        return mask
+    values, places = np.unique(np.array(labels, np.int64), return_inverse=True)
+    counts = np.bincount(places, weights=mask.counts, minlength=len(values)).astype(np.int64)
+    return replace(mask, values=values, counts=counts, num_values=len(values), colours=False, mode="palette")
+
+
+def _packed(colour: object) -> int | None:
+    """``(r, g, b)`` or ``"#rrggbb"`` as 0xRRGGBB; None for anything else."""
+    try:
+        if isinstance(colour, str):
+            rgb = bytes.fromhex(colour.removeprefix("#"))
+        else:
+            rgb = bytes(colour) if isinstance(colour, list | tuple) else b""
+    except (TypeError, ValueError):
+        return None
+    return int.from_bytes(rgb, "big") if len(rgb) == 3 else None

@@ -1,12 +1,16 @@
-"""What the checks look at: the files by name, their facts, and the classes; with the few views that several need."""
+"""What the checks work on: files by name, the facts of each, and the classes."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
+import numpy as np
+from numpy.typing import NDArray
+
 from densevit.data import ClassTable, FolderConfig
-from densevit.doctor.facts import Broken, MaskFacts, PhotoFacts, SampleFacts
+from densevit.data.labels import LabelRule
+from densevit.doctor.facts import MaskFacts, SampleFacts
 from densevit.doctor.layout import Split
 from densevit.types import Size
 
@@ -14,20 +18,19 @@ _T = TypeVar("_T")
 
 TRAIN = ("train", "training")
 VAL = ("val", "valid", "validation", "test")
-LOSSY = {"JPEG", "MPO"}
 
 
 @dataclass(frozen=True, slots=True)
-class Material:
-    """All that was found out about a data set.
+class Context:
+    """All that is known of a data set.
 
     Attributes:
         splits: files by name.
-        samples: facts of what was read; all of it unless ``sampled``.
+        samples: facts of the files that were read.
         classes: the class table, None if unknown or broken.
         colours: class number by colour 0xRRGGBB, where a colour map is known.
-        crop: (height, width) that training cuts out, if known.
-        sampled: a part of the files was read, so that nothing may be said of what was not seen.
+        crop: (height, width) of training crops, if known.
+        sampled: only a part of the files was read, so nothing can be said about what is absent.
     """
 
     splits: list[Split]
@@ -39,46 +42,44 @@ class Material:
 
     @property
     def num_classes(self) -> int | None:
-        """How many classes there are; None if unknown."""
+        """Number of classes; None if unknown."""
         return None if self.classes is None else len(self.classes.names)
-
-    def config(self, split: str) -> FolderConfig:
-        """How a split is read."""
-        return next(s.config for s in self.splits if s.name == split)
 
     @property
     def ignore_index(self) -> int:
-        """Of the masks as stored."""
+        """Value of ignored pixels in the masks."""
         return self.classes.ignore_index if self.classes is not None else self.splits[0].config.ignore_index
 
+    @property
+    def reduces_zero(self) -> bool:
+        """Whether masks are said to count from 1."""
+        return any(split.config.reduce_zero_label for split in self.splits)
+
+    def config(self, split: str) -> FolderConfig:
+        """The config of a split."""
+        return next(s.config for s in self.splits if s.name == split)
+
     def short(self, path: str) -> str:
-        """A path as seen from the root of the data set."""
+        """A path relative to the root of the data set."""
         root = self.splits[0].config.root
         return str(Path(path).relative_to(root)) if root is not None and Path(path).is_relative_to(root) else path
 
-    def of(self, kind: str, facts: type[_T]) -> Iterator[tuple[SampleFacts, _T]]:
-        """(sample, facts of its file) of every file of a kind that could be read."""
-        for sample in self.samples:
-            found = getattr(sample, kind)
-            if isinstance(found, facts):
-                yield sample, found
+    def of(self, kind: type[_T], split: str | None = None) -> list[tuple[SampleFacts, _T]]:
+        """All facts of a kind with their samples, of one split or of all."""
+        samples = [sample for sample in self.samples if split is None or sample.split == split]
+        return [(sample, facts) for sample in samples for facts in sample.files() if isinstance(facts, kind)]
 
-    def photos(self) -> Iterator[tuple[SampleFacts, PhotoFacts]]:
-        """Photos that could be read."""
-        return self.of("photo", PhotoFacts)
+    def indexed_masks(self) -> list[tuple[SampleFacts, MaskFacts]]:
+        """Masks whose values can be class numbers."""
+        return [(sample, mask) for sample, mask in self.of(MaskFacts) if mask.is_indexed]
 
-    def masks(self) -> Iterator[tuple[SampleFacts, MaskFacts]]:
-        """Masks that could be read."""
-        return self.of("masks", MaskFacts)
-
-    def broken(self) -> Iterator[tuple[SampleFacts, Broken]]:
-        """Files that could not be read."""
-        for sample in self.samples:
-            for facts in sample.files():
-                if isinstance(facts, Broken):
-                    yield sample, facts
-
-
-def is_indexed(mask: MaskFacts) -> bool:
-    """Its values can be meant as class numbers."""
-    return not mask.colours and mask.format not in LOSSY
+    def class_ids(self, sample: SampleFacts, mask: MaskFacts) -> NDArray[np.int64]:
+        """The class of each of ``mask.values`` as training sees it; unknown numbers stay."""
+        config = self.config(sample.split)
+        rule = LabelRule(
+            None,
+            ignore_index=self.ignore_index,
+            ignored=config.ignore_values,
+            reduce_zero=config.reduce_zero_label,
+        )
+        return rule.shift(mask.values)

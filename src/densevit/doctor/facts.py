@@ -6,10 +6,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from densevit.data import FolderConfig
 from densevit.types import Size
 
 THUMB_SIZE: Size = (16, 18)
-"""Of the grey thumbnail by which near-duplicates are found: (H, W)."""
+"""(H, W) of the grey thumbnails by which near-duplicates are found."""
+
+
+def size_text(size: Size) -> str:
+    """A size in words, such as 480 x 640."""
+    return f"{size[0]} x {size[1]}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,9 +23,8 @@ class Broken:
     """A file that cannot be read.
 
     Attributes:
-        path: of the file.
-        code: of the finding: ``empty-file``, ``not-an-image`` or ``unreadable``.
-        reason: what the reader said.
+        code: of its finding: ``empty-file``, ``not-an-image`` or ``unreadable``.
+        reason: the error of the reader.
     """
 
     path: str
@@ -32,18 +37,17 @@ class PhotoFacts:
     """A photo.
 
     Attributes:
-        size, upright_size: (H, W) stored, and with the EXIF orientation applied.
-        digest: of the pixels that training sees; equal for equal photos whatever the file.
+        size, upright_size: (H, W) as stored, and with the EXIF orientation applied.
+        digest: hash of the pixels that training sees, whatever the file format.
         thumb: grey thumbnail of ``THUMB_SIZE``, as bytes.
         grey: red, green and blue are equal everywhere.
-        transparent: some pixel lets white through.
-        peak: largest value of a 16-bit photo, else None.
+        transparent: some pixel is transparent.
+        peak: largest value of a 16-bit photo, else 0.
         blank: all pixels are equal.
     """
 
     path: str
     format: str
-    mode: str
     size: Size
     upright_size: Size
     orientation: int
@@ -52,28 +56,38 @@ class PhotoFacts:
     thumb: bytes
     grey: bool
     transparent: bool
-    peak: int | None
+    peak: int
     blank: bool
+
+    @property
+    def is_dark(self) -> bool:
+        """Whether it is probably a 10- or 12-bit photo in a 16-bit file."""
+        return 255 < self.peak < 16384
 
 
 @dataclass(frozen=True, slots=True)
-class MaskFacts:
+class TargetFacts:
+    """A mask, depth map or value map; ``size`` is (H, W) with the EXIF orientation applied."""
+
+    path: str
+    size: Size
+
+
+@dataclass(frozen=True, slots=True)
+class MaskFacts(TargetFacts):
     """A mask.
 
     Attributes:
-        size: (H, W) as the readers give it.
-        values: int64, sorted: the indices; colours as 0xRRGGBB if ``colours``; at most ``MAX_VALUES`` of them.
-        counts: int64, pixels of each.
-        num_values: how many there are, also beyond ``MAX_VALUES``.
+        values: int64, sorted: class numbers, or 0xRRGGBB if ``colours``; at most ``MAX_VALUES`` of them.
+        counts: int64, pixels of each value.
+        num_values: number of values, including those beyond ``MAX_VALUES``.
         colours: it has three channels that differ, or four.
         palette: 0xRRGGBB of each of ``values`` in a palette image, else None.
-        fits: how well its outlines lie on those of the photo, for each of the eight ways to turn it; None if unknown.
+        fits: correlation of its outlines with those of the photo for each of the eight orientations; None if unknown.
     """
 
-    path: str
     format: str
     mode: str
-    size: Size
     values: NDArray[np.int64]
     counts: NDArray[np.int64]
     num_values: int
@@ -81,25 +95,41 @@ class MaskFacts:
     palette: NDArray[np.int64] | None
     fits: tuple[float, ...] | None = None
 
+    @property
+    def is_lossy(self) -> bool:
+        """Whether compression changed its values."""
+        return self.format in {"JPEG", "MPO"}
+
+    @property
+    def has_channels(self) -> bool:
+        """Whether the reader refuses it for its channels."""
+        return self.colours or self.mode in {"RGB", "RGBA", "LA", "PA", "CMYK", "YCbCr", "HSV", "LAB"}
+
+    @property
+    def has_floats(self) -> bool:
+        """Whether the reader refuses it for floats, although they are whole numbers."""
+        return self.mode == "F" or self.mode.startswith("float")
+
+    @property
+    def is_indexed(self) -> bool:
+        """Whether its values can be class numbers."""
+        return not self.colours and not self.is_lossy
+
 
 @dataclass(frozen=True, slots=True)
-class DepthFacts:
-    """A depth map, in its own units.
+class DepthFacts(TargetFacts):
+    """A depth map, in stored units.
 
     Attributes:
-        bits: 8 or 16 or 32 for integers, 0 for floats.
+        bits: 8, 16 or 32 for integers, 0 for floats.
         colours: it has more than one channel.
         valid: share of the pixels that are finite and above 0.
-        quantiles: values at 1, 50 and 99 % of the valid pixels, and the least and the largest.
+        quantiles: 1, 50 and 99 % of the valid pixels, then the smallest and the largest.
         saturated: share of the valid pixels at the largest value of a 16-bit image.
         levels: number of different values, at most 1025.
-        slope: correlation of the value with the row (top to bottom), over the valid pixels.
+        slope: correlation of value and row (top to bottom) over the valid pixels.
     """
 
-    path: str
-    format: str
-    mode: str
-    size: Size
     bits: int
     colours: bool
     valid: float
@@ -110,18 +140,20 @@ class DepthFacts:
     levels: int = 0
     slope: float = 0.0
 
+    def metres(self, config: FolderConfig) -> NDArray[np.float64]:
+        """The quantiles in metres, as the map is read."""
+        return np.array(self.quantiles) * (config.depth_scale_m if self.bits == 0 else config.depth_unit_m)
+
 
 @dataclass(frozen=True, slots=True)
-class ValueFacts:
+class ValueFacts(TargetFacts):
     """A value map (H, W, channels).
 
     Attributes:
-        finite: share of the numbers that are neither NaN nor infinite.
+        finite: share of the numbers that are finite.
         problem: why ``read_values`` would refuse it, or empty.
     """
 
-    path: str
-    size: Size
     channels: int
     finite: float
     problem: str
@@ -129,7 +161,7 @@ class ValueFacts:
 
 @dataclass(frozen=True, slots=True)
 class SampleFacts:
-    """A photo and its targets; None for what a split doesn't have or the sample lacks."""
+    """A photo and its targets; None where there is no file."""
 
     split: str
     stem: str
@@ -140,4 +172,4 @@ class SampleFacts:
 
     def files(self) -> tuple[Any, ...]:
         """The facts of its files."""
-        return tuple(f for f in (self.photo, self.masks, self.depth, self.values) if f is not None)
+        return tuple(facts for facts in (self.photo, self.masks, self.depth, self.values) if facts is not None)

@@ -1,14 +1,13 @@
-"""A corrected copy of a data set. Nothing is changed in place, nothing is guessed: what is not safe stays as it is.
+"""A corrected copy of a data set. Nothing is changed in place or guessed: what cannot be fixed safely is copied.
 
-Safe is what gives back the numbers that were meant, whoever looks: 255 for 1 where nothing but 0 and 255 occurs,
-colours of a known map, numbers from 1, equal channels, a quarter turn that the sizes prove, nearest resizing at equal
-aspect, names that differ in case alone. Files that no reader can open are left out, and targets without a photo.
+A fix is safe if it restores the intended numbers beyond doubt: 255 to 1 where only 0 and 255 occur, colours of a known
+map, numbers from 1, equal channels, a quarter turn that the sizes prove, nearest resizing at equal aspect, names that
+differ only in case. Files that no reader can open and targets without a photo are left out.
 """
 
 import shutil
 import uuid
-from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,192 +16,187 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from densevit.doctor.checks_masks import encoding_fault, has_channels, has_floats, stretched, unknown_colours
+from densevit.doctor.checks_masks import encoding_fault, stretched, unknown_colours
 from densevit.doctor.checks_photos import same_aspect, size_faults
-from densevit.doctor.context import LOSSY, Material, is_indexed
+from densevit.doctor.context import Context
 from densevit.doctor.examine import Diagnosis
-from densevit.doctor.facts import Broken, DepthFacts, MaskFacts, PhotoFacts, SampleFacts, ValueFacts
+from densevit.doctor.facts import Broken, MaskFacts, PhotoFacts, SampleFacts, TargetFacts
 from densevit.doctor.layout import ALL_KINDS, Split
 from densevit.doctor.probe import mask_pixels
 from densevit.errors import DataError
 from densevit.io import make_folder, write_array, write_png
 from densevit.io.stored import read_stored, resize_nearest, turn_upright
 
+Fixed = tuple[NDArray[Any], list[str]]
+"""The corrected content of a file, and the codes that it settles."""
+
 
 @dataclass(slots=True)
 class Copy:
-    """What a corrected copy holds.
+    """What a corrected copy contains.
 
     Attributes:
-        mended: files by the code of what was mended in them.
+        fixed: files by the code of what was fixed in them.
         left_out: files that the copy lacks, by the code of the reason.
-        copied: files that are as they were.
+        copied: number of unchanged files.
     """
 
-    mended: dict[str, list[str]] = field(default_factory=dict)
+    fixed: dict[str, list[str]] = field(default_factory=dict)
     left_out: dict[str, list[str]] = field(default_factory=dict)
     copied: int = 0
 
-    def left_alone(self, diagnosis: Diagnosis) -> list[str]:
-        """Codes of errors and warnings that the copy still has."""
-        done = {code: Counter(files) for kind in (self.mended, self.left_out) for code, files in kind.items()}
-        return list(
-            dict.fromkeys(
-                finding.code
-                for finding in diagnosis.findings
-                if finding.severity != "note"
-                and not (finding.files and set(finding.files) <= set(done.get(finding.code, ())))
-            )
-        )
+    def unfixed(self, diagnosis: Diagnosis) -> list[str]:
+        """Codes of the errors and warnings that the copy still has."""
+        codes = []
+        for finding in diagnosis.findings:
+            done = {*self.fixed.get(finding.code, ()), *self.left_out.get(finding.code, ())}
+            if finding.severity != "note" and not (finding.files and done.issuperset(finding.files)):
+                codes.append(finding.code)
+        return list(dict.fromkeys(codes))
 
 
 def write_fixed(diagnosis: Diagnosis, out: Path, *, progress: Callable[[int, int], None] | None = None) -> Copy:
-    """Write a copy of the data set in which is mended what can be mended safely. It appears whole or not at all.
+    """Write a copy of the data set with all safe fixes. It appears complete or not at all.
 
     Args:
         diagnosis: of all files.
         out: a new folder, which gets ``images/<split>/``, ``masks/<split>/`` and so on, and the files of the root.
-        progress: is told how many of how many files are done.
+        progress: called with the number of files done and of all.
 
     Raises:
-        DataError: if ``out`` is in use or lies in the data set, if a part of the files was read alone, or if writing
-            fails.
+        DataError: ``out`` is in use or overlaps the data set, only a part of the files was read, or writing fails.
     """
-    material = diagnosis.material
-    _refuse(material, out)
-    plan = _Plan(material)
+    context = diagnosis.context
+    _refuse(context, out)
+    copy = Copy()
+    files = list(_files_to_write(context, copy))
+    targets = {target.path: (sample, target) for sample, target in context.of(TargetFacts)}
+    fault = encoding_fault(context)
     temporary = out.with_name(f".densevit-{uuid.uuid4().hex}")
     try:
-        make_folder(temporary)
-        for done, (source, target) in enumerate(plan.files, 1):
-            _write(plan, source, temporary / target)
+        for done, (source, target) in enumerate(files, 1):
+            facts = targets.get(str(source))
+            fixed = None if facts is None else _fix(context, fault, *facts)
+            _write(copy, fixed, source, temporary / target)
             if progress is not None:
-                progress(done, len(plan.files))
+                progress(done, len(files))
+        make_folder(temporary)
         with suppress(OSError):
-            out.rmdir()  # an empty one may be there
+            out.rmdir()  # replaces an empty folder
         temporary.rename(out)
     except OSError as error:
         raise DataError(
-            f"{out} cannot be written ({error.strerror or error}); a new folder on a disk with free space is needed; "
-            "choose another place or make room"
+            f"{out} cannot be written ({error.strerror or error}); choose another place, or free some space"
         ) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-    return plan.copy
+    return copy
 
 
-def _refuse(material: Material, out: Path) -> None:
-    if material.sampled:
-        raise DataError(
-            "a part of the files was read, and a copy needs all; --write-fixed goes without --sample and --fast; "
-            "leave them out"
-        )
+def _refuse(context: Context, out: Path) -> None:
+    if context.sampled:
+        raise DataError("a corrected copy needs all files to be read; use --write-fixed without --sample and --fast")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise DataError(f"{out} exists and is not empty; a corrected copy goes to a new folder; name another")
     here = out.resolve()
-    for split in material.splits:
-        for kind in ALL_KINDS:
-            folder = split.config.folder(kind)
-            root = split.config.root
-            for place in filter(None, (folder, root)):
-                if here.is_relative_to(place.resolve()) or place.resolve().is_relative_to(here):
-                    raise DataError(
-                        f"{out} and the data set {place} lie in each other; a corrected copy goes to a folder of its "
-                        "own; name another"
-                    )
+    for split in context.splits:
+        folders = [split.config.root, *(split.config.folder(kind) for kind in ALL_KINDS)]
+        for folder in filter(None, folders):
+            if here.is_relative_to(folder.resolve()) or folder.resolve().is_relative_to(here):
+                raise DataError(
+                    f"{out} overlaps the data set {folder}; a corrected copy goes to a new folder elsewhere"
+                )
 
 
-class _Plan:
-    """For every file of the data set where it goes, and what is done to it on the way."""
-
-    def __init__(self, material: Material) -> None:
-        self.material = material
-        self.copy = Copy()
-        self.files: list[tuple[Path, Path]] = []
-        self.samples: dict[str, SampleFacts] = {}
-        self.fault = encoding_fault(material)
-        out: dict[str, str] = {}  # path -> code of why it is left out
-        for sample in material.samples:
-            broken = next((facts for facts in sample.files() if isinstance(facts, Broken)), None)
-            for facts in sample.files():
-                self.samples[facts.path] = sample
-                if broken is not None:
-                    out[facts.path] = broken.code
-        for split in material.splits:
-            out |= {str(p): "target-orphan" for paths in split.orphans.values() for p in paths}
-            out |= {str(p): "file-stray" for p in split.strays} | {str(p): "file-dangling" for p in split.dangling}
-        for split in material.splits:
-            self._add_split(split, out)
-        root = material.splits[0].config.root
-        for path in sorted(root.iterdir()) if root is not None else ():
-            if path.is_file() and not path.name.startswith("."):
-                self.files.append((path, Path(path.name)))
-
-    def _add_split(self, split: Split, out: dict[str, str]) -> None:
+def _files_to_write(context: Context, copy: Copy) -> Iterator[tuple[Path, Path]]:
+    """(file, its place in the copy); notes in ``copy`` what is left out or renamed."""
+    left_out: dict[str, str] = {}  # path -> code
+    for sample, broken in context.of(Broken):
+        left_out |= {facts.path: broken.code for facts in sample.files() if facts.path not in left_out}
+    for split in context.splits:
+        left_out |= {str(path): "target-orphan" for paths in split.orphans.values() for path in paths}
+        left_out |= {str(path): "file-stray" for path in split.strays}
+        left_out |= {str(path): "file-dangling" for path in split.dangling}
+    for split in context.splits:
         renamed = {target: photo.stem for photo, target in split.case}
-        for kind in ALL_KINDS:
-            folder = split.config.folder(kind)
-            if folder is None or not folder.is_dir() or (kind != "images" and kind not in split.targets):
+        for kind, path in _files_of(split):
+            if (code := left_out.get(str(path))) is not None:
+                copy.left_out.setdefault(code, []).append(str(path))
                 continue
+            if path in renamed:
+                copy.fixed.setdefault("name-case", []).append(str(path))
+            yield path, Path(kind, split.name, renamed.get(path, path.stem) + path.suffix)
+    root = context.splits[0].config.root
+    for path in sorted(root.iterdir()) if root is not None else ():
+        if path.is_file() and not path.name.startswith("."):
+            yield path, Path(path.name)
+
+
+def _files_of(split: Split) -> Iterator[tuple[str, Path]]:
+    """(kind, file) of all files of a split, links to nowhere included."""
+    for kind in ALL_KINDS:
+        folder = split.config.folder(kind)
+        if folder is not None and folder.is_dir() and (kind == "images" or kind in split.targets):
             for path in sorted(folder.iterdir()):
-                if (code := out.get(str(path))) is not None:
-                    self.copy.left_out.setdefault(code, []).append(str(path))
-                elif path.is_file() and not path.name.startswith("."):
-                    name = f"{renamed.get(path, path.stem)}{path.suffix}"
-                    if path in renamed:
-                        self.copy.mended.setdefault("name-case", []).append(str(path))
-                    self.files.append((path, Path(kind, split.name, name)))
+                if not path.is_dir() and not path.name.startswith("."):
+                    yield kind, path
 
 
-def _write(plan: _Plan, source: Path, target: Path) -> None:
-    """Copy a file, or what it holds once mended."""
+def _write(copy: Copy, fixed: Fixed | None, source: Path, target: Path) -> None:
+    """Write a file as it is, or its corrected content."""
     make_folder(target.parent)
-    sample = plan.samples.get(str(source))
-    mended: NDArray[Any] | None = None
-    codes: list[str] = []
-    if sample is not None and isinstance(sample.masks, MaskFacts) and sample.masks.path == str(source):
-        mended, codes = _mend_mask(plan, sample, sample.masks)
-    elif sample is not None:
-        for facts in (sample.depth, sample.values):
-            if isinstance(facts, DepthFacts | ValueFacts) and facts.path == str(source):
-                mended, codes = _turn(sample, facts)
-    if mended is None:
+    if fixed is None:
         shutil.copyfile(source, target)
-        plan.copy.copied += 1
+        copy.copied += 1
         return
+    pixels, codes = fixed
     if source.suffix.lower() == ".npy":
-        write_array(target, mended)
+        write_array(target, pixels)
     else:
-        write_png(target.with_suffix(".png"), mended)
+        write_png(target.with_suffix(".png"), pixels)
     for code in codes:
-        plan.copy.mended.setdefault(code, []).append(str(source))
+        copy.fixed.setdefault(code, []).append(str(source))
 
 
-def _mend_mask(plan: _Plan, sample: SampleFacts, mask: MaskFacts) -> tuple[NDArray[Any] | None, list[str]]:
-    """The mask as it was meant, and the codes that this settles; None where there is nothing to mend or no safe way."""
-    material = plan.material
-    if mask.format in LOSSY or (
-        mask.colours and (not material.colours or unknown_colours(mask, material.colours).size)
-    ):
-        return None, []
-    faults = [code for code, path in size_faults(sample) if path == mask.path]
-    turn = "exif-mask-unturned" in faults
-    resize = "mask-size" in faults and same_aspect(sample)
-    number = plan.fault is not None and is_indexed(mask)
-    if not (turn or resize or has_channels(mask) or has_floats(mask) or number):
-        return None, []
+def _fix(context: Context, fault: str | None, sample: SampleFacts, target: TargetFacts) -> Fixed | None:
+    """The corrected content of a file; None if there is nothing to fix, or no safe way."""
+    codes = [code for code, faulty in size_faults(sample) if faulty is target]
+    if isinstance(target, MaskFacts):
+        return _fix_mask(context, fault, sample, target, codes)
+    if "exif-mask-unturned" not in codes:
+        return None
+    assert isinstance(sample.photo, PhotoFacts)
+    stored = read_stored(Path(target.path))
+    pixels = turn_upright(turn_upright(stored.pixels, stored.orientation), sample.photo.orientation)
+    if stored.format != "NPY":
+        if pixels.dtype.kind not in "iu" or pixels.ndim != 2 or pixels.min() < 0 or pixels.max() > 65535:
+            return None  # PNG cannot hold it
+        pixels = pixels.astype(np.uint16)
+    return pixels, ["exif-mask-unturned"]
+
+
+def _fix_mask(
+    context: Context, fault: str | None, sample: SampleFacts, mask: MaskFacts, size_codes: list[str]
+) -> Fixed | None:
+    unknown = mask.colours and (not context.colours or unknown_colours(mask, context.colours).size)
+    if mask.is_lossy or unknown:
+        return None
+    turn = "exif-mask-unturned" in size_codes
+    resize = "mask-size" in size_codes and same_aspect(sample)
+    renumber = fault is not None and mask.is_indexed
+    if not (turn or resize or mask.has_channels or mask.has_floats or renumber):
+        return None
     stored = read_stored(Path(mask.path))
     labels = turn_upright(mask_pixels(stored)[0], stored.orientation).astype(np.int64)
-    codes = ["mask-colours"] if has_channels(mask) else ["mask-floats"] if has_floats(mask) else []
+    codes = ["mask-colours"] if mask.has_channels else ["mask-floats"] if mask.has_floats else []
     if mask.colours:
-        colours = np.array(sorted(material.colours), np.int64)
-        numbers = np.array([material.colours[int(colour)] for colour in colours], np.int64)
+        colours = np.array(sorted(context.colours), np.int64)
+        numbers = np.array([context.colours[int(colour)] for colour in colours], np.int64)
         labels = numbers[np.searchsorted(colours, labels)]
-    elif plan.fault is not None:
-        renumbered = _renumber(labels, plan.fault, material)
-        if plan.fault != "mask-0-255" or 255 in mask.values:
-            codes.append(plan.fault)
-        labels = renumbered
+    elif fault is not None:
+        if fault != "mask-0-255" or 255 in mask.values:
+            codes.append(fault)
+        labels = _renumber(labels, fault, context)
     assert isinstance(sample.photo, PhotoFacts)
     if turn:
         labels = turn_upright(labels, sample.photo.orientation)
@@ -211,26 +205,13 @@ def _mend_mask(plan: _Plan, sample: SampleFacts, mask: MaskFacts) -> tuple[NDArr
         labels = resize_nearest(labels, sample.photo.upright_size)
         codes.append("mask-size")
     if not codes or labels.min() < 0 or labels.max() > 65535:
-        return None, []
+        return None
     return labels.astype(np.uint8 if labels.max() < 256 else np.uint16), codes
 
 
-def _renumber(labels: NDArray[np.int64], fault: str, material: Material) -> NDArray[np.int64]:
+def _renumber(labels: NDArray[np.int64], fault: str, context: Context) -> NDArray[np.int64]:
     if fault == "mask-0-255":
         return np.where(labels == 255, 1, labels)
     if fault == "mask-off-by-one":
-        return np.where(labels == material.ignore_index, labels, labels - 1)
-    return np.searchsorted(stretched(material.num_classes or 2), labels)
-
-
-def _turn(sample: SampleFacts, target: DepthFacts | ValueFacts) -> tuple[NDArray[Any] | None, list[str]]:
-    """The depth or value map turned like its photo, where the sizes prove that it must be."""
-    if ("exif-mask-unturned", target.path) not in list(size_faults(sample)) or not isinstance(sample.photo, PhotoFacts):
-        return None, []
-    stored = read_stored(Path(target.path))
-    pixels = turn_upright(turn_upright(stored.pixels, stored.orientation), sample.photo.orientation)
-    if stored.format != "NPY":
-        if pixels.dtype.kind not in "iu" or pixels.ndim != 2 or pixels.min() < 0 or pixels.max() > 65535:
-            return None, []  # floats in a TIFF, which a PNG can't hold
-        pixels = pixels.astype(np.uint16)
-    return pixels, ["exif-mask-unturned"]
+        return np.where(labels == context.ignore_index, labels, labels - 1)
+    return np.searchsorted(stretched(context.num_classes or 2), labels)

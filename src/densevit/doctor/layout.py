@@ -1,4 +1,4 @@
-"""Which files belong together, by name alone: photos, their targets, and what is left over."""
+"""Match photos and targets by file name, and collect what is left over."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -6,18 +6,18 @@ from pathlib import Path
 from typing import Literal
 
 from densevit.data import FolderConfig
-from densevit.data.folder import TARGET_SUFFIXES
+from densevit.data.folder import DEPTH_SUFFIXES, TARGET_SUFFIXES
 from densevit.errors import DataError
 from densevit.io import IMAGE_SUFFIXES
 
 Kind = Literal["masks", "depth", "values"]
 KINDS: tuple[Kind, ...] = ("masks", "depth", "values")
 ALL_KINDS: tuple[Literal["images", "masks", "depth", "values"], ...] = ("images", *KINDS)
-WORDS = {"images": "photo", "masks": "mask", "depth": "depth map", "values": "value map"}
+WORDS = {"masks": "mask", "depth": "depth map", "values": "value map"}
 
 _LOSSY = {".jpg", ".jpeg", ".jpe", ".webp"}
 
-# What file managers and archivers leave behind; of no use to anyone and no reason to be told.
+# Files that file managers and archivers leave behind; nobody needs to hear of them.
 _LITTER = {"thumbs.db", "desktop.ini", "__macosx"}
 
 
@@ -26,18 +26,18 @@ class Split:
     """The files of a split.
 
     Attributes:
-        name: of its folder; "" where a data set has no splits.
-        config: where it lies and how it is read.
+        name: name of its folder; "" where a data set has no splits.
+        config: where it is and how it is read.
         photos: by stem, in order.
         targets: per kind, by stem; only those that belong to a photo.
-        missing: per kind, stems of photos without one.
-        orphans: targets without a photo.
-        case: (photo, target) pairs whose stems differ in upper and lower case alone.
-        twins: files of one folder that have the same stem.
-        strays: files that no reader looks at.
-        dangling: links to files that are not there.
-        deeper: photos in folders below, which no reader looks at either.
-        polygons: masks are outlines in .json files, which are not looked at.
+        missing: per kind, stems of photos without a target.
+        orphans: per kind, targets without a photo.
+        case: (photo, target) pairs whose stems differ only in upper and lower case.
+        twins: pairs of files in one folder with the same stem.
+        strays: files that no reader reads.
+        dangling: links to files that do not exist.
+        deeper: number of photos in subfolders, which no reader reads either.
+        polygons: masks are outlines in .json files, which are not checked.
     """
 
     name: str
@@ -55,48 +55,54 @@ class Split:
 
     def files(self, stem: str) -> dict[str, Path]:
         """The files of a sample by kind."""
-        own: dict[str, Path] = {"images": self.photos[stem]}
-        return own | {kind: paths[stem] for kind, paths in self.targets.items() if stem in paths}
+        targets: dict[str, Path] = {kind: paths[stem] for kind, paths in self.targets.items() if stem in paths}
+        return {"images": self.photos[stem], **targets}
+
+    @property
+    def num_files(self) -> int:
+        """Number of files, used or not."""
+        lists = (self.photos, *self.targets.values(), *self.orphans.values(), self.twins, self.strays, self.dangling)
+        return sum(map(len, lists))
 
 
 def splits_of(config: FolderConfig, only: Sequence[str] = ()) -> list[FolderConfig]:
-    """A config for each split of a data set: those that were named, else all that ``images/`` has.
+    """A config for each split of a data set: those in ``only``, else all in ``images/``.
 
     Raises:
-        DataError: if there is no folder with photos, or no split of that name.
+        DataError: there is no folder of photos, or no split of that name.
     """
     if config.images is not None or config.root is None:
-        folder = config.images
-        if folder is None or not folder.is_dir():
-            raise DataError(f"there is no folder {folder}; a folder of photos is needed; check --images")
+        if config.images is None or not config.images.is_dir():
+            raise DataError(f"there is no folder {config.images}; a folder of photos is needed; check --images")
         return [config]
     images = config.root / "images"
     if not images.is_dir():
         raise DataError(_no_images(config.root))
-    found = sorted(path.name for path in _entries(images) if path.is_dir() and not _is_litter(path))
-    if unknown := [name for name in only if name not in found]:
+    names = sorted(path.name for path in _entries(images) if path.is_dir() and not _is_litter(path))
+    if unknown := [name for name in only if name not in names]:
         raise DataError(
-            f"{config.root} has no split {unknown[0]!r}; splits found: {', '.join(found) or 'none'}; name one of them"
+            f"{config.root} has no split {unknown[0]!r}; splits found: {', '.join(names) or 'none'}; name one of them"
         )
-    if not found:
+    if not names:
         return [config]
-    # train before val before the others, as one thinks of them.
     order = {"train": 0, "training": 0, "val": 1, "valid": 1, "validation": 1}
-    chosen = sorted(only or found, key=lambda name: (order.get(name, 2), name))
+    chosen = sorted(only or names, key=lambda name: (order.get(name, 2), name))
     return [config.model_copy(update={"split": name}) for name in chosen]
 
 
 def read_split(config: FolderConfig, kinds: Iterable[Kind] = KINDS) -> Split:
-    """List a split's files and bring them together by stem."""
+    """List the files of a split and match them by stem."""
     split = Split(config.split or "", config)
     folder = config.folder("images")
     for path in _entries(folder) if folder is not None and folder.is_dir() else ():
+        if _is_litter(path):
+            continue
         if path.is_dir():
-            split.deeper += 0 if _is_litter(path) else sum(_is_photo(p) for p in _entries(path))
-        elif not _is_photo(path):
-            split.strays += [] if _is_litter(path) else [path]
-        else:
+            split.deeper += sum(_is_photo(p) for p in _entries(path))
+        elif _is_photo(path):
             _add(split, split.photos, path)
+        else:
+            split.strays.append(path)
     for kind in kinds:
         place = config.folder(kind)
         if kind == "masks" and place is not None and _has_polygons(place):
@@ -107,36 +113,40 @@ def read_split(config: FolderConfig, kinds: Iterable[Kind] = KINDS) -> Split:
 
 
 def _has_polygons(place: Path) -> bool:
-    """A file of COCO annotations, or a folder of labelme's files."""
+    """Whether this is a file of COCO annotations or a folder of labelme's files."""
     suffixes = {path.suffix.lower() for path in _entries(place)} if place.is_dir() else {place.suffix.lower()}
-    return ".json" in suffixes and not suffixes & {*TARGET_SUFFIXES}
+    return ".json" in suffixes and suffixes.isdisjoint(TARGET_SUFFIXES)
 
 
 def _match(split: Split, kind: Kind, folder: Path) -> None:
-    found: dict[str, Path] = {}
+    """Sort the files of a target folder into those with a photo and those without."""
     files = [path for path in _entries(folder) if not path.is_dir() and not _is_litter(path)]
-    suffixes = {*TARGET_SUFFIXES, ".exr"} if kind == "depth" else {*TARGET_SUFFIXES}
-    good = [path for path in files if path.suffix.lower() in suffixes]
-    for path in good:
-        _add(split, found, path)
-    stems = {path.stem for path in good}
+    readable = DEPTH_SUFFIXES if kind == "depth" else TARGET_SUFFIXES
+    by_stem: dict[str, Path] = {}
+    others: list[Path] = []
     for path in files:
-        if path.suffix.lower() in suffixes:
-            continue
+        if path.suffix.lower() in readable:
+            _add(split, by_stem, path)
+        else:
+            others.append(path)
+    stems = {path.stem for path in files if path.suffix.lower() in readable}
+    for path in others:
+        # The reader of folders skips a JPEG mask; here it is a mask, to be reported as a JPEG.
         if kind == "masks" and path.suffix.lower() in _LOSSY and path.stem not in stems:
-            _add(split, found, path)  # passed over by the reader of folders, and to be named as what it is
+            _add(split, by_stem, path)
         else:
             split.strays.append(path)
-    split.targets[kind] = {stem: found.pop(stem) for stem in split.photos if stem in found}
-    missing = [stem for stem in split.photos if stem not in split.targets[kind]]
-    folded = {stem.casefold(): path for stem, path in found.items()}
-    for stem in missing:
+
+    targets = {stem: by_stem.pop(stem) for stem in split.photos if stem in by_stem}
+    folded = {stem.casefold(): stem for stem in by_stem}
+    for stem, photo in split.photos.items():
         other = folded.get(stem.casefold())
-        if other is not None and other.stem in found:
-            split.case.append((split.photos[stem], found.pop(other.stem)))
-            split.targets[kind][stem] = other
-    split.missing[kind] = [stem for stem in missing if stem not in split.targets[kind]]
-    split.orphans[kind] = list(found.values())
+        if stem not in targets and other is not None and other in by_stem:
+            targets[stem] = by_stem.pop(other)
+            split.case.append((photo, targets[stem]))
+    split.targets[kind] = targets
+    split.missing[kind] = [stem for stem in split.photos if stem not in targets]
+    split.orphans[kind] = list(by_stem.values())
 
 
 def _add(split: Split, files: dict[str, Path], path: Path) -> None:
@@ -152,9 +162,7 @@ def _entries(folder: Path) -> list[Path]:
     try:
         return sorted(folder.iterdir())
     except OSError as error:
-        raise DataError(
-            f"{folder} cannot be listed ({error.strerror}); a readable folder is needed; mend the permissions"
-        ) from None
+        raise DataError(f"{folder} cannot be listed ({error.strerror}); check the permissions") from None
 
 
 def _is_photo(path: Path) -> bool:
@@ -170,6 +178,6 @@ def _no_images(root: Path) -> str:
         return f"{root} is not a folder; the root of a data set, with images/ in it, is accepted; check the path"
     folders = ", ".join(p.name + "/" for p in _entries(root) if p.is_dir() and not _is_litter(p)) or "no folder"
     return (
-        f"{root} has no folder images/ (it has {folders}); photos belong in images/<split>/ and their targets in"
-        " masks/<split>/ or depth/<split>/; rename the folders, or name them by --images and --masks"
+        f"{root} has no folder images/ (it has {folders}); put photos in images/<split>/ and their targets in "
+        "masks/<split>/ or depth/<split>/, or name the folders by --images and --masks"
     )

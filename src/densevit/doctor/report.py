@@ -1,109 +1,158 @@
-"""A diagnosis as plain data: the figures of each split, and the findings; for terminal, JSON and page alike."""
+"""The diagnosis summarised, for terminal, page and JSON."""
 
 from collections import Counter
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from densevit.doctor.checks_classes import Histogram, histograms
-from densevit.doctor.context import Material
+from densevit.doctor.context import Context
 from densevit.doctor.examine import Diagnosis
-from densevit.doctor.facts import DepthFacts, ValueFacts
+from densevit.doctor.facts import DepthFacts, PhotoFacts, ValueFacts, size_text
 from densevit.doctor.layout import KINDS
-from densevit.doctor.rules import Finding
-from densevit.doctor.semantics import metres_per_step
-from densevit.types import Size
+from densevit.doctor.rules import Finding, listed
 
-MAX_FILES = 1000
-"""Of each finding, by name; all are counted."""
+MAX_FILES, MAX_SIZES = 1000, 50
+"""Files of each finding and sizes of each split in JSON; all are counted."""
 
-
-@dataclass(frozen=True, slots=True)
-class SplitFigures:
-    """What there is in a split.
-
-    Attributes:
-        name: of the split.
-        photos: by name.
-        read: photos that were opened.
-        targets: per kind, how many belong to a photo.
-        sizes: photos of each (height, width), the most frequent first.
-        classes: None without masks or names.
-        depth_m: metres: least, 1 %, median, 99 %, largest; None without depth.
-        valid: mean share of measured pixels.
-    """
-
-    name: str
-    photos: int
-    read: int
-    targets: dict[str, int]
-    sizes: list[tuple[Size, int]]
-    classes: Histogram | None
-    depth_m: tuple[float, ...] | None
-    valid: float | None
-
-    def size_range(self) -> str:
-        """The sizes in a few words."""
-        if not self.sizes:
-            return ""
-        if len(self.sizes) == 1:
-            return _size(self.sizes[0][0])
-        by_area = sorted((size for size, _ in self.sizes), key=lambda size: size[0] * size[1])
-        return f"{_size(by_area[0])} to {_size(by_area[-1])}, {len(by_area)} sizes"
+MAX_CLASSES = 24
+"""Rows of the table of classes in a terminal; of more, the most and the least frequent."""
 
 
-def figures(material: Material) -> list[SplitFigures]:
-    """The figures of every split."""
-    by_split = histograms(material)
-    found = []
-    for split in material.splits:
-        photos = [photo for sample, photo in material.photos() if sample.split == split.name]
-        maps = [d for sample, d in material.of("depth", DepthFacts) if sample.split == split.name and d.levels > 0]
-        depth_m, valid = _depth(material, maps)
-        found.append(
-            SplitFigures(
-                name=split.name,
-                photos=len(split.photos),
-                read=sum(sample.split == split.name for sample in material.samples),
-                targets={kind: len(split.targets[kind]) for kind in KINDS if kind in split.targets},
-                sizes=Counter(photo.upright_size for photo in photos).most_common(),
-                classes=by_split.get(split.name),
-                depth_m=depth_m,
-                valid=valid,
-            )
-        )
-    return found
+HEAD = ("split", "photos", "targets", "height x width", "depth in m")
+"""Columns of the table of splits."""
 
 
-def _depth(material: Material, maps: list[DepthFacts]) -> tuple[tuple[float, ...] | None, float | None]:
-    if not maps:
-        return None, None
-    metres = np.array(
-        [np.array(d.quantiles) * metres_per_step(d, material.splits[0].config) for d in maps]
-    )  # (maps, 5)
-    low, middle, high = metres[:, 0].min(), np.median(metres[:, 1]), metres[:, 2].max()
-    ends = (float(metres[:, 3].min()), float(low), float(middle), float(high), float(metres[:, 4].max()))
-    return ends, float(np.mean([d.valid for d in maps]))
+def split_records(context: Context) -> list[dict[str, Any]]:
+    """Summary of each split, with the keys of the JSON file."""
+    by_split = histograms(context)
+    records = []
+    for split in context.splits:
+        sizes = Counter(photo.upright_size for _, photo in context.of(PhotoFacts, split.name)).most_common()
+        record: dict[str, Any] = {
+            "name": split.name,
+            "photos": len(split.photos),
+            "read": sum(sample.split == split.name for sample in context.samples),
+            "targets": {kind: len(split.targets[kind]) for kind in KINDS if kind in split.targets},
+            "sizes": [{"height": h, "width": w, "photos": count} for (h, w), count in sizes],
+            "num_sizes": len(sizes),
+        }
+        if split.name in by_split and context.classes is not None:
+            histogram = by_split[split.name]
+            columns = zip(histogram.pixels.tolist(), histogram.shares.tolist(), histogram.photos.tolist(), strict=True)
+            rows = [{"pixels": pixels, "share": share, "photos": photos} for pixels, share, photos in columns]
+            record["ignored_share"] = histogram.ignored_share
+            record["classes"] = dict(zip(context.classes.names, rows, strict=True))
+        maps = [depth for _, depth in context.of(DepthFacts, split.name) if depth.levels > 0]
+        if maps:
+            metres = np.array([depth.metres(context.splits[0].config) for depth in maps])  # (maps, 5)
+            record["depth_m"] = {
+                "min": float(metres[:, 3].min()),
+                "percentile_1": float(metres[:, 0].min()),
+                "median": float(np.median(metres[:, 1])),
+                "percentile_99": float(metres[:, 2].max()),
+                "max": float(metres[:, 4].max()),
+                "valid_share": float(np.mean([depth.valid for depth in maps])),
+            }
+        records.append(record)
+    return records
 
 
-def plain(diagnosis: Diagnosis, data: str) -> dict[str, Any]:
+def split_row(record: dict[str, Any]) -> tuple[str, ...]:
+    """Cells of a split under ``HEAD``."""
+    targets = ", ".join(f"{number} {kind}" for kind, number in record["targets"].items()) or "none"
+    sizes = sorted(((size["height"], size["width"]) for size in record["sizes"]), key=lambda size: size[0] * size[1])
+    size_range = size_text(sizes[0]) if sizes else ""
+    if len(sizes) > 1:
+        size_range += f" to {size_text(sizes[-1])}, {len(sizes)} sizes"
+    depth = ""
+    if m := record.get("depth_m"):
+        depth = f"{m['percentile_1']:.3g} to {m['percentile_99']:.3g}, median {m['median']:.3g}"
+        depth += f"; {m['valid_share']:.0%} measured"
+    return record["name"] or "-", str(record["photos"]), targets, size_range, depth
+
+
+def class_columns(by_split: dict[str, Histogram]) -> dict[str, list[str]]:
+    """For each split with masks, a cell per class and one for ignored pixels."""
+    columns = {}
+    for name, histogram in by_split.items():
+        pairs = zip(histogram.shares, histogram.photos, strict=True)
+        cells = [f"{share:.2%}, {photos} photos" for share, photos in pairs]
+        columns[name or "pixels"] = [*cells, f"{histogram.ignored_share:.2%} of all"]
+    return columns
+
+
+def headline(diagnosis: Diagnosis) -> str:
+    """The number of findings of each severity."""
+    counts = [f"{name}s: {number}" for name, number in diagnosis.count().items() if number]
+    return ", ".join(counts) or "no findings"
+
+
+def remarks(diagnosis: Diagnosis) -> list[str]:
+    """How the data set was examined."""
+    context = diagnosis.context
+    total = sum(len(split.photos) for split in context.splits)
+    lines = [f"{len(context.samples)} of {total} photos opened in {diagnosis.seconds:.0f} s"]
+    if context.sampled:
+        lines.append("absent classes, copies and leaks are not reported, since only a part was opened")
+    if context.of(ValueFacts):
+        lines.append("value maps are checked only for shape and NaN")
+    return lines
+
+
+Table = tuple[str, tuple[str, ...], list[tuple[str, ...]]]
+"""Title, head and rows."""
+
+
+def tables(diagnosis: Diagnosis, name: str) -> list[Table]:
+    """The splits, and the classes if there are any."""
+    rows = [split_row(record) for record in split_records(diagnosis.context)]
+    width = len(HEAD) if any(row[-1] for row in rows) else len(HEAD) - 1
+    splits: Table = (name, HEAD[:width], [row[:width] for row in rows])
+    by_split = histograms(diagnosis.context)
+    if diagnosis.context.classes is None or not by_split:
+        return [splits]
+    names = diagnosis.context.classes.names
+    columns = class_columns(by_split)
+    shares = next(iter(by_split.values())).shares
+    title, chosen = "classes", list(range(len(names)))
+    if len(names) > MAX_CLASSES:
+        half = MAX_CLASSES // 2
+        order = sorted(chosen, key=lambda i: -shares[i])
+        chosen = [*order[:half], *order[-half:]]
+        title = f"the {half} most and least frequent of {len(names)} classes"
+    rows = [(f"{i} {names[i]}", *(cells[i] for cells in columns.values())) for i in chosen]
+    rows.append(("ignored", *(cells[-1] for cells in columns.values())))
+    return [splits, (title, ("class", *columns), rows)]
+
+
+def lines(finding: Finding, context: Context) -> list[str]:
+    """What was found with examples, why it hurts, and what to do."""
+    shown = listed([context.short(path) for path in finding.files], 3)
+    safe = " (--write-fixed, where it is safe)" if finding.check.fixable else ""
+    return [
+        finding.what + (f": {shown}" if shown else ""),
+        f"why: {finding.check.why}",
+        f"fix: {finding.fix}{safe}",
+    ]
+
+
+def as_record(diagnosis: Diagnosis, data: str) -> dict[str, Any]:
     """The diagnosis for JSON."""
-    material = diagnosis.material
-    names = material.classes.names if material.classes is not None else ()
+    context = diagnosis.context
     return {
         "data": data,
         "seconds": round(diagnosis.seconds, 1),
-        "sampled": material.sampled,
+        "sampled": context.sampled,
         "counts": diagnosis.count(),
-        "classes": list(names),
-        "ignore_index": material.ignore_index,
-        "splits": [_plain_split(split, names) for split in figures(material)],
-        "findings": [_plain_finding(finding, material) for finding in diagnosis.findings],
+        "classes": list(context.classes.names) if context.classes is not None else [],
+        "ignore_index": context.ignore_index,
+        "splits": [record | {"sizes": record["sizes"][:MAX_SIZES]} for record in split_records(context)],
+        "findings": [_finding_record(finding, context) for finding in diagnosis.findings],
     }
 
 
-def _plain_finding(finding: Finding, material: Material) -> dict[str, Any]:
+def _finding_record(finding: Finding, context: Context) -> dict[str, Any]:
     return {
         "code": finding.code,
         "severity": finding.severity,
@@ -111,65 +160,7 @@ def _plain_finding(finding: Finding, material: Material) -> dict[str, Any]:
         "what": finding.what,
         "why": finding.check.why,
         "fix": finding.fix,
-        "written": finding.check.written,
+        "written": finding.check.fixable,
         "num_files": len(finding.files),
-        "files": [material.short(path) for path in finding.files[:MAX_FILES]],
+        "files": [context.short(path) for path in finding.files[:MAX_FILES]],
     }
-
-
-def _plain_split(split: SplitFigures, names: tuple[str, ...]) -> dict[str, Any]:
-    record: dict[str, Any] = {
-        "name": split.name,
-        "photos": split.photos,
-        "read": split.read,
-        "targets": split.targets,
-        "sizes": [{"height": h, "width": w, "photos": count} for (h, w), count in split.sizes[:50]],
-        "num_sizes": len(split.sizes),
-    }
-    if split.classes is not None:
-        shares = class_shares(split.classes)
-        record["ignored_share"] = ignored_share(split.classes)
-        record["classes"] = {
-            name: {"pixels": int(split.classes.pixels[i]), "share": shares[i], "photos": int(split.classes.photos[i])}
-            for i, name in enumerate(names)
-        }
-    if split.depth_m is not None:
-        keys = ("min", "percentile_1", "median", "percentile_99", "max")
-        record["depth_m"] = dict(zip(keys, split.depth_m, strict=True)) | {"valid_share": split.valid}
-    return record
-
-
-def class_shares(histogram: Histogram) -> list[float]:
-    """Of the labelled pixels."""
-    total = max(int(histogram.pixels.sum()), 1)
-    return [int(pixels) / total for pixels in histogram.pixels]
-
-
-def ignored_share(histogram: Histogram) -> float:
-    """Of all mask pixels that are a class or ignored."""
-    return histogram.ignored / max(histogram.ignored + int(histogram.pixels.sum()), 1)
-
-
-def headline(diagnosis: Diagnosis) -> str:
-    """The findings counted, in a line."""
-    counts = diagnosis.count()
-    if not diagnosis.findings:
-        return "nothing was found"
-    return ", ".join(f"{number} {name}{'s' if number != 1 else ''}" for name, number in counts.items() if number)
-
-
-def remarks(diagnosis: Diagnosis) -> list[str]:
-    """What the reader must know of how it was looked."""
-    material = diagnosis.material
-    read = len(material.samples)
-    total = sum(len(split.photos) for split in material.splits)
-    lines = [f"{read} of {total} photos opened in {diagnosis.seconds:.0f} s"]
-    if material.sampled:
-        lines.append("a part was opened: classes that were not seen, copies and leaks are not concluded from it")
-    if any(isinstance(facts, ValueFacts) for sample in material.samples for facts in sample.files()):
-        lines.append("value maps are checked for shape and NaN alone")
-    return lines
-
-
-def _size(size: Size) -> str:
-    return f"{size[0]} x {size[1]}"

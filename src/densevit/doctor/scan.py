@@ -1,4 +1,4 @@
-"""One pass over the files of a data set, by several processes, in bounded memory."""
+"""One pass over the files of a data set, in several processes and bounded memory."""
 
 import multiprocessing
 from collections import deque
@@ -6,48 +6,57 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
+from typing import TypeVar
 
 from densevit.doctor.facts import Broken, SampleFacts
 from densevit.doctor.layout import Split
 from densevit.doctor.probe import probe
-from densevit.doctor.semantics import invalid_depths
 
 Job = tuple[str, str, dict[str, Path], tuple[float, ...]]
-"""Split, stem, files by kind, and depths that stand for no measurement."""
+"""Split, stem, files by kind, and stored depths that mean no measurement."""
 
 _CHUNK = 16
-"""Samples that a process gets at once: more would make the bar jump, fewer cost messages."""
+"""Samples per message to a process: more would make the progress bar jump, fewer cost messages."""
+
+_T = TypeVar("_T")
 
 
 def jobs_of(splits: Sequence[Split], sample: int | None) -> list[Job]:
-    """What is to be read: all, or ``sample`` photos of each split, spread evenly over it."""
+    """The samples to read: all, or ``sample`` of each split, evenly spaced."""
     return [
-        (split.name, stem, split.files(stem), invalid_depths(split.config))
+        (split.name, stem, split.files(stem), split.config.depth_invalid)
         for split in splits
-        for stem in _spread(list(split.photos), sample)
+        for stem in evenly_spaced(list(split.photos), sample)
     ]
+
+
+def evenly_spaced(items: Sequence[_T], number: int | None) -> list[_T]:
+    """``number`` of the items, or all of them."""
+    if number is None or number >= len(items):
+        return list(items)
+    return [items[i * len(items) // number] for i in range(number)]
 
 
 def scan(jobs: Sequence[Job], *, workers: int = 0, progress: Callable[[int], None] | None = None) -> list[SampleFacts]:
     """The facts of every sample, in order.
 
     Args:
-        jobs: what to read.
-        workers: processes; 0 reads in this one.
-        progress: is told how many are done.
+        jobs: the samples to read.
+        workers: number of processes; 0 reads in this one.
+        progress: called with the number of samples done.
     """
-    facts: list[SampleFacts] = []
-    for found in ([probe(*job)] for job in jobs) if workers < 1 else _in_processes(jobs, workers):
-        facts += found
+    samples: list[SampleFacts] = []
+    for chunk in ([probe(*job)] for job in jobs) if workers < 1 else _in_processes(jobs, workers):
+        samples += chunk
         if progress is not None:
-            progress(len(facts))
-    return facts
+            progress(len(samples))
+    return samples
 
 
 def _in_processes(jobs: Sequence[Job], workers: int) -> Iterator[list[SampleFacts]]:
-    """Chunks of facts in order; only a few chunks are under way at a time."""
-    waiting: deque[tuple[tuple[Job, ...], Future[list[SampleFacts]] | None]] = deque()
-    chunks = _chunks(jobs)
+    """Chunks of facts in order; only a few chunks are in flight at a time."""
+    waiting: deque[tuple[Sequence[Job], Future[list[SampleFacts]]]] = deque()
+    chunks = (jobs[i : i + _CHUNK] for i in range(0, len(jobs), _CHUNK))
     pool = _pool(workers)
     try:
         while True:
@@ -57,11 +66,9 @@ def _in_processes(jobs: Sequence[Job], workers: int) -> Iterator[list[SampleFact
                 return
             chunk, future = waiting.popleft()
             try:
-                if future is None:
-                    raise BrokenProcessPool
                 yield future.result()
-            except BrokenProcessPool:  # a decoder died of a file, or memory ran out; find out which file it was
-                yield _one_by_one(chunk)
+            except BrokenProcessPool:  # a decoder crashed on a file, or memory ran out: find the file
+                yield [_in_new_process(job) for job in chunk]
                 pool.shutdown(wait=False, cancel_futures=True)
                 pool = _pool(workers)
                 waiting = deque((c, _submit(pool, c)) for c, _ in waiting)
@@ -69,29 +76,24 @@ def _in_processes(jobs: Sequence[Job], workers: int) -> Iterator[list[SampleFact
         pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _one_by_one(chunk: Sequence[Job]) -> list[SampleFacts]:
-    """A chunk in a process of its own, a new one whenever it dies."""
-    facts: list[SampleFacts] = []
-    pool: ProcessPoolExecutor | None = None
-    for job in chunk:
-        pool = pool or _pool(1)
-        try:
-            facts += pool.submit(_probe_all, (job,)).result()
-        except BrokenProcessPool:
-            split, stem, files, _ = job
-            crashed = Broken(str(files["images"]), "unreadable", "or one of its targets ends the program that reads it")
-            facts.append(SampleFacts(split, stem, crashed))
-            pool = None
-    if pool is not None:
-        pool.shutdown()
-    return facts
-
-
-def _submit(pool: ProcessPoolExecutor, chunk: tuple[Job, ...]) -> Future[list[SampleFacts]] | None:
+def _submit(pool: ProcessPoolExecutor, chunk: Sequence[Job]) -> Future[list[SampleFacts]]:
     try:
         return pool.submit(_probe_all, chunk)
+    except BrokenProcessPool as error:
+        failed: Future[list[SampleFacts]] = Future()
+        failed.set_exception(error)
+        return failed
+
+
+def _in_new_process(job: Job) -> SampleFacts:
+    """Read a sample that may crash the process."""
+    try:
+        with _pool(1) as pool:
+            return pool.submit(probe, *job).result()
     except BrokenProcessPool:
-        return None
+        split, stem, files, _ = job
+        reason = "or one of its targets crashes the process that reads it"
+        return SampleFacts(split, stem, Broken(str(files["images"]), "unreadable", reason))
 
 
 def _probe_all(chunk: Sequence[Job]) -> list[SampleFacts]:
@@ -99,20 +101,10 @@ def _probe_all(chunk: Sequence[Job]) -> list[SampleFacts]:
 
 
 def _pool(workers: int) -> ProcessPoolExecutor:
-    # Not forked from here: the caller may hold threads, of torch for one, that would not come along with their locks.
+    # Never forked from this process: it may have threads (of torch, say), whose locks would be copied as they are.
     # A server that forks from a clean process starts fast, where there is one.
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"))
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["densevit.doctor.scan"])
     return ProcessPoolExecutor(workers, mp_context=context)
-
-
-def _chunks(jobs: Sequence[Job]) -> Iterator[tuple[Job, ...]]:
-    return (tuple(jobs[i : i + _CHUNK]) for i in range(0, len(jobs), _CHUNK))
-
-
-def _spread(names: list[str], sample: int | None) -> list[str]:
-    if sample is None or sample >= len(names):
-        return names
-    return [names[i * len(names) // sample] for i in range(sample)]

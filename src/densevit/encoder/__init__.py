@@ -1,4 +1,4 @@
-"""The encoder: a plain Vision Transformer of our own."""
+"""The encoder: a self-contained plain Vision Transformer."""
 
 from densevit.encoder.vit import NAMED_SIZES, EncoderConfig, VisionTransformer, vit_config
 

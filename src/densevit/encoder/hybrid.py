@@ -16,14 +16,14 @@ Standardisation = Literal["std_plus_eps", "var_plus_eps"]
 
 
 class HybridStem(Config):
-    """Facts of the stem.
+    """The convolutional stem.
 
     Attributes:
-        layers: bottlenecks per stage.
+        layers: number of bottlenecks per stage.
         channels: width after each stage, at strides 4, 8 and 16.
         stem_channels: width after the first convolution, at stride 2.
-        standardisation: "std_plus_eps" is the official release's (w - mean) / (std + 1e-5); "var_plus_eps" is
-            (w - mean) / sqrt(var + 1e-8), as transformers and later timm have it.
+        standardisation: "std_plus_eps" is (w - mean) / (std + 1e-5), as in the official release; "var_plus_eps" is
+            (w - mean) / sqrt(var + 1e-8), as in transformers and later timm.
     """
 
     layers: tuple[int, int, int] = (3, 4, 9)
@@ -33,7 +33,7 @@ class HybridStem(Config):
 
 
 class StdConv(nn.Conv2d):
-    """Convolution whose filters are standardised to zero mean and unit variance; "same" padding."""
+    """Convolution with "same" padding whose filters are standardised to zero mean and unit variance."""
 
     def __init__(
         self, in_channels: int, out_channels: int, kernel: int, *, stride: int = 1, standardisation: Standardisation
@@ -50,21 +50,21 @@ class StdConv(nn.Conv2d):
 
 
 def pad_same(x: Tensor, kernel: int, stride: int, *, value: float) -> Tensor:
-    """Pad so that the output has ceil(size / stride) rows and columns, the odd pixel going right and below."""
+    """Pad to an output of ceil(size / stride); if the padding is odd, the extra pixel is right and below."""
     total = [max((-(-n // stride) - 1) * stride + kernel - n, 0) for n in x.shape[-2:]]
     top, left = total[0] // 2, total[1] // 2
     return F.pad(x, (left, total[1] - left, top, total[0] - top), value=value)
 
 
 class GroupNorm(nn.GroupNorm):
-    """32 groups, eps 1e-5."""
+    """Group norm with 32 groups and eps 1e-5."""
 
     def __init__(self, channels: int) -> None:
         super().__init__(32, channels, eps=1e-5)
 
 
 class Shortcut(nn.Module):
-    """Projection of the identity path where a stage changes width or stride."""
+    """Projection of the residual path where a stage changes width or stride."""
 
     def __init__(self, in_channels: int, out_channels: int, stride: int, standardisation: Standardisation) -> None:
         super().__init__()
@@ -99,7 +99,7 @@ class Bottleneck(nn.Module):
 
 
 class HybridEmbed(nn.Module):
-    """Image to a token map at stride 16, and the maps at strides 4 and 8 for the decoder."""
+    """Embeds an image as a token map at stride 16; also returns the maps at strides 4 and 8 for the decoder."""
 
     def __init__(self, config: HybridStem, in_channels: int, embed_dim: int) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Patch embedding, and its weights carried over to another patch size or number of input channels."""
+"""Patch embedding, and conversion of its weights to another patch size or number of input channels."""
 
 import torch
 import torch.nn.functional as F
@@ -8,7 +8,7 @@ from densevit.types import Size
 
 
 class PatchEmbed(nn.Module):
-    """Non-overlapping p x p patches, each projected linearly to the embedding width."""
+    """Projects non-overlapping p x p patches linearly to the embedding width."""
 
     def __init__(self, in_channels: int, embed_dim: int, patch_size: Size, *, bias: bool = True) -> None:
         super().__init__()
@@ -20,10 +20,10 @@ class PatchEmbed(nn.Module):
 
 
 def resample_patch_weight(weight: Tensor, new: Size) -> Tensor:
-    """Carry (C, channels, p, p) patch weights over to another patch size.
+    """Convert (C, channels, p, p) patch weights to another patch size.
 
-    The new weights give, on a patch resized bilinearly, the inner product that the old ones gave on the original: the
-    pseudo-inverse of the resize matrix. Source: FlexiViT (Beyer et al. 2023), section 3.4.
+    By the pseudo-inverse of the bilinear resize, the new weights have on a resized patch the inner product that the old
+    ones have on the original. Source: FlexiViT (Beyer et al. 2023), section 3.4.
     """
     old = (weight.shape[-2], weight.shape[-1])
     if old == new:
@@ -36,10 +36,10 @@ def resample_patch_weight(weight: Tensor, new: Size) -> Tensor:
 
 
 def adapt_input_channels(weight: Tensor, in_channels: int) -> Tensor:
-    """Carry (C, 3, p, p) patch weights over to another number of channels, keeping the scale of the response.
+    """Convert (C, 3, p, p) patch weights to another number of channels, preserving the scale of the response.
 
-    The old channels are repeated in turn and scaled by old / new; one channel is their sum. Where new is one or a
-    multiple of old, the response to grey input is kept exactly.
+    The old channels are repeated cyclically and scaled by old / new; a single new channel is their sum. If new is one
+    or a multiple of old, the response to grey input is preserved exactly.
     """
     old = weight.shape[1]
     if old == in_channels:

@@ -1,4 +1,4 @@
-"""Position embeddings: a learned grid, resampled by a stated rule, or rotary angles (RoPE) as in DINOv3."""
+"""Position embeddings: a learned grid with an explicit resampling rule, or rotary angles (RoPE) as in DINOv3."""
 
 import math
 from typing import Literal
@@ -16,16 +16,16 @@ InterpolationMode = Literal["bilinear", "bicubic"]
 
 
 class LearnedPositions(Config):
-    """A grid of learned vectors, one per patch of the pre-training image, and optionally one per prefix token.
+    """A grid of learned vectors, one for each patch of the pre-training image, and optionally for prefix tokens.
 
     Attributes:
         grid: (h, w) of the stored grid.
-        num_prefix: how many of the prefix tokens (class, distillation, registers, in this order) have a vector.
-        mode: how the grid is resampled to another size (always align_corners=False, without antialiasing).
-        offset: 0.0 maps grid onto grid. DINOv2's code gives the interpolation a scale of (h + 0.1) / h_stored instead
-            of a target size, which shifts every sample point: 0.1 reproduces it.
-        keep_equal_count: leave the vectors as they are for another grid of equally many patches (4 x 4 for 2 x 8), as
-            Segmenter and mmsegmentation do, whose code compares the length of the sequence alone.
+        num_prefix: number of prefix tokens (class, distillation, registers, in this order) that have a vector.
+        mode: interpolation to another grid size (always align_corners=False, without antialiasing).
+        offset: 0.0 interpolates to the target size. 0.1 reproduces DINOv2's code, which passes a scale of
+            (h + 0.1) / h_stored instead and so shifts every sample point.
+        keep_equal_count: whether another grid with the same number of patches (4 x 4 for 2 x 8) uses the vectors
+            unchanged, as in Segmenter and mmsegmentation, which only compare sequence lengths.
     """
 
     kind: Literal["learned"] = "learned"
@@ -37,7 +37,7 @@ class LearnedPositions(Config):
 
 
 class RotaryPositions(Config):
-    """Rotary embedding over both axes; coordinates of patch centres in [-1, 1]. Source: DINOv3, section 3.2.
+    """Rotary embedding over both axes, with patch centres in [-1, 1]. Source: DINOv3, section 3.2.
 
     Attributes:
         base: ratio of the longest to the shortest period.
@@ -63,14 +63,14 @@ def resample_positions(
 
 
 def positions_for(positions: Tensor, rule: LearnedPositions, grid: Size) -> Tensor:
-    """Stored grid vectors (1, N_stored, C) -> those of a grid (1, h * w, C), by the rule."""
+    """Stored grid vectors (1, N_stored, C) -> the vectors of a grid (1, h * w, C)."""
     if rule.keep_equal_count and grid[0] * grid[1] == positions.shape[1]:
         return positions
     return resample_positions(positions, rule.grid, grid, mode=rule.mode, offset=rule.offset)
 
 
 def rotary_angles(grid: Size, head_dim: int, *, base: float, device: torch.device) -> Rotation:
-    """The rotation of every patch centre of a grid; each axis takes half of the frequencies."""
+    """The rotation of every patch of a grid; each axis uses half of the frequencies."""
     h, w = grid
     rows = (torch.arange(h, device=device, dtype=torch.float32) + 0.5) / h * 2 - 1
     columns = (torch.arange(w, device=device, dtype=torch.float32) + 0.5) / w * 2 - 1
@@ -79,9 +79,10 @@ def rotary_angles(grid: Size, head_dim: int, *, base: float, device: torch.devic
 
 
 def rotary_angles_at(centres: Tensor, grid: Size, head_dim: int, *, base: float) -> Rotation:
-    """The rotation at points (B, M, 2) of a grid: rows and columns counted in patches, 0 at the first one's centre."""
+    """The rotation at points (B, M, 2) of a grid, given as (row, column) in patches, (0, 0) being a patch centre."""
     h, w = grid
-    rows, columns = (centres[..., 0] + 0.5) / h * 2 - 1, (centres[..., 1] + 0.5) / w * 2 - 1
+    rows = (centres[..., 0] + 0.5) / h * 2 - 1
+    columns = (centres[..., 1] + 0.5) / w * 2 - 1
     angles = _angles(rows, columns, head_dim, base)[:, None]  # (B, 1, M, head_dim)
     return Rotation(angles.sin(), angles.cos())
 

@@ -1,15 +1,16 @@
-"""Token merging with unmerging: fewer tokens inside the encoder, the same taps outside.
+"""Token merging with unmerging: fewer tokens inside the encoder, unchanged taps outside.
 
-Similar patch tokens are averaged between attention and feed-forward of a block and travel as one from there on. At a
-tap every patch has a token again, so any decoder works. Prefix tokens are never merged.
+Similar patch tokens are averaged between a block's attention and its feed-forward and stay merged from there on. At a
+tap every patch has its own token again, so any decoder works. Prefix tokens are never merged.
 
 Sources: ToMe (Bolya et al. 2023, "Token Merging: Your ViT But Faster"), sections 3 and A; ALGM (Norouzi et al. 2024,
 "ALGM: Adaptive Local-then-Global Token Merging for Efficient Semantic Segmentation with Plain Vision Transformers"),
-section 3. What differs from them is said at each class.
+section 3. Differences are documented at each class.
 """
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -20,18 +21,18 @@ from densevit.encoder.token_merging_rules import MergeStep, MergingConfig
 from densevit.types import Size
 
 RotationAt = Callable[[Tensor], Rotation]
-"""Centres (B, M, 2) of tokens, in patches -> the rotation of queries and keys."""
+"""Maps token centres (B, M, 2), in patches, to the rotation of queries and keys."""
 
 
 @dataclass(frozen=True, slots=True)
 class Groups:
-    """Which patches share a token, and what unmerging needs.
+    """The assignment of patches to tokens.
 
     Attributes:
-        owner: (B, N) the token of every patch, 0..M-1.
+        owner: (B, N) index of every patch's token, 0..M-1.
         sizes: (B, M) patches per token, float.
         centres: (B, M, 2) mean row and column of a token's patches.
-        detail: (B, N, C) what every patch lost when it was averaged; None where it is not kept.
+        detail: (B, N, C) each patch's difference from its averaged token; None if it is not kept.
     """
 
     owner: Tensor
@@ -41,13 +42,12 @@ class Groups:
 
     @classmethod
     def single(cls, batch: int, grid: Size, device: torch.device) -> "Groups":
-        """Every patch alone."""
+        """One token for every patch."""
         h, w = grid
         owner = torch.arange(h * w, device=device)
         centres = torch.stack((owner // w, owner % w), dim=1).float()
-        return cls(
-            owner.expand(batch, -1), torch.ones(batch, h * w, device=device), centres.expand(batch, -1, -1), None
-        )
+        sizes = torch.ones(batch, h * w, device=device)
+        return cls(owner.expand(batch, -1), sizes, centres.expand(batch, -1, -1), None)
 
     @property
     def merged(self) -> bool:
@@ -55,21 +55,21 @@ class Groups:
         return self.sizes.shape[1] < self.owner.shape[1]
 
     def merge(self, tokens: Tensor, step: MergeStep, *, keep_detail: bool) -> tuple[Tensor, "Groups"]:
-        """Average tokens (B, M, C) by a step -> (B, M', C) and the new groups; equal tokens stay what they are."""
+        """Average tokens (B, M, C) as a step says -> (B, M', C) and the new groups."""
         kept_sizes, gone_sizes = rows(self.sizes, step.keep), rows(self.sizes, step.gone)
         sizes = kept_sizes.scatter_add(1, step.into, gone_sizes)
         share = (gone_sizes / rows(sizes, step.into))[..., None]
-        new = _pull(tokens, step, share)  # (B, M', C)
-        centres = _pull(self.centres, step, share)
+        new = _weighted_mean(tokens, step, share)  # (B, M', C)
+        centres = _weighted_mean(self.centres, step, share)
         owner = step.target.gather(1, self.owner)
         detail = self.detail
         if keep_detail:
-            lost = rows(tokens, self.owner) - rows(new, owner)  # (B, N, C), 0 where nothing was merged
-            detail = lost if detail is None else detail + lost
+            change = rows(tokens, self.owner) - rows(new, owner)  # (B, N, C), 0 where nothing was merged
+            detail = change if detail is None else detail + change
         return new, Groups(owner, sizes, centres, detail)
 
     def unmerge(self, tokens: Tensor) -> Tensor:
-        """Tokens (B, M, C) -> (B, N, C), one for every patch."""
+        """Tokens (B, M, C) -> one token for every patch, (B, N, C)."""
         if not self.merged:
             return tokens
         patches = rows(tokens, self.owner)
@@ -77,7 +77,7 @@ class Groups:
 
 
 def rows(x: Tensor, index: Tensor) -> Tensor:
-    """Rows of (B, M) or (B, M, C) by an index (B, R), as (B, R) or (B, R, C)."""
+    """Rows of (B, M) or (B, M, C) at indices (B, R): (B, R) or (B, R, C)."""
     if x.ndim == 2:
         return x.gather(1, index)
     batch, length, width = x.shape
@@ -86,8 +86,8 @@ def rows(x: Tensor, index: Tensor) -> Tensor:
     return x.reshape(batch * length, width).index_select(0, (index + offset).flatten()).view(batch, -1, width)
 
 
-def _pull(x: Tensor, step: MergeStep, share: Tensor) -> Tensor:
-    """Move every kept row towards those that join it, by their share of the sum: a weighted mean."""
+def _weighted_mean(x: Tensor, step: MergeStep, share: Tensor) -> Tensor:
+    """Mean of every kept row and the rows that join it, by their share; written so that equal rows stay unchanged."""
     new = rows(x, step.keep)  # (B, M', C)
     moves = (rows(x, step.gone) - rows(new, step.into)).mul_(share)
     offset = torch.arange(x.shape[0], device=x.device)[:, None] * new.shape[1]
@@ -106,36 +106,27 @@ def merged_taps(
     rotation: Rotation | None,
     rotation_at: RotationAt,
 ) -> list[Tensor]:
-    """The blocks on fewer and fewer tokens.
+    """Run the encoder's blocks with token merging.
 
     Args:
-        config: when to merge what.
-        blocks: of the encoder.
+        config: which tokens to merge in which blocks.
+        blocks: all blocks of the encoder.
         x: (B, P + N, C), positions added.
         grid: (h, w) of the patch tokens.
-        taps: blocks whose output is wanted.
+        taps: indices of the blocks whose outputs are returned.
         norm: applied to every tap.
-        rotation: of the whole grid; None without rotary positions.
-        rotation_at: the rotation of merged tokens, which stand at the mean of their patches.
+        rotation: rotary embedding of the whole grid; None without rotary positions.
+        rotation_at: gives the rotation of merged tokens, located at the mean of their patches.
 
     Returns:
-        Per tap (B, P + N, C). A sample's does not depend on the others in the batch: where a threshold decides how many
-        tokens are merged, samples run one by one.
+        Per tap (B, P + N, C). Samples do not depend on each other: where a threshold decides how many tokens are
+        merged, they run one by one.
     """
     if config.adaptive and x.shape[0] > 1:
-        one_by_one = [
-            merged_taps(
-                config,
-                blocks,
-                sample,
-                grid=grid,
-                taps=taps,
-                norm=norm,
-                rotation=rotation,
-                rotation_at=rotation_at,
-            )
-            for sample in x.split(1)
-        ]
+        run_one = partial(
+            merged_taps, config, blocks, grid=grid, taps=taps, norm=norm, rotation=rotation, rotation_at=rotation_at
+        )
+        one_by_one = [run_one(sample) for sample in x.split(1)]
         return [torch.cat(samples) for samples in zip(*one_by_one, strict=True)]
     num_prefix = x.shape[1] - grid[0] * grid[1]
     groups = Groups.single(x.shape[0], grid, x.device)
@@ -162,5 +153,5 @@ def merged_taps(
 
 
 def size_bias(sizes: Tensor, num_prefix: int, dtype: torch.dtype) -> Tensor:
-    """Log sizes (B, 1, 1, P + M) to add to the attention's logits: a merged token counts as its patches would."""
+    """Log sizes (B, 1, 1, P + M) for the attention logits, so that a merged token counts as often as its patches."""
     return F.pad(sizes.log().to(dtype), (num_prefix, 0))[:, None, None]

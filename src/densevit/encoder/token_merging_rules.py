@@ -1,4 +1,4 @@
-"""Which tokens are merged where: the rules of ToMe and ALGM as configs. They see unit vectors and give a step."""
+"""The merging rules of ToMe and ALGM as configs: they map unit vectors of the tokens to a merging step."""
 
 from abc import abstractmethod
 from typing import Annotated, Literal, NamedTuple, Self
@@ -15,10 +15,10 @@ class MergeStep(NamedTuple):
     """One merging of tokens 0..M-1 into 0..M'-1.
 
     Attributes:
-        keep: (B, M') tokens that stay, ascending.
-        gone: (B, R) tokens that join another.
-        into: (B, R) the one they join, by its new number.
-        target: (B, M) the new number of every token.
+        keep: (B, M') indices of the tokens that stay, ascending.
+        gone: (B, R) indices of the tokens that join another.
+        into: (B, R) new index of the token they join.
+        target: (B, M) new index of every token.
     """
 
     keep: Tensor
@@ -28,13 +28,13 @@ class MergeStep(NamedTuple):
 
 
 class MergingConfig(Config):
-    """What both rules share.
+    """Base class of both rules.
 
     Attributes:
-        proportional: a merged token counts in attention as often as the patches it stands for (ToMe's proportional
+        proportional: whether a merged token counts in attention as often as its patches (ToMe's proportional
             attention).
-        keep_detail: at unmerging, a patch gets what merging changed, added to what it was, instead of a copy of the
-            merged token. Differs from ToMe and ALGM, which copy.
+        keep_detail: whether unmerging adds each patch's difference from the average at merging. Differs from ToMe and
+            ALGM, which copy the merged token.
     """
 
     kind: str
@@ -52,22 +52,22 @@ class MergingConfig(Config):
 
     @abstractmethod
     def step(self, block: int, num_blocks: int, grid: Size, units: Tensor) -> MergeStep | None:
-        """What to merge in a block, given unit vectors (B, M, C) of the patch tokens; None for nothing."""
+        """The tokens to merge in a block, from unit vectors (B, M, C) of the patch tokens; None for nothing."""
 
 
 class TomeMerging(MergingConfig):
-    """Bipartite soft matching: a fixed number of tokens joins their most similar partner.
+    """Bipartite soft matching: a fixed number of tokens is merged into their most similar partners.
 
-    Differs from ToMe: partners are found by the tokens after the feed-forward's LayerNorm, not by keys; as long as the
-    grid is whole, one token of every 2 x 2 patches is a destination, not every other token; and the number is a share
-    of the image's tokens, so that it suits any image size.
+    Differs from ToMe: similarity is that of the tokens after the feed-forward's LayerNorm, not of keys; until the first
+    merging, one token of every 2 x 2 patches is a destination, not every other token; and the number is a share of the
+    image's tokens, so that it suits any image size.
 
     Attributes:
-        share: of the image's patch tokens, merged away by the last merging.
-        schedule: "once", in block ``first`` alone; "constant", as many each time; "decreasing", linearly fewer.
+        share: share of the image's patch tokens that is merged in total.
+        schedule: "once", only in block ``first``; "constant", equally many each time; "decreasing", linearly fewer.
         first: block of the first merging.
         every: blocks from one merging to the next.
-        last: no merging after this block; by default the end of the encoder's first two thirds.
+        last: last block that may merge; by default the end of the encoder's first two thirds.
     """
 
     kind: Literal["tome"] = "tome"
@@ -84,20 +84,20 @@ class TomeMerging(MergingConfig):
         return self
 
     def counts(self, num_blocks: int, num_tokens: int) -> dict[int, int]:
-        """How many tokens are merged away in which block."""
+        """Number of tokens merged in each block of the schedule."""
         last = -(-num_blocks * 2 // 3) - 1 if self.last is None else self.last
         blocks = range(self.first, max(last, self.first) + 1, self.every)[: 1 if self.schedule == "once" else None]
         weights = [len(blocks) - i - 0.5 if self.schedule == "decreasing" else 1.0 for i in range(len(blocks))]
-        # Rounding the running sum, not its parts, keeps the total what the share says.
+        # Rounding the cumulative sum rather than its parts keeps the total equal to the share.
         sums = [round(self.share * num_tokens * sum(weights[:i]) / sum(weights)) for i in range(len(blocks) + 1)]
         return {block: sums[i + 1] - sums[i] for i, block in enumerate(blocks)}
 
     def merges_in(self, block: int, num_blocks: int) -> bool:
-        """In the blocks of the schedule."""
+        """Whether the block is in the schedule."""
         return self.counts(num_blocks, 1_000_000).get(block, 0) > 0
 
     def step(self, block: int, num_blocks: int, grid: Size, units: Tensor) -> MergeStep | None:
-        """The most similar pairs, as many as the schedule says, at most all that are no destination."""
+        """Merge the most similar pairs: as many as the schedule says, at most all sources."""
         count = self.counts(num_blocks, grid[0] * grid[1]).get(block, 0)
         sources, destinations = _bipartition(units.shape[1], grid, units.device)
         count = min(count, len(sources))
@@ -109,17 +109,17 @@ class TomeMerging(MergingConfig):
 
 
 class AlgmMerging(MergingConfig):
-    """Local, then global merging by thresholds on cosine similarity; the image decides how many tokens are left.
+    """Local, then global merging by thresholds on cosine similarity; the number of merged tokens depends on the image.
 
-    Differs from ALGM: the thresholds are numbers of the config, not statistics of a training set.
+    Differs from ALGM: the thresholds are set in the config, not computed from a training set.
 
     Attributes:
-        local_threshold: the four tokens of 2 x 2 patches become one if their mean similarity reaches it; none turns
-            local merging off.
-        local_block: where that happens.
-        global_threshold: a token joins its most similar partner anywhere if their similarity exceeds it; none turns
-            global merging off.
-        global_block: where that happens; halfway through the encoder by default.
+        local_threshold: the four tokens of 2 x 2 patches become one if their mean similarity reaches it; none disables
+            local merging.
+        local_block: block of local merging.
+        global_threshold: a token joins its most similar partner anywhere if their similarity exceeds it; none disables
+            global merging.
+        global_block: block of global merging; halfway through the encoder by default.
     """
 
     kind: Literal["algm"] = "algm"
@@ -136,20 +136,20 @@ class AlgmMerging(MergingConfig):
 
     @property
     def adaptive(self) -> bool:
-        """Always."""
+        """Always True: thresholds decide."""
         return True
 
     def _global_block(self, num_blocks: int) -> int:
         return max(num_blocks // 2, self.local_block + 1) if self.global_block is None else self.global_block
 
     def merges_in(self, block: int, num_blocks: int) -> bool:
-        """In the two blocks, where their thresholds are on."""
+        """Whether the block is that of local or global merging and its threshold is set."""
         return (block == self.local_block and self.local_threshold is not None) or (
             block == self._global_block(num_blocks) and self.global_threshold is not None
         )
 
     def step(self, block: int, num_blocks: int, grid: Size, units: Tensor) -> MergeStep | None:
-        """The tokens whose similarity reaches the threshold; of one sample, for every sample has its own number."""
+        """Merge the tokens above the threshold; for a single sample, since samples differ in their number."""
         assert units.shape[0] == 1
         if block == self.local_block and self.local_threshold is not None:
             return _local_step(units, grid, self.local_threshold)
@@ -168,35 +168,36 @@ AnyMerging = Annotated[TomeMerging | AlgmMerging, Field(discriminator="kind")]
 
 
 def step_of(gone: Tensor, partners: Tensor, length: int) -> MergeStep:
-    """The step in which tokens ``gone`` (B, R) of 0..length-1 join their ``partners`` (B, R), which stay."""
+    """The step that merges tokens ``gone`` (B, R) of 0..length-1 into their ``partners`` (B, R), which stay."""
     stays = torch.ones(gone.shape[0], length, dtype=torch.bool, device=gone.device).scatter_(1, gone, False)
     keep = stays.nonzero()[:, 1].view(gone.shape[0], -1)
-    number = stays.cumsum(1) - 1
-    into = number.gather(1, partners)
-    return MergeStep(keep, gone, into, number.scatter_(1, gone, into))
+    new_index = stays.cumsum(1) - 1
+    into = new_index.gather(1, partners)
+    return MergeStep(keep, gone, into, new_index.scatter_(1, gone, into))
 
 
 def _bipartition(length: int, grid: Size, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Sources and destinations: the first of every 2 x 2 patches while the grid is whole, then every other token."""
+    """Sources and destinations; destinations are one of 2 x 2 patches before any merging, then every other token."""
     index = torch.arange(length, device=device)
     w = grid[1]
-    whole = length == grid[0] * w
-    destination = (index // w % 2 == 0) & (index % w % 2 == 0) if whole else index % 2 == 1
+    unmerged = length == grid[0] * w
+    destination = (index // w % 2 == 0) & (index % w % 2 == 0) if unmerged else index % 2 == 1
     return index[~destination], index[destination]
 
 
 def _best(units: Tensor, sources: Tensor, destinations: Tensor) -> tuple[Tensor, Tensor]:
-    """Per source its similarity to the nearest destination, and which that is: both (B, S)."""
+    """Per source the similarity to its nearest destination, and the index of that destination: both (B, S)."""
     similarity = units[:, sources] @ units[:, destinations].transpose(1, 2)  # (B, S, D)
     best, partner = similarity.max(dim=2)
     return best, partner
 
 
 def _local_step(units: Tensor, grid: Size, threshold: float) -> MergeStep | None:
+    """Merge the four tokens of 2 x 2 patches whose mean pairwise cosine reaches the threshold."""
     h, w = grid
     even = units[0].unflatten(0, grid)[: h // 2 * 2, : w // 2 * 2]
     total = even.unflatten(0, (-1, 2)).unflatten(2, (-1, 2)).sum(dim=(1, 3))  # (h / 2, w / 2, C)
-    # |a + b + c + d| ** 2 is 4 plus twice the six cosines.
+    # For unit vectors, |a + b + c + d| ** 2 is 4 plus twice the sum of the six cosines.
     mean = (total.square().sum(-1) - 4) / 12
     ys, xs = (mean >= threshold).nonzero(as_tuple=True)
     if not len(ys):

@@ -1,7 +1,7 @@
-"""A plain Vision Transformer, configured by facts and giving the tokens after chosen blocks.
+"""A plain Vision Transformer that returns the tokens after selected blocks.
 
 Source: Dosovitskiy et al. 2021; the options are those of DeiT (distillation token), CLIP (pre-norm, quick GELU),
-DINOv2 (LayerScale, registers, SwiGLU) and DINOv3 (rotary embedding). Parameters bear the names that timm gives them.
+DINOv2 (LayerScale, registers, SwiGLU) and DINOv3 (rotary embedding). Parameters have timm's names.
 """
 
 from collections.abc import Collection, Iterator
@@ -39,18 +39,18 @@ NAMED_SIZES: dict[Width, dict[str, int]] = {
 
 
 class EncoderConfig(Config):
-    """Facts of a plain ViT.
+    """A plain ViT.
 
     Attributes:
         depth: blocks of the full model; those after the last tap are not built.
-        norm_eps: of every LayerNorm. Codebases differ (1e-12 to 1e-5) and outputs with them.
-        pre_norm: LayerNorm before the first block (CLIP).
+        norm_eps: epsilon of every LayerNorm. Codebases differ (1e-12 to 1e-5), and so do their outputs.
+        pre_norm: whether there is a LayerNorm before the first block (CLIP).
         layer_scale: initial value of LayerScale, or none.
-        taps: 0-based indices of the blocks whose output is given, increasing.
-        final_norm: apply the final LayerNorm to every tap (Segmenter, DINOv2), or give the raw residual stream
+        taps: 0-based indices of the blocks whose outputs are returned, increasing.
+        final_norm: whether taps pass through the final LayerNorm (Segmenter, DINOv2) or are the raw residual stream
             (SETR, DPT).
         drop_path: rate at the last block of the full model, growing linearly from 0 at the first.
-        stem: convolutional stem of DPT-Hybrid instead of the patch projection.
+        stem: DPT-Hybrid's convolutional stem instead of the patch projection.
     """
 
     embed_dim: int = Field(gt=0)
@@ -101,14 +101,14 @@ class EncoderConfig(Config):
 
     @property
     def num_prefix(self) -> int:
-        """Class, distillation and register tokens together."""
+        """Number of class, distillation and register tokens."""
         return int(self.cls_token) + int(self.dist_token) + self.num_registers
 
 
 def vit_config(
     width: Width, *, patch_size: int = 16, image_size: int = 224, taps: tuple[int, ...] | None = None, **facts: object
 ) -> EncoderConfig:
-    """The config of a named size: a learned grid for square images, taps on the last block unless given."""
+    """The config of a named size, with learned positions for square images; by default the last block is the tap."""
     size = NAMED_SIZES[width]
     grid = image_size // patch_size
     defaults: dict[str, object] = {
@@ -126,9 +126,9 @@ class VisionTransformer(nn.Module):
     Images are float (B, channels, H, W), already normalised, both sides multiples of the patch size.
 
     Attributes:
-        merging: how tokens are merged on the way, if they are; a switch, not part of the config, so that weights,
-            checkpoints and cached features know nothing of it.
-        checkpointing: whether blocks keep no activations for the backward pass but compute them anew; a switch too.
+        merging: token merging, or None. A run-time switch outside the config, so that weights, checkpoints and cached
+            features do not depend on it.
+        checkpointing: whether blocks recompute their activations in the backward pass; also a run-time switch.
     """
 
     def __init__(self, config: EncoderConfig) -> None:
@@ -171,7 +171,7 @@ class VisionTransformer(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Truncated normal of 0.02 for linears, tokens and positions, zero biases (ViT's own rule)."""
+        """Truncated normal with a deviation of 0.02 for linears, tokens and positions; zero biases, as in ViT."""
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 nn.init.trunc_normal_(module.weight, std=0.02)
@@ -186,8 +186,8 @@ class VisionTransformer(nn.Module):
 
         Args:
             images: normalised.
-            needed: blocks whose taps will be read, if not all: without token merging the others are given empty,
-                (B, 0, C), and blocks after the last of these are not run.
+            needed: the tapped blocks that will be read; all by default. Without token merging the other taps are empty,
+                (B, 0, C), and blocks after the last one needed do not run.
 
         Raises:
             ShapeError: if a side is not a multiple of the patch size.
@@ -206,7 +206,7 @@ class VisionTransformer(nn.Module):
         )
 
     def _run_blocks(self, x: Tensor, grid: Size, needed: Collection[int]) -> list[Tensor]:
-        """The sequence (B, P + N, C) after every tapped block, (B, 0, C) where it is not needed."""
+        """The sequence (B, P + N, C) after every tapped block; (B, 0, C) where it is not needed."""
         rotation = self._rotation(grid, x.device)
         if self.merging is not None:
             return merged_taps(
@@ -219,35 +219,36 @@ class VisionTransformer(nn.Module):
                 rotation=rotation,
                 rotation_at=lambda centres: self._rotation_at(centres, grid),
             )
-        found = dict.fromkeys(self.config.taps, x.new_empty(x.shape[0], 0, x.shape[2]))
+        outputs = dict.fromkeys(self.config.taps, x.new_empty(x.shape[0], 0, x.shape[2]))
         for index, output in self._each_block(x, rotation, 0, max(needed) + 1):
             if index in needed:
-                found[index] = self.norm(output)
-        return list(found.values())
+                outputs[index] = self.norm(output)
+        return list(outputs.values())
 
     def _each_block(self, x: Tensor, rotation: Rotation | None, start: int, end: int) -> Iterator[tuple[int, Tensor]]:
-        """The sequence (B, P + N, C) after each of the blocks from ``start`` to before ``end``, with its index."""
+        """Index and output (B, P + N, C) of each block from ``start`` up to but not including ``end``."""
         for index in range(start, end):
-            if self.checkpointing and torch.is_grad_enabled():  # with the same random numbers, so drop path is equal
+            if self.checkpointing and torch.is_grad_enabled():
+                # Recomputation restores the random state, so drop path and dropout repeat.
                 x = checkpoint(self.blocks[index], x, rotation, use_reentrant=False)
             else:
                 x = self.blocks[index](x, rotation)
             yield index, x
 
     def kept_blocks(self, depth: int) -> tuple[int, ...]:
-        """The blocks whose output is all that is needed of the first ``depth`` blocks: their taps, and the last."""
+        """The blocks whose outputs replace the first ``depth`` blocks: those with taps, and the last one."""
         last = () if depth > self.config.taps[-1] else (depth - 1,)
         return tuple(sorted({*(tap for tap in self.config.taps if tap < depth), *last}))
 
     def first_blocks(self, images: Tensor, depth: int) -> list[Tensor]:
-        """Images as in ``forward`` -> (B, P + N, C) after each of ``kept_blocks(depth)``, before the final norm."""
+        """Images as in ``forward`` -> outputs (B, P + N, C) of ``kept_blocks(depth)``, before the final norm."""
         grid = self.grid_of((images.shape[-2], images.shape[-1]))
         x = self._embed(self.patch_embed(images)[0].flatten(2).transpose(1, 2), grid)  # (B, P + N, C)
         kept = self.kept_blocks(depth)
         return [x for index, x in self._each_block(x, self._rotation(grid, x.device), 0, depth) if index in kept]
 
     def other_blocks(self, sequences: list[Tensor], grid: Size, depth: int) -> Taps:
-        """What ``first_blocks`` gave -> the taps of the whole encoder; ``forward`` in two parts."""
+        """Outputs of ``first_blocks`` -> the taps of the whole encoder, as ``forward`` returns them."""
         outputs = dict(zip(self.kept_blocks(depth), sequences, strict=True))
         x = sequences[-1]
         outputs |= dict(self._each_block(x, self._rotation(grid, x.device), depth, len(self.blocks)))
@@ -264,15 +265,15 @@ class VisionTransformer(nn.Module):
         """The token grid of an image size.
 
         Raises:
-            ShapeError: naming the next size that is accepted.
+            ShapeError: if a side is not a multiple of the patch size, with the next accepted size.
         """
         (height, width), (ph, pw) = image_size, self.config.patch_size
         if height % ph or width % pw or not height or not width:
-            needed = (max(-(-height // ph), 1) * ph, max(-(-width // pw), 1) * pw)
+            next_size = (max(-(-height // ph), 1) * ph, max(-(-width // pw), 1) * pw)
             size = ph if ph == pw else f"{ph} x {pw}"
             raise ShapeError(
                 f"image is {height} x {width} but both sides must be multiples of patch size {size}; "
-                f"pad to {needed[0]} x {needed[1]} or use Predictor, which does it"
+                f"pad to {next_size[0]} x {next_size[1]} or use Predictor, which does it"
             )
         return height // ph, width // pw
 
@@ -282,12 +283,13 @@ class VisionTransformer(nn.Module):
         prefix = [getattr(self, name) for name in names if hasattr(self, name)]
         if isinstance(self.config.positions, LearnedPositions):
             rule = self.config.positions
-            prefix_positions, positions = self.pos_embed[:, : rule.num_prefix], self.pos_embed[:, rule.num_prefix :]
+            prefix_positions = self.pos_embed[:, : rule.num_prefix]
+            positions = self.pos_embed[:, rule.num_prefix :]
             x = x + positions_for(positions, rule, grid)
             if prefix:
                 tokens = torch.cat(prefix, dim=1)  # (1, P, C)
-                placed = tokens[:, : rule.num_prefix] + prefix_positions
-                prefix = [placed, tokens[:, rule.num_prefix :]]
+                positioned = tokens[:, : rule.num_prefix] + prefix_positions
+                prefix = [positioned, tokens[:, rule.num_prefix :]]  # registers have no position
         return self.norm_pre(torch.cat([*(t.expand(x.shape[0], -1, -1) for t in prefix), x], dim=1))
 
     def _rotation(self, grid: Size, device: torch.device) -> Rotation | None:

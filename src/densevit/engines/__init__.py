@@ -1,1 +1,1 @@
-"""The network in other forms: exported and compiled, each compared with the original before it is used."""
+"""Engines that run the network in place of eager PyTorch, each compared with it before use."""

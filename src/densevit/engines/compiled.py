@@ -1,4 +1,4 @@
-"""The engine "compile": torch.compile, with the weights as constants on the CPU. It needs a C++ compiler there."""
+"""The engine "compile": torch.compile, on the CPU with the weights as constants and by a C++ compiler."""
 
 from collections.abc import Callable
 from typing import Any
@@ -16,7 +16,7 @@ def build(module: nn.Module, inputs: tuple[Tensor, ...]) -> Callable[..., tuple[
         EngineError: if the compiler fails.
     """
     on_cpu = inputs[0].device.type == "cpu"
-    # A CUDA graph replays all launches at once; its outputs are overwritten by the next run, hence the copies.
+    # The outputs of a CUDA graph are overwritten by its next run, hence the copies below.
     options: dict[str, Any] = {"freezing": True} if on_cpu else {"triton.cudagraphs": True}
     compiled = torch.compile(module, dynamic=False, options=options)
 
@@ -30,7 +30,7 @@ def build(module: nn.Module, inputs: tuple[Tensor, ...]) -> Callable[..., tuple[
         program(*inputs)
     except Exception as error:
         raise EngineError(
-            f"torch.compile failed ({str(error).splitlines()[0][:200]}); it needs a working C++ compiler on the CPU; "
-            "install one, or take engine onnxruntime or torch"
+            f"torch.compile failed ({str(error).splitlines()[0][:200]}); on the CPU it needs a C++ compiler; "
+            "install one, or choose engine onnxruntime or torch"
         ) from error
     return program

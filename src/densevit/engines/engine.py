@@ -1,8 +1,8 @@
-"""Engines: other programs that run the network of a loaded model, on the CPU or, compiled, on any device.
+"""Run the network of a loaded model by another engine: on the CPU or, compiled, on any device.
 
-Encoder and decoders are swapped for modules that build their program for every size of image at its first use; what is
-around them (windows, test-time augmentation, decoding) stays as it is. A program is compared with the original before
-it is used. It pays for many photos of one size, or windows: building takes from seconds to minutes.
+The encoder and decoders are replaced by modules that build a program for every image size at its first use and compare
+it with the original; pre- and post-processing do not change. Building takes from seconds to minutes, so an engine pays
+off for many images of one size, or windows.
 """
 
 import logging
@@ -26,27 +26,27 @@ Program = Callable[..., tuple[Tensor, ...]]
 Build = Callable[[nn.Module, tuple[Tensor, ...]], Program]
 
 ENGINES: dict[str, Build] = {"compile": compiled.build, "onnxruntime": onnx.build, "openvino": openvino.build}
-"""Name -> what builds a program from a module and example inputs; "torch" is to do without."""
+"""Name -> function that builds a program from a module and example inputs; the engine "torch" needs none."""
 
 TOLERANCE = 1e-3
-"""Largest difference from the original, over the largest value, that a program may have."""
+"""Largest accepted difference between program and original, relative to the largest value."""
 
 _log = logging.getLogger(__name__)
 
 
 def use_engine(model: DenseModel, engine: str) -> DenseModel:
-    """Let an engine run a model, in place.
+    """Make an engine run a model, in place.
 
     Args:
         model: in evaluation mode.
-        engine: "torch" leaves it as it is; "compile", "onnxruntime" or "openvino".
+        engine: "torch", which changes nothing, "compile", "onnxruntime" or "openvino".
 
     Returns:
         The same model.
 
     Raises:
-        ConfigError: if there is no such engine, or it cannot run on the model's device.
-        EngineError: if the engine's package is missing or does not work here.
+        ConfigError: if there is no such engine, or it cannot run this model or on its device.
+        EngineError: when the model runs, if the engine's package is missing, fails, or gives other values.
     """
     if engine == "torch":
         return model
@@ -55,12 +55,11 @@ def use_engine(model: DenseModel, engine: str) -> DenseModel:
     device = model.mean.device.type
     if device != "cpu" and engine != "compile":
         raise ConfigError(
-            f"engine {engine!r} runs on the CPU but the model is on {device}; name compile, or device cpu"
+            f"engine {engine!r} runs on the CPU but the model is on {device}; choose engine compile or device cpu"
         )
     if model.encoder.merging is not None and engine != "compile":
         raise ConfigError(
-            f"engine {engine!r} was named together with token merging, which torch and compile alone can run; take one "
-            "of these, or leave merging off"
+            f"engine {engine!r} cannot run token merging; choose engine torch or compile, or switch merging off"
         )
     build = ENGINES[engine]
     encoder = model.encoder
@@ -72,48 +71,50 @@ def use_engine(model: DenseModel, engine: str) -> DenseModel:
 
 
 class _Programs:
-    """The programs of one module by the shapes of their inputs."""
+    """The programs of one module, by the shapes of their inputs."""
 
     def __init__(self, build: Build, name: str) -> None:
-        self._build, self._name = build, name
-        self._made: dict[Any, Program] = {}
+        self._build = build
+        self._name = name
+        self._programs: dict[Any, Program] = {}
 
     def run(self, key: Any, module: Callable[[], nn.Module], inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        """The outputs for some inputs, from a program that is built if there is none for their shapes."""
+        """Run the program for these shapes; it is built at their first use."""
         inputs = tuple(x.contiguous() for x in inputs)
         key = (key, tuple(x.shape for x in inputs))
-        if key not in self._made:
-            self._made[key] = self._checked(module().eval(), inputs)
-        return self._made[key](*inputs)
+        if key not in self._programs:
+            self._programs[key] = self._build_checked(module().eval(), inputs)
+        return self._programs[key](*inputs)
 
-    def _checked(self, module: nn.Module, inputs: tuple[Tensor, ...]) -> Program:
+    def _build_checked(self, module: nn.Module, inputs: tuple[Tensor, ...]) -> Program:
         began = time.perf_counter()
         inputs = tuple(x.clone() for x in inputs)  # no inference tensors, which exporters refuse
         with torch.inference_mode(False), torch.no_grad():
             program = self._build(module, tuple(x.clone() for x in inputs))
-            expected, found = module(*inputs), program(*inputs)
-        worst = max(difference(a, b) for a, b in zip(found, expected, strict=True))
+            expected = module(*inputs)
+            actual = program(*inputs)
+        worst = max(difference(a, b) for a, b in zip(actual, expected, strict=True))
         if not worst <= TOLERANCE:
             raise EngineError(
                 f"the program of engine {self._name} differs from the model by {worst:.1e} of its largest value but "
-                f"{TOLERANCE:.0e} is accepted; take engine torch, and report the model's config"
+                f"{TOLERANCE:.0e} is accepted; choose engine torch, and report the model's config"
             )
         seconds = time.perf_counter() - began
         _log.info("%s: built in %.1f s for %s, differs by %.1e", self._name, seconds, tuple(inputs[0].shape), worst)
         return program
 
 
-def difference(found: Tensor, expected: Tensor) -> float:
-    """Largest absolute difference over the largest value; NaN if there is one, infinite for other shapes."""
-    if found.shape != expected.shape:
+def difference(actual: Tensor, expected: Tensor) -> float:
+    """Largest absolute difference over the largest value; NaN if a value is, infinite for other shapes."""
+    if actual.shape != expected.shape:
         return float("inf")
     if not expected.numel():
         return 0.0
-    return float((found - expected).abs().max() / expected.abs().max().clamp(min=1e-12))
+    return float((actual - expected).abs().max() / expected.abs().max().clamp(min=1e-12))
 
 
 class EngineEncoder(VisionTransformer):
-    """An encoder whose forward pass an engine runs."""
+    """An encoder that an engine runs."""
 
     def __init__(self, encoder: VisionTransformer, build: Build, name: str) -> None:
         nn.Module.__init__(self)
@@ -122,7 +123,7 @@ class EngineEncoder(VisionTransformer):
         self._programs = _Programs(build, f"{name}, encoder")
 
     def forward(self, images: Tensor, needed: Collection[int] | None = None) -> Taps:
-        """As the encoder's own, but always with every tap."""
+        """As the original encoder, but always with every tap."""
         grid = self.grid_of((images.shape[-2], images.shape[-1]))
         flat = self._programs.run(None, lambda: EncoderGraph(self.inner), (images,))
         return unflatten(flat, grid, self.config.patch_size, len(self.config.taps))
@@ -138,15 +139,14 @@ class EngineDecoder(Decoder):
         self._programs = _Programs(build, name)
 
     def decode(self, taps: Taps, *, with_aux: bool) -> DenseOutput:
-        """As the decoder's own, without auxiliary heads."""
+        """As the original decoder, without auxiliary heads."""
         return self._run(taps, coarse=False)
 
     def decode_coarse(self, taps: Taps) -> DenseOutput:
-        """As the decoder's own."""
+        """As the original decoder."""
         return self._run(taps, coarse=True)
 
     def _run(self, taps: Taps, *, coarse: bool) -> DenseOutput:
-        facts = (coarse, taps.grid, taps.patch_size, len(taps.tokens))
-        flat = flatten(taps)
-        (logits,) = self._programs.run(facts, lambda: DecoderGraph(self.inner, *facts), flat)
+        key = (coarse, taps.grid, taps.patch_size, len(taps.tokens))
+        (logits,) = self._programs.run(key, lambda: DecoderGraph(self.inner, *key), flatten(taps))
         return DenseOutput(logits)

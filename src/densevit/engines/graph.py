@@ -1,4 +1,4 @@
-"""Encoder and decoder as plain functions from tensors to tensors, which is what exporters and compilers take."""
+"""Encoder and decoder as functions from tensors to tensors, as exporters and compilers need them."""
 
 from torch import Tensor, nn
 
@@ -8,7 +8,7 @@ from densevit.types import Size, Taps
 
 
 class EncoderGraph(nn.Module):
-    """Normalised images (B, channels, H, W) -> per tap tokens and prefix tokens, then the stem's maps."""
+    """Normalised images (B, channels, H, W) -> flattened taps."""
 
     def __init__(self, encoder: VisionTransformer) -> None:
         super().__init__()
@@ -20,12 +20,15 @@ class EncoderGraph(nn.Module):
 
 
 class DecoderGraph(nn.Module):
-    """What ``flatten`` makes of the taps -> logits (B, K, h', w') of one token grid."""
+    """Flattened taps of one token grid -> logits (B, K, h', w')."""
 
     def __init__(self, decoder: Decoder, coarse: bool, grid: Size, patch_size: Size, num_taps: int) -> None:
         super().__init__()
-        self.decoder, self.coarse = decoder, coarse
-        self.grid, self.patch_size, self.num_taps = grid, patch_size, num_taps
+        self.decoder = decoder
+        self.coarse = coarse
+        self.grid = grid
+        self.patch_size = patch_size
+        self.num_taps = num_taps
 
     def forward(self, *flat: Tensor) -> tuple[Tensor, ...]:
         """See the class."""
@@ -35,7 +38,7 @@ class DecoderGraph(nn.Module):
 
 
 def flatten(taps: Taps) -> tuple[Tensor, ...]:
-    """Tokens, prefix tokens, maps of the stem; prefix tokens only where there are any."""
+    """The tokens of every tap, then its prefix tokens if there are any, then the maps of the stem."""
     prefix = taps.prefix if taps.prefix[0].shape[1] else ()
     return (*taps.tokens, *prefix, *taps.stem_maps)
 

@@ -1,4 +1,4 @@
-"""The engine "onnxruntime", and the ONNX files that it and OpenVINO read."""
+"""The engine "onnxruntime", and the ONNX files for it and OpenVINO."""
 
 import contextlib
 import io
@@ -15,21 +15,20 @@ from torch import Tensor, nn
 from densevit.errors import EngineError
 
 OPSET = 20
-"""The first with GELU as an operator."""
+"""The first opset with GELU as an operator."""
 
 
 def build(module: nn.Module, inputs: tuple[Tensor, ...]) -> Callable[..., tuple[Tensor, ...]]:
-    """A program for inputs of these shapes, on the CPU with as many threads as torch has.
+    """A program for inputs of these shapes, on the CPU with as many threads as torch uses.
 
     Raises:
-        EngineError: if onnxruntime is missing, or the module cannot be exported.
+        EngineError: if onnxruntime is missing, or the module cannot be converted.
     """
     try:
         import onnxruntime
     except ImportError as error:
         raise EngineError(
-            "engine onnxruntime needs the packages onnx, onnxscript and onnxruntime, of which one is missing "
-            f"({error.name}); pip install 'densevit[onnx]'"
+            f"engine onnxruntime needs the package {error.name}, which is missing; pip install 'densevit[onnx]'"
         ) from None
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
@@ -39,19 +38,18 @@ def build(module: nn.Module, inputs: tuple[Tensor, ...]) -> Callable[..., tuple[
     names = [entry.name for entry in session.get_inputs()]
 
     def program(*tensors: Tensor) -> tuple[Tensor, ...]:
-        values = (t.detach().numpy() for t in tensors)
-        fed = dict(zip(names, values, strict=True))
-        return tuple(torch.from_numpy(value) for value in session.run(None, fed))
+        feed = {name: tensor.detach().numpy() for name, tensor in zip(names, tensors, strict=True)}
+        return tuple(torch.from_numpy(value) for value in session.run(None, feed))
 
     return program
 
 
 @contextmanager
 def onnx_file(module: nn.Module, inputs: tuple[Tensor, ...]) -> Iterator[Path]:
-    """A temporary ONNX file of a module, for inputs of these shapes; weights lie beside it.
+    """A temporary ONNX file of a module for inputs of these shapes, with its weights in a file next to it.
 
     Raises:
-        EngineError: if a package is missing, or the module cannot be exported.
+        EngineError: if a package is missing, or the module cannot be converted.
     """
     with tempfile.TemporaryDirectory(prefix="densevit-") as folder:
         path = Path(folder) / "model.onnx"
@@ -64,13 +62,12 @@ def onnx_file(module: nn.Module, inputs: tuple[Tensor, ...]) -> Iterator[Path]:
                 exported.save(path, external_data=True)
         except ImportError as error:
             raise EngineError(
-                f"ONNX export needs the packages onnx and onnxscript, of which one is missing ({error.name}); "
-                "pip install 'densevit[onnx]'"
+                f"this engine needs the packages onnx and onnxscript ({error}); pip install 'densevit[onnx]'"
             ) from None
         except Exception as error:
             first = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise EngineError(
-                f"the model could not be exported to ONNX ({first[:200]}); take engine compile or torch, and report "
+                f"the model could not be converted to ONNX ({first[:200]}); choose engine compile or torch, and report "
                 "the model's config"
             ) from error
         yield path
@@ -78,7 +75,7 @@ def onnx_file(module: nn.Module, inputs: tuple[Tensor, ...]) -> Iterator[Path]:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keep the exporter's progress and warnings off the user's screen."""
+    """Suppress the exporter's progress messages and warnings."""
     level = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

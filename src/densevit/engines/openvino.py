@@ -1,4 +1,4 @@
-"""The engine "openvino": an ONNX file, run by OpenVINO on the CPU in float32."""
+"""The engine "openvino", which runs an ONNX file on the CPU in float32."""
 
 import subprocess
 import sys
@@ -15,10 +15,10 @@ _TRIAL = "import openvino; openvino.Core().get_property('CPU', 'FULL_DEVICE_NAME
 
 
 def build(module: nn.Module, inputs: tuple[Tensor, ...]) -> Callable[..., tuple[Tensor, ...]]:
-    """A program for inputs of these shapes, with as many threads as torch has.
+    """A program for inputs of these shapes, with as many threads as torch uses.
 
     Raises:
-        EngineError: if OpenVINO is missing or does not work on this machine, or the module cannot be exported.
+        EngineError: if OpenVINO is missing or does not work on this machine, or the module cannot be converted.
     """
     require()
     import openvino
@@ -32,15 +32,15 @@ def build(module: nn.Module, inputs: tuple[Tensor, ...]) -> Callable[..., tuple[
         compiled = openvino.Core().compile_model(str(path), "CPU", settings)
 
     def program(*tensors: Tensor) -> tuple[Tensor, ...]:
-        found = compiled([t.detach().numpy() for t in tensors])
-        return tuple(torch.from_numpy(found[output].copy()) for output in compiled.outputs)  # its memory is reused
+        results = compiled([t.detach().numpy() for t in tensors])
+        return tuple(torch.from_numpy(results[output].copy()) for output in compiled.outputs)  # its memory is reused
 
     return program
 
 
 @cache
 def require() -> None:
-    """Try OpenVINO in a process of its own: on some virtual machines it dies where it reads the processor's facts.
+    """Try OpenVINO in a subprocess, since it crashes on some virtual machines when it queries the processor.
 
     Raises:
         EngineError: if it is missing or does not work.
@@ -54,5 +54,5 @@ def require() -> None:
         )
     last = (trial.stderr.strip().splitlines() or [f"exit code {trial.returncode}"])[-1]
     raise EngineError(
-        f"OpenVINO does not work on this machine ({last[:200]}); take engine onnxruntime, compile or torch"
+        f"OpenVINO does not work on this machine ({last[:200]}); choose engine onnxruntime, compile or torch"
     )

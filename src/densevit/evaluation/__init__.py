@@ -1,1 +1,1 @@
-"""Measuring a model on a data set, and choosing what to measure."""
+"""Evaluation of a model on a data set."""

@@ -1,7 +1,7 @@
-"""What a report shows of an evaluation besides its figures: confusion, depth against depth, and some pictures.
+"""What a report shows of an evaluation besides its metrics: confusion, predicted against true depth, some images.
 
-Everything is a sum or a list of bounded length, so it does not grow with the data set, and the watches of several
-processes that each saw a part of it can be merged.
+Everything is a sum or a list of bounded length, so it does not grow with the data set, and the records of several
+processes can be merged.
 """
 
 import math
@@ -9,23 +9,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from densevit.evaluation.panels import compare, depth_counts
+from densevit.evaluation.panels import compare
 from densevit.io import encode_jpeg
-from densevit.tasks import Depth, Metrics, Segmentation, Task
-from densevit.tasks.metrics import DepthMetrics, SegmentationMetrics
-
-RANKED_BY = {"depth": ("AbsRel", False)}
-"""Kind of task -> the figure by which images are ranked, and whether higher is better; else the task's headline."""
-DEPTH_BINS = 64
-
-
-def ranked_by(task: Task) -> tuple[str, bool]:
-    """The figure that tells how good a single image came out, and whether higher is better."""
-    return RANKED_BY.get(task.kind, task.headline)
+from densevit.tasks import Metrics, Task
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,8 +24,8 @@ class ImageRecord:
     Attributes:
         index: in its data set.
         name: of the sample.
-        value: of the figure that images are ranked by; NaN if nothing was measured.
-        jpeg: the ``PANELS`` side by side; small, as it travels between processes.
+        value: of the metric that images are ranked by; NaN if nothing was measured.
+        jpeg: the ``PANELS`` side by side; small, as it is sent between processes.
     """
 
     index: int
@@ -47,13 +36,13 @@ class ImageRecord:
 
 @dataclass
 class HeadRecord:
-    """What is kept of one head.
+    """What is recorded of one head.
 
     Attributes:
         task: of the head.
         fixed: the images that are shown at every evaluation, by index.
-        worst: those that came out worst, the worst first.
-        counts: of the task's kind: a confusion matrix, or true against predicted depth; None for other tasks.
+        worst: the images with the worst values, the worst first.
+        counts: a confusion matrix, or pixels by true and predicted depth; None for other tasks.
     """
 
     task: Task
@@ -63,10 +52,10 @@ class HeadRecord:
 
 
 class EvaluationRecorder:
-    """Looks on while images are evaluated.
+    """Records what the images of an evaluation look like.
 
     Args:
-        pictures: so many fixed photos per head are kept as pictures, and so many of the worst; 0 keeps none.
+        pictures: number of fixed images that are kept per head, and of the worst ones; 0 keeps none.
     """
 
     def __init__(self, pictures: int) -> None:
@@ -74,7 +63,7 @@ class EvaluationRecorder:
         self.heads: dict[str, HeadRecord] = {}
 
     def begin(self, tasks: dict[str, Task]) -> None:
-        """An evaluation of these heads begins; what was kept of an earlier one of theirs is dropped."""
+        """Start an evaluation of these heads, and drop what was recorded of them before."""
         self.heads |= {head: HeadRecord(task) for head, task in tasks.items()}
 
     def see(
@@ -86,7 +75,7 @@ class EvaluationRecorder:
         prediction: Tensor,
         metrics: Metrics,
     ) -> None:
-        """Take what is wanted of one image.
+        """Record one image.
 
         Args:
             head: its name.
@@ -94,75 +83,63 @@ class EvaluationRecorder:
             photo: (H, W, C).
             target: as the task reads it.
             prediction: as the task decodes it.
-            metrics: of this image alone.
+            metrics: of this image.
         """
-        kept = self.heads[head]
-        self._count(kept, target, prediction, metrics)
+        record = self.heads[head]
+        counts = record.task.joint_counts(metrics, target, prediction)
+        if counts is not None:
+            record.counts = counts.clone() if record.counts is None else record.counts + counts
         if not self.pictures:
             return
         index, total, name = place
-        figure, higher = ranked_by(kept.task)
-        value = float(metrics.compute()[figure])
+        metric, higher = record.task.image_headline
+        value = float(metrics.compute()[metric])
         fixed = index in fixed_indices(total, self.pictures)
-        limit = _badness(kept.worst[-1], higher) if len(kept.worst) == self.pictures else (-math.inf, 0)
+        limit = _badness(record.worst[-1], higher) if len(record.worst) == self.pictures else (-math.inf, 0)
         bad = not math.isnan(value) and _rank(value, index, higher) > limit
         if fixed or bad:
-            picture = encode_jpeg(compare(kept.task, photo, target, prediction), quality=85)
-            seen = ImageRecord(index, name, value, picture)
+            picture = encode_jpeg(compare(record.task, photo, target, prediction), quality=85)
+            image = ImageRecord(index, name, value, picture)
             if fixed:
-                kept.fixed.append(seen)
+                record.fixed.append(image)
             if bad:
-                kept.worst = _worst([*kept.worst, seen], higher, self.pictures)
+                record.worst = _worst([*record.worst, image], higher, self.pictures)
 
     def merge(self, other: "EvaluationRecorder") -> None:
-        """Add what another process has seen of the same evaluation."""
+        """Add what another process has recorded of the same evaluation."""
         for head, theirs in other.heads.items():
             mine = self.heads.setdefault(head, HeadRecord(theirs.task))
-            mine.fixed = sorted([*mine.fixed, *theirs.fixed], key=lambda seen: seen.index)
-            mine.worst = _worst([*mine.worst, *theirs.worst], ranked_by(mine.task)[1], self.pictures)
+            mine.fixed = sorted([*mine.fixed, *theirs.fixed], key=lambda image: image.index)
+            mine.worst = _worst([*mine.worst, *theirs.worst], mine.task.image_headline[1], self.pictures)
             if theirs.counts is not None:
                 mine.counts = theirs.counts.clone() if mine.counts is None else mine.counts + theirs.counts
 
     def facts(self, head: str) -> dict[str, Any]:
-        """What is known of a head besides pictures, as plain data for a report."""
-        kept = self.heads[head]
-        figure, higher = ranked_by(kept.task)
-        facts: dict[str, Any] = {"task": kept.task.kind, "headline": kept.task.headline[0]}
-        facts |= {"ranked_by": figure, "higher_is_better": higher}
-        if isinstance(kept.task, Segmentation):
-            facts |= {"classes": kept.task.classes, "palette": kept.task.palette}
-            facts["confusion"] = None if kept.counts is None else kept.counts.tolist()
-        if isinstance(kept.task, Depth):
-            facts |= {"max_depth_m": kept.task.max_depth_m, "quantity": kept.task.quantity}
-            facts["depths"] = None if kept.counts is None else kept.counts.tolist()
-        return facts
-
-    @staticmethod
-    def _count(kept: HeadRecord, target: Tensor, prediction: Tensor, metrics: Metrics) -> None:
-        counts = None
-        if isinstance(metrics, SegmentationMetrics):
-            counts = metrics.state["confusion"]
-        elif isinstance(metrics, DepthMetrics):
-            counts = depth_counts(metrics, target, prediction, DEPTH_BINS)
-        if counts is not None:
-            if kept.counts is None:
-                kept.counts = torch.zeros_like(counts)
-            kept.counts += counts
+        """Everything recorded of a head except images, as plain data for a report."""
+        record = self.heads[head]
+        metric, higher = record.task.image_headline
+        return {
+            "task": record.task.kind,
+            "headline": record.task.headline[0],
+            "ranked_by": metric,
+            "higher_is_better": higher,
+            **record.task.report_facts(record.counts),
+        }
 
 
 def fixed_indices(total: int, wanted: int) -> set[int]:
-    """``wanted`` images spread over a data set, the same at every evaluation; all if there are fewer."""
+    """The indices of ``wanted`` images, evenly spaced in a data set; all if there are fewer."""
     return {(2 * k + 1) * total // (2 * wanted) for k in range(wanted)} if total > wanted else set(range(total))
 
 
-def _worst(seen: Iterable[ImageRecord], higher: bool, length: int) -> list[ImageRecord]:
-    return sorted(seen, key=lambda one: _badness(one, higher), reverse=True)[:length]
+def _worst(images: Iterable[ImageRecord], higher: bool, length: int) -> list[ImageRecord]:
+    return sorted(images, key=lambda image: _badness(image, higher), reverse=True)[:length]
 
 
-def _badness(seen: ImageRecord, higher: bool) -> tuple[float, int]:
-    return _rank(seen.value, seen.index, higher)
+def _badness(image: ImageRecord, higher: bool) -> tuple[float, int]:
+    return _rank(image.value, image.index, higher)
 
 
 def _rank(value: float, index: int, higher: bool) -> tuple[float, int]:
-    """Larger is worse; of two equal images the earlier one, so that the order in which they come is all the same."""
+    """Larger is worse; of two equal values the earlier image, so that the order of evaluation does not matter."""
     return (-value if higher else value), -index

@@ -1,40 +1,36 @@
-"""What to measure: opening a data set with the targets of a task, and the head whose task and classes fit it."""
+"""What to evaluate: a data set with the targets of a task, and the head whose task and classes fit it."""
 
 from collections.abc import Mapping
 from typing import Any
 
 from densevit.config import nearest
-from densevit.data import DATASETS, DataConfig, Dataset, FolderConfig, FolderDataset, parse_data
+from densevit.data import DATASETS, ClassTable, DataConfig, Dataset, FolderConfig, FolderDataset, parse_data
+from densevit.data.sample import TARGET_FOLDERS
 from densevit.data.transforms import as_example
 from densevit.errors import ConfigError, DataError
-from densevit.tasks import Segmentation, Task
+from densevit.tasks import TASKS, Task
 
 
 def open_for(places: dict[str, Any], kind: str) -> Dataset:
-    """A data set with the targets of one kind of task; a plain folder unless ``places`` has another ``kind``.
+    """The data set with the targets of one kind of task; a plain folder unless ``places`` has another ``kind``.
 
     Raises:
         ConfigError: if no place is given.
         DataError: if there is no such data.
     """
-    folder = {"segmentation": "masks", "depth": "depth", "regression": "values"}[kind]
+    target = TASKS[kind].target
+    folder = TARGET_FOLDERS[target]
     if not {"root", "images"} & places.keys():
         raise ConfigError(f"no data was named; give --data DIR, or --images DIR and --{folder} DIR")
-    wanted = {
-        "with_labels": kind == "segmentation",
-        "with_depth": kind == "depth",
-        "with_values": kind == "regression",
-    }
     if places.get("kind", "folder") != "folder":
         try:
             other = parse_data(places)
         except ValueError as error:
             raise ConfigError(f"the data options (--data and --dataset): {error}") from None
-        return DATASETS[other.kind][1](other, **wanted)
+        return DATASETS[other.kind][1](other, targets=frozenset({target}))
     config = FolderConfig.parse(places, source="the data options (--data or --images)")
-    dataset = FolderDataset(config, **wanted)
-    found = {"segmentation": dataset.masks, "depth": dataset.depths, "regression": dataset.values}[kind]
-    if found is None:
+    dataset = FolderDataset(config, targets=frozenset({target}))
+    if target not in dataset.targets:
         raise DataError(
             f"{config.root or config.images} has no folder {folder}/ for task {kind}; add it, or give --{folder} DIR"
         )
@@ -42,9 +38,9 @@ def open_for(places: dict[str, Any], kind: str) -> Dataset:
 
 
 def choose_head(tasks: dict[str, Task], dataset: Dataset, kind: str, wanted: str | None) -> tuple[str, Dataset]:
-    """The head to measure on a data set: the one named, else the one whose task and classes fit.
+    """The head to evaluate on a data set: the one named, else the one whose task and classes fit.
 
-    A data set whose classes have no names takes those of the head.
+    A data set without class names gets those of the head.
 
     Raises:
         ConfigError: if none fits, or several do.
@@ -53,38 +49,37 @@ def choose_head(tasks: dict[str, Task], dataset: Dataset, kind: str, wanted: str
     fitting = [name for name, task in tasks.items() if task.kind == kind]
     if wanted is not None:
         if wanted not in tasks:
-            raise ConfigError(f"there is no decoder {wanted!r}{nearest(wanted, tasks)}")
+            raise ConfigError(f"there is no head {wanted!r}{nearest(wanted, tasks)}")
         if wanted not in fitting:
             raise ConfigError(
-                f"decoder {wanted!r} does {tasks[wanted].kind}, not {kind}; choose --task {tasks[wanted].kind}"
+                f"head {wanted!r} does {tasks[wanted].kind}, not {kind}; choose --task {tasks[wanted].kind}"
             )
         fitting = [wanted]
-    table = dataset.classes
-    if kind == "segmentation" and table is not None:
-        fitting = [
-            n for n in fitting if isinstance(t := tasks[n], Segmentation) and table.lookup(t.classes) is not None
-        ]
+    if dataset.classes is not None:
+        fitting = [name for name in fitting if _has_classes(dataset.classes, tasks[name])]
     if not fitting and wanted is not None:
         raise DataError(no_target(wanted, tasks[wanted], dataset))
     if len(fitting) != 1:
         heads = ", ".join(f"{name} ({task.kind})" for name, task in tasks.items())
-        found = "several decoders fit" if fitting else "no decoder fits"
-        raise ConfigError(f"{found} this data set and task {kind}; the model has {heads}; name one with --decoder")
+        problem = "several heads fit" if fitting else "no head fits"
+        raise ConfigError(f"{problem} this data set and task {kind}; the model has {heads}; name one with --head")
     task = tasks[fitting[0]]
-    if table is None and isinstance(task, Segmentation) and isinstance(dataset, FolderDataset):
-        dataset = FolderDataset(
-            dataset.config.model_copy(update={"classes": task.classes, "ignore_index": task.ignore_index}),
-            with_depth=False,
-            with_values=False,
-        )
+    if dataset.classes is None and task.class_table is not None and isinstance(dataset, FolderDataset):
+        classes = {"classes": task.class_table.names, "ignore_index": task.class_table.ignore_index}
+        dataset = FolderDataset(dataset.config.model_copy(update=classes), targets=frozenset({task.target}))
     return fitting[0], dataset
 
 
+def _has_classes(classes: ClassTable, task: Task) -> bool:
+    """Whether a data set has the classes of a task; true for a task without classes."""
+    return task.class_table is None or classes.lookup(task.class_table.names) is not None
+
+
 def check_targets(dataset: Dataset, tasks: Mapping[str, Task]) -> None:
-    """Read one photo to see that every head finds its target.
+    """Read one sample to check that it has a target for every head.
 
     Raises:
-        DataError: if one does not, or the data set is empty.
+        DataError: if it has not, or the data set is empty.
     """
     if not len(dataset):
         raise DataError("the data set is empty; it needs at least one photo")
@@ -95,25 +90,20 @@ def check_targets(dataset: Dataset, tasks: Mapping[str, Task]) -> None:
 
 
 def no_target(head: str, task: Task, dataset: Dataset) -> str:
-    """Why a data set cannot serve a head."""
-    if task.kind != "segmentation":
+    """The message for a data set without targets for a head."""
+    if task.target != "labels":
         return f"head {head!r} needs {task.kind} targets but the data set has none; add the folder, or drop the head"
     if dataset.classes is None:
         return f"head {head!r} needs masks but the data set has none; add a folder masks/, or drop the head"
     views = [dataset.classes.names, *(names for names, _ in dataset.classes.views.values())]
+    wanted = () if task.class_table is None else task.class_table.names
     return (
-        f"head {head!r} has classes {', '.join(getattr(task, 'classes', ()))} but the data set has "
+        f"head {head!r} has classes {', '.join(wanted)} but the data set has "
         f"{' or '.join(', '.join(names[:8]) + (', ...' if len(names) > 8 else '') for names in views)}; "
         "use the data set's names in its order, or add a view to classes.json"
     )
 
 
 def open_dataset(config: DataConfig, heads: tuple[str, ...], tasks: dict[str, Task]) -> Dataset:
-    """The data set with the targets that the heads need, no others read."""
-    kinds = {tasks[head].kind for head in heads}
-    return DATASETS[config.kind][1](
-        config,
-        with_labels="segmentation" in kinds,
-        with_depth="depth" in kinds,
-        with_values="regression" in kinds,
-    )
+    """The data set, reading only the targets that the heads need."""
+    return DATASETS[config.kind][1](config, targets=frozenset(tasks[head].target for head in heads))

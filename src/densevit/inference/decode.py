@@ -1,59 +1,56 @@
-"""From what a head said of a photo, logits at the decoder's stride or a field, to labels, values and certainty."""
+"""From the logits of one head for one image to predictions, scores and entropy."""
 
 from torch import Tensor
 
-from densevit.inference import tiled_logits as fields
-from densevit.inference.tiled_logits import (
-    StitchedLogits,
-    TiledLogits,
-    collect,
-    full,
-    tile_entropy,
-    tile_labels,
-    tile_scores,
-)
-from densevit.tasks import Segmentation, Task
+from densevit.inference.tiled_logits import TiledLogits, collect, tile_entropy, tile_scores
+from densevit.tasks import Task
 from densevit.types import Size
 from densevit.upsampling import upsample_entropy, upsample_scores
 
-Source = Tensor | TiledLogits
-"""Logits (K, h', w'), or a field of the photo's size."""
+ENTROPY_POINTS = 64
+"""Rows and columns of points, at most, at which the mean entropy is taken."""
 
 
-def _simplest(source: Source, align_corners: bool) -> tuple[Source, bool]:
-    """Logits instead of a field that is but their resize: for them there are kernels."""
-    plain = source.plain if isinstance(source, StitchedLogits) else None
-    return (source, align_corners) if plain is None else plain
+def decode(task: Task, logits: TiledLogits) -> Tensor:
+    """What the task predicts: (H, W) or (C, H, W)."""
+    if logits.plain is None:
+        return collect(logits, lambda tile: decode_tile(task, tile))
+    values, corners = logits.plain  # upsampling and decoding are then fused
+    return task.decode(values, logits.size, align_corners=corners)
 
 
-def decode(task: Task, source: Source, size: Size, *, align_corners: bool) -> Tensor:
-    """What the task predicts, at ``size``: labels (H, W), depth (H, W) or values (K, H, W)."""
-    source, align_corners = _simplest(source, align_corners)
-    if not isinstance(source, TiledLogits):
-        return task.decode(source, size, align_corners=align_corners)
-    if isinstance(task, Segmentation):
-        return collect(source, tile_labels)
-    return task.decode(full(source), size, align_corners=align_corners)
+def decode_tile(task: Task, tile: Tensor) -> Tensor:
+    """What the task predicts for logits (K, rows, columns) at the image's own pixels."""
+    return task.decode(tile, (tile.shape[-2], tile.shape[-1]), align_corners=False)
 
 
-def scores(source: Source, size: Size, *, align_corners: bool) -> Tensor:
+def scores(logits: TiledLogits) -> Tensor:
     """(H, W) float32 in [0, 1]: softmax probability of the most likely class."""
-    source, align_corners = _simplest(source, align_corners)
-    if isinstance(source, TiledLogits):
-        return collect(source, tile_scores)
-    return upsample_scores(source, size, align_corners=align_corners)
+    if logits.plain is None:
+        return collect(logits, tile_scores)
+    values, corners = logits.plain
+    return upsample_scores(values, logits.size, align_corners=corners)
 
 
-def entropy(source: Source, size: Size, *, align_corners: bool) -> Tensor:
-    """(H, W) float32 in [0, 1]: entropy of the softmax over that of a uniform one."""
-    source, align_corners = _simplest(source, align_corners)
-    if isinstance(source, TiledLogits):
-        return collect(source, tile_entropy)
-    return upsample_entropy(source, size, align_corners=align_corners)
+def entropy(logits: TiledLogits) -> Tensor:
+    """(H, W) float32 in [0, 1]: entropy of the softmax, relative to that of a uniform distribution."""
+    if logits.plain is None:
+        return collect(logits, tile_entropy)
+    values, corners = logits.plain
+    return upsample_entropy(values, logits.size, align_corners=corners)
 
 
-def mean_entropy(task: Segmentation, source: Source, *, align_corners: bool) -> float:
-    """In [0, 1]: how unsure a head is of a photo."""
-    if isinstance(source, TiledLogits):
-        return fields.mean_entropy(source)
-    return task.mean_entropy(source, align_corners=align_corners)
+def mean_entropy(logits: TiledLogits) -> float:
+    """How unsure a head is of an image, in [0, 1]: the mean at up to 64 x 64 points.
+
+    The points are on the decoder's grid where one resize of it gives the result, else on the image.
+    """
+    if logits.plain is None:
+        return float(entropy(logits.resized(_points(logits.size))).mean())
+    values, corners = logits.plain
+    points = _points((values.shape[-2], values.shape[-1]))
+    return float(upsample_entropy(values, points, align_corners=corners).mean())
+
+
+def _points(size: Size) -> Size:
+    return min(size[0], ENTROPY_POINTS), min(size[1], ENTROPY_POINTS)

@@ -1,102 +1,217 @@
-"""Our own way from a photo to what each head says of it: whole or by windows, at several scales, mirrored or not."""
+"""The one road from an image to the logits of every head.
 
-from collections.abc import Callable, Mapping
+``predict_logits`` runs an image as its checkpoint says (``InferenceConfig``) with what a caller lays over that
+(``InferenceOptions``): whole or in sliding windows, at several scales, mirrored, or as a published program does it.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import partial
 from itertools import product
+from typing import Any, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import Field, PositiveFloat
+from pydantic import Field, PositiveFloat, model_validator
+from torch import Tensor
 
 from densevit.config import Config
-from densevit.inference.separable_resize import Resize
+from densevit.errors import ConfigError
+from densevit.inference import protocols
 from densevit.inference.sliding_window import SlidingWindow, SlidingWindowRunner
-from densevit.inference.tiled_logits import TiledLogits, whole
+from densevit.inference.tiled_logits import TiledLogits, resized_logits
 from densevit.inference.tta import TtaMean
-from densevit.inference_config import InferenceConfig
+from densevit.inference_config import InferenceConfig, Protocol, WholeProtocol
 from densevit.model import DenseModel
-from densevit.pixels import fit_photo
-from densevit.tasks import Regression, Segmentation, Task
+from densevit.pixels import fit_image
+from densevit.tasks import Task
+from densevit.types import Size, Taps
+
+Image = NDArray[Any]
+"""(H, W, C) uint8, or float32 in [0, 1]."""
+
+Encode = Callable[[Tensor], Taps]
+"""Images (1, C, H, W) in [0, 1] -> taps, in place of the model's own encoder: a feature cache, say."""
 
 
 class InferenceOptions(Config):
-    """How a photo is run, but for the published programs' ways.
+    """What a caller asks for beyond what the checkpoint's ``InferenceConfig`` says.
 
     Attributes:
-        windows: run it window by window at its own pixels; none shrinks it to the size of training.
-        scales: factors on the input size, whose results are averaged.
-        flip: average each with that of the mirrored photo.
+        windows: sliding windows at the image's own pixels, instead of resizing it to the size of training.
+        scales: factors on the input size; their results are averaged: probabilities for labels, else values.
+        flip: average with the result for the mirrored image.
+        protocol: run exactly as a published program does; it has its own windows and scales.
+        tta: use the protocol's test-time augmentation: several scales, each mirrored too.
+
+    Raises:
+        ConfigError: if a protocol is combined with windows, scales or flip, or ``tta`` is on without a protocol.
     """
 
     windows: SlidingWindow | None = None
     scales: tuple[PositiveFloat, ...] = Field(default=(1.0,), min_length=1)
     flip: bool = False
+    protocol: Protocol | None = None
+    tta: bool = False
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.protocol is not None and not self.is_default_way:
+            raise ConfigError(
+                f"protocol {self.protocol.kind} has its own windows and scales, but windows, scales or flip are given "
+                "too; leave them or it out"
+            )
+        if self.protocol is None and self.tta:
+            raise ConfigError(
+                "tta is on but no protocol is named; test-time augmentation belongs to a protocol; name one, or use "
+                "scales and flip"
+            )
+        return self
 
     @property
-    def plain_pass(self) -> bool:
-        """One pass over the whole photo."""
+    def is_default_way(self) -> bool:
+        """Whether windows, scales and flip are left to the checkpoint."""
         return self.windows is None and self.scales == (1.0,) and not self.flip
 
+    def way(self) -> dict[str, Any]:
+        """Windows, scales and flip as plain data, for records of results."""
+        return self.model_copy(update={"protocol": None, "tta": False}).model_dump(
+            mode="json", include={"windows", "scales", "flip"}
+        )
 
-Pass = Callable[[NDArray[np.uint8], float], dict[str, TiledLogits]]
-"""A photo (H, W, C) and a factor on the size at which it is seen -> per head its field, of the photo's size."""
+    def check_tasks(self, tasks: Mapping[str, Task]) -> None:
+        """Refuse test-time augmentation for heads for which the protocol has none.
+
+        Raises:
+            ConfigError: if there is such a head.
+        """
+        for task in tasks.values():
+            if self.tta and (isinstance(self.protocol, WholeProtocol) or not task.averages_probabilities):
+                assert self.protocol is not None
+                raise ConfigError(
+                    f"protocol {self.protocol.kind} has no multi-scale set for {task.kind}; leave tta off, or take "
+                    f"segmentation with one of {', '.join(protocols.WINDOW_KINDS)}"
+                )
+
+    def check_streaming(self, source: object) -> None:
+        """Refuse what an image that is streamed from disk cannot have.
+
+        Raises:
+            ConfigError: if there are several views of the image, or a protocol.
+        """
+        if self.scales != (1.0,) or self.flip or self.protocol is not None:
+            raise ConfigError(
+                f"{source} is streamed, because it is large or georeferenced; --scales and --flip are for photos in "
+                "memory; leave them out"
+            )
 
 
 @dataclass(frozen=True)
-class Runner:
-    """A model with the tasks of the heads that run."""
+class Plan:
+    """How a group of heads sees an image.
 
-    model: DenseModel
-    tasks: Mapping[str, Task]
-    fit: InferenceConfig
+    Attributes:
+        heads: their names.
+        config: what the checkpoint says about them.
+        windows: sliding windows, or None for the whole image at once.
+        own_pixels: whether windows are laid over the image at its own pixels, and not over the resized image.
+        views: scale and whether mirrored, of each view whose results are averaged.
+    """
 
-    @torch.inference_mode()
-    def fields(self, way: InferenceOptions, photo: NDArray[np.uint8]) -> dict[str, TiledLogits]:
-        """Per head its field, of the photo's size: probabilities averaged for labels, else values."""
-        if way.windows is not None:
-            return self._mean(way, way.flip, photo, self._in_windows(way.windows))
-        found: dict[str, TiledLogits] = {}
-        for fit, heads in self.fit.passes(self.tasks):
-            found |= self._mean(way, way.flip or fit.flip, photo, partial(self._fitted, fit, heads))
-        return {name: found[name] for name in self.tasks}
+    heads: tuple[str, ...]
+    config: InferenceConfig
+    windows: SlidingWindow | None
+    own_pixels: bool
+    views: tuple[tuple[float, bool], ...]
 
-    def _mean(
-        self, way: InferenceOptions, flip: bool, photo: NDArray[np.uint8], one_pass: Pass
-    ) -> dict[str, TiledLogits]:
-        """The mean over scales, each as it is and, with ``flip``, mirrored."""
-        running: dict[str, TtaMean] = {}
-        for scale, mirrored in product(way.scales, (False, True) if flip else (False,)):
-            seen = np.ascontiguousarray(photo[:, ::-1]) if mirrored else photo
-            for name, field in one_pass(seen, scale).items():
-                task = self.tasks[name]
-                turned = mirrored and isinstance(task, Regression) and task.unit_vectors
-                mean = running.setdefault(name, TtaMean(probabilities=isinstance(task, Segmentation)))
-                mean.add(field.negated(0) if turned else field, mirrored=mirrored)
-        return {name: mean.mean() for name, mean in running.items()}
+    def input_size(self, size: Size, patch_size: Size, scale: float) -> Size:
+        """The size (H, W) that an image is resized to for a view."""
+        if self.own_pixels and self.windows is not None:
+            factor = self.windows.scale * scale
+            return max(round(size[0] * factor), 1), max(round(size[1] * factor), 1)
+        plain = self.config.input_size(size, patch_size)
+        height, width = (max(round(n * scale / p), 1) * p for n, p in zip(plain, patch_size, strict=True))
+        return height, width
 
-    def _in_windows(self, windows: SlidingWindow) -> Pass:
-        """Windows at the photo's own pixels, each encoded once for all heads."""
-        runner = SlidingWindowRunner(self.model, tuple(self.tasks), windows)
-        return lambda photo, scale: runner.fields(photo, self.fit, scale=scale)
 
-    def _fitted(
-        self, fit: InferenceConfig, heads: tuple[str, ...], photo: NDArray[np.uint8], scale: float
-    ) -> dict[str, TiledLogits]:
-        """The photo at the size of training, whole or in windows."""
-        size, patch = (photo.shape[0], photo.shape[1]), self.model.config.encoder.patch_size
-        plain = fit.size_for(size, patch)
-        height, width = (max(round(n * scale / p), 1) * p for n, p in zip(plain, patch, strict=True))
-        if fit.window is not None:
-            runner = SlidingWindowRunner(self.model, heads, SlidingWindow(overlap=fit.window // 2))
-            return runner.fields_at((height, width), photo, fit.at(fit.window))
-        pixels = fit_photo(photo, (height, width))[None].to(self.model.mean.device)
-        found: dict[str, TiledLogits] = {}
-        for name, output in self.model(pixels, heads).items():
-            logits, corners = output.logits[0].float(), self.model.decoder(name).align_corners
-            resizes = [
-                (Resize(old, new, align_corners=corners),) for old, new in zip(logits.shape[-2:], size, strict=True)
-            ]
-            found[name] = whole(logits, resizes[0], resizes[1])
-        return found
+def plans(config: InferenceConfig, options: InferenceOptions, heads: Mapping[str, Task]) -> Iterator[Plan]:
+    """The encoder passes that an image needs: heads that see it in the same way share them."""
+    if options.windows is not None:
+        views = tuple(product(options.scales, (False, True) if options.flip else (False,)))
+        for group, names in options.windows.groups(config, heads):
+            yield Plan(names, group, options.windows, own_pixels=True, views=views)
+        return
+    for group, names in config.groups(heads):
+        # Windows of a resized image overlap by half: they are few, and each pixel is seen well inside of one.
+        windows = None if group.window is None else SlidingWindow(overlap=group.window // 2)
+        views = tuple(product(options.scales, (False, True) if options.flip or group.flip else (False,)))
+        yield Plan(names, group, windows, own_pixels=False, views=views)
+
+
+@torch.inference_mode()
+def predict_logits(
+    model: DenseModel,
+    tasks: Mapping[str, Task],
+    image: Image,
+    config: InferenceConfig,
+    options: InferenceOptions | None = None,
+    *,
+    encode: Encode | None = None,
+) -> dict[str, TiledLogits]:
+    """Run an image through some heads of a model.
+
+    Args:
+        model: in evaluation mode.
+        tasks: the heads to run.
+        image: (H, W, C).
+        config: what the checkpoint says about running it.
+        options: what the caller lays over it.
+        encode: replaces the model's encoder for heads that see the whole image once; others ignore it.
+
+    Returns:
+        Per head logits (log probabilities where views are averaged), depth or values, of the image's size and held
+        at the decoder's stride; they are made tile by tile when asked for.
+
+    Raises:
+        ConfigError: if windows do not suit the model, or a protocol has no test-time augmentation for a task.
+    """
+    options = options or InferenceOptions()
+    options.check_tasks(tasks)
+    if options.protocol is not None:
+        return {
+            head: protocols.tiled_logits(options.protocol, model, head, task, image, tta=options.tta)
+            for head, task in tasks.items()
+        }
+    logits: dict[str, TiledLogits] = {}
+    for plan in plans(config, options, tasks):
+        means = {head: TtaMean(probabilities=tasks[head].averages_probabilities) for head in plan.heads}
+        for scale, mirrored in plan.views:
+            view = np.ascontiguousarray(image[:, ::-1]) if mirrored else image
+            for head, tiled in _run_view(model, plan, view, scale, encode).items():
+                signed = tiled.with_flipped_signs(tasks[head].mirrored_channels) if mirrored else tiled
+                means[head].add(signed, mirrored=mirrored)
+        logits |= {head: mean.mean() for head, mean in means.items()}
+    return {head: logits[head] for head in tasks}
+
+
+def _run_view(
+    model: DenseModel, plan: Plan, image: Image, scale: float, encode: Encode | None
+) -> dict[str, TiledLogits]:
+    """One view of an image through a group of heads -> per head its logits, of the image's size."""
+    size = (image.shape[0], image.shape[1])
+    input_size = plan.input_size(size, model.config.encoder.patch_size, scale)
+    if plan.windows is not None:
+        runner = SlidingWindowRunner(model, plan.heads, plan.windows, default_side=plan.config.window_side)
+        return dict(runner.run_image(image, input_size))
+    pixels = fit_image(image, input_size)[None].to(model.mean.device)
+    # A single view at the image's own size is resized once, so the decoder may leave its last resize to that; views
+    # that are averaged keep the decoder's own output.
+    coarse = input_size == size and plan.views == ((1.0, False),)
+    if encode is None:
+        outputs = model(pixels, plan.heads, coarse=coarse)
+    else:
+        outputs = model.decode(encode(pixels), plan.heads, coarse=coarse)
+    return {
+        head: resized_logits(output.logits[0].float(), size, align_corners=model.decoder(head).align_corners)
+        for head, output in outputs.items()
+    }

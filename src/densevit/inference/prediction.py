@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from densevit.errors import DensevitError
-from densevit.inference.results import DepthResult, HeadResult, Picture, SegmentationResult
+from densevit.inference.results import DepthResult, HeadResult, SegmentationResult
 from densevit.io import make_folder, write_json
+from densevit.tasks.colour import Picture
 
 
 class Prediction(Mapping[str, HeadResult]):
@@ -103,9 +104,7 @@ class Prediction(Mapping[str, HeadResult]):
 
     def overlay(self, head: str | None = None, alpha: float = 0.55) -> Picture:
         """(H, W, 3) uint8: a head's colours over the photo; by default the primary segmentation's, else the first's."""
-        result: Any = self[head or self.primary or next(iter(self))]
-        picture: Picture = result.overlay(alpha)
-        return picture
+        return self[head or self.primary or next(iter(self))].overlay(alpha)
 
     def save(
         self, folder: Path | str, stem: str = "prediction", *, extra: Mapping[str, Any] | None = None
@@ -130,10 +129,7 @@ class Prediction(Mapping[str, HeadResult]):
             "height": height,
             "width": width,
             "primary": self.primary,
-            "heads": {},
+            "heads": {name: result.save(folder, stem) for name, result in self.items()},
         }
-        for name in self:
-            result: Any = self[name]
-            record["heads"][name] = result.save(folder, stem)
         write_json(Path(folder) / f"{stem}.json", record)
         return record

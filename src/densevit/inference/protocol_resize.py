@@ -1,4 +1,4 @@
-"""The published programs' rules for the size at which a photo is run. Pure functions on (height, width)."""
+"""How the published programs choose an input size and resize images: pure functions, exact to the bit."""
 
 import math
 from collections.abc import Iterator
@@ -10,7 +10,6 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from densevit.inference import protocol_resize as sizes
 from densevit.inference_config import WholeKind, WholeProtocol, WindowProtocol
 from densevit.io import resize_bicubic
 from densevit.types import Size
@@ -30,7 +29,7 @@ def scaled_bounds(base: Size, scale: float) -> tuple[int, int]:
 
 
 def photo_scaled(size: Size, scale: float) -> Size:
-    """A multi-scale pass relative to the photo (mmsegmentation from 1.0 on)."""
+    """The size of a multi-scale pass relative to the image (mmsegmentation from 1.0 on)."""
     return _rounded(size, scale)
 
 
@@ -54,9 +53,9 @@ def net_size(size: Size, target: Size, multiple: int, method: Method) -> Size:
     """Both sides scaled by one factor and rounded to a multiple (DPT, MiDaS, Depth Anything).
 
     Args:
-        size: of the photo.
+        size: of the image.
         target: the size that the factor aims at.
-        multiple: of which both sides become.
+        multiple: both sides become multiples of it.
         method: "minimal" takes the factor nearer to 1; "lower_bound" the larger one, so both sides reach the target;
             "upper_bound" the smaller one, so none exceeds it.
     """
@@ -88,30 +87,29 @@ def _rounded(size: Size, factor: float) -> Size:
 
 
 def single_scale_size(protocol: WindowProtocol, size: Size) -> Size:
-    """The size at which a photo is run once."""
+    """The input size of an image without test-time augmentation."""
     if protocol.base is None:
         return size
-    plain = sizes.keep_ratio(size, protocol.base)
+    plain = keep_ratio(size, protocol.base)
     if protocol.kind == "setr" and protocol.window and min(plain) < min(protocol.window):
-        return sizes.setr_multi_scale(size, protocol.base, protocol.window[0])  # its network takes whole windows alone
+        return setr_multi_scale(size, protocol.base, protocol.window[0])  # its network only takes whole windows
     return plain
 
 
 def tta_sizes(protocol: WindowProtocol, size: Size) -> Iterator[Size]:
-    """The sizes of the multi-scale set."""
+    """The input sizes of the multi-scale set."""
     for scale in protocol.tta_scales:
         if protocol.base is None or protocol.tta_of == "photo":
-            yield sizes.photo_scaled(size, scale)
+            yield photo_scaled(size, scale)
             continue
-        bounds = sizes.scaled_bounds(protocol.base, scale)
+        bounds = scaled_bounds(protocol.base, scale)
         if protocol.kind == "setr" and protocol.window:
-            yield sizes.setr_multi_scale(size, bounds, protocol.window[0])
+            yield setr_multi_scale(size, bounds, protocol.window[0])
         else:
-            yield sizes.keep_ratio(size, bounds)
+            yield keep_ratio(size, bounds)
 
 
-# How each whole-image protocol chooses the size, resizes the photo, and resizes labels and values to the photo.
-_METHODS: dict[WholeKind, sizes.Method] = {
+_METHODS: dict[WholeKind, Method] = {
     "dpt": "minimal",
     "transformers": "minimal",
     "depth_anything": "lower_bound",
@@ -119,14 +117,14 @@ _METHODS: dict[WholeKind, sizes.Method] = {
 
 
 def whole_size(protocol: WholeProtocol, size: Size) -> Size:
-    """The size at which a photo is run."""
+    """The input size of an image."""
     if not protocol.keep_aspect:
-        return sizes.stretched(protocol.net_size, protocol.multiple)
-    return sizes.net_size(size, protocol.net_size, protocol.multiple, _METHODS[protocol.kind])
+        return stretched(protocol.net_size, protocol.multiple)
+    return net_size(size, protocol.net_size, protocol.multiple, _METHODS[protocol.kind])
 
 
 _ONE = 2048
-"""Weights of the fixed-point arithmetic have 11 bits."""
+"""The weights of OpenCV's fixed-point arithmetic have 11 bits."""
 
 
 def opencv_linear(image: NDArray[np.uint8], size: Size) -> Tensor:
@@ -145,9 +143,9 @@ _Taps = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int32], NDArray[n
 
 
 def _taps(old: int, new: int, *, border: bool) -> _Taps:
-    """For every new position the two old ones around it and their weights in 2048ths.
+    """The two old positions around every new one, and their weights in 2048ths.
 
-    At the border both are the same pixel; along rows OpenCV still splits its weight, which matters for the rounding.
+    At the border both are the same pixel; along rows OpenCV still splits the weight, which matters for the rounding.
     """
     position = ((np.arange(new) + 0.5) * (1.0 / (new / old)) - 0.5).astype(np.float32)
     low = np.floor(position).astype(np.int64)
@@ -160,7 +158,7 @@ def _taps(old: int, new: int, *, border: bool) -> _Taps:
 
 
 def _blend(band: NDArray[np.uint8], rows: _Taps, columns: _Taps) -> NDArray[np.uint8]:
-    """One channel (H, W, 1) -> (H', W', 1): columns first, each product cut to 16 bits before they are added."""
+    """Resize one channel (H, W, 1): columns first, and each product is cut to 16 bits before they are added."""
     x0, x1, a0, a1 = columns
     y0, y1, b0, b1 = rows
     lines = (band[:, x0].astype(np.int32) * a0[:, None] + band[:, x1].astype(np.int32) * a1[:, None]) >> 4

@@ -1,6 +1,6 @@
-"""The published programs' ways from a photo to a result, to the letter; their facts are in ``densevit.inference_config``."""
+"""Inference exactly as the published programs do it; their settings are ``inference_config.Protocol``."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import get_args
 
 import numpy as np
@@ -10,11 +10,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from densevit.config import nearest
-from densevit.decoders.dpt import DptConfig
 from densevit.encoder.positions import LearnedPositions
 from densevit.errors import ConfigError, ShapeError
-from densevit.inference import protocol_resize as sizes
 from densevit.inference.protocol_resize import (
+    cover_window,
     opencv_cubic,
     opencv_linear,
     pillow_cubic,
@@ -24,72 +23,57 @@ from densevit.inference.protocol_resize import (
 )
 from densevit.inference.protocol_windows import Network, anchored_windows, clamped_windows, normalised, slide
 from densevit.inference.separable_resize import Mode, Resize
-from densevit.inference.tiled_logits import StitchedLogits, TiledLogits, full, whole
+from densevit.inference.tiled_logits import StitchedLogits, TiledLogits, whole
 from densevit.inference.tta import TtaMean
-from densevit.inference_config import ProtocolKind, WholeKind, WholeProtocol, WindowKind, WindowProtocol
+from densevit.inference_config import Protocol, ProtocolKind, WholeKind, WholeProtocol, WindowKind, WindowProtocol
 from densevit.layers import resize
 from densevit.model import DenseModel, ModelConfig
-from densevit.tasks import Segmentation, Task
+from densevit.tasks import Task
 from densevit.types import Size
 
-Protocol = WindowProtocol | WholeProtocol
-KINDS: tuple[str, ...] = (*get_args(WindowKind), *get_args(WholeKind))
+WINDOW_KINDS: tuple[str, ...] = get_args(WindowKind)
+KINDS: tuple[str, ...] = (*WINDOW_KINDS, *get_args(WholeKind))
 
 
 @torch.inference_mode()
-def run(
-    protocol: Protocol, model: DenseModel, head: str, task: Task, photo: NDArray[np.uint8], *, tta: bool = False
-) -> Tensor:
-    """The whole of ``field``: (K, H, W) float32 on the CPU. For those who need all of it; it may be large."""
-    return full(field(protocol, model, head, task, photo, tta=tta)).cpu()
-
-
-@torch.inference_mode()
-def field(
-    protocol: Protocol, model: DenseModel, head: str, task: Task, photo: NDArray[np.uint8], *, tta: bool = False
+def tiled_logits(
+    protocol: Protocol, model: DenseModel, head: str, task: Task, image: NDArray[np.uint8], *, tta: bool = False
 ) -> TiledLogits:
-    """One photo through one head, from the first resize to the photo's own size.
+    """Run one image through one head, from the first resize back to the image's own size.
 
     Args:
         protocol: whose rules.
         model: in evaluation mode.
         head: its name.
         task: of the head.
-        photo: uint8 (H, W, 3) RGB.
-        tta: average the protocol's scales, each mirrored too; for labels by windows alone.
+        image: uint8 (H, W, 3) RGB.
+        tta: average the protocol's scales, each mirrored too; only for labels, and protocols with windows.
 
     Returns:
-        Of the photo's size, tile by tile: logits (log probabilities with ``tta``), depth, or values.
-
-    Raises:
-        ConfigError: if there is no such test-time augmentation.
+        Logits (log probabilities with ``tta``), depth or values, of the image's size.
     """
     network = forward(protocol.kind, model, head)
-    size = (photo.shape[0], photo.shape[1])
-    labels = isinstance(task, Segmentation)
-    if tta and (isinstance(protocol, WholeProtocol) or not labels):
-        raise ConfigError(
-            f"protocol {protocol.kind} has no multi-scale set for {task.kind}; leave tta off, or take segmentation "
-            f"with one of {', '.join(get_args(WindowKind))}"
-        )
+    size = (image.shape[0], image.shape[1])
     if isinstance(protocol, WholeProtocol):
-        image = _normalised(model, _RESIZE[protocol.kind](photo, whole_size(protocol, size)))
-        return whole_field(protocol, network, image, size=size, labels=labels)
+        pixels = _normalised(model, _RESIZE[protocol.kind](image, whole_size(protocol, size)))
+        return whole_logits(protocol, network, pixels, size=size, labels=task.averages_probabilities)
     if not tta:
-        image = _normalised(model, opencv_linear(photo, single_scale_size(protocol, size)))
-        return window_field(protocol, network, image, size=size)
-    views = TtaMean(probabilities=True)
-    for image, mirrored in _views(protocol, model, photo):
-        view = image.flip(-1) if mirrored else image
-        views.add(window_field(protocol, network, view, size=size), mirrored=mirrored)
-    return views.mean()
+        pixels = _normalised(model, opencv_linear(image, single_scale_size(protocol, size)))
+        return window_logits(protocol, network, pixels, size=size)
+    mean = TtaMean(probabilities=True)
+    for scaled_size in tta_sizes(protocol, size):
+        pixels = _normalised(model, opencv_linear(image, scaled_size))
+        for mirrored in (False, True):
+            view = pixels.flip(-1) if mirrored else pixels
+            mean.add(window_logits(protocol, network, view, size=size), mirrored=mirrored)
+    return mean.mean()
 
 
 def forward(kind: ProtocolKind, model: DenseModel, head: str) -> Network:
-    """What the source calls the model's forward pass: normalised images (B, 3, h, w) -> output, of the same size.
+    """The forward pass of the source's own model: normalised images (B, 3, h, w) -> output of the same size.
 
-    The sources differ where a side is no multiple of the patch: see ``prepare``. Segmenter then resizes to the padded
-    size and crops; mmsegmentation and SETR resize to the size as it was; transformers gives what its head gives.
+    The sources differ where a side is not a multiple of the patch size: see ``prepare``. Segmenter then resizes to the
+    padded size and crops; mmsegmentation and SETR resize to the original size; transformers returns its head's size.
     """
     decoder, positions, config = model.decoder(head), model.tap_positions[head], model.config.heads[head].decoder
     patch = model.config.encoder.patch_size
@@ -103,8 +87,8 @@ def forward(kind: ProtocolKind, model: DenseModel, head: str) -> Network:
         return (decoder.decode_coarse(taps) if to_pixels else decoder(taps)).logits
 
     def resizes(grid: Size, size: Size) -> tuple[Resize, Resize]:
-        if kind == "transformers" and isinstance(config, DptConfig):
-            factor = 2 if config.head.kind == "segmentation" else 1
+        factor = config.transformers_upsampling
+        if kind == "transformers" and factor is not None:
             target = (grid[0] * factor, grid[1] * factor)
         elif kind == "segmenter":
             target = (size[0] + -size[0] % patch[0], size[1] + -size[1] % patch[1])
@@ -117,12 +101,12 @@ def forward(kind: ProtocolKind, model: DenseModel, head: str) -> Network:
 
 
 def prepare(kind: ProtocolKind, model: DenseModel, images: Tensor) -> Tensor:
-    """Normalised images (B, 3, h, w) -> the same with sides that the encoder takes.
+    """Make the sides of normalised images (B, 3, h, w) multiples of the patch size.
 
-    Segmenter, mmsegmentation and SETR pad with zeros right and below; transformers drops the odd pixels there.
+    Segmenter, mmsegmentation and SETR pad with zeros to the right and below; transformers drops pixels there.
 
     Raises:
-        ShapeError: for the authors' DPT and Depth Anything, which do neither.
+        ShapeError: for the original DPT and Depth Anything, which do neither.
     """
     (h, w), (ph, pw) = images.shape[-2:], model.config.encoder.patch_size
     if not (h % ph or w % pw):
@@ -130,22 +114,20 @@ def prepare(kind: ProtocolKind, model: DenseModel, images: Tensor) -> Tensor:
     if kind == "transformers":
         return images[..., : h - h % ph, : w - w % pw]
     if kind in ("dpt", "depth_anything"):
-        raise ShapeError(
-            f"image is {h} x {w} but protocol {kind} takes multiples of patch size {ph} x {pw}; resize it to such"
-        )
+        raise ShapeError(f"image is {h} x {w} but protocol {kind} takes multiples of patch size {ph} x {pw}; resize it")
     return F.pad(images, (0, -w % pw, 0, -h % ph))
 
 
-def window_field(protocol: WindowProtocol, network: Network, images: Tensor, *, size: Size) -> StitchedLogits:
-    """Normalised images (1, 3, h, w) -> logits of ``size``: windows, their mean, and the last resize."""
+def window_logits(protocol: WindowProtocol, network: Network, images: Tensor, *, size: Size) -> StitchedLogits:
+    """Logits of ``size`` for normalised images (1, 3, h, w): windows, their mean, and the last resize."""
     if protocol.kind == "segmenter" and protocol.window:
-        covering = sizes.cover_window((images.shape[-2], images.shape[-1]), protocol.window[0])
+        covering = cover_window((images.shape[-2], images.shape[-1]), protocol.window[0])
         images = resize(images, covering, align_corners=False)
     return merge_windows(protocol, network, images).resized(size)
 
 
 def merge_windows(protocol: WindowProtocol, network: Network, images: Tensor) -> StitchedLogits:
-    """Normalised images (1, 3, h, w) -> mean logits of (h, w) over the protocol's windows."""
+    """Logits of (h, w) for normalised images (1, 3, h, w): the mean over the protocol's windows."""
     size = (images.shape[-2], images.shape[-1])
     if protocol.window is None or protocol.stride is None:
         return slide(network, images, [(slice(0, size[0]), slice(0, size[1]))])
@@ -153,13 +135,7 @@ def merge_windows(protocol: WindowProtocol, network: Network, images: Tensor) ->
     return slide(network, images, place(size, protocol.window, protocol.stride))
 
 
-def _views(protocol: WindowProtocol, model: DenseModel, photo: NDArray[np.uint8]) -> Iterator[tuple[Tensor, bool]]:
-    for size in tta_sizes(protocol, (photo.shape[0], photo.shape[1])):
-        image = _normalised(model, opencv_linear(photo, size))
-        yield image, False
-        yield image, True
-
-
+# How each whole-image protocol resizes the image, and labels and values back to the image.
 _RESIZE: dict[WholeKind, Callable[[NDArray[np.uint8], Size], Tensor]] = {
     "dpt": opencv_cubic,
     "transformers": pillow_cubic,
@@ -172,10 +148,10 @@ _FINAL: dict[WholeKind, tuple[tuple[Mode, bool], tuple[Mode, bool]]] = {
 }
 
 
-def whole_field(
+def whole_logits(
     protocol: WholeProtocol, network: Network, images: Tensor, *, size: Size, labels: bool
 ) -> StitchedLogits:
-    """Normalised images (1, 3, h, w) -> output of ``size`` by the source's interpolation for labels or for values."""
+    """Output of ``size`` for normalised images (1, 3, h, w), by the source's interpolation for labels or values."""
     mode, align_corners = _FINAL[protocol.kind][0 if labels else 1]
     logits = network.logits(images)[0]
     heights, widths = (
@@ -194,10 +170,10 @@ def _normalised(model: DenseModel, image: Tensor) -> Tensor:
 
 
 def choose(kind: str, stored: Protocol | None, model: ModelConfig) -> Protocol:
-    """The protocol of a name: the one that came with the weights if it is of this kind, else one for the model's size.
+    """The protocol of a name: the one stored with the weights if it is of this kind, else one for the model's size.
 
     Raises:
-        ConfigError: if there is no such protocol, or the model's positions do not tell its size.
+        ConfigError: if there is no such protocol, or the model's position embedding does not say its size.
     """
     if kind not in KINDS:
         raise ConfigError(f"there is no protocol {kind!r}{nearest(kind, KINDS)}")
@@ -206,7 +182,7 @@ def choose(kind: str, stored: Protocol | None, model: ModelConfig) -> Protocol:
     positions = model.encoder.positions
     if not isinstance(positions, LearnedPositions):
         raise ConfigError(
-            f"protocol {kind!r} needs the size of the training images, which rotary positions do not tell; "
+            f"protocol {kind!r} needs the size of the training images, which rotary positions do not say; "
             "pass a WindowProtocol or WholeProtocol with the size"
         )
     height, width = (n * p for n, p in zip(positions.grid, model.encoder.patch_size, strict=True))

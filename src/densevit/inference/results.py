@@ -1,5 +1,6 @@
-"""What a prediction is: typed results, computed from the logits when asked for, in the photo's own size."""
+"""Typed results of the heads, computed from the logits on first use, in the image's own size."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,59 +14,98 @@ from densevit.inference.decode import decode, entropy, mean_entropy, scores
 from densevit.inference.tiled_logits import TiledLogits, full
 from densevit.io import write_array, write_depth_mm, write_labels, write_png
 from densevit.tasks import Depth, Regression, Segmentation, Task
-from densevit.tasks.colour import overlay
-
-Picture = NDArray[np.uint8]
+from densevit.tasks.colour import Picture, overlay
 
 
 @dataclass(frozen=True)
 class HeadResult:
-    """The result of one head on one photo.
+    """The result of one head for one image; tasks with attributes of their own have a class below.
 
     Attributes:
         name: of the head.
-        image: uint8 (H, W, 3), the photo.
-        source: logits (K, h', w') float32 at the decoder's stride; or a field of the photo's size, which windows,
-            scales or a protocol gave.
-        align_corners: how logits at the decoder's stride are resized to the photo.
+        image: uint8 (H, W, 3).
+        tiled: the head's logits, of the image's size.
+        task: of the head.
+        label_offset: what the program whose protocol was followed adds to every label that it writes.
     """
 
     name: str
     image: Picture
-    source: Tensor | TiledLogits
-    align_corners: bool
+    tiled: TiledLogits
+    task: Task
+    label_offset: int = 0
 
     @cached_property
     def logits(self) -> Tensor:
-        """(K, h', w') float32 at the decoder's stride; of windows, scales or a protocol (K, H, W), made when asked."""
-        return full(self.source).cpu() if isinstance(self.source, TiledLogits) else self.source
+        """(K, h', w') float32 at the decoder's stride; (K, H, W) where windows or views of the image are blended."""
+        return full(self.tiled).cpu() if self.tiled.plain is None else self.tiled.plain[0]
 
     @property
     def size(self) -> tuple[int, int]:
-        """(H, W) of the photo."""
+        """(H, W) of the image."""
         return self.image.shape[0], self.image.shape[1]
+
+    @cached_property
+    def prediction(self) -> NDArray[Any]:
+        """What the task predicts: labels or values (H, W), or values (K, H, W)."""
+        return decode(self.task, self.tiled).cpu().numpy()
+
+    def colours(self) -> Picture:
+        """(H, W, 3): the prediction as the task colours it."""
+        return self.task.colourise(self.prediction)
+
+    def overlay(self, alpha: float = 0.55) -> Picture:
+        """(H, W, 3): the colours over the image, with edges between labels."""
+        labels = None if self.task.class_table is None else self.prediction
+        return overlay(self.image, self.colours(), alpha=alpha, labels=labels)
+
+    def save(self, folder: Path | str, stem: str) -> dict[str, Any]:
+        """Write the prediction and a picture of it into a folder.
+
+        With classes they are ``<stem>.<head>.labels.png`` (indexed) and ``.overlay.png``, otherwise
+        ``<stem>.<head>.npy`` and ``.colours.png``.
+
+        Returns:
+            What the JSON record says of the head.
+        """
+        table = self.task.class_table
+        if table is None:
+            return self._save_values(folder, stem)
+        base = f"{stem}.{self.name}"
+        labels, picture = f"{base}.labels.png", f"{base}.overlay.png"
+        write_labels(Path(folder) / labels, self.prediction, table.palette)
+        write_png(Path(folder) / picture, self.overlay())
+        counts = np.bincount(self.prediction.ravel(), minlength=len(table.names)).tolist()
+        return {
+            **self.task.describe(),
+            "labels": labels,
+            "overlay": picture,
+            "shares": {name: round(share, 6) for name, share in class_shares(table.names, counts).items()},
+            "mean_entropy": round(mean_entropy(self.tiled), 4),
+        }
+
+    def _save_values(self, folder: Path | str, stem: str) -> dict[str, Any]:
+        values, colours = f"{stem}.{self.name}.npy", f"{stem}.{self.name}.colours.png"
+        write_array(Path(folder) / values, self.prediction)
+        write_png(Path(folder) / colours, self.colours())
+        return {**self.task.describe(), "values": values, "colours": colours}
 
 
 @dataclass(frozen=True)
 class SegmentationResult(HeadResult):
-    """Labels and how sure they are.
-
-    Attributes:
-        label_offset: what the program whose protocol was followed adds to every label that it writes.
-    """
+    """Labels and how sure they are."""
 
     task: Segmentation
-    label_offset: int = 0
 
     @property
     def class_names(self) -> tuple[str, ...]:
         """Names by label."""
         return self.task.classes
 
-    @cached_property
+    @property
     def labels(self) -> NDArray[Any]:
         """(H, W) uint8 (int32 beyond 256 classes): the most likely class."""
-        return decode(self.task, self.source, self.size, align_corners=self.align_corners).cpu().numpy()
+        return self.prediction
 
     @property
     def source_labels(self) -> NDArray[Any]:
@@ -75,51 +115,28 @@ class SegmentationResult(HeadResult):
     @cached_property
     def scores(self) -> NDArray[np.float32]:
         """(H, W) in [0, 1]: softmax probability of the label; not calibrated."""
-        return scores(self.source, self.size, align_corners=self.align_corners).cpu().numpy()
+        return scores(self.tiled).cpu().numpy()
 
     @cached_property
     def entropy(self) -> NDArray[np.float32]:
         """(H, W) in [0, 1]: entropy of the softmax over that of a uniform one."""
-        return entropy(self.source, self.size, align_corners=self.align_corners).cpu().numpy()
+        return entropy(self.tiled).cpu().numpy()
 
     @cached_property
     def shares(self) -> dict[str, float]:
-        """Share of the photo that each class covers, by name; they sum to one."""
-        counts = np.bincount(self.labels.ravel(), minlength=len(self.class_names))
-        return {name: float(n) / self.labels.size for name, n in zip(self.class_names, counts, strict=True)}
+        """Share of the image that each class covers, by name; they sum to one."""
+        counts = np.bincount(self.labels.ravel(), minlength=len(self.class_names)).tolist()
+        return class_shares(self.class_names, counts)
 
     @cached_property
     def mean_entropy(self) -> float:
-        """In [0, 1]: how unsure the head is of the photo as a whole."""
-        return mean_entropy(self.task, self.source, align_corners=self.align_corners)
+        """In [0, 1]: how unsure the head is of the image as a whole."""
+        return mean_entropy(self.tiled)
 
     @property
     def excess_entropy(self) -> float:
-        """How far ``mean_entropy`` lies above what is typical of the head on photos of its own kind."""
+        """``mean_entropy`` less what is typical of the head on images of its own kind."""
         return self.mean_entropy - self.task.typical_entropy
-
-    def colours(self) -> Picture:
-        """(H, W, 3): labels in the palette's colours."""
-        return self.task.colourise(self.labels)
-
-    def overlay(self, alpha: float = 0.55) -> Picture:
-        """(H, W, 3): the colours over the photo, with edges between labels."""
-        return overlay(self.image, self.colours(), alpha=alpha, labels=self.labels)
-
-    def save(self, folder: Path | str, stem: str) -> dict[str, Any]:
-        """Write ``<stem>.<head>.labels.png`` (indexed) and ``.overlay.png``; returns what the JSON record says."""
-        base = Path(folder) / f"{stem}.{self.name}"
-        labels, picture = Path(f"{base}.labels.png"), Path(f"{base}.overlay.png")
-        write_labels(labels, self.labels, self.task.palette)
-        write_png(picture, self.overlay())
-        return {
-            "task": "segmentation",
-            "labels": labels.name,
-            "overlay": picture.name,
-            "classes": list(self.class_names),
-            "shares": {name: round(share, 6) for name, share in self.shares.items()},
-            "mean_entropy": round(self.mean_entropy, 4),
-        }
 
 
 @dataclass(frozen=True)
@@ -128,10 +145,10 @@ class DepthResult(HeadResult):
 
     task: Depth
 
-    @cached_property
+    @property
     def depth(self) -> NDArray[np.float32]:
         """(H, W) float32: metres for "depth" (larger is farther), no unit for "disparity" (larger is nearer)."""
-        return decode(self.task, self.source, self.size, align_corners=self.align_corners).cpu().numpy()
+        return self.prediction
 
     @property
     def quantity(self) -> Literal["depth", "disparity"]:
@@ -143,36 +160,26 @@ class DepthResult(HeadResult):
         """Metres, "m", for depth; "" for disparity."""
         return self.task.unit
 
-    def colours(self) -> Picture:
-        """(H, W, 3): near is bright."""
-        return self.task.colourise(self.depth)
-
-    def overlay(self, alpha: float = 0.55) -> Picture:
-        """(H, W, 3): the colours over the photo."""
-        return overlay(self.image, self.colours(), alpha=alpha)
-
     def save(self, folder: Path | str, stem: str) -> dict[str, Any]:
         """Write ``<stem>.<head>.mm.png`` (16-bit, millimetres) or ``.disparity.png`` (over its range), and a picture.
 
-        The picture is ``<stem>.<head>.colours.png``. Returns what the JSON record says.
+        The picture is ``<stem>.<head>.colours.png``. Returns what the JSON record says of the head.
         """
-        base = Path(folder) / f"{stem}.{self.name}"
+        base = f"{stem}.{self.name}"
         low, high = float(self.depth.min()), float(self.depth.max())
         if self.quantity == "depth":
-            values = Path(f"{base}.mm.png")
-            write_depth_mm(values, self.depth)
+            values = f"{base}.mm.png"
+            write_depth_mm(Path(folder) / values, self.depth)
         else:
-            values = Path(f"{base}.disparity.png")
+            values = f"{base}.disparity.png"
             scaled = (self.depth - low) / max(high - low, 1e-12) * 65535
-            write_png(values, scaled.round().astype(np.uint16))
-        colours = Path(f"{base}.colours.png")
-        write_png(colours, self.colours())
+            write_png(Path(folder) / values, scaled.round().astype(np.uint16))
+        colours = f"{base}.colours.png"
+        write_png(Path(folder) / colours, self.colours())
         return {
-            "task": "depth",
-            "quantity": self.quantity,
-            "unit": self.unit,
-            "values": values.name,
-            "colours": colours.name,
+            **self.task.describe(),
+            "values": values,
+            "colours": colours,
             "min": round(low, 4),
             "max": round(high, 4),
             "mean": round(float(self.depth.mean()), 4),
@@ -185,41 +192,30 @@ class RegressionResult(HeadResult):
 
     task: Regression
 
-    @cached_property
+    @property
     def values(self) -> NDArray[np.float32]:
         """(K, H, W) float32."""
-        return decode(self.task, self.source, self.size, align_corners=self.align_corners).cpu().numpy()
-
-    def colours(self) -> Picture:
-        """(H, W, 3): the first three channels."""
-        return self.task.colourise(self.values)
-
-    def overlay(self, alpha: float = 0.55) -> Picture:
-        """(H, W, 3): the colours over the photo."""
-        return overlay(self.image, self.colours(), alpha=alpha)
+        return self.prediction
 
     def save(self, folder: Path | str, stem: str) -> dict[str, Any]:
-        """Write ``<stem>.<head>.npy`` (K, H, W) and ``.colours.png``."""
-        base = Path(folder) / f"{stem}.{self.name}"
-        values, colours = Path(f"{base}.npy"), Path(f"{base}.colours.png")
-        write_array(values, self.values)
-        write_png(colours, self.colours())
-        return {
-            "task": "regression",
-            "values": values.name,
-            "colours": colours.name,
-            "channels": list(self.task.channels),
-        }
+        """Write ``<stem>.<head>.npy`` (K, H, W) and ``.colours.png``; returns what the JSON record says of the head."""
+        return {**super().save(folder, stem), "channels": list(self.task.channels)}
 
 
-def head_result(
-    name: str, task: Task, image: Picture, source: Tensor | TiledLogits, *, align_corners: bool, label_offset: int = 0
-) -> HeadResult:
-    """The result class that belongs to a task."""
-    if isinstance(task, Segmentation):
-        return SegmentationResult(name, image, source, align_corners, task, label_offset)
-    if isinstance(task, Depth):
-        return DepthResult(name, image, source, align_corners, task)
-    if isinstance(task, Regression):
-        return RegressionResult(name, image, source, align_corners, task)
-    raise TypeError(f"task {type(task).__name__} has no result class")
+RESULTS: dict[str, type[HeadResult]] = {
+    "segmentation": SegmentationResult,
+    "depth": DepthResult,
+    "regression": RegressionResult,
+}
+"""The kinds of task whose results have attributes of their own; ``HeadResult`` serves all others."""
+
+
+def class_shares(names: Sequence[str], counts: Sequence[int]) -> dict[str, float]:
+    """Share of the labelled pixels that each class covers, by name, from the number of pixels of every class."""
+    total = max(sum(counts), 1)
+    return {name: count / total for name, count in zip(names, counts, strict=True)}
+
+
+def head_result(name: str, task: Task, image: Picture, tiled: TiledLogits, *, label_offset: int = 0) -> HeadResult:
+    """The result of a head, of the class that belongs to its task."""
+    return RESULTS.get(task.kind, HeadResult)(name, image, tiled, task, label_offset)

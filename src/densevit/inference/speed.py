@@ -74,7 +74,8 @@ def apply_speed(bundle: Bundle, speed: SpeedConfig) -> Bundle:
         ConfigError: if the model cannot take a switch.
     """
     model = bundle.model
-    if speed.merging is not None or speed.patch_size is not None or speed.exit_block is not None:
+    # An engine replaces modules of the model, so it gets a model of its own too; the weights are shared.
+    if (speed.merging, speed.patch_size, speed.exit_block, speed.engine) != (None, None, None, "torch"):
         model = _rebuilt(model, speed)
         _check_blocks(speed, len(model.encoder.blocks))
         model.encoder.merging = speed.merging

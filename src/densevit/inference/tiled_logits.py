@@ -1,7 +1,7 @@
-"""Predictions that are held at the decoder's stride and come out tile by tile: (K, H, W) floats never exist.
+"""Logits that are held at the decoder's stride and resized tile by tile, so (K, H, W) floats never exist at once.
 
-A field is what windows, scales and mirror images say about one photo. Labels, scores and values are taken from its
-tiles; the cut into tiles depends on the field's size alone, so that every way through it gives the same numbers.
+Windows, scales and mirror images all end in ``TiledLogits`` of the image's size. Labels, scores and values are
+computed from its tiles. How it is cut into tiles depends only on its size, so all callers get the same numbers.
 """
 
 import math
@@ -22,12 +22,12 @@ TILE = 512
 TILE_VALUES = 4_000_000
 """Upper bound on the floats of a tile."""
 
-Get = Callable[[int, int], Tensor | None]
-"""Logits (K, h, w) of the window at a row and a column of windows; none if it was left out."""
+GetLogits = Callable[[int, int], Tensor | None]
+"""Logits (K, h, w) of the window at a row and a column of windows; None if that window was left out."""
 
 
 class TiledLogits(ABC):
-    """Logits or values (K, H, W) of one head on one photo, made when asked for."""
+    """Logits or values (K, H, W) of one head for one image, computed on request."""
 
     size: Size
     num_channels: int
@@ -36,30 +36,35 @@ class TiledLogits(ABC):
 
     @abstractmethod
     def tile(self, rows: slice, columns: slice) -> Tensor:
-        """A part of the field: (K, rows, columns) float32."""
+        """A part of the logits: (K, rows, columns) float32."""
 
     @abstractmethod
     def resized(self, size: Size) -> "TiledLogits":
-        """The same field bilinearly resized to another size."""
+        """The same logits, bilinearly resized to another size."""
 
     @property
     def num_held(self) -> int:
-        """Floats that the field holds."""
+        """Number of floats in memory."""
         return 0
 
-    def negated(self, channel: int) -> "TiledLogits":
-        """The same field with the sign of a channel changed, as mirroring does to the x of a direction."""
-        return SignFlipped(self, channel)
+    @property
+    def plain(self) -> tuple[Tensor, bool] | None:
+        """Logits (K, h, w) and ``align_corners``, if one bilinear resize of them gives the result; else None."""
+        return None
+
+    def with_flipped_signs(self, channels: tuple[int, ...]) -> "TiledLogits":
+        """The same logits with the sign of some channels changed, as mirroring does to the x of a direction."""
+        return SignFlipped(self, channels) if channels else self
 
     def tiles(self) -> Iterator[tuple[slice, slice]]:
-        """The cut into tiles, by rows."""
+        """Rows and columns of each tile, row by row."""
         yield from tiles(self.size, self.num_channels, dense=self.dense)
 
 
 def tiles(
     size: Size, num_channels: int, *, dense: bool, within: tuple[slice, slice] | None = None
 ) -> Iterator[tuple[slice, slice]]:
-    """The tiles of a field, or of a part of it whose corner is a corner of a tile."""
+    """Rows and columns of each tile, or of those in a part whose corner is the corner of a tile."""
     width = 64 if dense and num_channels > 1 else TILE
     height = min(width, max(16, 2 ** int(math.log2(max(1, TILE_VALUES // (num_channels * width))))))
     rows, columns = within or (slice(0, size[0]), slice(0, size[1]))
@@ -70,11 +75,11 @@ def tiles(
 
 @dataclass(frozen=True)
 class StitchedLogits(TiledLogits):
-    """The blend of windows (or of one window, the whole photo), resized to the result if need be.
+    """The blend of windows (or of one window, the whole image), resized to the result if need be.
 
     Attributes:
-        rows, columns: where the windows lie and how their logits come to the result.
-        get: the logits of each.
+        rows, columns: where the windows are and how their logits contribute to the result.
+        get: the logits of each window.
         num_channels: K.
         device: of the logits.
         num_held: floats that all windows hold together.
@@ -82,7 +87,7 @@ class StitchedLogits(TiledLogits):
 
     rows: Axis
     columns: Axis
-    get: Get
+    get: GetLogits
     num_channels: int
     device: torch.device
     num_held: int = 0
@@ -100,7 +105,7 @@ class StitchedLogits(TiledLogits):
 
     @property
     def plain(self) -> tuple[Tensor, bool] | None:
-        """Logits (K, h, w) and ``align_corners``, if the field is but their bilinear resize to its size."""
+        """Logits (K, h, w) and ``align_corners``, if one bilinear resize of them gives the result; else None."""
         axes = (self.rows, self.columns)
         inner = self.rows.inner, self.columns.inner
         simple = all(axis.final is None and axis.starts == (0,) and axis.inner.new == axis.length for axis in axes)
@@ -112,12 +117,12 @@ class StitchedLogits(TiledLogits):
         return None if logits is None or mode != "bilinear" else (logits, corners)
 
     def resized(self, size: Size) -> "StitchedLogits":
-        """The same windows for another size of the result."""
+        """The same windows, for another size of the result."""
         rows, columns = self.rows.resized(size[0]), self.columns.resized(size[1])
         return StitchedLogits(rows, columns, self.get, self.num_channels, self.device, self.num_held)
 
     def tile(self, rows: slice, columns: slice) -> Tensor:
-        """A part of the field: (K, rows, columns) float32. Windows are added by rows, always in the same order."""
+        """A part of the logits: (K, rows, columns) float32. Windows are always added in the same order."""
         with torch.autocast(self.device.type, enabled=False):
             return self._tile(rows, columns)
 
@@ -157,54 +162,54 @@ class StitchedLogits(TiledLogits):
 
 @dataclass(frozen=True)
 class SignFlipped(TiledLogits):
-    """A field with the sign of one channel changed."""
+    """Logits with the sign of some channels changed."""
 
-    field: TiledLogits
-    channel: int
+    logits: TiledLogits
+    channels: tuple[int, ...]
 
     @property
     def size(self) -> Size:  # type: ignore[override]
         """(H, W) of the result."""
-        return self.field.size
+        return self.logits.size
 
     @property
     def num_channels(self) -> int:  # type: ignore[override]
         """K."""
-        return self.field.num_channels
+        return self.logits.num_channels
 
     @property
     def dense(self) -> bool:  # type: ignore[override]
-        """As of the field."""
-        return self.field.dense
+        """Whether large tiles would cost more than they save."""
+        return self.logits.dense
 
     @property
     def num_held(self) -> int:
-        """As of the field."""
-        return self.field.num_held
+        """Number of floats in memory."""
+        return self.logits.num_held
 
     def resized(self, size: Size) -> TiledLogits:
-        """The same for another size."""
-        return SignFlipped(self.field.resized(size), self.channel)
+        """The same logits, bilinearly resized."""
+        return SignFlipped(self.logits.resized(size), self.channels)
 
     def tile(self, rows: slice, columns: slice) -> Tensor:
-        """A part of the field: (K, rows, columns) float32."""
-        tile = self.field.tile(rows, columns).clone()
-        tile[self.channel].neg_()
+        """A part of the logits: (K, rows, columns) float32."""
+        tile = self.logits.tile(rows, columns).clone()
+        tile[list(self.channels)] *= -1
         return tile
 
 
 def tile_labels(tile: Tensor) -> Tensor:
-    """Logits (K, rows, columns) -> the most likely class, uint8, or int32 beyond 256 classes."""
+    """The most likely class of logits (K, rows, columns): uint8, or int32 for more than 256 classes."""
     return tile.max(dim=0).indices.to(torch.uint8 if tile.shape[0] <= 256 else torch.int32)
 
 
 def tile_scores(tile: Tensor) -> Tensor:
-    """Logits (K, rows, columns) -> softmax probability of the most likely class."""
+    """The softmax probability of the most likely class of logits (K, rows, columns)."""
     return (tile.amax(dim=0) - tile.logsumexp(dim=0)).exp()
 
 
 def tile_entropy(tile: Tensor) -> Tensor:
-    """Logits (K, rows, columns) -> entropy of the softmax over its maximum log K, in [0, 1]; 0 for one class."""
+    """The entropy of the softmax of logits (K, rows, columns), over its maximum log K; 0 for one class."""
     if tile.shape[0] == 1:
         return torch.zeros_like(tile[0])
     log_p = tile.log_softmax(dim=0)
@@ -212,53 +217,55 @@ def tile_entropy(tile: Tensor) -> Tensor:
 
 
 def to_hold(logits: Tensor) -> Tensor:
-    """Logits for a field to hold: a copy, unless their memory is on the CPU and has nothing but them in it.
+    """Logits that may be kept: a copy, unless they are on the CPU and own their memory.
 
-    Otherwise the rest would not be freed, or a CUDA graph would write its next result over them.
+    Otherwise the tensor they are a part of would not be freed, or a CUDA graph would overwrite them.
     """
-    alone = logits.untyped_storage().nbytes() == logits.numel() * logits.element_size()
-    return logits if alone and logits.device.type == "cpu" else logits.clone()
+    owns_memory = logits.untyped_storage().nbytes() == logits.numel() * logits.element_size()
+    return logits if owns_memory and logits.device.type == "cpu" else logits.clone()
 
 
-def collect(field: TiledLogits, of_tile: Callable[[Tensor], Tensor]) -> Tensor:
-    """(H, W) of what ``of_tile`` makes of each tile."""
+def collect(logits: TiledLogits, of_tile: Callable[[Tensor], Tensor]) -> Tensor:
+    """Apply ``of_tile`` to each tile and put the results (..., H, W) together."""
     whole: Tensor | None = None
-    for rows, columns in field.tiles():
-        part = of_tile(field.tile(rows, columns))
+    for rows, columns in logits.tiles():
+        part = of_tile(logits.tile(rows, columns))
         if whole is None:
-            whole = torch.empty((*part.shape[:-2], *field.size), dtype=part.dtype, device=part.device)
+            whole = torch.empty((*part.shape[:-2], *logits.size), dtype=part.dtype, device=part.device)
         whole[..., rows, columns] = part
     assert whole is not None
     return whole
 
 
-def full(field: TiledLogits) -> Tensor:
-    """(K, H, W) float32, for those who need all of it."""
-    return collect(field, lambda tile: tile)
-
-
-def mean_entropy(field: TiledLogits) -> float:
-    """MeanLogits entropy in [0, 1] at up to 64 x 64 points: how unsure a head is of a photo."""
-    points = field.resized((min(field.size[0], 64), min(field.size[1], 64)))
-    return float(collect(points, tile_entropy).mean())
+def full(logits: TiledLogits) -> Tensor:
+    """All of the logits, (K, H, W) float32."""
+    return collect(logits, lambda tile: tile)
 
 
 def whole(logits: Tensor, rows: tuple[Resize, ...], columns: tuple[Resize, ...]) -> StitchedLogits:
-    """Logits (K, h, w) of a whole image as a field: one or two resizes of each axis.
+    """Logits (K, h, w) of a whole image as tiled logits: one or two resizes of each axis.
 
     The first resize may go beyond what the second takes, and is cropped to it.
     """
     axes = []
-    for chain in (rows, columns):
-        final = chain[1] if len(chain) > 1 else None
-        length = chain[0].new if final is None else final.old
+    for resizes in (rows, columns):
+        final = resizes[1] if len(resizes) > 1 else None
+        length = resizes[0].new if final is None else final.old
         final = None if final is None or final.identity else final
-        axes.append(Axis(length, (0,), np.ones(length, np.float32), chain[0], final))
+        axes.append(Axis(length, (0,), np.ones(length, np.float32), resizes[0], final))
     return StitchedLogits(axes[0], axes[1], lambda _i, _j: logits, logits.shape[0], logits.device, logits.numel())
 
 
+def resized_logits(logits: Tensor, size: Size, *, align_corners: bool) -> StitchedLogits:
+    """Logits (K, h, w) of a whole image as tiled logits of another size."""
+    rows, columns = (
+        (Resize(old, new, align_corners=align_corners),) for old, new in zip(logits.shape[-2:], size, strict=True)
+    )
+    return whole(logits, rows, columns)
+
+
 class MaterializedLogits(TiledLogits):
-    """A field that is there as a whole, (K, H, W)."""
+    """Logits (K, H, W) that are in memory as a whole."""
 
     dense = False
 
@@ -269,14 +276,13 @@ class MaterializedLogits(TiledLogits):
 
     @property
     def num_held(self) -> int:
-        """All of it."""
+        """Number of floats in memory: all of them."""
         return self.values.numel()
 
     def tile(self, rows: slice, columns: slice) -> Tensor:
-        """A part of the field: (K, rows, columns) float32."""
+        """A part of the logits: (K, rows, columns) float32."""
         return self.values[:, rows, columns].float()
 
     def resized(self, size: Size) -> TiledLogits:
-        """The same field, bilinearly resized."""
-        resizes = [(Resize(old, new),) for old, new in zip(self.size, size, strict=True)]
-        return whole(self.values, resizes[0], resizes[1])
+        """The same logits, bilinearly resized."""
+        return resized_logits(self.values, size, align_corners=False)

@@ -1,4 +1,4 @@
-"""Test-time augmentation: several scales, mirrored or not, averaged in one running sum."""
+"""Test-time augmentation: the mean over several scales, each plain or mirrored."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,10 +11,10 @@ from densevit.types import Size
 
 
 class TtaMean:
-    """The mean over views of one photo, collected view by view.
+    """The mean over views of one image, collected view by view.
 
-    Views are held at the decoder's stride as long as that takes fewer floats than one sum (K, H, W); beyond that they
-    are added to such a sum, and there is one. So six scales, each mirrored too, cost what one does.
+    Views are held at the decoder's stride as long as that takes fewer floats than one sum (K, H, W). After that they
+    are added to a single such sum, so six scales, each mirrored too, take the memory of one.
     """
 
     def __init__(self, *, probabilities: bool) -> None:
@@ -24,7 +24,7 @@ class TtaMean:
         self._count = 0
 
     def add(self, view: TiledLogits, *, mirrored: bool) -> None:
-        """Take a view of the photo's size; one that saw the mirrored photo is mirrored back."""
+        """Add a view of the image's size; the view of a mirrored image is mirrored back."""
         self._views.append((view, mirrored))
         self._count += 1
         height, width = view.size
@@ -35,15 +35,15 @@ class TtaMean:
     def _fold(self) -> None:
         views, self._views = self._views, []
         first = views[0][0]
-        cut = tiles(first.size, first.num_channels, dense=any(view.dense for view, _ in views))
-        for rows, columns in cut:
+        dense = any(view.dense for view, _ in views)
+        for rows, columns in tiles(first.size, first.num_channels, dense=dense):
             part = sum_views(views, rows, columns, probabilities=self.probabilities)
             if self._total is None:
                 self._total = torch.zeros((first.num_channels, *first.size), device=part.device)
             self._total[:, rows, columns] += part
 
     def mean(self) -> TiledLogits:
-        """The mean of all views: log probabilities, or values. It ends the collection."""
+        """The mean of all views: log probabilities, or values. Call it once, at the end."""
         if self._total is None:
             single = self._count == 1 and not self._views[0][1]
             return self._views[0][0] if single else MeanLogits(self._views, self.probabilities)
@@ -54,17 +54,17 @@ class TtaMean:
 
 
 def average_probabilities(views: Sequence[tuple[TiledLogits, bool]]) -> Tensor:
-    """MeanLogits over views of the softmax probabilities, (K, H, W): positive, and their sum over K is one."""
+    """Mean over views of the softmax probabilities (K, H, W): positive, and their sum over K is one."""
     return full(MeanLogits(views, probabilities=True)).exp_()
 
 
 @dataclass(frozen=True)
 class MeanLogits(TiledLogits):
-    """The mean over views of one photo, some of them mirrored: of probabilities for labels, else of the values.
+    """The mean over views of one image, some of them mirrored: of probabilities for labels, else of the values.
 
     Attributes:
-        views: fields of one size, and whether each is to be mirrored back.
-        probabilities: average softmax probabilities; tiles are then their logarithms.
+        views: logits of one size, and whether each is to be mirrored back.
+        probabilities: whether to average softmax probabilities; tiles are then their logarithms.
     """
 
     views: Sequence[tuple[TiledLogits, bool]]
@@ -82,7 +82,7 @@ class MeanLogits(TiledLogits):
 
     @property
     def dense(self) -> bool:  # type: ignore[override]
-        """Whether a view is."""
+        """Whether large tiles would cost more than they save."""
         return any(view.dense for view, _ in self.views)
 
     @property
@@ -95,7 +95,7 @@ class MeanLogits(TiledLogits):
         return MeanLogits([(view.resized(size), mirrored) for view, mirrored in self.views], self.probabilities)
 
     def tile(self, rows: slice, columns: slice) -> Tensor:
-        """A part of the field: log probabilities or values (K, rows, columns). One running sum."""
+        """A part of the mean: log probabilities or values (K, rows, columns)."""
         total = sum_views(self.views, rows, columns, probabilities=self.probabilities)
         total.div_(len(self.views))
         return log_probabilities(total) if self.probabilities else total
@@ -115,5 +115,5 @@ def sum_views(views: Sequence[tuple[TiledLogits, bool]], rows: slice, columns: s
 
 
 def log_probabilities(probabilities: Tensor) -> Tensor:
-    """Logits whose softmax gives the probabilities (K, ...) back; what is 0 becomes the smallest normal float."""
+    """Logits whose softmax gives the probabilities (K, ...) back; zeros become the smallest normal float."""
     return probabilities.clamp_(min=torch.finfo(probabilities.dtype).tiny).log_()

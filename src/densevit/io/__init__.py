@@ -1,7 +1,6 @@
-"""Files in and out: photos, label masks, depth maps, JSON. The only package of densevit that imports Pillow.
+"""Read and write photos, label masks, depth maps and JSON. The only package of densevit that imports Pillow.
 
-Everything that comes in is checked here, so the rest sees plain arrays; every file that goes out appears whole or not
-at all.
+Readers check their input, so the rest of the library sees plain arrays. Files are written atomically.
 """
 
 from densevit.io.bands import BAND_SUFFIXES, read_bands

@@ -1,4 +1,4 @@
-"""Images of other cameras: any number of bands, 8 or 16 bits or floats."""
+"""Images of other cameras, with any number of bands of 8 or 16 bits or floats."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 from densevit.errors import DataError
 from densevit.io.decode import MAX_PIXELS, require_file
 from densevit.io.raster import gdal
-from densevit.io.read import load_array, what
+from densevit.io.read import describe, load_array
 from densevit.io.zipped import is_zip_path, place
 
 BAND_SUFFIXES = frozenset({".tif", ".tiff", ".png", ".npy"})
-_ACCEPTED = "a TIFF, a PNG, or a .npy array (H, W, C), of 8 or 16 bits or of floats, is accepted"
+_ACCEPTED = "a TIFF, PNG or .npy array (H, W, C) of 8 or 16 bits or floats"
 
 
 def read_bands(path: Path, *, bands: Sequence[int], full_scale: float | None = None) -> NDArray[Any]:
@@ -22,26 +22,26 @@ def read_bands(path: Path, *, bands: Sequence[int], full_scale: float | None = N
 
     Args:
         path: a TIFF or PNG, or a ``.npy`` array (H, W, C) or (H, W).
-        bands: which, counted from 1, in the order in which the network takes them.
+        bands: numbers of the bands, counted from 1, in the order of the network's input.
         full_scale: the stored value that becomes 1; by default the largest of 8 or 16 bits. Floats need one.
 
     Returns:
-        (H, W, len(bands)): uint8 or uint16 as stored if ``full_scale`` is not given, else float32 in [0, 1]; values
-        beyond the scale are clipped, and NaN is 0.
+        (H, W, len(bands)): uint8 or uint16 as stored without ``full_scale``, else float32 in [0, 1]; values beyond the
+        scale are clipped, and NaN becomes 0.
 
     Raises:
         DataError: no such file, not a raster, damaged, too large; a band that it lacks; floats without a scale.
     """
     path = place(path)
-    require_file(path, _ACCEPTED)
+    require_file(path)
     pixels = _from_array(path, bands) if path.suffix.lower() == ".npy" else _from_raster(path, bands)
     whole = pixels.dtype == np.uint8 or pixels.dtype == np.uint16
     if pixels.dtype.kind not in "iuf":
-        raise DataError(f"{path} holds {pixels.dtype}; {_ACCEPTED}; convert the values")
+        raise DataError(f"{path} holds {pixels.dtype}; {_ACCEPTED} is accepted; convert the values")
     if full_scale is None and not whole:
         raise DataError(
-            f"{path} holds {pixels.dtype}, whose range is not known; 8 and 16 bits without a sign have one; "
-            "set full_scale to the stored value that is white"
+            f"{path} holds {pixels.dtype}, whose range is not known (that of uint8 and uint16 is); set full_scale "
+            "to the stored value that is white"
         )
     if full_scale is None:
         return pixels
@@ -52,7 +52,7 @@ def read_bands(path: Path, *, bands: Sequence[int], full_scale: float | None = N
 def _from_array(path: Path, bands: Sequence[int]) -> NDArray[Any]:
     pixels = load_array(path, _ACCEPTED)
     if not isinstance(pixels, np.ndarray) or pixels.ndim not in {2, 3} or pixels.size == 0:
-        raise DataError(f"{path} holds {what(pixels)}; {_ACCEPTED}; save it as such")
+        raise DataError(f"{path} holds {describe(pixels)}; {_ACCEPTED} is accepted")
     pixels = pixels.reshape(*pixels.shape[:2], -1)
     _check_bands(path, bands, pixels.shape[2])
     return np.ascontiguousarray(pixels[:, :, [band - 1 for band in bands]])
@@ -80,6 +80,6 @@ def _read(path: Path, dataset: Any, bands: Sequence[int]) -> NDArray[Any]:
 def _check_bands(path: Path, bands: Sequence[int], count: int) -> None:
     if not bands or any(not 1 <= band <= count for band in bands):
         raise DataError(
-            f"bands {', '.join(map(str, bands))} were named of {path}; 1 to {count} are accepted; name those that the "
+            f"bands {', '.join(map(str, bands))} were given for {path}; 1 to {count} are accepted; name those that the "
             "network takes, in its order"
         )

@@ -1,4 +1,4 @@
-"""Open an image file and decode its first frame, or say in a ``DataError`` what is wrong with it."""
+"""Decode the first frame of an image file, or raise a ``DataError`` that says what is wrong with it."""
 
 import logging
 import stat
@@ -14,7 +14,7 @@ from densevit.errors import DataError
 from densevit.io.zipped import is_zip_path
 
 MAX_PIXELS = 1_000_000_000
-"""Largest image that is opened, in pixels (1 gigapixel); stands in for Pillow's own limit of 89 megapixels."""
+"""Largest image in pixels (1 gigapixel); replaces Pillow's own limit of 89 megapixels."""
 
 FORMATS = {
     "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"),
@@ -27,14 +27,14 @@ FORMATS = {
     "JPEG2000": (".jp2", ".j2k", ".jpx"),
     "AVIF": (".avif",),
 }
-"""Pillow's name of each format that is opened -> the extensions by which a folder or a glob finds it.
+"""Pillow's name of each accepted format -> its extensions, by which folders and globs are searched.
 
-Short on purpose: each is recognised by its first bytes, and none starts another program (as PostScript would).
+The list is short on purpose: each format has magic bytes, and none starts another program, as PostScript would.
 """
 
 IMAGE_SUFFIXES = frozenset(suffix for suffixes in FORMATS.values() for suffix in suffixes)
 
-# EXIF tag 274: how to turn the stored pixels so that the photo stands upright; 1 needs nothing.
+# EXIF tag 274: how to turn the stored pixels upright; 1 needs nothing.
 ORIENTATION_TAG = 274
 UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -46,7 +46,7 @@ UPRIGHT = {
     8: Image.Transpose.ROTATE_90,
 }
 
-# First bytes of files that are often taken for photos -> what they are.
+# First bytes of files that are often mistaken for photos.
 _STRANGERS = {
     b"ftyphei": "a HEIC photo",
     b"ftypmif": "a HEIC photo",
@@ -54,7 +54,7 @@ _STRANGERS = {
     b"<svg": "an SVG drawing",
     b"git-lfs": "a Git LFS pointer, so the real file was not fetched",
 }
-_ACCEPTED = "a whole JPEG, PNG, WebP, AVIF, TIFF, GIF, BMP, PPM or JPEG 2000 file is accepted"
+_ACCEPTED = "JPEG, PNG, WebP, AVIF, TIFF, GIF, BMP, PPM and JPEG 2000 are accepted"
 
 _log = logging.getLogger(__name__)
 _limit_lock = threading.Lock()
@@ -62,44 +62,51 @@ _T = TypeVar("_T")
 
 
 def decode(path: Path, convert: Callable[[Image.Image, str], _T]) -> _T:
-    """Open, check, load and turn upright the first frame of ``path``, and give what ``convert`` makes of it.
+    """Decode the first frame of ``path``, turn it upright and return ``convert(image, name)``.
 
     Raises:
         DataError: no such file, not an image of ``FORMATS``, damaged or cut short, or over ``MAX_PIXELS``.
     """
-    require_file(path, _ACCEPTED)
     with guarded(path), open_image(path) as image:
-        if image.height * image.width > MAX_PIXELS:
-            raise DataError(
-                f"{path} has {image.height} x {image.width} pixels; up to {MAX_PIXELS:,} pixels are accepted; scale it"
-                " down or cut it into tiles"
-            )
         result = convert(upright(image, str(path)), str(path))
     return result
 
 
 def open_image(path: Path) -> Image.Image:
-    """Read the header of ``path``; pixels are not decoded yet."""
-    # Pillow checks its own size limit here, warns from 89 megapixels on and refuses 179; MAX_PIXELS replaces it. The
-    # limit is one global of Pillow, so it is lifted only for the moment and by one thread at a time.
+    """Read the header of an image file; its pixels are decoded later.
+
+    Raises:
+        DataError: no such file, not an image of ``FORMATS``, or over ``MAX_PIXELS``.
+    """
+    require_file(path)
+    # Pillow warns from 89 megapixels on and refuses 179. That limit is a global, so it is lifted for the moment, by one
+    # thread at a time.
     with _limit_lock:
-        limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+        limit = Image.MAX_IMAGE_PIXELS
+        Image.MAX_IMAGE_PIXELS = None
         try:
-            return Image.open(path.open("rb") if is_zip_path(path) else path, formats=list(FORMATS))
+            image = Image.open(path.open("rb") if is_zip_path(path) else path, formats=list(FORMATS))
         except UnidentifiedImageError as error:
-            raise DataError(f"{path} is {_stranger(path)}; {_ACCEPTED}; convert it or copy it again") from error
+            raise DataError(f"{path} is {_describe(path)}; {_ACCEPTED}; convert it or copy it again") from error
         finally:
             Image.MAX_IMAGE_PIXELS = limit
+    if image.height * image.width > MAX_PIXELS:
+        image.close()
+        raise DataError(
+            f"{path} has {image.height} x {image.width} pixels; up to {MAX_PIXELS:,} are accepted; scale it down or "
+            "cut it into tiles"
+        )
+    return image
 
 
 def upright(image: Image.Image, name: str) -> Image.Image:
     """The loaded image with its EXIF orientation applied."""
     image.load()
-    # Asked after loading, because Pillow turns TIFFs by itself while loading and then drops the tag.
+    # Read after loading, because Pillow turns TIFFs while loading and then drops the tag.
     try:
         orientation = image.getexif().get(ORIENTATION_TAG, 1)
-    except Exception as error:  # Damaged metadata raises whatever its parser met; the pixels are still good.
-        _log.warning("%s has damaged EXIF data (%s); it is taken as upright", name, reason(error))
+    except Exception as error:  # damaged metadata can raise anything; the pixels are still good
+        _log.warning("%s has damaged EXIF data (%s); it is assumed to be upright", name, reason(error))
         orientation = 1
     if orientation not in UPRIGHT:
         return image
@@ -108,43 +115,47 @@ def upright(image: Image.Image, name: str) -> Image.Image:
     return turned
 
 
-def require_file(path: Path, accepted: str) -> Path:
-    """``path`` itself if it is a file with content, else a ``DataError`` in which ``accepted`` is the second clause."""
+def require_file(path: Path) -> None:
+    """Make sure that ``path`` is a file with content.
+
+    Raises:
+        DataError: it is not.
+    """
     try:
         status = path.stat()
     except (FileNotFoundError, NotADirectoryError) as error:
-        raise DataError(f"{path} does not exist; {accepted}; check the path") from error
+        raise DataError(f"{path} does not exist; check the path") from error
     except (OSError, ValueError) as error:  # ValueError: a null character
-        raise DataError(f"{path} cannot be read ({reason(error)}); {accepted}; check path and permissions") from error
+        raise DataError(f"{path} cannot be read ({reason(error)}); check path and permissions") from error
     if stat.S_ISDIR(status.st_mode):
-        raise DataError(f"{path} is a folder; {accepted}; name a file in it")
+        raise DataError(f"{path} is a folder, not a file; name a file in it")
     if not stat.S_ISREG(status.st_mode):
-        raise DataError(f"{path} is a device or a pipe; {accepted}; save it to a file first")
+        raise DataError(f"{path} is a device or a pipe, not a file; save it to a file first")
     if status.st_size == 0:
-        raise DataError(f"{path} is empty (0 bytes); {accepted}; copy or download it again")
-    return path
+        raise DataError(f"{path} is empty (0 bytes); copy or download it again")
 
 
 @contextmanager
-def guarded(name: object, accepted: str = _ACCEPTED) -> Iterator[None]:
-    """Turn whatever a damaged file makes a decoder raise into a ``DataError``."""
+def guarded(name: object, accepted: str = "") -> Iterator[None]:
+    """Turn any error of a decoder into a ``DataError`` about the damaged file."""
     try:
         yield
     except DataError:
         raise
     except MemoryError as error:
-        raise DataError(f"{name} does not fit in memory; a smaller image is needed; scale it down") from error
-    except Exception as error:  # Decoders raise OSError, SyntaxError, ValueError, struct.error and more.
-        raise DataError(f"{name} is damaged or cut short ({reason(error)}); {accepted}; copy it again") from error
+        raise DataError(f"{name} does not fit in memory; scale it down") from error
+    except Exception as error:  # decoders raise OSError, SyntaxError, ValueError, struct.error and more
+        expected = f"{accepted} is accepted; " if accepted else ""
+        raise DataError(f"{name} is damaged or cut short ({reason(error)}); {expected}copy it again") from error
 
 
 def reason(error: BaseException) -> str:
-    """The error in a few words, without the path that an ``OSError`` repeats."""
+    """The text of an error, without the path that an ``OSError`` repeats."""
     return (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
 
 
-def _stranger(path: Path) -> str:
-    """What the first bytes say about a file that is not an image."""
+def _describe(path: Path) -> str:
+    """What a file that is not an image seems to be, by its first bytes."""
     with path.open("rb") as file:
         start = file.read(64)
     for mark, name in _STRANGERS.items():

@@ -1,4 +1,4 @@
-"""Depth maps as arrays of metres."""
+"""Read depth maps as arrays in metres."""
 
 import math
 import tempfile
@@ -12,11 +12,11 @@ from PIL import Image
 
 from densevit.errors import DataError
 from densevit.io.decode import MAX_PIXELS, decode, guarded, require_file
-from densevit.io.read import load_array, what
+from densevit.io.read import describe, load_array
 from densevit.io.zipped import is_zip_path, place
 
 _DEPTH_CHANNELS = ("Z", "depth", "Depth", "depth.Z", "Y", "V", "R")
-"""Names under which programs keep depth in an OpenEXR file, in the order in which they are looked for."""
+"""Channels in which programs store depth in an OpenEXR file, in order of preference."""
 
 
 def read_depth(
@@ -29,7 +29,7 @@ def read_depth(
             PFM or OpenEXR (times ``scale``).
         unit_m: metres per step of integers; 0.001 means that they are millimetres.
         scale: metres per unit of floats; 1 means that they are metres.
-        invalid: stored values that mean "no measurement" beside 0, NaN and infinity.
+        invalid: stored values that mean "no measurement" in addition to 0, NaN and infinity.
 
     Returns:
         (H, W) float32 in metres; 0, NaN and infinity mean "no measurement" and are 0.
@@ -40,19 +40,18 @@ def read_depth(
     """
     path = place(path)
     if not (math.isfinite(unit_m) and unit_m > 0):
-        raise DataError(f"unit_m is {unit_m}; metres per step must be a positive number; 0.001 means millimetres")
+        raise DataError(f"unit_m is {unit_m} but must be a positive number of metres per step; 0.001 means millimetres")
     if not (math.isfinite(scale) and scale > 0):
-        raise DataError(f"scale is {scale}; metres per unit must be a positive number; 1 means metres")
+        raise DataError(f"scale is {scale} but must be a positive number of metres per unit; 1 means metres")
     kind = path.suffix.lower()
     if kind == ".npy":
-        accepted = "one array of floats in metres, as np.save writes it, is accepted"
-        stored = load_array(path, accepted)
+        stored = load_array(path, "one array of floats in metres, as np.save writes it,")
     else:
         stored = _read_exr(path) if kind == ".exr" else decode(path, _to_numbers)
     if not isinstance(stored, np.ndarray) or stored.ndim != 2 or stored.size == 0 or not _is_measured(stored):
         raise DataError(
-            f"{path} holds {what(stored)}; one (H, W) array of floats in metres is accepted, or of integers of 16 bits "
-            "and more; save it as such"
+            f"{path} holds {describe(stored)}; one (H, W) array of floats in metres, or of integers of 16 bits or more,"
+            " is accepted"
         )
     return _metres(stored, scale if stored.dtype.kind == "f" else unit_m, invalid, str(path))
 
@@ -62,15 +61,15 @@ def _is_measured(array: NDArray[Any]) -> bool:
 
 
 def _metres(stored: NDArray[Any], factor: float, invalid: Sequence[float], name: str) -> NDArray[np.float32]:
-    # In float64, so that a step of 1/256 m or 0.001 m is rounded once.
+    # float64, so that a step of 1/256 m or 0.001 m is rounded only once.
     with np.errstate(over="ignore"):
         depth = (stored * np.float64(factor)).astype(np.float32)
     depth = np.nan_to_num(depth, copy=False, nan=0.0, posinf=0.0, neginf=0.0)
     for value in invalid:
-        # Stored in float32, 1e10 and -9999.9 are no longer what the config says.
+        # In float32, 1e10 and -9999.9 are not exactly the numbers of the config.
         depth[stored == np.float32(value) if stored.dtype == np.float32 else stored == value] = 0
     if depth.min() < 0:
-        raise DataError(f"{name} holds a depth of {depth.min():g} m; 0 (no measurement) and more is accepted; check it")
+        raise DataError(f"{name} holds a depth of {depth.min():g} m; 0 (no measurement) or more is accepted")
     return depth
 
 
@@ -78,24 +77,23 @@ def _to_numbers(image: Image.Image, name: str) -> NDArray[Any]:
     if image.mode != "F" and not image.mode.startswith("I"):
         raise DataError(
             f"{name} is a depth map of mode {image.mode} (8-bit or colour), too coarse or not a measurement; a 16-bit"
-            " grey PNG, or floats in metres as .npy or TIFF, are accepted; export the depth again"
+            " grey PNG, or floats in metres as .npy or TIFF, is accepted; export the depth again"
         )
     return np.asarray(image)
 
 
 def _read_exr(path: Path) -> NDArray[Any]:
     """The depth channel of an OpenEXR file."""
-    accepted = "a whole OpenEXR file with one channel of depth is accepted"
-    require_file(path, accepted)
+    require_file(path)
     try:
         import OpenEXR
     except ImportError as error:
         raise DataError(
-            f"{path} is an OpenEXR file and the library OpenEXR is not installed; 16-bit PNG, TIFF, PFM and .npy need "
-            "none; install it with: pip install 'densevit[exr]'"
+            f"{path} is an OpenEXR file, and the library OpenEXR is not installed; install it with: "
+            "pip install 'densevit[exr]'"
         ) from error
-    with guarded(path, accepted), tempfile.TemporaryDirectory() as folder:
-        if is_zip_path(path):  # the library reads from disk alone
+    with guarded(path), tempfile.TemporaryDirectory() as folder:
+        if is_zip_path(path):  # the library reads only from disk
             file = Path(folder) / "depth.exr"
             file.write_bytes(path.read_bytes())
         else:
@@ -108,10 +106,10 @@ def _read_exr(path: Path) -> NDArray[Any]:
             )
         with OpenEXR.File(str(file), separate_channels=True) as opened:
             channels = {name: np.array(channel.pixels) for name, channel in opened.channels().items()}
-    found = [name for name in _DEPTH_CHANNELS if name in channels] or (list(channels) if len(channels) == 1 else [])
-    if not found:
+    chosen = [name for name in _DEPTH_CHANNELS if name in channels] or (list(channels) if len(channels) == 1 else [])
+    if not chosen:
         raise DataError(
-            f"{path} has the channels {', '.join(sorted(channels))}; one of {', '.join(_DEPTH_CHANNELS)}, or one "
-            "channel alone, is accepted; export the depth as Z"
+            f"{path} has the channels {', '.join(sorted(channels))}; one of {', '.join(_DEPTH_CHANNELS)}, or a "
+            "single channel, is accepted; export the depth as Z"
         )
-    return channels[found[0]]
+    return channels[chosen[0]]

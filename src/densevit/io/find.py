@@ -1,4 +1,4 @@
-"""From what a user types to a list of photos."""
+"""List the photos that files, folders and globs name."""
 
 import glob
 import os
@@ -16,24 +16,24 @@ _SOURCES = "a photo, a folder of photos or a quoted glob such as 'photos/**/*.jp
 def find_images(sources: Sequence[str | Path]) -> list[Path]:
     """List the photos that files, folders and globs name, in natural order (``img2`` before ``img10``), each once.
 
-    A folder gives the images directly in it, by ``IMAGE_SUFFIXES``, hidden files left out; subfolders are reached with
-    the glob ``folder/**``. A glob (``*``, ``?``, ``[``; ``**`` spans folders) is filtered in the same way. A file that
-    is named is kept whatever its extension, and a name that exists is never taken for a glob.
+    A folder stands for the images directly in it, by ``IMAGE_SUFFIXES`` and without hidden files; the glob
+    ``folder/**`` reaches subfolders. A glob (``*``, ``?``, ``[``; ``**`` spans folders) is filtered in the same way. A
+    named file is kept whatever its extension, and a name that exists is never treated as a glob.
 
     Raises:
         DataError: no source is given, or one of them matches nothing.
     """
     sources = [sources] if isinstance(sources, str | Path) else sources
     if not sources:
-        raise DataError(f"no photo was named; {_SOURCES}; name at least one")
-    found = [path for source in sources for path in _matches(place(source))]
-    # Not resolved: a link beside its target is a second photo with a name of its own.
-    unique = {os.path.normpath(path.absolute()): path for path in reversed(found)}
+        raise DataError(f"no photo was named; {_SOURCES}")
+    photos = [path for source in sources for path in _matches(place(source))]
+    # Links are not resolved: a link next to its target is a second photo with its own name.
+    unique = {os.path.normpath(path.absolute()): path for path in reversed(photos)}
     return sorted(unique.values(), key=_natural)
 
 
 def _matches(source: Path) -> list[Path]:
-    """The photos that one source of ``find_images`` names."""
+    """The photos of one source."""
     try:
         source = source.expanduser()
         if source.is_dir():
@@ -41,16 +41,19 @@ def _matches(source: Path) -> list[Path]:
         elif glob.has_magic(str(source)) and not source.exists():
             candidates = [Path(name) for name in glob.iglob(str(source), recursive=True)]  # noqa: PTH207 -- or absolute
         elif source.is_file():
-            return [source]  # also an empty one: a list of photos does not fail for one of them
+            return [source]  # also an empty file, which must not fail the whole list
+        elif not source.exists():
+            raise DataError(f"{source} does not exist; {_SOURCES}; check the path")
         else:
-            return [require_file(source, _SOURCES)]
+            require_file(source)
+            return [source]
     except (OSError, RuntimeError, ValueError) as error:
         raise DataError(f"{source} cannot be listed ({reason(error)}); {_SOURCES}; check the permissions") from error
     photos = [path for path in candidates if _is_photo(path)]
     if not photos:
-        what = "a folder" if source.is_dir() else "a glob"
+        kind = "a folder" if source.is_dir() else "a glob"
         raise DataError(
-            f"{source} is {what} without a photo (by extension, among {len(candidates)} entries); {_SOURCES}; check the"
+            f"{source} is {kind} without a photo (by extension, among {len(candidates)} entries); {_SOURCES}; check the"
             " name, or reach subfolders with '**'"
         )
     return photos
@@ -61,6 +64,6 @@ def _is_photo(path: Path) -> bool:
 
 
 def _natural(path: Path) -> tuple[list[str | int], str]:
-    """Sort key in which runs of digits count as numbers: text and numbers alternate, so like meets like."""
+    """Sort key in which runs of digits are numbers; text and numbers alternate, so that they compare."""
     parts = re.split("([0-9]+)", path.as_posix().casefold())
     return [int(part) if i % 2 else part for i, part in enumerate(parts)], str(path)

@@ -1,4 +1,4 @@
-"""Rasters beyond memory, read by parts. With ``raster_write`` the only modules of densevit that import rasterio."""
+"""Read rasters larger than memory in parts. Only this module and ``raster_write`` import rasterio."""
 
 import warnings
 from collections.abc import Iterator, Sequence
@@ -14,20 +14,20 @@ from densevit.errors import DataError
 from densevit.io.decode import require_file
 
 STREAMED_PIXELS = 100_000_000
-"""Pixels from which a TIFF or PNG is streamed by itself."""
+"""Pixels from which a TIFF or PNG is streamed by default."""
 
 BLOCK = 512
 """Side of the square blocks in which results are computed and stored."""
 
 CACHE_BYTES = 128 * 2**20
-"""Of GDAL's block cache; by default it would grow with the machine."""
+"""Size of GDAL's block cache, which by default grows with the machine."""
 
 RASTER_SUFFIXES = frozenset({".tif", ".tiff", ".png", ".vrt"})
 _ACCEPTED = "a GeoTIFF, COG, TIFF or PNG of 8 or 16 bits, or of floats in [0, 1], is accepted"
 
 
 def has_rasterio() -> bool:
-    """Whether the library that streams rasters is installed."""
+    """Whether rasterio is installed."""
     try:
         import rasterio  # noqa: F401
     except ImportError:
@@ -37,13 +37,13 @@ def has_rasterio() -> bool:
 
 @contextmanager
 def gdal(name: object, doing: str) -> Iterator[Any]:
-    """The library rasterio with a bounded cache and without side files; its errors become a ``DataError``."""
+    """Yield rasterio with a bounded cache and without side files; its errors become a ``DataError``."""
     try:
         import rasterio
         import rasterio.errors
     except ImportError as error:
         raise DataError(
-            f"{name} is to be streamed, which rasterio does, and it is not installed; a smaller photo needs none; "
+            f"{name} must be streamed, and the library rasterio is not installed; "
             "install it with: pip install 'densevit[raster]'"
         ) from error
     try:
@@ -57,13 +57,13 @@ def gdal(name: object, doing: str) -> Iterator[Any]:
         cause = str(error.__cause__ or error).splitlines()[0]
         needed = f"{_ACCEPTED}; copy it again"
         if doing == "written":
-            needed = "a writable folder with free space is needed; choose another place or make room"
+            needed = "choose another place or free some space"
         raise DataError(f"{name} cannot be {doing} ({cause}); {needed}") from error
 
 
 @dataclass(frozen=True)
 class Georeference:
-    """Where a raster lies on the earth, as rasterio says it; nothing for a plain picture."""
+    """Position of a raster on the earth, as rasterio's objects; empty for a plain image."""
 
     crs: Any = None
     transform: Any = None
@@ -72,7 +72,7 @@ class Georeference:
 
 @dataclass(frozen=True)
 class RasterHead:
-    """What the header says.
+    """The header of a raster.
 
     Attributes:
         size: (H, W).
@@ -86,19 +86,19 @@ class RasterHead:
 
 
 def read_head(path: Path) -> RasterHead:
-    """The header of a raster.
+    """Read the header of a raster.
 
     Raises:
         DataError: no such file, or not a raster.
     """
-    require_file(path, _ACCEPTED)
+    require_file(path)
     with gdal(path, "opened") as rasterio, rasterio.open(path) as dataset:
         placed = dataset.crs is not None or not dataset.transform.is_identity or bool(dataset.gcps[0])
         return RasterHead((dataset.height, dataset.width), placed, dataset.driver)
 
 
 class RasterSource:
-    """An open raster that gives 8-bit RGB by parts; see ``open_raster``."""
+    """An open raster that is read in parts as 8-bit RGB; see ``open_raster``."""
 
     def __init__(self, path: Path, dataset: Any, bands: Sequence[int] | None, limits: tuple[float, float] | None):
         self.path, self._dataset = path, dataset
@@ -120,13 +120,13 @@ class RasterSource:
             return tuple(plain)
         if wanted is None:
             raise DataError(
-                f"{self.path} has {len(plain)} bands; 1 or 3, with or without alpha, are taken as they are; name three"
-                " or one as red, green and blue, as in --bands 4,3,2"
+                f"{self.path} has {len(plain)} bands; 1 or 3, with or without alpha, are accepted by default; name one "
+                "or three, as in --bands 4,3,2"
             )
         if len(wanted) not in (1, 3) or any(not 1 <= band <= self._dataset.count for band in wanted):
             raise DataError(
-                f"bands {','.join(map(str, wanted))} were named of {self.path}; one or three of 1 to"
-                f" {self._dataset.count} are accepted; name them as in --bands 4,3,2"
+                f"bands {','.join(map(str, wanted))} were given for {self.path}; one or three of 1 to"
+                f" {self._dataset.count} are accepted, as in --bands 4,3,2"
             )
         return tuple(wanted)
 
@@ -140,24 +140,26 @@ class RasterSource:
     def _range(self, limits: tuple[float, float] | None) -> tuple[float, float]:
         if limits is not None:
             if not limits[0] < limits[1]:
-                raise DataError(f"the range is {limits[0]:g} to {limits[1]:g}; a low and a higher value are accepted; "
-                                "give them as in --range 0,3000")  # fmt: skip
+                raise DataError(
+                    f"the range is {limits[0]:g} to {limits[1]:g}; a low and a higher value are accepted, as in "
+                    "--range 0,3000"
+                )
             return limits
         known = {"u1": (0.0, 255.0), "u2": (0.0, 65535.0), "f4": (0.0, 1.0), "f8": (0.0, 1.0)}
         key = f"{self._dtype.kind}{self._dtype.itemsize}"
         if key not in known:
             raise DataError(
-                f"{self.path} holds {self._dtype}; 8 and 16 bits without sign, and floats in [0, 1], are known by "
-                "themselves; say which values are black and white, as in --range 0,3000"
+                f"{self.path} holds {self._dtype}; uint8, uint16 and floats in [0, 1] are accepted by default; "
+                "say which values are black and white, as in --range 0,3000"
             )
         return known[key]
 
     def read(self, rows: slice, columns: slice) -> NDArray[np.uint8]:
-        """The part (h, w, 3) at the raster's own pixels."""
+        """Read a part (h, w, 3) at full resolution."""
         return self._read(window_of(rows, columns), (rows.stop - rows.start, columns.stop - columns.start))
 
     def read_scaled(self, rows: slice, columns: slice, size: tuple[int, int]) -> NDArray[np.uint8]:
-        """The part (h, w, 3) as if the raster had ``size``; GDAL averages when it shrinks."""
+        """Read a part (h, w, 3) of the raster resized to ``size``; GDAL averages when it shrinks."""
         y, x = self.size[0] / size[0], self.size[1] / size[1]
         window = ((rows.start * y, rows.stop * y), (columns.start * x, columns.stop * x))
         return self._read(window, (rows.stop - rows.start, columns.stop - columns.start))
@@ -183,7 +185,7 @@ class RasterSource:
         return picture if alpha is None else _on_white(picture, alpha, self._dtype)
 
     def valid(self, rows: slice, columns: slice) -> NDArray[np.bool_] | None:
-        """(h, w): where there is data; none where there is everywhere."""
+        """(h, w): where there is data; None if it is everywhere."""
         if not self.masked:
             return None
         with gdal(self.path, "read"):
@@ -195,17 +197,17 @@ class RasterSource:
         """Make sure that the file is still the one that was opened.
 
         Raises:
-            DataError: if it has vanished or changed.
+            DataError: it has vanished or changed.
         """
         if self._stat() != self._stamp:
             raise DataError(
-                f"{self.path} has vanished or changed while it was read; the same file is needed to the end; put it "
-                "back and run the same command again, which goes on where it stopped"
+                f"{self.path} has vanished or changed while it was read; put it back and run the same command again, "
+                "which continues where it stopped"
             )
 
     @property
     def stamp(self) -> tuple[int, int] | None:
-        """Bytes and time of change."""
+        """Size in bytes and time of the last change."""
         return self._stamp
 
     def _stat(self) -> tuple[int, int] | None:
@@ -220,28 +222,28 @@ class RasterSource:
 def open_raster(
     path: Path, *, bands: Sequence[int] | None = None, limits: tuple[float, float] | None = None
 ) -> Iterator[RasterSource]:
-    """Open a raster to read it by parts.
+    """Open a raster to read it in parts.
 
     Args:
         path: a GeoTIFF, COG, TIFF or PNG.
-        bands: three for red, green and blue or one for grey, counted from 1; those of a picture by default.
+        bands: three for red, green and blue or one for grey, counted from 1; by default all but alpha.
         limits: the values that become black and white; by default 0..65535 for 16 bits and 0..1 for floats.
 
     Raises:
-        DataError: no such file, not a raster, or one whose bands or values are not accepted.
+        DataError: no such file, not a raster, or bands or values that are not accepted.
     """
-    require_file(path, _ACCEPTED)
+    require_file(path)
     with gdal(path, "opened") as rasterio, rasterio.open(path) as dataset:
         yield RasterSource(path, dataset, bands, limits)
 
 
 def window_of(rows: slice, columns: slice) -> tuple[tuple[int, int], tuple[int, int]]:
-    """The slices as rasterio takes them."""
+    """Slices as a window of rasterio."""
     return (rows.start, rows.stop), (columns.start, columns.stop)
 
 
 def _to_8_bit(values: NDArray[Any], limits: tuple[float, float]) -> NDArray[np.uint8]:
-    """Scale to 0..255 from black to white; what lies beyond is clipped."""
+    """Scale to 0..255 from black to white and clip."""
     if values.dtype == np.uint8 and limits == (0.0, 255.0):
         return values
     if values.dtype == np.uint16 and limits == (0.0, 65535.0):  # as photos of 16 bits are read
@@ -252,7 +254,7 @@ def _to_8_bit(values: NDArray[Any], limits: tuple[float, float]) -> NDArray[np.u
 
 
 def _on_white(picture: NDArray[np.uint8], alpha: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[np.uint8]:
-    """(h, w, 3) composited on white, as photos are."""
+    """Composite (h, w, 3) on white, as photos are."""
     eight = alpha if dtype == np.uint8 else _to_8_bit(alpha, (0.0, float(np.iinfo(dtype).max)))
     share = eight[:, :, None].astype(np.uint16)
     mixed = (picture * share + (255 * (255 - share) + 127)) // 255

@@ -1,4 +1,4 @@
-"""Rasters beyond memory, written block by block, whole or not at all."""
+"""Write rasters larger than memory block by block, completely or not at all."""
 
 import zlib
 from collections.abc import Iterator, Sequence
@@ -19,7 +19,7 @@ Format = Literal["GTiff", "COG", "PNG"]
 
 @dataclass(frozen=True)
 class Block:
-    """A part of a result: its place and its values (K, h, w)."""
+    """A part of a result: its position and values (K, h, w)."""
 
     rows: slice
     columns: slice
@@ -31,14 +31,14 @@ class RasterFile:
     """A raster to write.
 
     Attributes:
-        path: under which it appears when it is whole.
+        path: of the file.
         size: (H, W).
         bands: K.
-        dtype: of the values.
+        dtype: dtype of the values.
         nodata: value where the source has no data.
         palette: colours by value, for one band of 8 bits.
-        tags: facts for people and programs, such as class names.
-        format: of the file.
+        tags: metadata, such as class names.
+        format: GDAL's name of the format.
     """
 
     path: Path
@@ -52,16 +52,16 @@ class RasterFile:
 
 
 def write_raster(file: RasterFile, place: Georeference, blocks: Iterator[Block]) -> None:
-    """Write a raster block by block; it appears under its name when it is whole and was read back.
+    """Write a raster block by block; it appears when it is complete and has been verified.
 
     Raises:
-        DataError: if it cannot be written, or does not read back as it was written, as on a full disk.
+        DataError: it cannot be written, or does not read back as written, as on a full disk.
     """
     with atomic_path(file.path) as temporary:
         if file.format == "GTiff":
             _write_tiff(file, temporary, place, blocks)
             return
-        # Within the same block, so that an error leaves neither; the suffix tells GDAL nothing, the driver does.
+        # Inside the block of the final file, so that an error leaves neither file.
         tiff = temporary.with_suffix(".tiff")
         try:
             _write_tiff(file, tiff, place, blocks)
@@ -100,17 +100,17 @@ def _write_tiff(file: RasterFile, path: Path, place: Georeference, blocks: Itera
                 where = window_of(block.rows, block.columns)
                 dataset.write(block.values, window=where)
                 sums.append((block.rows, block.columns, zlib.crc32(block.values.tobytes())))
-        # GDAL reports a disk that is full only in passing, so what lies there is compared.
+        # GDAL may not report a full disk, so the file is read again and compared.
         with rasterio.open(path) as dataset:
             for rows, columns, expected in sums:
-                found = dataset.read(window=window_of(rows, columns))
-                if zlib.crc32(found.tobytes()) != expected:
-                    raise OSError("what was written does not read back; the disk may be full")
+                written = dataset.read(window=window_of(rows, columns))
+                if zlib.crc32(written.tobytes()) != expected:
+                    raise OSError("the file does not read back as written; the disk may be full")
 
 
 def disk_error(path: Path, error: OSError) -> DataError:
-    """What a failed write to a scratch or progress file means."""
+    """The error for a failed write to a scratch or progress file."""
     return DataError(
-        f"{path} cannot be written ({reason(error)}); a writable folder with free space is needed; make room and run "
-        "the same command again, which goes on where it stopped"
+        f"{path} cannot be written ({reason(error)}); free some space and run the same command again, which continues "
+        "where it stopped"
     )

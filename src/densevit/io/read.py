@@ -1,4 +1,4 @@
-"""Photos, label masks and value maps as arrays."""
+"""Read photos, label masks and value maps into arrays."""
 
 import base64
 import binascii
@@ -16,7 +16,7 @@ from densevit.errors import DataError
 from densevit.io.decode import decode, guarded, require_file, upright
 from densevit.io.zipped import is_zip_path, place
 
-# Pillow's names; MPO is a JPEG with a second picture inside, as phones make them.
+# Pillow's names; MPO is a JPEG with a second image inside, as phones write it.
 _LOSSY = {"JPEG", "MPO"}
 
 
@@ -24,11 +24,11 @@ def read_image(path: Path) -> NDArray[np.uint8]:
     """Read one photo.
 
     EXIF orientation is applied. Transparent parts are composited on white. 16-bit grey is scaled from 0..65535; float
-    pixels from 0..1 if all lie there, else from 0..255. CMYK, YCCK, LAB, HSV and palettes are converted; embedded
-    colour profiles are ignored. Of an animation or a multi-page file the first frame counts. JPEGs are decoded in full.
+    pixels from 0..1 if all are in that range, else from 0..255. CMYK, YCCK, LAB, HSV and palettes are converted;
+    embedded colour profiles are ignored. The first frame of an animation or multi-page file is read.
 
     Args:
-        path: a file in one of ``FORMATS``; the content decides, not the extension.
+        path: a file in one of ``FORMATS``, whatever its extension.
 
     Returns:
         (H, W, 3) uint8, RGB.
@@ -40,7 +40,7 @@ def read_image(path: Path) -> NDArray[np.uint8]:
 
 
 def as_image(source: object) -> NDArray[np.uint8]:
-    """Take a photo in any form a user may hold it in.
+    """Convert a photo in any form to an array.
 
     Args:
         source: a path, read by ``read_image``; a Pillow image, converted by the same rules; an array (H, W), (H, W, 1),
@@ -62,13 +62,13 @@ def as_image(source: object) -> NDArray[np.uint8]:
         return image
     if isinstance(source, np.ndarray):
         return _array_to_rgb(source, f"an array {source.shape} of {source.dtype}")
-    # Whoever holds a tensor has imported torch; looking it up keeps this module free of it.
+    # A caller with a tensor has imported torch; this module need not.
     torch = sys.modules.get("torch")
     if torch is not None and isinstance(source, torch.Tensor):
         return _tensor_to_rgb(source)
     raise DataError(
         f"the image is of type {type(source).__name__}; a path, a Pillow image, a numpy array or a torch tensor is"
-        " accepted; convert it to one of these"
+        " accepted"
     )
 
 
@@ -88,12 +88,12 @@ def read_labels(path: Path) -> NDArray[np.int32]:
     path = place(path)
     if path.suffix.lower() != ".npy":
         return decode(path, _to_labels)
-    accepted = "one (H, W) array of integers, as np.save writes it, is accepted"
+    accepted = "one (H, W) array of integers, as np.save writes it,"
     labels = load_array(path, accepted)
     if not isinstance(labels, np.ndarray) or labels.ndim != 2 or labels.dtype.kind not in "iu" or labels.size == 0:
-        raise DataError(f"{path} holds {what(labels)}; {accepted}; save it as such")
+        raise DataError(f"{path} holds {describe(labels)}; {accepted} is accepted")
     if labels.dtype.itemsize > 2 and not -(2**31) <= int(labels.min()) <= int(labels.max()) < 2**31:
-        raise DataError(f"{path} holds {int(labels.max())}; class indices of 32 bits are accepted; check the array")
+        raise DataError(f"{path} holds {int(labels.max())}; class indices of 32 bits are accepted")
     return labels.astype(np.int32)
 
 
@@ -105,7 +105,7 @@ def read_mask(path: Path) -> NDArray[np.int32] | NDArray[np.uint8]:
 
 
 def read_colours(path: Path) -> NDArray[np.uint8]:
-    """Read a mask whose colours stand for classes; a palette image gives its colours, EXIF orientation is applied.
+    """Read a mask in colours; palettes become colours, and EXIF orientation is applied.
 
     Returns:
         (H, W, 3) uint8.
@@ -117,16 +117,16 @@ def read_colours(path: Path) -> NDArray[np.uint8]:
 
 
 def decode_mask(text: str, name: str) -> NDArray[np.bool_]:
-    """A picture of one channel, as the base64 of a PNG file -> (H, W), true where it is not 0.
+    """Decode the base64 of a PNG file with one channel to (H, W), true where it is not 0.
 
     Raises:
-        DataError: no such text, naming the file ``name`` that holds it.
+        DataError: another text; the message names the file ``name``.
     """
-    accepted = "the base64 of a PNG file of one channel is accepted"
+    accepted = "the base64 of a PNG file with one channel"
     try:
         data = base64.b64decode(text, validate=True)
     except (ValueError, TypeError, binascii.Error):
-        raise DataError(f"{name} has a mask that is not base64; {accepted}; save it again") from None
+        raise DataError(f"{name} has a mask that is not base64; {accepted} is accepted") from None
     with guarded(f"the mask in {name}", accepted), Image.open(io.BytesIO(data), formats=["PNG"]) as image:
         return _to_labels(image, f"the mask in {name}") != 0
 
@@ -144,25 +144,23 @@ def read_values(path: Path) -> NDArray[np.float32]:
         DataError: no such file, damaged or not ``.npy``; an array but (H, W, K) floats.
     """
     path = place(path)
-    accepted = "a .npy file of one (H, W, K) array of floats, as np.save writes it, is accepted"
+    accepted = "one (H, W, K) array of floats, as np.save writes it,"
     values = load_array(path, accepted)
     if not isinstance(values, np.ndarray) or values.ndim != 3 or values.dtype.kind != "f" or values.size == 0:
-        raise DataError(f"{path} holds {what(values)}; one (H, W, K) array of floats is accepted; save it as such")
+        raise DataError(f"{path} holds {describe(values)}; one (H, W, K) array of floats is accepted")
     return values.astype(np.float32)
 
 
 def load_array(path: Path, accepted: str) -> object:
-    """What a ``.npy`` file holds; nothing in it is executed.
+    """Load a ``.npy`` file; nothing in it is executed.
 
     Raises:
-        DataError: no such file, damaged, or beyond ``MAX_PIXELS``; ``accepted`` is the second clause of the message.
+        DataError: no such file, or damaged; ``accepted`` tells what the caller needs.
     """
-    require_file(path, accepted)
+    require_file(path)
     with guarded(path, accepted):
-        if not is_zip_path(path):
-            loaded: object = np.load(path, allow_pickle=False)
-        else:
-            loaded = np.load(io.BytesIO(path.read_bytes()), allow_pickle=False)
+        source = io.BytesIO(path.read_bytes()) if is_zip_path(path) else path
+        loaded: object = np.load(source, allow_pickle=False)
     return loaded
 
 
@@ -211,7 +209,7 @@ def _to_8_bit(array: NDArray[Any], name: str, float_maximum: tuple[int, ...] = (
         raise DataError(f"{name} holds {array.dtype}; uint8, uint16 and floats are accepted; convert the values")
     low, high = float(array.min()), float(array.max())
     for maximum in float_maximum:
-        # Resampling overshoots by rounding; that much is clipped. NaN fails both comparisons.
+        # Resampling may overshoot a little, which is clipped. NaN fails both comparisons.
         if low >= -1e-3 * maximum and high <= 1.001 * maximum:
             return np.rint(array.astype(np.float32).clip(0, maximum) * (255 / maximum)).astype(np.uint8)
     ranges = " or ".join(f"0..{maximum}" for maximum in float_maximum)
@@ -219,7 +217,7 @@ def _to_8_bit(array: NDArray[Any], name: str, float_maximum: tuple[int, ...] = (
 
 
 def _integers_as_16_bit(array: NDArray[Any], name: str) -> NDArray[Any]:
-    """Pillow's mode I (int32) as uint16, as 16-bit PPMs come in it; other dtypes unchanged."""
+    """Pillow's mode I (int32), which it uses for 16-bit PPMs, as uint16; other dtypes unchanged."""
     if array.dtype != np.int32:
         return array
     low, high = int(array.min()), int(array.max())
@@ -233,7 +231,7 @@ def _grey_to_rgb(grey: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def _on_white(rgba: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """(H, W, 4) -> (H, W, 3), what shows through being white."""
+    """Composite (H, W, 4) on white."""
     alpha = rgba[:, :, 3:].astype(np.uint16)
     mixed = rgba[:, :, :3] * alpha  # at most 255 * 255, also with the white added
     mixed += 255 * (255 - alpha) + 127
@@ -266,6 +264,6 @@ def _to_colours(image: Image.Image, name: str) -> NDArray[np.uint8]:
     return np.array(image.convert("RGB"))  # alpha is dropped: a colour mixed with white would be another class
 
 
-def what(loaded: object) -> str:
-    """What a ``.npy`` or ``.npz`` file held, in words."""
+def describe(loaded: object) -> str:
+    """The content of a ``.npy`` or ``.npz`` file in words."""
     return f"an array {loaded.shape} of {loaded.dtype}" if isinstance(loaded, np.ndarray) else type(loaded).__name__

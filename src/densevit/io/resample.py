@@ -1,4 +1,4 @@
-"""Resizing by Pillow, for results that must be Pillow's own."""
+"""Resizing by Pillow, where results must be bit-equal to it."""
 
 import numpy as np
 from numpy.typing import NDArray

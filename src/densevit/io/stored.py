@@ -1,4 +1,4 @@
-"""Files as they are stored, before the readers turn, refuse or smooth anything: for checks; and small pictures."""
+"""Files as stored, before readers turn or refuse anything, for checks; and thumbnails."""
 
 import base64
 import io
@@ -11,23 +11,21 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from densevit.errors import DataError
-from densevit.io.decode import MAX_PIXELS, ORIENTATION_TAG, UPRIGHT, guarded, open_image, require_file
-from densevit.io.read import as_image
+from densevit.io.decode import ORIENTATION_TAG, UPRIGHT, guarded, open_image
+from densevit.io.read import as_image, describe, load_array
 from densevit.types import Size
-
-_ACCEPTED = "a whole image file or .npy array is accepted"
 
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """What a file holds, not turned.
+    """The content of an image file or array as stored.
 
     Attributes:
         format: Pillow's name of the format, or ``NPY``.
         mode: Pillow's mode, or the dtype of an array.
-        orientation: EXIF orientation 1..8; 1 where there is none.
-        frames: pictures in the file, of which the first is read.
-        pixels: (H, W) or (H, W, channels); indices where there is a palette.
+        orientation: EXIF orientation 1..8; 1 if there is none.
+        frames: number of frames in the file; the first is read.
+        pixels: (H, W) or (H, W, channels); indices if there is a palette.
         palette: (n, 3) uint8 colours of the indices, or None.
     """
 
@@ -45,28 +43,27 @@ class Stored:
 
     @property
     def upright_size(self) -> Size:
-        """(H, W) as the readers give it, with the EXIF orientation applied."""
+        """(H, W) with the EXIF orientation applied, as readers return it."""
         return self.size[::-1] if self.orientation >= 5 else self.size
 
 
 def read_stored(path: Path) -> Stored:
-    """Read an image or a ``.npy`` array as it is.
+    """Read an image or a ``.npy`` array without turning or converting it.
 
     Raises:
         DataError: no such file, no image or array, damaged or cut short, too large.
     """
     if path.suffix.lower() == ".npy":
-        require_file(path, _ACCEPTED)
-        with guarded(path, _ACCEPTED), path.open("rb") as file:
-            array = np.load(file, allow_pickle=False)
+        accepted = "one (H, W) or (H, W, K) array"
+        array = load_array(path, accepted)
         if not isinstance(array, np.ndarray) or array.ndim not in {2, 3} or array.size == 0:
-            raise DataError(f"{path} holds no (H, W) or (H, W, K) array; {_ACCEPTED}; save it as such")
+            raise DataError(f"{path} holds {describe(array)}; {accepted} is accepted")
         return Stored("NPY", str(array.dtype), 1, 1, array)
     return _with_photo(path, photo=False)[0]
 
 
 def read_stored_photo(path: Path) -> tuple[Stored, NDArray[np.uint8]]:
-    """The file as it is, and the upright (H, W, 3) uint8 photo that ``read_image`` makes of it, decoded once.
+    """The file as stored and the upright (H, W, 3) uint8 photo of ``read_image``, decoded once.
 
     Raises:
         DataError: as ``read_image``.
@@ -75,10 +72,7 @@ def read_stored_photo(path: Path) -> tuple[Stored, NDArray[np.uint8]]:
 
 
 def _with_photo(path: Path, *, photo: bool) -> tuple[Stored, NDArray[np.uint8]]:
-    require_file(path, _ACCEPTED)
     with guarded(path), open_image(path) as image:
-        if image.height * image.width > MAX_PIXELS:
-            raise DataError(f"{path} has {image.height} x {image.width} pixels; up to {MAX_PIXELS:,} are accepted")
         name, frames = image.format or "", int(getattr(image, "n_frames", 1))
         image.load()
         rgb = as_image(image) if photo else np.zeros((0, 0, 3), np.uint8)
@@ -88,7 +82,7 @@ def _with_photo(path: Path, *, photo: bool) -> tuple[Stored, NDArray[np.uint8]]:
 
 
 def turn_upright(pixels: NDArray[Any], orientation: int) -> NDArray[Any]:
-    """Stored pixels (H, W) or (H, W, channels) as an EXIF orientation of 1..8 means them."""
+    """Turn stored pixels (H, W) or (H, W, channels) by an EXIF orientation of 1..8."""
     if orientation not in UPRIGHT:
         return pixels
     if orientation >= 5:
@@ -101,7 +95,7 @@ def turn_upright(pixels: NDArray[Any], orientation: int) -> NDArray[Any]:
 
 
 def shrink(pixels: NDArray[np.uint8], size: Size) -> NDArray[np.uint8]:
-    """(H, W) or (H, W, 3) uint8 -> the same at another size, each pixel the mean of those that it covers."""
+    """Resize (H, W) or (H, W, 3) uint8; each pixel is the mean of those that it covers."""
     picture = Image.fromarray(np.ascontiguousarray(pixels))
     return np.asarray(picture.resize((size[1], size[0]), Image.Resampling.BOX, reducing_gap=3.0))
 
@@ -112,25 +106,23 @@ def to_grey(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def resize_nearest(pixels: NDArray[Any], size: Size) -> NDArray[Any]:
-    """(H, W, ...) -> (*size, ...); each pixel is the one under its centre."""
+    """(H, W, ...) -> (*size, ...); each pixel takes the value under its centre."""
     rows = ((np.arange(size[0]) + 0.5) * pixels.shape[0] / size[0]).astype(np.int64)
     columns = ((np.arange(size[1]) + 0.5) * pixels.shape[1] / size[1]).astype(np.int64)
     return pixels[rows][:, columns]
 
 
 def data_uri(picture: NDArray[np.uint8], *, kind: Literal["JPEG", "PNG"] = "JPEG") -> str:
-    """(H, W, 3) uint8 as an address that holds the picture itself, for pages without files beside them."""
+    """(H, W, 3) uint8 as a data URI, for pages that contain their pictures."""
     buffer = io.BytesIO()
-    Image.fromarray(np.ascontiguousarray(picture)).save(
-        buffer, format=kind, **({"quality": 85} if kind == "JPEG" else {})
-    )
+    Image.fromarray(np.ascontiguousarray(picture)).save(buffer, format=kind, quality=85)  # PNG ignores the quality
     return f"data:image/{kind.lower()};base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
 def _orientation(image: Image.Image) -> int:
     try:
         orientation = image.getexif().get(ORIENTATION_TAG, 1)
-    except Exception:  # damaged metadata raises whatever its parser met; the readers warn of it
+    except Exception:  # damaged metadata can raise anything; the readers warn of it
         return 1
     return orientation if orientation in UPRIGHT else 1
 

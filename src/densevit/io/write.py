@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all."""
+"""Write files atomically: they appear complete or not at all."""
 
 import io
 import json
@@ -28,7 +28,7 @@ def write_png(path: Path, array: NDArray[Any]) -> None:
     if (array.ndim, array.dtype) not in kinds or array.size == 0 or array.shape[2:] not in {(), (3,)}:
         raise DataError(
             f"{path} would hold an array {array.shape} of {array.dtype}; a PNG takes (H, W) uint8 or uint16, or"
-            " (H, W, 3) uint8; convert the array"
+            " (H, W, 3) uint8"
         )
     _save_png(path, Image.fromarray(np.ascontiguousarray(array)))
 
@@ -54,7 +54,7 @@ def write_labels(path: Path, labels: NDArray[Any], palette: Sequence[Sequence[in
 
     Args:
         path: the PNG.
-        labels: (H, W) integers, 0 <= label < len(palette); 255 (ignore) is also taken and shown in black.
+        labels: (H, W) integers, 0 <= label < len(palette), or 255 (ignore), which is shown in black.
         palette: (K, 3) RGB colours 0..255, one per class.
 
     Raises:
@@ -103,13 +103,13 @@ def write_array(path: Path, array: NDArray[Any]) -> None:
         DataError: an array of objects; the file cannot be written.
     """
     if array.dtype.hasobject:
-        raise DataError(f"{path} would hold an array of {array.dtype}; numbers are accepted; convert the array")
+        raise DataError(f"{path} would hold an array of {array.dtype}; numbers are accepted")
     with atomic_path(path) as temporary, temporary.open("wb") as file:
         np.save(file, array, allow_pickle=False)
 
 
 def write_json(path: Path, obj: object) -> None:
-    """Write ``to_json`` with an indent of two.
+    """Write strict JSON, indented by two, as ``to_json`` does.
 
     Raises:
         DataError: the file cannot be written.
@@ -118,12 +118,12 @@ def write_json(path: Path, obj: object) -> None:
 
 
 def to_json(obj: object, *, indent: int | None = None) -> str:
-    """Strict JSON: numpy values become numbers and lists, paths strings, NaN and infinity null."""
+    """Strict JSON: numpy values become numbers and lists, paths become strings, NaN and infinity null."""
     return json.dumps(_plain(obj), indent=indent, ensure_ascii=False, allow_nan=False)
 
 
 def write_bytes_atomic(path: Path, data: bytes) -> None:
-    """Write a whole file or nothing.
+    """Write a file atomically.
 
     Raises:
         DataError: the file cannot be written.
@@ -133,10 +133,10 @@ def write_bytes_atomic(path: Path, data: bytes) -> None:
 
 
 def append_line(path: Path, line: str) -> None:
-    """Add a line to a text file, which is made if need be.
+    """Append a line to a text file, which is created if necessary.
 
     Raises:
-        DataError: if it cannot be written.
+        DataError: the file cannot be written.
     """
     try:
         with path.open("a", encoding="utf-8") as file:
@@ -146,43 +146,42 @@ def append_line(path: Path, line: str) -> None:
 
 
 def make_folder(path: Path) -> None:
-    """Make a folder and those above it, unless it is there.
+    """Make a folder and its parents, unless they exist.
 
     Raises:
-        DataError: it cannot be made, because a file is in its place, say.
+        DataError: it cannot be made, for example because a file has its name.
     """
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise DataError(
-            f"folder {path} cannot be made ({reason(error)}); an existing folder, or the name of a new one, is needed;"
-            " choose another name or mend the permissions"
+            f"folder {path} cannot be made ({reason(error)}); choose another name or fix the permissions"
         ) from error
 
 
 @contextmanager
 def atomic_path(path: Path, *, sync: bool = False) -> Iterator[Path]:
-    """Give the name of a new file beside ``path`` to write to; it takes the place of ``path`` when the block ends well.
+    """Yield the name of a temporary file next to ``path``, which replaces ``path`` when the block succeeds.
 
-    An error in the block leaves what was at ``path`` before, and no partial file. Missing parent folders are made.
+    An error in the block leaves ``path`` unchanged and no partial file. Missing parent folders are made.
 
     Args:
-        path: where the file belongs; a link is followed.
-        sync: wait until the data is on the disk, so that not even a power cut can lose it (for checkpoints).
+        path: the file to write; a link is followed.
+        sync: wait until the data is on the disk, so that a power cut cannot lose it (for checkpoints).
 
     Raises:
         DataError: any ``OSError`` in the block or from the file system: disk full, no permission, a folder in the way.
     """
-    # Through a link such as /dev/stdout the link itself would be replaced, so its target is.
+    # Otherwise a link such as /dev/stdout would itself be replaced.
     target = Path(os.path.realpath(path))
-    # The suffix stays, because some writers look at it; the leading dot hides the file from find_images.
+    # The suffix stays, since some writers depend on it; the leading dot hides the file from find_images.
     temporary = target.with_name(f".densevit-{uuid.uuid4().hex}{target.suffix}")
     try:
         if target.exists() and not target.is_file():
-            raise DataError(f"{path} is a folder or a device; a file is written here; choose the name of a file")
+            raise DataError(f"{path} is a folder or a device; choose the name of a file")
         target.parent.mkdir(parents=True, exist_ok=True)
         temporary.touch()
-        mode = temporary.stat().st_mode  # what the umask grants; some writers (safetensors) grant their owner alone
+        mode = temporary.stat().st_mode  # as the umask grants it; some writers (safetensors) grant only the owner
         yield temporary
         temporary.chmod(mode)
         if sync:
@@ -197,10 +196,7 @@ def atomic_path(path: Path, *, sync: bool = False) -> Iterator[Path]:
 
 
 def _unwritable(path: Path, error: OSError) -> DataError:
-    return DataError(
-        f"{path} cannot be written ({reason(error)}); a writable folder with free space is needed; choose"
-        " another place or make room"
-    )
+    return DataError(f"{path} cannot be written ({reason(error)}); choose another place or free some space")
 
 
 def _save_png(path: Path, image: Image.Image) -> None:
@@ -209,7 +205,7 @@ def _save_png(path: Path, image: Image.Image) -> None:
 
 
 def _plain(obj: object) -> Any:
-    """``obj`` in the types that JSON knows."""
+    """Convert ``obj`` to the types of JSON."""
     match obj:
         case dict():
             return {str(key): _plain(value) for key, value in obj.items()}

@@ -1,4 +1,4 @@
-"""Files inside zip archives, read in place: ``data.zip!/images/train/a.jpg`` is a path like any other."""
+"""Files inside zip archives, read in place by paths such as ``data.zip!/images/train/a.jpg``."""
 
 import io
 import os
@@ -12,19 +12,18 @@ from typing import IO, TYPE_CHECKING, Any
 from densevit.errors import DataError
 
 MAX_FILE_BYTES = 4 * 2**30
-"""Largest file that is unpacked into memory, as the archive states it."""
+"""Largest file that is unpacked into memory, by the size that the archive states."""
 
 MAX_RATIO = 1100
-"""How much smaller a file of more than a few megabytes may be stored; deflate reaches 1032."""
+"""Largest compression ratio of files of more than a few megabytes; deflate reaches 1032."""
 
 MAX_ENTRIES = 5_000_000
-"""Most files of an archive; the list of them is kept in memory."""
+"""Most files of an archive, whose list is kept in memory."""
 
 _BAR = "!"
 _SMALL = 16 * 2**20
-_ACCEPTED = "a whole zip archive is accepted"
 
-# Path itself can be the base from Python 3.12 on; before, the class that it makes objects of.
+# Before Python 3.12, only the concrete class of Path can be a base.
 if TYPE_CHECKING:
     _Base = Path
 else:
@@ -32,10 +31,10 @@ else:
 
 
 class ZipPath(_Base):
-    """A path into an archive, the archive's name ending in ``!``.
+    """A path into an archive, whose name is followed by ``!``.
 
-    It is no more than its text, so it can be pickled and sent to worker processes; archives are opened once per
-    process. Everything that reads works as with other paths; nothing can be written.
+    It holds only its text, so it can be pickled and sent to worker processes; archives are opened once per process.
+    Reading works as with other paths; writing does not.
     """
 
     __slots__ = ()
@@ -89,10 +88,10 @@ class ZipPath(_Base):
         return ZipPath(f"{self.archive.expanduser()}{_BAR}") / self.inside
 
     def read_bytes(self) -> bytes:
-        """The content, checked against its sum.
+        """The content, checked against its checksum.
 
         Raises:
-            DataError: damaged, encrypted, packed by a method that is not known, or absurdly large.
+            DataError: damaged, encrypted, packed by an unknown method, or suspiciously large.
         """
         index = _index(self.archive)
         entry = index.files.get(self.inside)
@@ -102,14 +101,14 @@ class ZipPath(_Base):
         try:
             return index.zip.read(entry)
         except (zipfile.BadZipFile, EOFError, OSError, ValueError) as error:
-            raise DataError(f"{self} is damaged or cut short ({error}); {_ACCEPTED}; copy the archive again") from error
+            raise DataError(f"{self} is damaged or cut short ({error}); copy the archive again") from error
         except (RuntimeError, NotImplementedError) as error:  # a password, or an exotic compression
             raise DataError(
-                f"{self} cannot be unpacked ({error}); plain archives with deflate or no compression are accepted; "
-                "pack it again"
+                f"{self} cannot be unpacked ({error}); archives with deflate or no compression, without a password, are "
+                "accepted"
             ) from error
         except Exception as error:  # zlib.error, lzma.LZMAError: not all of them exist in every build
-            raise DataError(f"{self} is damaged ({error}); {_ACCEPTED}; copy the archive again") from error
+            raise DataError(f"{self} is damaged ({error}); copy the archive again") from error
 
     def read_text(self, encoding: str | None = None, *_: Any, **__: Any) -> str:
         """The content as text."""
@@ -123,9 +122,9 @@ class ZipPath(_Base):
 
 
 def place(path: str | Path) -> Path:
-    """The path, as one into an archive if it names one: ``data.zip``, or ``data.zip!/images/train``.
+    """The path, as a ``ZipPath`` if it names an archive: ``data.zip``, or ``data.zip!/images/train``.
 
-    A folder whose name merely looks like that stays what it is.
+    Folders with such names are left alone.
     """
     if isinstance(path, ZipPath):
         return path
@@ -144,21 +143,19 @@ def is_zip_path(path: Path) -> bool:
 
 
 class _Index:
-    """An open archive and what is in it: files by name, and the names in each folder."""
+    """An open archive with its files by name, and the names in each folder."""
 
     def __init__(self, archive: Path) -> None:
         try:
             self.zip = zipfile.ZipFile(archive)
             entries = self.zip.infolist()
         except FileNotFoundError as error:
-            raise DataError(f"{archive} does not exist; {_ACCEPTED}; check the path") from error
+            raise DataError(f"{archive} does not exist; check the path") from error
         except (zipfile.BadZipFile, OSError, ValueError, EOFError, NotImplementedError, RuntimeError) as error:
-            raise DataError(
-                f"{archive} is not a zip archive, or damaged ({error}); {_ACCEPTED}; copy it again"
-            ) from error
+            raise DataError(f"{archive} is not a zip archive, or damaged ({error}); copy it again") from error
         if len(entries) > MAX_ENTRIES:
             raise DataError(
-                f"{archive} holds {len(entries):,} files; up to {MAX_ENTRIES:,} are accepted; unpack it, or split it"
+                f"{archive} holds {len(entries):,} files; up to {MAX_ENTRIES:,} are accepted; unpack it or split it"
             )
         # Some programs for Windows write backslashes.
         named = [(entry.filename.replace("\\", "/").removeprefix("./"), entry) for entry in entries]
@@ -182,7 +179,7 @@ class _Index:
 def _index(archive: Path) -> _Index:
     """The index of an archive in this process; read again when the file has changed.
 
-    The process is part of the key: after a fork, parent and child would move each other's place in the file.
+    The process is part of the key, since parent and child would share one file position after a fork.
     """
     try:
         status = archive.stat()

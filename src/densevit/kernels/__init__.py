@@ -1,1 +1,1 @@
-"""Faster forms, on some processors, of what torch does too: they change rounding alone, and are never required."""
+"""Faster CPU kernels for single operations. Each falls back to torch, from which it differs only by rounding."""

@@ -1,34 +1,34 @@
-/* softmax(q k' / sqrt(width)) v in float32 for processors with AVX-512, without writing the logits of all pairs down.
+/* softmax(q k' / sqrt(width)) v in float32 for processors with AVX-512, without storing the logits of all pairs.
 
-   Keys and values of a head are packed once. Then six queries at a time meet 256 keys: their logits stay in the nearest
-   cache, become powers, and weigh the values; maximum and sum are carried from one block of keys to the next, as in Milakov
-   and Gimelshein 2018, "Online normalizer calculation for softmax". Both products keep 24 of the 32 vector registers as
-   sums.
+   Keys and values of a head are packed once. Then six queries at a time are combined with 256 keys: their logits
+   stay in the L1 cache, are exponentiated, and weight the values; maximum and sum are carried from one block of
+   keys to the next, as in Milakov and Gimelshein 2018, "Online normalizer calculation for softmax". Both products
+   accumulate in 24 of the 32 vector registers.
 
-   Compiled by densevit.kernels.build where a C compiler is found: plain C with the vector extensions that GCC and Clang
-   share. */
+   Compiled on first use by densevit.kernels.build: C with the vector extensions that GCC and Clang share. */
 
 #include <math.h>
 #include <stdint.h>
 
 #define LANES 16
 #define ROWS 6              /* queries of a tile */
-#define VECTORS 4           /* of a panel: logits of a tile, or the widest head */
+#define VECTORS 4           /* vectors of a panel: 64 keys of a tile, or the widest head */
 #define PANEL (VECTORS * LANES)
 #define KEYS 256            /* a multiple of PANEL */
-#define BLOCK (40 * ROWS)   /* queries that are packed at once */
+#define BLOCK (40 * ROWS)   /* queries packed at once */
 
 #include "vectors.h"
 
 static const float LOG2_E = 1.44269504f;
 
-/* Floats that a head needs beside its input: keys, values, and one block of queries and of results. */
+/* Floats of scratch memory for a head: packed keys and values, a block of queries and of results, and logits. */
 int64_t densevit_attention_scratch(int64_t tokens, int64_t width) {
     return 2 * ((tokens + PANEL - 1) / PANEL * PANEL) * width + 2 * BLOCK * width + ROWS * KEYS;
 }
 
-/* Logits of ROWS queries (ROWS, width) and vectors * LANES keys, which lie (width, PANEL). */
-static inline void logits_tile(const float *query, int width, const float *keys, float *out, const int vectors) {
+/* Logits of ROWS queries (ROWS, width) and vectors * LANES keys, packed as (width, PANEL). */
+static inline void logits_tile(const float *query, int width, const float *keys, float *out,
+                               const int vectors) {
     floats sum[ROWS][VECTORS];
     for (int r = 0; r < ROWS; r++)
         for (int j = 0; j < vectors; j++) sum[r][j] = (floats){};
@@ -42,13 +42,13 @@ static inline void logits_tile(const float *query, int width, const float *keys,
         for (int j = 0; j < vectors; j++) store(out + r * KEYS + j * LANES, sum[r][j]);
 }
 
-/* Fade the results (ROWS, width) of earlier keys, and add count values (count, width), weighted (ROWS, KEYS). */
-static inline void values_tile(const float *weights, const float *values, int count, const float *fade, float *out,
-                               const int vectors) {
+/* out (ROWS, width) = out * decay + weights (ROWS, KEYS) times values (count, width). */
+static inline void values_tile(const float *weights, const float *values, int count, const float *decay,
+                               float *out, const int vectors) {
     const int width = vectors * LANES;
     floats sum[ROWS][VECTORS];
     for (int r = 0; r < ROWS; r++)
-        for (int j = 0; j < vectors; j++) sum[r][j] = load(out + r * width + j * LANES) * fade[r];
+        for (int j = 0; j < vectors; j++) sum[r][j] = load(out + r * width + j * LANES) * decay[r];
     for (int n = 0; n < count; n++) {
         floats b[VECTORS];
         for (int j = 0; j < vectors; j++) b[j] = load(values + n * width + j * LANES);
@@ -59,13 +59,13 @@ static inline void values_tile(const float *weights, const float *values, int co
         for (int j = 0; j < vectors; j++) store(out + r * width + j * LANES, sum[r][j]);
 }
 
-/* Logits of one query, in powers of two, become weights; most and total go on from the keys before.
-   Returns by how much the weights of those keys shrink. */
-static inline float weigh(float *x, int count, int padded, float *most, float *total) {
+/* Turn logits x of one query, scaled for base 2, into weights 2 ** (x - max), updating the running max and total.
+   Returns the factor that corrects the weights of earlier keys for the new maximum. */
+static inline float softmax_step(float *x, int count, int padded, float *max, float *total) {
     for (int n = count; n < padded; n++) x[n] = NEVER;
     floats highest = load(x), sum = {};
     for (int n = LANES; n < padded; n += LANES) highest = pick(highest > load(x + n), highest, load(x + n));
-    float high = *most, added = 0.0f;
+    float high = *max, added = 0.0f;
     for (int i = 0; i < LANES; i++) high = highest[i] > high ? highest[i] : high;
     for (int n = 0; n < padded; n += LANES) {
         floats weights = power(load(x + n) - high);
@@ -73,17 +73,18 @@ static inline float weigh(float *x, int count, int padded, float *most, float *t
         sum += weights;
     }
     for (int i = 0; i < LANES; i++) added += sum[i];
-    float fade = power((floats){} + (*most - high))[0];
-    *total = *total * fade + added;
-    *most = high;
-    return fade;
+    float decay = power((floats){} + (*max - high))[0];
+    *total = *total * decay + added;
+    *max = high;
+    return decay;
 }
 
 typedef struct {
     const float *at;
-    int64_t token; /* floats from one token to the next */
+    int64_t token; /* distance from one token to the next, in floats */
 } rows;
 
+/* Keys as panels (width, PANEL), zero beyond the last token; values as (tokens, width). */
 static inline void pack(rows k, rows v, int tokens, int width, float *keys, float *values) {
     for (int n = 0; n < tokens; n += PANEL)
         for (int c = 0; c < width; c += LANES)
@@ -103,9 +104,9 @@ static inline void head(rows q, rows k, rows v, int tokens, const int vectors, f
     pack(k, v, tokens, width, keys, values);
     for (int first = 0; first < tokens; first += BLOCK) {
         const int count = tokens - first < BLOCK ? tokens - first : BLOCK;
-        float most[BLOCK], total[BLOCK];
+        float max[BLOCK], total[BLOCK];
         for (int r = 0; r < BLOCK; r++) {
-            most[r] = NEVER;
+            max[r] = NEVER;
             total[r] = 0.0f;
             for (int c = 0; c < width; c++) {
                 query[r * width + c] = r < count ? q.at[(first + r) * q.token + c] * (scale * LOG2_E) : 0.0f;
@@ -113,29 +114,31 @@ static inline void head(rows q, rows k, rows v, int tokens, const int vectors, f
             }
         }
         for (int key = 0; key < tokens; key += KEYS) {
-            const int some = tokens - key < KEYS ? tokens - key : KEYS, padded = (some + LANES - 1) / LANES * LANES;
+            const int num_keys = tokens - key < KEYS ? tokens - key : KEYS;
+            const int padded = (num_keys + LANES - 1) / LANES * LANES;
             for (int r = 0; r < count; r += ROWS) {
-                float fade[ROWS];
+                float decay[ROWS];
                 int n = 0;
                 for (; n + PANEL <= padded; n += PANEL)
                     logits_tile(query + r * width, width, keys + (int64_t)(key + n) * width, logits + n, VECTORS);
                 for (int j = 0; n + j < padded; j += LANES)
                     logits_tile(query + r * width, width, keys + (int64_t)(key + n) * width + j, logits + n + j, 1);
                 for (int i = 0; i < ROWS; i++)
-                    fade[i] = weigh(logits + i * KEYS, some, padded, most + r + i, total + r + i);
-                values_tile(logits, values + (int64_t)key * width, some, fade, result + r * width, vectors);
+                    decay[i] = softmax_step(logits + i * KEYS, num_keys, padded, max + r + i, total + r + i);
+                values_tile(logits, values + (int64_t)key * width, num_keys, decay, result + r * width, vectors);
             }
         }
-        for (int r = 0; r < count && sums; r++) sums[first + r] = most[r] + log2f(total[r]);
+        for (int r = 0; r < count && sums; r++) sums[first + r] = max[r] + log2f(total[r]);
         for (int r = 0; r < count; r++)
             for (int c = 0; c < width; c++) out[(first + r) * out_token + c] = result[r * width + c] / total[r];
     }
 }
 
-/* One head: q, k and v (tokens, width) with so many floats from token to token; width is LANES times 1 to VECTORS. sums may
-   be null; else it becomes the base-2 logarithm of the sum of every query's powers, which the backward pass needs. */
-void densevit_attention(const float *q, int64_t q_token, const float *k, int64_t k_token, const float *v, int64_t v_token,
-                        int tokens, int width, float scale, float *out, int64_t out_token, float *sums, float *scratch) {
+/* One head: q, k and v (tokens, width), each with its distance from token to token in floats; width is LANES times
+   1 to VECTORS. sums, unless null, receives each query's base-2 log-sum-exp, which the backward pass needs. */
+void densevit_attention(const float *q, int64_t q_token, const float *k, int64_t k_token, const float *v,
+                        int64_t v_token, int tokens, int width, float scale, float *out, int64_t out_token,
+                        float *sums, float *scratch) {
     const rows a = {q, q_token}, b = {k, k_token}, c = {v, v_token};
     switch (width / LANES) {
     case 1: head(a, b, c, tokens, 1, scale, out, out_token, sums, scratch); break;

@@ -12,16 +12,16 @@ from torch import Tensor, nn
 from densevit.kernels.dispatch import use_kernel
 
 TILE = 4
-"""Side of the squares that the result is made of; each comes from 6x6 values and takes 36 products, not 144."""
+"""Side of an output tile: it is computed from 6x6 inputs with 36 products instead of 144."""
 
-TILES = 160
-"""Of the result that are made at once, in whole rows of them: what belongs to them stays in the caches."""
+TILES_PER_BAND = 160
+"""Tiles computed at once, in whole rows of tiles, so that intermediate values stay in the cache."""
 
-LEAST_CHANNELS, LEAST_PIXELS = 64, 2000
-"""Below these, of input and result and of one map, the sums around the products weigh too much."""
+MIN_CHANNELS, MIN_PIXELS = 64, 2000
+"""Below these (channels of input and output; pixels of one map) the transforms cost more than the products save."""
 
 _A, _B = 0.5**0.5, 2.0**0.5
-"""The points are 0, +-A, +-B and infinity: rounding is smaller than with the usual 0, +-1, +-2."""
+"""The interpolation points are 0, +-A, +-B and infinity; they round less than the usual 0, +-1, +-2."""
 
 _POINTS = torch.tensor(
     [
@@ -34,13 +34,13 @@ _POINTS = torch.tensor(
     ],
     dtype=torch.float64,
 )
-"""A row of three weights, a polynomial, at each point."""
+"""Evaluates a row of three weights, a polynomial, at each point."""
 
-_BOTH_WAYS = torch.kron(_POINTS, _POINTS).float()  # (36, 9)
+_POINTS_2D = torch.kron(_POINTS, _POINTS).float()  # (36, 9)
 
 
 class Conv2d(nn.Conv2d):
-    """Keeps a map's size; in inference on the CPU perhaps by minimal filtering, which changes rounding alone."""
+    """Size-preserving ``nn.Conv2d`` that may use minimal filtering in CPU inference, which changes only rounding."""
 
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int, *, bias: bool = True) -> None:
         super().__init__(in_channels, out_channels, kernel_size, padding=kernel_size // 2, bias=bias)
@@ -53,7 +53,7 @@ class Conv2d(nn.Conv2d):
 
 
 class Filter:
-    """A convolution that keeps a map's size, made ready once for many maps.
+    """Size-preserving convolution whose weights are transformed once for many maps.
 
     Args:
         weight: (O, C, k, k), k odd.
@@ -65,40 +65,41 @@ class Filter:
         self._points: Tensor | None = None
 
     def __call__(self, x: Tensor, *, inner_rows: bool = False) -> Tensor:
-        """(B, C, h, w) -> (B, O, h, w); with ``inner_rows`` without the rows that need padding above or below."""
+        """(B, C, h, w) -> (B, O, h, w); ``inner_rows`` omits the rows that need padding above or below."""
         num_out, channels, *size = self.weight.shape
-        if not self._suits(x):
+        if not self._can_filter(x):
             return F.conv2d(x, self.weight, self.bias, padding=(0 if inner_rows else size[0] // 2, size[1] // 2))
         if self._points is None:
-            by_place = self.weight.permute(2, 3, 1, 0).reshape(9, -1)
-            self._points = (_BOTH_WAYS @ by_place).view(36, channels, num_out)
+            by_position = self.weight.permute(2, 3, 1, 0).reshape(9, -1)
+            self._points = (_POINTS_2D @ by_position).view(36, channels, num_out)
         return _convolve(x, self._points, self.bias, inner_rows=inner_rows)
 
-    def _suits(self, x: Tensor) -> bool:
+    def _can_filter(self, x: Tensor) -> bool:
         num_out, channels, *size = self.weight.shape
-        if size != [3, 3] or min(num_out, channels) < LEAST_CHANNELS or not use_kernel(x, self.weight):
+        if size != [3, 3] or min(num_out, channels) < MIN_CHANNELS or not use_kernel(x, self.weight):
             return False
-        large = x.shape[-2] * x.shape[-1] >= LEAST_PIXELS or self._points is not None
-        return large and torch.backends.cpu.get_cpu_capability().startswith("AVX")  # measured nowhere else
+        # Once the weights are transformed, small maps use them too, such as the last band of a large map.
+        large = x.shape[-2] * x.shape[-1] >= MIN_PIXELS or self._points is not None
+        return large and torch.backends.cpu.get_cpu_capability().startswith("AVX")  # not measured elsewhere
 
 
 def _convolve(x: Tensor, points: Tensor, bias: Tensor | None, *, inner_rows: bool) -> Tensor:
     height, width = x.shape[2] - 2 * inner_rows, x.shape[3]
     down, across = -(-height // TILE), -(-width // TILE)  # tiles
-    rows = TILE * max(TILES // across, 1)
+    rows = TILE * max(TILES_PER_BAND // across, 1)
     out = x.new_empty(len(x), down * TILE, across * TILE, points.shape[2])
     for image, result in zip(x.permute(0, 2, 3, 1), out, strict=True):
         for top in range(0, down * TILE, rows):
-            part = result[top : top + rows]  # (rows, across * TILE, O)
+            band = result[top : top + rows]  # (rows, across * TILE, O)
             first = top if inner_rows else top - 1
-            _band(_padded(image, first, len(part) + 2, across * TILE + 2), points, part)
+            _convolve_band(_padded(image, first, len(band) + 2, across * TILE + 2), points, band)
             if bias is not None:
-                part += bias
-    return out[:, :height, :width].contiguous().permute(0, 3, 1, 2)  # a copy only if there are other rows or columns
+                band += bias
+    return out[:, :height, :width].contiguous().permute(0, 3, 1, 2)  # copies only if the last tiles exceed the map
 
 
 def _padded(image: Tensor, first: int, rows: int, columns: int) -> Tensor:
-    """Rows of (h, w, C) from ``first`` on, and a column more to the left: (rows, columns, C), 0 outside the image."""
+    """Rows of (h, w, C) from ``first``, columns from -1: (rows, columns, C), zero outside the image."""
     height, width, channels = image.shape
     low, high = max(first, 0) - first, min(first + rows, height) - first
     padded = image.new_empty(rows, columns, channels)
@@ -108,8 +109,8 @@ def _padded(image: Tensor, first: int, rows: int, columns: int) -> Tensor:
     return padded
 
 
-def _band(x: Tensor, points: Tensor, out: Tensor) -> None:
-    """The convolution of x (TILE h + 2, TILE w + 2, C), written to (TILE h, TILE w, O)."""
+def _convolve_band(x: Tensor, points: Tensor, out: Tensor) -> None:
+    """Convolve x (TILE h + 2, TILE w + 2, C) into out (TILE h, TILE w, O)."""
     down, across, (_, channels, num_out) = out.shape[0] // TILE, out.shape[1] // TILE, points.shape
     rows = x.new_empty(6, down, x.shape[1], channels)
     _evaluate([x[i : i + TILE * down - TILE + 1 : TILE] for i in range(6)], rows.unbind(0))
@@ -119,12 +120,12 @@ def _band(x: Tensor, points: Tensor, out: Tensor) -> None:
     del tiles, rows
     columns = x.new_empty(TILE, 6, down, across, num_out)
     _interpolate(products.unbind(0), columns.unbind(0))
-    places = out.view(down, TILE, across, TILE, num_out).permute(3, 1, 0, 2, 4)
-    _interpolate(columns.unbind(1), places.unbind(0))
+    out_tiles = out.view(down, TILE, across, TILE, num_out).permute(3, 1, 0, 2, 4)
+    _interpolate(columns.unbind(1), out_tiles.unbind(0))
 
 
 def _evaluate(x: Sequence[Tensor], out: Sequence[Tensor]) -> None:
-    """Six values in a row -> what is multiplied with a row of weights at each of six points."""
+    """Six adjacent inputs -> their factors at the six points, to be multiplied by those of the weights."""
     torch.add(x[4], x[2], alpha=-2.5, out=out[0]).add_(x[0])
     even, odd = torch.add(x[4], x[2], alpha=-2), torch.add(x[3], x[1], alpha=-2)
     torch.add(even, odd, alpha=_A, out=out[1])
@@ -136,7 +137,7 @@ def _evaluate(x: Sequence[Tensor], out: Sequence[Tensor]) -> None:
 
 
 def _interpolate(x: Sequence[Tensor], out: Sequence[Tensor]) -> None:
-    """Products at six points -> four results in a row."""
+    """Products at the six points -> four adjacent outputs."""
     near, near_odd, far, far_odd = x[1] + x[2], x[1] - x[2], x[3] + x[4], x[3] - x[4]
     torch.add(x[0], near, out=out[0]).add_(far)
     torch.add(near_odd, far_odd, alpha=2, out=out[1]).mul_(_A)

@@ -1,4 +1,4 @@
-"""Linear layers in float32 by oneDNN, on processors for which MKL, torch's choice, lacks AVX-512 code; see ADR 0011."""
+"""Float32 linear layers by oneDNN, on processors for which MKL, torch's choice, has no AVX-512 code; see ADR 0011."""
 
 import platform
 from functools import cache
@@ -11,45 +11,46 @@ from torch import Tensor, nn
 
 from densevit.kernels.dispatch import use_kernel
 
-_ROWS = 4
-"""oneDNN divides rows into equal blocks: 577 rows run at three quarters of the rate of 580."""
+_ROW_MULTIPLE = 4
+"""oneDNN divides rows into equal blocks: 577 rows run at three quarters of the rate of 580, so rows are padded."""
 _MANY_ROWS = 1000
-"""From here on a remainder weighs less than a copy of the input."""
+"""From here on an odd number of rows costs less than the copy that padding needs."""
 
 
 class Linear(nn.Linear):
-    """``nn.Linear``; in inference on the CPU perhaps by another library, which changes rounding alone."""
+    """``nn.Linear`` that may use oneDNN in CPU inference, which changes only rounding."""
 
     def forward(self, x: Tensor, *, gelu: bool = False) -> Tensor:
-        """(..., in_features) -> (..., out_features), on request through GELU, which then needs no memory of its own."""
+        """(..., in_features) -> (..., out_features); with ``gelu`` followed by GELU, in place where oneDNN runs."""
         product = onednn_product() if use_kernel(x, self.weight) and x.numel() else None
         if product is None:
             x = super().forward(x)
             return F.gelu(x) if gelu else x
-        rows, act = x.numel() // self.in_features, "gelu" if gelu else "none"
-        found: Tensor
-        if rows % _ROWS == 0 or rows > _MANY_ROWS:
-            found = product(x, self.weight, self.bias, act, [], "none")
-            return found
-        padded = F.pad(x.reshape(rows, -1), (0, 0, 0, -rows % _ROWS))
-        found = product(padded, self.weight, self.bias, act, [], "none")[:rows]
-        return found.unflatten(0, x.shape[:-1])
+        rows = x.numel() // self.in_features
+        activation = "gelu" if gelu else "none"
+        out: Tensor
+        if rows % _ROW_MULTIPLE == 0 or rows > _MANY_ROWS:
+            out = product(x, self.weight, self.bias, activation, [], "none")
+            return out
+        padded = F.pad(x.reshape(rows, -1), (0, 0, 0, -rows % _ROW_MULTIPLE))
+        out = product(padded, self.weight, self.bias, activation, [], "none")[:rows]
+        return out.unflatten(0, x.shape[:-1])
 
 
 @cache
 def onednn_product() -> Any | None:
-    """oneDNN's linear layer, or None where it is not there or MKL is no slower.
+    """oneDNN's linear operator, or None where it is missing or MKL is as fast.
 
-    MKL has AVX-512 code for Intel's processors and gives others its AVX2 code.
+    MKL has AVX-512 code for Intel's processors and runs AVX2 code on others.
     """
-    has_it = hasattr(torch.ops.mkldnn, "_linear_pointwise") and torch.backends.mkldnn.is_available()
-    if not has_it or torch.backends.cpu.get_cpu_capability() != "AVX512" or "GenuineIntel" in _vendor():
+    available = hasattr(torch.ops.mkldnn, "_linear_pointwise") and torch.backends.mkldnn.is_available()
+    if not available or torch.backends.cpu.get_cpu_capability() != "AVX512" or "GenuineIntel" in _vendor():
         return None
     return torch.ops.mkldnn._linear_pointwise
 
 
 def _vendor() -> str:
-    """Text in which the processor's maker is named."""
+    """Text that names the processor's vendor."""
     try:
         return Path("/proc/cpuinfo").read_text(encoding="utf-8")
     except OSError:
@@ -57,7 +58,7 @@ def _vendor() -> str:
 
 
 def flops(x: Any, weight: Any, *_: Any, **__: Any) -> int:
-    """Operations, from the shapes of input and weights."""
+    """Floating-point operations, from the shapes of input and weight."""
     rows = 1
     for side in x[:-1]:
         rows *= side

@@ -1,4 +1,4 @@
-"""Work of the C kernels over torch's number of threads."""
+"""Multithreading for the C kernels."""
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -6,12 +6,23 @@ from concurrent.futures import ThreadPoolExecutor
 import torch
 
 
-def spread(some: Callable[[int, int], None], count: int) -> None:
-    """Call ``some(first, last)`` for parts that make up 0 to ``count``, one for each thread."""
-    threads = min(torch.get_num_threads(), count)
+def parallel_for(
+    body: Callable[[int, int], None], count: int, *, grain: int | None = None, max_threads: int | None = None
+) -> None:
+    """Call ``body(start, stop)`` for consecutive ranges that cover ``range(count)``, on torch's number of threads.
+
+    Args:
+        body: must spend its time in ctypes calls, which release the interpreter's lock.
+        count: number of iterations.
+        grain: length of a range where iterations differ in cost; by default each thread gets one equal share.
+        max_threads: upper bound for small work, where a thread costs more than it saves.
+    """
+    threads = min(torch.get_num_threads(), count, max_threads or count)
     if threads <= 1:
-        some(0, count)
+        body(0, count)
         return
     bounds = [count * i // threads for i in range(threads + 1)]
-    with ThreadPoolExecutor(threads) as pool:  # ctypes lets go of the interpreter's lock
-        list(pool.map(some, bounds[:-1], bounds[1:]))
+    if grain is not None:
+        bounds = [*range(0, count, grain), count]
+    with ThreadPoolExecutor(threads) as pool:
+        list(pool.map(body, bounds[:-1], bounds[1:]))

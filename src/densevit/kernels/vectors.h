@@ -1,9 +1,12 @@
-/* Vectors of float32, for the C files of the package: the extensions that GCC and Clang share. LANES is set before. */
+/* Vectors of float32 for the package's C files, by the extensions that GCC and Clang share. Define LANES first. */
 
 #include <stdint.h>
 
 typedef float floats __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
 typedef int32_t ints __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
+
+/* For tiles whose loop bounds are arguments: only inlined are they constants, and their sums stay in registers. */
+#define ALWAYS_INLINE __attribute__((always_inline)) static inline
 
 static const float NEVER = -3.0e38f; /* below any logit */
 
@@ -15,10 +18,10 @@ static inline ints choose(ints mask, ints yes, ints no) { return (mask & yes) | 
 
 static inline floats pick(ints mask, floats yes, floats no) { return (floats)choose(mask, (ints)yes, (ints)no); }
 
-/* 2 ** x for x <= 0, to 1e-7 of the value; NaN stays. */
+/* 2 ** x for x <= 0, with a relative error of 1e-7; NaN stays NaN. */
 static inline floats power(floats x) {
     x = pick(x < -126.0f, (floats){} - 126.0f, x);
-    ints n = __builtin_convertvector(x - 0.5f, ints); /* towards zero: to the nearest */
+    ints n = __builtin_convertvector(x - 0.5f, ints); /* truncation: the nearest integer, for x <= 0 */
     floats r = x - __builtin_convertvector(n, floats);
     floats p = r * 1.3276444e-3f + 9.6755377e-3f; /* minimax on [-0.5, 0.5] */
     p = p * r + 5.5507133e-2f;
@@ -28,11 +31,11 @@ static inline floats power(floats x) {
     return (floats)((ints)p + (n << 23));
 }
 
-static const float FLOOR = -87.0f; /* e to this power is lost in any float sum */
+static const float FLOOR = -87.0f; /* e to this power vanishes in any float sum */
 
-/* e ** x for FLOOR <= x <= 0, to 2e-7 of the value: powers of two, and a polynomial for the rest. */
+/* e ** x for FLOOR <= x <= 0, with a relative error of 2e-7: a power of two times a polynomial of the remainder. */
 static inline floats exponential(floats x) {
-    ints n = __builtin_convertvector(x * 1.44269504f - 0.5f, ints); /* towards zero: to the nearest, for x <= 0 */
+    ints n = __builtin_convertvector(x * 1.44269504f - 0.5f, ints); /* truncation: the nearest integer */
     floats whole = __builtin_convertvector(n, floats);
     floats r = x - whole * 0.693359375f + whole * 2.12194440e-4f; /* ln 2 in two parts */
     floats p = r * 1.9875691500e-4f + 1.3981999507e-3f;

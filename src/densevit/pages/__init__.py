@@ -1,1 +1,1 @@
-"""HTML pages: one style, one escaper, and charts as SVG."""
+"""HTML pages and SVG charts: one style, one escaper, and the parts that pages share."""

@@ -1,24 +1,25 @@
-"""Charts of a report as inline SVG: curves, a confusion matrix, depth against depth. Plain text in, plain text out."""
+"""Charts as inline SVG: curves, a confusion matrix, predicted against true depth."""
 
-import html
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+
+from densevit.pages.html import escape, number
 
 Points = Sequence[tuple[float, float]]
 
 COLOURS = ("#2563a8", "#c2452d", "#2f8f5b", "#a9791c", "#7b4bab", "#14808c", "#b03a78", "#5f6b76")
 MOST_POINTS = 240
-"""Points of a curve; of more, neighbours are averaged and their range is drawn as a band."""
+"""Longer curves are drawn as averages of neighbouring points, with their range as a band."""
 WIDTH, HEIGHT = 480, 230
 _LEFT, _RIGHT, _TOP, _BOTTOM = 54, 12, 10, 30
 LABELLED, NUMBERED = 64, 16
-"""Classes up to which a confusion matrix has names, and numbers in its cells."""
+"""The numbers of classes up to which a confusion matrix has names, and numbers in its cells."""
 
 
 @dataclass(frozen=True)
 class Scale:
-    """Maps values between ``low`` and ``high`` to pixels; by their logarithm if ``log``."""
+    """Maps values between ``low`` and ``high`` to pixels, on a logarithmic axis if ``log``."""
 
     low: float
     high: float
@@ -32,32 +33,32 @@ class Scale:
         return self.start + (value - low) / (high - low) * (self.end - self.start)
 
     def ticks(self) -> list[float]:
-        """Round values within the range; powers of ten and, if these are few, twice and five times them."""
+        """Round values within the range; on a logarithmic axis powers of ten, or also multiples of them."""
         if not self.log:
             return _round_ticks(self.low, self.high)
         decades = range(math.floor(math.log10(self.low)), math.ceil(math.log10(self.high)) + 1)
         for steps in ((1,), (1, 3), (1, 2, 5)):
-            found = [s * 10.0**d for d in decades for s in steps if self.low <= s * 10.0**d <= self.high]
-            if len(found) >= 3:
-                return found[:: max(1, len(found) // 6)]
+            ticks = [s * 10.0**d for d in decades for s in steps if self.low <= s * 10.0**d <= self.high]
+            if len(ticks) >= 3:
+                return ticks[:: max(1, len(ticks) // 6)]
         return _round_ticks(self.low, self.high)
 
 
 def line_chart(curves: Mapping[str, Points], *, from_zero: bool = False) -> str:
-    """Curves over the iterations, with a legend if there are several.
+    """Curves over the iterations, with a legend if there are several; points that are not finite are left out.
 
-    Points that are not finite are left out. The vertical axis begins at 0 with ``from_zero``; without, it is
-    logarithmic when all values are above 0 and the largest is more than thirty times the smallest.
+    The vertical axis begins at 0 with ``from_zero``. Without, it is logarithmic if all values are above 0 and the
+    largest is more than thirty times the smallest.
     """
     kept = {name: [p for p in points if math.isfinite(p[0]) and math.isfinite(p[1])] for name, points in curves.items()}
     kept = {name: points for name, points in kept.items() if points}
     if not kept:
-        return "<p class=none>Nothing to draw yet.</p>"
+        return "<p class=soft>Nothing to draw yet.</p>"
     xs = [x for points in kept.values() for x, _ in points]
     ys = [y for points in kept.values() for _, y in points]
     log = not from_zero and min(ys) > 0 and max(ys) > 30 * min(ys)
-    across = Scale(*_room(min(xs), max(xs), 0.0), _LEFT, WIDTH - _RIGHT)
-    span = (min(ys) / 1.1, max(ys) * 1.1) if log else _room(min(ys), max(ys), 0.06)
+    across = Scale(*widened(min(xs), max(xs), 0.0), _LEFT, WIDTH - _RIGHT)
+    span = (min(ys) / 1.1, max(ys) * 1.1) if log else widened(min(ys), max(ys), 0.06)
     up = Scale(0.0 if from_zero and min(ys) >= 0 else span[0], span[1], HEIGHT - _BOTTOM, _TOP, log)
     parts = [f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role=img class=chart>', *_axes(across, up, "iteration")]
     for index, (name, points) in enumerate(kept.items()):
@@ -89,7 +90,7 @@ def confusion_chart(counts: Sequence[Sequence[int]], names: Sequence[str]) -> st
             parts.append(_text(margin - 5, y + side / 2, short[row], "end"))
             parts.append(
                 f'<text transform="translate({place:.1f} {margin - 5}) rotate(-90)" dominant-baseline=central>'
-                f"{html.escape(short[row])}</text>"
+                f"{escape(short[row])}</text>"
             )
         if not total:
             parts.append(f"<rect x={margin} y={y} width={classes * side} height={side} fill=#eee />")
@@ -107,7 +108,7 @@ def depth_chart(counts: Sequence[Sequence[int]], max_depth_m: float) -> str:
     bins = len(counts)
     occupied = [max(i, j) for i in range(bins) for j in range(bins) if counts[i][j]]
     if not occupied:
-        return "<p class=none>No pixel with a depth was seen.</p>"
+        return "<p class=soft>No pixel has a depth.</p>"
     shown = max(occupied) + 1
     side, most = 380, max(max(row) for row in counts)
     low, high = _LEFT, _LEFT + side
@@ -132,19 +133,12 @@ def depth_chart(counts: Sequence[Sequence[int]], max_depth_m: float) -> str:
     return "".join(parts)
 
 
-def number(value: float) -> str:
-    """Four digits at most, without needless zeros."""
-    if value == round(value) and abs(value) < 1e7:
-        return str(round(value))
-    return f"{value:.4g}".replace("e+0", "e").replace("e-0", "e-")
-
-
 def _curve(name: str, points: Points, across: Scale, up: Scale, colour: str) -> str:
     ordered = sorted(points)
     size = -(-len(ordered) // MOST_POINTS)
     groups = [ordered[i : i + size] for i in range(0, len(ordered), size)]
     line = [(g[-1][0], sum(y for _, y in g) / len(g)) for g in groups]
-    title = f"<title>{html.escape(name)}: {number(ordered[-1][1])} at {number(ordered[-1][0])}</title>"
+    title = f"<title>{escape(name)}: {number(ordered[-1][1])} at {number(ordered[-1][0])}</title>"
     band = ""
     if size > 1:
         top = [(g[-1][0], max(y for _, y in g)) for g in groups]
@@ -181,26 +175,26 @@ def _cell(x: float, y: float, side: int, share: float, right: bool, title: str, 
     if numbered:
         ink = "#fff" if share > 0.45 else "#223"
         text = _text(x + side / 2, y + side / 2, f"{100 * share:.0f}", "middle", ink)
-    return f"{fill}<title>{html.escape(title)}</title></rect>{text}"
+    return f"{fill}<title>{escape(title)}</title></rect>{text}"
 
 
-def _text(x: float, y: float, words: str, anchor: str, ink: str = "#556") -> str:
+def _text(x: float, y: float, text: str, anchor: str, ink: str = "#556") -> str:
     return (
         f"<text x={x:.1f} y={y:.1f} text-anchor={anchor} dominant-baseline=central fill={ink} pointer-events=none>"
-        f"{html.escape(words)}</text>"
+        f"{escape(text)}</text>"
     )
 
 
 def _legend(last: Mapping[str, float]) -> str:
     items = (
-        f"<li><i style=background:{COLOURS[k % len(COLOURS)]}></i>{html.escape(name)} <b>{number(value)}</b></li>"
+        f"<li><i style=background:{COLOURS[k % len(COLOURS)]}></i>{escape(name)} <b>{number(value)}</b></li>"
         for k, (name, value) in enumerate(last.items())
     )
     return f"<ul class=legend>{''.join(items)}</ul>"
 
 
-def _room(low: float, high: float, share: float) -> tuple[float, float]:
-    """The range, a little wider; one value gets a range around it."""
+def widened(low: float, high: float, share: float) -> tuple[float, float]:
+    """The range made a little wider; a range of a single value gets some width."""
     if low == high:
         half = abs(low) * 0.1 or 1.0
         return low - half, high + half

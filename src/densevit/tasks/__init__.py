@@ -17,7 +17,7 @@ TASKS: dict[str, type[Task]] = {
 
 
 def parse_task(data: Task | Mapping[str, Any]) -> Task:
-    """Plain data -> the task class that its ``kind`` names (a pydantic validator: raises ValueError)."""
+    """Plain data -> the task that its ``kind`` names (a pydantic validator: raises ValueError)."""
     if isinstance(data, Task):
         return data
     kind = data.get("kind") if isinstance(data, Mapping) else None

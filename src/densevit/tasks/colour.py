@@ -1,4 +1,4 @@
-"""Colours for labels and depth: palettes, look-up, overlays. Numpy only; pictures are uint8 (H, W, 3) RGB.
+"""Colours for labels and values: palettes, look-up, overlays. Numpy only; pictures are uint8 (H, W, 3) RGB.
 
 Colours are chosen and mixed in OKLab, where equal distances look equal: Björn Ottosson, "A perceptual color space for
 image processing", 2020; the two matrices are his.
@@ -17,7 +17,8 @@ Rgb = tuple[int, int, int]
 """Red, green and blue, 0 to 255."""
 
 _Floats = NDArray[np.float64]
-_Picture = NDArray[np.uint8]
+Picture = NDArray[np.uint8]
+"""uint8 (H, W, 3), RGB."""
 
 _RGB_TO_LMS = np.array(
     [
@@ -64,7 +65,7 @@ _NAMED: dict[str, Rgb] = {
 }
 
 _FIRST: Rgb = (64, 132, 214)
-"""Where a palette without known names begins: a calm blue."""
+"""The first colour of a palette without known names, a calm blue."""
 
 _DEPTH_ANCHORS = (
     (0.20, 0.07, 285.0),
@@ -78,9 +79,9 @@ _DEPTH_ANCHORS = (
 
 
 def default_palette(num_classes: int) -> tuple[Rgb, ...]:
-    """Colours that differ as much as they can, neither glaring nor near black.
+    """Colours that differ as much as possible, neither glaring nor near black.
 
-    Each next one is the farthest from all before it, so a shorter palette is the beginning of a longer one.
+    Each is the farthest from all before it, so a shorter palette is the beginning of a longer one.
 
     Raises:
         ConfigError: ``num_classes`` is not in 0..256.
@@ -89,10 +90,10 @@ def default_palette(num_classes: int) -> tuple[Rgb, ...]:
 
 
 def palette_for(names: Sequence[str]) -> tuple[Rgb, ...]:
-    """One colour per class: the natural one for well-known streets and rooms classes, a distinct one for the others.
+    """One colour per class: the natural one for well-known classes of streets and rooms, a distinct one for others.
 
     Args:
-        names: class names; upper and lower case are the same.
+        names: class names, in upper or lower case.
 
     Raises:
         ConfigError: more than 256 names.
@@ -104,16 +105,13 @@ def palette_for(names: Sequence[str]) -> tuple[Rgb, ...]:
     return _fill(tuple(known))
 
 
-def colourise_labels(labels: NDArray[Any], palette: Sequence[Rgb], *, ignore_index: int = 255) -> _Picture:
-    """Look every label up in the palette; ignored pixels are black.
+def colourise_labels(labels: NDArray[Any], palette: Sequence[Rgb], *, ignore_index: int = 255) -> Picture:
+    """Look up every label in the palette; ignored pixels are black.
 
     Args:
         labels: (H, W) integer class ids.
         palette: one colour per class.
-        ignore_index: id shown black, also when the palette is long enough to have a colour for it.
-
-    Returns:
-        (H, W, 3) uint8.
+        ignore_index: id shown in black, even if the palette has a colour for it.
 
     Raises:
         ShapeError: not (H, W).
@@ -141,18 +139,15 @@ def colourise_depth(
     percentiles: tuple[float, float] = (2.0, 98.0),
     limits: tuple[float, float] | None = None,
     invalid: NDArray[np.bool_] | None = None,
-) -> _Picture:
+) -> Picture:
     """Depth or disparity as colours: near is a bright cream, far a night blue, lightness even in between.
 
     Args:
         depth: (H, W) depth or disparity.
         near: ``"small"`` for depth, where 0 and less means invalid; ``"large"`` for disparity.
-        percentiles: share of the valid pixels, in percent, at which the two ends of the map lie; robust to outliers.
-        limits: the two ends as values instead, smaller first, to give several pictures one scale.
-        invalid: (H, W) True where there is no value; black, as is all that is not finite.
-
-    Returns:
-        (H, W, 3) uint8.
+        percentiles: of the valid pixels, where the colour map begins and ends; robust to outliers.
+        limits: the values where it begins and ends instead, to give several pictures one scale.
+        invalid: (H, W) True where there is no value; shown in black, like all that is not finite.
 
     Raises:
         ShapeError: not (H, W), or ``invalid`` has another size.
@@ -168,44 +163,48 @@ def colourise_depth(
     low, high = limits if limits is not None else np.percentile(values[valid], percentiles)
     share = (np.where(valid, values, low) - low) / max(high - low, 1e-12)
     nearness = (1 - share if near == "small" else share).clip(0, 1)
-    picture: _Picture = _depth_table()[np.rint(nearness * 255).astype(np.uint8)]
+    picture: Picture = _depth_table()[np.rint(nearness * 255).astype(np.uint8)]
     picture[~valid] = 0
     return picture
 
 
-def overlay(image: _Picture, colours: _Picture, *, alpha: float = 0.55, labels: NDArray[Any] | None = None) -> _Picture:
-    """Colours laid over a photo; where they are black (ignored, invalid) the photo stays as it is.
+def heat(share: NDArray[Any]) -> Picture:
+    """0..1 (H, W) -> colours from black through red to yellow."""
+    level = np.clip(np.nan_to_num(share), 0, 1)
+    stops = np.array([[0, 0, 0], [110, 10, 60], [225, 60, 30], [255, 225, 90]], np.float64)
+    places = np.linspace(0, 1, len(stops))
+    return np.stack([np.interp(level, places, stops[:, c]) for c in range(3)], axis=-1).round().astype(np.uint8)
+
+
+def overlay(image: Picture, colours: Picture, *, alpha: float = 0.55, labels: NDArray[Any] | None = None) -> Picture:
+    """Colours blended over an image; where they are black (ignored, invalid), the image is unchanged.
 
     Args:
-        image: (H, W, 3) uint8 photo.
+        image: (H, W, 3) uint8.
         colours: (H, W, 3) uint8, of ``colourise_labels`` or ``colourise_depth``.
-        alpha: share of the colours, 0 to 1.
-        labels: (H, W), to draw thin dark lines where they change.
-
-    Returns:
-        (H, W, 3) uint8.
+        alpha: weight of the colours, 0 to 1.
+        labels: (H, W); thin dark lines are drawn where they change.
 
     Raises:
         ShapeError: the sizes differ.
     """
     _check_size(colours, image, "colours", "image")
-    # In 256ths and 16 bits: a photo of 100 megapixels in floats would take gigabytes.
+    # In 256ths and 16 bits: an image of 100 megapixels in floats would take gigabytes.
     weight = round(alpha * 256)
     mixed = (image * np.uint16(256 - weight) + colours * np.uint16(weight) + np.uint16(128)) >> 8
     picture = np.where(colours.any(axis=2, keepdims=True), mixed.astype(np.uint8), image)
     return picture if labels is None else draw_edges(picture, labels)
 
 
-def draw_edges(picture: _Picture, labels: NDArray[Any], *, shade: float = 0.35) -> _Picture:
+def draw_edges(picture: Picture, labels: NDArray[Any], *, shade: float = 0.35) -> Picture:
     """A copy of the picture, darkened along the boundaries between labels.
 
-    The line is one pixel wide up to 720 pixels of the shorter side and grows with larger pictures, so that it stays
-    visible when they are shown smaller.
+    Lines are one pixel wide up to a shorter side of 720 pixels, and wider in larger pictures, which are shown smaller.
 
     Args:
         picture: (H, W, 3) uint8.
         labels: (H, W).
-        shade: what is left of the brightness on a line, 0 to 1.
+        shade: factor on the brightness along a line, 0 to 1.
 
     Raises:
         ShapeError: the sizes differ.
@@ -222,9 +221,9 @@ def draw_edges(picture: _Picture, labels: NDArray[Any], *, shade: float = 0.35) 
 
 @functools.lru_cache(maxsize=32)
 def _fill(known: tuple[Rgb | None, ...]) -> tuple[Rgb, ...]:
-    """The known colours in their places, and in the gaps the farthest candidate from all colours taken so far."""
+    """The known colours, and in the gaps the candidate that is farthest from all colours taken so far."""
     if len(known) > 256:
-        raise ConfigError(f"{len(known)} colours were asked for but an 8-bit palette has 256; give fewer classes")
+        raise ConfigError(f"{len(known)} colours are needed but an 8-bit palette has 256; give fewer classes")
     candidates = _candidates()
     labs = _to_lab(candidates)
     palette = list(known)
@@ -252,8 +251,8 @@ def _candidates() -> NDArray[np.int64]:
 
 
 @functools.cache
-def _depth_table() -> _Picture:
-    """(256, 3), far to near: straight lines in OKLab between the anchors."""
+def _depth_table() -> Picture:
+    """(256, 3), far to near: linear in OKLab between the anchors."""
     anchors = _polar(np.array(_DEPTH_ANCHORS))
     steps = np.linspace(0, len(anchors) - 1, 256)
     lab = np.stack([np.interp(steps, np.arange(len(anchors)), anchors[:, axis]) for axis in range(3)], axis=-1)
@@ -268,16 +267,16 @@ def _polar(lch: _Floats) -> _Floats:
 
 def _to_lab(rgb: NDArray[Any]) -> _Floats:
     """(..., 3) sRGB 0..255 -> OKLab."""
-    part = rgb / 255
-    linear = np.where(part <= 0.04045, part / 12.92, ((part + 0.055) / 1.055) ** 2.4)
+    gamma = rgb / 255
+    linear = np.where(gamma <= 0.04045, gamma / 12.92, ((gamma + 0.055) / 1.055) ** 2.4)
     return np.asarray(np.cbrt(linear @ _RGB_TO_LMS.T) @ _LMS_TO_LAB.T)
 
 
 def _from_lab(lab: _Floats) -> _Floats:
-    """(..., 3) OKLab -> sRGB 0..255, outside of it for colours that a screen cannot show."""
+    """(..., 3) OKLab -> sRGB, 0..255 for colours that a screen can show."""
     linear = (lab @ np.linalg.inv(_LMS_TO_LAB).T) ** 3 @ np.linalg.inv(_RGB_TO_LMS).T
-    part = np.where(linear <= 0.0031308, linear * 12.92, 1.055 * linear.clip(0.0031308) ** (1 / 2.4) - 0.055)
-    return np.asarray(part * 255)
+    gamma = np.where(linear <= 0.0031308, linear * 12.92, 1.055 * linear.clip(0.0031308) ** (1 / 2.4) - 0.055)
+    return np.asarray(gamma * 255)
 
 
 def _check_map(values: NDArray[Any], name: str) -> None:

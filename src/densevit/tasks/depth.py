@@ -11,8 +11,8 @@ from torch import Tensor
 from densevit.data.sample import ClassTable
 from densevit.data.transforms import Example
 from densevit.layers import resize
-from densevit.tasks.base import Task
-from densevit.tasks.colour import colourise_depth
+from densevit.tasks.base import Metrics, Task, ValueFormat
+from densevit.tasks.colour import Picture, colourise_depth, heat
 from densevit.tasks.losses import berhu, gradient_matching, l1, remove_scale_shift, scale_shift_invariant, silog
 from densevit.tasks.metrics import DepthMetrics
 from densevit.types import DenseOutput, Size
@@ -20,22 +20,29 @@ from densevit.upsampling import upsample_values
 
 Quantity = Literal["depth", "disparity"]
 
+DEPTH_BINS = 64
+"""Rows and columns of the counts of true against predicted depth."""
+
+WORST_RATIO = 0.5
+"""The relative error from which on a picture of the error is at its brightest."""
+
 
 class Depth(Task):
-    """What the values mean and how they are learnt.
+    """The meaning of the values, and how they are learnt.
 
     Attributes:
         quantity: "depth" in metres, larger is farther; "disparity" without unit, larger is nearer.
-        min_depth_m, max_depth_m: range of valid targets; predictions are clipped to it in metrics.
-        silog_weight: of SILog (depth); 0 leaves a loss out.
-        l1_weight, berhu_weight: of the mean absolute error and of reverse Huber, in metres (depth).
-        scale_shift_weight: of the absolute error after scale and shift are removed (disparity).
-        gradient_weight: of multi-scale gradient matching, on log depth or on disparity without scale and shift.
-        variance_focus: of SILog: 0.85 forgives most of a wrong scale of the whole map, 0 forgives nothing.
+        min_depth_m, max_depth_m: range of valid targets; metrics clip predictions to it.
+        silog_weight: weight of SILog (depth); 0 leaves a loss out.
+        l1_weight, berhu_weight: weights of the mean absolute error and of reverse Huber, in metres (depth).
+        scale_shift_weight: weight of the absolute error after scale and shift are removed (disparity).
+        gradient_weight: weight of multi-scale gradient matching, on log depth or on disparity without scale and shift.
+        variance_focus: of SILog: 0.85 forgives most of a wrong scale of the whole map, 0 nothing.
         trim: share of each image's largest errors that the scale- and shift-invariant error leaves out.
-        gradient_scales: resolutions at which gradients are matched, each half of the one before.
+        gradient_scales: number of resolutions at which gradients are matched, each half of the one before.
     """
 
+    target = "depth"
     kind: Literal["depth"] = "depth"
     quantity: Quantity = "depth"
     min_depth_m: float = Field(default=1e-3, gt=0)
@@ -78,9 +85,23 @@ class Depth(Task):
         return (self.quantity,)
 
     @property
+    def value_format(self) -> ValueFormat:
+        """Depth may be stored as millimetres; disparity has no unit."""
+        return ValueFormat(self.quantity, self.unit, millimetres=self.quantity == "depth")
+
+    def describe(self) -> dict[str, Any]:
+        """With quantity and unit."""
+        return {**super().describe(), "quantity": self.quantity, "unit": self.unit}
+
+    @property
     def headline(self) -> tuple[str, bool]:
         """delta1, higher is better."""
         return "delta1", True
+
+    @property
+    def image_headline(self) -> tuple[str, bool]:
+        """AbsRel, lower is better: it tells bad images from very bad ones."""
+        return "AbsRel", False
 
     def read_target(self, example: Example, classes: ClassTable | None) -> Tensor | None:
         """float32 (H, W) metres, 0 where unknown or out of range."""
@@ -90,12 +111,10 @@ class Depth(Task):
         return example.depth * valid
 
     def loss(self, output: DenseOutput, target: Tensor, *, align_corners: bool) -> Tensor:
-        """The weighted losses over the pixels whose depth is known; they may be few, as those of a laser scanner."""
+        """The weighted losses over the pixels whose depth is known, which may be as few as those of a laser scanner."""
         size = (target.shape[-2], target.shape[-1])
         values = resize(output.logits, size, align_corners=align_corners).float()[:, 0]  # (B, H, W)
-        return (
-            self._disparity_loss(values, target) if self.quantity == "disparity" else self._depth_loss(values, target)
-        )
+        return self._depth_loss(values, target) if self.quantity == "depth" else self._disparity_loss(values, target)
 
     def _depth_loss(self, values: Tensor, target: Tensor) -> Tensor:
         mask, total = target > 0, values.new_zeros(())
@@ -121,16 +140,16 @@ class Depth(Task):
             total = total + self.gradient_weight * gradient_matching(*aligned, mask, scales=self.gradient_scales)
         return total
 
-    def distillation_loss(self, logits: Tensor, taught: Tensor) -> Tensor:
-        """The head's own losses, the teacher's map being the target."""
-        values = taught[:, 0]  # (B, h', w')
+    def distillation_loss(self, student: Tensor, teacher: Tensor) -> Tensor:
+        """The losses of training, with the teacher's map as the target."""
+        values = teacher[:, 0]  # (B, h', w')
         near = torch.where(values > 0, 1 / values, 0.0)  # targets are depths, and 0 is unknown
         metric = self.quantity == "depth"
         target = values.clamp(self.min_depth_m, self.max_depth_m) if metric else near
-        return self.loss(DenseOutput(logits), target, align_corners=False)
+        return self.loss(DenseOutput(student), target, align_corners=False)
 
     def count(self, target: Tensor) -> Tensor:
-        """Valid pixels; of disparity, where each image has a loss of its own, the images with any."""
+        """Valid pixels; for disparity, whose loss is a mean over images, the images with any."""
         valid = target > 0
         return (valid.sum() if self.quantity == "depth" else valid.flatten(1).any(dim=1).sum()).float()
 
@@ -139,10 +158,41 @@ class Depth(Task):
         align: Literal["none", "scale_shift"] = "none" if self.quantity == "depth" else "scale_shift"
         return DepthMetrics(min_depth_m=self.min_depth_m, max_depth_m=self.max_depth_m, align=align)
 
+    def compare(self, image: Picture, target: Tensor, prediction: Tensor) -> tuple[Picture, Picture, Picture]:
+        """Target and prediction in metres; error: relative, black for none, yellow from ``WORST_RATIO`` on."""
+        metres, valid = self.new_metrics().in_metres(prediction, target)
+        true, predicted, known = target.numpy(), metres.numpy(), valid.numpy()
+        if not known.any():
+            black = np.zeros((*true.shape, 3), np.uint8)
+            return black, black, black
+        low, high = np.percentile(true[known], (2, 98))
+        limits = (float(low), float(high))
+        ratio = np.where(known, np.abs(predicted - true) / np.where(known, true, 1), 0) / WORST_RATIO
+        return (
+            colourise_depth(true, limits=limits, invalid=~known),
+            colourise_depth(predicted, limits=limits),
+            heat(ratio),
+        )
+
+    def joint_counts(self, metrics: Metrics, target: Tensor, prediction: Tensor) -> Tensor:
+        """Valid pixels by true and predicted depth, ``DEPTH_BINS`` of each from 0 m to ``max_depth_m``."""
+        metres, valid = self.new_metrics().in_metres(prediction, target)
+        rows = self._depth_bin(target.cpu().double()[valid])
+        columns = self._depth_bin(metres[valid])
+        return torch.bincount(rows * DEPTH_BINS + columns, minlength=DEPTH_BINS**2).view(DEPTH_BINS, DEPTH_BINS)
+
+    def _depth_bin(self, metres: Tensor) -> Tensor:
+        return (metres / self.max_depth_m * DEPTH_BINS).long().clamp(0, DEPTH_BINS - 1)
+
+    def report_facts(self, counts: Tensor | None) -> dict[str, Any]:
+        """Range, quantity, and true against predicted depth."""
+        depths = None if counts is None else counts.tolist()
+        return {"max_depth_m": self.max_depth_m, "quantity": self.quantity, "depths": depths}
+
     def decode(self, logits: Tensor, size: Size, *, align_corners: bool) -> Tensor:
         """Depth or disparity (H, W)."""
         return upsample_values(logits, size, align_corners=align_corners)[0]
 
-    def colourise(self, prediction: NDArray[Any]) -> NDArray[np.uint8]:
+    def colourise(self, prediction: NDArray[Any]) -> Picture:
         """Near is bright."""
         return colourise_depth(prediction, near="small" if self.quantity == "depth" else "large")

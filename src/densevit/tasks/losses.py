@@ -1,7 +1,7 @@
 """The losses of the tasks: pure functions, float32 inside, invalid pixels masked.
 
 Two rules hold for all of them. Without a single valid pixel the loss is 0 and still has a gradient (of zeros), so an
-unlucky crop never breaks a step. What stands at an invalid pixel, NaN included, changes neither loss nor gradient.
+unlucky crop never breaks a step. The value of an invalid pixel, NaN included, changes neither loss nor gradient.
 """
 
 import math
@@ -101,7 +101,7 @@ def ohem(
         target: (B, H, W) int64 class ids.
         ignore_index: id of the pixels that are never taken.
         threshold: probability in (0, 1].
-        min_kept: pixels per image; pooled over the batch, so that one easy image may give its share to a hard one.
+        min_kept: pixels per image; pooled over the batch, so an easy image may leave its share to a hard one.
         class_weights: (K,), of the pixels in the average; which ones are hard does not depend on them.
     """
     _check_sizes(logits, target)
@@ -164,13 +164,14 @@ def lovasz_softmax(logits: Tensor, target: Tensor, *, ignore_index: int = 255) -
     return torch.stack(losses).mean()
 
 
-def divergence(logits: Tensor, taught: Tensor) -> Tensor:
-    """Mean over pixels of the Kullback-Leibler divergence of softmax(logits) from softmax(taught), both (B, K, H, W).
+def divergence(student: Tensor, teacher: Tensor) -> Tensor:
+    """Mean over pixels of the Kullback-Leibler divergence of softmax(student) from softmax(teacher), (B, K, H, W).
 
     Source: Hinton, Vinyals and Dean, "Distilling the Knowledge in a Neural Network", 2015, at temperature 1.
     """
-    _check_same(logits, taught)
-    learnt, wanted = logits.float().log_softmax(dim=1), taught.float().log_softmax(dim=1)
+    _check_same(student, teacher)
+    learnt = student.float().log_softmax(dim=1)
+    wanted = teacher.float().log_softmax(dim=1)
     return F.kl_div(learnt, wanted, reduction="none", log_target=True).sum(dim=1).mean()
 
 
@@ -270,7 +271,7 @@ def scale_shift_invariant(prediction: Tensor, target: Tensor, mask: Tensor, *, t
 
 
 def gradient_matching(prediction: Tensor, target: Tensor, mask: Tensor, *, scales: int = 4) -> Tensor:
-    """Multi-scale gradient matching: the residual map shall have no edges.
+    """Multi-scale gradient matching: edges in the residual map are penalised.
 
     Sum over ``scales`` of the mean of |d/dx R| + |d/dy R| with R = prediction - target at every 2^k-th pixel; a
     difference counts when both of its pixels are valid, the mean divides by the valid pixels of that scale. Per
@@ -282,7 +283,7 @@ def gradient_matching(prediction: Tensor, target: Tensor, mask: Tensor, *, scale
             ``remove_scale_shift`` first, for metric depth their logarithms are usual.
         target: (B, H, W).
         mask: (B, H, W) bool, True = valid.
-        scales: how many times the maps are seen, each time at half the resolution.
+        scales: number of resolutions, each half of the one before.
     """
     full, _ = _residual(prediction, target, mask)
     losses = full.new_zeros(len(full))

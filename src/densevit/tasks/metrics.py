@@ -1,7 +1,7 @@
 """The metrics of the tasks: streaming sums of constant size, so an evaluation of any length keeps memory flat.
 
 All three count into the tensors of ``state``. For several processes, ``all_reduce`` (sum) those tensors in place, or
-``merge`` the objects; both give the figures of one process that saw all images. ``compute`` returns plain Python
+``merge`` the objects; both give the metrics of one process over all images. ``compute`` returns plain Python
 numbers, fractions and not percent, NaN where nothing was measured.
 """
 
@@ -27,15 +27,14 @@ class _Sums:
         self.settings, self.state = settings, state
 
     def merge(self, other: Self) -> None:
-        """Add the sums of ``other``, which has seen different images.
+        """Add the sums of ``other``, measured on other images.
 
         Raises:
             ConfigError: ``other`` was built with other settings.
         """
         if self.settings != other.settings:
             raise ConfigError(
-                f"metrics with settings {self.settings} and {other.settings} were to be merged but they must be the "
-                "same; build both from one task"
+                f"metrics with settings {self.settings} and {other.settings} cannot be merged; build both from one task"
             )
         for name, total in self.state.items():
             total.add_(other.state[name])
@@ -65,13 +64,13 @@ class SegmentationMetrics(_Sums):
         names = tuple(str(i) for i in range(num_classes)) if class_names is None else tuple(class_names)
         if ignore_index is not None and 0 <= ignore_index < num_classes:
             raise ConfigError(
-                f"ignore_index {ignore_index} is also one of the class ids 0..{num_classes - 1}, but it must lie "
-                "outside them; use 255, or -1 for 256 and more classes"
+                f"ignore_index {ignore_index} is also one of the class ids 0..{num_classes - 1}; use 255, or -1 for "
+                "256 and more classes"
             )
         if num_classes < 1 or len(names) != num_classes or len(set(names)) != len(names):
             raise ConfigError(
                 f"{len(names)} class names, {len(set(names))} of them different, were given for {num_classes} classes, "
-                "but one name of its own per class is needed; correct class_names or num_classes"
+                "but each class needs a different name; correct class_names or num_classes"
             )
         settings = (num_classes, ignore_index, names)
         super().__init__(settings, confusion=_zeros(num_classes, num_classes).long(), images=_zeros().long())
@@ -88,18 +87,18 @@ class SegmentationMetrics(_Sums):
             ShapeError: the shapes differ or are not (H, W) or (B, H, W).
             DataError: not integer, or a class id out of range.
         """
-        found, true = _integers(labels, "labels"), _integers(target, "target")
-        found, true = _batched(found, true, ndim=2)
+        predicted, true = _integers(labels, "labels"), _integers(target, "target")
+        predicted, true = _batched(predicted, true, ndim=2)
         valid = torch.ones_like(true, dtype=torch.bool) if self.ignore_index is None else true != self.ignore_index
-        true, found = true[valid], found[valid]
+        true, predicted = true[valid], predicted[valid]
         self._check_range(true, "target", "" if self.ignore_index is None else f" and ignore_index {self.ignore_index}")
-        self._check_range(found, "labels", "")
-        counts = torch.bincount(true * self.num_classes + found, minlength=self.num_classes**2).cpu()
+        self._check_range(predicted, "labels", "")
+        counts = torch.bincount(true * self.num_classes + predicted, minlength=self.num_classes**2).cpu()
         self.state["confusion"] += counts.view(self.num_classes, self.num_classes)
         self.state["images"] += len(valid)
 
     def compute(self) -> dict[str, Any]:
-        """The figures so far.
+        """The metrics of the images so far.
 
         Returns:
             ``mIoU``: mean over the classes that occur in target or prediction; ``aAcc``: share of right pixels;
@@ -107,8 +106,8 @@ class SegmentationMetrics(_Sums):
             ``pixels`` (in the target); ``num_images``; ``num_pixels`` (valid).
         """
         confusion = self.state["confusion"].numpy().astype(np.float64)
-        right, true, found = confusion.diagonal(), confusion.sum(1), confusion.sum(0)
-        iou = [_ratio(r, u) for r, u in zip(right, true + found - right, strict=True)]
+        right, true, predicted = confusion.diagonal(), confusion.sum(1), confusion.sum(0)
+        iou = [_ratio(r, u) for r, u in zip(right, true + predicted - right, strict=True)]
         acc = [_ratio(r, t) for r, t in zip(right, true, strict=True)]
         return {
             "mIoU": _nan_mean(iou),
@@ -178,12 +177,12 @@ class DepthMetrics(_Sums):
             ShapeError: the shapes differ or are not (H, W) or (B, H, W).
             DataError: the prediction is NaN or infinite at a valid pixel.
         """
-        for found, true in _images(prediction, target, ndim=2):
+        for predicted, true in _images(prediction, target, ndim=2):
             valid = (true > self.min_depth_m) & (true < self.max_depth_m)
             if not valid.any():
                 self.state["skipped"] += 1
                 continue
-            self.state["sums"] += _depth_errors(self._to_metres(found, true, valid)[valid], true[valid])
+            self.state["sums"] += _depth_errors(self._to_metres(predicted, true, valid)[valid], true[valid])
             self.state["images"] += 1
 
     def in_metres(self, prediction: Pixels, target: Pixels) -> tuple[Tensor, Tensor]:
@@ -196,20 +195,20 @@ class DepthMetrics(_Sums):
         Raises:
             ShapeError, DataError: as ``update``.
         """
-        ((found, true),) = _images(prediction, target, ndim=2)
+        ((predicted, true),) = _images(prediction, target, ndim=2)
         valid = (true > self.min_depth_m) & (true < self.max_depth_m)
-        return (self._to_metres(found, true, valid) if valid.any() else torch.zeros_like(found)), valid
+        return (self._to_metres(predicted, true, valid) if valid.any() else torch.zeros_like(predicted)), valid
 
-    def _to_metres(self, found: Tensor, true: Tensor, valid: Tensor) -> Tensor:
-        _refuse_non_finite(found[valid])
+    def _to_metres(self, predicted: Tensor, true: Tensor, valid: Tensor) -> Tensor:
+        _refuse_non_finite(predicted[valid])
         if self.align == "scale_shift":
             # A fitted disparity of 0 or less is behind the horizon: as far away as the range goes.
-            centre, scale, offset = _fit_scale_shift(found[valid], 1 / true[valid])
-            found = 1 / (scale * (found - centre) + offset).clamp(min=1 / self.max_depth_m)
-        return found.clamp(self.min_depth_m, self.max_depth_m)
+            centre, scale, offset = _fit_scale_shift(predicted[valid], 1 / true[valid])
+            predicted = 1 / (scale * (predicted - centre) + offset).clamp(min=1 / self.max_depth_m)
+        return predicted.clamp(self.min_depth_m, self.max_depth_m)
 
     def compute(self) -> dict[str, Any]:
-        """The means over the measured images: every entry of ``NAMES``, ``num_images`` and ``num_skipped``."""
+        """The means over the measured images by ``NAMES``, with ``num_images`` and ``num_skipped``."""
         images = int(self.state["images"])
         means = {name: _ratio(total, images) for name, total in zip(self.NAMES, self.state["sums"], strict=True)}
         return {**means, "num_images": images, "num_skipped": int(self.state["skipped"])}
@@ -250,17 +249,17 @@ class RegressionMetrics(_Sums):
             ShapeError: the shapes differ or have another number of channels.
             DataError: the prediction is NaN or infinite at a valid pixel.
         """
-        for found, true in _images(prediction, target, ndim=3):
+        for predicted, true in _images(prediction, target, ndim=3):
             if len(true) != self.num_channels:
                 raise ShapeError(
                     f"the maps have {len(true)} channels but these metrics count {self.num_channels}; "
                     "pass (C, H, W) or (B, C, H, W) and the right num_channels"
                 )
             valid = true.isfinite().all(0) & ((true != 0).any(0) if self.unit_vectors else True)
-            found, true = found[:, valid], true[:, valid]  # (C,valid)
-            _refuse_non_finite(found)
-            error = found - true
-            degrees = _angles_deg(found, true).sum() if self.unit_vectors else _zeros()
+            predicted, true = predicted[:, valid], true[:, valid]  # (C,valid)
+            _refuse_non_finite(predicted)
+            error = predicted - true
+            degrees = _angles_deg(predicted, true).sum() if self.unit_vectors else _zeros()
             self.state["sums"] += torch.stack([error.abs().sum(), error.square().sum(), degrees])
             self.state["images"] += 1
             self.state["pixels"] += true.shape[1]
@@ -275,11 +274,11 @@ class RegressionMetrics(_Sums):
         return {**report, **angle, "num_images": int(self.state["images"]), "num_pixels": pixels}
 
 
-def _depth_errors(found: Tensor, true: Tensor) -> Tensor:
-    """The figures of ``DepthMetrics.NAMES`` for the valid pixels (N,) of one image."""
-    error, log_error = found - true, found.log() - true.log()
-    ratio = torch.maximum(found / true, true / found)
-    figures = [
+def _depth_errors(predicted: Tensor, true: Tensor) -> Tensor:
+    """The metrics of ``DepthMetrics.NAMES`` for the valid pixels (N,) of one image."""
+    error, log_error = predicted - true, predicted.log() - true.log()
+    ratio = torch.maximum(predicted / true, true / predicted)
+    metrics = [
         (error.abs() / true).mean(),
         (error.square() / true).mean(),
         error.square().mean().sqrt(),
@@ -288,13 +287,13 @@ def _depth_errors(found: Tensor, true: Tensor) -> Tensor:
         log_error.abs().mean() / math.log(10),
         *((ratio < 1.25**power).double().mean() for power in (1, 2, 3)),
     ]
-    return torch.stack(figures)
+    return torch.stack(metrics)
 
 
-def _angles_deg(found: Tensor, true: Tensor) -> Tensor:
+def _angles_deg(predicted: Tensor, true: Tensor) -> Tensor:
     """Degrees between the vectors (3, N); the arc cosine of nearly 1 would lose half the digits of a small angle."""
-    sine = torch.linalg.cross(found, true, dim=0).norm(dim=0)
-    return torch.atan2(sine, (found * true).sum(0)).rad2deg()
+    sine = torch.linalg.cross(predicted, true, dim=0).norm(dim=0)
+    return torch.atan2(sine, (predicted * true).sum(0)).rad2deg()
 
 
 def _fit_scale_shift(values: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -313,21 +312,21 @@ def _fit_scale_shift(values: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Te
 
 def _images(prediction: Pixels, target: Pixels, ndim: int) -> Iterator[tuple[Tensor, Tensor]]:
     """Pairs of images in float64 on the CPU: not every accelerator has float64."""
-    found, true = _batched(_tensor(prediction), _tensor(target), ndim)
-    for one, other in zip(found, true, strict=True):
+    predicted, true = _batched(_tensor(prediction), _tensor(target), ndim)
+    for one, other in zip(predicted, true, strict=True):
         yield one.cpu().double(), other.cpu().double()
 
 
-def _batched(found: Tensor, true: Tensor, ndim: int) -> tuple[Tensor, Tensor]:
+def _batched(predicted: Tensor, true: Tensor, ndim: int) -> tuple[Tensor, Tensor]:
     """Both with a batch dimension and on the device of the first."""
-    if found.shape != true.shape or found.ndim not in (ndim, ndim + 1):
+    if predicted.shape != true.shape or predicted.ndim not in (ndim, ndim + 1):
         kind = "(H, W) or (B, H, W)" if ndim == 2 else "(C, H, W) or (B, C, H, W)"
         raise ShapeError(
-            f"prediction and target are {tuple(found.shape)} and {tuple(true.shape)} but both must be {kind} of one "
-            "size; bring the prediction to the size of the target first"
+            f"prediction and target are {tuple(predicted.shape)} and {tuple(true.shape)} but both must be {kind} of "
+            "one size; resize the prediction to the target first"
         )
-    true = true.to(found.device)
-    return (found.unsqueeze(0), true.unsqueeze(0)) if found.ndim == ndim else (found, true)
+    true = true.to(predicted.device)
+    return (predicted.unsqueeze(0), true.unsqueeze(0)) if predicted.ndim == ndim else (predicted, true)
 
 
 def _integers(values: Pixels, name: str) -> Tensor:

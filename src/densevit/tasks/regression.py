@@ -12,7 +12,8 @@ from torch import Tensor
 from densevit.data.sample import ClassTable
 from densevit.data.transforms import Example
 from densevit.layers import resize
-from densevit.tasks.base import Task
+from densevit.tasks.base import Task, ValueFormat
+from densevit.tasks.colour import Picture
 from densevit.tasks.losses import berhu, cosine, l1
 from densevit.tasks.metrics import RegressionMetrics
 from densevit.types import DenseOutput, Size
@@ -20,18 +21,20 @@ from densevit.upsampling import upsample_values
 
 
 class Regression(Task):
-    """What the channels are.
+    """Any number of values for every pixel, and how they are learnt.
 
     Attributes:
-        channels: their names.
-        unit: of all channels, for people; empty if they have none.
-        unit_vectors: the channels are the components of a direction: predictions are normalised, the loss is by default
-            the cosine's, and the mean angle is measured. A target of zeros is unknown.
-        l1_weight: of the mean absolute error; 1 if not given, 0 for unit vectors.
-        berhu_weight: of reverse Huber, which weighs large errors more.
-        cosine_weight: of one minus the cosine between the vectors of all channels; 1 for unit vectors if not given.
+        channels: names of the channels.
+        unit: of all channels, for the reader; empty if they have none.
+        unit_vectors: the channels are the components of a direction: predictions are normalised, the default loss is
+            that of the cosine, and the mean angle is measured. A target of zeros is unknown.
+        l1_weight: weight of the mean absolute error; by default 1, or 0 for unit vectors.
+        berhu_weight: weight of reverse Huber, which weighs large errors more.
+        cosine_weight: weight of one minus the cosine between the vectors of all channels; by default 0, or 1 for unit
+            vectors.
     """
 
+    target = "values"
     kind: Literal["regression"] = "regression"
     channels: tuple[str, ...] = Field(min_length=1)
     unit: str = ""
@@ -60,6 +63,16 @@ class Regression(Task):
         return self.channels
 
     @property
+    def mirrored_channels(self) -> tuple[int, ...]:
+        """The x of a direction."""
+        return (0,) if self.unit_vectors else ()
+
+    @property
+    def value_format(self) -> ValueFormat:
+        """Values in their unit."""
+        return ValueFormat(unit=self.unit)
+
+    @property
     def headline(self) -> tuple[str, bool]:
         """MAE, lower is better."""
         return "MAE", False
@@ -70,7 +83,7 @@ class Regression(Task):
 
     @property
     def _weights(self) -> tuple[float, float, float]:
-        """Of L1, berHu and cosine, with the defaults filled in."""
+        """The weights of L1, berHu and cosine, with the defaults filled in."""
         l1_weight = float(not self.unit_vectors) if self.l1_weight is None else self.l1_weight
         cosine_weight = float(self.unit_vectors) if self.cosine_weight is None else self.cosine_weight
         return l1_weight, self.berhu_weight, cosine_weight
@@ -90,16 +103,16 @@ class Regression(Task):
             total = total + berhu_weight * berhu(values, target, known)
         return total
 
-    def distillation_loss(self, logits: Tensor, taught: Tensor) -> Tensor:
-        """The head's own losses, the teacher's values being the target."""
-        return self.loss(DenseOutput(logits), taught, align_corners=False)
+    def distillation_loss(self, student: Tensor, teacher: Tensor) -> Tensor:
+        """The losses of training, with the teacher's values as the target."""
+        return self.loss(DenseOutput(student), teacher, align_corners=False)
 
     def count(self, target: Tensor) -> Tensor:
         """Pixels whose values are known."""
         return self._known(target).sum().float()
 
     def _known(self, target: Tensor) -> Tensor:
-        """Mask (B, H, W): all values finite, and of a direction not all zero."""
+        """Mask (B, H, W): all values are finite, and not all of a direction are zero."""
         known = target.isfinite().all(dim=1)
         return known & target.ne(0).any(dim=1) if self.unit_vectors else known
 
@@ -112,8 +125,8 @@ class Regression(Task):
         values = upsample_values(logits, size, align_corners=align_corners)
         return F.normalize(values, dim=0) if self.unit_vectors else values
 
-    def colourise(self, prediction: NDArray[Any]) -> NDArray[np.uint8]:
-        """The first three channels as red, green and blue: -1..1 for unit vectors, else each over its own range."""
+    def colourise(self, prediction: NDArray[Any]) -> Picture:
+        """The first three channels as red, green and blue: -1..1 for unit vectors, otherwise each over its range."""
         picture = np.moveaxis(np.asarray(prediction, dtype=np.float32), 0, -1)[..., :3]
         if self.unit_vectors:
             scaled = (picture + 1) / 2

@@ -11,31 +11,39 @@ from torch import Tensor
 from densevit.data.sample import ClassTable
 from densevit.data.transforms import Example
 from densevit.layers import resize
-from densevit.tasks.base import Task
-from densevit.tasks.colour import Rgb, colourise_labels, palette_for
+from densevit.tasks.base import Metrics, Task
+from densevit.tasks.colour import Picture, Rgb, colourise_labels, palette_for
 from densevit.tasks.losses import dice, divergence, lovasz_softmax, ohem, upsampled_cross_entropy, valid_count
 from densevit.tasks.metrics import SegmentationMetrics
 from densevit.types import DenseOutput, Size
-from densevit.upsampling import upsample_entropy, upsample_labels
+from densevit.upsampling import upsample_labels
+
+WRONG = (230, 40, 40)
+"""Colour of wrong pixels in pictures of the error."""
+
+RIGHT_SHADE = 0.45
+"""What is left of the brightness of the image where it is right."""
 
 
 class Segmentation(Task):
-    """Classes and how they are learnt.
+    """The classes, and how they are learnt.
 
     Attributes:
         classes: names by index.
         palette: colours by index; chosen from the names if not given.
-        ignore_index: of target pixels that count in neither loss nor metric.
-        cross_entropy_weight, ohem_weight, dice_weight, lovasz_weight: of each loss in their sum; 0 leaves it out.
+        ignore_index: value of target pixels that count in neither loss nor metrics.
+        cross_entropy_weight, ohem_weight, dice_weight, lovasz_weight: weights of the losses; 0 leaves one out.
         aux_weight: weight of each auxiliary head's loss, which is cross entropy.
         class_weights: factor of each class on cross entropy and OHEM; all 1 if not given.
-        denominator: of cross entropy: "valid" pixels, or "all" as mmsegmentation.
+        denominator: of cross entropy: the "valid" pixels, or "all" as in mmsegmentation.
         ohem_threshold: a pixel is hard while its true class has a smaller probability.
-        ohem_min_kept: pixels per image that OHEM takes at least, the hardest first.
-        typical_entropy: ``mean_entropy`` over photos of the head's own kind. Heads of one model are compared by how far
-            they lie above it: some are less sure than others even of what they know.
+        ohem_min_kept: least number of pixels per image that OHEM takes, the hardest first.
+        typical_entropy: mean of ``mean_entropy`` over images of the domain of the head. The heads of a model are
+            compared by their excess over it, since some are less sure than others even of what they know.
     """
 
+    target = "labels"
+    averages_probabilities = True
     kind: Literal["segmentation"] = "segmentation"
     classes: tuple[str, ...] = Field(min_length=1)
     palette: tuple[Rgb, ...] = ()
@@ -78,12 +86,21 @@ class Segmentation(Task):
         return self.classes
 
     @property
+    def class_table(self) -> ClassTable:
+        """The classes with their colours."""
+        return ClassTable(self.classes, self.ignore_index, palette=self.palette)
+
+    def describe(self) -> dict[str, Any]:
+        """With the class names."""
+        return {**super().describe(), "classes": list(self.classes)}
+
+    @property
     def headline(self) -> tuple[str, bool]:
         """mIoU, higher is better."""
         return "mIoU", True
 
     def read_target(self, example: Example, classes: ClassTable | None) -> Tensor | None:
-        """int64 (H, W) in this task's ids, through the data set's view with the same class names."""
+        """int64 (H, W) in this task's ids, from the data set's view with the same class names."""
         if example.labels is None:
             return None
         table = None if classes is None else classes.lookup(self.classes, ignore_index=self.ignore_index)
@@ -104,12 +121,12 @@ class Segmentation(Task):
             total = total + self.aux_weight * self._cross_entropy(aux, target, align_corners=align_corners)
         return total
 
-    def distillation_loss(self, logits: Tensor, taught: Tensor) -> Tensor:
-        """Kullback-Leibler divergence of the classes' probabilities from the teacher's, also where nothing is known."""
-        return divergence(logits, taught)
+    def distillation_loss(self, student: Tensor, teacher: Tensor) -> Tensor:
+        """Kullback-Leibler divergence from the teacher's probabilities, also where the target is unknown."""
+        return divergence(student, teacher)
 
     def count(self, target: Tensor) -> Tensor:
-        """Valid pixels, with class weights the sum of theirs; or all pixels, by ``denominator``."""
+        """Valid pixels, or the sum of their class weights; all pixels if ``denominator`` is "all"."""
         if self.denominator == "all":
             return torch.tensor(float(target.numel()), device=target.device)
         return valid_count(target, ignore_index=self.ignore_index, class_weights=self._class_weights(target))
@@ -149,18 +166,32 @@ class Segmentation(Task):
         return torch.tensor(self.class_weights, dtype=torch.float32, device=like.device)
 
     def new_metrics(self) -> SegmentationMetrics:
-        """mIoU, aAcc, mAcc and the figures of each class."""
+        """mIoU, aAcc, mAcc and the metrics of each class."""
         return SegmentationMetrics(len(self.classes), ignore_index=self.ignore_index, class_names=self.classes)
+
+    def compare(self, image: Picture, target: Tensor, prediction: Tensor) -> tuple[Picture, Picture, Picture]:
+        """Error: the image in dark grey, wrong pixels in red, pixels without a class unchanged."""
+        true, predicted = target.numpy(), prediction.numpy()
+        grey = image.mean(axis=2, keepdims=True) * RIGHT_SHADE
+        error = np.repeat(grey, 3, axis=2).astype(np.uint8)
+        known = true != self.ignore_index
+        error[known & (true != predicted)] = WRONG
+        error[~known] = image[~known]
+        return self.colourise(true), self.colourise(predicted), error
+
+    def joint_counts(self, metrics: Metrics, target: Tensor, prediction: Tensor) -> Tensor:
+        """The confusion matrix."""
+        return metrics.state["confusion"]
+
+    def report_facts(self, counts: Tensor | None) -> dict[str, Any]:
+        """Classes, palette and confusion matrix."""
+        confusion = None if counts is None else counts.tolist()
+        return {"classes": self.classes, "palette": self.palette, "confusion": confusion}
 
     def decode(self, logits: Tensor, size: Size, *, align_corners: bool) -> Tensor:
         """Labels (H, W): fused upsampling and arg max."""
         return upsample_labels(logits, size, align_corners=align_corners)
 
-    def mean_entropy(self, logits: Tensor, *, align_corners: bool) -> float:
-        """Logits (K, h', w') -> mean entropy in [0, 1] at up to 64 x 64 points: how unsure the head is of a photo."""
-        size = (min(logits.shape[-2], 64), min(logits.shape[-1], 64))
-        return float(upsample_entropy(logits, size, align_corners=align_corners).mean())
-
-    def colourise(self, prediction: NDArray[Any]) -> NDArray[np.uint8]:
+    def colourise(self, prediction: NDArray[Any]) -> Picture:
         """Labels in the palette's colours."""
         return colourise_labels(prediction, self.palette, ignore_index=self.ignore_index)

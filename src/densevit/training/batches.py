@@ -1,4 +1,4 @@
-"""Batches as pure functions of the step: batch ``t`` is the same whoever asks, so a resumed run sees the same data.
+"""Batches as pure functions of the step, so that a resumed run gets the same data.
 
 A step's batch is cut into ``accumulate`` micro-batches, and each of these into one part per process.
 """
@@ -27,12 +27,12 @@ from densevit.training.seeds import seed_everything
 from densevit.types import Size
 
 _STREAM = 1_000_003
-"""Prime that keeps the seeds of different runs' draws apart."""
+"""A prime that keeps the seeds of runs with different seeds apart."""
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """One step's share of a source.
+    """What one source contributes to one micro-batch of a process.
 
     Attributes:
         inputs: images (B, 3, H, W), or cached features (B, taps, P + N, C) in float16.
@@ -46,18 +46,10 @@ class Batch:
 
 
 class SourceBatches(TorchDataset[Batch]):
-    """The batches of one source by the number of the micro-batch: this process's part of it.
-
-    Args:
-        dataset: samples.
-        source: how they are used.
-        config: the run.
-        tasks: of all heads.
-        cache: features of a frozen encoder.
-        rank, world: which of how many parts.
+    """The batches of one source, by number of the micro-batch: the part of process ``rank`` of ``world``.
 
     Raises:
-        ConfigError: if the batch cannot be cut into so many parts.
+        ConfigError: if the batch cannot be divided among processes and micro-batches.
     """
 
     def __init__(
@@ -88,15 +80,15 @@ class SourceBatches(TorchDataset[Batch]):
                 f"share it; set sources[].batch_size to a multiple of {config.accumulate * world}, or change accumulate"
             )
 
-    def in_words(self) -> str:
-        """The effective batch and how it comes about."""
+    def describe(self) -> str:
+        """The batch size, and how micro-batches and processes share it."""
         return (
             f"a batch of {self.source.batch_size} = {self.size} photos x {self.config.accumulate} micro-batches x "
             f"{self.world} processes for {', '.join(self.source.heads)}"
         )
 
     def __getitem__(self, number: int) -> Batch:
-        """This process's part of micro-batch ``number``; the data set is shuffled anew each time it has been seen."""
+        """This process's part of micro-batch ``number``; the data set is shuffled again for each pass over it."""
         first = (number * self.world + self.rank) * self.size
         examples = self._mixed([self._example(draw) for draw in range(first, first + self.size)], first)
         targets = {
@@ -119,7 +111,7 @@ class SourceBatches(TorchDataset[Batch]):
                 yield view * len(self.dataset) + index + 1
 
     def _example(self, draw: int) -> tuple[Tensor, Example]:
-        """The draw-th sample of the run: what goes into the model, and the example that has its targets."""
+        """The draw-th sample of the run: the input of the model, and the example with its targets."""
         index = _order(self.config.seed, draw // len(self.dataset), len(self.dataset))[draw % len(self.dataset)]
         generator = torch.Generator().manual_seed(self.config.seed * _STREAM + draw)
         seed_everything(self.config.seed, draw)  # for a data set that draws by itself
@@ -132,7 +124,7 @@ class SourceBatches(TorchDataset[Batch]):
         return self._crop_features(features, example, generator)
 
     def _mixed(self, examples: list[tuple[Tensor, Example]], first: int) -> list[tuple[Tensor, Example]]:
-        """The examples after CutMix or ClassMix, by generators of their draws; ``first`` is the first one's draw."""
+        """The examples after CutMix or ClassMix; ``first`` is the draw of the first one, which seeds its generator."""
         if not (self.augment.cutmix or self.augment.classmix):
             return examples
         seeds = [-(self.config.seed * _STREAM + first + offset) - 1 for offset in range(len(examples))]
@@ -141,24 +133,24 @@ class SourceBatches(TorchDataset[Batch]):
 
     def _view(self, index: int, view: int) -> Example:
         """A fixed view of a photo; view 0 is not augmented."""
-        rule = self.augment.plain_view() if view == 0 else self.augment
+        config = self.augment.plain_view() if view == 0 else self.augment
         generator = torch.Generator().manual_seed((self.config.seed * _STREAM + index) * 64 + view)
-        return augment(self.dataset[index], rule, generator)
+        return augment(self.dataset[index], config, generator)
 
     def _crop_features(self, features: Tensor, example: Example, generator: torch.Generator) -> tuple[Tensor, Example]:
-        """Features (taps, P + N, C) and example, cropped at token boundaries and mirrored alike."""
-        rule, encoder = self.config.features, self.config.model.encoder
-        assert rule is not None
+        """Features (taps, P + N, C) and the example, both cropped at token boundaries and mirrored."""
+        config, encoder = self.config.features, self.config.model.encoder
+        assert config is not None
         (ph, pw), num_prefix = encoder.patch_size, encoder.num_prefix
         grid = (example.image.shape[-2] // ph, example.image.shape[-1] // pw)
         prefix, tokens = features[:, :num_prefix], features[:, num_prefix:].unflatten(1, grid)  # (taps, h, w, C)
-        if rule.crop is not None:
-            top = int(torch.randint(grid[0] - rule.crop[0] + 1, (), generator=generator))
-            left = int(torch.randint(grid[1] - rule.crop[1] + 1, (), generator=generator))
-            bottom, right = top + rule.crop[0], left + rule.crop[1]
+        if config.crop is not None:
+            top = int(torch.randint(grid[0] - config.crop[0] + 1, (), generator=generator))
+            left = int(torch.randint(grid[1] - config.crop[1] + 1, (), generator=generator))
+            bottom, right = top + config.crop[0], left + config.crop[1]
             tokens = tokens[:, top:bottom, left:right]
             example = crop(example, (slice(top * ph, bottom * ph), slice(left * pw, right * pw)))
-        if rule.flip and torch.rand((), generator=generator) < 0.5:
+        if config.flip and torch.rand((), generator=generator) < 0.5:
             tokens, example = tokens.flip(2), flip(example)
         return torch.cat((prefix, tokens.flatten(1, 2)), dim=1), example
 
@@ -170,32 +162,32 @@ class SourceBatches(TorchDataset[Batch]):
 
 
 def steps(batches: SourceBatches, start: int, end: int, workers: int) -> Generator[Batch, None, None]:
-    """Micro-batches ``start`` to ``end``, prepared ahead by worker processes if there are any; to be closed."""
+    """Micro-batches ``start`` to ``end``, prepared ahead by worker processes if there are any; close it after use."""
     if workers == 0:
         yield from (batches[number] for number in range(start, end))
         return
     ahead: Any = iter(
         DataLoader(
-            _Answers(batches),
+            _BatchOrError(batches),
             batch_size=None,
             sampler=range(start, end),
             num_workers=workers,
             prefetch_factor=2,
-            worker_init_fn=_leave_signals_to_the_loop,
+            worker_init_fn=_ignore_signals,
         )
     )
     try:
-        for answer in ahead:
-            if isinstance(answer, DensevitError):
-                raise answer
-            yield answer
+        for batch in ahead:
+            if isinstance(batch, DensevitError):
+                raise batch
+            yield batch
     finally:
-        # They take no signal, so Python would wait for them for ever where a traceback keeps the loader alive.
+        # Workers ignore signals, so Python would wait for them forever where a traceback keeps the loader alive.
         ahead._shutdown_workers()
 
 
-class _Answers(TorchDataset[Batch | DensevitError]):
-    """Batches, or why there is none: torch would hide an error of a worker in its traceback."""
+class _BatchOrError(TorchDataset[Batch | DensevitError]):
+    """Batches, with errors as values: torch would bury an error of a worker in its traceback."""
 
     def __init__(self, batches: SourceBatches) -> None:
         self.batches = batches
@@ -207,8 +199,8 @@ class _Answers(TorchDataset[Batch | DensevitError]):
             return error
 
 
-def _leave_signals_to_the_loop(worker: int) -> None:
-    """Ctrl-C reaches all processes of a terminal; workers end with the loop, which still needs their batches."""
+def _ignore_signals(worker: int) -> None:
+    """Ctrl-C reaches all processes of a terminal, but the loop still needs batches to finish its step."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
 

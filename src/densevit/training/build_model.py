@@ -1,4 +1,4 @@
-"""What a run starts from: weights of an encoder or of a whole model, and what of the encoder stays as it is."""
+"""The model of a run: its starting weights, and the parts of it that are frozen."""
 
 import logging
 
@@ -20,11 +20,11 @@ _log = logging.getLogger(__name__)
 
 
 def build_model(config: TrainConfig) -> DenseModel:
-    """The model with its starting weights; what was loaded, adapted and missing is logged."""
+    """The model with its starting weights; logs what was loaded, adapted and missing."""
     model = DenseModel(config.model)
     if config.encoder_weights is not None:
         path = resolve(config.encoder_weights)
-        # a densevit checkpoint may hold rounded matrices, which its own reader restores
+        # A densevit checkpoint may hold rounded matrices, which only its own reader restores.
         state = load_bundle(path).model.state_dict() if is_native(path) else read_state_dict(path)
         report = load_encoder_weights(model.encoder, state, source=config.encoder_weights)
         _log.info("encoder weights\n%s", report)
@@ -34,11 +34,10 @@ def build_model(config: TrainConfig) -> DenseModel:
     if config.freeze == "encoder":
         encoder.requires_grad_(False)
     elif config.freeze != "none":
-        last = len(encoder.blocks) - 1  # one block is left, or there is nothing to fine-tune
+        last = len(encoder.blocks) - 1  # at least one block must be left to train
         if config.freeze > last:
             raise ConfigError(
-                f"freeze is {config.freeze} but the encoder has {last + 1} blocks; 1 to {last} leaves blocks to train; "
-                "freeze: encoder keeps it whole"
+                f"freeze is {config.freeze} but the encoder has {last + 1} blocks; choose 1 to {last}, or encoder"
             )
         encoder.requires_grad_(False)
         encoder.blocks[config.freeze :].requires_grad_(True)
@@ -50,14 +49,14 @@ def build_model(config: TrainConfig) -> DenseModel:
 
 
 def open_cache(config: TrainConfig, model: DenseModel) -> FeatureCache | None:
-    """The cache of what ``freeze`` keeps as it is; None if the run has none."""
+    """The cache for the output of frozen blocks; None if the run has none."""
     if config.features is None:
         return None
     return FeatureCache(config.features.directory, model, depth=config.frozen_depth, bf16=config.precision == "bf16")
 
 
 def set_training(model: DenseModel, config: TrainConfig) -> None:
-    """Training mode; what is frozen stays in evaluation mode."""
+    """Switch to training mode, except for frozen parts."""
     model.train()
     if config.freeze == "encoder":
         model.encoder.eval()

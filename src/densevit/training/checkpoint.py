@@ -1,9 +1,10 @@
-"""The state of a run between two steps: everything that the next step depends on, in one atomic file."""
+"""States to resume from: everything that the next step depends on, in one file that is written atomically."""
 
 import logging
 import os
 import shutil
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 
 from densevit.errors import CheckpointError
 from densevit.io import atomic_path, make_folder
-from densevit.training.seeds import random_state, restore_random_state
+from densevit.training.seeds import random_state
 
 STATE_NAME = "state-{iteration:08d}.pt"
 KEEP = 2
@@ -20,14 +21,24 @@ _log = logging.getLogger(__name__)
 
 
 def trained_weights(model: nn.Module) -> dict[str, Tensor]:
-    """What of a model a state holds; parameters that are frozen come from where they came from."""
+    """The part of a model that a state holds; frozen parameters are loaded from their origin again."""
     trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
     buffers = {name for name, _ in model.named_buffers()}
     return {name: value for name, value in model.state_dict().items() if name in trained | buffers}
 
 
-def save_state(folder: Path, iteration: int, model: nn.Module, parts: dict[str, Any], *, keep: int = KEEP) -> None:
-    """Write the state after ``iteration`` steps; the last ``keep`` are kept.
+def save_state(
+    folder: Path,
+    iteration: int,
+    model: nn.Module,
+    parts: dict[str, Any],
+    *,
+    keep: int = KEEP,
+    on_written: Callable[[Path], None] | None = None,
+) -> None:
+    """Write the state after ``iteration`` steps: the trained part of ``model``, and ``parts``.
+
+    The last ``keep`` states are kept. ``on_written`` is called with the temporary path before it gets its name.
 
     Raises:
         DataError: if it cannot be written.
@@ -35,21 +46,24 @@ def save_state(folder: Path, iteration: int, model: nn.Module, parts: dict[str, 
     state = {"iteration": iteration, "model": trained_weights(model), **random_state(), **parts}
     make_folder(folder)
     path = folder / STATE_NAME.format(iteration=iteration)
-    with atomic_path(path, sync=True) as temporary, temporary.open("wb") as file:
+    with atomic_path(path, sync=True) as temporary:
         try:
-            torch.save(state, file)
-        except RuntimeError as error:  # torch's own, after what the file said
+            with temporary.open("wb") as file:
+                torch.save(state, file)
+        except RuntimeError as error:  # torch wraps the OSError of a full disk
             raise error.__context__ if isinstance(error.__context__, OSError) else error from None
+        if on_written is not None:
+            on_written(temporary)
     sync_folder(folder)
     forget_old(folder, keep)
 
 
 def load_state(folder: Path, *, before: int | None = None) -> dict[str, Any] | None:
-    """The latest state that can be read; a damaged one is passed over with a warning. None if there is none.
+    """The latest state that can be read, None if there is none; a damaged one is skipped with a warning.
 
     Args:
         folder: of the states.
-        before: take none of more iterations than this.
+        before: skip states of more iterations than this.
 
     Raises:
         CheckpointError: if there are states but none can be read.
@@ -57,7 +71,7 @@ def load_state(folder: Path, *, before: int | None = None) -> dict[str, Any] | N
     paths = [path for path in states_in(folder) if before is None or iteration_of(path) <= before]
     for path in reversed(paths):
         try:
-            # torch does not look at the checksums that it writes.
+            # torch writes checksums but does not verify them.
             with zipfile.ZipFile(path) as archive:
                 if (damaged := archive.testzip()) is not None:
                     raise OSError(f"the checksum of {damaged} is wrong")
@@ -67,19 +81,27 @@ def load_state(folder: Path, *, before: int | None = None) -> dict[str, Any] | N
             continue
         return state
     if paths:
-        raise CheckpointError(f"none of the {len(paths)} states in {folder} can be read; train into a new folder")
+        raise no_readable_state_error(folder, len(paths))
     return None
 
 
-def restore_rng(state: dict[str, Any]) -> None:
-    """Set the random generators to where they were."""
-    restore_random_state(state)
+def no_readable_state_error(folder: Path, count: int) -> CheckpointError:
+    """The error for a folder whose states are all damaged."""
+    return CheckpointError(f"none of the {count} states in {folder} can be read; train into a new folder")
+
+
+def other_model_error(folder: Path) -> CheckpointError:
+    """The error for states that do not fit the model or the optimiser."""
+    return CheckpointError(
+        f"the states in {folder} are those of another model or optimiser; resume with the config of the run, or train "
+        "into a new folder"
+    )
 
 
 def states_in(folder: Path) -> list[Path]:
-    """Finished states, oldest first: files, or folders of a run whose weights are spread."""
-    found = [path for path in folder.glob("state-*") if path.suffix in {".pt", ".dcp"} and path.stem[6:].isdigit()]
-    return sorted(found, key=iteration_of)
+    """Finished states, oldest first: files, or folders of a run with sharded weights."""
+    paths = [path for path in folder.glob("state-*") if path.suffix in {".pt", ".dcp"} and path.stem[6:].isdigit()]
+    return sorted(paths, key=iteration_of)
 
 
 def iteration_of(path: Path) -> int:
@@ -88,10 +110,10 @@ def iteration_of(path: Path) -> int:
 
 
 def forget_old(folder: Path, keep: int) -> None:
-    """Delete all but the last ``keep`` states, and what a killed run left half written."""
+    """Delete all but the last ``keep`` states, and unfinished ones of a run that was killed."""
     for old in states_in(folder)[:-keep]:
         if old.is_dir():
-            # Renamed first: a folder that is half deleted must not look like a state.
+            # Renamed first, so that a folder that is half deleted does not look like a state.
             old = old.rename(old.with_name(f".densevit-{old.name}"))
         shutil.rmtree(old) if old.is_dir() else old.unlink()
     for partial in folder.glob(".densevit-*"):
@@ -99,7 +121,7 @@ def forget_old(folder: Path, keep: int) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Wait until the names in a folder are on the disk, where the system can say so."""
+    """Flush the names in a folder to the disk, where the system supports it."""
     if os.name == "posix":
         handle = os.open(folder, os.O_RDONLY)
         try:

@@ -26,9 +26,9 @@ class SourceConfig(Config):
 
     Attributes:
         heads: names of heads; each needs a target in this data set.
-        batch_size: samples of this source in every step of the run, all processes and micro-batches together.
+        batch_size: samples of this source per step, over all processes and micro-batches.
         weight: factor on its losses.
-        augment: instead of the run's.
+        augment: replaces the run's.
     """
 
     train: AnyData
@@ -43,11 +43,11 @@ class FeaturesConfig(Config):
     """Cached features of a frozen encoder, or of its first blocks.
 
     Attributes:
-        directory: where they are kept, shared between runs.
-        max_gb: bound on the size of the directory, in 10^9 bytes; a run that needs more is refused before it starts.
-        views: per photo, one plain view and ``views - 1`` augmented ones, drawn once.
+        directory: may be shared between runs.
+        max_gb: largest size of the directory, in 10^9 bytes; a run that needs more is refused before it starts.
+        views: per image, one plain view and ``views - 1`` augmented ones, drawn once.
         crop: (height, width) in tokens of a random crop of the features at every step.
-        flip: mirror features and targets at random; close to, not equal to, the features of the mirrored photo.
+        flip: mirror features and targets at random; close to the features of the mirrored image, but not equal.
     """
 
     directory: Path
@@ -58,36 +58,36 @@ class FeaturesConfig(Config):
 
 
 class TrainConfig(Config):
-    """Everything that determines a run; the file is written to the run folder and is itself a valid ``--config``.
+    """Everything that determines a run; it is written to the run folder, as a valid ``--config``.
 
     Attributes:
         tasks: one per head.
         encoder_weights: pre-trained weights, a file, "default", or ``hf://owner/name``; random if not given.
-        init: a densevit checkpoint, or "default", whose fitting weights are taken before training.
-        freeze: "encoder" trains the heads alone; a number N keeps the patch projection, positions and first N blocks.
-        freeze_norms: batch norms keep the running statistics that they came with, in training too.
-        lora: adapters of low rank in an encoder that stays as it is; instead of ``freeze``.
-        teacher: a trained model whose answers are learnt beside the labels.
+        init: a densevit checkpoint, or "default", from which all weights that fit are loaded.
+        freeze: "encoder" trains only the heads; a number N keeps the patch projection, positions and first N blocks.
+        freeze_norms: batch norms keep their running statistics in training too.
+        lora: low-rank adapters in a frozen encoder; instead of ``freeze``.
+        teacher: a trained model whose outputs are learnt in addition to the labels.
         features: cache of the frozen encoder's output.
-        accumulate: micro-batches per step, for batches that memory does not hold at once.
+        accumulate: micro-batches per step, for batches that do not fit into memory.
         precision: of the forward pass; losses are always float32. bf16 is slower than float32 on most CPUs; fp16
             scales the loss.
-        checkpoint_blocks: keep no activations inside encoder blocks and compute them anew backwards: less memory, a
-            third more time.
+        checkpoint_blocks: recompute activations of encoder blocks in the backward pass: less memory, a third more
+            time.
         compile: run encoder and heads through torch.compile.
-        weighting: how the heads' losses become one.
+        weighting: weights of the heads' losses in the total.
         max_bad_steps: the run stops after so many steps in a row whose losses or gradients were not finite.
-        ema: decay of a running mean of the weights, which then is evaluated and saved; none if not given.
+        ema: decay of an average of the weights that is evaluated and saved in their place; none if not given.
         eval_every, checkpoint_every, log_every: in iterations.
-        pictures: per head, so many val photos are shown at every evaluation, and so many that came out worst.
-        trackers: programs that follow the run, see ``TRACKERS``.
-        project: the name under which trackers file the run.
-        keep_states: how many states to resume from are kept.
-        deterministic: equal bits from equal runs on a GPU too, at some cost in speed; CPUs need nothing for it.
-        shard: spread weights, gradients and optimiser over the processes (FSDP2) instead of a copy in each (DDP).
-        sync_bn: batch norm's statistics are those of all processes.
-        timeout_s: how long a process waits for the others before it takes them for dead.
-        workers: processes that prepare batches; 0 does it in the loop.
+        pictures: number of val images per head that are shown at every evaluation, and of the worst ones.
+        trackers: experiment trackers, see ``TRACKERS``.
+        project: name of the project in trackers.
+        keep_states: number of states to resume from that are kept.
+        deterministic: equal runs give equal bits on a GPU too, at some cost in speed; CPUs always do.
+        shard: shard weights, gradients and optimiser over the processes (FSDP2) instead of a copy in each (DDP).
+        sync_bn: compute batch norm's statistics over all processes.
+        timeout_s: how long a process waits for the others before it considers them dead.
+        workers: processes that prepare batches; 0 prepares them in the loop.
         storage: how the finished model is stored.
     """
 
@@ -166,21 +166,21 @@ class TrainConfig(Config):
         if untrained := [head for head in self.tasks if head not in trained]:
             raise ValueError(f"heads {untrained} belong to no source; add them to a source or drop them")
         if self.lora is not None and self.freeze != "none":
-            raise ValueError("lora keeps the encoder as it is by itself; leave freeze out")
+            raise ValueError("lora freezes the encoder by itself; leave freeze out")
         if self.freeze_norms and self.init is None:
-            raise ValueError("freeze_norms keeps the statistics of a trained model; name it by init")
+            raise ValueError("freeze_norms keeps the statistics of a trained model; name one with init")
         if self.features is not None and self.freeze == "none":
-            raise ValueError("features are those of a frozen encoder; set freeze: encoder, or a number of blocks")
+            raise ValueError("cached features need a frozen encoder; set freeze: encoder, or a number of blocks")
         if self.features is not None and self.teacher is not None:
-            raise ValueError("a teacher sees photos, but cached features take their place; unset features or teacher")
+            raise ValueError("a teacher needs images, but features replaces them; unset features or teacher")
         if self.shard and (self.compile or self.features is not None or self.lora is not None):
-            raise ValueError("shard goes with none of compile, features and lora; unset one of them")
+            raise ValueError("shard cannot be combined with compile, features or lora; unset one of them")
         patch = self.model.encoder.patch_size
         for augment in (source.augment or self.augment for source in self.sources):
             if augment.crop[0] % patch[0] or augment.crop[1] % patch[1]:
                 raise ValueError(f"augment.crop {augment.crop} must be multiples of patch size {patch}")
             grid = (augment.crop[0] // patch[0], augment.crop[1] // patch[1])
-            cut = grid if self.features is None or self.features.crop is None else self.features.crop
-            if cut[0] > grid[0] or cut[1] > grid[1]:
-                raise ValueError(f"features.crop {cut} exceeds the token grid {grid}")
+            crop = grid if self.features is None or self.features.crop is None else self.features.crop
+            if crop[0] > grid[0] or crop[1] > grid[1]:
+                raise ValueError(f"features.crop {crop} exceeds the token grid {grid}")
         return self

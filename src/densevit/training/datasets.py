@@ -1,4 +1,4 @@
-"""The data sets of a run: opened, checked, cut into batches, and measured on."""
+"""The data sets of a run: opened, checked, cut into batches, encoded ahead, and evaluated on."""
 
 import logging
 from collections.abc import Callable
@@ -14,7 +14,7 @@ from densevit.tasks import Task
 from densevit.training.batches import SourceBatches
 from densevit.training.config import TrainConfig
 from densevit.training.feature_cache import FeatureCache
-from densevit.training.signals import Asked, Stopped
+from densevit.training.signals import Stopped, StopRequest
 from densevit.types import Taps
 
 _log = logging.getLogger(__name__)
@@ -23,10 +23,10 @@ _log = logging.getLogger(__name__)
 def open_sources(
     config: TrainConfig, tasks: dict[str, Task], cache: FeatureCache | None, *, rank: int = 0, world: int = 1
 ) -> list[SourceBatches]:
-    """The batches of every source; a target that is missing, also in val, is found now and not after the last step."""
+    """The batches of every source. Targets, also those of val, are checked here, not when they are first used."""
     for source in config.sources:
-        for place in filter(None, (source.train, source.val)):
-            dataset = open_dataset(place, source.heads, tasks)
+        for data in filter(None, (source.train, source.val)):
+            dataset = open_dataset(data, source.heads, tasks)
             check_targets(dataset, {head: tasks[head] for head in source.heads})
     return [
         SourceBatches(
@@ -36,24 +36,29 @@ def open_sources(
     ]
 
 
-def fill_cache(config: TrainConfig, sources: list[SourceBatches], cache: FeatureCache | None, asked: Asked) -> None:
+def fill_cache(
+    config: TrainConfig, sources: list[SourceBatches], cache: FeatureCache | None, stop_request: StopRequest
+) -> None:
     """Encode what the feature cache lacks.
 
     Raises:
-        ConfigError: if the features need more room than there may be or is.
-        Stopped: after Ctrl-C or SIGTERM; what is encoded stays.
+        ConfigError: if the features need more space than is allowed or free.
+        Stopped: after Ctrl-C or SIGTERM; features that are encoded already stay.
     """
     if cache is None or config.features is None:
         return
     sizes = [cache.num_bytes(source.augment.crop) for source in sources]
-    # Photos of val have sizes of their own; they are counted as if they were crops.
+    # Images of val have any size; they are counted as if they were crops.
     views = config.features.views + 1
     needed = sum(size * views * len(source.dataset) for size, source in zip(sizes, sources, strict=True))
     cache.make_room(needed, max_gb=config.features.max_gb)
     for source in sources:
         for done in source.prepare():
-            if asked.signal:
-                raise Stopped("stopped while features were encoded; those that are done will be taken", asked.signal)
+            if stop_request.signal:
+                raise Stopped(
+                    "stopped while encoding features; the same command continues with those that are left",
+                    stop_request.signal,
+                )
             if done % 50 == 0:
                 _log.info("encoded %d views for %s", done, ", ".join(source.source.heads))
 
@@ -67,19 +72,27 @@ def validate(
     part: tuple[int, int] = (0, 1),
     add: Callable[[Tensor], Tensor] | None = None,
     progress: Callable[[int, int], None] | None = None,
-    watch: EvaluationRecorder | None = None,
+    recorder: EvaluationRecorder | None = None,
 ) -> dict[str, dict[str, Any]]:
-    """Per head its figures on the val split of its source; the options are those of ``evaluate``."""
+    """Metrics per head on the val split of its source; the options are those of ``evaluate``."""
 
     def encode(images: Tensor) -> Taps:
         return model.encode(images) if cache is None else cache.taps(images[0], model)
 
-    figures: dict[str, dict[str, Any]] = {}
+    metrics: dict[str, dict[str, Any]] = {}
     for source in config.sources:
         if source.val is not None:
             chosen = {head: tasks[head] for head in source.heads}
             dataset = open_dataset(source.val, source.heads, tasks)
-            figures |= evaluate(
-                model, chosen, config.fit, dataset, encode=encode, progress=progress, watch=watch, part=part, add=add
+            metrics |= evaluate(
+                model,
+                chosen,
+                config.fit,
+                dataset,
+                encode=encode,
+                progress=progress,
+                recorder=recorder,
+                part=part,
+                add=add,
             )
-    return figures
+    return metrics

@@ -1,7 +1,7 @@
-"""Distillation: a trained model answers for every photo, and the model in training also learns from its answers.
+"""Distillation: the model in training also learns from the outputs of a trained model for the same images.
 
 Source: Hinton, Vinyals and Dean, "Distilling the Knowledge in a Neural Network", 2015, at temperature 1; Beyer et al.,
-"Knowledge distillation: A good teacher is patient and consistent", 2022: the teacher sees the same augmented view.
+"Knowledge distillation: A good teacher is patient and consistent", 2022: the teacher gets the same augmented view.
 """
 
 import logging
@@ -22,12 +22,12 @@ _log = logging.getLogger(__name__)
 
 
 class TeacherConfig(Config):
-    """Who teaches, and how much it counts.
+    """The teacher and the weight of its loss.
 
     Attributes:
         checkpoint: a trained model in any format that densevit reads, or "default"; its heads teach those of the same
             name.
-        weight: of the loss against its answers, beside the loss against the labels.
+        weight: of the loss against its outputs, which is added to the loss against the labels.
     """
 
     checkpoint: str
@@ -35,7 +35,7 @@ class TeacherConfig(Config):
 
 
 class Teacher:
-    """A model in evaluation mode whose heads teach those of the same name. It is no part of what is trained.
+    """A model in evaluation mode whose heads teach those of the same name; it is not trained itself.
 
     Args:
         config: the checkpoint.
@@ -44,7 +44,7 @@ class Teacher:
         device: of both.
 
     Attributes:
-        channels: per head that is taught, the teacher's channels in the student's order.
+        channels: per head with a teacher, the teacher's channels in the student's order.
 
     Raises:
         CheckpointError: if the checkpoint cannot be used.
@@ -69,20 +69,20 @@ class Teacher:
         channels = (bundle.model.config.encoder.in_channels, student.config.encoder.in_channels)
         if channels[0] != channels[1]:
             raise ConfigError(
-                f"the teacher {config.checkpoint} sees {channels[0]} channels but the model in training {channels[1]}; "
-                "both must see the same photos; take another teacher"
+                f"the teacher {config.checkpoint} takes {channels[0]} channels but the model in training "
+                f"{channels[1]}, and both get the same images; take another teacher"
             )
         _log.info("%s learn from %s too, weight %g", ", ".join(self.channels), config.checkpoint, config.weight)
         self.tasks = tasks
         self.model = bundle.model.eval().requires_grad_(False).to(device)
 
     @torch.no_grad()
-    def answers(self, images: Tensor, sizes: dict[str, Size]) -> dict[str, Tensor]:
-        """Images (B, C, H, W) in [0, 1] -> logits (B, K, *size) of every head that is taught, in the student's order.
+    def logits(self, images: Tensor, sizes: dict[str, Size]) -> dict[str, Tensor]:
+        """Images (B, C, H, W) in [0, 1] -> the teacher's logits (B, K, *size), in the student's order of channels.
 
         Args:
             images: the batch, resized here to the nearest multiples of the teacher's patch.
-            sizes: of the student's logits, by head; heads that are not taught are left out of the answer.
+            sizes: of the student's logits, by head; heads without a teacher are left out of the result.
         """
         heads = tuple(head for head in sizes if head in self.channels)
         if not heads:
@@ -102,30 +102,27 @@ class Teacher:
         }
 
     def losses(self, images: Tensor, outputs: dict[str, DenseOutput]) -> dict[str, Tensor]:
-        """The weighted losses, float32, of the student's outputs against the teacher's answers for the same images."""
-        answers = self.answers(images, {head: _size(output.logits) for head, output in outputs.items()})
+        """The weighted losses, float32, of the student's outputs against the teacher's for the same images."""
+        sizes = {head: (output.logits.shape[-2], output.logits.shape[-1]) for head, output in outputs.items()}
+        targets = self.logits(images, sizes)
         with torch.autocast(images.device.type, enabled=False):
             return {
-                head: self.weight * self.tasks[head].distillation_loss(outputs[head].logits.float(), answer)
-                for head, answer in answers.items()
+                head: self.weight * self.tasks[head].distillation_loss(outputs[head].logits.float(), target)
+                for head, target in targets.items()
             }
 
 
-def _matching(head: str, task: Task, taught: Task, source: str) -> list[int]:
+def _matching(head: str, task: Task, teacher: Task, source: str) -> list[int]:
     """The teacher's channels that the student has, in the student's order."""
-    names = taught.channel_names
+    names = teacher.channel_names
     if missing := [name for name in task.channel_names if name not in names]:
         raise ConfigError(
             f"head {head!r} has channels {missing} but head {head!r} of the teacher {source} has {list(names)}; "
-            "a teacher must know all of them; take another teacher, or give the head another name"
+            "take a teacher that has all of them, or give the head another name"
         )
-    if task.kind != taught.kind:
+    if task.kind != teacher.kind:
         raise ConfigError(
-            f"head {head!r} learns {task.kind} but head {head!r} of the teacher {source} gives {taught.kind}; "
-            "both must be of one kind; take another teacher, or give the head another name"
+            f"head {head!r} learns {task.kind} but head {head!r} of the teacher {source} learnt {teacher.kind}; "
+            "take another teacher, or give the head another name"
         )
     return [names.index(name) for name in task.channel_names]
-
-
-def _size(logits: Tensor) -> Size:
-    return logits.shape[-2], logits.shape[-1]

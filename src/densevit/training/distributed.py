@@ -1,7 +1,7 @@
-"""Several processes, one run: the only module that knows of them.
+"""One run in several processes; the only module that uses ``torch.distributed``.
 
-``torchrun`` starts the processes and names them in the environment. Every one holds a part of each batch. Sums of
-counts, losses, gradients, batch statistics and figures make the parts one run; the first process writes its files.
+``torchrun`` starts the processes and describes them in the environment. Each takes its part of every batch. Counts,
+losses, gradients, batch statistics and metrics are summed over all of them; the first process writes the files.
 """
 
 import gc
@@ -27,8 +27,8 @@ from torch.nn.parallel import DistributedDataParallel
 from densevit.errors import ConfigError, DensevitError
 from densevit.model import DenseModel
 
-PLACE = (("RANK", "0"), ("WORLD_SIZE", "1"), ("LOCAL_RANK", "0"))
-"""Where torchrun says which process this is, and what holds without it."""
+ENVIRONMENT = (("RANK", "0"), ("WORLD_SIZE", "1"), ("LOCAL_RANK", "0"))
+"""The variables in which torchrun says which process this is, and their values without it."""
 
 T = TypeVar("T")
 _log = logging.getLogger(__name__)
@@ -36,14 +36,14 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """The processes of a run, seen from one of them.
+    """The processes of a run, from the point of view of one of them.
 
     Attributes:
-        rank: of this process, 0 for the first.
-        world: their number.
+        rank: number of this process, 0 for the first.
+        world: number of processes.
         device: where this process computes.
-        restarted: torchrun has started the processes anew after one of them died.
-        mesh: of all processes in a row, over which weights are spread; None where each process has a copy.
+        restarted: torchrun has restarted the processes after one of them died.
+        mesh: all processes, over which weights are sharded; None where each process has a copy.
     """
 
     rank: int = 0
@@ -54,19 +54,19 @@ class Group:
 
     @property
     def first(self) -> bool:
-        """Whether this process is the one that writes."""
+        """Whether this process writes the files."""
         return self.rank == 0
 
     def sum(self, values: Tensor) -> Tensor:
         """The sum over all processes, in place, whatever device the values are on."""
         if self.world > 1:
-            moved = values.to(self.device)
-            dist.all_reduce(moved)
-            values.copy_(moved)
+            on_device = values.to(self.device)
+            dist.all_reduce(on_device)
+            values.copy_(on_device)
         return values
 
     def on_first(self, work: Callable[[], T]) -> T:
-        """The result of ``work``, done by the first process alone; all of them raise its ``DensevitError``."""
+        """Call ``work`` in the first process only; every process returns its result or raises its ``DensevitError``."""
         if self.world == 1:
             return work()
         outcome: list[Any] = [None, None]
@@ -82,7 +82,7 @@ class Group:
         return result
 
     def gather(self, value: T) -> list[T]:
-        """The plain data of all processes, in their order."""
+        """The values of all processes, in the order of their ranks."""
         if self.world == 1:
             return [value]
         values: list[Any] = [None] * self.world
@@ -90,116 +90,117 @@ class Group:
         return values
 
     def wait(self) -> None:
-        """Until all processes are here."""
+        """Wait until all processes get here."""
         if self.world > 1:
             self.sum(torch.zeros(1))
 
 
 def is_first() -> bool:
-    """Whether this process is the first of its run, or alone."""
+    """Whether this process is the first, or the only one, of its run."""
     return os.environ.get("RANK", "0") == "0"
 
 
 @contextmanager
-def processes(device: str, *, shard: bool, timeout_s: float) -> Iterator[Group]:
-    """Join the processes that torchrun started; a run without it is alone.
+def join_processes(device: str, *, shard: bool, timeout_s: float) -> Iterator[Group]:
+    """Join the processes that torchrun started; without torchrun there is only this one.
 
     Args:
-        device: "cpu", "cuda", ...; of several processes of a machine each takes the GPU of its own number.
-        shard: weights will be spread, which takes a group even of one.
-        timeout_s: how long a process waits for the others before it takes them for dead.
+        device: "cpu", "cuda", ...; with several processes each takes the GPU of its local rank.
+        shard: weights will be sharded, which needs a process group even for one process.
+        timeout_s: how long a process waits for the others before it considers them dead.
 
     Raises:
         ConfigError: if the machine has fewer GPUs than processes.
     """
-    rank, world, local = (int(os.environ.get(name, at)) for name, at in PLACE)
-    place = torch.device(device)
-    if place.type == "cuda" and world > 1:
+    rank, world, local = (int(os.environ.get(name, at)) for name, at in ENVIRONMENT)
+    chosen = torch.device(device)
+    if chosen.type == "cuda" and world > 1:
         if local >= torch.cuda.device_count():
             raise ConfigError(
                 f"process {local} of this machine has no GPU, there are {torch.cuda.device_count()}; start at most as "
                 "many processes as GPUs (torchrun --nproc-per-node), or pass --device cpu"
             )
-        place = torch.device("cuda", local)
-        torch.cuda.set_device(place)
+        chosen = torch.device("cuda", local)
+        torch.cuda.set_device(chosen)
     restarted = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
     if world == 1 and not shard:
-        yield Group(device=place, restarted=restarted)
+        yield Group(device=chosen, restarted=restarted)
         return
     timeout = timedelta(seconds=timeout_s)
     store = HashStore() if world == 1 else _meet(next(rendezvous("env://", rank, world))[0], rank, world, timeout)
-    backend = "nccl" if place.type == "cuda" else "gloo"
+    backend = "nccl" if chosen.type == "cuda" else "gloo"
     dist.init_process_group(backend, store=store, rank=rank, world_size=world, timeout=timeout)
-    # Machines count restarts by themselves, so one may know of what the others don't.
-    restarts = Group(rank, world, place).sum(torch.tensor([float(restarted)]))
-    mesh = init_device_mesh(place.type, (world,)) if shard else None
-    group = Group(rank, world, place, bool(restarts > 0), mesh)
+    # Each machine counts its own restarts, so the sum tells all of them.
+    restarts = Group(rank, world, chosen).sum(torch.tensor([float(restarted)]))
+    mesh = init_device_mesh(chosen.type, (world,)) if shard else None
+    group = Group(rank, world, chosen, bool(restarts > 0), mesh)
     if rank:
         logging.getLogger("densevit").setLevel(logging.WARNING)
     try:
         yield group
         group.wait()
-    finally:  # also for a caller that goes on after an error
+    finally:  # also after an error, for a caller that continues
         if rank:
             logging.getLogger("densevit").setLevel(logging.NOTSET)
         dist.destroy_process_group()
-        _let_go(mesh)
+        _release(mesh)
 
 
-def _let_go(mesh: DeviceMesh | None) -> None:
-    """Have a mesh drop its process group, so that the group's threads end now.
+def _release(mesh: DeviceMesh | None) -> None:
+    """Make a mesh drop its process group, so that the group's threads end now.
 
-    torch keeps every mesh for good. A thread that still lets go of a tensor while Python ends aborts the process.
+    torch keeps every mesh alive. A thread that frees a tensor while Python is shutting down aborts the process.
     """
     getattr(mesh, "_pg_registry", {}).clear()
     gc.collect()
 
 
 def _meet(store: Store, rank: int, world: int, timeout: timedelta) -> Store:
-    """A part of the store that only the processes of now know.
+    """A prefix of the store that only the processes of this start share.
 
-    After a restart torchrun's store still has the addresses of processes that are dead. Each process thus leaves a name
-    that nobody else has; the first answers under that name with the part to use, until all others have said yes.
+    After a restart torchrun's store still holds the addresses of processes that are dead. So each process announces a
+    unique name; the first process answers under that name with the prefix to use, until all others have confirmed it.
 
     Raises:
         ConfigError: if they do not find each other in time.
     """
-    own, deadline = uuid.uuid4().hex, time.monotonic() + timeout.total_seconds()
+    name = uuid.uuid4().hex
+    deadline = time.monotonic() + timeout.total_seconds()
 
     def wait(ready: Callable[[], bool]) -> None:
         while not ready():
             if time.monotonic() > deadline:
                 raise ConfigError(
-                    f"process {rank} of {world} has not met the others in {timeout.total_seconds():g} s; start all of "
-                    "them, or set timeout_s to more"
+                    f"process {rank} of {world} did not find the others within {timeout.total_seconds():g} s; start "
+                    "all of them, or raise timeout_s"
                 )
             time.sleep(0.02)
 
-    def answered(other: int) -> bool:
+    def confirmed(other: int) -> bool:
         if store.check([f"name/{other}"]):
-            store.set(f"answer/{store.get(f'name/{other}').decode()}", own)
-        return store.check([f"yes/{own}/{other}"])
+            store.set(f"answer/{store.get(f'name/{other}').decode()}", name)
+        return store.check([f"yes/{name}/{other}"])
 
     if rank == 0:
         for other in range(1, world):
-            wait(partial(answered, other))
-        return PrefixStore(own, store)
-    store.set(f"name/{rank}", own)
-    wait(lambda: store.check([f"answer/{own}"]))
-    common = store.get(f"answer/{own}").decode()
-    store.set(f"yes/{common}/{rank}", "1")
-    return PrefixStore(common, store)
+            wait(partial(confirmed, other))
+        return PrefixStore(name, store)
+    store.set(f"name/{rank}", name)
+    wait(lambda: store.check([f"answer/{name}"]))
+    prefix = store.get(f"answer/{name}").decode()
+    store.set(f"yes/{prefix}/{rank}", "1")
+    return PrefixStore(prefix, store)
 
 
-def spread(learner: nn.Module, model: DenseModel, group: Group, *, shard: bool, sync_bn: bool) -> nn.Module:
-    """What to call for a forward pass, so that backward leaves the mean gradient of all processes.
+def wrap_distributed(learner: nn.Module, model: DenseModel, group: Group, *, shard: bool, sync_bn: bool) -> nn.Module:
+    """The module to call for a forward pass, so that backward leaves the mean gradient of all processes.
 
     Args:
-        learner: holds everything that is trained, ``model`` among it.
-        model: its encoder's blocks are what ``shard`` gathers one at a time.
+        learner: holds everything that is trained, including ``model``.
+        model: ``shard`` gathers the blocks of its encoder one at a time.
         group: the processes.
-        shard: spread weights, gradients and optimiser (FSDP2) instead of keeping a copy each (DDP).
-        sync_bn: batch norm's statistics are those of all processes.
+        shard: shard weights, gradients and optimiser (FSDP2) instead of keeping a copy in each process (DDP).
+        sync_bn: compute batch norm's statistics over all processes.
     """
     if sync_bn and group.world > 1:
         synchronise_batch_norms(model, group.device)
@@ -215,30 +216,30 @@ def spread(learner: nn.Module, model: DenseModel, group: Group, *, shard: bool, 
     return learner
 
 
-def gathering(network: nn.Module, *, last: bool) -> AbstractContextManager[None]:
-    """Within it backward passes gather gradients; with copies, only after the last micro-batch of a step."""
+def sync_gradients(network: nn.Module, *, last: bool) -> AbstractContextManager[None]:
+    """A block in which backward passes exchange gradients; DDP does so only after the last micro-batch of a step."""
     if isinstance(network, DistributedDataParallel) and not last:
         return network.no_sync()
     return nullcontext()
 
 
-def whole(tensor: Tensor) -> Tensor:
-    """The full values of a tensor that may be spread; all processes must ask for it."""
+def full_tensor(tensor: Tensor) -> Tensor:
+    """All values of a tensor that may be sharded; every process must call it."""
     full: Tensor = tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
     return full
 
 
 @contextmanager
-def unspread(model: DenseModel, average: dict[str, Tensor], group: Group) -> Iterator[DenseModel]:
-    """A model of its own with the full weights, those of ``average`` where it has them, in evaluation mode."""
+def gather_full_weights(model: DenseModel, ema: dict[str, Tensor], group: Group) -> Iterator[DenseModel]:
+    """A separate model in evaluation mode with the full weights, taken from ``ema`` where it has them."""
     copy = DenseModel(model.config).to(group.device)
-    state = {name: whole(average.get(name, value)) for name, value in model.state_dict().items()}
+    state = {name: full_tensor(ema.get(name, value)) for name, value in model.state_dict().items()}
     copy.load_state_dict(state)
     yield copy.eval()
 
 
 def synchronise_batch_norms(model: nn.Module, device: torch.device) -> None:
-    """Put batch norms of all processes in the place of the model's; weights and names stay."""
+    """Make the model's batch norms compute statistics over all processes; weights and names stay."""
     if device.type == "cuda":
         nn.SyncBatchNorm.convert_sync_batchnorm(model)
         return
@@ -248,17 +249,17 @@ def synchronise_batch_norms(model: nn.Module, device: torch.device) -> None:
 
 
 class SyncBatchNorm(nn.BatchNorm2d):
-    """Batch norm over the maps of all processes, on any device: torch's own takes GPUs alone."""
+    """Batch norm over the maps of all processes, on any device; torch's own only runs on GPUs."""
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, h, w) -> (B, C, h, w)."""
         if not self.training:
             return super().forward(x)
         values = x.float()
-        own = torch.cat((values.sum((0, 2, 3)), values.new_full((1,), values.numel() / values.shape[1])))
-        *_, count = sums = _SumOverProcesses.apply(own)  # (C + 1,)
+        pixels = values.new_full((1,), values.numel() / values.shape[1])
+        *_, count = sums = _SumOverProcesses.apply(torch.cat((values.sum((0, 2, 3)), pixels)))  # (C + 1,)
         mean = sums[:-1] / count.detach()
-        # About the mean and not by the mean of squares, which would cancel in float32.
+        # Squares of centred values: the mean of squares minus the squared mean would cancel in float32.
         centred = values - mean[:, None, None]
         variance = _SumOverProcesses.apply(centred.square().sum((0, 2, 3))) / count.detach()
         with torch.no_grad():
@@ -274,7 +275,7 @@ class SyncBatchNorm(nn.BatchNorm2d):
 
 
 class _SumOverProcesses(torch.autograd.Function):
-    """The sum over all processes; each process's loss hangs on it, so gradients are summed too."""
+    """The sum over all processes. The loss of each process depends on it, so its gradients are summed too."""
 
     @staticmethod
     def forward(ctx: Any, values: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
-"""Features of a frozen encoder, or of its first blocks, on disk: each input is encoded once, then read.
+"""A cache on disk for features of a frozen encoder, or of its first blocks: each input is encoded once, then read.
 
-A feature file is named by what determines it, the frozen part (config, weights, normalisation, precision) and the
-pixels that went in, so a cache can be shared between runs and never be stale. Tokens are stored in float16.
+A file is named after a hash of everything that determines it: the frozen part (config, weights, normalisation,
+precision) and the pixels. So a cache can be shared between runs and is never stale. Tokens are stored in float16.
 """
 
 import hashlib
@@ -22,7 +22,7 @@ from densevit.model import DenseModel
 from densevit.types import Size, Taps
 
 UNUSED_S = 24 * 3600.0
-"""Features of another encoder that nobody has used for so long may make room for new ones."""
+"""Features of another encoder may be deleted when they have not been used for this long."""
 _GB = 1e9
 _log = logging.getLogger(__name__)
 
@@ -33,10 +33,10 @@ class FeatureCache:
     All methods take float32 images (3, H, W) in [0, 1], sides multiples of the patch size.
 
     Args:
-        directory: shared by encoders and runs; each encoder has a folder of its own in it.
-        model: whose encoder is frozen, in evaluation mode.
-        depth: how many of its blocks are frozen; all, if not given.
-        bf16: whether to encode in bfloat16, as the run's precision says.
+        directory: shared by encoders and runs; it has a folder per encoder.
+        model: with a frozen encoder, in evaluation mode.
+        depth: number of frozen blocks; all, if not given.
+        bf16: encode in bfloat16, which is the run's precision.
 
     Raises:
         ConfigError: if the encoder has a convolutional stem.
@@ -45,7 +45,7 @@ class FeatureCache:
     def __init__(self, directory: Path, model: DenseModel, *, depth: int | None = None, bf16: bool = False) -> None:
         if model.config.encoder.stem is not None:
             raise ConfigError(
-                "the feature cache holds tokens alone, but this encoder has a convolutional stem; unset features"
+                "the feature cache only holds tokens, but this encoder has a convolutional stem; unset features"
             )
         self.model, self.bf16 = model, bf16
         self.depth = len(model.encoder.blocks) if depth is None else depth
@@ -54,14 +54,14 @@ class FeatureCache:
         make_folder(self.directory)
 
     def path(self, image: Tensor) -> Path:
-        """Where the features of an image are, or will be."""
-        # In 16 bits, which tells dark images of 16 bits apart.
+        """The file of an image's features."""
+        # 16 bits, so that dark images of 16 bits do not collide.
         pixels = np.ascontiguousarray((image * 65535).round().to(torch.int32).cpu().numpy().astype(np.uint16))
         digest = hashlib.blake2b(pixels.tobytes(), digest_size=16, person=b"densevit").hexdigest()
         return self.directory / f"{digest}_{image.shape[-2]}x{image.shape[-1]}.npy"
 
     def ensure(self, image: Tensor) -> Path:
-        """Encode an image unless its features are there; several processes may do so at once."""
+        """Encode an image unless its features exist; safe in several processes at once."""
         path = self.path(image)
         if not path.exists():
             device = self.model.mean.device
@@ -77,7 +77,7 @@ class FeatureCache:
         return features
 
     def taps(self, image: Tensor, model: DenseModel) -> Taps:
-        """The taps of one image, batch 1; blocks that are not frozen are those of ``model``."""
+        """The taps of one image, batch 1, through the blocks of ``model`` that are not frozen."""
         grid = model.encoder.grid_of((image.shape[-2], image.shape[-1]))
         features = torch.tensor(self.read(image))[None].to(model.mean.device)
         return to_taps(features, model, grid, self.depth)
@@ -90,10 +90,10 @@ class FeatureCache:
         return kept * (encoder.num_prefix + grid[0] * grid[1]) * encoder.embed_dim * 2
 
     def make_room(self, needed: int, *, max_gb: float) -> None:
-        """See that there is room for ``needed`` bytes of features, those that are there already counted in.
+        """Make room for ``needed`` bytes of features, including those that exist.
 
-        Where the directory would hold more than ``max_gb``, folders of other encoders that were not used for a day are
-        removed, the oldest first.
+        If the directory would exceed ``max_gb``, folders of other encoders that have not been used for a day are
+        deleted, the oldest first.
 
         Raises:
             ConfigError: if ``needed`` exceeds ``max_gb`` or what is free on the disk.
@@ -111,13 +111,13 @@ class FeatureCache:
             if total <= max_gb * _GB or time.time() - _last_used(folder) < UNUSED_S:
                 break
             total -= _size_of(folder)
-            _log.info("features of another encoder, unused for a day, make room: %s", folder)
+            _log.info("deleted features of another encoder, unused for a day: %s", folder)
             shutil.rmtree(folder, ignore_errors=True)
         free = shutil.disk_usage(self.directory).free
         if missing > free:
             raise ConfigError(
-                f"the features need another {missing / _GB:.1f} GB but {free / _GB:.1f} are free where {self.root} "
-                "lies; name another features.directory, or take fewer features.views"
+                f"the features need another {missing / _GB:.1f} GB but the disk of {self.root} has {free / _GB:.1f} "
+                "free; name another features.directory, or take fewer features.views"
             )
 
 
@@ -127,7 +127,7 @@ def to_taps(features: Tensor, model: DenseModel, grid: Size, depth: int) -> Taps
 
 
 def encoder_key(model: DenseModel, depth: int, *, bf16: bool = False) -> str:
-    """A name for the encoder's first blocks: config, normalisation, precision and weights."""
+    """A hash of the encoder's first blocks: config, normalisation, precision and weights."""
     digest = hashlib.blake2b(digest_size=12, person=b"densevit")
     kept = list(model.encoder.kept_blocks(depth))
     facts = {
@@ -150,5 +150,5 @@ def _size_of(folder: Path) -> int:
 
 
 def _last_used(folder: Path) -> float:
-    mark = folder / "used"
-    return (mark if mark.exists() else folder).stat().st_mtime
+    marker = folder / "used"
+    return (marker if marker.exists() else folder).stat().st_mtime

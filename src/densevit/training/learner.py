@@ -1,4 +1,4 @@
-"""What is differentiated: photos and targets of one micro-batch in, losses out."""
+"""The module that is differentiated: images and targets of one micro-batch in, losses out."""
 
 from collections.abc import Mapping, Sequence
 
@@ -17,21 +17,14 @@ from densevit.training.feature_cache import to_taps
 DTYPES = {"float32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 Shares = tuple[dict[str, Tensor], ...]
-"""Per source and head, what part of the step's loss a micro-batch's loss makes."""
+"""Per source and head, the share of a micro-batch's loss in the loss of the whole step."""
 
 
 class Learner(nn.Module):
-    """The model and what it is trained for, as one module: batches in, losses out.
+    """The model and its losses as one module: batches in, losses out.
 
-    Args:
-        model: encoder and heads.
-        tasks: of all heads.
-        config: the run.
-        world: over how many processes a step is spread.
-
-    Attributes:
-        model: the same.
-        teacher: whose answers are learnt too; no module, so it is neither trained nor saved.
+    A teacher is not registered as a module, so it is neither trained nor saved. ``world`` is the number of processes
+    that share a step.
     """
 
     def __init__(self, model: DenseModel, tasks: dict[str, Task], config: TrainConfig, *, world: int = 1) -> None:
@@ -45,28 +38,23 @@ class Learner(nn.Module):
             self._encode, self._decode = torch.compile(model.encode), torch.compile(model.decode)
 
     def forward(self, batches: Sequence[Batch], shares: Shares, weights: Mapping[str, float]) -> tuple[Tensor, Tensor]:
-        """One batch per source -> the total to differentiate, and the losses per head.
+        """One batch per source, with their shares in the step -> the total to differentiate, and the losses per head.
 
-        Args:
-            batches: of this process, on any device.
-            shares: their parts of the step's loss.
-            weights: of the heads in the total.
-
-        Returns:
-            The total, (), and this micro-batch's part of the loss of every head, (heads,), float32.
+        ``weights`` are those of the heads' losses in the total. Returns the total, (), and this micro-batch's share in
+        the loss of every head, (heads,), float32.
         """
         losses = {head: self.model.mean.new_zeros(()) for head in self.tasks}
         for source, batch, share in zip(self.config.sources, batches, shares, strict=True):
-            told, taught = self.losses(batch)
-            for head, loss in told.items():
+            target_losses, teacher_losses = self.losses(batch)
+            for head, loss in target_losses.items():
                 losses[head] = losses[head] + source.weight * share[head] * loss
-            for head, loss in taught.items():
+            for head, loss in teacher_losses.items():
                 losses[head] = losses[head] + source.weight * self._photo_share * loss
         total = torch.stack([weights[head] * loss for head, loss in losses.items()]).sum()
         return total, torch.stack([loss.detach() for loss in losses.values()])
 
     def losses(self, batch: Batch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """The losses of the heads that a batch has targets for, in float32: against these, and against the teacher."""
+        """Per head that the batch has targets for, in float32: losses against the targets, and against the teacher."""
         inputs = batch.inputs.to(self.model.mean.device)
         dtype = DTYPES[self.config.precision]
         with torch.autocast(inputs.device.type, dtype, enabled=dtype != torch.float32):
@@ -74,28 +62,29 @@ class Learner(nn.Module):
             depth = self.config.frozen_depth
             taps = to_taps(inputs, self.model, batch.grid, depth) if cached else self._encode(inputs)
             outputs = self._decode(taps, tuple(batch.targets))
-            taught = {} if self.teacher is None else self.teacher.losses(inputs, outputs)
-        told = {
+            teacher_losses = {} if self.teacher is None else self.teacher.losses(inputs, outputs)
+        target_losses = {
             head: self.tasks[head].loss(
                 outputs[head], target.to(inputs.device), align_corners=self.model.decoder(head).align_corners
             )
             for head, target in batch.targets.items()
         }
-        return told, taught
+        return target_losses, teacher_losses
 
     def counts(self, batches: Sequence[Batch]) -> Tensor:
-        """What the losses of a micro-batch divide by, (sum of the sources' heads,), float64 on the CPU."""
+        """The denominators of a micro-batch's losses, (sum of the sources' heads,), float64 on the CPU."""
         counts = [self.tasks[head].count(target) for batch in batches for head, target in batch.targets.items()]
         return torch.stack([count.double().cpu() for count in counts])
 
     def shares(self, counts: Tensor, totals: Tensor) -> Shares:
-        """Counts of a micro-batch and those of the whole step, (sum of the sources' heads,) -> its shares."""
-        parts = iter((counts / totals.where(totals > 0, 1)).float().unbind())
-        return tuple({head: next(parts).to(self.model.mean.device) for head in s.heads} for s in self.config.sources)
+        """Counts of a micro-batch and of the whole step, each (sum of the sources' heads,) -> its shares."""
+        quotients = iter((counts / totals.where(totals > 0, 1)).float().unbind())
+        device = self.model.mean.device
+        return tuple({head: next(quotients).to(device) for head in source.heads} for source in self.config.sources)
 
 
 def compiler_missing(error: Exception) -> ConfigError | None:
-    """What to do when ``compile`` fails, or None if the error has nothing to do with compiling."""
+    """The error to raise when ``compile`` failed; None if ``error`` has nothing to do with compiling."""
     if not isinstance(error, TorchDynamoException) and "inductor" not in type(error).__module__:
         return None
     return ConfigError(

@@ -1,7 +1,7 @@
-"""LoRA: the encoder stays as it is, and small matrices of low rank beside its linear layers learn.
+"""LoRA: low-rank matrices in parallel to the linear layers of a frozen encoder are trained.
 
-Source: Hu et al., "LoRA: Low-Rank Adaptation of Large Language Models", 2022. The adapters are those of the library
-``peft`` (extra ``lora``); a finished model has them added into its weights and needs no such library.
+Source: Hu et al., "LoRA: Low-Rank Adaptation of Large Language Models", 2022. The adapters come from
+``peft`` (extra ``lora``); they are merged into the weights of the finished model, which does not need the library.
 """
 
 import copy
@@ -23,7 +23,7 @@ class LoraConfig(Config):
         rank: r of the paper.
         alpha: the adapters' output is multiplied by ``alpha / rank``.
         dropout: on their input.
-        targets: the linear layers that have one.
+        targets: the linear layers that get an adapter.
     """
 
     rank: int = Field(default=8, gt=0)
@@ -33,7 +33,7 @@ class LoraConfig(Config):
 
 
 def add_lora(model: DenseModel, config: LoraConfig) -> None:
-    """Freeze the encoder and put adapters into it; they change nothing before they have learnt.
+    """Freeze the encoder and insert adapters, which do not change its output before training.
 
     Raises:
         ConfigError: if peft is not installed.
@@ -52,7 +52,7 @@ def add_lora(model: DenseModel, config: LoraConfig) -> None:
 
 
 def without_lora(model: DenseModel) -> DenseModel:
-    """A model of plain linear layers that computes the same; the model itself if it has no adapters."""
+    """An equivalent model of plain linear layers; the model itself if it has no adapters."""
     if not any(hasattr(module, "lora_A") for module in model.encoder.modules()):
         return model
     plain = copy.deepcopy(model)
@@ -70,7 +70,6 @@ def _peft() -> Any:
         import peft
     except ImportError as error:
         raise ConfigError(
-            f"lora is set but the library peft cannot be imported ({error}); pip install 'densevit[lora]', or unset "
-            "lora"
+            f"lora is set but peft cannot be imported ({error}); pip install 'densevit[lora]', or unset lora"
         ) from None
     return peft

@@ -1,7 +1,7 @@
-"""How the losses of several heads become one number: by fixed weights, or by weights that are learnt."""
+"""The total of several heads' losses: with fixed weights, or with weights that are learnt."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Literal
 
 import torch
@@ -28,8 +28,8 @@ class LossWeights(nn.Module):
     """The losses of the heads -> their total.
 
     Fixed: sum of w L. Uncertainty: sum of exp(-s) L + s / 2 with one learnt s, a log variance, per head. Where the
-    gradient of s is zero, exp(-s) = 1 / (2 L): a head weighs as much as its loss is small, so losses of any unit and
-    size pull alike, and s / 2 keeps the weights from going to zero. Source: Kendall, Gal and Cipolla, "Multi-Task
+    gradient of s is zero, exp(-s) = 1 / (2 L): the smaller a loss, the larger its weight, so losses of any unit and
+    size count equally, and s / 2 keeps the weights from going to zero. Source: Kendall, Gal and Cipolla, "Multi-Task
     Learning Using Uncertainty to Weigh Losses for Scene Geometry and Semantics", 2018, eq. 10 in the form for
     classification. Differs from it: regression has that form too. The paper's exp(-s) L / 2 + s / 2 only moves s by
     log 2 and leads to the same weight, while this one starts at the weights given.
@@ -51,7 +51,9 @@ class LossWeights(nn.Module):
 
     def __init__(self, config: WeightingConfig, heads: tuple[str, ...]) -> None:
         super().__init__()
-        check_heads(config, heads)
+        for name in config.weights:
+            if name not in heads:
+                raise ConfigError(f"weighting.weights names head {name!r}, which the model lacks{nearest(name, heads)}")
         self.heads = heads
         given = [config.weights.get(head, 1.0) for head in heads]
         self.fixed = config.kind == "fixed"
@@ -63,8 +65,7 @@ class LossWeights(nn.Module):
     def forward(self, losses: Mapping[str, Tensor]) -> Tensor:
         """Losses by head, those of this step -> a float32 scalar.
 
-        A head without a loss, or with a loss of exactly 0 as one without a single known pixel, does not move its
-        weight.
+        A head without a loss, or with a loss of exactly 0 because no pixel is known, does not change its weight.
         """
         weights = self._weights()
         total = weights.new_zeros(())
@@ -76,20 +77,8 @@ class LossWeights(nn.Module):
         return total
 
     def weights(self) -> dict[str, float]:
-        """The factor on each head's loss as it is now, for the log."""
+        """The current factor on each head's loss."""
         return dict(zip(self.heads, self._weights().tolist(), strict=True))
 
     def _weights(self) -> Tensor:
         return self.given if self.fixed else torch.exp(-self.log_variances)
-
-
-def check_heads(config: WeightingConfig, heads: Iterable[str]) -> None:
-    """See that every weight belongs to a head.
-
-    Raises:
-        ConfigError: if one does not.
-    """
-    known = tuple(heads)
-    for name in config.weights:
-        if name not in known:
-            raise ConfigError(f"weighting.weights names head {name!r}, which the model lacks{nearest(name, known)}")

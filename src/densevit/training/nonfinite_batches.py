@@ -1,11 +1,11 @@
-"""Bad batches: those whose losses or gradients are not finite. They are kept, and can be run again.
+"""Batches whose losses or gradients are not finite: they are written to ``bad/`` and can be run again.
 
-A batch is a ``.safetensors`` file with inputs and targets beside a ``.json`` with the step and the losses.
+A batch is a ``.safetensors`` file with inputs and targets, and a ``.json`` of the same name with the step and losses.
 """
 
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,33 +22,29 @@ from densevit.training.checkpoint import iteration_of, load_state, states_in
 from densevit.training.config import TrainConfig
 from densevit.training.learner import Learner
 from densevit.training.seeds import seed_everything
+from densevit.types import DenseOutput
 
 KEEP = 40
-"""Files of bad batches that a run keeps at most; the newest go, since the first tell how it began."""
+"""Largest number of batches that a run keeps; later ones are not written, as the first show how it began."""
 _log = logging.getLogger(__name__)
 
 
-def keep_bad(
+def save_nonfinite(
     folder: Path,
     step: int,
-    parts: Sequence[Sequence[Batch]],
+    batches: Sequence[Sequence[Batch]],
     losses: Tensor,
     norm: Tensor,
     *,
     rank: int,
-    heads: tuple[str, ...],
+    heads: Iterable[str],
 ) -> None:
-    """Write a step's micro-batches, or those of them whose losses are not finite if there are such.
+    """Write those micro-batches of a step whose losses are not finite; all of them if only the gradients are not.
 
-    Args:
-        folder: ``bad/`` of the run.
-        step: finished steps before it.
-        parts: per micro-batch a batch per source, of this process.
-        losses: (micro-batches, heads), of this process; NaN and infinity are what it is about.
-        norm: of the gradients of all processes.
-        rank: of this process.
-        heads: names of the columns of ``losses``.
+    ``step`` counts the finished steps. Batches and losses, (micro-batches, heads), are those of this process; ``norm``
+    is that of the gradients of all processes.
     """
+    heads = tuple(heads)
     finite = losses.isfinite().all(1)
     _log.warning(
         "step %d was skipped: %s, norm of the gradients %s",
@@ -56,18 +52,19 @@ def keep_bad(
         ", ".join(f"loss/{head} {value:g}" for head, value in zip(heads, losses.sum(0).tolist(), strict=True)),
         f"{norm.item():g}",
     )
-    for number, part in enumerate(parts):
+    for number, micro_batch in enumerate(batches):
         path = folder / f"step-{step + 1:08d}-{number}-{rank}.safetensors"
         if (finite[number] and not finite.all()) or len(list(folder.glob("*.safetensors"))) >= KEEP:
             continue
-        tensors = {f"{i}/inputs": batch.inputs for i, batch in enumerate(part)}
-        tensors |= {f"{i}/{head}": target for i, batch in enumerate(part) for head, target in batch.targets.items()}
+        tensors = {f"{i}/inputs": batch.inputs for i, batch in enumerate(micro_batch)}
+        for i, batch in enumerate(micro_batch):
+            tensors |= {f"{i}/{head}": target for head, target in batch.targets.items()}
         facts = {
             "steps_before": step,
             "micro_batch": number,
-            "of": len(parts),
+            "of": len(batches),
             "process": rank,
-            "grids": [batch.grid for batch in part],
+            "grids": [batch.grid for batch in micro_batch],
             "losses": {head: str(value) for head, value in zip(heads, losses[number].tolist(), strict=True)},
             "gradient_norm": str(norm.item()),
         }
@@ -75,8 +72,8 @@ def keep_bad(
         write_json(path.with_suffix(".json"), facts)
 
 
-def diverged_in_words(steps: int, done: int, losses: Tensor, out: Path) -> str:
-    """Why a run was stopped, and what to do."""
+def divergence_message(steps: int, done: int, losses: Tensor, out: Path) -> str:
+    """Why a run that diverged was stopped, and what to do."""
     values = ", ".join(f"{value:g}" for value in losses.tolist())
     return (
         f"losses or gradients were not finite in {steps} steps in a row, the last of them step {done} (losses "
@@ -86,26 +83,23 @@ def diverged_in_words(steps: int, done: int, losses: Tensor, out: Path) -> str:
 
 
 def replay(path: Path, *, device: str = "cpu") -> list[str]:
-    """Run a bad batch again, in the run's precision and in float32, and say where it goes wrong.
+    """Run a batch again, in the run's precision and in float32; the lines returned say where values stop being finite.
 
-    The weights are those of the last state before it; random numbers are those of the step. A run that was stopped by
-    its bad steps has saved the state that they met.
+    Weights are those of the last state before the step, random numbers those of the step. A run that stops because of
+    such steps saves the state in which they happened.
 
     Args:
-        path: the ``.safetensors`` file, where the run left it.
+        path: the ``.safetensors`` file in ``bad/`` of the run.
         device: "cpu", "cuda".
 
-    Returns:
-        Lines for a person.
-
     Raises:
-        ConfigError: if the folder above holds no run.
+        ConfigError: if the file is not in a run folder.
         CheckpointError: if a file cannot be read.
     """
-    facts, parts = _read(path)
+    facts, tensors = _read(path)
     out = path.resolve().parent.parent
     if not (out / "config.yaml").exists():
-        raise ConfigError(f"{out} has no config.yaml, but a batch is run again in its run folder; leave it in RUN/bad/")
+        raise ConfigError(f"{out} has no config.yaml; a batch can only be run again from bad/ of its run folder")
     config = TrainConfig.parse(read_yaml(out / "config.yaml"), source=str(out / "config.yaml"))
     torch.manual_seed(config.seed)
     model = build_model(config).to(device)
@@ -113,24 +107,24 @@ def replay(path: Path, *, device: str = "cpu") -> list[str]:
     state = _state_before(out / "states", step)
     if state is not None:
         model.load_state_dict(state["model"], strict=False)
-    before = "the starting weights" if state is None else f"the weights after {state['iteration']} steps"
-    lines = [f"step {step + 1}, micro-batch {facts['micro_batch']}, process {facts['process']}; with {before}"]
-    lines += [f"{name}: {_describe(tensor)}" for name, tensor in sorted(parts.items(), key=_inputs_first)]
-    batches = [
-        Batch(parts[f"{i}/inputs"], tuple(facts["grids"][i]), {head: parts[f"{i}/{head}"] for head in source.heads})
-        for i, source in enumerate(config.sources)
-    ]
+    weights = "the starting weights" if state is None else f"the weights after {state['iteration']} steps"
+    lines = [f"step {step + 1}, micro-batch {facts['micro_batch']}, process {facts['process']}; with {weights}"]
+    lines += [f"{name}: {_describe(tensor)}" for name, tensor in sorted(tensors.items(), key=_inputs_first)]
+    batches = []
+    for i, source in enumerate(config.sources):
+        targets = {head: tensors[f"{i}/{head}"] for head in source.heads}
+        batches.append(Batch(tensors[f"{i}/inputs"], tuple(facts["grids"][i]), targets))
     for precision in dict.fromkeys((config.precision, "float32")):
         chosen = config.model_copy(update={"precision": precision, "compile": False})
         learner = Learner(model, dict(config.tasks), chosen)
         set_training(model, config)
         seed_everything(config.seed, step * facts["of"] + facts["micro_batch"], facts["process"])
-        lines += [f"{precision}: {line}" for line in _watch(learner, batches)]
+        lines += [f"{precision}: {line}" for line in _find_nonfinite(learner, batches)]
     return lines
 
 
 def _state_before(folder: Path, step: int) -> dict[str, Any] | None:
-    """The last state whose weights had not moved since the step; bad steps do not move them."""
+    """The last state with the weights that the step used; a skipped step does not change them."""
     for path in reversed(states_in(folder)):
         state = load_state(folder, before=iteration_of(path))
         if state is not None and state["moved"] <= step:
@@ -138,61 +132,61 @@ def _state_before(folder: Path, step: int) -> dict[str, Any] | None:
     return None
 
 
-def _watch(learner: Learner, batches: list[Batch]) -> list[str]:
+def _find_nonfinite(learner: Learner, batches: list[Batch]) -> list[str]:
     """Losses, the first module whose output is not finite, and the parameters whose gradient is not."""
-    first: list[str] = []
+    modules: list[str] = []  # in the order in which they compute
 
-    def look(name: str, output: Any) -> None:
-        tensors = [output] if isinstance(output, Tensor) else [*getattr(output, "tokens", ()), *_logits(output)]
-        if not first and not all(bool(t.isfinite().all()) for t in tensors):
-            first.append(name)
+    def check(name: str, output: Any) -> None:
+        if isinstance(output, DenseOutput):
+            tensors: tuple[Tensor, ...] = (output.logits, *output.aux)
+        else:
+            tensors = (output,) if isinstance(output, Tensor) else getattr(output, "tokens", ())  # of Taps
+        if not all(bool(t.isfinite().all()) for t in tensors):
+            modules.append(name)
 
-    modules = list(learner.model.named_modules())
-    hooks = [m.register_forward_hook(lambda _, __, output, name=name: look(name, output)) for name, m in modules]
+    hooks = [
+        module.register_forward_hook(lambda _, __, output, name=name: check(name, output))
+        for name, module in learner.model.named_modules()
+    ]
     learner.zero_grad(set_to_none=True)
     lines: list[str] = []
     for batch in batches:
-        told, taught = learner.losses(batch)
-        lines += [f"loss/{head} {loss.item():g}" for head, loss in told.items()]
-        lines += [f"loss/{head} {loss.item():g}, against the teacher" for head, loss in taught.items()]
-        torch.stack([*told.values(), *taught.values()]).sum().backward()
+        target_losses, teacher_losses = learner.losses(batch)
+        lines += [f"loss/{head} {loss.item():g}" for head, loss in target_losses.items()]
+        lines += [f"loss/{head} {loss.item():g}, against the teacher" for head, loss in teacher_losses.items()]
+        torch.stack([*target_losses.values(), *teacher_losses.values()]).sum().backward()
     for hook in hooks:
         hook.remove()
-    wrong = [n for n, p in learner.model.named_parameters() if p.grad is not None and not bool(p.grad.isfinite().all())]
-    weights = [n for n, p in learner.model.named_parameters() if not bool(p.isfinite().all())]
-    lines.append(f"first output that is not finite: {first[0] if first else 'none'}")
-    lines.append(f"gradients that are not finite: {len(wrong)}{', the last of them ' + wrong[-1] if wrong else ''}")
-    lines.append(f"weights that are not finite: {len(weights)}{', the first of them ' + weights[0] if weights else ''}")
+    parameters = list(learner.model.named_parameters())
+    gradients = [name for name, p in parameters if p.grad is not None and not bool(p.grad.isfinite().all())]
+    weights = [name for name, p in parameters if not bool(p.isfinite().all())]
+    last_gradient = f", the last of them {gradients[-1]}" if gradients else ""
+    first_weight = f", the first of them {weights[0]}" if weights else ""
+    lines.append(f"first output that is not finite: {modules[0] if modules else 'none'}")
+    lines.append(f"gradients that are not finite: {len(gradients)}{last_gradient}")
+    lines.append(f"weights that are not finite: {len(weights)}{first_weight}")
     return lines
-
-
-def _logits(output: Any) -> list[Tensor]:
-    return [output.logits, *output.aux] if hasattr(output, "logits") else []
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     try:
         facts = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
-        facts = {
-            "steps_before": int(facts["steps_before"]),
-            "of": int(facts["of"]),
-            "grids": list(facts["grids"]),
-        } | facts
+        int(facts["steps_before"]), int(facts["of"]), list(facts["grids"])  # or it is not one of ours
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(
-            f"{path.with_suffix('.json')} cannot be read ({error}); a bad batch is a .safetensors file with a .json of "
-            "the same name beside it; pass one that the run has written to its folder bad/"
+            f"{path.with_suffix('.json')} cannot be read ({error}); a batch is a .safetensors file and a .json of the "
+            "same name; pass one that the run has written to its folder bad/"
         ) from None
     return facts, read_state_dict(path, require_finite=False)
 
 
-def _inputs_first(part: tuple[str, Tensor]) -> tuple[str, bool, str]:
-    source, _, name = part[0].partition("/")
+def _inputs_first(named: tuple[str, Tensor]) -> tuple[str, bool, str]:
+    source, _, name = named[0].partition("/")
     return source, name != "inputs", name
 
 
 def _describe(tensor: Tensor) -> str:
-    """Shape, range and how much of a tensor is finite."""
+    """Shape, range and number of values that are not finite."""
     values = tensor.float()
     finite = values[values.isfinite()]
     span = f"{finite.min():g} to {finite.max():g}" if finite.numel() else "nothing finite"

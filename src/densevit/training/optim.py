@@ -11,21 +11,21 @@ from densevit.model import DenseModel
 
 NO_DECAY = ("pos_embed", "cls_token", "dist_token", "reg_token", "class_tokens")
 NECKS = {"setr_mla": ("norms.", "laterals.", "smooths.")}
-"""Parts of decoders that stand between encoder and head."""
+"""Parts of decoders between the encoder and the head."""
 
 
 class OptimConfig(Config):
     """Optimiser and rates.
 
     Attributes:
-        lr: of the encoder; heads take ``lr * head_lr_mult``.
-        neck_lr_mult: likewise for SETR-MLA's feature pyramid, which where SETR was published takes the encoder's rate;
-            as the rest of its head if not given.
-        layer_decay: factor on the rate for every block further from the heads (BEiT); none gives all the same.
+        lr: learning rate of the encoder; heads have ``lr * head_lr_mult``.
+        neck_lr_mult: likewise for SETR-MLA's feature pyramid, which has the encoder's rate in the authors' code; by
+            default that of its head.
+        layer_decay: factor on the rate for every block further from the heads (BEiT); none for equal rates.
         weight_decay: of matrices and convolutions; norms, biases, tokens and positions have none.
         momentum, nesterov: of SGD.
         betas: of AdamW.
-        clip_norm: bound on the norm of all gradients together; none if not given.
+        clip_norm: largest norm of all gradients together; none if not given.
     """
 
     kind: Literal["adamw", "sgd"] = "adamw"
@@ -43,12 +43,9 @@ class OptimConfig(Config):
 def build_optimiser(
     config: OptimConfig, model: DenseModel, weighting: nn.Module | None = None
 ) -> torch.optim.Optimizer:
-    """The optimiser over all parameters that require a gradient; each group knows its multiplier as ``lr_mult``.
+    """The optimiser of all parameters that require a gradient; each group has its multiplier as ``lr_mult``.
 
-    Args:
-        config: rates.
-        model: encoder and heads.
-        weighting: what weighs the losses of heads; its parameters take the heads' rate and no decay.
+    Parameters of ``weighting``, the weights of the losses, get the heads' rate and no decay.
     """
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
@@ -69,8 +66,8 @@ def build_optimiser(
 
 def _multiplier(name: str, config: OptimConfig, model: DenseModel) -> float:
     """The factor on the rate of a parameter."""
-    room, _, rest = name.partition(".")
-    if room == "heads":
+    part, _, rest = name.partition(".")
+    if part == "heads":
         head, _, rest = rest.partition(".")
         necks = NECKS.get(model.config.heads[head].decoder.kind, ())
         if config.neck_lr_mult is not None and rest.startswith(necks):
@@ -78,14 +75,13 @@ def _multiplier(name: str, config: OptimConfig, model: DenseModel) -> float:
         return config.head_lr_mult
     if config.layer_decay is None or rest.startswith("norm."):
         return 1.0
-    number = (
-        int(rest.split(".")[1]) + 1 if rest.startswith("blocks.") else 0
-    )  # positions, tokens and patches come first
-    return config.layer_decay ** (len(model.encoder.blocks) + 1 - number)
+    # Positions, tokens and the patch projection come before the first block.
+    depth = int(rest.split(".")[1]) + 1 if rest.startswith("blocks.") else 0
+    return config.layer_decay ** (len(model.encoder.blocks) + 1 - depth)
 
 
 def clip(parameters: list[nn.Parameter], bound: float | None) -> Tensor:
-    """The norm of all gradients together, which are then scaled to ``bound`` if it is greater; on the CPU."""
+    """Scale all gradients together to the norm ``bound`` if theirs is greater; returns the norm before, on the CPU."""
     norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
     if bound is not None:
         torch.nn.utils.clip_grads_with_norm_(parameters, bound, norm)

@@ -1,8 +1,7 @@
-"""The papers' training recipes: a flat table of facts, ``densevit train --recipe NAME --data DIR``.
+"""The papers' training recipes as a flat table: ``densevit train --recipe NAME --data DIR``.
 
-Sources: the SETR and Segmenter authors' code, mmsegmentation 1.2's configs, and the DPT paper, whose code for training
-was not published. What a preset says of the model (drop path, weights of auxiliary heads, the denominator of the loss,
-pixel statistics) is not repeated here.
+Sources: the SETR and Segmenter authors' code, mmsegmentation 1.2's configs, and the DPT paper, whose training code was
+not published. Settings of the model (drop path, auxiliary heads, pixel statistics) are in its preset.
 """
 
 from dataclasses import dataclass, field
@@ -22,8 +21,8 @@ class Recipe:
         preset: the model; others of the same kind may take its place.
         batch_size: of the whole run.
         config: data of a ``TrainConfig`` without model, tasks and sources.
-        pretrained: what the encoder started from; a hint, since nothing is downloaded unasked.
-        remark: what is not as published, or not sure.
+        pretrained: weights that the encoder started from; only a hint, nothing is downloaded.
+        remark: what differs from the publication, or is uncertain.
     """
 
     preset: str
@@ -39,7 +38,7 @@ VIT_B = "hf://timm/vit_base_patch16_224.augreg_in21k_ft_in1k"
 
 
 def _augment(crop: int, base: tuple[int, int]) -> Plain:
-    """mmsegmentation's pipeline, which SETR and Segmenter share."""
+    """mmsegmentation's pipeline for SETR and Segmenter."""
     return {
         "crop": (crop, crop),
         "base": base,
@@ -56,16 +55,10 @@ CITYSCAPES = _augment(768, (2049, 1025))
 PASCAL_CONTEXT = _augment(480, (520, 520))
 
 
-def _setr(preset: str, augment: Plain, lr: float, *, iterations: int, batch_size: int) -> Recipe:
+def _setr(preset: str, augment: Plain, lr: float, iterations: int, batch_size: int) -> Recipe:
+    optim = {"kind": "sgd", "lr": lr, "momentum": 0.9, "weight_decay": 0.0, "head_lr_mult": 10.0, "neck_lr_mult": 1.0}
     config: Plain = {
-        "optim": {
-            "kind": "sgd",
-            "lr": lr,
-            "momentum": 0.9,
-            "weight_decay": 0.0,
-            "head_lr_mult": 10.0,
-            "neck_lr_mult": 1.0,
-        },
+        "optim": optim,
         "schedule": {"kind": "poly", "power": 0.9, "min_lr": 1e-4},
         "iterations": iterations,
         "augment": augment,
@@ -78,22 +71,16 @@ def _segmenter(
     preset: str,
     augment: Plain,
     lr: float,
-    *,
     iterations: int,
     batch_size: int = 8,
+    *,
     pretrained: str = VIT_L,
     min_lr: float = 1e-5,
     nesterov: bool = True,
 ) -> Recipe:
+    optim = {"kind": "sgd", "lr": lr, "momentum": 0.9, "nesterov": nesterov, "weight_decay": 0.0, "head_lr_mult": 1.0}
     config: Plain = {
-        "optim": {
-            "kind": "sgd",
-            "lr": lr,
-            "momentum": 0.9,
-            "nesterov": nesterov,
-            "weight_decay": 0.0,
-            "head_lr_mult": 1.0,
-        },
+        "optim": optim,
         "schedule": {"kind": "poly", "power": 0.9, "min_lr": min_lr},
         "iterations": iterations,
         "augment": augment,
@@ -113,39 +100,23 @@ def _dpt_segmentation(preset: str, iterations: int, *, init: str, remark: str) -
 
 
 RECIPES: dict[str, Recipe] = {
-    "setr-naive-ade20k": _setr("setr-naive-l-ade20k", ADE20K, 0.01, iterations=160_000, batch_size=16),
-    "setr-pup-ade20k": _setr("setr-pup-l-ade20k", ADE20K, 0.001, iterations=160_000, batch_size=16),
-    "setr-mla-ade20k": _setr("setr-mla-l-ade20k", ADE20K, 0.001, iterations=160_000, batch_size=16),
-    "setr-naive-cityscapes": _setr("setr-naive-l-cityscapes", CITYSCAPES, 0.01, iterations=80_000, batch_size=8),
-    "setr-pup-cityscapes": _setr("setr-pup-l-cityscapes", CITYSCAPES, 0.01, iterations=80_000, batch_size=8),
-    "setr-mla-cityscapes": _setr("setr-mla-l-cityscapes", CITYSCAPES, 0.002, iterations=80_000, batch_size=8),
-    "setr-naive-pascal-context": _setr(
-        "setr-paper-naive-l-pascal-context", PASCAL_CONTEXT, 0.01, iterations=80_000, batch_size=16
-    ),
-    "setr-pup-pascal-context": _setr(
-        "setr-paper-pup-l-pascal-context", PASCAL_CONTEXT, 0.001, iterations=80_000, batch_size=16
-    ),
-    "setr-mla-pascal-context": _setr(
-        "setr-paper-mla-l-pascal-context", PASCAL_CONTEXT, 0.001, iterations=80_000, batch_size=16
-    ),
-    "segmenter-ade20k": _segmenter("segmenter-s-mask", ADE20K, 1e-3, iterations=160_000, pretrained=VIT_S),
-    "segmenter-l-ade20k": _segmenter(
-        "segmenter-l-mask-640", _augment(640, (2560, 640)), 1e-3, iterations=160_000, batch_size=8
-    ),
+    "setr-naive-ade20k": _setr("setr-naive-l-ade20k", ADE20K, 0.01, 160_000, 16),
+    "setr-pup-ade20k": _setr("setr-pup-l-ade20k", ADE20K, 0.001, 160_000, 16),
+    "setr-mla-ade20k": _setr("setr-mla-l-ade20k", ADE20K, 0.001, 160_000, 16),
+    "setr-naive-cityscapes": _setr("setr-naive-l-cityscapes", CITYSCAPES, 0.01, 80_000, 8),
+    "setr-pup-cityscapes": _setr("setr-pup-l-cityscapes", CITYSCAPES, 0.01, 80_000, 8),
+    "setr-mla-cityscapes": _setr("setr-mla-l-cityscapes", CITYSCAPES, 0.002, 80_000, 8),
+    "setr-naive-pascal-context": _setr("setr-paper-naive-l-pascal-context", PASCAL_CONTEXT, 0.01, 80_000, 16),
+    "setr-pup-pascal-context": _setr("setr-paper-pup-l-pascal-context", PASCAL_CONTEXT, 0.001, 80_000, 16),
+    "setr-mla-pascal-context": _setr("setr-paper-mla-l-pascal-context", PASCAL_CONTEXT, 0.001, 80_000, 16),
+    "segmenter-ade20k": _segmenter("segmenter-s-mask", ADE20K, 1e-3, 160_000, pretrained=VIT_S),
+    "segmenter-l-ade20k": _segmenter("segmenter-l-mask-640", _augment(640, (2560, 640)), 1e-3, 160_000),
     "segmenter-pascal-context": _segmenter(
-        "segmenter-l-mask-pascal-context", _augment(480, (4160, 520)), 1e-3, iterations=80_000, batch_size=16
+        "segmenter-l-mask-pascal-context", _augment(480, (4160, 520)), 1e-3, 80_000, 16
     ),
-    "segmenter-cityscapes": _segmenter(
-        "segmenter-l-mask-cityscapes", _augment(768, (2048, 1024)), 1e-2, iterations=80_000
-    ),
+    "segmenter-cityscapes": _segmenter("segmenter-l-mask-cityscapes", _augment(768, (2048, 1024)), 1e-2, 80_000),
     "segmenter-mmseg-ade20k": _segmenter(
-        "segmenter-mmseg-s-mask",
-        ADE20K,
-        1e-3,
-        iterations=160_000,
-        pretrained=VIT_S,
-        min_lr=1e-4,
-        nesterov=False,
+        "segmenter-mmseg-s-mask", ADE20K, 1e-3, 160_000, pretrained=VIT_S, min_lr=1e-4, nesterov=False
     ),
     "dpt-mmseg-ade20k": Recipe(
         "dpt-mmseg-base-ade20k",
@@ -158,7 +129,7 @@ RECIPES: dict[str, Recipe] = {
             "sync_bn": True,
         },
         VIT_B,
-        "norms and biases of the encoder have no decay here; there they have",
+        "unlike the original, norms and biases of the encoder have no decay",
     ),
     "dpt-ade20k": _dpt_segmentation(
         "dpt-large-ade20k", 101_000, init=VIT_L, remark="after the paper: 240 epochs of 20210 photos"
@@ -186,17 +157,13 @@ RECIPES: dict[str, Recipe] = {
             },
         },
         VIT_L,
-        "after the paper: 60 epochs of 72000 steps on ten data sets, there weighed by multi-objective optimisation",
+        "after the paper: 60 epochs of 72000 steps on ten data sets, there weighted by multi-objective optimisation",
     ),
 }
 
 
 def recipe(name: str) -> Recipe:
-    """A row of the table.
-
-    Raises:
-        ConfigError: if there is none, with the nearest name.
-    """
+    """The recipe of a name; ``ConfigError`` with the nearest name if there is none."""
     if name not in RECIPES:
         raise ConfigError(f"there is no recipe {name!r}{nearest(name, RECIPES)}")
     return RECIPES[name]

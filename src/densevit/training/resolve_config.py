@@ -1,7 +1,11 @@
-"""Fills in what a user need not say twice: presets are laid out, class counts and names come from the data."""
+"""From a user's options and files to a complete ``TrainConfig``.
+
+Presets and recipes are expanded, class counts and names are read from the data, and options such as ``--decoder`` get
+settings that work without a GPU.
+"""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +17,40 @@ from densevit.inference_config import InferenceConfig
 from densevit.presets import preset
 from densevit.tasks import TASKS
 from densevit.training.config import TrainConfig
-from densevit.training.published_recipes import recipe
-from densevit.training.short import short_way
+from densevit.training.published_recipes import Plain, recipe
 
 _log = logging.getLogger(__name__)
 
+DECODERS: dict[str, Plain] = {
+    "segmenter_linear": {},
+    "segmenter_mask": {},
+    "setr_naive": {"channels": 192},
+    "setr_pup": {"channels": 96},
+    "setr_mla": {"channels": 192, "head_channels": 96},
+    "dpt": {
+        "channels": (32, 64, 128, 192),
+        "fusion_channels": 48,
+        "readout": "ignore",
+        "tap_norm": True,
+        "batch_norm": True,
+    },
+}
+"""Decoders of ``--decoder``, with widths for a few hundred images and no GPU; presets have those of the papers."""
 
-def read_recipe(
+FROZEN: Plain = {
+    "iterations": 300,
+    "eval_every": 300,
+    "checkpoint_every": 100,
+    "log_every": 20,
+    "ema": 0.98,
+    "optim": {"kind": "adamw", "lr": 1e-4, "head_lr_mult": 10.0, "weight_decay": 0.05, "clip_norm": 5.0},
+    "schedule": {"kind": "cosine", "warmup": 20},
+    "augment": {"scale": (1.0, 1.0), "flip": 0.0, "colour": 0.0, "cat_max_ratio": 1.0},
+}
+"""Settings of ``--freeze``: heads learn from cached features of whole images, which are mirrored as features."""
+
+
+def resolve_config(
     path: Path | None,
     overrides: list[str],
     *,
@@ -27,9 +58,12 @@ def read_recipe(
     data: Path | None = None,
     dataset: str = "folder",
     recipe_name: str | None = None,
-    short: Mapping[str, Any] | None = None,
+    init: str | None = None,
+    freeze: str | None = None,
+    decoders: Sequence[str] = (),
+    features: Path = Path("features"),
 ) -> TrainConfig:
-    """The config of a run: recipe < preset < ``data`` < file < overrides, completed and checked.
+    """The config of a run: recipe < other options < file < overrides, completed and checked.
 
     Args:
         path: YAML file.
@@ -38,22 +72,30 @@ def read_recipe(
         data: root of a data set with the splits train and val.
         dataset: its kind, a key of ``DATASETS``.
         recipe_name: a row of ``RECIPES``.
-        short: what ``short_way`` takes beside the sources; its data lie at the level of ``data``.
+        init: checkpoint to start from.
+        freeze: "encoder" or a number of blocks to keep; their output is cached.
+        decoders: keys of ``DECODERS``, one head each, named after it. They learn masks if the data has any, else depth.
+        features: directory of the cache.
 
     Raises:
         ConfigError: if anything is missing, unknown or wrong.
         DataError: if class names are to come from data that cannot be read.
     """
     row = None if recipe_name is None else recipe(recipe_name)
-    raw: dict[str, Any] = {} if row is None else {"model": {"preset": row.preset}, **row.config}
+    raw: Plain = {} if row is None else {"model": {"preset": row.preset}, **row.config}
     if preset_name is not None:
         raw["model"] = {"preset": preset_name}
     if data is not None:
-        raw["sources"] = [{split: _place(dataset, data, split) for split in ("train", "val")}]
+        raw["sources"] = [{split: _split_of(dataset, data, split) for split in ("train", "val")}]
     elif dataset != "folder":
         raise ConfigError(f"the data set kind {dataset!r} was named without data; give --data DIR, its root")
-    if short is not None:
-        raw = merge(raw, short_way(sources=raw.get("sources", ()), **short))
+    if init is not None:
+        raw["init"] = init
+    if freeze is not None:
+        kept = int(freeze) if freeze.isdecimal() else freeze
+        raw = merge(raw, {**FROZEN, "freeze": kept, "features": {"directory": str(features), "flip": True}})
+    if decoders:
+        raw = merge(raw, _heads_for(decoders, raw.get("sources", ())))
     if path is not None:
         raw = merge(raw, read_yaml(path))
     raw = apply_overrides(raw, overrides)
@@ -63,7 +105,7 @@ def read_recipe(
             raw["sources"] = [{**batch, **source} if isinstance(source, Mapping) else source for source in sources]
         if not raw.get("encoder_weights") and not raw.get("init"):
             _log.warning(
-                "the encoder starts from random weights, but recipe %s from %s; say so with --set encoder_weights=%s",
+                "the encoder starts from random weights, but recipe %s from %s; pass --set encoder_weights=%s",
                 recipe_name,
                 row.pretrained,
                 row.pretrained if row.pretrained.startswith("hf://") else "FILE",
@@ -71,9 +113,9 @@ def read_recipe(
     return TrainConfig.parse(complete(raw), source=str(path or "the command line"))
 
 
-def complete(raw: Mapping[str, Any]) -> dict[str, Any]:
-    """Plain data with the gaps filled; what is there already stays as it is, also what ``TrainConfig`` will refuse."""
-    filled = _lay_out_preset(_lay_out_init(dict(raw)))
+def complete(raw: Mapping[str, Any]) -> Plain:
+    """Plain data with its gaps filled; what is given stays unchanged, even if ``TrainConfig`` will refuse it."""
+    filled = _expand_preset(_expand_init(dict(raw)))
     model = filled.get("model")
     if not isinstance(model, Mapping) or not isinstance(heads := model.get("heads"), Mapping):
         raise ConfigError(
@@ -94,39 +136,38 @@ def complete(raw: Mapping[str, Any]) -> dict[str, Any]:
     return filled
 
 
-def _lay_out_init(raw: dict[str, Any]) -> dict[str, Any]:
-    """``init`` without ``model.encoder`` -> the checkpoint's encoder, normalisation and way of seeing photos.
+def _expand_init(raw: Plain) -> Plain:
+    """``init`` without ``model.encoder`` -> encoder, normalisation and inference settings of the checkpoint.
 
-    Cached features are those of whole photos, and what learns from them is used in this way.
+    Cached features are those of whole images, so heads that learn from them run on whole images too.
     """
     model = raw.get("model", {})
     if raw.get("init") is None or not isinstance(model, Mapping) or "encoder" in model:
         return raw
     config, fit = model_facts(str(raw["init"]))
     encoder = {"encoder": config.encoder.plain(), "normalisation": config.normalisation.plain()}
-    facts = (fit if raw.get("features") is None else fit.whole()).plain()
-    own = {head: way for head, way in facts["heads"].items() if head in (model.get("heads") or {})}
-    return {"fit": {**facts, "heads": own}, **raw, "model": {**encoder, **model}}
+    inference = (fit if raw.get("features") is None else fit.whole()).plain()
+    heads = {head: settings for head, settings in inference["heads"].items() if head in (model.get("heads") or {})}
+    return {"fit": {**inference, "heads": heads}, **raw, "model": {**encoder, **model}}
 
 
-def _lay_out_preset(raw: dict[str, Any]) -> dict[str, Any]:
-    """``model: {preset: NAME}`` -> the preset's model, task and image size below what the config says itself."""
+def _expand_preset(raw: Plain) -> Plain:
+    """``model: {preset: NAME}`` -> model, task and image size of the preset, below the rest of the config."""
     model = raw.get("model")
     if not isinstance(model, Mapping) or "preset" not in model:
         return raw
     row = preset(str(model["preset"]))
     (head,) = row.model["heads"]
-    facts = {key: value for key, value in row.model["heads"][head].items() if key != "out_channels"}
+    head_config = {key: value for key, value in row.model["heads"][head].items() if key != "out_channels"}
     below = {
-        "model": {**row.model, "heads": {head: facts}},
+        "model": {**row.model, "heads": {head: head_config}},
         "tasks": {head: {"kind": row.task, **row.task_facts}},
         "fit": {"short_side": row.short_side},
     }
-    own = {**raw, "model": {key: value for key, value in model.items() if key != "preset"}}
-    return merge(below, own)
+    return merge(below, {**raw, "model": {key: value for key, value in model.items() if key != "preset"}})
 
 
-def _with_classes(head: str, task: Any, sources: list[dict[str, Any]]) -> Any:
+def _with_classes(head: str, task: Any, sources: list[Plain]) -> Any:
     if not isinstance(task, Mapping) or task.get("kind") != "segmentation" or "classes" in task:
         return task
     table = _classes_for(head, sources)
@@ -134,7 +175,7 @@ def _with_classes(head: str, task: Any, sources: list[dict[str, Any]]) -> Any:
     return {**colours, **task, "classes": table.names}
 
 
-def _classes_for(head: str, sources: list[dict[str, Any]]) -> ClassTable:
+def _classes_for(head: str, sources: list[Plain]) -> ClassTable:
     """The classes of the first source that trains a head."""
     for source in sources:
         heads = source["heads"] if isinstance(source["heads"], list | tuple) else ()
@@ -160,7 +201,7 @@ def _with_width(name: str, head: Any, task: Any) -> Any:
 
 
 def _crop(raw: Mapping[str, Any]) -> tuple[int, int]:
-    """A square of the image's or window's size, with cached features the first photo's; rounded to the patch size."""
+    """A square of the size of image or window, or with cached features the first image; in multiples of the patch."""
     encoder = raw["model"].get("encoder")
     patch = encoder.get("patch_size", 16) if isinstance(encoder, Mapping) else 16
     try:
@@ -168,16 +209,32 @@ def _crop(raw: Mapping[str, Any]) -> tuple[int, int]:
         height, width = (int(n) for n in (patch if isinstance(patch, list | tuple) else (patch, patch)))
         if raw.get("features") is not None:
             config = parse_data(raw["sources"][0]["train"])
-            photo = DATASETS[config.kind][1](config, with_labels=False, with_depth=False, with_values=False)[0].image
-            return fit.size_for((photo.shape[0], photo.shape[1]), (height, width))
+            photo = DATASETS[config.kind][1](config, targets=frozenset())[0].image
+            return fit.input_size((photo.shape[0], photo.shape[1]), (height, width))
         side = fit.window or fit.short_side
         return max(side // height, 1) * height, max(side // width, 1) * width
-    except (ConfigError, KeyError, TypeError, ValueError, OverflowError, ZeroDivisionError):  # TrainConfig says so
+    except (ConfigError, KeyError, TypeError, ValueError, OverflowError, ZeroDivisionError):  # TrainConfig refuses it
         return 512, 512
 
 
-def _place(kind: str, root: Path, split: str) -> dict[str, str]:
+def _split_of(kind: str, root: Path, split: str) -> dict[str, str]:
     if kind not in DATASETS or "split" not in DATASETS[kind][0].model_fields:
         kinds = [name for name, (config, _) in DATASETS.items() if "split" in config.model_fields]
         raise ConfigError(f"the data set kind {kind!r} has no root with splits{nearest(kind, kinds)}")
     return {"kind": kind, "root": str(root), "split": split}
+
+
+def _heads_for(decoders: Sequence[str], sources: Sequence[Plain]) -> Plain:
+    """Model and tasks with one head per decoder."""
+    labels = not sources or classes_of(parse_data(sources[0]["train"])) is not None
+    heads: Plain = {}
+    for kind in decoders:
+        if kind not in DECODERS:
+            raise ConfigError(f"there is no decoder {kind!r}{nearest(kind, DECODERS)}")
+        decoder: Plain = {"kind": kind, **DECODERS[kind]}
+        if kind == "dpt":
+            depth = {"kind": "depth", "activation": "sigmoid", "max_depth_m": 10.0}
+            decoder["head"] = {"kind": "segmentation", "align_corners": False} if labels else depth
+        heads[kind] = {"decoder": decoder}
+    task: Plain = {"kind": "segmentation"} if labels else {"kind": "depth", "l1_weight": 0.3}
+    return {"model": {"heads": heads}, "tasks": dict.fromkeys(decoders, task)}

@@ -1,4 +1,4 @@
-"""Learning-rate schedules: pure functions of the iteration."""
+"""Learning-rate schedules as pure functions of the iteration."""
 
 import math
 from typing import Literal
@@ -9,12 +9,12 @@ from densevit.config import Config
 
 
 class ScheduleConfig(Config):
-    """How the learning rate moves over a run.
+    """The learning rate over a run.
 
     Attributes:
-        kind: "poly" is (1 - t / T) ** power, "cosine" half a period of it, "constant" neither.
+        kind: "poly" is (1 - t / T) ** power, "cosine" half a period of a cosine.
         power: of poly; 0.9 in SETR and Segmenter.
-        min_lr: what poly and cosine end at.
+        min_lr: the rate at the end of poly and cosine.
         warmup: iterations of linear rise from ``warmup_factor`` times the rate.
     """
 
@@ -25,13 +25,11 @@ class ScheduleConfig(Config):
     warmup_factor: float = Field(default=1e-6, ge=0, le=1)
 
     def lr_at(self, iteration: int, *, base: float, iterations: int) -> float:
-        """The rate of the step that follows ``iteration`` finished ones; ``min_lr`` is not scaled by multipliers."""
+        """The rate of the step after ``iteration`` finished ones, for a base rate; ``min_lr`` is not scaled with it."""
         done = min(iteration / max(iterations, 1), 1.0)
-        share = {"poly": (1 - done) ** self.power, "cosine": (1 + math.cos(math.pi * done)) / 2, "constant": 1.0}[
-            self.kind
-        ]
+        shares = {"poly": (1 - done) ** self.power, "cosine": (1 + math.cos(math.pi * done)) / 2, "constant": 1.0}
         floor = 0.0 if self.kind == "constant" else min(self.min_lr, base)
-        rate = (base - floor) * share + floor
+        rate = (base - floor) * shares[self.kind] + floor
         if iteration < self.warmup:
             rate *= self.warmup_factor + (1 - self.warmup_factor) * iteration / self.warmup
         return rate

@@ -1,8 +1,7 @@
-"""Random numbers that depend on where a run is and on nothing else.
+"""Random numbers that depend only on the position in a run.
 
-Every sample is made, and every micro-batch is passed through the model, from generators that were just seeded with
-their numbers. Nothing random is carried from one to the next, so it is no matter who prepared a batch, how often a run
-was stopped, or what else drew a number in between.
+The generators are seeded with its number before every sample and before every micro-batch. No random state is carried
+from one to the next, so it does not matter which process prepared a batch, or how often a run was stopped.
 """
 
 import hashlib
@@ -15,7 +14,7 @@ import torch
 
 
 def seed_everything(*numbers: int) -> None:
-    """Seed the global generators of Python, numpy and torch, all devices, by what ``numbers`` say together."""
+    """Seed the global generators of Python, numpy and torch, on all devices, from ``numbers``."""
     digest = hashlib.blake2b(repr(numbers).encode(), digest_size=8, person=b"densevit").digest()
     seed = int.from_bytes(digest) >> 1
     random.seed(seed)
@@ -24,7 +23,7 @@ def seed_everything(*numbers: int) -> None:
 
 
 def random_state() -> dict[str, Any]:
-    """Where the global generators are, as tensors and plain data."""
+    """The state of the global generators, as tensors and plain data."""
     kind, keys, position, has_normal, normal = np.random.get_state()  # noqa: NPY002
     state: dict[str, Any] = {
         "torch_rng": torch.get_rng_state(),
@@ -37,7 +36,7 @@ def random_state() -> dict[str, Any]:
 
 
 def restore_random_state(state: dict[str, Any]) -> None:
-    """Set the global generators to where they were."""
+    """Restore the state of the global generators."""
     torch.set_rng_state(state["torch_rng"])
     kind, keys, *rest = state["numpy_rng"]
     np.random.set_state((kind, keys.numpy().astype(np.uint32), *rest))  # noqa: NPY002
@@ -47,10 +46,7 @@ def restore_random_state(state: dict[str, Any]) -> None:
 
 
 def be_deterministic() -> None:
-    """Ask for algorithms that give the same bits every time, on a GPU too.
-
-    One without such a form warns; on the CPU there is nothing to choose.
-    """
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when the first matrix is multiplied
+    """Use algorithms that give the same bits every time, on a GPU too; an operation that has none warns."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read at the first matrix multiplication
     torch.use_deterministic_algorithms(True, warn_only=True)
     torch.backends.cudnn.benchmark = False

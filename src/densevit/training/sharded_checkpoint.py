@@ -1,7 +1,7 @@
-"""States of a run whose weights are spread: a folder to which every process writes its part.
+"""States of a run with sharded weights: folders to which every process writes its part.
 
-``torch.distributed.checkpoint`` holds the tensors, so that a run can go on with another number of processes. A folder
-gets its name when all of it is on the disk; ``facts.json`` has the checksum of each of its files.
+Tensors are stored by ``torch.distributed.checkpoint``, so a run can continue with another number of processes. A folder
+gets its name once all of it is on the disk; ``facts.json`` holds the checksum of each of its files.
 """
 
 import hashlib
@@ -9,74 +9,48 @@ import json
 import logging
 import pickle
 import shutil
-from dataclasses import dataclass
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.filesystem import FileSystemReader, FileSystemWriter
 from torch.distributed.checkpoint.metadata import Metadata, StorageMeta
 from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import save
 
-from densevit.errors import CheckpointError, DataError
+from densevit.errors import DataError
 from densevit.io import write_json
 from densevit.io.decode import reason
-from densevit.training.checkpoint import forget_old, iteration_of, states_in, sync_folder, trained_weights
+from densevit.training.checkpoint import (
+    forget_old,
+    iteration_of,
+    no_readable_state_error,
+    other_model_error,
+    states_in,
+    sync_folder,
+)
 from densevit.training.distributed import Group
 
 FACTS = "facts.json"
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class Spread:
-    """All that has tensors: each may be spread over the processes, or be the same in all.
-
-    Attributes:
-        learner: weights and statistics.
-        weighting: of the losses.
-        optimiser: its moments.
-        average: running mean of the weights.
-    """
-
-    learner: nn.Module
-    weighting: nn.Module
-    optimiser: torch.optim.Optimizer
-    average: dict[str, Tensor]
-
-    def tensors(self) -> dict[str, Any]:
-        """Those in use, by name, so that loading into them is loading."""
-        named = (*self.learner.named_parameters(), *self.weighting.named_parameters("weighting"))
-        names = {id(parameter): name for name, parameter in named}
-        slots = {
-            f"{names[id(parameter)]}/{slot}": value
-            for parameter, values in self.optimiser.state.items()
-            for slot, value in values.items()
-            if isinstance(value, Tensor)
-        }
-        weights = trained_weights(self.learner)
-        return {
-            "model": weights,
-            "weighting": dict(self.weighting.state_dict()),
-            "optimiser": slots,
-            "average": dict(self.average),
-        }
-
-
 def save_sharded(
     folder: Path,
     iteration: int,
-    spread: Spread,
+    tensors: dict[str, Any],
     facts: dict[str, Any],
     *,
     keep: int,
     group: Group,
+    on_written: Callable[[Path], None] | None = None,
 ) -> None:
-    """Write the state after ``iteration`` steps, all processes together; the last ``keep`` are kept.
+    """Write the state after ``iteration`` steps; all processes must call it, and the last ``keep`` states are kept.
+
+    ``on_written`` is called in the first process with the temporary path of the state before it gets its name.
 
     Raises:
         DataError: if it cannot be written.
@@ -92,13 +66,15 @@ def save_sharded(
     def end() -> None:
         write_json(unfinished / FACTS, {"iteration": iteration, "files": digests, **facts})
         sync_folder(unfinished)
+        if on_written is not None:
+            on_written(unfinished)
         unfinished.rename(final)
         sync_folder(folder)
         forget_old(folder, keep)
 
     try:
         group.on_first(begin)
-        save(spread.tensors(), storage_writer=FileSystemWriter(unfinished, sync_files=True))
+        save(tensors, storage_writer=FileSystemWriter(unfinished, sync_files=True))
         digests = _digests(unfinished, group)
         group.on_first(end)
     except (OSError, CheckpointException) as error:
@@ -111,42 +87,31 @@ def save_sharded(
         ) from error
 
 
-def load_sharded(folder: Path, spread: Spread, *, group: Group) -> dict[str, Any] | None:
-    """Take up the latest state that can be read; a damaged one is passed over with a warning.
+def load_sharded(folder: Path, tensors: dict[str, Any], *, group: Group) -> dict[str, Any]:
+    """Load the latest state that can be read into ``tensors``; a damaged one is skipped with a warning.
 
     Returns:
-        Its facts, ``iteration`` among them; None if there is none.
+        Its facts, including ``iteration``.
 
     Raises:
-        CheckpointError: if there are states but none can be read, or they are those of another model.
+        CheckpointError: if no state can be read, or it is that of another model.
     """
     paths = group.on_first(lambda: states_in(folder))
     for path in reversed(paths):
         facts = group.on_first(partial(_read_facts, path))
-        damaged = facts is None or _digests(path, group) != facts["files"]
-        if facts is None or damaged:
+        if facts is None or _digests(path, group) != facts["files"]:
             _log.warning("cannot read %s (its files are not those that were written); trying the one before", path)
             continue
-        _make_slots(spread.optimiser)
-        tensors = spread.tensors()
         try:
             load(tensors, storage_reader=_Reader(path))
         except (CheckpointException, RuntimeError, ValueError, KeyError) as error:  # names or shapes differ
-            raise CheckpointError(
-                f"the states in {folder} are those of another model or optimiser; resume with the config of the run, "
-                "or train into a new folder"
-            ) from error
-        spread.learner.load_state_dict(tensors["model"], strict=False)
-        spread.weighting.load_state_dict(tensors["weighting"])
-        facts["iteration"] = iteration_of(path)
-        return facts
-    if paths:
-        raise CheckpointError(f"none of the {len(paths)} states in {folder} can be read; train into a new folder")
-    return None
+            raise other_model_error(folder) from error
+        return {**facts, "iteration": iteration_of(path)}
+    raise no_readable_state_error(folder, len(paths))
 
 
-def _make_slots(optimiser: torch.optim.Optimizer) -> None:
-    """A step of rate 0 and gradient 0, after which the optimiser has the tensors to load into."""
+def create_slots(optimiser: torch.optim.Optimizer) -> None:
+    """Give the optimiser the tensors that a state is loaded into, by a step with rate 0 and gradient 0."""
     rates = [group["lr"] for group in optimiser.param_groups]
     for group in optimiser.param_groups:
         group["lr"] = 0.0
@@ -167,33 +132,42 @@ def _read_facts(path: Path) -> dict[str, Any] | None:
 
 
 def _digests(path: Path, group: Group) -> dict[str, str]:
-    """Checksum of every file of a state; the processes share the reading."""
+    """Checksum of every file of a state; each process reads some of the files."""
     files = group.on_first(lambda: sorted(file.name for file in path.iterdir() if file.name != FACTS))
-    own: dict[str, str] = {}
+    digests: dict[str, str] = {}
     for name in files[group.rank :: group.world]:
         with (path / name).open("rb") as file:
-            own[name] = hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
-    return {name: digest for part in group.gather(own) for name, digest in sorted(part.items())}
+            digests[name] = hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+    return {name: digest for part in group.gather(digests) for name, digest in sorted(part.items())}
 
 
 class _Reader(FileSystemReader):
-    """torch's own takes any pickle as the table of contents, and with it any code."""
+    """Reads the table of contents safely; torch's own reader unpickles anything, and so runs any code."""
 
     def read_metadata(self, *args: Any, **kwargs: Any) -> Metadata:
-        """The table of contents, of torch's plain types alone."""
+        """The table of contents, made of torch's plain types only."""
         with self.fs.create_stream(self._get_metadata_path(kwargs.get("rank")), "rb") as file:
-            metadata: Metadata = _Plain(file).load()
+            metadata: Metadata = _PlainUnpickler(file).load()
         metadata.storage_meta = metadata.storage_meta or StorageMeta()
         metadata.storage_meta.load_id = self.load_id
         return metadata
 
 
-class _Plain(pickle.Unpickler):
+_METADATA_TYPES = (
+    "Metadata", "MetadataIndex", "TensorStorageMetadata", "BytesStorageMetadata", "TensorProperties",
+    "ChunkStorageMetadata", "StorageMeta", "_MEM_FORMAT_ENCODING", "_StorageInfo", "_StoragePrefix",
+)  # fmt: skip
+
+
+class _PlainUnpickler(pickle.Unpickler):
     """Refuses every class that a table of contents does not need."""
 
     def find_class(self, module: str, name: str) -> Any:
-        own = module in {"torch.distributed.checkpoint.metadata", "torch.distributed.checkpoint.filesystem"}
-        other = (module, name) in {
+        of_checkpoints = module in {
+            "torch.distributed.checkpoint.metadata",
+            "torch.distributed.checkpoint.filesystem",
+        }
+        basic = (module, name) in {
             ("torch", "Size"),
             ("torch.serialization", "_get_layout"),
             ("torch", "device"),
@@ -202,24 +176,7 @@ class _Plain(pickle.Unpickler):
             ("pathlib._local", "PosixPath"),
             ("collections", "OrderedDict"),
         }
-        if (
-            (own and name in _TYPES)
-            or other
-            or (module == "torch" and isinstance(getattr(torch, name, None), torch.dtype))
-        ):
+        dtype = module == "torch" and isinstance(getattr(torch, name, None), torch.dtype)
+        if basic or dtype or (of_checkpoints and name in _METADATA_TYPES):
             return super().find_class(module, name)
-        raise pickle.UnpicklingError(f"{module}.{name} is no part of a table of contents")
-
-
-_TYPES = {
-    "Metadata",
-    "MetadataIndex",
-    "TensorStorageMetadata",
-    "BytesStorageMetadata",
-    "TensorProperties",
-    "ChunkStorageMetadata",
-    "StorageMeta",
-    "_MEM_FORMAT_ENCODING",
-    "_StorageInfo",
-    "_StoragePrefix",
-}
+        raise pickle.UnpicklingError(f"{module}.{name} does not belong in a table of contents")

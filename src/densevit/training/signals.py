@@ -10,10 +10,10 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Stopped(KeyboardInterrupt):
-    """A run was asked to stop and has saved its state.
+    """A signal has stopped a run, whose state is saved.
 
     Attributes:
-        code: exit status by the shell's convention, 128 and the number of the signal.
+        code: exit status by the shell's convention, 128 + the number of the signal.
     """
 
     def __init__(self, message: str, number: int) -> None:
@@ -21,39 +21,39 @@ class Stopped(KeyboardInterrupt):
         self.code = 128 + number
 
 
-class Asked:
-    """Whether a signal has come.
+class Interrupted(Exception):
+    """Leaves the training loop, or an evaluation, after a signal; ``train`` saves the state and raises ``Stopped``."""
+
+
+class StopRequest:
+    """Whether a signal has asked the run to stop.
 
     Attributes:
-        signal: its number, 0 for none.
+        signal: number of the signal, 0 if none has come.
     """
 
     def __init__(self) -> None:
         self.signal = 0
 
 
-class Interrupted(Exception):
-    """A signal came where nothing needs to be finished first."""
-
-
 @contextmanager
-def listening() -> Iterator[Asked]:
-    """Note the first signal instead of dying of it; the second one acts as ever."""
-    asked = Asked()
-    if threading.current_thread() is not threading.main_thread():  # where Python lets nobody listen
-        yield asked
+def stop_on_signals() -> Iterator[StopRequest]:
+    """Record the first signal instead of dying of it; a second one has its usual effect."""
+    request = StopRequest()
+    if threading.current_thread() is not threading.main_thread():  # Python only handles signals in the main thread
+        yield request
         return
-    before = {number: signal.getsignal(number) for number in SIGNALS}
+    previous = {number: signal.getsignal(number) for number in SIGNALS}
 
-    def note(number: int, frame: FrameType | None) -> None:
-        asked.signal = number
-        for each, handler in before.items():
+    def record(number: int, frame: FrameType | None) -> None:
+        request.signal = number
+        for each, handler in previous.items():
             signal.signal(each, handler)
 
     for number in SIGNALS:
-        signal.signal(number, note)
+        signal.signal(number, record)
     try:
-        yield asked
+        yield request
     finally:
-        for number, handler in before.items():
+        for number, handler in previous.items():
             signal.signal(number, handler)

@@ -2,7 +2,9 @@
 
 import logging
 import signal
-from contextlib import ExitStack, closing
+from contextlib import AbstractContextManager, ExitStack, closing
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -10,33 +12,60 @@ from torch import Tensor, nn
 
 from densevit.errors import DensevitError
 from densevit.evaluation.inspection import EvaluationRecorder
+from densevit.model import DenseModel
 from densevit.tasks import Task
-from densevit.training.batches import Batch, steps
+from densevit.training.batches import Batch, SourceBatches, steps
 from densevit.training.build_model import build_model, open_cache, set_training
 from densevit.training.config import TrainConfig
 from densevit.training.datasets import fill_cache, open_sources, validate
-from densevit.training.distributed import Group, gathering, processes, spread, unspread
-from densevit.training.ema import averaged, start_average, update_average
+from densevit.training.distributed import Group, gather_full_weights, join_processes, sync_gradients, wrap_distributed
+from densevit.training.ema import ema_weights, init_ema, update_ema
+from densevit.training.feature_cache import FeatureCache
+from densevit.training.hooks import TrainHooks
 from densevit.training.learner import Learner, compiler_missing
 from densevit.training.loss_weighting import LossWeights
-from densevit.training.nonfinite_batches import diverged_in_words, keep_bad
+from densevit.training.nonfinite_batches import divergence_message, save_nonfinite
 from densevit.training.optim import build_optimiser, clip
-from densevit.training.run.recorder import Run
+from densevit.training.run.recorder import RunRecorder
 from densevit.training.seeds import be_deterministic, seed_everything
-from densevit.training.signals import Asked, Interrupted, Stopped, listening
+from densevit.training.signals import Interrupted, Stopped, StopRequest, stop_on_signals
 from densevit.training.train_state import TrainState, claim_folder
 
 _log = logging.getLogger(__name__)
 
 
-def train(config: TrainConfig, out: Path, *, resume: bool = False, device: str = "cpu") -> Path:
-    """Train, evaluate and save; in every process that ``torchrun`` started, or in this one alone.
+@dataclass(slots=True)
+class _Run:
+    """Everything that the steps and evaluations of one call of ``train`` use; only ``state`` changes between steps."""
+
+    config: TrainConfig
+    out: Path
+    group: Group
+    stop_request: StopRequest
+    hooks: TrainHooks
+    tasks: dict[str, Task]
+    cache: FeatureCache | None
+    sources: list[SourceBatches]
+    network: nn.Module  # the learner, wrapped so that processes share gradients
+    state: TrainState
+    recorder: RunRecorder | None = None  # only the first process writes to the run folder
+
+    @property
+    def model(self) -> DenseModel:
+        return self.state.learner.model
+
+
+def train(
+    config: TrainConfig, out: Path, *, resume: bool = False, device: str = "cpu", hooks: TrainHooks | None = None
+) -> Path:
+    """Train, evaluate and save, in this process or in all processes that ``torchrun`` started.
 
     Args:
         config: the run.
         out: run folder, shared by all processes: config.yaml, log.jsonl, report.html, states/, bad/, models.
         resume: continue the run in ``out`` from its last state, or begin it if there is none.
         device: "cpu", "cuda".
+        hooks: callbacks at certain points of the loop.
 
     Returns:
         Path of the finished model.
@@ -45,24 +74,49 @@ def train(config: TrainConfig, out: Path, *, resume: bool = False, device: str =
         ConfigError: if ``out`` holds another run.
         DataError: if the data cannot be used.
         CheckpointError: if a file with weights, or the state to resume from, cannot be used.
-        DensevitError: if too many steps in a row were bad.
-        Stopped: after Ctrl-C or SIGTERM, when the state is saved.
+        DensevitError: if too many steps in a row had losses or gradients that were not finite.
+        Stopped: after Ctrl-C or SIGTERM, once the state is saved.
     """
     with (
-        processes(device, shard=config.shard, timeout_s=config.timeout_s) as group,
-        listening() as asked,
-        ExitStack() as stack,
+        join_processes(device, shard=config.shard, timeout_s=config.timeout_s) as group,
+        stop_on_signals() as stop_request,
     ):
         try:
-            return _train(config, out, resume=resume or group.restarted, group=group, asked=asked, stack=stack)
+            return _train(config, out, group, stop_request, hooks or TrainHooks(), resume=resume or group.restarted)
         except Exception as error:
             if config.compile and (advice := compiler_missing(error)) is not None:
                 raise advice from error
             raise
 
 
-def _train(config: TrainConfig, out: Path, *, resume: bool, group: Group, asked: Asked, stack: ExitStack) -> Path:
-    group.on_first(lambda: claim_folder(config, out, resume=resume))
+def _train(
+    config: TrainConfig, out: Path, group: Group, stop_request: StopRequest, hooks: TrainHooks, *, resume: bool
+) -> Path:
+    """The whole run; when it returns, its sharded weights are freed, before the group of their processes is."""
+    with ExitStack() as stack:
+        run = _prepare(config, out, group, stop_request, hooks, resume=resume)
+        group.on_first(partial(_open_recorder, run, stack))  # not before everything is known to fit together
+        fill_cache(config, run.sources, run.cache, stop_request)
+        group.wait()
+        try:
+            if run.state.eval_pending:
+                _evaluate_now(run)
+            _loop(run)
+        except Interrupted:
+            _save(run)
+            raise Stopped(
+                f"stopped after {run.state.done} of {config.iterations} steps; the state is saved; continue with "
+                f"densevit train --resume --out {out}",
+                stop_request.signal or signal.SIGTERM,  # 0 where another process got the signal
+            ) from None
+        return _finish(run)
+
+
+def _prepare(
+    config: TrainConfig, out: Path, group: Group, stop_request: StopRequest, hooks: TrainHooks, *, resume: bool
+) -> _Run:
+    """Build the model, its data and its optimiser; to resume, load the last state into them."""
+    group.on_first(partial(claim_folder, config, out, resume=resume))
     if config.deterministic:
         be_deterministic()
     torch.manual_seed(config.seed)
@@ -73,123 +127,159 @@ def _train(config: TrainConfig, out: Path, *, resume: bool, group: Group, asked:
     sources = open_sources(config, tasks, cache, rank=group.rank, world=group.world)
     learner = Learner(model, tasks, config, world=group.world)
     weighting = LossWeights(config.weighting, tuple(tasks)).to(group.device)
-    network = spread(learner, model, group, shard=config.shard, sync_bn=config.sync_bn)
-    progress = TrainState(
+    network = wrap_distributed(learner, model, group, shard=config.shard, sync_bn=config.sync_bn)
+    state = TrainState(
         learner,
         weighting,
         build_optimiser(config.optim, model, weighting),
         torch.amp.GradScaler(group.device.type, enabled=config.precision == "fp16"),
-        start_average(model, config.ema),
+        init_ema(model, config.ema),
     )
     if resume:
-        progress.load(out / "states", config, group)
-    start = progress.done
-    _log.info("after %d of %d steps; each has %s", start, config.iterations, "; ".join(s.in_words() for s in sources))
-    run: Run | None = None
+        state.load(out / "states", config, group)
+    batches = "; ".join(source.describe() for source in sources)
+    _log.info("after %d of %d steps; each has %s", state.done, config.iterations, batches)
+    return _Run(config, out, group, stop_request, hooks, tasks, cache, sources, network, state)
 
-    def open_run() -> None:
-        """Claim the folder, not before all is known to fit; when the stack ends the run notes how it did."""
-        nonlocal run
-        run = stack.enter_context(Run(config, out, start=start, parameters=model.num_parameters()))
-        run.figures = progress.figures
 
-    group.on_first(open_run)
-    fill_cache(config, sources, cache, asked)
-    group.wait()
+def _open_recorder(run: _Run, stack: ExitStack) -> None:
+    """Start recording into the run folder; when ``stack`` closes, the recorder notes how the run ended."""
+    start, parameters = run.state.done, run.model.num_parameters()
+    recorder = RunRecorder(run.config, run.out, start=start, parameters=parameters, on_log=run.hooks.on_log)
+    run.recorder = stack.enter_context(recorder)
+    run.recorder.metrics = run.state.metrics
 
-    def look() -> None:
-        """Evaluate what would be saved now."""
-        progress.unseen = True
-        add = group.sum if group.world > 1 else None
 
-        def answer(done: int, total: int) -> None:
-            if asked.signal and group.world == 1:  # several processes can't leave an evaluation by themselves
-                raise Interrupted
-
-        with unspread(model, progress.average, group) if config.shard else averaged(model, progress.average) as seen:
-            watch, part = EvaluationRecorder(config.pictures), (group.rank, group.world)
-            figures = validate(seen, tasks, config, cache, part=part, add=add, progress=answer, watch=watch)
-            for other in group.gather(watch)[1:]:
-                watch.merge(other)
-            if run is not None:
-                run.evaluated(progress.done, figures, seen, tasks, watch)
-        progress.unseen, progress.figures = False, figures
-
-    try:
-        if progress.unseen:
-            look()
-        numbers = (start * config.accumulate, config.iterations * config.accumulate)
-        streams = [stack.enter_context(closing(steps(source, *numbers, config.workers))) for source in sources]
-        for iteration in range(start, config.iterations):
-            for rates in progress.optimiser.param_groups:
+def _loop(run: _Run) -> None:
+    """For each iteration: set the rates, draw the batches, step, then evaluate and save when due."""
+    config, state = run.config, run.state
+    first, end = state.done * config.accumulate, config.iterations * config.accumulate
+    with ExitStack() as stack:
+        streams = [stack.enter_context(closing(steps(source, first, end, config.workers))) for source in run.sources]
+        for iteration in range(state.done, config.iterations):
+            for rates in state.optimiser.param_groups:
                 base = config.optim.lr * rates["lr_mult"]
                 rates["lr"] = config.schedule.lr_at(iteration, base=base, iterations=config.iterations)
-            set_training(model, config)
-            parts = [[next(each) for each in streams] for _ in range(config.accumulate)]
-            losses, stop = _step(progress, network, config, parts, out / "bad", group=group, asked=asked)
-            progress.done = iteration + 1
-            if run is not None:
-                run.step(progress.done, dict(zip(tasks, losses, strict=True)), lr=rates["lr"])
-            last = progress.done == config.iterations
-            diverged = progress.bad >= config.max_bad_steps
-            if last or progress.done % config.eval_every == 0:
-                look()
-            if last or progress.done % config.checkpoint_every == 0 or diverged:
-                progress.bad = 0 if diverged else progress.bad
-                progress.save(out / "states", config, group)  # after the evaluation, so a state lacks none
+            set_training(run.model, config)
+            batches = [[next(stream) for stream in streams] for _ in range(config.accumulate)]
+            run.hooks.before_step(iteration, batches)
+            losses, stop = _step(run, batches)
+            state.done = iteration + 1
+            if run.recorder is not None:
+                run.recorder.step(state.done, dict(zip(run.tasks, losses, strict=True)), lr=rates["lr"])
+            last = state.done == config.iterations
+            diverged = state.bad_steps >= config.max_bad_steps
+            if last or state.done % config.eval_every == 0:
+                _evaluate_now(run)
             if diverged:
-                raise DensevitError(diverged_in_words(config.max_bad_steps, progress.done, losses, out))
+                state.bad_steps = 0  # a run that is resumed has all its attempts again
+            if last or state.done % config.checkpoint_every == 0 or diverged:
+                _save(run)  # after the evaluation, so that a resumed run need not repeat it
+            if diverged:
+                raise DensevitError(divergence_message(config.max_bad_steps, state.done, losses, run.out))
             if stop and not last:
                 raise Interrupted
-    except Interrupted:
-        progress.save(out / "states", config, group)
-        raise Stopped(
-            f"stopped after {progress.done} of {config.iterations} steps, and the state is saved; go on with densevit "
-            f"train --resume --out {out}",
-            asked.signal or signal.SIGTERM,  # another process was asked
-        ) from None
-    with unspread(model, progress.average, group) if config.shard else averaged(model, progress.average) as seen:
-        return group.on_first(lambda: run.finish(seen, tasks) if run is not None else out)
 
 
-def _step(
-    progress: TrainState,
-    network: nn.Module,
-    config: TrainConfig,
-    parts: list[list[Batch]],
-    folder: Path,
-    *,
-    group: Group,
-    asked: Asked,
-) -> tuple[Tensor, bool]:
-    """One step; a bad one changes nothing. Losses per head, of all processes, and whether any is asked to stop."""
-    learner, optimiser, scaler = progress.learner, progress.optimiser, progress.scaler
-    counts = torch.stack([learner.counts(part) for part in parts])
-    totals = group.sum(counts.sum(0))
-    buffers = [buffer.clone() for buffer in learner.buffers()]
+def _step(run: _Run, batches: list[list[Batch]]) -> tuple[Tensor, bool]:
+    """Make one optimiser step; if losses or gradients are not finite, nothing changes and the batches are kept.
+
+    Returns:
+        Losses per head, (heads,), over all processes; and whether any process has been asked to stop.
+    """
+    config, group, state = run.config, run.group, run.state
+    learner, optimiser, scaler = state.learner, state.optimiser, state.scaler
+    buffers_before = [buffer.clone() for buffer in learner.buffers()]
     optimiser.zero_grad(set_to_none=True)
-    own, weights = torch.zeros(len(parts), len(config.tasks)), progress.weighting.weights()
-    for number, part in enumerate(parts):
-        seed_everything(config.seed, progress.done * len(parts) + number, group.rank)
-        with gathering(network, last=number == len(parts) - 1):
-            total, losses = network(part, learner.shares(counts[number], totals), weights)
-            scaler.scale(group.world * total).backward()  # the mean over processes is to be a sum
-        own[number] = losses.cpu()
-    *told, stop = group.sum(torch.cat((own.sum(0), torch.tensor([float(asked.signal)]))))
-    summed = torch.stack(told)
+    local_losses = _backward(run, batches)
+    stop_flag = torch.tensor([float(run.stop_request.signal)])
+    *head_losses, stop = group.sum(torch.cat((local_losses.sum(0), stop_flag)))
+    losses = torch.stack(head_losses)
     scaler.unscale_(optimiser)
     norm = clip(list(learner.parameters()), config.optim.clip_norm)
-    if any(True for _ in progress.weighting.parameters()):  # they see the losses of all processes
-        progress.weighting(dict(zip(config.tasks, summed.to(group.device), strict=True))).backward()
-    if summed.isfinite().all() and norm.isfinite():
+    if any(True for _ in state.weighting.parameters()):  # learnt from the losses of all processes
+        state.weighting(dict(zip(config.tasks, losses.to(group.device), strict=True))).backward()
+    if losses.isfinite().all() and norm.isfinite():
         scaler.step(optimiser)
-        update_average(progress.average, learner.model, config.ema)
-        progress.moved, progress.bad = progress.done + 1, 0
+        update_ema(state.ema, learner.model, config.ema)
+        state.last_update = state.done + 1
+        state.bad_steps = 0
     else:
-        for buffer, before in zip(learner.buffers(), buffers, strict=True):
-            buffer.copy_(before)  # batch norm has taken the batch into its means
-        if not (scaler.is_enabled() and summed.isfinite().all() and scaler.get_scale() > 1):  # else fp16 overflowed
-            progress.bad += 1
-            keep_bad(folder, progress.done, parts, own, norm, rank=group.rank, heads=tuple(config.tasks))
+        for buffer, before in zip(learner.buffers(), buffers_before, strict=True):
+            buffer.copy_(before)  # the running means of batch norm have taken the batch in
+        # Gradients that overflow in fp16 are normal: the scaler lowers its scale, and the batch is not to blame.
+        overflowed = scaler.is_enabled() and losses.isfinite().all() and scaler.get_scale() > 1
+        if not overflowed:
+            state.bad_steps += 1
+            save_nonfinite(run.out / "bad", state.done, batches, local_losses, norm, rank=group.rank, heads=run.tasks)
     scaler.update()
-    return summed, bool(stop)
+    return losses, bool(stop)
+
+
+def _backward(run: _Run, batches: list[list[Batch]]) -> Tensor:
+    """Accumulate the gradients of a step's micro-batches; returns their losses in this process, (micro-batches, heads).
+
+    What the losses divide by, such as the known pixels, is counted over the whole step first. So the gradient does not
+    depend on how the step is split into micro-batches and processes.
+    """
+    config, group, learner = run.config, run.group, run.state.learner
+    counts = torch.stack([learner.counts(micro_batch) for micro_batch in batches])
+    totals = group.sum(counts.sum(0))
+    weights = run.state.weighting.weights()
+    losses = torch.zeros(len(batches), len(config.tasks))
+    for number, micro_batch in enumerate(batches):
+        seed_everything(config.seed, run.state.done * len(batches) + number, group.rank)
+        with sync_gradients(run.network, last=number == len(batches) - 1):
+            total, head_losses = run.network(micro_batch, learner.shares(counts[number], totals), weights)
+            # DDP and FSDP average gradients over processes; here they are to be summed.
+            run.state.scaler.scale(group.world * total).backward()
+        losses[number] = head_losses.cpu()
+    return losses
+
+
+def _evaluate_now(run: _Run) -> None:
+    """Evaluate the model that would be saved now; it stays pending in the state until all of it is done."""
+    config, group, state = run.config, run.group, run.state
+    state.eval_pending = True
+    with _eval_model(run) as eval_model:
+        recorder = EvaluationRecorder(config.pictures)
+        metrics = validate(
+            eval_model,
+            run.tasks,
+            config,
+            run.cache,
+            part=(group.rank, group.world),
+            add=group.sum if group.world > 1 else None,
+            progress=partial(_on_progress, run),
+            recorder=recorder,
+        )
+        for other in group.gather(recorder)[1:]:
+            recorder.merge(other)
+        if run.recorder is not None:
+            run.recorder.evaluated(state.done, metrics, eval_model, run.tasks, recorder)
+    state.eval_pending, state.metrics = False, metrics
+
+
+def _on_progress(run: _Run, done: int, total: int) -> None:
+    run.hooks.on_eval_progress(done, total)
+    if run.stop_request.signal and run.group.world == 1:  # one of several processes cannot leave an evaluation
+        raise Interrupted
+
+
+def _eval_model(run: _Run) -> AbstractContextManager[DenseModel]:
+    """The model that is evaluated and saved: whole, with averaged weights if the run has them."""
+    if run.config.shard:
+        return gather_full_weights(run.model, run.state.ema, run.group)
+    return ema_weights(run.model, run.state.ema)
+
+
+def _save(run: _Run) -> None:
+    on_written = partial(run.hooks.on_state_written, run.state.done)
+    run.state.save(run.out / "states", run.config, run.group, on_written=on_written)
+
+
+def _finish(run: _Run) -> Path:
+    """Write the finished model; returns its path in every process."""
+    run.hooks.before_finish()
+    with _eval_model(run) as eval_model:
+        return run.group.on_first(lambda: run.recorder.finish(eval_model, run.tasks) if run.recorder else run.out)

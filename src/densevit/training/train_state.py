@@ -1,8 +1,10 @@
-"""What a run is between two steps, and how it is put on the disk and taken up again."""
+"""Everything that changes between two training steps, and how it is saved and restored."""
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -10,13 +12,14 @@ from torch import Tensor
 from densevit.config import to_yaml
 from densevit.errors import CheckpointError, ConfigError
 from densevit.io import make_folder
-from densevit.training.checkpoint import load_state, restore_rng, save_state, states_in
+from densevit.training.checkpoint import load_state, other_model_error, save_state, states_in, trained_weights
 from densevit.training.config import TrainConfig
 from densevit.training.distributed import Group
 from densevit.training.learner import Learner
 from densevit.training.loss_weighting import LossWeights
-from densevit.training.run.recorder import Figures
-from densevit.training.sharded_checkpoint import Spread, load_sharded, save_sharded
+from densevit.training.run.recorder import HeadMetrics
+from densevit.training.seeds import restore_random_state
+from densevit.training.sharded_checkpoint import create_slots, load_sharded, save_sharded
 
 _log = logging.getLogger(__name__)
 
@@ -28,95 +31,108 @@ class TrainState:
     Attributes:
         learner: holds the model with its weights and statistics.
         weighting: weights of the heads' losses, which may be learnt; the same in all processes.
-        optimiser: its moments.
+        optimiser: with its moments.
         scaler: of the loss in fp16.
-        average: running mean of the weights.
+        ema: running average of the weights.
         done: finished steps.
-        moved: the number of steps after which the weights last changed.
-        bad: how many of the last steps, in a row, were skipped.
-        unseen: an evaluation after these steps was due but has been interrupted.
-        figures: of the last evaluation.
+        last_update: the number of steps after which the weights last changed.
+        bad_steps: how many steps in a row have just been skipped because something was not finite.
+        eval_pending: the evaluation that is due after these steps has not been finished.
+        metrics: results of the last evaluation.
     """
 
     learner: Learner
     weighting: LossWeights
     optimiser: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
-    average: dict[str, Tensor]
+    ema: dict[str, Tensor]
     done: int = 0
-    moved: int = 0
-    bad: int = 0
-    unseen: bool = False
-    figures: Figures = field(default_factory=dict)
+    last_update: int = 0
+    bad_steps: int = 0
+    eval_pending: bool = False
+    metrics: HeadMetrics = field(default_factory=dict)
 
-    def _spread(self) -> Spread:
-        return Spread(self.learner, self.weighting, self.optimiser, self.average)
-
-    def save(self, folder: Path, config: TrainConfig, group: Group) -> None:
-        """Write the state; all processes must call it."""
+    def save(
+        self, folder: Path, config: TrainConfig, group: Group, *, on_written: Callable[[Path], None] | None = None
+    ) -> None:
+        """Write the state; all processes must call it. ``on_written`` gets its path before it has its final name."""
+        # The keys are those of the first version, so that its states can be resumed.
         facts = {
-            "moved": self.moved,
-            "bad": self.bad,
-            "unseen": self.unseen,
-            "figures": self.figures,
+            "moved": self.last_update,
+            "bad": self.bad_steps,
+            "unseen": self.eval_pending,
+            "figures": self.metrics,
             "scaler": self.scaler.state_dict(),
             "world": group.world,
         }
+        keep = config.keep_states
         if config.shard:
-            save_sharded(folder, self.done, self._spread(), facts, keep=config.keep_states, group=group)
+            save_sharded(folder, self.done, self._tensors(), facts, keep=keep, group=group, on_written=on_written)
         elif group.first:
             parts = {
                 "weighting": self.weighting.state_dict(),
                 "optimiser": self.optimiser.state_dict(),
-                "average": self.average,
+                "average": self.ema,
                 **facts,
             }
-            save_state(folder, self.done, self.learner.model, parts, keep=config.keep_states)
+            save_state(folder, self.done, self.learner.model, parts, keep=keep, on_written=on_written)
 
     def load(self, folder: Path, config: TrainConfig, group: Group) -> None:
-        """Take up the latest state that can be read, if there is one.
+        """Restore the latest state that can be read, if there is one.
 
         Raises:
             CheckpointError: if none of the states can be read, or they are those of another run.
         """
-        kinds = {path.suffix for path in group.on_first(lambda: states_in(folder))}
-        if kinds and kinds != {".dcp" if config.shard else ".pt"}:
+        suffixes = {path.suffix for path in group.on_first(lambda: states_in(folder))}
+        if not suffixes:
+            return
+        if suffixes != {".dcp" if config.shard else ".pt"}:
             raise CheckpointError(
                 f"the states in {folder} were written with shard: {str(not config.shard).lower()}; resume with that, "
                 "or train into a new folder"
             )
         if config.shard:
-            state = load_sharded(folder, self._spread(), group=group)
+            create_slots(self.optimiser)
+            tensors = self._tensors()
+            state = load_sharded(folder, tensors, group=group)
         else:
-            # One process judges which state is whole, the others read that one.
-            latest = group.on_first(lambda: _latest(folder))
-            state = None if latest is None else load_state(folder, before=latest)
-        if state is None:
-            return
+            # One process finds the latest state that is undamaged; the others read the same one.
+            latest = group.on_first(lambda: (load_state(folder) or {}).get("iteration"))
+            tensors = state = load_state(folder, before=latest) or {}
         try:
+            # Weights of a sharded state have the names that they have in the learner.
+            holder = self.learner if config.shard else self.learner.model
+            holder.load_state_dict(tensors["model"], strict=False)
+            self.weighting.load_state_dict(tensors["weighting"])
             if not config.shard:
-                self.learner.model.load_state_dict(state["model"], strict=False)
-                self.weighting.load_state_dict(state["weighting"])
                 self.optimiser.load_state_dict(state["optimiser"])
-                for name in self.average.keys() & state["average"].keys():
-                    self.average[name].copy_(state["average"][name])
-                restore_rng(state)
+                for name in self.ema.keys() & state["average"].keys():
+                    self.ema[name].copy_(state["average"][name])
+                restore_random_state(state)
             self.scaler.load_state_dict(state["scaler"])
-        except (RuntimeError, ValueError, KeyError) as error:  # torch's words for shapes and groups that differ
-            raise CheckpointError(
-                f"the states in {folder} are those of another model or optimiser; resume with the config of the run, "
-                "or train into a new folder"
-            ) from error
-        self.done, self.moved, self.bad = int(state["iteration"]), int(state["moved"]), int(state["bad"])
-        self.unseen = bool(state["unseen"])
-        self.figures = state["figures"]
+        except (RuntimeError, ValueError, KeyError) as error:  # torch raises these where shapes or groups differ
+            raise other_model_error(folder) from error
+        self.done = int(state["iteration"])
+        self.last_update = int(state["moved"])
+        self.bad_steps = int(state["bad"])
+        self.eval_pending = bool(state["unseen"])
+        self.metrics = state["figures"]
         if state["world"] != group.world:
             _log.info("the run had %d processes and now has %d; batches stay the same", state["world"], group.world)
 
-
-def _latest(folder: Path) -> int | None:
-    state = load_state(folder)
-    return None if state is None else int(state["iteration"])
+    def _tensors(self) -> dict[str, Any]:
+        """The tensors themselves, not copies, by name; a sharded state is restored by loading into them."""
+        named = (*self.learner.named_parameters(), *self.weighting.named_parameters("weighting"))
+        names = {id(parameter): name for name, parameter in named}
+        slots = {
+            f"{names[id(parameter)]}/{slot}": value
+            for parameter, values in self.optimiser.state.items()
+            for slot, value in values.items()
+            if isinstance(value, Tensor)
+        }
+        weights = trained_weights(self.learner)
+        weighting = dict(self.weighting.state_dict())
+        return {"model": weights, "weighting": weighting, "optimiser": slots, "average": dict(self.ema)}
 
 
 def claim_folder(config: TrainConfig, out: Path, *, resume: bool) -> None:

@@ -1,9 +1,9 @@
 """A picture of quality against time, as SVG, without a plotting library."""
 
-import math
 from collections.abc import Sequence
-from html import escape
 
+from densevit.pages.charts import Scale, widened
+from densevit.pages.html import escape, number
 from densevit.tuning.pareto import Budget, Figure, Point, pareto_front
 
 WIDTH, PLOT_HEIGHT, LEFT, RIGHT, TOP, BOTTOM, LINE = 760, 380, 78, 28, 46, 52, 20
@@ -22,73 +22,58 @@ def pareto_svg(points: Sequence[Point], figure: Figure, *, title: str, budget: B
     """
     front = pareto_front(points)
     height = TOP + PLOT_HEIGHT + BOTTOM + LINE * (len(front) + 2)
-    x_of, x_ticks = _axis([p.milliseconds for p in points], LEFT, WIDTH - RIGHT)
+    across = _scale([p.milliseconds for p in points], LEFT, WIDTH - RIGHT)
     bottom, top = (TOP + PLOT_HEIGHT, TOP) if figure.higher_is_better else (TOP, TOP + PLOT_HEIGHT)
-    y_of, y_ticks = _axis([p.quality for p in points], bottom, top)
+    up = _scale([p.quality for p in points], bottom, top)
+    x_of, y_of = across.at, up.at
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" height="{height}" '
         f'font-family="system-ui, DejaVu Sans, sans-serif" font-size="13" fill="{INK}">',
         f'<rect width="{WIDTH}" height="{height}" fill="white"/>',
         _text(LEFT, 26, title, size=16),
     ]
-    for tick, label in x_ticks:
+    for tick in across.ticks():
         parts += [_line(x_of(tick), TOP, x_of(tick), TOP + PLOT_HEIGHT, "#e6e8eb")]
-        parts += [_text(x_of(tick), TOP + PLOT_HEIGHT + 18, label, anchor="middle")]
-    for tick, label in y_ticks:
+        parts += [_text(x_of(tick), TOP + PLOT_HEIGHT + 18, number(tick), anchor="middle")]
+    for tick in up.ticks():
         parts += [_line(LEFT, y_of(tick), WIDTH - RIGHT, y_of(tick), "#e6e8eb")]
-        parts += [_text(LEFT - 8, y_of(tick) + 4, label, anchor="end")]
+        parts += [_text(LEFT - 8, y_of(tick) + 4, number(tick), anchor="end")]
     parts += [_text((LEFT + WIDTH - RIGHT) / 2, TOP + PLOT_HEIGHT + 38, "ms per photo (median)", anchor="middle")]
     parts += [f'<g transform="translate(18 {TOP + PLOT_HEIGHT / 2}) rotate(-90)">']
     parts += [_text(0, 0, figure.name, anchor="middle"), "</g>"]
-    parts += _budget_line(points, figure, budget, x_of, y_of)
+    parts += _budget_line(points, figure, budget, across, up)
     corners = " ".join(f"{x_of(p.milliseconds):.1f},{y_of(p.quality):.1f}" for p in front)
     parts += [f'<polyline points="{corners}" fill="none" stroke="{BLUE}" stroke-width="1.5"/>']
     for point in points:
         parts.append(_dot(point, x_of(point.milliseconds), y_of(point.quality), best=point in front))
-    for number, point in enumerate(front, start=1):
+    for rank, point in enumerate(front, start=1):
         x, y = x_of(point.milliseconds), y_of(point.quality)
-        parts.append(_text(x - 7, y - 8, str(number), anchor="end", colour=BLUE))
+        parts.append(_text(x - 7, y - 8, str(rank), anchor="end", colour=BLUE))
     if chosen is not None:
         x, y = x_of(chosen.milliseconds), y_of(chosen.quality)
         parts.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="9" fill="none" stroke="{RED}" stroke-width="2"/>')
     y = TOP + PLOT_HEIGHT + BOTTOM + 14
     parts.append(_text(LEFT, y, "rings: given up early; red ring: chosen; numbers: the front", colour="#666"))
-    for number, point in enumerate(front, start=1):
+    for rank, point in enumerate(front, start=1):
         memory = "" if point.peak_mb is None else f", {point.peak_mb:.0f} MB"
-        told = f"{number}  {point.name}: {figure.name} {point.quality:.4f}, {point.milliseconds:.0f} ms{memory}"
-        parts.append(_text(LEFT, y + LINE * number, told))
+        told = f"{rank}  {point.name}: {figure.name} {point.quality:.4f}, {point.milliseconds:.0f} ms{memory}"
+        parts.append(_text(LEFT, y + LINE * rank, told))
     return "\n".join([*parts, "</svg>", ""])
 
 
-def _axis(values: Sequence[float], start: float, end: float) -> "tuple[_Scale, list[tuple[float, str]]]":
-    """A linear scale that holds the values with some room, and its ticks."""
-    low, high = min(values), max(values)
-    room = (high - low) * 0.08 or abs(high) * 0.1 or 1.0
-    low, high = low - room, high + room
-    step = 10.0 ** math.floor(math.log10((high - low) / 4))
-    step *= next(factor for factor in (1, 2, 5, 10) if (high - low) / (step * factor) <= 6)
-    digits = max(-math.floor(math.log10(step)), 0)
-    ticks = [i * step for i in range(math.ceil(low / step), math.floor(high / step) + 1)]
-    return _Scale(low, high, start, end), [(tick, f"{tick:.{digits}f}") for tick in ticks]
+def _scale(values: Sequence[float], start: float, end: float) -> Scale:
+    return Scale(*widened(min(values), max(values), 0.08), start, end)
 
 
-class _Scale:
-    def __init__(self, low: float, high: float, start: float, end: float) -> None:
-        self.low, self.high, self.start, self.end = low, high, start, end
-
-    def __call__(self, value: float) -> float:
-        return self.start + (value - self.low) / (self.high - self.low) * (self.end - self.start)
-
-
-def _budget_line(points: Sequence[Point], figure: Figure, budget: Budget, x_of: _Scale, y_of: _Scale) -> list[str]:
-    if budget.kind == "time" and x_of.low <= budget.amount <= x_of.high:
-        x = x_of(budget.amount)
+def _budget_line(points: Sequence[Point], figure: Figure, budget: Budget, across: Scale, up: Scale) -> list[str]:
+    if budget.kind == "time" and across.low <= budget.amount <= across.high:
+        x = across.at(budget.amount)
         return [_line(x, TOP, x, TOP + PLOT_HEIGHT, RED, dashed=True), _text(x + 5, TOP + 14, budget.text, colour=RED)]
     if budget.kind == "loss" and points:
         reference = points[0].quality
         worst = reference - budget.amount / 100 if figure.higher_is_better else reference + budget.amount
-        if y_of.low <= worst <= y_of.high:
-            y = y_of(worst)
+        if up.low <= worst <= up.high:
+            y = up.at(worst)
             told = f"{budget.text} less" if figure.higher_is_better else f"{budget.text} more"
             return [_line(LEFT, y, WIDTH - RIGHT, y, RED, dashed=True), _text(LEFT + 6, y - 5, told, colour=RED)]
     return []

@@ -25,14 +25,13 @@ from densevit.data.transforms import as_example
 from densevit.encoder.token_merging_rules import AnyMerging, TomeMerging
 from densevit.errors import ConfigError, DataError
 from densevit.evaluation.selection import no_target
-from densevit.inference.decode import Source, decode
-from densevit.inference.pipeline import InferenceOptions, Runner
+from densevit.inference.decode import decode
+from densevit.inference.pipeline import predict_logits
 from densevit.inference.speed import SpeedConfig, apply_speed
 from densevit.inference_config import InferenceConfig
+from densevit.memory import peak_during, release_freed_memory
 from densevit.model import DenseModel
-from densevit.pixels import fit_photo
 from densevit.tasks import Metrics, Task
-from densevit.tuning.memory import peak_megabytes
 from densevit.tuning.pareto import Budget, Figure, Point
 
 RUNGS = ((3, 4.0), (10, 2.0))
@@ -77,12 +76,12 @@ def read_grid(path: Path | None, bundle: Bundle, head: str) -> GridConfig:
 def default_grid(bundle: Bundle, head: str) -> GridConfig:
     """Three photo sizes, whole too if the model has windows, two patch sizes if it can, three mergings, two exits."""
     encoder = bundle.model.config.encoder
-    patch, own, last = encoder.patch_size[0], bundle.fit.of(head).short_side, encoder.taps[-1]
+    patch, own, last = encoder.patch_size[0], bundle.fit.for_head(head).short_side, encoder.taps[-1]
     smaller = [max(round(own * share / patch), 1) * patch for share in (0.8, 0.65)]
     earlier = encoder.taps[-2] if len(encoder.taps) > 1 else last * 3 // 4
     return GridConfig(
         short_side=(None, *dict.fromkeys(side for side in smaller if side < own)),
-        whole=(False,) if bundle.fit.of(head).single_pass else (False, True),
+        whole=(False,) if bundle.fit.for_head(head).single_pass else (False, True),
         patch_size=(None,) if encoder.stem is not None else (None, patch * 3 // 2),
         merging=(None, TomeMerging(share=0.35), TomeMerging()),
         exit_block=(None, earlier) if TomeMerging().first <= earlier < last else (None,),
@@ -95,7 +94,7 @@ class Candidate:
 
     speed: SpeedConfig
     model: DenseModel
-    fit: InferenceConfig
+    config: InferenceConfig
     metrics: Metrics
     seconds: list[float] = field(default_factory=list)
     peak_mb: float | None = None
@@ -113,7 +112,7 @@ class Tuner:
         self.candidates = []
         for speed in settings:
             cheaper = apply_speed(bundle, speed)
-            self.candidates.append(Candidate(speed, cheaper.model, cheaper.fit.of(head), self.task.new_metrics()))
+            self.candidates.append(Candidate(speed, cheaper.model, cheaper.fit.for_head(head), self.task.new_metrics()))
         self.wanted = 0
         self.samples: list[Sample] = []
 
@@ -151,21 +150,16 @@ class Tuner:
                     self._give_up(budget, slack)
             progress(done, len(self._alive()))
         for candidate in self._alive():
-            candidate.peak_mb = peak_megabytes(partial(self.predict, candidate, sample), self.device)
+            release_freed_memory()
+            memory = peak_during(partial(self.predict, candidate, sample), self.device)
+            candidate.peak_mb = memory.peak / 1e6 if memory.exact else None
         return self.points()
 
     def predict(self, candidate: Candidate, sample: Sample) -> Tensor:
-        """A photo's pixels -> what the task predicts at its size, on the CPU."""
-        size = (sample.image.shape[0], sample.image.shape[1])
-        model, fit = candidate.model, candidate.fit
-        source: Source
+        """What the task predicts for an image at its own size, on the CPU."""
         with torch.inference_mode():
-            if fit.single_pass:
-                pixels = fit_photo(sample.image, fit.size_for(size, model.config.encoder.patch_size))
-                source = model(pixels[None].to(self.device), (self.head,))[self.head].logits[0]
-            else:
-                source = Runner(model, {self.head: self.task}, fit).fields(InferenceOptions(), sample.image)[self.head]
-            return decode(self.task, source, size, align_corners=model.decoder(self.head).align_corners).cpu()
+            logits = predict_logits(candidate.model, {self.head: self.task}, sample.image, candidate.config)[self.head]
+            return decode(self.task, logits).cpu()
 
     def points(self) -> list[Point]:
         """What was measured: complete points and those given up; none before the first photo."""

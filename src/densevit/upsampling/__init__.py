@@ -1,8 +1,8 @@
-"""Bilinear upsampling fused with what follows it, so that (K, H, W) floats never exist.
+"""Bilinear upsampling fused with arg max, softmax or loss, so that (K, H, W) floats never exist.
 
-Three forms of the same arithmetic: a C kernel on the CPU (``native``, where a compiler is found), a Triton kernel on
-CUDA (``cuda``), and bands of rows in plain torch anywhere (``plain``). They agree up to rounding, so labels may differ
-where two classes tie.
+Three implementations: a C kernel on the CPU (``native``, if there is a compiler), a Triton kernel on CUDA (``cuda``),
+and bands of rows in plain torch anywhere (``plain``). They agree up to rounding, so labels may differ where two classes
+tie.
 """
 
 from typing import NamedTuple
@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from densevit.types import Size
-from densevit.upsampling import cuda, native
+from densevit.upsampling import cuda, native, plain
 from densevit.upsampling.loss import upsample_cross_entropy
-from densevit.upsampling.plain import bands, decode_by_bands
+from densevit.upsampling.plain import bands
 
 __all__ = [
     "Decoded",
@@ -28,10 +28,10 @@ __all__ = [
 
 
 class Decoded(NamedTuple):
-    """What upsampled logits say of every pixel.
+    """Per-pixel results of upsampled logits.
 
     Attributes:
-        labels: (H, W) uint8, or int32 beyond 256 classes: the most likely class, the first of equals.
+        labels: (H, W) uint8, or int32 beyond 256 classes: the most likely class, the first one of a tie.
         scores: (H, W) float32: softmax probability of the label.
         entropy: (H, W) float32 in [0, 1]: entropy of the softmax over its maximum log K; 0 for one class.
     """
@@ -44,19 +44,19 @@ class Decoded(NamedTuple):
 def upsample_decoded(
     logits: Tensor, size: Size, *, align_corners: bool, scores: bool = False, entropy: bool = False
 ) -> Decoded:
-    """Logits (K, h, w) -> labels, and on request scores and entropy, of a size (H, W), in one pass."""
+    """Logits (K, h, w) -> labels, and on request scores and entropy, of size (H, W), in one pass."""
     dtype = torch.uint8 if logits.shape[0] <= 256 else torch.int32
-    made = Decoded(
+    out = Decoded(
         torch.empty(size, dtype=dtype, device=logits.device),
         torch.empty(size, dtype=torch.float32, device=logits.device) if scores else None,
         torch.empty(size, dtype=torch.float32, device=logits.device) if entropy else None,
     )
-    form = {"cpu": native.decode, "cuda": cuda.decode}.get(logits.device.type)
-    if form is None or not form(logits, align_corners=align_corners, **made._asdict()):
-        decode_by_bands(logits, align_corners=align_corners, **made._asdict())
-    if made.entropy is not None:
-        made.entropy.clamp_(0.0, 1.0)
-    return made
+    kernel = {"cpu": native.decode, "cuda": cuda.decode}.get(logits.device.type)
+    if kernel is None or not kernel(logits, align_corners=align_corners, **out._asdict()):
+        plain.decode(logits, align_corners=align_corners, **out._asdict())
+    if out.entropy is not None:
+        out.entropy.clamp_(0.0, 1.0)
+    return out
 
 
 def upsample_labels(logits: Tensor, size: Size, *, align_corners: bool) -> Tensor:

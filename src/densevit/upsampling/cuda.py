@@ -1,4 +1,4 @@
-"""The way to the Triton kernel of ``cuda_kernel.py``; Triton comes with torch for CUDA on Linux."""
+"""Upsampling and decoding on CUDA by the Triton kernel of ``cuda_kernel.py``; Triton comes with torch on Linux."""
 
 import logging
 import math
@@ -9,8 +9,8 @@ from torch import Tensor
 
 from densevit.upsampling.neighbours import neighbours
 
-BLOCK = 256
-"""Pixels of a program."""
+_BLOCK = 256
+"""Pixels of one Triton program."""
 
 _log = logging.getLogger(__name__)
 
@@ -21,7 +21,7 @@ def decode(
     """Fill labels (H, W), and scores and entropy (H, W) where given, from logits (K, h, w) on a CUDA device.
 
     Returns:
-        False, and nothing is filled, where there is no Triton.
+        False, with nothing filled, if Triton is missing.
     """
     kernel = load()
     if kernel is None or logits.requires_grad:
@@ -29,12 +29,13 @@ def decode(
     (classes, h, w), (height, width) = logits.shape, labels.shape
     rows = neighbours(h, height, align_corners, logits.device)
     columns = neighbours(w, width, align_corners, logits.device)
-    kernel[(height, -(-width // BLOCK))](
+    # A kernel argument cannot be None: labels stand in for outputs that are not written.
+    kernel[(height, -(-width // _BLOCK))](
         *(logits, *logits.stride(), *rows, *columns, width, classes, 1 / math.log(max(classes, 2))),
         *(labels, labels if scores is None else scores, labels if entropy is None else entropy),
         want_scores=scores is not None,
         want_entropy=entropy is not None,
-        block=BLOCK,
+        block=_BLOCK,
     )
     return True
 

@@ -1,7 +1,7 @@
 # mypy: disable-error-code="no-untyped-def, untyped-decorator, attr-defined"
-"""The Triton kernel: one program per run of pixels of a row, which walks over the classes once.
+"""The Triton kernel: each program decodes a run of pixels of a row in one pass over the classes.
 
-Source: the running form of softmax (Milakov and Gimelshein 2018), which needs no second pass over the classes.
+Source: the online softmax of Milakov and Gimelshein 2018, which needs no second pass.
 """
 
 import triton
@@ -30,9 +30,9 @@ def decode_pixels(
     want_entropy: tl.constexpr,
     block: tl.constexpr,
 ):
-    """Row ``program_id(0)``, pixels of run ``program_id(1)``: labels, and scores and entropy where wanted.
+    """Decode run ``program_id(1)`` of row ``program_id(0)``: labels, and scores and entropy on request.
 
-    Logits (classes, h, w) by strides; for every new row and column its two old ones, and the weight of the second.
+    Takes logits (classes, h, w) by strides, and per new row and column the two old ones and the weight of the second.
     """
     y = tl.program_id(0)
     x = tl.program_id(1) * block + tl.arange(0, block)
@@ -47,7 +47,7 @@ def decode_pixels(
     best = tl.full((block,), -3.0e38, tl.float32)
     label = tl.zeros((block,), tl.int32)
     total = tl.zeros((block,), tl.float32)
-    moment = tl.zeros((block,), tl.float32)
+    moment = tl.zeros((block,), tl.float32)  # sum of p * log p before normalisation
     for k in range(classes):
         a = tl.load(plane + upper + left, mask=inside, other=0.0).to(tl.float32)
         b = tl.load(plane + upper + right, mask=inside, other=0.0).to(tl.float32)
@@ -59,7 +59,7 @@ def decode_pixels(
         more = value > best
         if want_scores or want_entropy:
             top = tl.where(more, value, best)
-            step = tl.maximum(best - top, -87.0)  # e to this power is lost in any float sum
+            step = tl.maximum(best - top, -87.0)  # e to this power vanishes in any float sum
             below = tl.maximum(value - top, -87.0)
             shrink, power = tl.exp(step), tl.exp(below)
             moment = (moment + total * step) * shrink + power * below

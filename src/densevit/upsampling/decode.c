@@ -1,11 +1,11 @@
-/* Bilinear upsampling fused with the arg max over the classes, and on request with score and entropy of the softmax.
+/* Bilinear upsampling fused with the arg max over the classes, and optionally with score and entropy of the
+   softmax.
 
-   For every new row the two old ones are blended into a line of w pixels x classes, which stays in the cache; every pixel
-   blends two entries of the line, a vector of classes at a time. Classes are padded to whole vectors with a value that
-   never wins. Nothing of the size of the upsampled logits is ever written.
+   For every new row, the two old ones are interpolated into a line of w pixels x classes, which stays in the
+   cache; every pixel interpolates two entries of the line, a vector of classes at a time. Classes are padded to
+   whole vectors with a value that never wins. Nothing as large as the upsampled logits exists.
 
-   Compiled by densevit.kernels.build where a C compiler is found: plain C with the vector extensions that GCC and
-   Clang share. */
+   Compiled on first use by densevit.kernels.build: C with the vector extensions that GCC and Clang share. */
 
 #include <math.h>
 #include <stdint.h>
@@ -21,11 +21,11 @@
 int densevit_lanes(void) { return LANES; }
 
 static inline floats blend(const float *a, const float *b, float weight) {
-    floats first = *(const floats *)a, second = *(const floats *)b;
-    return first + (second - first) * weight;
+    const floats first = load(a);
+    return first + (load(b) - first) * weight;
 }
 
-/* One row of source (h, w, classes by strides), between y0 and y1, as line (w, padded). */
+/* Interpolate one row between upper and lower (by strides) into line (w, padded). */
 static void blend_rows(const float *upper, const float *lower, float weight, int w, int classes, int padded,
                        int64_t class_stride, int64_t x_stride, float *line) {
     if (class_stride == 1) {
@@ -46,9 +46,9 @@ static void blend_rows(const float *upper, const float *lower, float weight, int
     }
 }
 
-/* Rows first .. last - 1 of the outputs, each (height, width). y0, y1, x0, x1 are the two old rows or columns around every
-   new one, wy and wx the weights of the second. line has w * padded floats. One of labels8 and labels32 is given;
-   scores and entropy may be null. */
+/* Rows first .. last - 1 of the outputs, each (height, width). y0, y1, x0, x1: the two old rows or columns around
+   every new one; wy, wx: weights of the second. line: w * padded floats of scratch memory. One of labels8 and
+   labels32 is given; scores and entropy may be null. */
 void densevit_decode(const float *source, int64_t class_stride, int64_t y_stride, int64_t x_stride, int w, int classes,
                      int padded, int width, const int64_t *y0, const int64_t *y1, const float *wy, const int64_t *x0,
                      const int64_t *x1, const float *wx, int first, int last, float *line, uint8_t *labels8,
@@ -60,8 +60,8 @@ void densevit_decode(const float *source, int64_t class_stride, int64_t y_stride
     for (int x = 0; x < w; x++)
         for (int k = classes; k < padded; k++) line[(int64_t)x * padded + k] = NEVER;
     for (int y = first; y < last; y++) {
-        blend_rows(source + y0[y] * y_stride, source + y1[y] * y_stride, wy[y], w, classes, padded, class_stride, x_stride,
-                   line);
+        blend_rows(source + y0[y] * y_stride, source + y1[y] * y_stride, wy[y], w, classes, padded,
+                   class_stride, x_stride, line);
         for (int x = 0; x < width; x++) {
             const int64_t pixel = (int64_t)y * width + x;
             const float *a = line + x0[x] * padded, *b = line + x1[x] * padded;
@@ -70,13 +70,13 @@ void densevit_decode(const float *source, int64_t class_stride, int64_t y_stride
             ints where = ramp, ids = ramp;
             for (int k = 0; k < padded; k += LANES, ids += LANES) {
                 floats value = blend(a + k, b + k, weight);
-                ints more = value > best; /* never for NaN */
+                ints more = value > best; /* false for NaN */
                 best = pick(more, value, best);
                 where = choose(more, ids, where);
             }
             float top = best[0];
             int label = where[0];
-            for (int i = 1; i < LANES; i++) /* of equals the first class, as everywhere */
+            for (int i = 1; i < LANES; i++) /* the first class of a tie, as in torch */
                 if (best[i] > top || (best[i] == top && where[i] < label)) top = best[i], label = where[i];
             if (labels8) labels8[pixel] = (uint8_t)label;
             if (labels32) labels32[pixel] = label;

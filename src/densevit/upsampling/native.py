@@ -1,19 +1,18 @@
-"""The C kernel of ``decode.c``: compiled once, on the first use on a machine, and never required."""
+"""Upsampling and decoding on the CPU by the C kernel of ``decode.c``."""
 
 import ctypes
-from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from densevit.kernels import build
+from densevit.kernels.build import INT, LONG, POINTER, Signatures, library
+from densevit.kernels.threads import parallel_for
 from densevit.upsampling.neighbours import neighbours
 
-_PER_THREAD = 2_000_000
-"""Values, pixels times classes, below which another thread does not pay."""
+_VALUES_PER_THREAD = 2_000_000
+"""Pixels times classes below which another thread costs more than it saves."""
 
 
 def decode(
@@ -22,50 +21,41 @@ def decode(
     """Fill labels (H, W), and scores and entropy (H, W) where given, from logits (K, h, w) on the CPU.
 
     Returns:
-        False, and nothing is filled, where there is no kernel.
+        False, with nothing filled, if there is no kernel.
     """
-    library = load()
-    if library is None or logits.requires_grad:
+    kernel = load()
+    if kernel is None or logits.requires_grad:
         return False
     source = logits.float()
-    classes, height, width = (source.shape[0], *labels.shape)
-    lanes = library.densevit_lanes()
+    (classes, h, w), (height, width) = source.shape, labels.shape
+    lanes = kernel.densevit_lanes()
     padded = -(-classes // lanes) * lanes
-    y0, y1, wy = neighbours(source.shape[1], height, align_corners, source.device)
-    x0, x1, wx = neighbours(source.shape[2], width, align_corners, source.device)
-    small = labels.dtype == torch.uint8
+    rows = neighbours(h, height, align_corners, source.device)
+    columns = neighbours(w, width, align_corners, source.device)
+    labels8, labels32 = (labels, None) if labels.dtype == torch.uint8 else (None, labels)
 
-    def rows(first: int, last: int) -> None:
-        line = torch.empty(source.shape[2] * padded, dtype=torch.float32, device=source.device)
-        library.densevit_decode(
-            *(_at(source), source.stride(0), source.stride(1), source.stride(2)),
-            *(source.shape[2], classes, padded, width),
-            *map(_at, (y0, y1, wy, x0, x1, wx)),
-            *(first, last, _at(line), _at(labels if small else None), _at(None if small else labels)),
-            *(_at(scores), _at(entropy)),
+    def decode_rows(start: int, stop: int) -> None:
+        line = torch.empty(w * padded, dtype=torch.float32, device=source.device)
+        kernel.densevit_decode(
+            *(source.data_ptr(), *source.stride(), w, classes, padded, width),
+            *map(_address, (*rows, *columns)),
+            *(start, stop, line.data_ptr()),
+            *map(_address, (labels8, labels32, scores, entropy)),
         )
 
-    threads = min(torch.get_num_threads(), height, max(1, height * width * classes // _PER_THREAD))
-    if threads == 1:
-        rows(0, height)
-        return True
-    bounds = [height * i // threads for i in range(threads + 1)]
-    with ThreadPoolExecutor(threads) as pool:  # ctypes lets go of the interpreter's lock
-        list(pool.map(rows, bounds[:-1], bounds[1:]))
+    parallel_for(decode_rows, height, max_threads=max(1, height * width * classes // _VALUES_PER_THREAD))
     return True
 
 
 @cache
 def load() -> ctypes.CDLL | None:
-    """The compiled kernel, or None where it cannot be had."""
-    library = build.library(Path(__file__).with_name("decode.c"), "upsampling runs in plain torch, which is slower")
-    if library is not None:
-        pointer, long, integer = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int
-        arguments: list[Any] = [pointer, *[long] * 3, *[integer] * 4, *[pointer] * 6, *[integer] * 2, *[pointer] * 5]
-        library.densevit_lanes.restype = integer
-        library.densevit_decode.restype, library.densevit_decode.argtypes = None, arguments
-    return library
+    """The compiled kernel, or None if it cannot be built."""
+    signatures: Signatures = {
+        "densevit_lanes": (INT, []),
+        "densevit_decode": (None, [POINTER, *[LONG] * 3, *[INT] * 4, *[POINTER] * 6, INT, INT, *[POINTER] * 5]),
+    }
+    return library(Path(__file__).with_name("decode.c"), "upsampling runs in plain torch, which is slower", signatures)
 
 
-def _at(tensor: Tensor | None) -> int | None:
+def _address(tensor: Tensor | None) -> int | None:
     return None if tensor is None else tensor.data_ptr()

@@ -1,4 +1,4 @@
-"""Where a resized position lies between old ones: the arithmetic of resizing, along one axis."""
+"""The arithmetic of bilinear resizing along one axis: the two old positions around a new one, and their weights."""
 
 import torch
 from torch import Tensor
@@ -7,7 +7,7 @@ from torch import Tensor
 def positions(
     new: Tensor, old_length: int, new_length: int, *, align_corners: bool, dtype: torch.dtype = torch.float64
 ) -> Tensor:
-    """The old positions (n,), perhaps before the first, at which new ones (n,) lie, computed in a type of one's own."""
+    """New positions (n,) -> old coordinates (n,), which may lie before the first, computed in ``dtype``."""
     new = new.to(dtype)
     if align_corners:
         return new * ((old_length - 1) / (new_length - 1) if new_length > 1 else 0.0)
@@ -15,12 +15,12 @@ def positions(
 
 
 def neighbours_at(position: Tensor, old_length: int) -> tuple[Tensor, Tensor, Tensor]:
-    """The two old indices around positions, int64, and the weight of the second, float32; bilinear resizing."""
+    """The two int64 old indices around each position, and the float32 weight of the second."""
     position = position.clamp(min=0.0)
     low = position.floor().long().clamp_(max=old_length - 1)
     return low, (low + 1).clamp_(max=old_length - 1), (position - low).float()
 
 
 def neighbours(old: int, new: int, align_corners: bool, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-    """The same for every new position of an axis."""
+    """``neighbours_at`` for every new position of an axis."""
     return neighbours_at(positions(torch.arange(new, device=device), old, new, align_corners=align_corners), old)

@@ -1,7 +1,7 @@
-"""The plain torch form, on any device: a few rows of the upsampled logits at a time, channels last.
+"""Upsampling and decoding in plain torch, on any device: a band of upsampled rows at a time, channels last.
 
-A band equals those rows of a bilinear ``torch.nn.functional.interpolate`` up to rounding; memory is bounded by
-``BAND_VALUES`` whatever the image.
+A band equals those rows of a bilinear ``torch.nn.functional.interpolate`` up to rounding; ``BAND_VALUES`` bounds the
+memory for any image.
 """
 
 import math
@@ -18,7 +18,7 @@ BAND_VALUES = 8_000_000
 
 
 def bands(logits: Tensor, size: Size, *, align_corners: bool) -> Iterator[tuple[slice, Tensor]]:
-    """Rows of bilinearly resized logits.
+    """Bilinearly resized logits, band by band.
 
     Args:
         logits: (K, h, w) float.
@@ -39,7 +39,7 @@ def bands(logits: Tensor, size: Size, *, align_corners: bool) -> Iterator[tuple[
         yield band, torch.lerp(lines[:, x0], lines[:, x1], wx[:, None])  # (rows, W, K)
 
 
-def decode_by_bands(
+def decode(
     logits: Tensor, *, align_corners: bool, labels: Tensor, scores: Tensor | None, entropy: Tensor | None
 ) -> None:
     """Fill labels (H, W), and scores and entropy (H, W) where given, from logits (K, h, w)."""

@@ -1,124 +1,146 @@
-"""The comparisons and what is demanded of each: one literal table."""
+"""The cases of every suite that is measured in worker processes: literal tables."""
 
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from densevit.config import Config
+from densevit.encoder.vit import Width
 from densevit.types import Size
-
-
-class Bars(Config):
-    """What densevit has to reach in a case; None where nothing is demanded.
-
-    Attributes:
-        eager: ratio of medians of CPU seconds, one thread, with plain torch.
-        best: the same with the best engine.
-        memory: the peer's transient memory over ours, with plain torch.
-        share: of the machine's GEMM peak, with plain torch.
-        best_share: the same with the best engine.
-    """
-
-    eager: float | None = None
-    best: float | None = None
-    memory: float | None = None
-    share: float | None = None
-    best_share: float | None = None
+from densevit_lab.benchmark import training
+from densevit_lab.benchmark.decode import FORMS
+from densevit_lab.benchmark.peers import PEERS
+from densevit_lab.benchmark.record import TORCH
+from densevit_lab.benchmark.workloads import WorkloadSpec
 
 
 @dataclass(frozen=True)
 class Case:
-    """One model on one photo, by a peer and by us.
+    """What is measured in turns on one image.
 
     Attributes:
         title: model and image size.
-        peer: key in ``PEERS``.
-        options: which model the peer builds.
-        bars: see there.
-        protocol: the program whose steps we follow, so that the outputs can be compared; None for our own way.
-        image_size: of the photo. For depth it is the network's: transformers resizes by torchvision or by Pillow, which
-            round differently, and without a resize the outputs can be compared closely.
-        output: what is compared.
-        quick: part of a quick run.
+        peer: the workload that ours are compared with; None for ours only. Its weights are converted for ours first.
+        ours: by name in the record; under ``TORCH`` a model that runs once with each engine.
+        image_size: of the image file. For depth it is the network's: transformers resizes by torchvision or by Pillow,
+            which round differently, and without a resize the outputs can be compared closely.
+        quick: whether a quick run includes it.
     """
 
     title: str
-    peer: str
-    options: dict[str, Any]
-    bars: Bars
-    protocol: str | None
+    peer: WorkloadSpec | None
+    ours: dict[str, WorkloadSpec]
     image_size: Size = (512, 512)
-    output: Literal["labels", "depth"] = "labels"
     quick: bool = False
 
 
-def _bars(eager: float, best: float, memory: float | None = None, *, shares: bool = True) -> Bars:
-    return Bars(
-        eager=eager, best=best, memory=memory, share=0.65 if shares else None, best_share=0.70 if shares else None
-    )
+def _against(
+    peer: str,
+    title: str,
+    options: dict[str, Any],
+    *,
+    size: Size = (512, 512),
+    output: Literal["labels", "depth"] = "labels",
+    protocol: str | None = None,
+    quick: bool = False,
+) -> Case:
+    theirs = WorkloadSpec(kind="peer", title=PEERS[peer].title, source=peer, options=options, output=output)
+    ours = WorkloadSpec(kind="ours", protocol=protocol, output=output)
+    return Case(title, theirs, {TORCH: ours}, size, quick)
 
 
-TI, S, B = _bars(5, 6.5, 6, shares=False), _bars(2.5, 3.3, 6), _bars(1.9, 2.1, 6)
-SETR, DPT, WINDOWS = _bars(1.6, 1.8, 4), _bars(1.05, 1.15), _bars(2, 2.2)
+def _mmseg(title: str, config: str, *, quick: bool = False) -> Case:
+    return _against("mmseg", title, {"config": config}, protocol="mmseg", quick=quick)
 
 
-def _mmseg(title: str, config: str, bars: Bars, *, quick: bool = False) -> Case:
-    return Case(title, "mmseg", {"config": config}, bars, "mmseg", quick=quick)
+def _mmseg_windows(title: str, config: str) -> Case:
+    options = {"config": config, "num_classes": 19, "image": 768, "stride": 512, "scale": (2048, 1024)}
+    return _against("mmseg", f"{title}, 1024 x 2048 by windows", options, size=(1024, 2048), protocol="mmseg")
 
 
-def _official(title: str, width: str, bars: Bars, *, quick: bool = False) -> Case:
+def _official(title: str, width: Width, *, quick: bool = False) -> Case:
     options = {"width": width, "num_classes": 150, "window": 512, "stride": 512}
-    return Case(title, "segmenter", options, bars, "segmenter", quick=quick)
+    return _against("segmenter", title, options, protocol="segmenter", quick=quick)
 
 
-STREET = (1024, 2048)
-_STREET_WINDOWS = {"num_classes": 19, "image": 768, "stride": 512, "scale": (2048, 1024)}
+def _depth(title: str, model: str, side: int, *, quick: bool = False) -> Case:
+    name = "transformers"
+    return _against(name, title, {"model": model}, size=(side, side), output="depth", protocol=name, quick=quick)
 
-CASES: dict[str, Case] = {
-    "segmenter-ti-mmseg": _mmseg("Segmenter-Ti, 512", "segmenter-ti", TI, quick=True),
-    "segmenter-s-mmseg": _mmseg("Segmenter-S, 512", "segmenter-s", S, quick=True),
-    "segmenter-b-mmseg": _mmseg("Segmenter-B, 512", "segmenter-b", B),
-    "segmenter-ti-official": _official("Segmenter-Ti, 512", "Ti", TI, quick=True),
-    "segmenter-s-official": _official("Segmenter-S, 512", "S", S),
-    "segmenter-b-official": _official("Segmenter-B, 512", "B", B),
-    "setr-naive-l-mmseg": _mmseg("SETR-Naive ViT-L, 512", "setr-naive-l", SETR),
-    "setr-pup-l-mmseg": _mmseg("SETR-PUP ViT-L, 512", "setr-pup-l", SETR),
-    "setr-mla-l-mmseg": _mmseg("SETR-MLA ViT-L, 512", "setr-mla-l", SETR),
-    "dpt-l-depth-transformers": Case(
-        "DPT-Large depth, 384", "transformers", {"model": "dpt-large"}, DPT, "transformers", (384, 384), output="depth"
-    ),
-    "depth-anything-s-transformers": Case(
-        "Depth-Anything-V2-Small, 518",
-        "transformers",
-        {"model": "depth-anything-v2-small"},
-        DPT,
-        "transformers",
-        (518, 518),
-        output="depth",
-        quick=True,
-    ),
-    "dpt-b-smp": Case("DPT-B, 512", "smp", {"num_classes": 150}, _bars(1.05, 1.15, 6), None),
-    "segmenter-b-windows-official": Case(
-        "Segmenter-B, 1024 x 2048 by windows",
+
+PEER_CASES: dict[str, Case] = {
+    "segmenter-ti-mmseg": _mmseg("Segmenter-Ti, 512", "segmenter-ti", quick=True),
+    "segmenter-s-mmseg": _mmseg("Segmenter-S, 512", "segmenter-s", quick=True),
+    "segmenter-b-mmseg": _mmseg("Segmenter-B, 512", "segmenter-b"),
+    "segmenter-ti-official": _official("Segmenter-Ti, 512", "Ti", quick=True),
+    "segmenter-s-official": _official("Segmenter-S, 512", "S"),
+    "segmenter-b-official": _official("Segmenter-B, 512", "B"),
+    "setr-naive-l-mmseg": _mmseg("SETR-Naive ViT-L, 512", "setr-naive-l"),
+    "setr-pup-l-mmseg": _mmseg("SETR-PUP ViT-L, 512", "setr-pup-l"),
+    "setr-mla-l-mmseg": _mmseg("SETR-MLA ViT-L, 512", "setr-mla-l"),
+    "dpt-l-depth-transformers": _depth("DPT-Large depth, 384", "dpt-large", 384),
+    "depth-anything-s-transformers": _depth("Depth-Anything-V2-Small, 518", "depth-anything-v2-small", 518, quick=True),
+    "dpt-b-smp": _against("smp", "DPT-B, 512", {"num_classes": 150}),
+    "segmenter-b-windows-official": _against(
         "segmenter",
+        "Segmenter-B, 1024 x 2048 by windows",
         {"width": "B", "num_classes": 19, "window": 768, "stride": 512},
-        WINDOWS,
-        "segmenter",
-        STREET,
+        size=(1024, 2048),
+        protocol="segmenter",
     ),
-    "segmenter-b-windows-mmseg": Case(
-        "Segmenter-B, 1024 x 2048 by windows",
-        "mmseg",
-        {"config": "segmenter-b", **_STREET_WINDOWS},
-        WINDOWS,
-        "mmseg",
-        STREET,
-    ),
-    "setr-pup-l-windows-mmseg": Case(
-        "SETR-PUP ViT-L, 1024 x 2048 by windows",
-        "mmseg",
-        {"config": "setr-pup-l-cityscapes", **_STREET_WINDOWS},
-        WINDOWS,
-        "mmseg",
-        STREET,
-    ),
+    "segmenter-b-windows-mmseg": _mmseg_windows("Segmenter-B", "segmenter-b"),
+    "setr-pup-l-windows-mmseg": _mmseg_windows("SETR-PUP ViT-L", "setr-pup-l-cityscapes"),
 }
+"""Our predictions against those of other programs."""
+
+
+def _self(title: str, source: str, *, quick: bool = False) -> Case:
+    return Case(title, None, {TORCH: WorkloadSpec(kind="ours", source=source, output="all")}, quick=quick)
+
+
+SELF_CASES: dict[str, Case] = {
+    "default": _self("the default model, 512", "default", quick=True),
+    "segmenter-ti-mask": _self("Segmenter-Ti, 512", "segmenter-ti-mask", quick=True),
+    "segmenter-s-mask": _self("Segmenter-S, 512", "segmenter-s-mask", quick=True),
+    "segmenter-b-mask": _self("Segmenter-B, 512", "segmenter-b-mask"),
+    "setr-pup-l-ade20k": _self("SETR-PUP ViT-L, 512", "setr-pup-l-ade20k"),
+    "dpt-base-ade20k": _self("DPT-Base labels, 512", "dpt-base-ade20k"),
+    "depth-anything-s": _self("Depth-Anything-V2-Small, 518", "depth-anything-s"),
+    "dpt-large-depth": _self("DPT-Large depth, 384", "dpt-large-depth"),
+}
+"""The default model and presets of every size, with their own inference settings."""
+
+
+def _decode(num_classes: int, grid: Size, size: Size) -> Case:
+    title = f"{num_classes} classes, {grid[0]} x {grid[1]} to {size[0]} x {size[1]}"
+    options = {"num_classes": num_classes, "grid": grid, "size": size}
+    peer, *ours = (WorkloadSpec(kind="decode", title=form, source=form, options=options) for form in FORMS)
+    return Case(title, peer, {spec.source: spec for spec in ours}, quick=True)
+
+
+DECODE_CASES: dict[str, Case] = {
+    "ade20k": _decode(150, (32, 32), (512, 512)),
+    "cityscapes": _decode(19, (64, 128), (1024, 2048)),
+    "camvid": _decode(11, (22, 30), (360, 480)),
+}
+"""Upsampling and arg max in several forms, against the first of them."""
+
+
+def _training(width: Width, decoder: str, *, quick: bool = False) -> Case:
+    height, width_px = training.SIZE
+    title = f"Segmenter-{width}, {decoder} decoder, batch {training.BATCH} of {height} x {width_px}"
+    options = {"width": width, "decoder": decoder}
+    peer, ours = (
+        WorkloadSpec(kind="training", title=program, source=program, options=options, output="depth")
+        for program in (training.OFFICIAL, training.OURS)
+    )
+    return Case(title, peer, {TORCH: ours}, quick=quick)
+
+
+TRAINING_CASES: dict[str, Case] = {
+    "segmenter-ti-linear": _training("Ti", "linear", quick=True),
+    "segmenter-ti-mask": _training("Ti", "mask"),
+    "segmenter-s-linear": _training("S", "linear"),
+    "segmenter-s-mask": _training("S", "mask"),
+}
+"""A training step against the official arithmetic."""
+
+SUITES = {"peers": PEER_CASES, "self": SELF_CASES, "decode": DECODE_CASES, "training": TRAINING_CASES}

@@ -13,23 +13,21 @@ def _attention(query: Any, key: Any, value: Any, *args: Any, **kwargs: Any) -> i
     return attention.flops(query, key, value)
 
 
-_MAPPING = {
-    operator: count
-    for operator, count in (
-        (getattr(torch.ops.aten, "_scaled_dot_product_flash_attention_for_cpu", None), _attention),
-        (getattr(torch.ops.aten, "_scaled_dot_product_fused_attention_overrideable", None), _attention),
-        (torch.ops.densevit.attention, _attention),
-        (linear.onednn_product(), linear.flops),
-    )
-    if operator is not None
-}
+# Operators that torch's counter does not know; some exist only in some builds.
+_OPERATORS = (
+    (getattr(torch.ops.aten, "_scaled_dot_product_flash_attention_for_cpu", None), _attention),
+    (getattr(torch.ops.aten, "_scaled_dot_product_fused_attention_overrideable", None), _attention),
+    (torch.ops.densevit.attention, _attention),
+    (linear.onednn_product(), linear.flops),
+)
+_MAPPING = {operator: count for operator, count in _OPERATORS if operator is not None}
 
 
 def count_flops(call: Callable[[], object]) -> int:
-    """Matrix products, convolutions and attention of everything that a call runs in eager torch.
+    """Count the matrix products, convolutions and attention of a call in eager torch.
 
-    What runs outside torch's operators (a compiled graph, another runtime) is not seen; norms, activations and
-    resizing do not count, as in the papers.
+    Work outside torch's operators (a compiled graph, another runtime) is not counted, nor are norms, activations and
+    resizing, as in the papers.
     """
     with FlopCounterMode(display=False, custom_mapping=_MAPPING) as counter:
         call()

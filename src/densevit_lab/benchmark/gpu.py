@@ -1,6 +1,6 @@
 """Our models on an accelerator: bfloat16, torch.compile and CUDA graphs against eager float32.
 
-Everything but the graphs runs on a CPU too, for trials.
+Everything except the graphs runs on a CPU too, for trials.
 """
 
 import gc
@@ -12,26 +12,21 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from densevit.checkpoints.native import preset_bundle
+from densevit.memory import peak_during
 from densevit.model import DenseModel
 from densevit.types import Size
-from densevit_lab.benchmark.record import Agreement, CaseRecord, MemorySample, Sample, SideRecord
+from densevit_lab.benchmark.record import Agreement, CaseRecord, MemorySample, Sample, WorkloadRecord
 
 EAGER = "float32, eager"
 WARM_UP = 3
 ROUGHLY_EQUAL = 0.9
-"""Share of equal labels that bfloat16 keeps on random weights, whose logits nearly tie."""
+"""Share of labels that bfloat16 leaves equal on random weights, whose logits nearly tie."""
 
 
 @dataclass(frozen=True)
 class GpuCase:
-    """A model at a size.
-
-    Attributes:
-        title: for the table.
-        preset: its weights are random.
-        image_size: of one image, or of one window.
-        batch: images, or the windows of one photo, at a time.
-    """
+    """A preset with random weights, on images of a size; ``batch``: images, or the windows of one image, at a time."""
 
     title: str
     preset: str
@@ -52,7 +47,7 @@ Run = Callable[[Tensor], Tensor]
 
 
 def network(model: DenseModel, head: str, dtype: torch.dtype) -> Run:
-    """The model up to the arg max; in another type than float32 by autocast, as a user would have it."""
+    """The model followed by the arg max; a type other than float32 is applied by autocast, as a user would."""
 
     def run(images: Tensor) -> Tensor:
         with torch.autocast(images.device.type, dtype=dtype, enabled=dtype != torch.float32):
@@ -61,11 +56,8 @@ def network(model: DenseModel, head: str, dtype: torch.dtype) -> Run:
     return run
 
 
-def captured(run: Run, images: Tensor) -> Run:
-    """A CUDA graph of a run at one shape; replaying it costs the CPU one launch.
-
-    The result is overwritten by the next call.
-    """
+def cuda_graph(run: Run, images: Tensor) -> Run:
+    """A CUDA graph of a run at one shape, which costs the CPU one launch; the next call overwrites the result."""
     static = images.clone()
     stream = torch.cuda.Stream()
     stream.wait_stream(torch.cuda.current_stream())
@@ -77,8 +69,8 @@ def captured(run: Run, images: Tensor) -> Run:
     with torch.cuda.graph(graph):
         output = run(static)
 
-    def replay(fresh: Tensor) -> Tensor:
-        static.copy_(fresh)
+    def replay(images: Tensor) -> Tensor:
+        static.copy_(images)
         graph.replay()
         return output
 
@@ -86,78 +78,91 @@ def captured(run: Run, images: Tensor) -> Run:
 
 
 def variants(model: DenseModel, head: str, images: Tensor) -> dict[str, Callable[[], Run]]:
-    """Names of the ways to run a model, and what prepares each."""
+    """Name of each variant -> a function that prepares it."""
     single, half = network(model, head, torch.float32), network(model, head, torch.bfloat16)
-    found: dict[str, Callable[[], Run]] = {
+    prepare: dict[str, Callable[[], Run]] = {
         EAGER: lambda: single,
         "bfloat16": lambda: half,
         "bfloat16, compiled": lambda: torch.compile(half, dynamic=False),
     }
     if images.device.type == "cuda":
-        found["bfloat16, CUDA graph"] = lambda: captured(half, images)
-        found["bfloat16, compiled, CUDA graph"] = lambda: captured(torch.compile(half, dynamic=False), images)
-    return found
+        prepare["bfloat16, CUDA graph"] = lambda: cuda_graph(half, images)
+        prepare["bfloat16, compiled, CUDA graph"] = lambda: cuda_graph(torch.compile(half, dynamic=False), images)
+    return prepare
+
+
+def measure_gpu_case(name: str, device: str, say: Callable[[str], None], *, rounds: int) -> CaseRecord:
+    """Measure a case in this process."""
+    case = GPU_CASES[name]
+    say(f"{name}: {case.preset} on {device}")
+    model = preset_bundle(case.preset).model.eval().to(device)
+    generator = torch.Generator().manual_seed(0)
+    images = torch.rand(case.batch, 3, *case.image_size, generator=generator).to(device)
+    return measure_model(name, case.title, model, images, rounds=rounds)
 
 
 @torch.inference_mode()
 def measure_model(
     name: str, title: str, model: DenseModel, images: Tensor, *, rounds: int, only: Sequence[str] | None = None
 ) -> CaseRecord:
-    """Every variant on the device where model and images are; in turns, after all are warm.
+    """Time every variant in turns, after all are warm.
 
     Args:
         name: key of the case.
         title: for the table.
         model: in evaluation mode.
-        images: (B, 3, H, W) float32 in [0, 1].
+        images: (B, 3, H, W) float32 in [0, 1], on the model's device.
         rounds: samples of each variant.
         only: names of variants; all by default.
     """
-    began, device = time.monotonic(), images.device
+    began = time.monotonic()
     head = next(iter(model.config.heads))
     runs: dict[str, Run] = {}
-    records: dict[str, SideRecord] = {}
+    records: dict[str, WorkloadRecord] = {}
     reference: Tensor | None = None
     for variant, prepare in variants(model, head, images).items():
-        if only is None or variant in only:
-            records[variant], run, labels = _warm(variant, prepare, images, reference)
+        if only is not None and variant not in only:
+            continue
+        try:
+            runs[variant], records[variant], labels = _warm_up(variant, prepare, images, reference)
+        except RuntimeError as error:  # also out of memory, and errors of a compiler
+            cause = (str(error).splitlines() or [type(error).__name__])[0]
+            records[variant] = WorkloadRecord(title=f"densevit, {variant}", problem=cause)
+        else:
             reference = labels if variant == EAGER else reference
-            if run is not None:
-                runs[variant] = run
     samples: dict[str, list[Sample]] = {variant: [] for variant in runs}
     for index in range(rounds):
-        for variant in list(runs) if index % 2 == 0 else list(runs)[::-1]:
-            samples[variant].append(timed(partial(runs[variant], images), device))
+        for variant in list(runs) if index % 2 == 0 else reversed(runs):
+            samples[variant].append(timed(partial(runs[variant], images), images.device))
     for variant, taken in samples.items():
         records[variant] = records[variant].model_copy(update={"samples": {"1": tuple(taken)}})
     peer = records.pop(EAGER)
     return CaseRecord(name=name, title=title, against=EAGER, peer=peer, ours=records, seconds=time.monotonic() - began)
 
 
-def _warm(
+def _warm_up(
     variant: str, prepare: Callable[[], Run], images: Tensor, reference: Tensor | None
-) -> tuple[SideRecord, Run | None, Tensor | None]:
-    """A variant, prepared and run a few times: its record, the run itself unless it fails, and its labels."""
-    record = SideRecord(title=f"densevit, {variant}")
-    try:
-        before = _settle(images.device)
-        run = prepare()
-        for _ in range(WARM_UP):
-            run(images)
-        labels = run(images).clone()
-        memory = _memory(images.device, before, partial(run, images))
-    except RuntimeError as error:  # also out of memory, and what a compiler raises
-        cause = (str(error).splitlines() or [type(error).__name__])[0]
-        return record.model_copy(update={"problem": cause}), None, None
-    agreement = None
+) -> tuple[Run, WorkloadRecord, Tensor]:
+    """Prepare a variant and run it a few times; the run, its record so far, and its labels."""
+    before = _allocated(images.device)
+    run = prepare()
+    for _ in range(WARM_UP):
+        run(images)
+    labels = run(images).clone()
+    record = WorkloadRecord(title=f"densevit, {variant}")
+    if images.device.type == "cuda":
+        peak = peak_during(partial(run, images), images.device).peak
+        sample = MemorySample(before=before, peak=peak, transient=peak - before, exact=True)
+        record = record.model_copy(update={"memory": (sample,)})
     if reference is not None:
         equal = float((labels == reference).float().mean())
         agreement = Agreement(equal=equal, max_error=0.0, passed=equal >= ROUGHLY_EQUAL)
-    return record.model_copy(update={"memory": memory, "agreement": agreement}), run, labels
+        record = record.model_copy(update={"agreement": agreement})
+    return run, record, labels
 
 
 def timed(call: Callable[[], object], device: torch.device) -> Sample:
-    """One call: on CUDA the time between two events of the stream, elsewhere that of the clock."""
+    """Time one call: on CUDA between two events of the stream, elsewhere by the wall clock."""
     cpu = time.process_time()
     if device.type == "cuda":
         begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
@@ -172,22 +177,11 @@ def timed(call: Callable[[], object], device: torch.device) -> Sample:
     return Sample(cpu=time.process_time() - cpu, wall=time.perf_counter() - wall)
 
 
-def _settle(device: torch.device) -> int:
-    """Bytes that the model and the images hold."""
+def _allocated(device: torch.device) -> int:
+    """Bytes that the model and the images hold on the GPU."""
     gc.collect()
     if device.type != "cuda":
         return 0
     torch.cuda.synchronize(device)
     torch.cuda.empty_cache()
     return torch.cuda.memory_allocated(device)
-
-
-def _memory(device: torch.device, before: int, call: Callable[[], object]) -> tuple[MemorySample, ...]:
-    """The allocator's highest during a call; nothing where there is no such count."""
-    if device.type != "cuda":
-        return ()
-    torch.cuda.reset_peak_memory_stats(device)
-    call()
-    torch.cuda.synchronize(device)
-    peak = torch.cuda.max_memory_allocated(device)
-    return (MemorySample(before=before, peak=peak, transient=peak - before, exact=True),)

@@ -1,4 +1,4 @@
-"""What a record must say of the machine and the programs, and the machine's own rate of multiplying matrices."""
+"""The machine, the programs and the run, as a record describes them; the machine's rate of matrix products."""
 
 import os
 import platform
@@ -26,62 +26,38 @@ PACKAGES = (
 )  # fmt: skip
 
 
-def facts() -> dict[str, Any]:
-    """CPU, cores, memory and versions, as plain data: what does not change from one case to the next."""
+def describe_machine() -> dict[str, Any]:
+    """CPU, cores, memory and versions, as plain data: the same for all cases of a run."""
+    versions = {name: _version(name) for name in PACKAGES}
     return {
-        "cpu": cpu_model(),
+        "cpu": _cpu_model(),
         "instructions": torch.backends.cpu.get_cpu_capability(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "memory_bytes": _total_memory(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "system": f"{platform.system()} {platform.release()}",
         "python": platform.python_version(),
-        "packages": {name: found for name in PACKAGES if (found := _version(name))},
+        "packages": {name: version for name, version in versions.items() if version is not None},
         "densevit": _version("densevit"),
     }
 
 
-def occasion(arguments: Sequence[str] | None = None, *, program: str = "densevit") -> dict[str, Any]:
-    """Commit, time, load and command line, as plain data: what may be another for every case.
+def describe_run(arguments: Sequence[str] | None = None, *, program: str = "densevit") -> dict[str, Any]:
+    """Commit, time, load and command line, as plain data: these may differ from case to case.
 
-    Of absolute paths the names alone are kept: a record is to be published, and the folders of a machine tell nobody.
+    Absolute paths are cut to the file name, since records are published.
     """
     words = [program, *(sys.argv[1:] if arguments is None else arguments)]
     return {
-        "commit": commit(),
+        "commit": _commit(),
         "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "load_average": list(os.getloadavg()) if hasattr(os, "getloadavg") else None,
         "command": [Path(word).name if Path(word).is_absolute() else word for word in words],
     }
 
 
-def cpu_model() -> str:
-    """The name that the processor gives itself."""
-    try:
-        found = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(encoding="utf-8"), re.MULTILINE)
-    except OSError:
-        found = None
-    return found[1].strip() if found else platform.processor() or platform.machine()
-
-
-def commit() -> str | None:
-    """The commit of this source tree, with "+" if files differ from it; None outside a clone."""
-    folder = Path(__file__).parent
-    try:
-        head, changes = (
-            subprocess.run(["git", "-C", str(folder), *words], capture_output=True, text=True, timeout=20, check=True)
-            for words in (["rev-parse", "HEAD"], ["status", "--porcelain", "--untracked-files=no"])
-        )
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return head.stdout.strip() + ("+" if changes.stdout.strip() else "")
-
-
 def gemm_rates(seconds: float = 0.25) -> dict[str, list[float]]:
-    """Floating-point operations per CPU second of float32 matrix products with one thread.
-
-    Args:
-        seconds: to spend on each shape and library.
+    """Measure float32 matrix products with one thread, for some seconds each, in operations per CPU second.
 
     Returns:
         Every sample by shape, "tokens x in x out", and library unless it is torch's choice; the machine's peak is the
@@ -116,6 +92,29 @@ def _rates(
             product(x, weight)
             rates.append(2 * tokens * width * out / max(time.process_time() - began, 1e-9))
     return rates
+
+
+def _cpu_model() -> str:
+    try:
+        info = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        info = ""
+    match = re.search(r"^model name\s*:\s*(.+)$", info, re.MULTILINE)
+    return match[1].strip() if match else platform.processor() or platform.machine()
+
+
+def _commit() -> str | None:
+    """The commit of this source tree, with "+" if files differ from it; None outside a clone."""
+    try:
+        head = _git("rev-parse", "HEAD")
+        return head + ("+" if _git("status", "--porcelain", "--untracked-files=no") else "")
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _git(*arguments: str) -> str:
+    command = ["git", "-C", str(Path(__file__).parent), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=20, check=True).stdout.strip()
 
 
 def _total_memory() -> int | None:

@@ -1,4 +1,4 @@
-"""A photo made from a seed, so that everybody measures on the same file."""
+"""A photo drawn from a seed, so that everybody measures on the same file."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from densevit.types import Size
 
 
 def write_photo(path: Path, size: Size, *, seed: int = 0) -> None:
-    """A JPEG of structure at every scale, from patches of colour to grain."""
+    """Write a JPEG with structure at every scale, from patches of colour to grain."""
     generator = torch.Generator().manual_seed(seed)
     image = torch.zeros(1, 3, *size)
     for cells in (2, 5, 12, 30, 80):

@@ -1,26 +1,31 @@
-"""What a run leaves behind: every sample, with the machine it was taken on; plain data in one JSON file."""
+"""The record of a benchmark run: every sample with the machine it was taken on, as plain data in one JSON file."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from statistics import median
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from densevit.config import Config
 from densevit.errors import ConfigError, DataError
-from densevit_lab.benchmark.cases import Bars
+from densevit_lab.benchmark.statistics import Ratio, ratio_of_medians
+
+TORCH = "torch"
+"""The engine of every densevit: eager torch."""
+Clock = Literal["cpu", "wall"]
 
 
 class Sample(Config):
-    """One prediction: seconds of the CPU (all threads together) and of the clock."""
+    """Seconds of one prediction: CPU time of all threads together, and wall-clock time."""
 
     cpu: float
     wall: float
 
 
 class MemorySample(Config):
-    """Resident bytes around the first prediction of a fresh process; see ``memory.Memory``."""
+    """Resident bytes around the first prediction of a fresh process; see ``densevit.memory.Memory``."""
 
     before: int
     peak: int
@@ -29,10 +34,10 @@ class MemorySample(Config):
 
 
 class Agreement(Config):
-    """How far the output agrees with the peer's.
+    """How closely an output agrees with the peer's.
 
     Attributes:
-        equal: share of the pixels whose labels are equal; for values, of those within the tolerance.
+        equal: share of equal labels, or of values within the tolerance.
         max_error: largest absolute difference over the range of the peer's values; 0 for labels.
         passed: whether that counts as the same output.
     """
@@ -42,17 +47,14 @@ class Agreement(Config):
     passed: bool
 
 
-class SideRecord(Config):
-    """One side of a case.
+class WorkloadRecord(Config):
+    """The measurements of one workload, which is a program with an engine.
 
     Attributes:
-        title: program and engine.
-        samples: by number of threads; sample i of every side of the case was taken in the same round.
-        memory: one per fresh process.
+        samples: by number of threads; sample i of every workload of a case was taken in the same round.
+        memory: one sample per fresh process.
         flops: of one prediction in eager torch.
-        load_seconds: to build the model.
-        agreement: with the peer; None for the peer itself.
-        problem: why there are no samples, or fewer.
+        problem: why samples are missing.
     """
 
     title: str
@@ -63,16 +65,23 @@ class SideRecord(Config):
     agreement: Agreement | None = None
     problem: str = ""
 
+    def seconds(self, threads: str = "1", clock: Clock = "cpu") -> list[float]:
+        """The samples of one clock."""
+        return [getattr(sample, clock) for sample in self.samples.get(threads, ())]
 
-class Occasion(Config):
-    """When and how a case was measured; cases of one record may come from several runs.
+    @property
+    def transient_bytes(self) -> float | None:
+        """Median of the memory that one prediction needs in addition to the built model."""
+        return median(sample.transient for sample in self.memory) if self.memory else None
+
+
+class RunInfo(Config):
+    """When and how a case was measured; the cases of a record may come from several runs.
 
     Attributes:
         commit: of this source tree, with "+" if files differ from it; None outside a clone.
         time: UTC, when the case began.
-        load_average: of the machine then.
-        command: line of the run.
-        settings: how thoroughly was measured.
+        settings: rounds, threads and the like.
     """
 
     commit: str | None
@@ -83,39 +92,58 @@ class Occasion(Config):
 
 
 class CaseRecord(Config):
-    """One case.
+    """The measurements of one case.
 
     Attributes:
-        name: key of the case.
-        title: model and image size.
-        against: the peer's name; empty where there is none.
-        bars: what was demanded.
-        peer: its side.
-        ours: our sides by engine.
+        against: the peer's name; empty where there is no peer.
+        ours: our measurements by engine.
         problem: why nothing was measured.
-        seconds: that the case took.
-        occasion: when and how; None where nothing was tried.
+        seconds: duration of the case.
+        occasion: its run; None where nothing was tried.
     """
 
     name: str
     title: str
     against: str = ""
-    bars: Bars = Bars()
-    peer: SideRecord | None = None
-    ours: dict[str, SideRecord] = Field(default_factory=dict)
+    peer: WorkloadRecord | None = None
+    ours: dict[str, WorkloadRecord] = Field(default_factory=dict)
     problem: str = ""
     seconds: float = 0.0
-    occasion: Occasion | None = None
+    occasion: RunInfo | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _drop_targets(cls, data: Any) -> Any:
+        """Older records also hold target values of each case, under ``bars``."""
+        return {key: value for key, value in data.items() if key != "bars"} if isinstance(data, Mapping) else data
+
+    def speed_ratio(self, engine: str) -> Ratio | None:
+        """How many times less CPU time an engine of ours needs than the peer; None where it was not measured."""
+        ours, theirs = self._cpu_seconds(engine), self.peer.seconds() if self.peer is not None else []
+        pairs = min(len(ours), len(theirs))
+        return ratio_of_medians(theirs[:pairs], ours[:pairs]) if pairs else None
+
+    def share_of_peak(self, engine: str, peak: float | None) -> float | None:
+        """Operations of our eager model, over the CPU seconds of an engine, over the machine's rate."""
+        eager, seconds = self.ours.get(TORCH), self._cpu_seconds(engine)
+        flops = eager.flops if eager is not None else None
+        return flops / median(seconds) / peak if seconds and flops and peak else None
+
+    def fastest_engine(self) -> str | None:
+        """The engine of ours with the least CPU time; None where nothing was measured."""
+        medians = {engine: median(self._cpu_seconds(engine)) for engine in self.ours if self._cpu_seconds(engine)}
+        return min(medians, key=lambda engine: medians[engine], default=None)
+
+    def _cpu_seconds(self, engine: str) -> list[float]:
+        return self.ours[engine].seconds() if engine in self.ours else []
 
 
 class Record(Config):
-    """A run, or several of one suite on one machine.
+    """One run, or several of one suite on one machine.
 
     Attributes:
-        suite: which.
-        machine: see ``machine.facts``.
+        machine: see ``machine.describe_machine``.
         gemm: every sample of float32 matrix products, operations per CPU second with one thread, by shape.
-        cases: in the order of the table.
     """
 
     format: Literal[2] = 2
@@ -130,20 +158,15 @@ class Record(Config):
         return max((max(rates) for rates in self.gemm.values() if rates), default=None)
 
 
-def joined(old: Record, new: Record, *, order: Sequence[str]) -> Record:
-    """A record with the cases of both; a case of the new one replaces that of the old unless it was not tried.
-
-    Args:
-        old: measured before.
-        new: measured now.
-        order: of the cases.
+def merge_records(old: Record, new: Record, *, order: Sequence[str]) -> Record:
+    """The cases of both records in the given order; a case that the new one measured replaces the old one.
 
     Raises:
         ConfigError: if they are of two suites or two machines; versions of packages are part of the machine.
     """
     if old.suite != new.suite:
         raise ConfigError(
-            f"the record holds suite {old.suite!r} but suite {new.suite!r} was asked for; a record holds one suite; "
+            f"the record holds suite {old.suite!r} but suite {new.suite!r} was requested; a record holds one suite; "
             "name another file"
         )
     for key in ("cpu", "instructions", "cores", "gpu", "python", "packages"):
@@ -155,16 +178,16 @@ def joined(old: Record, new: Record, *, order: Sequence[str]) -> Record:
     cases = {case.name: case for case in old.cases}
     cases |= {case.name: case for case in new.cases if case.occasion is not None or case.name not in cases}
     ranks = {name: rank for rank, name in enumerate(order)}
-    gemm = {shape: (*old.gemm.get(shape, ()), *new.gemm.get(shape, ())) for shape in {**old.gemm, **new.gemm}}
     in_order = sorted(cases.values(), key=lambda case: ranks.get(case.name, len(ranks)))
+    gemm = {shape: (*old.gemm.get(shape, ()), *new.gemm.get(shape, ())) for shape in {**old.gemm, **new.gemm}}
     return new.model_copy(update={"gemm": gemm, "cases": tuple(in_order)})
 
 
 def read_record(path: Path) -> Record:
-    """A record from its file.
+    """Read a record.
 
     Raises:
-        DataError: if there is none, or it is not JSON.
+        DataError: if the file is missing or not JSON.
         ConfigError: if it is not a record.
     """
     try:

@@ -1,4 +1,4 @@
-"""Runs the raw state dict of a fixture through importer and protocol, and compares every tensor that it holds."""
+"""Imports the raw state dict of a fixture, runs its protocol, and compares every tensor that the fixture holds."""
 
 import math
 import re
@@ -15,26 +15,26 @@ from densevit.decoders.dpt import Dpt
 from densevit.encoder.positions import resample_positions
 from densevit.errors import DensevitError
 from densevit.inference import protocols
-from densevit.inference.tiled_logits import TiledLogits, full
+from densevit.inference.tiled_logits import full
 from densevit.inference.tta import average_probabilities
 from densevit.inference_config import WindowProtocol
-from densevit.layers import resize
+from densevit.layers import resize, upsample
 from densevit.tasks.losses import cross_entropy
 from densevit.types import DenseOutput, Taps
 from densevit_lab.parity.fixture import Fixture, read_fixtures
 from densevit_lab.parity.numbers import check_numbers
 from densevit_lab.parity.report import Row, relative_l2
-from densevit_lab.parity.taps import Finder, recorded
+from densevit_lab.parity.taps import TensorFinder, recorded
 
 TOLERANCE = 1e-5
 LOOSE = 1e-4
-"""Where the notes of a fixture say why rounding shows."""
+"""For fixtures whose notes explain why rounding matters more."""
 
 Compare = Callable[[], Tensor]
 
 
 def check_folder(folder: Path) -> list[Row]:
-    """Every fixture of a folder; one that cannot be run is a failed row, and the others go on.
+    """Check every fixture of a folder; one that cannot be run is a failed row.
 
     Raises:
         DataError, CheckpointError: if the folder cannot be read.
@@ -43,22 +43,22 @@ def check_folder(folder: Path) -> list[Row]:
 
 
 def check(fixture: Fixture) -> list[Row]:
-    """Every tensor or number of one fixture."""
+    """Compare every tensor or number of one fixture."""
     try:
         if not fixture.tensors:
-            return list(check_numbers(fixture))
+            return check_numbers(fixture)
         name = detect(fixture.state, fixture.name)
         if name != fixture.origin:
-            raise DensevitError(f"was taken for {name}, but comes from {fixture.origin}")
+            raise DensevitError(f"is recognised as {name}, but comes from {fixture.origin}")
         imported = build(name, IMPORTERS[name], fixture.source())
         return list(_Check(fixture, imported).rows())
-    except Exception as error:  # the description is a stranger's, and may lack or garble anything
+    except Exception as error:  # the description may lack or garble anything
         problem = str(error) if isinstance(error, DensevitError) else f"{type(error).__name__}: {error}"
         return [Row(str(fixture.description.get("source")), fixture.name, "import", 0, math.nan, 0.0, problem)]
 
 
 class _Check:
-    """One fixture with the model made of it."""
+    """One fixture with the model imported from it."""
 
     def __init__(self, fixture: Fixture, imported: Imported) -> None:
         self.fixture, self.outputs = fixture, fixture.outputs
@@ -96,7 +96,7 @@ class _Check:
         return Row(IMPORTERS[self.origin].title, self.fixture.name, case, 1, math.nan, self.tolerance, problem)
 
     def _groups(self) -> Iterator[tuple[str, dict[str, Compare]]]:
-        """What is to be shown together, and how each tensor of it is computed."""
+        """Title of each group of tensors, and how each of its tensors is computed."""
         for case in sorted({m[1] for key in self.outputs if (m := re.fullmatch(r"(case\d+)\.input", key))}):
             yield from self._case(case)
         if "aug0.input" in self.outputs:
@@ -105,20 +105,15 @@ class _Check:
         if slides:
             yield "sliding inference", {key: partial(self._slide, key) for key in slides}
         if "loss.target" in self.outputs:
-            yield (
-                "loss",
-                {key: partial(self._loss, key) for key in self.outputs if re.match(r"loss\.(decode|aux)", key)},
-            )
-        sources = {
-            m[0]: (int(m[1]), int(m[2]))
-            for key in self.outputs
-            if (m := re.fullmatch(r"posembed\.source_(\d+)x(\d+)", key))
-        }
-        for key, grid in sources.items():
-            yield "resized positions", {"posembed.resized": partial(self._resized_positions, key, grid)}
+            losses = [key for key in self.outputs if re.match(r"loss\.(decode|aux)", key)]
+            yield "loss", {key: partial(self._loss, key) for key in losses}
+        for key in self.outputs:
+            if match := re.fullmatch(r"posembed\.source_(\d+)x(\d+)", key):
+                grid = (int(match[1]), int(match[2]))
+                yield "resized positions", {"posembed.resized": partial(self._resized_positions, key, grid)}
 
     def _case(self, case: str) -> Iterator[tuple[str, dict[str, Compare]]]:
-        """One input: its output as the source's forward pass gives it, auxiliary outputs and taps."""
+        """One input: the output of the source's forward pass, auxiliary outputs and taps."""
         image = self.outputs[f"{case}.input"]
         size = " x ".join(str(n) for n in image.shape[-2:])
         try:
@@ -143,29 +138,28 @@ class _Check:
             if comparisons:
                 yield f"{case} ({size}) {kind}", comparisons
 
-    def _run(self, image: Tensor) -> tuple[Finder, Taps, DenseOutput]:
-        with recorded(self.model) as seen:
+    def _run(self, image: Tensor) -> tuple[TensorFinder, Taps, DenseOutput]:
+        with recorded(self.model) as outputs:
             self.network(image)
-            seen = dict(seen)
-        # The network's own call to the encoder has prepared the image; its taps are rebuilt from that call.
+        # The network prepares the image before the encoder; the taps are rebuilt from an image prepared alike.
         taps = self.model.encoder(protocols.prepare(self.protocol.kind, self.model, image))
         output = self.decoder.decode(taps.select(self.model.tap_positions[self.head]), with_aux=True)
-        return Finder(self.model, self.origin, self.head, taps, seen, self._out_indices()), taps, output
+        return TensorFinder(self.model, self.origin, self.head, taps, outputs, self._out_indices()), taps, output
 
     def _out_indices(self) -> tuple[int, ...]:
-        stated = self.fixture.description.get("mmseg_model_cfg", {}).get("backbone", {}).get("out_indices", ())
-        indices = (stated,) if isinstance(stated, int) else tuple(stated)
+        out_indices = self.fixture.description.get("mmseg_model_cfg", {}).get("backbone", {}).get("out_indices", ())
+        indices = (out_indices,) if isinstance(out_indices, int) else tuple(out_indices)
         return tuple(self.model.config.encoder.depth - 1 if index == -1 else index for index in indices)
 
     def _output(self, image: Tensor, ndim: int) -> Tensor:
         output = self.network(image)
-        return output[:, 0] if ndim == 3 else output  # depth comes without its channel
+        return output[:, 0] if ndim == 3 else output  # depth has no channel axis there
 
     def _aux(self, taps: Taps, output: DenseOutput, index: int, image: Tensor) -> Tensor:
         """Auxiliary logits in the source's order and at its size."""
-        if self.origin == "dpt" and isinstance(self.decoder, Dpt):  # there called on the last fusion, never in training
-            finest = self.decoder.paths(taps.select(self.model.tap_positions[self.head]))[0]
-            aux: Tensor = self.decoder.aux_head(finest, taps.image_size)
+        if self.origin == "dpt" and isinstance(self.decoder, Dpt):  # there it runs on the last fusion
+            fused, _ = self.decoder.fuse(taps.select(self.model.tap_positions[self.head]))
+            aux: Tensor = self.decoder.aux_head(upsample(fused, 2, align_corners=True), taps.image_size)
             return aux
         if self.origin == "setr":
             return resize(output.aux[index], (image.shape[-2], image.shape[-1]), align_corners=False)
@@ -178,24 +172,22 @@ class _Check:
         protocol = WindowProtocol(kind="segmenter", base=None, window=(window, window), stride=(stride, stride))
         size = (rule["ori_shape"][0], rule["ori_shape"][1])
 
-        def views() -> list[tuple[TiledLogits, bool]]:
-            return [view(index) for index in range(len(rule["augs"]))]
+        def mean_of(*indices: int) -> Tensor:
+            views = []
+            for index in indices:
+                image = self.outputs[f"aug{index}.input"]  # stored as the network sees it
+                field = protocols.window_logits(protocol, self.network, image, size=size)
+                views.append((field, bool(rule["augs"][index]["flip"])))
+            return average_probabilities(views)
 
-        def view(index: int) -> tuple[TiledLogits, bool]:
-            image = self.outputs[f"aug{index}.input"]  # stored as the network sees it
-            return protocols.window_field(protocol, self.network, image, size=size), bool(rule["augs"][index]["flip"])
-
-        def alone(index: int) -> Tensor:
-            return average_probabilities([view(index)])
-
-        count = len(rule["augs"])
-        comparisons: dict[str, Compare] = {f"aug{index}.output": partial(alone, index) for index in range(count)}
-        comparisons["output"] = lambda: average_probabilities(views())
-        comparisons["argmax"] = lambda: average_probabilities(views()).argmax(dim=0)
+        indices = range(len(rule["augs"]))
+        comparisons: dict[str, Compare] = {f"aug{index}.output": partial(mean_of, index) for index in indices}
+        comparisons["output"] = lambda: mean_of(*indices)
+        comparisons["argmax"] = lambda: mean_of(*indices).argmax(dim=0)
         return {key: compare for key, compare in comparisons.items() if key in self.outputs}
 
     def _slide(self, key: str) -> Tensor:
-        """mmsegmentation's mean of windows; labels if the fixture holds integers."""
+        """The mean of windows as in mmsegmentation; labels if the fixture holds integers."""
         assert isinstance(self.protocol, WindowProtocol)
         protocol = self.protocol
         rule = self.fixture.config.get("test_cfg") or {}
@@ -226,7 +218,7 @@ class _Check:
         return loss.view(self.outputs[key].shape)
 
     def _resized_positions(self, key: str, grid: tuple[int, int]) -> Tensor:
-        """As SETR resizes them when it loads pre-trained weights."""
+        """Position embeddings, resized as SETR does when it loads pre-trained weights."""
         source, theirs = self.outputs[key], self.outputs["posembed.resized"]
         prefix = source.shape[1] - grid[0] * grid[1]
         side = math.isqrt(theirs.shape[1] - prefix)
@@ -235,8 +227,8 @@ class _Check:
 
 
 def _loss_weight(head: Mapping[str, Any]) -> float:
-    stated = head.get("loss_decode", {})
-    return float((stated[0] if isinstance(stated, list) else stated).get("loss_weight", 1.0))
+    loss = head.get("loss_decode", {})
+    return float((loss[0] if isinstance(loss, list) else loss).get("loss_weight", 1.0))
 
 
 def _raise(error: Exception) -> Tensor:

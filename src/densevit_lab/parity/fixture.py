@@ -2,7 +2,7 @@
 
 Tensors are ``state_dict.<name in the source>``, ``caseN.input`` (normalised images), ``caseN.output[.x]``,
 ``caseN.tap.<name>``, ``augN.*`` and ``output`` of a multi-scale run, ``slide.*`` of a sliding one, ``loss.*``, and
-``posembed.*``. What no state dict holds stands in the JSON, as it would in the config beside a real checkpoint.
+``posembed.*``. The JSON holds what would be in the config next to a real checkpoint.
 """
 
 import json
@@ -19,7 +19,7 @@ from densevit.errors import DataError
 
 Plain = dict[str, Any]
 
-# Where a fixture says it comes from -> the row of IMPORTERS that must recognise it.
+# What a fixture names as its source -> the key of the importer that must recognise it.
 ORIGINS = {
     "rstrudel/segmenter": "segmenter",
     "fudan-zvg/SETR": "setr",
@@ -37,7 +37,7 @@ class Fixture:
     Attributes:
         name: stem of its files.
         description: the JSON file.
-        tensors: none for a fixture of numbers alone.
+        tensors: empty if the fixture holds only numbers.
     """
 
     name: str
@@ -46,13 +46,13 @@ class Fixture:
 
     @property
     def origin(self) -> str:
-        """The row of ``IMPORTERS`` that it belongs to.
+        """The key of its importer.
 
         Raises:
-            DataError: if it comes from a program that has none.
+            DataError: if it comes from a program without an importer.
         """
-        stated = self.description.get("source")
-        origin = str(stated.get("repo") or stated.get("package")) if isinstance(stated, Mapping) else str(stated)
+        source = self.description.get("source")
+        origin = str(source.get("repo") or source.get("package")) if isinstance(source, Mapping) else str(source)
         if origin not in ORIGINS:
             raise DataError(
                 f"fixture {self.name} comes from {origin!r}, but known are {', '.join(ORIGINS)}; leave it out"
@@ -72,18 +72,47 @@ class Fixture:
 
     @property
     def outputs(self) -> dict[str, Tensor]:
-        """Everything else."""
+        """All tensors except those of the state dict."""
         return {key: tensor for key, tensor in self.tensors.items() if not key.startswith("state_dict.")}
 
     def source(self) -> Source:
-        """What an importer gets: the raw state dict, and the facts that would lie beside it."""
-        side, answers = _FACTS[self.origin](self)
-        known = {name: value for name, value in answers.items() if value is not None}
-        return Source(self.name, self.state, side, ImportOverrides.parse(known, source=f"the config of {self.name}"))
+        """The input of an importer: the raw state dict with its side files, and what a user would have to state."""
+        config = self.config
+        side_files: dict[str, Mapping[str, Any]] = {}
+        overrides: Plain = {}
+        match self.origin:
+            case "segmenter":
+                net = {"n_heads": config["n_heads"], "image_size": config["image_size"]}
+                side_files = {"variant.yml": {"net_kwargs": net}}
+                overrides = {"decoder_heads": config.get("dec_heads")}
+            case "mmseg":
+                side_files = {"mmseg": {"model": self.description["mmseg_model_cfg"]}}
+            case "transformers":
+                side_files = {"config.json": self.description["hf_config"]}
+            case "setr":
+                overrides = {"num_heads": config["heads"], "taps": config.get("taps")}
+                overrides["aux_taps"] = config.get("aux_idx")
+            case "depth_anything":
+                overrides = {"num_heads": config["heads"], "taps": config["taps"], "release": "v2"}
+                overrides["max_depth_m"] = config.get("max_depth")
+            case "dpt":
+                overrides = self._dpt_overrides(config)
+        known = {name: value for name, value in overrides.items() if value is not None}
+        parsed = ImportOverrides.parse(known, source=f"the config of {self.name}")
+        return Source(self.name, self.state, side_files, parsed)
+
+    def _dpt_overrides(self, config: Plain) -> Plain:
+        is_hybrid = any(".patch_embed.backbone." in name for name in self.state)
+        taps = config["hooks"][2:] if is_hybrid else config["hooks"]
+        known: Plain = {"num_heads": config["heads"], "taps": taps, "readout": config["readout"]}
+        if config["task"] == "depth":  # with the defaults of the program's class
+            known |= {"scale": config.get("scale", 1.0), "shift": config.get("shift", 0.0)}
+            known |= {"invert": config.get("invert", False), "signed": not config.get("non_negative", True)}
+        return known
 
 
 def read_fixtures(folder: Path) -> list[Fixture]:
-    """All fixtures of a folder, by name.
+    """Read all fixtures of a folder, sorted by name.
 
     Raises:
         DataError: if there are none, or a file cannot be read.
@@ -101,65 +130,8 @@ def _read(path: Path) -> Fixture:
     try:
         description = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise DataError(f"cannot read the fixture {path} ({error}); mend it or remove it") from None
+        raise DataError(f"cannot read the fixture {path} ({error}); fix or remove it") from None
     if not isinstance(description, dict):
-        raise DataError(f"{path} holds {type(description).__name__}, but a fixture is a mapping; mend it or remove it")
+        raise DataError(f"{path} holds {type(description).__name__}, but a fixture is a mapping; fix or remove it")
     tensors = path.with_suffix(".safetensors")
     return Fixture(path.stem, description, read_state_dict(tensors) if tensors.exists() else {})
-
-
-Facts = tuple[dict[str, Mapping[str, Any]], Plain]
-
-
-def _segmenter(fixture: Fixture) -> Facts:
-    config = fixture.config
-    net = {"n_heads": config["n_heads"], "image_size": config["image_size"]}
-    return {"variant.yml": {"net_kwargs": net}}, {"decoder_heads": config.get("dec_heads")}
-
-
-def _setr(fixture: Fixture) -> Facts:
-    config = fixture.config
-    return {}, {"num_heads": config["heads"], "taps": config.get("taps"), "aux_taps": config.get("aux_idx")}
-
-
-def _mmseg(fixture: Fixture) -> Facts:
-    return {"mmseg": {"model": fixture.description["mmseg_model_cfg"]}}, {}
-
-
-def _dpt(fixture: Fixture) -> Facts:
-    config = fixture.config
-    is_hybrid = any(".patch_embed.backbone." in name for name in fixture.state)
-    answers: Plain = {
-        "num_heads": config["heads"],
-        "taps": config["hooks"][2:] if is_hybrid else config["hooks"],
-        "readout": config["readout"],
-    }
-    if config["task"] == "depth":  # with the defaults of the program's class
-        defaults = {"scale": 1.0, "shift": 0.0, "invert": False}
-        answers |= {key: config.get(key, default) for key, default in defaults.items()}
-        answers["signed"] = not config.get("non_negative", True)
-    return {}, answers
-
-
-def _depth_anything(fixture: Fixture) -> Facts:
-    config = fixture.config
-    return {}, {
-        "num_heads": config["heads"],
-        "taps": config["taps"],
-        "release": "v2",
-        "max_depth_m": config.get("max_depth"),
-    }
-
-
-def _transformers(fixture: Fixture) -> Facts:
-    return {"config.json": fixture.description["hf_config"]}, {}
-
-
-_FACTS = {
-    "segmenter": _segmenter,
-    "setr": _setr,
-    "mmseg": _mmseg,
-    "dpt": _dpt,
-    "depth_anything": _depth_anything,
-    "transformers": _transformers,
-}

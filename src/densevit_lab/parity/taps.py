@@ -1,9 +1,10 @@
-"""What we hold under the name that a fixture gives to an intermediate tensor."""
+"""Our tensor for the name that a fixture gives to an intermediate one."""
 
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -16,63 +17,60 @@ from densevit.types import Taps
 
 @contextmanager
 def recorded(model: nn.Module) -> Iterator[dict[str, Tensor]]:
-    """The output of every module that runs inside the block, by the module's name."""
-    seen: dict[str, Tensor] = {}
+    """Record the output of every module that runs inside the block, by the module's name."""
+    outputs: dict[str, Tensor] = {}
 
-    def keep(name: str) -> Any:
+    def record(name: str) -> Any:
         def hook(module: nn.Module, inputs: Any, output: Any) -> None:
-            seen[name] = output[0] if isinstance(output, tuple) else output
+            outputs[name] = output[0] if isinstance(output, tuple) else output
 
         return hook
 
-    handles = [module.register_forward_hook(keep(name)) for name, module in model.named_modules()]
+    handles = [module.register_forward_hook(record(name)) for name, module in model.named_modules()]
     try:
-        yield seen
+        yield outputs
     finally:
         for handle in handles:
             handle.remove()
 
 
-class Finder:
+@dataclass(frozen=True)
+class TensorFinder:
     """Finds our tensor for a name.
 
-    Args:
-        model: which ran.
+    Attributes:
+        model: the model that ran.
         origin: key of ``IMPORTERS``.
         head: of the model.
-        taps: that its encoder gave.
-        seen: outputs of its modules.
-        blocks: for mmsegmentation, the ``out_indices`` of the backbone.
+        taps: of its encoder.
+        outputs: of its modules, by name.
+        out_indices: of the backbone, for mmsegmentation.
     """
 
-    def __init__(
-        self,
-        model: DenseModel,
-        origin: str,
-        head: str,
-        taps: Taps,
-        seen: Mapping[str, Tensor],
-        blocks: tuple[int, ...] = (),
-    ) -> None:
-        self.model, self.origin, self.head = model, origin, head
-        self.taps, self.seen, self.blocks = taps, seen, blocks
+    model: DenseModel
+    origin: str
+    head: str
+    taps: Taps
+    outputs: Mapping[str, Tensor]
+    out_indices: tuple[int, ...] = ()
 
     def find(self, name: str) -> Tensor:
         """Our tensor.
 
         Raises:
-            KeyError: if the name is unknown, or our model has no such place.
+            KeyError: if the name is unknown, or our model lacks the module.
         """
         for pattern, method in self._PATTERNS.items():
             if match := re.fullmatch(pattern, name):
-                return method(self, *match.groups())
+                tensor: Tensor = method(self, *match.groups())
+                return tensor
         raise KeyError(name)
 
     def _module(self, name: str) -> Tensor:
-        return self.seen[f"heads.{self.head}.{name}"]
+        return self.outputs[f"heads.{self.head}.{name}"]
 
     def _full(self, position: int) -> Tensor:
-        """Prefix and patch tokens of a tap (B, P + N, C)."""
+        """Prefix and patch tokens of a tap, (B, P + N, C)."""
         return torch.cat((self.taps.prefix[position], self.taps.tokens[position]), dim=1)
 
     def _encoder(self, number: str) -> Tensor:
@@ -85,8 +83,8 @@ class Finder:
         index = int(number)
         if self.origin == "setr":  # MLA's pyramid is part of the backbone there
             is_mla = isinstance(self.model.heads[self.head], SetrMla)
-            return self._module(f"smooths.{index}") if is_mla else self.seen[f"encoder.blocks.{index}"]
-        tap = self.model.config.encoder.taps.index(self.blocks[index])
+            return self._module(f"smooths.{index}") if is_mla else self.outputs[f"encoder.blocks.{index}"]
+        tap = self.model.config.encoder.taps.index(self.out_indices[index])
         return self.taps.prefix[tap][:, 0] if part == "cls" else self.taps.maps()[tap]
 
     def _positions(self) -> Tensor:
@@ -96,8 +94,8 @@ class Finder:
         resized = positions_for(grid, rule, self.taps.grid)
         return torch.cat((prefix, resized), dim=1)
 
-    # Lists of mmsegmentation's neck, and of transformers' fusion, begin with the deepest of four.
-    _PATTERNS: Mapping[str, Any] = {
+    # The lists of mmsegmentation's neck and of transformers' fusion begin with the deepest of four.
+    _PATTERNS: ClassVar[Mapping[str, Any]] = {
         r"encoder(\d)": _encoder,
         r"backbone(\d+)(?:\.(cls|patch))?": _backbone,
         r"neck(\d)": lambda self, k: self._module(f"smooths.{3 - int(k)}"),
@@ -106,10 +104,10 @@ class Finder:
         r"fused(\d)": lambda self, k: self._module(f"fusions.{3 - int(k)}"),
         r"path_(\d)": lambda self, k: self._module(f"fusions.{int(k) - 1}"),
         r"layer(\d)_rn": lambda self, k: self._module(f"convs.{int(k) - 1}"),
-        r"enc_block(\d+)": lambda self, k: self.seen[f"encoder.blocks.{k}"],
+        r"enc_block(\d+)": lambda self, k: self.outputs[f"encoder.blocks.{k}"],
         r"dec_block(\d+)": lambda self, k: self._module(f"blocks.{k}"),
-        r"patch_embed": lambda self: self.seen["encoder.patch_embed"].flatten(2).transpose(1, 2),
-        r"enc_norm": lambda self: self.seen["encoder.norm"],
+        r"patch_embed": lambda self: self.outputs["encoder.patch_embed"].flatten(2).transpose(1, 2),
+        r"enc_norm": lambda self: self.outputs["encoder.norm"],
         r"decoder_norm": lambda self: self._module("norm"),
         r"posembed": _positions,
     }

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from densevit.data import FolderConfig
-from densevit.doctor.examine import Diagnosis, Options, examine
+from densevit.doctor.examine import Diagnosis, examine
 from densevit.doctor.rules import Finding
 from tests.e2e.scenes import CLASSES, scene
 
@@ -45,8 +45,8 @@ def save(path: Path, array: NDArray[Any], **facts: Any) -> Path:
 
 
 def look(root: Path, **facts: Any) -> Diagnosis:
-    options = facts.pop("options", Options())
-    return examine(FolderConfig.parse({"root": root, **facts}), options)
+    options = {key: facts.pop(key) for key in ("only", "sample", "crop", "colours") if key in facts}
+    return examine(FolderConfig.parse({"root": root, **facts}), **options)
 
 
 def codes(diagnosis: Diagnosis) -> set[str]:

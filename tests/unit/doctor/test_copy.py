@@ -10,7 +10,6 @@ import pytest
 from PIL import Image
 
 from densevit.data import FolderConfig, FolderDataset
-from densevit.doctor.examine import Options
 from densevit.doctor.fix import write_fixed
 from densevit.doctor.rules import CHECKS
 from densevit.errors import DataError
@@ -65,13 +64,13 @@ def colour_map(root: Path) -> Path:
 def test_copy__is_sound(plant: Callable[[Path], object], code: str, root: Path, tmp_path: Path) -> None:
     plant(root)
     before = {path: path.read_bytes() for path in root.rglob("*") if path.is_file()}
-    diagnosis = look(root, options=Options(colours=colour_map(root) if plant is masks_in_colours else None))
+    diagnosis = look(root, colours=colour_map(root) if plant is masks_in_colours else None)
 
     copy = write_fixed(diagnosis, tmp_path / "copy")
 
     assert codes(look(tmp_path / "copy")) == set()
-    assert code in {*copy.mended, *copy.left_out}
-    assert copy.left_alone(diagnosis) == []
+    assert code in {*copy.fixed, *copy.left_out}
+    assert copy.unfixed(diagnosis) == []
     assert before == {path: path.read_bytes() for path in root.rglob("*") if path.is_file()}
     for split in ("train", "val"):
         dataset = FolderDataset(FolderConfig(root=tmp_path / "copy", split=split))
@@ -79,7 +78,7 @@ def test_copy__is_sound(plant: Callable[[Path], object], code: str, root: Path, 
 
 
 def test_safe_codes__are_marked_in_the_table() -> None:
-    assert {code for _, code in SAFE} == {code for code, check in CHECKS.items() if check.written}
+    assert {code for _, code in SAFE} == {code for code, check in CHECKS.items() if check.fixable}
 
 
 @pytest.mark.parametrize(
@@ -89,7 +88,7 @@ def test_copy__gives_back_the_classes_that_were_meant(
     plant: Callable[[Path], object], root: Path, tmp_path: Path
 ) -> None:
     plant(root)
-    write_fixed(look(root, options=Options(colours=colour_map(root))), tmp_path / "copy")
+    write_fixed(look(root, colours=colour_map(root)), tmp_path / "copy")
 
     mended = np.asarray(Image.open(tmp_path / "copy" / "masks" / "train" / "003.png"))
 
@@ -118,7 +117,7 @@ def test_copy__leaves_alone_what_is_not_safe(root: Path, tmp_path: Path) -> None
 
     copy = write_fixed(diagnosis, tmp_path / "copy")
 
-    assert copy.left_alone(diagnosis) == ["mask-transposed", "depth-size", "mask-colours"]
+    assert copy.unfixed(diagnosis) == ["mask-transposed", "depth-size", "mask-colours"]
     assert (tmp_path / "copy" / "depth" / "train" / "004.png").read_bytes() == (
         root / "depth" / "train" / "004.png"
     ).read_bytes()
@@ -126,13 +125,13 @@ def test_copy__leaves_alone_what_is_not_safe(root: Path, tmp_path: Path) -> None
 
 @pytest.mark.parametrize("place", ["data", "data/copy", "."])
 def test_copy__is_refused_where_it_would_meet_the_data(place: str, root: Path) -> None:
-    with pytest.raises(DataError, match="a corrected copy goes to a"):
+    with pytest.raises(DataError, match="a corrected copy goes to a new folder"):
         write_fixed(look(root), root.parent / place)
 
 
 def test_copy__needs_all_files(root: Path, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="goes without --sample"):
-        write_fixed(look(root, options=Options(sample=2)), tmp_path / "copy")
+    with pytest.raises(DataError, match="without --sample and --fast"):
+        write_fixed(look(root, sample=2), tmp_path / "copy")
 
 
 def test_copy__that_fails_leaves_nothing(root: Path, tmp_path: Path) -> None:
@@ -156,7 +155,7 @@ def unlink_last(root: Path, done: int) -> None:
         ('{"violet": [1, 2, 3]}', "gives a colour to 'violet', which is no class"),
         ('{"wall": [1, 2, 300]}', "gives 'wall' [1, 2, 300], which is no colour"),
         ('{"wall": "#010203", "red": [1, 2, 3]}', "gives 'red' [1, 2, 3], which is the colour of another class"),
-        ("[", "cannot be read as JSON"),
+        ("[", "is not valid JSON"),
         ("3", "holds int"),
     ],
 )
@@ -164,7 +163,7 @@ def test_colours__that_are_none_are_refused(content: str, message: str, sound: P
     (tmp_path / "colours.json").write_text(content)
 
     with pytest.raises(DataError, match=re.escape(message)):
-        look(sound, options=Options(colours=tmp_path / "colours.json"))
+        look(sound, colours=tmp_path / "colours.json")
 
 
 def test_colours__may_stand_in_the_class_list(root: Path, tmp_path: Path) -> None:

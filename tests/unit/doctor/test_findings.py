@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from densevit.data import FolderConfig
-from densevit.doctor.examine import Diagnosis, Options, examine
+from densevit.doctor.examine import Diagnosis, examine
 from densevit.doctor.rules import Finding
 from densevit.errors import DataError
 from tests.unit.doctor.data import SIZE, binary, codes, each, finding, look, photo, with_exif
@@ -22,11 +22,12 @@ def test_finding__names_count_files_reason_and_remedy(root: Path) -> None:
     masks_that_count_from_one(root)
     found = finding(look(root), "mask-off-by-one")
 
-    assert found.what == "17 masks hold 1 to 4 and never 0, for 4 classes"
+    assert found.what == "17 of 17 masks hold 1 to 4 and never 0, for 4 classes"
     assert len(found.files) == 17
     assert found.severity == "error"
     assert found.line() == (
-        f"mask-off-by-one: 17 masks hold 1 to 4 and never 0, for 4 classes, {root}/masks/train/000.png for one; "
+        f"mask-off-by-one: 17 of 17 masks hold 1 to 4 and never 0, for 4 classes, for example "
+        f"{root}/masks/train/000.png; "
         "numbers count from 1, so each is taken for the next class; set reduce_zero_label: true"
     )
 
@@ -53,7 +54,7 @@ def test_remedy__of_masks_from_one_is_enough(root: Path) -> None:
 def test_reduce_zero_label__that_is_wrong_is_suspected(root: Path) -> None:
     found = finding(look(root, reduce_zero_label=True), "class-unseen")
 
-    assert found.what.startswith("blue (3)")
+    assert found.what == "1 of 4 classes are in no mask: blue (3)"
     assert "leave reduce_zero_label out" in found.fix
 
 
@@ -84,12 +85,12 @@ def test_exif__is_judged_by_the_outlines_of_the_masks(root: Path) -> None:
 
 
 def test_crop__makes_photos_small(root: Path) -> None:
-    small = finding_in(look(root, options=Options(crop=(96, 96))), "photo-small", "train")
+    small = finding_in(look(root, crop=(96, 96)), "photo-small", "train")
 
     assert (
         small.what == "12 of 12 photos are enlarged over 1.5 times to cover the crop of 96 x 96, the smallest 48 x 64"
     )
-    assert codes(look(root, options=Options(crop=(64, 64)))) == set()
+    assert codes(look(root, crop=(64, 64))) == set()
 
 
 def finding_in(diagnosis: Diagnosis, code: str, split: str) -> Finding:
@@ -104,7 +105,7 @@ def test_data_set__without_splits_and_by_folders_is_looked_at(root: Path) -> Non
     diagnosis = examine(FolderConfig.parse(flat))
 
     assert codes(diagnosis) == {"mask-size"}
-    assert diagnosis.material.splits[0].name == ""
+    assert diagnosis.context.splits[0].name == ""
 
 
 @pytest.mark.parametrize(
@@ -116,8 +117,8 @@ def test_data_set__without_splits_and_by_folders_is_looked_at(root: Path) -> Non
         ),
         (
             "images",
-            "{}/images has no folder images/ (it has train/, val/); photos belong in images/<split>/ and their targets "
-            "in masks/<split>/ or depth/<split>/; rename the folders, or name them by --images and --masks",
+            "{}/images has no folder images/ (it has train/, val/); put photos in images/<split>/ and their targets "
+            "in masks/<split>/ or depth/<split>/, or name the folders by --images and --masks",
         ),
     ],
 )
@@ -130,6 +131,6 @@ def test_root__that_is_none_is_refused(place: str, message: str, sound: Path) ->
 
 def test_split__that_is_not_there_is_refused(sound: Path) -> None:
     with pytest.raises(DataError) as caught:
-        look(sound, options=Options(only=("test",)))
+        look(sound, only=("test",))
 
     assert str(caught.value) == f"{sound} has no split 'test'; splits found: train, val; name one of them"

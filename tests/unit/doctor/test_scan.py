@@ -10,7 +10,7 @@ from PIL import Image
 
 from densevit.data import FolderConfig
 from densevit.doctor.checks_duplicates import near_pairs
-from densevit.doctor.examine import Options, fast_check
+from densevit.doctor.examine import fast_check
 from densevit.doctor.facts import Broken, MaskFacts, PhotoFacts
 from densevit.doctor.probe import probe
 from densevit.doctor.scan import jobs_of, scan
@@ -30,29 +30,29 @@ from tests.unit.doctor.faults import (
 
 
 def test_sample__opens_photos_spread_over_each_split(sound: Path) -> None:
-    diagnosis = look(sound, options=Options(sample=4))
+    diagnosis = look(sound, sample=4)
 
-    assert [s.stem for s in diagnosis.material.samples] == ["000", "003", "006", "009", "100", "101", "102", "103"]
+    assert [s.stem for s in diagnosis.context.samples] == ["000", "003", "006", "009", "100", "101", "102", "103"]
 
 
 def test_sample__concludes_nothing_from_what_it_did_not_open(root: Path) -> None:
     a_class_in_val_alone(root)
 
-    assert codes(look(root, options=Options(sample=4))) == set()
+    assert codes(look(root, sample=4)) == set()
 
 
 def test_sample__finds_equal_files_in_two_splits(root: Path) -> None:
     a_copy_in_val(root)
     shutil.copy(root / "images" / "train" / "003.png", root / "images" / "val" / "003.png")
 
-    found = finding(look(root, options=Options(sample=1)), "leak-exact")
+    found = finding(look(root, sample=1), "leak-exact")
 
     assert found.files == tuple(str(root / "images" / split / "003.png") for split in ("train", "val"))
 
 
 def test_processes__find_what_one_process_finds(root: Path) -> None:
     a_mask_cut_short(root)
-    splits = look(root).material.splits
+    splits = look(root).context.splits
     jobs = jobs_of(splits, None) * 3
     seen: list[int] = []
 
@@ -64,9 +64,7 @@ def test_processes__find_what_one_process_finds(root: Path) -> None:
 
 def test_near_pairs__cost_does_not_grow_with_the_square() -> None:
     thumb = np.random.default_rng(0).integers(0, 255, (16, 18), dtype=np.uint8).tobytes()
-    photos = [
-        PhotoFacts(str(i), "PNG", "RGB", SIZE, SIZE, 1, 1, b"", thumb, False, False, None, False) for i in range(400)
-    ]
+    photos = [PhotoFacts(str(i), "PNG", SIZE, SIZE, 1, 1, b"", thumb, False, False, 0, False) for i in range(400)]
 
     assert len(near_pairs(photos)) <= 64 * 400
 

@@ -1,4 +1,4 @@
-"""Weights of others as our models. A new source is one file with its list of renames and one row in ``IMPORTERS``."""
+"""Importers of other programs' checkpoints. A new one is a file with its renaming rules and a row in ``IMPORTERS``."""
 
 from collections.abc import Mapping
 
@@ -9,20 +9,9 @@ from densevit.checkpoints.importers import depth_anything, dpt_official, mmseg, 
 from densevit.checkpoints.importers.base import Importer, ImportOverrides, Source
 from densevit.checkpoints.importers.build import Counts, Imported, build
 from densevit.checkpoints.rename import collapse
-from densevit.config import nearest
 from densevit.errors import CheckpointError
 
-__all__ = [
-    "IMPORTERS",
-    "ImportOverrides",
-    "Counts",
-    "Imported",
-    "Importer",
-    "Source",
-    "build",
-    "detect",
-]
-
+__all__ = ["IMPORTERS", "Counts", "ImportOverrides", "Imported", "Importer", "Source", "build", "detect"]
 
 IMPORTERS: dict[str, Importer] = {
     "segmenter": segmenter.IMPORTER,
@@ -35,32 +24,24 @@ IMPORTERS: dict[str, Importer] = {
 
 
 def detect(state: Mapping[str, Tensor], source: str) -> str:
-    """The key in ``IMPORTERS`` of the source whose names the tensors bear.
+    """The key in ``IMPORTERS`` of the program whose names the tensors have.
 
     Raises:
         CheckpointError: if there is none, or several.
     """
-    found = [name for name, importer in IMPORTERS.items() if importer.recognises(Source(source, state))]
-    if len(found) == 1:
-        return found[0]
-    if found:
-        titles = " and ".join(IMPORTERS[name].title for name in found)
-        raise CheckpointError(
-            f"{source} has the names of {titles} in one file; weights of one source are needed; take the file apart"
-        )
+    matching = [name for name, importer in IMPORTERS.items() if importer.recognises(Source(source, state))]
+    if len(matching) == 1:
+        return matching[0]
+    if matching:
+        titles = " and ".join(IMPORTERS[name].title for name in matching)
+        raise CheckpointError(f"{source} has the names of {titles} in one file; split it into one file per model")
     if looks_like_encoder(state):
         raise CheckpointError(
-            f"{source} is a plain encoder without a decoder, so there is no model to make of it; "
-            "train a decoder on it: name the file as encoder_weights in a training config"
+            f"{source} is a plain encoder without a decoder; "
+            "to train a decoder on it, name the file as encoder_weights in a training config"
         )
     names = ", ".join(collapse(sorted(state))[:5])
     raise CheckpointError(
-        f"{source} has names of no known source ({names}, ...); known: "
+        f"{source} has tensor names of no known program ({names}, ...); known: "
         f"{', '.join(importer.title for importer in IMPORTERS.values())}; check the file"
     )
-
-
-def source_kind(name: str) -> str:
-    if name not in IMPORTERS:
-        raise CheckpointError(f"there is no source {name!r}{nearest(name, IMPORTERS)}")
-    return name

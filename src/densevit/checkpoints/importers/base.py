@@ -1,6 +1,5 @@
-"""What every importer gets and gives, and the named questions it may ask."""
+"""What every importer takes and returns, and how it reports facts that a checkpoint does not tell."""
 
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
@@ -12,7 +11,7 @@ from torch import Tensor
 from densevit.checkpoints.rename import Renamed
 from densevit.config import Config
 from densevit.errors import CheckpointError
-from densevit.inference_config import InferenceConfig, Protocol
+from densevit.inference_config import Protocol
 from densevit.tasks import Task
 
 Plain = dict[str, Any]
@@ -21,7 +20,7 @@ DatasetName = Literal["ade20k", "cityscapes", "pascal_context"]
 
 
 class ImportOverrides(Config):
-    """Facts that a person states because neither shapes nor a file beside the weights tell them.
+    """Facts about a checkpoint that neither its shapes nor a config file tell, or that replace what these say.
 
     Attributes:
         num_heads: attention heads of the encoder.
@@ -29,14 +28,14 @@ class ImportOverrides(Config):
         taps: 0-based indices of the encoder blocks that the decoder reads.
         aux_taps: 0-based block indices that the auxiliary heads read, where they have taps of their own.
         image_size: (height, width) of the training images in pixels, which gives the grid of learned positions.
-        norm_eps: of the encoder's LayerNorms.
+        norm_eps: epsilon of the encoder's LayerNorms.
         readout: DPT's use of the class token.
         release: which of several releases with equal shapes: DPT depth "midas", "kitti" or "nyu"; Depth Anything "v1",
             "v2", "hypersim" or "vkitti".
         scale, shift, invert: constants of a DPT depth model, instead of a release.
-        signed: a DPT depth model that may give negative values (``non_negative=False``).
-        max_depth_m: of a metric Depth Anything, instead of a release.
-        dataset: what a segmentation model was trained on: gives class names, normalisation stays.
+        signed: for a DPT depth model that may give negative values (``non_negative=False``).
+        max_depth_m: maximum depth of a metric Depth Anything, instead of a release.
+        dataset: data set of a segmentation model; gives the class names only.
     """
 
     num_heads: PositiveInt | None = None
@@ -55,7 +54,8 @@ class ImportOverrides(Config):
     dataset: DatasetName | None = None
 
 
-QUESTIONS = {
+# The facts that an importer may find missing, as the message describes them.
+DESCRIPTIONS = {
     "num_heads": "attention heads of the encoder",
     "decoder_heads": "attention heads of the decoder",
     "taps": "0-based indices of the blocks that the decoder reads",
@@ -69,52 +69,52 @@ QUESTIONS = {
 
 @dataclass(frozen=True)
 class Source:
-    """Weights of others with everything that came along.
+    """A checkpoint of another program, with its side files.
 
     Attributes:
         name: path or address, for messages.
-        state: tensors by the source's names.
+        state: tensors under the names of the file.
         side: plain data by kind: "variant.yml", "config.json", "preprocessor_config.json", "mmseg" (the config, from a
-            file or from the checkpoint), "meta" (what else the checkpoint says).
-        answers: explicit facts; they win over everything.
+            file or from the checkpoint), "meta" (the checkpoint's other metadata).
+        overrides: facts given by the user; they win over everything.
         file_name: of the weights; a published one identifies a release.
     """
 
     name: str
     state: Mapping[str, Tensor]
     side: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    answers: ImportOverrides = field(default_factory=ImportOverrides)
+    overrides: ImportOverrides = field(default_factory=ImportOverrides)
     file_name: str = ""
 
     def has(self, pattern: str) -> bool:
         """Whether a tensor's name matches a pattern such as ``decoder.*``."""
         return any(fnmatchcase(name, pattern) for name in self.state)
 
-    def facts(self, **candidates: Any) -> dict[str, Any]:
-        """For every fact the person's answer, else the candidate; all that stay unknown are asked for together.
+    def get(self, name: str, default: Any = None) -> Any:
+        """The user's override of a fact, else the default."""
+        override = getattr(self.overrides, name)
+        return default if override is None else override
+
+    def require(self, **defaults: Any) -> dict[str, Any]:
+        """``get`` for several facts, none of which may be unknown.
 
         Raises:
-            CheckpointError: naming the options that answer.
+            CheckpointError: naming every unknown fact and the option that gives it.
         """
-        found = {name: self.fact(name, value) for name, value in candidates.items()}
-        unknown = [name for name, value in found.items() if value is None]
+        values = {name: self.get(name, default) for name, default in defaults.items()}
+        unknown = [name for name, value in values.items() if value is None]
         if unknown:
-            raise self.ask(*unknown)
-        return found
+            raise self.missing(*unknown)
+        return values
 
-    def fact(self, name: str, otherwise: Any = None) -> Any:
-        """The person's answer, else what is known otherwise, which may be nothing."""
-        answer = getattr(self.answers, name)
-        return otherwise if answer is None else answer
-
-    def ask(self, *names: str, hint: str = "") -> CheckpointError:
+    def missing(self, *names: str, hint: str = "") -> CheckpointError:
         """The error that asks for facts by their options."""
-        missing = ", ".join(f"{name} ({QUESTIONS[name]})" for name in names)
+        missing = ", ".join(f"{name} ({DESCRIPTIONS[name]})" for name in names)
         options = " and ".join(f"--{name.replace('_', '-')}" for name in names)
         keywords = ", ".join(f"{name}=..." for name in names)
         return CheckpointError(
-            f"{self.name} does not say {missing}; shapes cannot tell, and no file beside it does; "
-            f"{hint or 'put the config that belongs to it into the same folder, or '}"
+            f"{self.name} does not say {missing}, nor does a config file next to it; "
+            f"{hint or 'put the config of the model into the same folder, or '}"
             f"give {options} ({keywords} in Python)"
         )
 
@@ -124,20 +124,24 @@ class ImportedParts:
     """What an importer makes of a source.
 
     Attributes:
-        renamed: the tensors under our names, after all fixes.
-        model: plain data of the ``ModelConfig``.
-        task: of the one head.
-        fit: densevit's own way to bring a photo to the encoder.
-        protocol: the source's way.
+        renamed: the tensors under our names, converted where necessary.
+        encoder: plain data of the ``EncoderConfig``.
+        heads: plain data of the only head, by its name.
+        normalisation: plain data of the mean and standard deviation.
+        task: of the head.
+        short_side: to which images are resized by default.
+        protocol: how the source's program runs the model.
         provenance: where the weights come from, for the card.
-        absorbed: numbers in the file that have no parameter of their own: a bias folded into a running mean, the
+        absorbed: parameters of the file that the model has no parameter for: a bias folded into a running mean, the
             position of a token that is not in the sequence. Source name -> count and reason.
     """
 
     renamed: Renamed
-    model: Plain
+    encoder: Plain
+    heads: Plain
+    normalisation: Plain
     task: Task
-    fit: InferenceConfig
+    short_side: int
     protocol: Protocol
     provenance: str
     absorbed: Mapping[str, tuple[int, str]] = field(default_factory=dict)
@@ -145,13 +149,13 @@ class ImportedParts:
 
 @dataclass(frozen=True)
 class Importer:
-    """One source.
+    """One program whose checkpoints can be read.
 
     Attributes:
-        title: what it is called.
-        marks: alternatives; each is patterns of tensor names that all must occur.
-        read: makes our parts of it.
-        beside: files that may lie beside the weights and say what shapes do not.
+        title: what messages call it.
+        marks: alternative sets of patterns of tensor names; it is recognised where all patterns of one set occur.
+        read: converts a source.
+        beside: config files that may be next to the weights.
     """
 
     title: str
@@ -160,49 +164,8 @@ class Importer:
     beside: tuple[str, ...] = ()
 
     def recognises(self, source: Source) -> bool:
-        """Whether the tensor names are those of this source."""
+        """Whether the tensor names are those of this program."""
         return any(all(source.has(pattern) for pattern in mark) for mark in self.marks)
-
-
-class Shapes:
-    """Shapes of renamed tensors; what is absent or has another number of axes is an error of the file."""
-
-    def __init__(self, tensors: Mapping[str, Tensor], source: str) -> None:
-        self.tensors, self.source = tensors, source
-
-    def of(self, name: str, ndim: int) -> tuple[int, ...]:
-        """The shape of a tensor.
-
-        Raises:
-            CheckpointError: if it is absent, empty, or has another number of axes.
-        """
-        tensor = self.tensors.get(name)
-        if tensor is None or tensor.ndim != ndim or not tensor.numel():
-            found = "no such tensor" if tensor is None else f"the shape {tuple(tensor.shape)}"
-            raise CheckpointError(
-                f"{self.source} has {found} for {name}, which needs {ndim} axes; it is cut or not what its names say; "
-                "get a whole file"
-            )
-        return tuple(tensor.shape)
-
-    def has(self, name: str) -> bool:
-        """Whether a tensor of this name is there."""
-        return name in self.tensors
-
-    def count(self, template: str) -> int:
-        """How many numbers n make ``template.format(n)`` the beginning of a name; they must run from 0.
-
-        Raises:
-            CheckpointError: if there are gaps.
-        """
-        head, tail = (re.escape(part) for part in template.split("{}"))
-        found = {int(match[1]) for name in self.tensors if (match := re.match(rf"{head}(\d+){tail}", name))}
-        if found != set(range(len(found))):
-            raise CheckpointError(
-                f"{self.source} has {template.format('N')} for N = {', '.join(map(str, sorted(found)[:8]))}, but they "
-                "must run from 0 without gaps; it is cut or damaged; get a whole file"
-            )
-        return len(found)
 
 
 def update(renamed: Renamed, tensors: Mapping[str, Tensor], notes: Mapping[str, str], *drop: str) -> Renamed:

@@ -1,4 +1,4 @@
-"""From an importer's parts to a model: the proof that everything fits, the weights put in, and the account of it."""
+"""Build a model from an importer's parts, and account for every tensor of the file."""
 
 import math
 from dataclasses import dataclass, replace
@@ -9,6 +9,7 @@ from densevit.checkpoints.importers.base import ImportedParts, Importer, Source
 from densevit.checkpoints.native import Bundle, Card
 from densevit.checkpoints.rename import LoadReport, Renamed, Row, require_kinds, require_total
 from densevit.errors import CheckpointError, ConfigError
+from densevit.inference_config import InferenceConfig
 from densevit.model import DenseModel, ModelConfig
 
 _STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
@@ -16,13 +17,13 @@ _STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 
 @dataclass(frozen=True)
 class Counts:
-    """Where the parameters of a file went: ``source`` is the sum of the others.
+    """Numbers of parameters; ``source`` is the sum of the others.
 
     Attributes:
-        source: in the file, running statistics aside.
+        source: in the file, without running statistics.
         built: in the model.
-        ignored: left out, each tensor for a stated reason.
-        absorbed: without a parameter of their own, such as a bias folded into a running mean.
+        ignored: of tensors ignored for a stated reason.
+        absorbed: merged into others, such as a bias folded into a running mean.
     """
 
     source: int
@@ -33,13 +34,13 @@ class Counts:
 
 @dataclass(frozen=True)
 class Imported:
-    """A source as our model.
+    """An imported checkpoint.
 
     Attributes:
-        importer: its row in ``IMPORTERS``.
-        bundle: model, task, fit, protocol and card.
-        report: what became of every tensor; ``str`` gives the table.
-        counts: what became of the parameters.
+        importer: key in ``IMPORTERS``.
+        bundle: the model with its task, inference settings, protocol and card.
+        report: on every tensor; ``str`` gives a table.
+        counts: of the parameters.
     """
 
     importer: str
@@ -49,28 +50,29 @@ class Imported:
 
 
 def build(name: str, importer: Importer, source: Source) -> Imported:
-    """Run an importer and put the weights into the model that it describes; on meta tensors, everything but the values.
+    """Run an importer and load the weights into the model that it describes; also works on meta tensors.
 
     Raises:
-        CheckpointError: if a fact is missing, or weights and model do not fit.
+        CheckpointError: if a fact is missing, or the weights do not fit the model.
     """
     parts = _read(importer, source)
     try:
-        config = ModelConfig.parse(parts.model, source=f"the model of {source.name}")
+        facts = {"encoder": parts.encoder, "heads": parts.heads, "normalisation": parts.normalisation}
+        config = ModelConfig.parse(facts, source=f"the model of {source.name}")
         with torch.device("meta"):
             model = DenseModel(config)
     except ConfigError as error:
-        raise CheckpointError(f"{error}\nits weights and the config beside it contradict each other") from None
+        raise CheckpointError(f"{error}\nits weights and its config file contradict each other") from None
     renamed = _without_late_blocks(parts.renamed, config)
     targets = model.state_dict()
     require_total(
         renamed,
         {key: tensor.shape for key, tensor in targets.items()},
         source=source.name,
-        advice=f"it was read as {importer.title}; name another source by --as, or mend the config beside it",
+        advice=f"it was read as {importer.title}; name another program by --as, or correct the config file",
     )
     require_kinds(renamed, source=source.name)
-    # Copies, because tensors of a file may be parts of one block of memory, or the same twice.
+    # Copies, since tensors of a file may share memory.
     state = {
         key: t.to(torch.float32 if t.is_floating_point() else t.dtype, copy=True, memory_format=torch.contiguous_format)
         for key, t in renamed.tensors.items()
@@ -79,7 +81,8 @@ def build(name: str, importer: Importer, source: Source) -> Imported:
     model.requires_grad_()
     (head,) = config.heads
     card = Card(name=source.file_name, provenance=(parts.provenance,))
-    bundle = Bundle(model.eval(), {head: parts.task}, parts.fit, card, parts.protocol)
+    fit = InferenceConfig(short_side=parts.short_side)
+    bundle = Bundle(model.eval(), {head: parts.task}, fit, card, parts.protocol)
     return Imported(name, bundle, _report(source, renamed), _counts(source, model, renamed, parts))
 
 
@@ -87,18 +90,18 @@ def _read(importer: Importer, source: Source) -> ImportedParts:
     try:
         return importer.read(source)
     except (TypeError, ValueError, KeyError, IndexError, AttributeError) as error:
-        # Shapes are checked one by one; what is left are values of side files that are not what they should be.
+        # Shapes are checked one by one, so what remains are unexpected values in side files.
         raise CheckpointError(
-            f"{source.name} looks like {importer.title}, but a file beside it holds what cannot be understood "
-            f"({type(error).__name__}: {error}); mend or remove {' or '.join(importer.beside) or 'it'}"
+            f"{source.name} looks like {importer.title}, but its config file has an unexpected value "
+            f"({type(error).__name__}: {error}); correct or remove {' or '.join(importer.beside) or 'it'}"
         ) from error
 
 
 def _without_late_blocks(renamed: Renamed, config: ModelConfig) -> Renamed:
-    """Blocks after the last tap are not built, for nobody reads them."""
+    """Ignore blocks after the last tap, which the model does not have."""
     last = config.encoder.taps[-1]
     prefixes = tuple(f"encoder.blocks.{index}." for index in range(last + 1, config.encoder.depth))
-    late = [name for name in renamed.tensors if prefixes and name.startswith(prefixes)]
+    late = [name for name in renamed.tensors if name.startswith(prefixes)]
     kept = {name: tensor for name, tensor in renamed.tensors.items() if name not in late}
     reasons = {key: f"after the last tap, {last}" for name in late for key in renamed.sources[name]}
     return replace(renamed, tensors=kept, ignored=renamed.ignored | reasons)

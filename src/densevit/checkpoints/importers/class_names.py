@@ -1,4 +1,4 @@
-"""Class names of the data sets that published models were trained on, and the tasks made of them."""
+"""The tasks of published models, with the class names of their data sets."""
 
 import logging
 from collections.abc import Sequence
@@ -9,24 +9,19 @@ from densevit.tasks import Depth, Segmentation
 
 _log = logging.getLogger(__name__)
 
-CLASS_NAMES: dict[str, tuple[str, ...]] = {
-    "ade20k": ADE20K,
-    "cityscapes": CITYSCAPES,
-    "pascal_context": PASCAL_CONTEXT,
-}
+CLASS_NAMES = {"ade20k": ADE20K, "cityscapes": CITYSCAPES, "pascal_context": PASCAL_CONTEXT}
 
 
 def segmentation(
     num_classes: int, *, dataset: str | None = None, classes: Sequence[Any] = (), **facts: Any
 ) -> Segmentation:
-    """The task of a model of so many classes.
-
-    Names are those that the source states, else those of its data set, else numbers.
-    """
+    """Segmentation with the class names of the checkpoint, else those of its data set, else numbers."""
     names = tuple(str(name).strip() for name in classes) or CLASS_NAMES.get(dataset or "", ())
     if len(names) != num_classes or len(set(names)) != num_classes:
         if names:
-            _log.warning("%d class names for %d classes do not fit; classes are numbered", len(set(names)), num_classes)
+            _log.warning(
+                "there are %d class names for %d classes; classes are numbered instead", len(set(names)), num_classes
+            )
         names = tuple(f"class {index}" for index in range(num_classes))
     return Segmentation(classes=names, **facts)
 

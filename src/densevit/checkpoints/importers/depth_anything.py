@@ -1,25 +1,26 @@
 """DepthAnything/Depth-Anything-V2 and V1, the authors' releases: bare state dicts, relative or metric.
 
-Fixed for this source: DINOv2 with eps 1e-6 on a square grid, positions resampled bicubically with DINOv2's offset of
+Fixed for this program: DINOv2 with eps 1e-6 on a square grid, positions resampled bicubically with DINOv2's offset of
 0.1, the final norm on every tap, ImageNet statistics. V1 and V2, relative and metric have the same tensors; the
 published file names tell them apart.
 """
 
 import re
 
-from densevit.checkpoints.importers.base import ImportedParts, Importer, Plain, Shapes, Source
+from densevit.checkpoints.importers.base import ImportedParts, Importer, Plain, Source
 from densevit.checkpoints.importers.class_names import disparity, metres
 from densevit.checkpoints.importers.dpt_rules import dpt_facts, scratch
-from densevit.checkpoints.importers.vit import MASK_TOKEN, encoder_facts, positions, published_heads, timm_vit
+from densevit.checkpoints.importers.vit import positions, published_heads, timm_vit
 from densevit.checkpoints.rename import Rule, rename
-from densevit.inference_config import InferenceConfig, WholeProtocol
+from densevit.checkpoints.shapes import Shapes, encoder_facts
+from densevit.inference_config import WholeProtocol
 from densevit.presets import IMAGENET
 
 HEAD = "heads.depth"
 RELEASES = ("v1", "v2", "hypersim", "vkitti")
 MAX_DEPTH_M = {"hypersim": 20.0, "vkitti": 80.0}
 
-# Depth of the encoder -> 0-based blocks that V2 taps; V1 taps the last four.
+# Depth of the encoder -> 0-based indices of the blocks that V2 taps; V1 taps the last four.
 V2_TAPS = {12: (2, 5, 8, 11), 24: (4, 11, 17, 23), 40: (9, 19, 29, 39)}
 
 PUBLISHED = (
@@ -31,8 +32,6 @@ PUBLISHED = (
 
 RULES = (
     *timm_vit("pretrained."),
-    Rule("pretrained.norm.{param}", "encoder.norm.{param}"),
-    Rule("pretrained.mask_token", reason=MASK_TOKEN),
     Rule("depth_head.projects.{i}.{param}", f"{HEAD}.reassemble.{{i}}.project.{{param}}"),
     Rule("depth_head.resize_layers.{i}.{param}", f"{HEAD}.reassemble.{{i}}.resample.{{param}}"),
     Rule("depth_head.readout_projects.{i}.0.{param}", f"{HEAD}.reassemble.{{i}}.readout_project.{{param}}"),
@@ -44,20 +43,20 @@ RULES = (
 
 
 def read(source: Source) -> ImportedParts:
-    """The release decides the taps and whether values are disparity or metres."""
+    """Import a model; its release tells the taps, and whether it predicts disparity or metres."""
     renamed = rename(source.state, RULES)
     shapes = Shapes(renamed.tensors, source.name)
     facts = encoder_facts(shapes)
     depth = facts["depth"]
-    named = next((release for name, release in PUBLISHED if re.fullmatch(name, source.file_name)), None)
-    release = source.facts(release=named)["release"]
+    published = next((release for name, release in PUBLISHED if re.fullmatch(name, source.file_name)), None)
+    release = source.require(release=published)["release"]
     if release not in RELEASES:
-        raise source.ask("release", hint=f"release {release!r} is none of {', '.join(RELEASES)}; ")
-    known = source.facts(
+        raise source.missing("release", hint=f"release {release!r} is none of {', '.join(RELEASES)}; ")
+    known = source.require(
         num_heads=published_heads(facts["embed_dim"], depth),
         taps=tuple(range(max(depth - 4, 0), depth)) if release == "v1" else V2_TAPS.get(depth),
     )
-    max_depth_m = source.fact("max_depth_m", MAX_DEPTH_M.get(release))
+    max_depth_m = source.get("max_depth_m", MAX_DEPTH_M.get(release))
     head: Plain = {"kind": "depth", "up_to": "image", "hidden_channels": shapes.of(f"{HEAD}.head.conv2.weight", 4)[0]}
     if max_depth_m is not None:
         head |= {"activation": "sigmoid", "max_depth_m": max_depth_m}
@@ -65,26 +64,20 @@ def read(source: Source) -> ImportedParts:
     decoder |= {"readout": decoder.get("readout", "ignore"), "fusion_up_to": "next_level", "head": head}
     encoder = facts | {
         **known,
-        "norm_eps": source.fact("norm_eps", 1e-6),
-        "positions": positions(shapes, facts, mode="bicubic", image_size=None, offset=0.1),
+        "norm_eps": source.get("norm_eps", 1e-6),
+        "positions": positions(shapes, facts, mode="bicubic", offset=0.1),
         "final_norm": True,
     }
     return ImportedParts(
         renamed,
-        {
-            "encoder": encoder,
-            "heads": {"depth": {"decoder": decoder, "out_channels": 1}},
-            "normalisation": IMAGENET,
-        },
+        encoder,
+        {"depth": {"decoder": decoder, "out_channels": 1}},
+        IMAGENET,
         disparity() if max_depth_m is None else metres(max_depth_m),
-        InferenceConfig(short_side=518),
+        518,
         WholeProtocol(kind="depth_anything", net_size=(518, 518), multiple=facts["patch_size"][0]),
         f"DepthAnything, {source.file_name or source.name}",
     )
 
 
-IMPORTER = Importer(
-    title="Depth Anything",
-    marks=(("pretrained.cls_token", "depth_head.*"),),
-    read=read,
-)
+IMPORTER = Importer("Depth Anything", marks=(("pretrained.cls_token", "depth_head.*"),), read=read)

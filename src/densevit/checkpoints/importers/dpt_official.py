@@ -1,32 +1,26 @@
 """isl-org/DPT: DPT-Large, -Base and -Hybrid for depth and segmentation; the release holds bare state dicts.
 
-Fixed for this source: LayerNorm eps 1e-6, bilinear positions on a square grid, taps without the final norm, statistics
-of 0.5. The constants that turn the disparity of the KITTI and NYU releases into metres stand in no checkpoint; the
+Fixed for this program: LayerNorm eps 1e-6, bilinear positions on a square grid, taps without the final norm, statistics
+of 0.5. No checkpoint has the constants that turn the disparity of the KITTI and NYU releases into metres; the
 published file names tell the releases apart.
 """
 
-from densevit.checkpoints.importers.base import ImportedParts, Importer, Plain, Shapes, Source
+from densevit.checkpoints.importers.base import ImportedParts, Importer, Plain, Source
 from densevit.checkpoints.importers.class_names import disparity, metres, segmentation
 from densevit.checkpoints.importers.dpt_rules import depth_head, dpt_facts, scratch, segmentation_head
-from densevit.checkpoints.importers.vit import (
-    HEAD_OF_PRETRAINING,
-    NORM_NOT_READ,
-    encoder_facts,
-    positions,
-    published_heads,
-    timm_vit,
-)
+from densevit.checkpoints.importers.vit import NORM_NOT_READ, positions, published_heads, timm_vit
 from densevit.checkpoints.rename import Rule, rename
-from densevit.inference_config import InferenceConfig, WholeProtocol
+from densevit.checkpoints.shapes import Shapes, encoder_facts
+from densevit.inference_config import WholeProtocol
 from densevit.presets import HALF, KITTI, NYU
 from densevit.tasks import Depth, Task
 from densevit.types import Size
 
-# (width, hybrid) -> 0-based blocks that are tapped.
+# (width, hybrid) -> 0-based indices of the tapped blocks.
 TAPS = {(1024, False): (5, 11, 17, 23), (768, False): (2, 5, 8, 11), (768, True): (8, 11)}
 
 RELEASES: dict[str, Plain] = {"midas": {}, "kitti": KITTI, "nyu": NYU}
-# (height, width) at which each is run, and the range in metres for which it was trained.
+# (height, width) at which each release is run, and the range of its training in metres.
 NET_SIZES: dict[str, Size] = {"midas": (384, 384), "kitti": (352, 1216), "nyu": (480, 640)}
 RANGES_M = {"kitti": 80.0, "nyu": 10.0}
 
@@ -40,33 +34,28 @@ PUBLISHED = {
 ADE20K = {"dpt_large-ade20k-b12dca68.pt", "dpt_hybrid-ade20k-53898607.pt"}
 
 
-def _rules(head: str, *, segmentation: bool, num_stem: int) -> tuple[Rule, ...]:
-    """Reassembly is counted from 1 there; with the hybrid stem the first two levels have none."""
+def _rules(head: str, *, segmentation: bool, num_stem: int) -> list[Rule]:
+    """Names of the model; reassembly is counted from 1, and a hybrid has none for the first two levels."""
     main = segmentation_head if segmentation else depth_head
-    return (
-        *timm_vit("pretrained.model."),
+    rules = [
         Rule("pretrained.model.norm.{param}", reason=NORM_NOT_READ),
-        Rule("pretrained.model.head.{param}", reason=HEAD_OF_PRETRAINING),
-        Rule("pretrained.model.head_dist.{param}", reason=HEAD_OF_PRETRAINING),
-        Rule("pretrained.model.pre_logits.{rest}", reason=HEAD_OF_PRETRAINING),
-        *(
-            rule
-            for level in range(num_stem, 4)
-            for source, target in ((f"pretrained.act_postprocess{level + 1}", f"{head}.reassemble.{level - num_stem}"),)
-            for rule in (
-                Rule(f"{source}.0.project.0.{{param}}", f"{target}.readout_project.{{param}}"),
-                Rule(f"{source}.3.{{param}}", f"{target}.project.{{param}}"),
-                Rule(f"{source}.4.{{param}}", f"{target}.resample.{{param}}"),
-            )
-        ),
+        *timm_vit("pretrained.model."),
         *scratch("scratch.", head),
         *main("scratch.output_conv", f"{head}.head"),
         *segmentation_head("auxlayer", f"{head}.aux_head"),
-    )
+    ]
+    for level in range(num_stem, 4):
+        source, target = f"pretrained.act_postprocess{level + 1}", f"{head}.reassemble.{level - num_stem}"
+        rules += [
+            Rule(f"{source}.0.project.0.{{param}}", f"{target}.readout_project.{{param}}"),
+            Rule(f"{source}.3.{{param}}", f"{target}.project.{{param}}"),
+            Rule(f"{source}.4.{{param}}", f"{target}.resample.{{param}}"),
+        ]
+    return rules
 
 
 def read(source: Source) -> ImportedParts:
-    """Segmentation has a batch norm in its head, depth has not; the hybrid has a stem."""
+    """Import a model. Its tensors tell its kind: segmentation has a batch norm in its head, the hybrid a stem."""
     is_hybrid = source.has("pretrained.model.patch_embed.backbone.*")
     segments = source.has("scratch.output_conv.1.*")
     name = "labels" if segments else "depth"
@@ -75,17 +64,17 @@ def read(source: Source) -> ImportedParts:
     shapes = Shapes(renamed.tensors, source.name)
     facts = encoder_facts(shapes)
     dim = facts["embed_dim"]
-    known = source.facts(
+    known = source.require(
         num_heads=published_heads(dim, facts["depth"]),
         taps=TAPS.get((dim, is_hybrid)),
-        # A shape betrays the projection alone; all that was published projects.
+        # All published models project; without the projection, shapes do not tell "ignore" from "add".
         readout=dpt_facts(shapes, head).get("readout"),
     )
     encoder = facts | {
         "num_heads": known["num_heads"],
         "taps": known["taps"],
-        "norm_eps": source.fact("norm_eps", 1e-6),
-        "positions": positions(shapes, facts, mode="bilinear", image_size=None),
+        "norm_eps": source.get("norm_eps", 1e-6),
+        "positions": positions(shapes, facts, mode="bilinear"),
     }
     decoder = dpt_facts(shapes, head, num_stem=num_stem) | {
         "readout": known["readout"],
@@ -96,7 +85,7 @@ def read(source: Source) -> ImportedParts:
     if segments:
         decoder["head"] = {"kind": "segmentation", "aux": "penultimate" if source.has("auxlayer.*") else "none"}
         num_classes = shapes.of(f"{head}.head.classifier.weight", 4)[0]
-        dataset = source.fact("dataset", "ade20k" if source.file_name in ADE20K else None)
+        dataset = source.get("dataset", "ade20k" if source.file_name in ADE20K else None)
         task = segmentation(num_classes, dataset=dataset, aux_weight=0.2)
         net_size: Size = (480, 480)
     else:
@@ -104,39 +93,30 @@ def read(source: Source) -> ImportedParts:
         num_classes = 1
     return ImportedParts(
         renamed,
-        {
-            "encoder": encoder,
-            "heads": {name: {"decoder": decoder, "out_channels": num_classes}},
-            "normalisation": HALF,
-        },
+        encoder,
+        {name: {"decoder": decoder, "out_channels": num_classes}},
+        HALF,
         task,
-        InferenceConfig(short_side=min(net_size)),
+        min(net_size),
         WholeProtocol(kind="dpt", net_size=net_size, multiple=32, label_offset=1 if segments else 0),
         f"isl-org/DPT, {source.file_name or source.name}",
     )
 
 
 def _depth(source: Source, is_large: bool) -> tuple[Plain, Depth, Size]:
-    """The depth head's config, what its values are, and the size at which it is run."""
-    answers = source.answers
-    head: Plain = {"kind": "depth", "up_to": "double", "activation": "none" if answers.signed else "relu"}
-    constants = {
-        key: getattr(answers, key) for key in ("scale", "shift", "invert") if getattr(answers, key) is not None
-    }
+    """The depth head's config, its task, and the (height, width) at which it is run."""
+    head: Plain = {"kind": "depth", "up_to": "double", "activation": "none" if source.get("signed") else "relu"}
+    constants = {key: source.get(key) for key in ("scale", "shift", "invert") if source.get(key) is not None}
     if constants:
-        task = metres(answers.max_depth_m or 10.0) if answers.invert else disparity()
+        task = metres(source.get("max_depth_m", 10.0)) if source.get("invert") else disparity()
         return head | constants, task, NET_SIZES["midas"]
-    # Of DPT-Large there is one depth release, of the hybrid there are three with the same shapes.
+    # DPT-Large has one depth release, the hybrid three with the same shapes.
     known = PUBLISHED.get(source.file_name) or ("midas" if is_large else None)
-    release = source.facts(release=known)["release"]
+    release = source.require(release=known)["release"]
     if release not in RELEASES:
-        raise source.ask("release", hint=f"release {release!r} is none of {', '.join(RELEASES)}; ")
+        raise source.missing("release", hint=f"release {release!r} is none of {', '.join(RELEASES)}; ")
     task = metres(RANGES_M[release]) if release in RANGES_M else disparity()
     return head | RELEASES[release], task, NET_SIZES[release]
 
 
-IMPORTER = Importer(
-    title="isl-org/DPT",
-    marks=(("pretrained.model.cls_token", "scratch.*"),),
-    read=read,
-)
+IMPORTER = Importer("isl-org/DPT", marks=(("pretrained.model.cls_token", "scratch.*"),), read=read)

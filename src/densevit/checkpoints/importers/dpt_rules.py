@@ -1,70 +1,53 @@
-"""Names of DPT's decoder that several sources share, and what its shapes tell."""
+"""Names of DPT's decoder that several programs share, and what its shapes tell."""
 
 from typing import Any
 
-from densevit.checkpoints.importers.base import Plain, Shapes
+from densevit.checkpoints.importers.base import Plain
 from densevit.checkpoints.rename import Rule
+from densevit.checkpoints.shapes import Shapes
 
 UNUSED_SKIP = "residual unit of the coarsest skip, which has no path to join"
-_UNITS = ((1, "skip_unit"), (2, "unit"))
+UNITS = {1: "skip_unit", 2: "unit"}
 
 
-def scratch(prefix: str, head: str) -> tuple[Rule, ...]:
-    """isl-org/DPT and Depth Anything: levels are counted from 1 there and from 0 here, finest first."""
-    return (
-        Rule(f"{prefix}refinenet4.resConfUnit1.{{rest}}", reason=UNUSED_SKIP),
-        *(
-            rule
-            for k in range(4)
-            for rule in (
-                Rule(f"{prefix}layer{k + 1}_rn.weight", f"{head}.convs.{k}.weight"),
-                Rule(f"{prefix}refinenet{k + 1}.out_conv.{{param}}", f"{head}.fusions.{k}.project.{{param}}"),
-                *(
-                    Rule(f"{prefix}refinenet{k + 1}.resConfUnit{unit}.{{rest}}", f"{head}.fusions.{k}.{name}.{{rest}}")
-                    for unit, name in _UNITS
-                ),
-            )
-        ),
-    )
+def scratch(prefix: str, head: str) -> list[Rule]:
+    """Names in isl-org/DPT and Depth Anything, which count levels from 1, finest first."""
+    rules = [Rule(f"{prefix}refinenet4.resConfUnit1.{{rest}}", reason=UNUSED_SKIP)]
+    for k in range(4):
+        source, target = f"{prefix}refinenet{k + 1}", f"{head}.fusions.{k}"
+        rules.append(Rule(f"{prefix}layer{k + 1}_rn.weight", f"{head}.convs.{k}.weight"))
+        rules.append(Rule(f"{source}.out_conv.{{param}}", f"{target}.project.{{param}}"))
+        for number, unit in UNITS.items():
+            rules.append(Rule(f"{source}.resConfUnit{number}.{{rest}}", f"{target}.{unit}.{{rest}}"))
+    return rules
 
 
-def hf_neck(head: str, *, num_stem: int = 0) -> tuple[Rule, ...]:
-    """transformers: fusion runs from the coarsest level; with a hybrid stem the first reassemblies do nothing."""
-    stage = "neck.reassemble_stage"
-    return (
+def hf_neck(head: str, *, num_stem: int = 0) -> list[Rule]:
+    """Names in transformers, which counts fusions from the coarsest level; a hybrid lacks the first reassemblies."""
+    rules = [
         Rule("neck.fusion_stage.layers.0.residual_layer1.{rest}", reason=UNUSED_SKIP),
-        *(
-            rule
-            for level in range(num_stem, 4)
-            for target in (f"{head}.reassemble.{level - num_stem}",)
-            for rule in (
-                Rule(f"{stage}.layers.{level}.projection.{{param}}", f"{target}.project.{{param}}"),
-                Rule(f"{stage}.layers.{level}.resize.{{param}}", f"{target}.resample.{{param}}"),
-                Rule(f"{stage}.readout_projects.{level}.0.{{param}}", f"{target}.readout_project.{{param}}"),
-            )
-        ),
         Rule("neck.convs.{i}.weight", f"{head}.convs.{{i}}.weight"),
-        *(
-            rule
-            for k in range(4)
-            for source in (f"neck.fusion_stage.layers.{3 - k}",)
-            for rule in (
-                Rule(f"{source}.projection.{{param}}", f"{head}.fusions.{k}.project.{{param}}"),
-                *(
-                    Rule(
-                        f"{source}.residual_layer{unit}.{theirs}{{i}}.{{rest}}",
-                        f"{head}.fusions.{k}.{name}.{ours}{{i}}.{{rest}}",
-                    )
-                    for unit, name in _UNITS
-                    for theirs, ours in (("convolution", "conv"), ("batch_norm", "bn"))
-                ),
-            )
-        ),
-    )
+    ]
+    stage = "neck.reassemble_stage"
+    for level in range(num_stem, 4):
+        target = f"{head}.reassemble.{level - num_stem}"
+        rules += [
+            Rule(f"{stage}.layers.{level}.projection.{{param}}", f"{target}.project.{{param}}"),
+            Rule(f"{stage}.layers.{level}.resize.{{param}}", f"{target}.resample.{{param}}"),
+            Rule(f"{stage}.readout_projects.{level}.0.{{param}}", f"{target}.readout_project.{{param}}"),
+        ]
+    for k in range(4):
+        source, target = f"neck.fusion_stage.layers.{3 - k}", f"{head}.fusions.{k}"
+        rules.append(Rule(f"{source}.projection.{{param}}", f"{target}.project.{{param}}"))
+        for number, unit in UNITS.items():
+            layer = f"{source}.residual_layer{number}"
+            rules.append(Rule(f"{layer}.convolution{{i}}.{{rest}}", f"{target}.{unit}.conv{{i}}.{{rest}}"))
+            rules.append(Rule(f"{layer}.batch_norm{{i}}.{{rest}}", f"{target}.{unit}.bn{{i}}.{{rest}}"))
+    return rules
 
 
 def segmentation_head(source: str, target: str) -> tuple[Rule, ...]:
-    """Convolution, batch norm, ReLU, dropout, classifier."""
+    """Names of a segmentation head: convolution, batch norm, ReLU, dropout, classifier."""
     return (
         Rule(f"{source}.0.weight", f"{target}.conv.0.weight"),
         Rule(f"{source}.1.{{statistic}}", f"{target}.conv.1.{{statistic}}"),
@@ -73,14 +56,14 @@ def segmentation_head(source: str, target: str) -> tuple[Rule, ...]:
 
 
 def depth_head(source: str, target: str) -> tuple[Rule, ...]:
-    """Three convolutions with an upsampling after the first and a ReLU after the second."""
+    """Names of a depth head: three convolutions, upsampling after the first, ReLU after the second."""
     return tuple(
         Rule(f"{source}.{index}.{{param}}", f"{target}.conv{k}.{{param}}") for k, index in ((1, 0), (2, 2), (3, 4))
     )
 
 
 def dpt_facts(shapes: Shapes, head: str, *, num_stem: int = 0) -> Plain:
-    """What names and shapes tell about the decoder; the readout only where it projects."""
+    """What names and shapes tell about the decoder; of the readout only whether it projects."""
     channels = tuple(shapes.of(f"{head}.convs.{level}.weight", 4)[1] for level in range(4))
     facts: dict[str, Any] = {
         "kind": "dpt",

@@ -1,40 +1,35 @@
-"""Config files written in Python, read without running them: only literals, names given before, and ``dict(...)``."""
+"""Read config files written in Python without running them: only literals, names assigned before, and ``dict(...)``."""
 
 import ast
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from densevit.checkpoints.importers.base import Plain
 from densevit.errors import CheckpointError
 
-Plain = dict[str, Any]
 MAX_LENGTH = 1_000_000
-"""Characters of a config; real ones have some ten thousand."""
+"""Characters of a config; real ones have tens of thousands."""
 
-
-class _Unknown:
-    """The value of what is not a literal; whoever needs it asks."""
-
-
-UNKNOWN = _Unknown()
+UNKNOWN = object()
+"""The value of an expression that is no literal."""
 
 
 def read_literals(text: str, source: str) -> Plain:
-    """The assignments of a config in Python text; values that would need running are left out.
+    """The assignments of a config in Python; values that only running it would give are left out.
 
     Args:
         text: such as the ``cfg`` that mmsegmentation stores in a checkpoint.
-        source: what to call it in messages.
+        source: what messages call it.
 
     Raises:
-        CheckpointError: if it is no Python text.
+        CheckpointError: if it is not Python.
     """
     try:
         if len(text) > MAX_LENGTH:
             raise ValueError(f"{len(text)} characters")
-        module = ast.parse(text)
         names: Plain = {}
-        for statement in module.body:
+        for statement in ast.parse(text).body:
             match statement:
                 case ast.Assign(targets=[ast.Name(id=name)], value=value):
                     names[name] = _value(value, names)
@@ -42,30 +37,30 @@ def read_literals(text: str, source: str) -> Plain:
                     names[name] = _value(value, names)
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         raise CheckpointError(
-            f"the config of {source} cannot be read ({type(error).__name__}: {error}); it is Python text of "
-            "assignments; give the config file of the model, or answer by options"
+            f"the config of {source} cannot be read ({type(error).__name__}: {error}); give the model's config file, "
+            "which is Python, by --config, or the options that replace it"
         ) from None
     return {name: _known(value) for name, value in names.items() if value is not UNKNOWN}
 
 
 def read_config_file(path: Path, *, depth: int = 0) -> Plain:
-    """A config file with the ``_base_`` files that it names, merged as mmengine does.
+    """A config file merged over its ``_base_`` files, as mmengine does.
 
     Raises:
-        CheckpointError: if a file is missing, too deep, or no Python text.
+        CheckpointError: if a file is missing, not Python, or nested too deep.
     """
     try:
         config = read_literals(path.read_text(encoding="utf-8"), str(path))
     except (OSError, UnicodeDecodeError) as error:
         raise CheckpointError(
-            f"cannot read the config {path} ({error}); it may be a base of another; give the complete config, "
-            "as the training program writes it into its work folder"
+            f"cannot read the config {path} ({error}), which may be a base of another; give the complete config that "
+            "the training program wrote into its work folder"
         ) from None
     bases = config.pop("_base_", [])
     merged: Plain = {}
     for base in [bases] if isinstance(bases, str) else bases:
         if depth > 8:
-            raise CheckpointError(f"{path} has bases of bases beyond 8 levels; a config has few; mend its _base_")
+            raise CheckpointError(f"{path} has bases of bases beyond 8 levels; correct its _base_")
         merged = _merge(merged, read_config_file(path.parent / base, depth=depth + 1))
     return _merge(merged, config)
 
@@ -103,7 +98,7 @@ def _value(node: ast.expr, names: Mapping[str, Any]) -> Any:
 
 
 def _known(value: Any) -> Any:
-    """The value without what is unknown inside it."""
+    """The value without the unknown values inside it."""
     if isinstance(value, dict):
         return {key: _known(item) for key, item in value.items() if item is not UNKNOWN}
     if isinstance(value, list | tuple):

@@ -1,28 +1,23 @@
 """mmsegmentation 0.x and 1.x: SETR, Segmenter and DPT on its VisionTransformer.
 
-The config is read from the checkpoint's own ``meta`` or from the ``.py`` file beside it, as data. Without one the
-released configs hold: SETR has eps 1e-6 and bilinear positions, Segmenter eps 1e-6 (1e-5 in the decoder), bicubic
-positions and the final norm, DPT eps 1e-5 and bicubic positions. The bias of the patch projection is kept, which
-mmsegmentation itself drops from release 1.2 on.
+The config is read, as data, from the checkpoint's ``meta`` or from a ``.py`` file next to it. Without one the
+values of the released configs are used: SETR has eps 1e-6 and bilinear positions, Segmenter eps 1e-6 (1e-5 in the
+decoder), bicubic positions and the final norm, DPT eps 1e-5 and bicubic positions. The bias of the patch projection is
+kept, which mmsegmentation itself drops from release 1.2 on.
 """
 
 from collections.abc import Sequence
-from typing import Any
 
-from densevit.checkpoints.importers.base import ImportedParts, Importer, Plain, Shapes, Source
+from densevit.checkpoints.importers.base import ImportedParts, Importer, Plain, Source
 from densevit.checkpoints.importers.class_names import segmentation
+from densevit.checkpoints.importers.dpt_rules import dpt_facts
 from densevit.checkpoints.importers.mmseg_config import CONV_HEAD, MmsegConfig, layer_norm_eps
 from densevit.checkpoints.importers.mmseg_rules import HEAD, RULES, Kind, reverse_streams
-from densevit.checkpoints.importers.vit import (
-    encoder_facts,
-    known_image_size,
-    positions,
-    published_heads,
-    without_class_token,
-)
+from densevit.checkpoints.importers.vit import positions, published_heads, training_image_size, without_class_token
 from densevit.checkpoints.rename import rename
+from densevit.checkpoints.shapes import Shapes, encoder_facts
 from densevit.errors import CheckpointError
-from densevit.inference_config import InferenceConfig, WindowProtocol
+from densevit.inference_config import WindowProtocol
 from densevit.presets import HALF, IMAGENET
 from densevit.types import Size
 
@@ -35,68 +30,64 @@ TAPS: dict[Kind, dict[int, tuple[int, ...]]] = {
 }
 # Image size -> resize bounds (long, short) of the released configs.
 BASES = {512: (2048, 512), 640: (2560, 640), 768: (2049, 1025), 480: (520, 520)}
-STRIDES = {
-    "setr": {512: 341, 768: 512, 480: 320},
-    "segmenter": {512: 480, 640: 608},
-}
+STRIDES = {"setr": {512: 341, 768: 512, 480: 320}, "segmenter": {512: 480, 640: 608}}
 
 
 def read(source: Source) -> ImportedParts:
-    """Tell the heads apart by their tensors, then put together what shapes, config and answers say."""
+    """Import a model whose head is recognised by its tensors, from shapes, config and overrides."""
     config = MmsegConfig(source.side.get("mmseg", {}), source.side.get("meta", {}), source.name)
     config.check()
     kind = _kind(source)
     renamed = rename(source.state, RULES[kind])
     shapes = Shapes(renamed.tensors, source.name)
     facts = encoder_facts(shapes)
-    depth, bilinear, segmenter = facts["depth"], kind in ("naive", "pup", "mla"), kind in ("mask", "linear")
-    known = source.facts(
-        num_heads=config.part("backbone").get("num_heads") or published_heads(facts["embed_dim"], depth),
-        taps=config.out_indices(depth) or ((depth - 1,) if segmenter else TAPS[kind].get(depth)),
+    depth = facts["depth"]
+    is_segmenter = kind in ("mask", "linear")
+    released: Plain = {
+        "taps": (depth - 1,) if is_segmenter else TAPS[kind].get(depth),
+        "mode": "bilinear" if kind in ("naive", "pup", "mla") else "bicubic",
+        "norm_eps": 1e-5 if kind == "dpt" else 1e-6,
+        "cls_token": kind != "mla",
+    }
+    backbone = released | config.backbone(depth)
+    stated = config.part("backbone")
+    known = source.require(
+        num_heads=stated.get("num_heads") or published_heads(facts["embed_dim"], depth), taps=backbone["taps"]
     )
-    image_size = known_image_size(source, facts, config.part("backbone").get("img_size"))
-    mode = config.mode or ("bilinear" if bilinear else "bicubic")
-    rule = positions(shapes, facts, mode=mode, image_size=image_size, keep_equal_count=True)
-    head = {
-        "naive": _up,
-        "pup": _up,
-        "mla": _mla,
-        "mask": _mask,
-        "linear": _linear,
-        "dpt": _dpt,
-    }[kind](source, shapes, config, known["taps"])
+    image_size = training_image_size(source, facts, stated.get("img_size"))
+    rule = positions(shapes, facts, mode=backbone["mode"], image_size=image_size, keep_equal_count=True)
+    readers = {"naive": _up, "pup": _up, "mla": _mla, "mask": _mask, "linear": _linear, "dpt": _dpt}
+    head = readers[kind](source, shapes, config, known["taps"])
     absorbed: dict[str, tuple[int, str]] = {}
     if kind == "mla":
         renamed = reverse_streams(renamed)
-    cls_token = kind != "mla" if config.cls_token is None else config.cls_token
-    if not cls_token:
+    if not backbone["cls_token"]:
         renamed, rule, absorbed = without_class_token(renamed, rule)
     encoder = facts | {
         "num_heads": known["num_heads"],
         "positions": rule,
-        "norm_eps": source.fact("norm_eps", config.norm_eps or (1e-5 if kind == "dpt" else 1e-6)),
+        "norm_eps": source.get("norm_eps", backbone["norm_eps"]),
         "taps": tuple(sorted(set(head["taps"]))),
         "final_norm": shapes.has("encoder.norm.weight"),
-        "cls_token": cls_token,
-        "drop_path": config.part("backbone").get("drop_path_rate") or 0.0,
+        "cls_token": backbone["cls_token"],
+        "drop_path": stated.get("drop_path_rate") or 0.0,
     }
     if encoder["final_norm"] and encoder["taps"] != (depth - 1,):
         raise CheckpointError(
-            f"{source.name} reads blocks {encoder['taps']} and has a final norm, which there belongs to block "
-            f"{depth - 1} alone; only a head on that block can be reproduced; run such a model where it came from"
+            f"{source.name} taps the blocks {encoder['taps']} and has a final norm, which mmsegmentation applies to "
+            f"block {depth - 1} only; only a head on that block can be reproduced; run the model with mmsegmentation"
         )
     size = (rule["grid"][0] * facts["patch_size"][0], rule["grid"][1] * facts["patch_size"][1])
     protocol = _protocol(config, kind, size)
-    dataset = source.fact("dataset", config.dataset)
-    task = segmentation(
-        head["out_channels"], dataset=dataset, classes=config.classes, denominator="all", aux_weight=0.4
-    )
-    normalisation = config.normalisation or (HALF if segmenter else IMAGENET)
+    names = {"dataset": source.get("dataset", config.dataset), "classes": config.classes}
+    task = segmentation(head["out_channels"], **names, denominator="all", aux_weight=0.4)
     return ImportedParts(
         renamed,
-        {"encoder": encoder, "heads": {"labels": head}, "normalisation": normalisation},
+        encoder,
+        {"labels": head},
+        config.normalisation or (HALF if is_segmenter else IMAGENET),
         task,
-        InferenceConfig(short_side=protocol.base[1] if protocol.base else min(size)),
+        protocol.base[1] if protocol.base else min(size),
         protocol,
         f"mmsegmentation, {source.file_name or source.name}",
         absorbed,
@@ -115,15 +106,15 @@ def _kind(source: Source) -> Kind:
 
 
 def _up(source: Source, shapes: Shapes, config: MmsegConfig, taps: Sequence[int]) -> Plain:
-    """SETR-Naive and PUP: ``in_index`` is a position among the taps, the last one by default."""
+    """The head of SETR-Naive or PUP, where ``in_index`` is a position among the taps, by default the last."""
     kind = "setr_pup" if shapes.of(f"{HEAD}.head.convs.0.0.weight", 4)[-1] == 3 else "setr_naive"
     num_aux = shapes.count(f"{HEAD}.aux_heads.{{}}.")
     stated = [head.get("in_index", -1) for head in config.aux_heads] if config.model else list(range(num_aux))
     wanted = [*stated, config.part("decode_head").get("in_index", -1)]
     if len(stated) != num_aux or not all(isinstance(i, int) and -len(taps) <= i < len(taps) for i in wanted):
         raise CheckpointError(
-            f"{source.name} has {num_aux} auxiliary heads, the encoder gives blocks {tuple(taps)}, and the heads read "
-            f"positions {wanted} of them; config and weights must agree; give the config that belongs to the weights"
+            f"{source.name} has {num_aux} auxiliary heads, and by its config its heads read positions {wanted} of the "
+            f"tapped blocks {tuple(taps)}; config and weights must agree; give the config of these weights"
         )
     for name, head, scale in (
         ("decode_head", config.part("decode_head"), 2 if kind == "setr_pup" else 4),
@@ -138,7 +129,7 @@ def _up(source: Source, shapes: Shapes, config: MmsegConfig, taps: Sequence[int]
 
 
 def _mla(source: Source, shapes: Shapes, config: MmsegConfig, taps: Sequence[int]) -> Plain:
-    """Every level is read in its order, by the main head and by an auxiliary head each."""
+    """The head of SETR-MLA, which reads every level in order, and so do its auxiliary heads."""
     config.require("decode_head", config.part("decode_head"), up_scale=4, in_index=[0, 1, 2, 3], **CONV_HEAD)
     for index, head in enumerate(config.aux_heads):
         config.require("auxiliary_head", {"in_index": -1} | head, in_index=index)
@@ -156,7 +147,7 @@ def _mla(source: Source, shapes: Shapes, config: MmsegConfig, taps: Sequence[int
 def _mask(source: Source, shapes: Shapes, config: MmsegConfig, taps: Sequence[int]) -> Plain:
     _, num_classes, dim = shapes.of(f"{HEAD}.class_tokens", 3)
     stated = config.part("decode_head")
-    heads = source.facts(decoder_heads=stated.get("num_heads") or dim // 64 or None)["decoder_heads"]
+    heads = source.require(decoder_heads=stated.get("num_heads") or dim // 64 or None)["decoder_heads"]
     decoder = {
         "kind": "segmenter_mask",
         "depth": shapes.count(f"{HEAD}.blocks.{{}}."),
@@ -170,31 +161,22 @@ def _mask(source: Source, shapes: Shapes, config: MmsegConfig, taps: Sequence[in
 
 def _linear(source: Source, shapes: Shapes, config: MmsegConfig, taps: Sequence[int]) -> Plain:
     num_classes = shapes.of(f"{HEAD}.head.weight", 2)[0]
-    return {
-        "decoder": {"kind": "segmenter_linear"},
-        "out_channels": num_classes,
-        "taps": _one_tap(config, taps),
-    }
+    return {"decoder": {"kind": "segmenter_linear"}, "out_channels": num_classes, "taps": _one_tap(config, taps)}
 
 
 def _one_tap(config: MmsegConfig, taps: Sequence[int]) -> tuple[int]:
-    """The tap of a head that reads one."""
+    """The only tap of a head."""
     return (taps[config.part("decode_head").get("in_index", -1)],)
 
 
 def _dpt(source: Source, shapes: Shapes, config: MmsegConfig, taps: Sequence[int]) -> Plain:
-    """The head ends at half the image's size and has no auxiliary head."""
+    """The head of DPT, which ends at half the size of the image and has no auxiliary head."""
     config.require("decode_head", config.part("decode_head"), in_index=[0, 1, 2, 3], **CONV_HEAD)
-    stated: Any = config.part("decode_head").get("readout_type", "ignore") if config.model else None
-    projects = shapes.has(f"{HEAD}.reassemble.0.readout_project.weight")
-    width = shapes.of(f"{HEAD}.fusions.0.project.weight", 4)[0]
-    decoder = {
-        "kind": "dpt",
-        "channels": tuple(shapes.of(f"{HEAD}.convs.{level}.weight", 4)[1] for level in range(4)),
-        "fusion_channels": width,
-        "readout": "project" if projects else source.facts(readout=stated)["readout"],
-        "batch_norm": shapes.has(f"{HEAD}.fusions.0.unit.bn1.weight"),
-        "residual_bias": shapes.has(f"{HEAD}.fusions.0.unit.conv1.bias"),
+    decoder = dpt_facts(shapes, HEAD)
+    if "readout" not in decoder:
+        stated = config.part("decode_head").get("readout_type", "ignore") if config.model else None
+        decoder |= source.require(readout=stated)
+    decoder |= {
         "fusion_up_to": "double",
         "head": {
             "kind": "segmentation",
@@ -207,7 +189,7 @@ def _dpt(source: Source, shapes: Shapes, config: MmsegConfig, taps: Sequence[int
 
 
 def _protocol(config: MmsegConfig, kind: Kind, image_size: Size) -> WindowProtocol:
-    """As the config says; else as the released configs of this image size do."""
+    """The evaluation that the config states, else that of the released configs for this image size."""
     side = image_size[0]
     window: Size | None = None
     stride: Size | None = None
@@ -216,7 +198,7 @@ def _protocol(config: MmsegConfig, kind: Kind, image_size: Size) -> WindowProtoc
     elif kind != "dpt":
         step = STRIDES["segmenter" if kind in ("mask", "linear") else "setr"].get(side, side * 2 // 3)
         window, stride = image_size, (step, step)
-    # Released DPT has the position grid of its pre-training, and is run at the size of its own training.
+    # Released DPT has the position grid of its pre-training, but runs at the size of its training.
     base = config.base or BASES.get(512 if kind == "dpt" else side)
     return WindowProtocol(kind="mmseg", base=base, window=window, stride=stride)
 

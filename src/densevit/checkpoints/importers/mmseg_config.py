@@ -1,17 +1,17 @@
-"""What an mmsegmentation config says, as far as the model and its evaluation need it."""
+"""The settings of an mmsegmentation config that the model and its evaluation need."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from densevit.checkpoints.importers.base import Plain
 from densevit.errors import CheckpointError
 from densevit.types import Size
 
-Plain = dict[str, Any]
 BATCH_NORM_EPS = 1e-5
 
-# Settings for which there is one implementation here: part of the model, key in it -> the only value, which is
-# mmsegmentation's default too; what follows a dot is a key inside the value.
+# (part of the model, key) -> the only supported value, which is mmsegmentation's default too; a dot leads to a key
+# inside the value.
 FIXED: dict[tuple[str, str], Any] = {
     ("backbone", "patch_norm"): False,
     ("backbone", "pre_norm"): False,
@@ -25,7 +25,7 @@ FIXED: dict[tuple[str, str], Any] = {
     ("decode_head", "expand_channels"): False,
 }
 
-# Of the heads whose batch norms, activations and upsampling are built in.
+# The same for heads with convolutions, batch norm and upsampling.
 CONV_HEAD: dict[str, Any] = {"act_cfg.type": "ReLU", "norm_cfg.eps": BATCH_NORM_EPS, "align_corners": False}
 
 DATASETS = {"ADE20KDataset": "ade20k", "CityscapesDataset": "cityscapes", "PascalContextDataset": "pascal_context"}
@@ -33,12 +33,12 @@ DATASETS = {"ADE20KDataset": "ade20k", "CityscapesDataset": "cityscapes", "Pasca
 
 @dataclass(frozen=True)
 class MmsegConfig:
-    """A config as plain data; everything may be absent.
+    """A config as plain data, of which everything may be missing.
 
     Attributes:
         data: the top level: ``model``, ``test_pipeline``, ``data_preprocessor`` or ``img_norm_cfg``, ``dataset_type``.
         meta: the checkpoint's ``meta``.
-        source: what to call it in messages.
+        source: what messages call it.
     """
 
     data: Mapping[str, Any]
@@ -47,21 +47,21 @@ class MmsegConfig:
 
     @property
     def model(self) -> Plain:
-        """Of the segmentor."""
+        """The segmentor."""
         return _mapping(self.data.get("model"))
 
     def part(self, name: str) -> Plain:
-        """``backbone``, ``decode_head`` or ``test_cfg``."""
+        """A part of the segmentor, such as ``backbone``, ``decode_head`` or ``test_cfg``."""
         return _mapping(self.model.get(name))
 
     @property
     def aux_heads(self) -> list[Plain]:
-        """Configs of the auxiliary heads."""
+        """The auxiliary heads."""
         heads = self.model.get("auxiliary_head") or []
         return [_mapping(head) for head in (heads if isinstance(heads, list | tuple) else [heads])]
 
     def check(self) -> None:
-        """Refuse what has no counterpart here.
+        """Refuse settings that have no counterpart here.
 
         Raises:
             CheckpointError: naming the setting.
@@ -70,7 +70,7 @@ class MmsegConfig:
             self.require(part, self.part(part), **{key: value})
 
     def require(self, name: str, part: Plain, **only: Any) -> None:
-        """Refuse a part of the model whose settings differ; what it does not state has the value.
+        """Refuse a part of the model with other values; those not stated have these values.
 
         Raises:
             CheckpointError: naming the setting.
@@ -81,36 +81,28 @@ class MmsegConfig:
             if (list(stated) if isinstance(stated, tuple) else stated) != value:
                 raise CheckpointError(
                     f"{self.source} has {name}.{key}={stated!r}, but only {value!r} can be reproduced; "
-                    "such a model must be run where it came from"
+                    "run the model with mmsegmentation"
                 )
 
-    @property
-    def norm_eps(self) -> float | None:
-        """Of the backbone's LayerNorms: stated, or the class's default where a config does not state it."""
-        return layer_norm_eps(self.part("backbone").get("norm_cfg")) if "backbone" in self.model else None
-
-    @property
-    def cls_token(self) -> bool | None:
-        """Whether the class token is in the sequence of the backbone."""
-        return bool(self.part("backbone").get("with_cls_token", True)) if "backbone" in self.model else None
-
-    @property
-    def mode(self) -> str | None:
-        """Interpolation of positions."""
-        return str(self.part("backbone").get("interpolate_mode", "bicubic")) if "backbone" in self.model else None
-
-    def out_indices(self, depth: int) -> tuple[int, ...] | None:
-        """The blocks whose output the backbone gives: in their own order, each once, however they are listed."""
+    def backbone(self, depth: int) -> Plain:
+        """Settings of the backbone with mmsegmentation's defaults; empty if the config has no backbone."""
         if "backbone" not in self.model:
-            return None
-        stated = self.part("backbone").get("out_indices", -1)
-        if isinstance(stated, int):
-            return (depth - 1 if stated == -1 else stated,)
-        return tuple(sorted({int(index) for index in stated}))
+            return {}
+        stated = self.part("backbone")
+        indices = stated.get("out_indices", -1)
+        if isinstance(indices, int):
+            indices = [depth - 1 if indices == -1 else indices]
+        return {
+            # The backbone returns blocks in ascending order, each once, however they are listed.
+            "taps": tuple(sorted({int(index) for index in indices})),
+            "mode": str(stated.get("interpolate_mode", "bicubic")),
+            "norm_eps": layer_norm_eps(stated.get("norm_cfg")),
+            "cls_token": bool(stated.get("with_cls_token", True)),
+        }
 
     @property
     def classes(self) -> Sequence[Any]:
-        """Names, from the checkpoint."""
+        """Class names stored in the checkpoint."""
         dataset_meta = _mapping(self.meta.get("dataset_meta"))
         names = self.meta.get("CLASSES") or dataset_meta.get("classes") or dataset_meta.get("CLASSES")
         return names if isinstance(names, list | tuple) and all(isinstance(name, str) for name in names) else ()
@@ -123,19 +115,15 @@ class MmsegConfig:
     @property
     def normalisation(self) -> Plain | None:
         """Mean and standard deviation of images in [0, 1]."""
-        for stated in (
-            self.data.get("data_preprocessor"),
-            self.part("data_preprocessor"),
-            self.data.get("img_norm_cfg"),
-        ):
-            found = _mapping(stated)
-            if found.get("mean") and found.get("std"):
-                return {key: tuple(value / 255 for value in found[key]) for key in ("mean", "std")}
+        places = (self.data.get("data_preprocessor"), self.part("data_preprocessor"), self.data.get("img_norm_cfg"))
+        for statistics in map(_mapping, places):
+            if statistics.get("mean") and statistics.get("std"):
+                return {key: tuple(value / 255 for value in statistics[key]) for key in ("mean", "std")}
         return None
 
     @property
     def window(self) -> tuple[Size | None, Size | None] | None:
-        """Crop size and stride of sliding inference; a pair of None for whole images, None if nothing is said."""
+        """Crop size and stride of sliding inference; a pair of None for whole images, None if not stated."""
         test = self.part("test_cfg")
         if "mode" not in test:
             return None
@@ -156,7 +144,7 @@ class MmsegConfig:
 
 
 def layer_norm_eps(norm_cfg: Any) -> float:
-    """What a ``norm_cfg`` of a LayerNorm makes of it: PyTorch's default unless stated."""
+    """The epsilon that a ``norm_cfg`` states, else PyTorch's default."""
     return float(_mapping(norm_cfg).get("eps", 1e-5))
 
 

@@ -1,4 +1,4 @@
-"""Names of mmsegmentation's heads. From SETR-MLA's neck on, and in DPT's fusion, its lists begin with the deepest."""
+"""Names of mmsegmentation's heads. SETR-MLA from its neck on, and DPT's fusion, list the deepest level first."""
 
 from collections.abc import Mapping
 from typing import Literal
@@ -6,9 +6,11 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from densevit.checkpoints.encoder_names import MMSEG_BLOCK
 from densevit.checkpoints.importers.base import update
-from densevit.checkpoints.importers.vit import MMSEG_VIT, mmseg_block
-from densevit.checkpoints.rename import Renamed, Rule
+from densevit.checkpoints.importers.dpt_rules import UNITS
+from densevit.checkpoints.importers.vit import MMSEG_VIT
+from densevit.checkpoints.rename import Renamed, Rule, prefixed
 
 HEAD = "heads.labels"
 Kind = Literal["naive", "pup", "mla", "mask", "linear", "dpt"]
@@ -50,7 +52,7 @@ _MASK = (
     *MMSEG_VIT,
     Rule("decode_head.cls_emb", f"{HEAD}.class_tokens"),
     Rule("decode_head.dec_proj.{param}", f"{HEAD}.proj_dec.{{param}}"),
-    *mmseg_block("decode_head.layers.{i}", f"{HEAD}.blocks.{{i}}"),
+    *prefixed(MMSEG_BLOCK, "decode_head.", f"{HEAD}."),
     Rule("decode_head.decoder_norm.{param}", f"{HEAD}.norm.{{param}}"),
     Rule("decode_head.patch_proj.weight", f"{HEAD}.proj_patch.weight"),
     Rule("decode_head.classes_proj.weight", f"{HEAD}.proj_classes.weight"),
@@ -68,33 +70,27 @@ _LINEAR = (
     Rule("decode_head.conv_seg.bias", f"{HEAD}.head.bias"),
 )
 
-_DPT = (
-    *MMSEG_VIT,
-    Rule("decode_head.reassemble_blocks.projects.{i}.conv.{param}", f"{HEAD}.reassemble.{{i}}.project.{{param}}"),
-    Rule("decode_head.reassemble_blocks.resize_layers.{i}.{param}", f"{HEAD}.reassemble.{{i}}.resample.{{param}}"),
-    Rule(
-        "decode_head.reassemble_blocks.readout_projects.{i}.0.{param}",
-        f"{HEAD}.reassemble.{{i}}.readout_project.{{param}}",
-    ),
-    Rule("decode_head.convs.{i}.conv.weight", f"{HEAD}.convs.{{i}}.weight"),
-    *(
-        rule
-        for k in range(4)
-        for rule in (
-            Rule(f"decode_head.fusion_blocks.{3 - k}.project.conv.{{param}}", f"{HEAD}.fusions.{k}.project.{{param}}"),
-            *(
-                Rule(
-                    f"decode_head.fusion_blocks.{3 - k}.res_conv_unit{unit}.conv{{i}}.{part}.{{rest}}",
-                    f"{HEAD}.fusions.{k}.{name}.{part}{{i}}.{{rest}}",
-                )
-                for unit, name in ((1, "skip_unit"), (2, "unit"))
-                for part in ("conv", "bn")
-            ),
-        )
-    ),
-    *_conv_bn("decode_head.project", f"{HEAD}.head.conv"),
-    Rule("decode_head.conv_seg.{param}", f"{HEAD}.head.classifier.{{param}}"),
-)
+
+def _dpt() -> tuple[Rule, ...]:
+    blocks = "decode_head.reassemble_blocks"
+    rules = [
+        *MMSEG_VIT,
+        Rule(f"{blocks}.projects.{{i}}.conv.{{param}}", f"{HEAD}.reassemble.{{i}}.project.{{param}}"),
+        Rule(f"{blocks}.resize_layers.{{i}}.{{param}}", f"{HEAD}.reassemble.{{i}}.resample.{{param}}"),
+        Rule(f"{blocks}.readout_projects.{{i}}.0.{{param}}", f"{HEAD}.reassemble.{{i}}.readout_project.{{param}}"),
+        Rule("decode_head.convs.{i}.conv.weight", f"{HEAD}.convs.{{i}}.weight"),
+        *_conv_bn("decode_head.project", f"{HEAD}.head.conv"),
+        Rule("decode_head.conv_seg.{param}", f"{HEAD}.head.classifier.{{param}}"),
+    ]
+    for k in range(4):
+        source, target = f"decode_head.fusion_blocks.{3 - k}", f"{HEAD}.fusions.{k}"
+        rules.append(Rule(f"{source}.project.conv.{{param}}", f"{target}.project.{{param}}"))
+        for number, unit in UNITS.items():
+            for part in ("conv", "bn"):
+                layer = f"{source}.res_conv_unit{number}.conv{{i}}.{part}"
+                rules.append(Rule(f"{layer}.{{rest}}", f"{target}.{unit}.{part}{{i}}.{{rest}}"))
+    return tuple(rules)
+
 
 RULES: Mapping[Kind, tuple[Rule, ...]] = {
     "naive": _UP,
@@ -102,15 +98,15 @@ RULES: Mapping[Kind, tuple[Rule, ...]] = {
     "mla": _MLA,
     "mask": _MASK,
     "linear": _LINEAR,
-    "dpt": _DPT,
+    "dpt": _dpt(),
 }
 
 
 def reverse_streams(renamed: Renamed) -> Renamed:
-    """SETR-MLA's classifier reads the four streams side by side, deepest first there and last here."""
+    """Reorder the input of SETR-MLA's classifier: four streams, deepest first there and last here."""
     name = f"{HEAD}.classifier.weight"
     weight = renamed.tensors.get(name)
     if weight is None or weight.ndim != 4 or weight.shape[1] % 4:
-        return renamed  # the proof that follows will name it
+        return renamed  # require_total reports it
     reversed_ = torch.cat(weight.chunk(4, dim=1)[::-1], dim=1)
     return update(renamed, {name: reversed_}, {name: "input channels in our order of levels"})

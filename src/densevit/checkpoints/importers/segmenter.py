@@ -1,6 +1,6 @@
-"""rstrudel/segmenter: ``checkpoint.pth`` with ``variant.yml`` beside it.
+"""rstrudel/segmenter: ``checkpoint.pth`` with ``variant.yml`` next to it.
 
-Fixed for this source: LayerNorm eps 1e-5 throughout, bilinear positions, the final norm on the last block, statistics
+Fixed for this program: LayerNorm eps 1e-5 throughout, bilinear positions, the final norm on the last block, statistics
 of 0.5 for ViT and rounded ImageNet ones for DeiT, decoder heads of 64 channels for the published widths.
 """
 
@@ -8,23 +8,18 @@ from typing import Any
 
 from torch import Tensor
 
-from densevit.checkpoints.importers.base import ImportedParts, Importer, Plain, Shapes, Source
+from densevit.checkpoints.encoder_names import PRETRAINING_HEAD
+from densevit.checkpoints.importers.base import ImportedParts, Importer, Plain, Source
 from densevit.checkpoints.importers.class_names import segmentation
-from densevit.checkpoints.importers.vit import (
-    HEAD_OF_PRETRAINING,
-    encoder_facts,
-    known_image_size,
-    positions,
-    published_heads,
-    timm_vit,
-)
+from densevit.checkpoints.importers.vit import positions, published_heads, timm_vit, training_image_size
 from densevit.checkpoints.rename import Rule, rename
-from densevit.inference_config import InferenceConfig, WindowProtocol
+from densevit.checkpoints.shapes import Shapes, encoder_facts
+from densevit.inference_config import WindowProtocol
 from densevit.presets import HALF, ROUNDED_IMAGENET
 
 HEAD = "heads.labels"
 BASES = {"ade20k": (2048, 512), "cityscapes": (2048, 1024), "pascal_context": (4160, 520)}
-"""(long, short) bounds to which the evaluation resizes photos."""
+"""(long, short) bounds to which the evaluation resizes images."""
 
 
 def _transposed(tensor: Tensor) -> Tensor:
@@ -35,11 +30,7 @@ TRANSPOSED = "transposed: x @ W there, x @ W.T here"
 
 RULES = (
     *timm_vit("encoder."),
-    Rule("encoder.norm.{param}", "encoder.norm.{param}"),
-    Rule("encoder.head.{param}", reason=HEAD_OF_PRETRAINING),
-    Rule("encoder.head_dist.{param}", reason=HEAD_OF_PRETRAINING),
-    Rule("encoder.pre_logits.{rest}", reason=HEAD_OF_PRETRAINING),
-    Rule("head.{param}", reason=HEAD_OF_PRETRAINING),
+    Rule("head.{param}", reason=PRETRAINING_HEAD),
     Rule("decoder.head.{param}", f"{HEAD}.head.{{param}}"),
     Rule("decoder.cls_emb", f"{HEAD}.class_tokens"),
     Rule("decoder.proj_dec.{param}", f"{HEAD}.proj_dec.{{param}}"),
@@ -52,45 +43,41 @@ RULES = (
 
 
 def read(source: Source) -> ImportedParts:
-    """Linear and mask transformer decoders on ViT and DeiT."""
+    """Import a linear or mask transformer decoder on ViT or DeiT."""
     renamed = rename(source.state, RULES)
     shapes = Shapes(renamed.tensors, source.name)
-    net, data, run = (_section(source, name) for name in ("net_kwargs", "dataset_kwargs", "inference_kwargs"))
+    net = _section(source, "net_kwargs")
+    data = _section(source, "dataset_kwargs")
+    inference = _section(source, "inference_kwargs")
     facts = encoder_facts(shapes)
     dim, depth = facts["embed_dim"], facts["depth"]
-    heads = source.facts(num_heads=net.get("n_heads") or published_heads(dim, depth))
-    image_size = known_image_size(source, facts, net.get("image_size"))
+    heads = source.require(num_heads=net.get("n_heads") or published_heads(dim, depth))
+    image_size = training_image_size(source, facts, net.get("image_size"))
     rule = positions(shapes, facts, mode="bilinear", image_size=image_size, keep_equal_count=True)
     kind = net.get("normalization") or ("deit" if facts["dist_token"] else "vit")
     decoder, num_classes = _decoder(source, shapes, net.get("decoder") or {})
-    window = int(data.get("crop_size") or run.get("window_size") or rule["grid"][0] * facts["patch_size"][0])
-    dataset = source.fact("dataset", data.get("dataset"))
-    short = int(run.get("im_size") or BASES.get(dataset, (0, window))[1])
-    # Only for the data sets of the source is it known how far a photo may be enlarged.
+    window = int(data.get("crop_size") or inference.get("window_size") or rule["grid"][0] * facts["patch_size"][0])
+    dataset = source.get("dataset", data.get("dataset"))
+    short = int(inference.get("im_size") or BASES.get(dataset, (0, window))[1])
+    # The bound on the long side is only known for the data sets of the paper.
     base = (short * BASES[dataset][0] // BASES[dataset][1], short) if dataset in BASES else None
+    stride = max(window - 32, 1)
     encoder = facts | {
         **heads,
         "positions": rule,
-        "norm_eps": source.fact("norm_eps", 1e-5),
+        "norm_eps": source.get("norm_eps", 1e-5),
         "taps": (depth - 1,),
         "final_norm": True,
         "drop_path": net.get("drop_path_rate") or 0.0,
     }
     return ImportedParts(
         renamed,
-        {
-            "encoder": encoder,
-            "heads": {"labels": {"decoder": decoder, "out_channels": num_classes}},
-            "normalisation": ROUNDED_IMAGENET if kind == "deit" else HALF,
-        },
+        encoder,
+        {"labels": {"decoder": decoder, "out_channels": num_classes}},
+        ROUNDED_IMAGENET if kind == "deit" else HALF,
         segmentation(num_classes, dataset=dataset),
-        InferenceConfig(short_side=short),
-        WindowProtocol(
-            kind="segmenter",
-            base=base,
-            window=(window, window),
-            stride=(max(window - 32, 1), max(window - 32, 1)),
-        ),
+        short,
+        WindowProtocol(kind="segmenter", base=base, window=(window, window), stride=(stride, stride)),
         f"rstrudel/segmenter, {source.file_name or source.name}",
     )
 
@@ -101,12 +88,12 @@ def _section(source: Source, name: str) -> Plain:
 
 
 def _decoder(source: Source, shapes: Shapes, config: Plain) -> tuple[Plain, int]:
-    """The decoder's config and K."""
+    """The decoder's config and its number of classes."""
     if shapes.has(f"{HEAD}.head.weight"):
         return {"kind": "segmenter_linear"}, shapes.of(f"{HEAD}.head.weight", 2)[0]
     _, num_classes, dim = shapes.of(f"{HEAD}.class_tokens", 3)
-    # The source's own rule; it leaves no other choice for widths below 64, whose heads must be told.
-    num_heads = source.facts(decoder_heads=dim // 64 or None)["decoder_heads"]
+    # The program's rule; it gives no heads for widths below 64.
+    num_heads = source.require(decoder_heads=dim // 64 or None)["decoder_heads"]
     decoder = {
         "kind": "segmenter_mask",
         "depth": shapes.count(f"{HEAD}.blocks.{{}}."),

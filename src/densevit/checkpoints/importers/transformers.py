@@ -1,70 +1,38 @@
-"""transformers: DPT (plain, hybrid; depth, segmentation) and Depth Anything (V1, V2, metric), with config.json beside.
+"""transformers: DPT (plain, hybrid; depth, segmentation) and Depth Anything (V1, V2, metric), with their config.json.
 
-Fixed for this source: a square grid of positions, bilinear for DPT and bicubic for Depth Anything; DPT's taps come
+Fixed for this program: a square grid of positions, bilinear for DPT and bicubic for Depth Anything; DPT's taps come
 before the final norm, Depth Anything's after it; the stem standardises its weights by the root of variance + 1e-8.
 What a config does not state has the default of its config class.
 """
 
 from typing import Any
 
-from densevit.checkpoints.importers.base import ImportedParts, Importer, Plain, Shapes, Source, update
+from densevit.checkpoints.importers.base import ImportedParts, Importer, Plain, Source, update
 from densevit.checkpoints.importers.class_names import disparity, metres, segmentation
 from densevit.checkpoints.importers.dpt_rules import depth_head, dpt_facts, hf_neck, segmentation_head
-from densevit.checkpoints.importers.vit import (
-    MASK_TOKEN,
-    NORM_NOT_READ,
-    encoder_facts,
-    hf_attention,
-    positions,
-)
+from densevit.checkpoints.importers.vit import NORM_NOT_READ, hf_vit, positions
 from densevit.checkpoints.rename import Renamed, Rule, rename
+from densevit.checkpoints.shapes import Shapes, encoder_facts
 from densevit.errors import CheckpointError
-from densevit.inference_config import InferenceConfig, WholeProtocol
+from densevit.inference_config import WholeProtocol
 from densevit.presets import HALF, IMAGENET
 from densevit.tasks import Task
 
-DPT_LAYER, DINO_LAYER = "dpt.encoder.layer.{i}", "backbone.encoder.layer.{i}"
-BLOCK, STEM = "encoder.blocks.{i}", "encoder.patch_embed"
+STEM = "encoder.patch_embed"
 BIT = "dpt.embeddings.backbone.bit"
 
 DPT_ENCODER = (
-    Rule("dpt.embeddings.cls_token", "encoder.cls_token"),
-    Rule("dpt.embeddings.position_embeddings", "encoder.pos_embed"),
-    Rule("dpt.embeddings.patch_embeddings.projection.{param}", f"{STEM}.proj.{{param}}"),
     Rule("dpt.embeddings.projection.{param}", f"{STEM}.proj.{{param}}"),  # after the hybrid stem
     Rule(f"{BIT}.embedder.convolution.weight", f"{STEM}.stem_conv.weight"),
     Rule(f"{BIT}.embedder.norm.{{param}}", f"{STEM}.stem_norm.{{param}}"),
     Rule(f"{BIT}.encoder.stages.{{i}}.layers.{{j}}.{{rest}}", f"{STEM}.stages.{{i}}.{{j}}.{{rest}}"),
-    *hf_attention(DPT_LAYER),
-    Rule(f"{DPT_LAYER}.layernorm_before.{{param}}", f"{BLOCK}.norm1.{{param}}"),
-    Rule(f"{DPT_LAYER}.layernorm_after.{{param}}", f"{BLOCK}.norm2.{{param}}"),
-    Rule(f"{DPT_LAYER}.intermediate.dense.{{param}}", f"{BLOCK}.mlp.fc1.{{param}}"),
-    Rule(f"{DPT_LAYER}.output.dense.{{param}}", f"{BLOCK}.mlp.fc2.{{param}}"),
     Rule("dpt.layernorm.{param}", reason=NORM_NOT_READ),
-    Rule("dpt.pooler.{rest}", reason="pools the class token, which no dense head reads"),
+    *hf_vit("dpt.", gated=False),
 )
 
-DINO_ENCODER = (
-    Rule("backbone.embeddings.cls_token", "encoder.cls_token"),
-    Rule("backbone.embeddings.mask_token", reason=MASK_TOKEN),
-    Rule("backbone.embeddings.position_embeddings", "encoder.pos_embed"),
-    Rule("backbone.embeddings.patch_embeddings.projection.{param}", f"{STEM}.proj.{{param}}"),
-    *hf_attention(DINO_LAYER),
-    Rule(f"{DINO_LAYER}.norm{{j}}.{{param}}", f"{BLOCK}.norm{{j}}.{{param}}"),
-    Rule(f"{DINO_LAYER}.mlp.fc{{j}}.{{param}}", f"{BLOCK}.mlp.fc{{j}}.{{param}}"),
-    # SwiGLU: on the hub, and as release 5 holds it in memory.
-    Rule(f"{DINO_LAYER}.mlp.weights_in.{{param}}", f"{BLOCK}.mlp.fc1.{{param}}"),
-    Rule(f"{DINO_LAYER}.mlp.gate_proj.{{param}}", f"{BLOCK}.mlp.fc1.{{param}}", part=(0, 2)),
-    Rule(f"{DINO_LAYER}.mlp.up_proj.{{param}}", f"{BLOCK}.mlp.fc1.{{param}}", part=(1, 2)),
-    *(
-        Rule(f"{DINO_LAYER}.mlp.{name}.{{param}}", f"{BLOCK}.mlp.fc2.{{param}}")
-        for name in ("weights_out", "down_proj")
-    ),
-    Rule(f"{DINO_LAYER}.layer_scale{{j}}.lambda1", f"{BLOCK}.ls{{j}}.gamma"),
-    Rule("backbone.layernorm.{param}", "encoder.norm.{param}"),
-)
+DINO_ENCODER = hf_vit("backbone.", gated=True)
 
-# Settings for which there is one implementation here, by part of the config: the only value.
+# The only supported value of settings with one implementation here, by part of the config.
 FIXED: dict[str, Plain] = {
     "dpt": {"hidden_act": "gelu", "head_in_index": -1},
     "hybrid": {
@@ -88,7 +56,7 @@ FIXED: dict[str, Plain] = {
 
 
 def read(source: Source) -> ImportedParts:
-    """Tell the classes apart by their tensors."""
+    """Import a model whose class is recognised by its tensors."""
     config = dict(source.side.get("config.json", {}))
     stated: Any = config.get("backbone_config")
     backbone = stated if isinstance(stated, dict) else {}
@@ -99,8 +67,8 @@ def read(source: Source) -> ImportedParts:
         return _dpt(source, config)
     if source.has("head.head.*"):
         raise CheckpointError(
-            f"{source.name} is a DPT of transformers on a backbone of its own (backbone_config), but only those on its "
-            "plain or hybrid ViT can be reproduced; such a model must be run with transformers"
+            f"{source.name} is a DPT of transformers on another backbone (backbone_config), but only its plain or "
+            "hybrid ViT can be reproduced; run the model with transformers"
         )
     _require(source, config, "depth_anything")
     _require(source, backbone, "dinov2")
@@ -108,18 +76,17 @@ def read(source: Source) -> ImportedParts:
 
 
 def _require(source: Source, config: Plain, part: str) -> None:
-    """Refuse settings that differ; what is not stated has the value, or does not matter.
+    """Refuse settings with another value; those not stated have this value, or do not matter.
 
     Raises:
         CheckpointError: naming the setting.
     """
     for key, value in FIXED[part].items():
         stated = config.get(key)
-        plain = stated.lower() if isinstance(stated, str) else stated
-        if stated is not None and plain != value:
+        if stated is not None and (stated.lower() if isinstance(stated, str) else stated) != value:
             raise CheckpointError(
                 f"{source.name} has {key}={stated!r} in its config.json, but only {value!r} can be reproduced; "
-                "such a model must be run with transformers"
+                "run the model with transformers"
             )
 
 
@@ -140,17 +107,17 @@ def _dpt(source: Source, config: Plain) -> ImportedParts:
     if num_stem:
         facts["stem"]["standardisation"] = "var_plus_eps"
     listed = config.get("backbone_out_indices") or (2, 5, 8, 11)
-    # Of a hybrid the first two are not used; the blocks come in their own order, however they are listed.
+    # A hybrid does not use the first two. The encoder returns blocks in ascending order, however they are listed.
     taps = tuple(sorted(set(listed[num_stem:])))
-    known = source.facts(
+    known = source.require(
         num_heads=config.get("num_attention_heads", 12) if config else None,
         taps=taps if config else None,
         norm_eps=config.get("layer_norm_eps", 1e-12) if config else None,
     )
-    encoder = facts | known | {"positions": positions(shapes, facts, mode="bilinear", image_size=None)}
+    encoder = facts | known | {"positions": positions(shapes, facts, mode="bilinear")}
     decoder = dpt_facts(shapes, head, num_stem=num_stem) | ({} if num_stem else _factors(config))
     readout = decoder.get("readout") or (config.get("readout_type") if config else None)
-    decoder |= {"readout": source.facts(readout=readout)["readout"], "fusion_up_to": "double"}
+    decoder |= {"readout": source.require(readout=readout)["readout"], "fusion_up_to": "double"}
     if not segments:
         decoder["head"] = _depth_head(shapes, head)
         return _parts(source, renamed, encoder, (name, decoder, 1), disparity(), _protocol(source, 384, 1), HALF)
@@ -161,7 +128,7 @@ def _dpt(source: Source, config: Plain) -> ImportedParts:
     }
     num_classes = shapes.of(f"{head}.head.classifier.weight", 4)[0]
     weight = config.get("auxiliary_loss_weight", 0.4)
-    task = segmentation(num_classes, classes=_labels(config), dataset=source.fact("dataset"), aux_weight=weight)
+    task = segmentation(num_classes, classes=_labels(config), dataset=source.get("dataset"), aux_weight=weight)
     return _parts(source, renamed, encoder, (name, decoder, num_classes), task, _protocol(source, 480, 1), HALF)
 
 
@@ -183,17 +150,17 @@ def _depth_anything(source: Source, config: Plain) -> ImportedParts:
     facts = encoder_facts(shapes)
     small = {"num_attention_heads": 6, "out_indices": [9, 10, 11, 12]}  # the class's default backbone
     backbone: Plain = (config.get("backbone_config") or small) if config else {}
-    known = source.facts(
+    known = source.require(
         num_heads=backbone.get("num_attention_heads", 12) if backbone else None,
         taps=_taps(backbone, facts["depth"]),
         norm_eps=backbone.get("layer_norm_eps", 1e-6) if backbone else None,
     )
-    encoder = facts | known | {"positions": positions(shapes, facts, mode="bicubic", image_size=None)}
+    encoder = facts | known | {"positions": positions(shapes, facts, mode="bicubic")}
     encoder["final_norm"] = True
     depth = _depth_head(shapes, head) | {"up_to": "image"}
     factor = float(config.get("max_depth") or 1)
     metric = config.get("depth_estimation_type", "relative") == "metric"
-    max_depth_m = source.fact("max_depth_m", factor if metric else None)
+    max_depth_m = source.get("max_depth_m", factor if metric else None)
     if max_depth_m is not None:
         depth |= {"activation": "sigmoid", "max_depth_m": max_depth_m}
     elif factor != 1:
@@ -206,14 +173,14 @@ def _depth_anything(source: Source, config: Plain) -> ImportedParts:
 
 
 def _scaled(renamed: Renamed, name: str, factor: float) -> Renamed:
-    """Relative depth is multiplied by ``max_depth`` too, after a ReLU, which lets a positive factor through."""
+    """Fold ``max_depth`` into a convolution; only a ReLU is between, which commutes with a positive factor."""
     names = [f"{name}.{param}" for param in ("weight", "bias") if f"{name}.{param}" in renamed.tensors]
     note = f"times max_depth, {factor:g}"
     return update(renamed, {key: renamed.tensors[key] * factor for key in names}, dict.fromkeys(names, note))
 
 
 def _taps(backbone: Plain, depth: int) -> tuple[int, ...] | None:
-    """0-based blocks: stage 1 is the output of block 0, and negative numbers count from the last."""
+    """0-based indices of the tapped blocks: stage 1 is block 0, and negative numbers count from the last."""
     indices = backbone.get("out_indices")
     if indices is None and backbone.get("out_features"):
         indices = [int(str(stage).removeprefix("stage")) for stage in backbone["out_features"]]
@@ -238,21 +205,24 @@ def _parts(
     protocol: WholeProtocol,
     normalisation: Plain,
 ) -> ImportedParts:
-    """``head``: its name, its decoder and K; the image processor's statistics win over the published ones."""
+    """The parts of a model with ``head`` = (name, decoder, channels); the image processor's statistics go first."""
     name, decoder, num_classes = head
     stated = source.side.get("preprocessor_config.json", {})
-    own = {"mean": stated.get("image_mean"), "std": stated.get("image_std")}
-    model = {
-        "encoder": encoder,
-        "heads": {name: {"decoder": decoder, "out_channels": num_classes}},
-        "normalisation": own if all(own.values()) else normalisation,
-    }
-    fit = InferenceConfig(short_side=min(protocol.net_size))
-    return ImportedParts(renamed, model, task, fit, protocol, f"transformers, {source.name}")
+    statistics = {"mean": stated.get("image_mean"), "std": stated.get("image_std")}
+    return ImportedParts(
+        renamed,
+        encoder,
+        {name: {"decoder": decoder, "out_channels": num_classes}},
+        statistics if all(statistics.values()) else normalisation,
+        task,
+        min(protocol.net_size),
+        protocol,
+        f"transformers, {source.name}",
+    )
 
 
 def _protocol(source: Source, side: int, multiple: int) -> WholeProtocol:
-    """The image processor's rule, or that of the published models."""
+    """The resizing of the image processor, or that of the published models."""
     stated = source.side.get("preprocessor_config.json", {})
     size = stated.get("size", side)
     height, width = (size["height"], size["width"]) if isinstance(size, dict) else (size, size)

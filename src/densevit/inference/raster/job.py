@@ -1,7 +1,7 @@
-"""Images beyond memory: windows in, blocks of results out, in memory that does not grow with the image.
+"""Streaming an image that is larger than memory: windows in, strips of results out.
 
-Windows are run row by row; their logits wait at the decoder's stride until the strips of blocks that they reach are
-complete. Strips are kept beside the results, so a killed run goes on where it stopped.
+Windows are run row by row; their logits wait at the decoder's stride until the strip of blocks that depends on them is
+complete. Finished strips are kept on disk next to the results, so a killed run continues where it stopped.
 """
 
 import hashlib
@@ -17,21 +17,23 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from densevit.inference.decode import decode_tile
 from densevit.inference.raster.outputs import Output, RasterConfig, plan_outputs
 from densevit.inference.raster.resume import LogitCache, StripStore, StripWriter
-from densevit.inference.sliding_window import SlidingWindowRunner, WindowGrid, layout
-from densevit.inference.tiled_logits import StitchedLogits, tile_labels, tile_scores, tiles
+from densevit.inference.results import class_shares
+from densevit.inference.sliding_window import SlidingWindowRunner
+from densevit.inference.tiled_logits import StitchedLogits, tile_scores, tiles
 from densevit.inference_config import InferenceConfig
 from densevit.io import write_json
 from densevit.io.raster import BLOCK, RasterSource, open_raster
 from densevit.io.raster_write import Block, write_raster
 from densevit.model import DenseModel
-from densevit.tasks import Depth, Segmentation, Task
+from densevit.tasks import Task
 
 __all__ = ["RasterConfig", "RasterJob"]
 
 HELD_BYTES = 256 * 2**20
-"""Logits of each head that wait in memory; more of them wait in a scratch file."""
+"""Logits of each head that wait in memory; further ones wait in a scratch file."""
 
 
 @dataclass(frozen=True)
@@ -51,60 +53,60 @@ class RasterJob:
         """Stream a raster; see ``Predictor.predict_raster``."""
         with open_raster(path, bands=self.config.bands, limits=self.config.limits) as source:
             outputs = plan_outputs(self.config, self.tasks, source, self.folder / self.stem)
-            spool = StripStore(self.folder / f".{self.stem}.densevit-partial", self._key(source))
+            store = StripStore(self.folder / f".{self.stem}.densevit-partial", self._key(source))
             strips = ceil(source.size[0] / BLOCK)
-            self._fill(source, spool, strips, outputs, progress or (lambda _done, _of: None))
+            self._fill(source, store, strips, outputs, progress or (lambda _done, _of: None))
             record = {
                 **(extra or {}),
                 "height": source.size[0],
                 "width": source.size[1],
                 "streamed": True,
-                "heads": {name: _head_record(task) for name, task in self.tasks.items()},
+                "heads": {name: task.describe() for name, task in self.tasks.items()},
             }
             for number, output in enumerate(outputs):
-                counts: dict[int, int] = {}
-                write_raster(output.file, source.georeference, _assembled(spool, strips, number, output, counts))
+                counts = np.zeros(np.iinfo(np.uint16).max + 1, np.int64)
+                write_raster(output.file, source.georeference, _assembled(store, strips, number, output, counts))
                 entry: dict[str, Any] = record["heads"][output.head]
                 entry[output.kind] = output.file.path.name
-                if output.kind == "labels":
-                    entry["shares"] = _shares(self.tasks[output.head], counts)
+                table = self.tasks[output.head].class_table
+                if output.kind == "labels" and table is not None:
+                    shares = class_shares(table.names, counts[: len(table.names)].tolist())
+                    entry["shares"] = {name: round(share, 6) for name, share in shares.items()}
         write_json(self.folder / f"{self.stem}.json", record)
-        spool.remove()
+        store.remove()
         return record
 
     def _fill(
         self,
         source: RasterSource,
-        spool: StripStore,
+        store: StripStore,
         strips: int,
         outputs: Sequence[Output],
         progress: Callable[[int, int], None],
     ) -> None:
         """Run what is missing of the strips."""
-        done = spool.done()
+        done = store.done()
         progress(done, strips)
         if done >= strips:
             return
-        scale = self.config.windows.scale
-        size = (max(round(source.size[0] * scale), 1), max(round(source.size[1] * scale), 1))
-        plan = layout(self.config.windows, size, self.fit, self.model.config.encoder.patch_size)
-        strip = _Strips(self, source, plan, spool, outputs)
-        first = strip.rows.windows(done * BLOCK, min((done + 1) * BLOCK, source.size[0]))[0]
+        height = source.size[0]
+        groups = [
+            _WindowRows(self, source, heads, config.window_side, store.folder, start=done * BLOCK)
+            for config, heads in self.config.windows.groups(self.fit, self.tasks)
+        ]
+        maker = _StripMaker(self, source, groups, store, outputs)
         try:
-            for i in range(first, len(plan.starts[0])):
-                source.check()
-                strip.run_row(i)
-                known = plan.starts[0][i + 1] if i + 1 < len(plan.starts[0]) else plan.size[0]
-                ready = strip.rows.ready(known)
-                while done < strips and min((done + 1) * BLOCK, source.size[0]) <= ready:
-                    strip.emit(done)
-                    done += 1
-                    progress(done, strips)
+            for index in range(done, strips):
+                for group in groups:
+                    group.run_until(min((index + 1) * BLOCK, height))
+                maker.emit(index)
+                progress(index + 1, strips)
         finally:
-            strip.close()
+            for group in groups:
+                group.close()
 
     def _key(self, source: RasterSource) -> dict[str, Any]:
-        """What the strips depend on; the batch is no part of it."""
+        """Everything that the strips depend on, which leaves out the batch size."""
         settings = self.config.plain()
         settings["windows"].pop("batch")
         weights = hashlib.sha256(self.model.config.model_dump_json().encode())
@@ -120,134 +122,164 @@ class RasterJob:
         }
 
 
-class _Strips:
-    """The rows of windows that are in flight, and the strips made of them."""
+class _WindowRows:
+    """The rows of windows that are in flight, for heads that share their windows.
+
+    Args:
+        job: the model, and how its windows are laid.
+        source: the raster.
+        heads: their names.
+        window_side: side of the windows, where the job does not say.
+        folder: for logits that do not fit into memory.
+        start: first row of the raster that is needed.
+    """
 
     def __init__(
-        self, job: RasterJob, source: RasterSource, plan: WindowGrid, spool: StripStore, outputs: Sequence[Output]
+        self,
+        job: RasterJob,
+        source: RasterSource,
+        heads: tuple[str, ...],
+        window_side: int,
+        folder: Path,
+        *,
+        start: int,
     ) -> None:
-        self.job, self.source, self.plan, self.spool, self.outputs = job, source, plan, spool, outputs
-        self.runner = SlidingWindowRunner(job.model, tuple(job.tasks), job.config.windows)
-        self.rows, self.columns = plan.axes(plan.extent, align_corners=False, out=source.size)
-        self.stores = {name: LogitCache(spool.folder, HELD_BYTES) for name in job.tasks}
-        self._mosaics: dict[str, StitchedLogits] = {}
+        windows = job.config.windows
+        size = (max(round(source.size[0] * windows.scale), 1), max(round(source.size[1] * windows.scale), 1))
+        self._model, self._source = job.model, source
+        self._runner = SlidingWindowRunner(job.model, heads, windows, default_side=window_side)
+        self._grid = self._runner.grid(size)
+        self._rows = self._grid.axes(self._grid.extent, align_corners=False, out=source.size)[0]
+        self._stores = {head: LogitCache(folder, HELD_BYTES) for head in heads}
+        self._next = self._rows.windows(start, min(start + BLOCK, source.size[0]))[0]
+        self.logits: dict[str, StitchedLogits] = {}
+
+    def run_until(self, stop: int) -> None:
+        """Run rows of windows until the raster's rows before ``stop`` depend on no others."""
+        while self._ready() < stop:
+            self._source.check()
+            self._run_row(self._next)
+            self._next += 1
+
+    def _ready(self) -> int:
+        tops = self._grid.starts[0]
+        return self._rows.ready(tops[self._next] if self._next < len(tops) else self._grid.size[0])
+
+    def forget_before(self, start: int) -> None:
+        """Drop the logits of windows that no row from ``start`` on depends on."""
+        first = self._rows.windows(start, min(start + BLOCK, self._source.size[0]))[0]
+        for store in self._stores.values():
+            store.drop_rows(first)
 
     def close(self) -> None:
-        for store in self.stores.values():
+        """Remove scratch files."""
+        for store in self._stores.values():
             store.close()
 
-    def run_row(self, i: int) -> None:
-        """Run a row of windows, but for those without data."""
-        top, lefts = self.plan.starts[0][i], self.plan.starts[1]
+    def _run_row(self, i: int) -> None:
+        """Run a row of windows, except those without data."""
+        top, lefts = self._grid.starts[0][i], self._grid.starts[1]
         wanted = [j for j, left in enumerate(lefts) if self._has_data(top, left)]
         places = [(top, lefts[j]) for j in wanted]
-        for j, logits in zip(wanted, self.runner.run(self._read, places, self.plan), strict=True):
-            for name, values in logits.items():
-                self.stores[name].put((i, j), values)
-                if name not in self._mosaics:
-                    self._mosaics[name] = self._mosaic(name, values)
+        for j, logits in zip(wanted, self._runner.run(self._read, places, self._grid), strict=True):
+            for head, values in logits.items():
+                self._stores[head].put((i, j), values)
+                if head not in self.logits:
+                    corners = self._model.decoder(head).align_corners
+                    get, out = self._stores[head].get, self._source.size
+                    self.logits[head] = self._grid.stitch(get, values, align_corners=corners, out=out)
 
     def _read(self, rows: slice, columns: slice) -> NDArray[np.uint8]:
-        if self.plan.size == self.source.size:
-            return self.source.read(rows, columns)
-        return self.source.read_scaled(rows, columns, self.plan.size)
+        if self._grid.size == self._source.size:
+            return self._source.read(rows, columns)
+        return self._source.read_scaled(rows, columns, self._grid.size)
 
     def _has_data(self, top: int, left: int) -> bool:
-        if not self.source.masked:
+        if not self._source.masked:
             return True
-        low, high = (self._in_source(n, side) for n, side in zip((top, left), (0, 1), strict=True))
-        valid = self.source.valid(low, high)
+        valid = self._source.valid(self._in_source(top, 0), self._in_source(left, 1))
         return valid is None or bool(valid.any())
 
     def _in_source(self, start: int, side: int) -> slice:
         """The pixels of the source that a window may reach."""
-        factor = self.source.size[side] / self.plan.size[side]
-        stop = ceil((start + self.plan.extent[side]) * factor) + 1
-        return slice(max(int(start * factor) - 1, 0), min(stop, self.source.size[side]))
+        factor = self._source.size[side] / self._grid.size[side]
+        stop = ceil((start + self._grid.extent[side]) * factor) + 1
+        return slice(max(int(start * factor) - 1, 0), min(stop, self._source.size[side]))
 
-    def _mosaic(self, name: str, logits: Tensor) -> StitchedLogits:
-        corners = self.job.model.decoder(name).align_corners
-        grid = (logits.shape[-2], logits.shape[-1])
-        axes = self.plan.axes(grid, align_corners=corners, out=self.source.size)
-        return StitchedLogits(*axes, self.stores[name].get, logits.shape[0], logits.device)
+
+class _StripMaker:
+    """Turns the logits of windows into strips of results."""
+
+    def __init__(
+        self,
+        job: RasterJob,
+        source: RasterSource,
+        groups: Sequence[_WindowRows],
+        store: StripStore,
+        outputs: Sequence[Output],
+    ) -> None:
+        self.job, self.source, self.groups, self.store, self.outputs = job, source, groups, store, outputs
 
     @torch.inference_mode()
     def emit(self, index: int) -> None:
         """Compute and keep a strip, and forget the windows that no later strip needs."""
         height, width = self.source.size
         rows = slice(index * BLOCK, min((index + 1) * BLOCK, height))
-        with self.spool.strip(index) as strip:
+        with self.store.strip(index) as strip:
             for left in range(0, width, BLOCK):
                 self._block(strip, rows, slice(left, min(left + BLOCK, width)))
         if rows.stop < height:
-            after = self.rows.windows(rows.stop, min(rows.stop + BLOCK, height))[0]
-            for store in self.stores.values():
-                store.drop_rows(after)
+            for group in self.groups:
+                group.forget_before(rows.stop)
 
     def _block(self, strip: StripWriter, rows: slice, columns: slice) -> None:
         valid = self.source.valid(rows, columns)
         shape = (rows.stop - rows.start, columns.stop - columns.start)
         found = [np.full((o.file.bands, *shape), o.file.nodata, o.file.dtype) for o in self.outputs]
         if valid is None or valid.any():
-            for name, mosaic in self._mosaics.items():
-                self._head(name, mosaic, rows, columns, found)
+            for group in self.groups:
+                for head, logits in group.logits.items():
+                    self._head(head, logits, rows, columns, found)
         for number, (output, values) in enumerate(zip(self.outputs, found, strict=True)):
             if valid is not None:
                 values[:, ~valid] = np.array(output.file.nodata, values.dtype)
             strip.add(number, values)
 
-    def _head(self, name: str, mosaic: StitchedLogits, rows: slice, columns: slice, found: list[NDArray[Any]]) -> None:
-        task = self.job.tasks[name]
-        for r, c in tiles(mosaic.size, mosaic.num_channels, dense=mosaic.dense, within=(rows, columns)):
-            tile = mosaic.tile(r, c)
+    def _head(self, head: str, logits: StitchedLogits, rows: slice, columns: slice, found: list[NDArray[Any]]) -> None:
+        task = self.job.tasks[head]
+        for r, c in tiles(logits.size, logits.num_channels, dense=logits.dense, within=(rows, columns)):
+            tile = logits.tile(r, c)
             place = (
                 slice(None),
                 slice(r.start - rows.start, r.stop - rows.start),
                 slice(c.start - columns.start, c.stop - columns.start),
             )
             for output, values in zip(self.outputs, found, strict=True):
-                if output.head == name:
+                if output.head == head:
                     values[place] = _values(output, task, tile).cpu().numpy()
 
 
 def _values(output: Output, task: Task, tile: Tensor) -> Tensor:
     """Logits (K, h, w) -> what a file holds of them, (bands, h, w) or (h, w)."""
-    if output.kind == "labels":
-        return tile_labels(tile)
     if output.kind == "scores":
         return tile_scores(tile).mul_(100).round_().to(torch.uint8)
-    values = task.decode(tile, (tile.shape[-2], tile.shape[-1]), align_corners=False)
-    if output.file.dtype == "uint16":
-        return values.double().mul_(1000).nan_to_num_(0, 0, 0).round_().clamp_(0, 65535).to(torch.int32)
-    return values
+    prediction = decode_tile(task, tile)
+    if output.kind == "values" and output.file.dtype == "uint16":
+        return prediction.double().mul_(1000).nan_to_num_(0, 0, 0).round_().clamp_(0, 65535).to(torch.int32)
+    return prediction
 
 
-def _assembled(spool: StripStore, strips: int, number: int, output: Output, counts: dict[int, int]) -> Iterator[Block]:
-    """The blocks of one file, in order; labels are counted on the way."""
+def _assembled(
+    store: StripStore, strips: int, number: int, output: Output, counts: NDArray[np.int64]
+) -> Iterator[Block]:
+    """The blocks of one file, in order; labels are added to ``counts`` on the way."""
     height, width = output.file.size
     for index in range(strips):
         rows = slice(index * BLOCK, min((index + 1) * BLOCK, height))
-        for left, data in zip(range(0, width, BLOCK), spool.blocks(index, number), strict=True):
+        for left, data in zip(range(0, width, BLOCK), store.blocks(index, number), strict=True):
             columns = slice(left, min(left + BLOCK, width))
             shape = (output.file.bands, rows.stop - rows.start, columns.stop - columns.start)
             values = np.frombuffer(data, output.file.dtype).reshape(shape)
             if output.kind == "labels":
-                for label, count in enumerate(np.bincount(values.ravel())):
-                    counts[label] = counts.get(label, 0) + int(count)
+                counts += np.bincount(values.ravel(), minlength=len(counts))
             yield Block(rows, columns, values)
-
-
-def _shares(task: Task, counts: dict[int, int]) -> dict[str, float]:
-    """Share of the pixels with data that each class covers."""
-    assert isinstance(task, Segmentation)
-    total = sum(counts.get(i, 0) for i in range(len(task.classes)))
-    return {name: round(counts.get(i, 0) / max(total, 1), 6) for i, name in enumerate(task.classes)}
-
-
-def _head_record(task: Task) -> dict[str, Any]:
-    record: dict[str, Any] = {"task": task.kind}
-    if isinstance(task, Segmentation):
-        record["classes"] = list(task.classes)
-    if isinstance(task, Depth):
-        record |= {"quantity": task.quantity, "unit": task.unit}
-    return record

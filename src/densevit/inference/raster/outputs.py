@@ -1,4 +1,4 @@
-"""How a raster is streamed, and the files that it gives: their names, types and facts."""
+"""How a raster is streamed, and the files that result: their names, types and tags."""
 
 import json
 from collections.abc import Mapping
@@ -9,11 +9,16 @@ from typing import Literal
 from pydantic import Field
 
 from densevit.config import Config
+from densevit.data.sample import ClassTable
 from densevit.errors import ConfigError
 from densevit.inference.sliding_window import SlidingWindow
 from densevit.io.raster import RasterSource
 from densevit.io.raster_write import Format, RasterFile
-from densevit.tasks import Depth, Segmentation, Task
+from densevit.tasks import Task
+from densevit.types import Size
+
+Tags = tuple[tuple[str, str], ...]
+"""Names and values that a raster carries in its header."""
 
 
 class RasterConfig(Config):
@@ -49,52 +54,45 @@ def plan_outputs(config: RasterConfig, tasks: Mapping[str, Task], source: Raster
     """The files of every head, ``base`` being folder and stem.
 
     Raises:
-        ConfigError: if disparity is to be written as millimetres.
+        ConfigError: if values without a unit are to be written as millimetres.
     """
     form: Format = config.format or ("PNG" if source.driver == "PNG" else "GTiff")
     outputs = []
     for head, task in tasks.items():
-        tags = (("head", head), ("task", task.kind))
-        if isinstance(task, Segmentation):
-            outputs.append(Output(head, "labels", _labels(f"{base}.{head}.labels", task, source.size, form, tags)))
-            if config.scores:
-                path = _path(f"{base}.{head}.scores", form)
-                facts = (*tags, ("unit", "percent"))
-                outputs.append(
-                    Output(head, "scores", RasterFile(path, source.size, 1, "uint8", 255.0, None, facts, form))
-                )
-        else:
-            outputs.append(
-                Output(head, "values", _values_file(f"{base}.{head}", head, task, source.size, config, form))
-            )
+        stem, tags = f"{base}.{head}", (("head", head), ("task", task.kind))
+        if task.class_table is None:
+            outputs.append(Output(head, "values", _values(stem, head, task, source.size, config, form, tags)))
+            continue
+        outputs.append(Output(head, "labels", _labels(stem, task.class_table, source.size, form, tags)))
+        if config.scores:
+            percent = (*tags, ("unit", "percent"))
+            path = _path(f"{stem}.scores", form)
+            scores = RasterFile(path, source.size, 1, "uint8", 255.0, None, percent, form)
+            outputs.append(Output(head, "scores", scores))
     return outputs
 
 
-def _labels(
-    base: str, task: Segmentation, size: tuple[int, int], form: Format, tags: tuple[tuple[str, str], ...]
-) -> RasterFile:
-    many = len(task.classes) > 255
+def _labels(stem: str, classes: ClassTable, size: Size, form: Format, tags: Tags) -> RasterFile:
+    many = len(classes.names) > 255
     dtype, nodata = ("uint16", 65535.0) if many else ("uint8", 255.0)
-    facts = (*tags, ("classes", json.dumps(list(task.classes), ensure_ascii=False)))
-    return RasterFile(_path(base, form), size, 1, dtype, nodata, None if many else task.palette, facts, form)
+    tags = (*tags, ("classes", json.dumps(list(classes.names), ensure_ascii=False)))
+    palette = None if many else classes.palette
+    return RasterFile(_path(f"{stem}.labels", form), size, 1, dtype, nodata, palette, tags, form)
 
 
-def _values_file(
-    base: str, head: str, task: Task, size: tuple[int, int], config: RasterConfig, form: Format
-) -> RasterFile:
-    metric = isinstance(task, Depth) and task.quantity == "depth"
-    if config.depth == "uint16" and isinstance(task, Depth) and not metric:
+def _values(stem: str, head: str, task: Task, size: Size, config: RasterConfig, form: Format, tags: Tags) -> RasterFile:
+    values = task.value_format
+    if config.depth == "uint16" and task.target == "depth" and not values.millimetres:
         raise ConfigError(
-            f"head {head!r} gives disparity, which has no unit; uint16 holds millimetres of depth alone; take float32"
+            f"head {head!r} gives {values.name}, which has no unit; uint16 holds millimetres of depth only; "
+            "take float32"
         )
-    tags = (("head", head), ("task", task.kind))
-    if metric and (config.depth == "uint16" or form == "PNG"):
-        return RasterFile(_path(f"{base}.mm", form), size, 1, "uint16", 0.0, None, (*tags, ("unit", "mm")), form)
+    if values.millimetres and (config.depth == "uint16" or form == "PNG"):
+        return RasterFile(_path(f"{stem}.mm", form), size, 1, "uint16", 0.0, None, (*tags, ("unit", "mm")), form)
     form = "GTiff" if form == "PNG" else form  # a PNG holds no floats
-    kind = "depth" if metric else "disparity" if isinstance(task, Depth) else "values"
-    facts = (*tags, ("unit", str(getattr(task, "unit", ""))))
-    path = _path(f"{base}.{kind}", form)
-    return RasterFile(path, size, task.out_channels, "float32", float("nan"), None, facts, form)
+    path = _path(f"{stem}.{values.name}", form)
+    tags = (*tags, ("unit", values.unit))
+    return RasterFile(path, size, task.out_channels, "float32", float("nan"), None, tags, form)
 
 
 def _path(base: str, form: Format) -> Path:

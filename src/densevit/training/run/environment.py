@@ -1,4 +1,4 @@
-"""What a reader needs to repeat a run, or to know why it cannot be repeated: programs, machine, command, git state."""
+"""What is needed to reproduce a run: versions, machine, command line, git state."""
 
 import os
 import platform
@@ -12,11 +12,11 @@ from typing import Any
 import torch
 
 _VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "CUDA_VISIBLE_DEVICES", "CUBLAS_WORKSPACE_CONFIG", "WORLD_SIZE")
-"""Those that change speed or numbers, and no others: the rest of an environment is nobody's business."""
+"""The variables that change speed or results; others may be private and are not recorded."""
 
 
 def short_environment() -> dict[str, Any]:
-    """What tells two runs apart at a glance."""
+    """The versions and hardware that explain most differences between two runs."""
     return {
         "python": platform.python_version(),
         "torch": torch.__version__,
@@ -27,7 +27,7 @@ def short_environment() -> dict[str, Any]:
 
 
 def environment() -> dict[str, Any]:
-    """All that is known, as JSON: versions of every package, machine, torch's switches, command line, git state."""
+    """As JSON: versions of every package, machine, torch's switches, command line, git state."""
     packages = {str(d.metadata["Name"]): d.version for d in distributions() if d.metadata["Name"]}
     return {
         "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
@@ -51,14 +51,14 @@ def environment() -> dict[str, Any]:
 
 
 def git_state(folder: Path) -> dict[str, Any] | None:
-    """Commit and whether tracked files differ from it; None outside a clone or without git."""
+    """The commit, and whether tracked files differ from it; None outside a clone or without git."""
 
-    def ask(*words: str) -> str:
+    def git(*words: str) -> str:
         run = subprocess.run(["git", "-C", str(folder), *words], capture_output=True, text=True, timeout=20, check=True)
         return run.stdout.strip()
 
     try:
-        commit, changes = ask("rev-parse", "HEAD"), ask("status", "--porcelain", "--untracked-files=no")
+        commit, changes = git("rev-parse", "HEAD"), git("status", "--porcelain", "--untracked-files=no")
     except (OSError, subprocess.SubprocessError):
         return None
     return {"commit": commit, "dirty": bool(changes)}

@@ -3,6 +3,7 @@
 import json
 import logging
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,36 +15,39 @@ Row = dict[str, Any]
 
 
 class RunLog:
-    """Appends to ``log.jsonl``; lines of steps that a resumed run will repeat are dropped first.
+    """Appends to ``log.jsonl``, after dropping the lines of steps that a resumed run will repeat.
 
     Args:
         path: the file.
         start: iterations that are done already.
+        on_write: called with event and iteration after every line.
 
     Attributes:
         rows: those of earlier sessions, up to ``start``.
     """
 
-    def __init__(self, path: Path, *, start: int) -> None:
-        self.path = path
+    def __init__(self, path: Path, *, start: int, on_write: Callable[[str, int], None] | None = None) -> None:
+        self.path, self._on_write = path, on_write
         kept = [row for row in read_log(path) if row["iteration"] <= start]
         if path.exists():
             self._rewrite(kept)
-        # ``seconds`` goes on from where the kept lines end: it is the time that the run has taken in all.
+        # ``seconds`` continues from the last kept line: it is the time of all sessions together.
         self.rows = kept
         self._began = time.monotonic() - (float(kept[-1].get("seconds", 0.0)) if kept else 0.0)
 
     @property
     def seconds(self) -> float:
-        """Of the run so far, without the time between two sessions of it."""
+        """Time of the run so far, without the time between its sessions."""
         return time.monotonic() - self._began
 
     def write(self, event: str, iteration: int, **values: Any) -> None:
-        """One line; ``values`` must be JSON. All but steps, which are many, are said through ``logging`` too."""
+        """Append one line; ``values`` must be JSON. Evaluations also go to ``logging``."""
         row = {"event": event, "iteration": iteration, "seconds": round(self.seconds, 2), **values}
         append_line(self.path, to_json(row))
         if event == "eval":
             _log.info("iteration %d: %s", iteration, in_words(values))
+        if self._on_write is not None:
+            self._on_write(event, iteration)
 
     def forget(self, iteration: int, *events: str) -> None:
         """Drop lines of earlier sessions that are about to be written again."""
@@ -57,7 +61,7 @@ class RunLog:
 
 
 def read_log(path: Path) -> list[Row]:
-    """The rows of a ``log.jsonl``; a line that a kill cut short is passed over. Empty if there is no file."""
+    """The rows of a ``log.jsonl``; lines that are cut short are skipped. Empty if there is no file."""
     rows = []
     lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []
     for line in lines:
@@ -70,7 +74,7 @@ def read_log(path: Path) -> list[Row]:
     return rows
 
 
-def reached(rows: list[Row]) -> dict[str, int]:
+def last_iterations(rows: list[Row]) -> dict[str, int]:
     """The last iteration among the rows of each event."""
     last: dict[str, int] = {}
     for row in rows:
@@ -79,6 +83,6 @@ def reached(rows: list[Row]) -> dict[str, int]:
 
 
 def in_words(values: Row) -> str:
-    """``name value`` of the numbers and words among the values, numbers in four digits."""
+    """``name value, ...`` for the numbers and strings among the values, numbers to four digits."""
     plain = {name: value for name, value in values.items() if isinstance(value, str | int | float)}
     return ", ".join(f"{name} {f'{v:.4g}' if isinstance(v, float) else v}" for name, v in plain.items())

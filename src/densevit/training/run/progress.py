@@ -1,24 +1,25 @@
-"""How far a run is, in one line: iteration, losses, rate, images a second, time left, memory.
+"""Progress of a run in one line: iteration, losses, learning rate, images per second, time left, memory.
 
-Lines go to the logger ``densevit.progress``: at INFO now and then, for a log file; at DEBUG as often as a person can
-follow, for a program that draws one line over the other.
+Lines go to the logger ``densevit.progress``: at INFO rarely, for a log file; at DEBUG several times a second, for a
+terminal that overwrites the line.
 """
 
 import logging
-import sys
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
-from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
+if TYPE_CHECKING:  # the command line imports the name of the logger, and must start without torch
+    from torch import Tensor
+
+from densevit.memory import peak_bytes
 
 PROGRESS = "densevit.progress"
 LIVE_S = 0.2
-"""Seconds between two drawings of the live line."""
+"""Seconds between two updates of the live line."""
 QUIET_S = (10.0, 300.0)
-"""Seconds between two lines of a log: a twentieth of the time so far, within these bounds."""
+"""Bounds of the seconds between two lines of a log, which are a twentieth of the time so far."""
 RECENT = 50
 """Steps and evaluations over which speed is averaged."""
 
@@ -30,10 +31,10 @@ class ProgressMeter:
 
     Args:
         start: iterations that are done already.
-        iterations: of the whole run.
+        iterations: number of iterations of the whole run.
         eval_every: iterations between evaluations, 0 for none.
-        images: that a step takes.
-        clock: seconds.
+        images: per step.
+        clock: returns seconds.
     """
 
     def __init__(
@@ -53,10 +54,10 @@ class ProgressMeter:
         self._drawn = self._logged = -float("inf")
         self._warm = False
 
-    def step(self, done: int, losses: Mapping[str, Tensor], *, lr: float) -> None:
-        """Count a step, and say so when a line is due."""
+    def step(self, done: int, losses: "Mapping[str, Tensor]", *, lr: float) -> None:
+        """Count a step, and log a line when one is due."""
         now = self._clock()
-        if self._warm:  # the first step also warms up, so it says little of the others
+        if self._warm:  # the first step is slower than the others
             self._steps.append(now - self._last)
         self._warm = True
         self.done, self._last = done, now
@@ -69,7 +70,7 @@ class ProgressMeter:
             _log.debug("%s", self._line(losses, lr))
 
     def evaluated(self) -> float:
-        """Count an evaluation, which ends now; the seconds since the last step."""
+        """Count an evaluation that ends now; returns the seconds since the last step."""
         now = self._clock()
         taken, self._last = now - self._last, now
         self._evaluations.append(taken)
@@ -77,23 +78,23 @@ class ProgressMeter:
 
     @property
     def images_per_second(self) -> float | None:
-        """While steps are made, over the last ``RECENT`` of them; None before there is one."""
+        """Speed over the last ``RECENT`` steps, without evaluations; None before the second step."""
         total = sum(self._steps)
         return self.images * len(self._steps) / total if total > 0 else None
 
     @property
     def seconds_left(self) -> float | None:
-        """Of steps and evaluations, at the speed of the last ones; None before there is one."""
+        """Time for the remaining steps and evaluations at the recent speed; None before the second step."""
         if not self._steps:
             return None
         seconds = (self.iterations - self.done) * sum(self._steps) / len(self._steps)
         if self.eval_every and self._evaluations:
-            # One at every multiple of eval_every and one at the end.
-            coming = -(-self.iterations // self.eval_every) - self.done // self.eval_every
-            seconds += coming * sum(self._evaluations) / len(self._evaluations)
+            # One at every multiple of eval_every, and one at the end.
+            remaining = -(-self.iterations // self.eval_every) - self.done // self.eval_every
+            seconds += remaining * sum(self._evaluations) / len(self._evaluations)
         return seconds
 
-    def _line(self, losses: Mapping[str, Tensor], lr: float) -> str:
+    def _line(self, losses: "Mapping[str, Tensor]", lr: float) -> str:
         values = {head: loss.item() for head, loss in losses.items()}
         loss = f"loss {sum(values.values()):.4g}"
         if len(values) > 1:
@@ -103,13 +104,13 @@ class ProgressMeter:
             parts.append(f"{rate:.3g} images/s")
         if (left := self.seconds_left) is not None and self.done < self.iterations:
             parts.append(f"{duration(left)} left")
-        if (memory := peak_memory()) is not None:
+        if (memory := peak_bytes()) is not None:
             parts.append(f"{memory / 2**30:.1f} GiB")
         return "  ".join(parts)
 
 
 def duration(seconds: float) -> str:
-    """In the two largest units: ``2 d 3 h``, ``1 h 05 min``, ``3 min 20 s``, ``12 s``."""
+    """A time in its two largest units: ``2 d 3 h``, ``1 h 05 min``, ``3 min 20 s``, ``12 s``."""
     total = max(round(seconds), 0)
     days, hours, minutes = total // 86400, total // 3600 % 24, total // 60 % 60
     if days:
@@ -117,18 +118,3 @@ def duration(seconds: float) -> str:
     if hours:
         return f"{hours} h {minutes:02} min"
     return f"{minutes} min {total % 60:02} s" if minutes else f"{total} s"
-
-
-def peak_memory() -> int | None:
-    """Bytes: the most that tensors took on the GPU, without one the most that this process took; None if unknown."""
-    if torch.cuda.is_available() and torch.cuda.is_initialized():
-        return torch.cuda.max_memory_allocated()
-    status = Path("/proc/self/status")
-    if status.is_file():
-        lines = (line.split() for line in status.read_text(encoding="utf-8").splitlines())
-        return next((int(words[1]) * 1024 for words in lines if words[0] == "VmHWM:"), None)
-    if sys.platform == "darwin":
-        import resource
-
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return None

@@ -1,4 +1,4 @@
-"""``report.html`` of a run folder: one file that needs nothing else, written from what lies in the folder."""
+"""``report.html`` of a run folder: one self-contained file, written from the other files in the folder."""
 
 import json
 import math
@@ -10,59 +10,42 @@ from typing import Any
 import yaml
 
 from densevit.errors import DataError
-from densevit.evaluation.panels import WORST_RATIO
 from densevit.evaluation.snapshots import load_evaluation
 from densevit.io import write_bytes_atomic
 from densevit.pages.charts import confusion_chart, depth_chart, line_chart
-from densevit.pages.html import STYLE
+from densevit.pages.html import cards, escape, facts_table, folded, in_line, page, section, titled
+from densevit.tasks.depth import WORST_RATIO
 from densevit.training.run.log import Row, read_log
 from densevit.training.run.progress import duration
-from densevit.training.run.report_tables import (
-    cards,
-    class_table,
-    confused_table,
-    escape,
-    facts_table,
-    figures_table,
-    folded,
-    in_line,
-    picture_rows,
-    section,
-    titled,
-)
+from densevit.training.run.report_tables import class_table, confused_table, metrics_table, picture_rows
 
 REPORT = "report.html"
-_OF_THE_ROW = ("event", "head", "iteration", "seconds", "evaluation_seconds", "per_class")
+_ROW_KEYS = ("event", "head", "iteration", "seconds", "evaluation_seconds", "per_class")
 _NO_CURVE = ("iteration", "seconds", "evaluation_seconds", "mean_entropy")
 
 
 def write_report(out: Path) -> Path:
-    """Write the report of a run, finished or not, from the files in its folder; returns where.
+    """Write the report of a run, finished or not, into its folder; returns its path.
 
     Raises:
         DataError: the folder holds no run, or the report cannot be written.
     """
     rows = read_log(out / "log.jsonl")
     if not rows:
-        raise DataError(
-            f"{out} has no log.jsonl with lines of a run; a report is made of a run folder that densevit train wrote; "
-            "name such a folder"
-        )
+        raise DataError(f"{out} has no log.jsonl with lines of a run; name a run folder that densevit train wrote")
     text = _read(out / "config.yaml")
     config, record = _mapping(text, yaml.safe_load), _mapping(_read(out / "environment.json"), json.loads)
     last = max(row["iteration"] for row in rows)
-    found = load_evaluation(out, until=last)
-    heads = found[1]["heads"] if found else {}
+    folder, details = load_evaluation(out, until=last) or (out, {"heads": {}})
+    heads = details["heads"]
     parts = [
         _head(out, config, rows, record, heads),
         _curves(rows),
-        *(_result(head, rows, found[0] if found else out, _dict(heads.get(head))) for head in _evaluated(rows)),
-        _surroundings(record, text, rows),
+        *(_result(head, rows, folder, _dict(heads.get(head))) for head in _evaluated(rows)),
+        _environment(record, text, rows),
     ]
-    title = escape(f"{_title(out, config)} - densevit")
-    page = f"<!doctype html><html lang=en><meta charset=utf-8><title>{title}</title><style>{STYLE}</style>"
     path = out / REPORT
-    write_bytes_atomic(path, (page + "".join(parts) + "</html>\n").encode())
+    write_bytes_atomic(path, page(f"{_title(out, config)} - densevit", *parts).encode())
     return path
 
 
@@ -71,27 +54,26 @@ def _head(out: Path, config: dict[str, Any], rows: list[Row], record: dict[str, 
     end = rows[-1] if rows[-1]["event"] == "end" else {}
     outcome = str(end.get("outcome", "not finished"))
     state = f"<span class='state {escape(outcome)}'>{escape(outcome)}</span>"
-    error = f"<p class=sub>{escape(end['error'])}</p>" if "error" in end else ""
+    error = f"<p class=soft>{escape(end['error'])}</p>" if "error" in end else ""
     written = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())
-    evaluating = sum(
-        s for _, s in {r["iteration"]: r.get("evaluation_seconds", 0.0) for r in _of(rows, "eval")}.items()
-    )
+    evaluations = {row["iteration"]: row.get("evaluation_seconds", 0.0) for row in _of(rows, "eval")}
+    evaluating = sum(evaluations.values())  # the heads of one evaluation have the same time
     seconds = float(rows[-1].get("seconds", 0.0))
     facts = {"iterations": f"{last} of {config.get('iterations', '?')}", "time": duration(seconds)}
     if evaluating:
-        facts["of it evaluation"] = duration(evaluating)
+        facts["of which evaluation"] = duration(evaluating)
     if best := _of(rows, "best"):
         facts["best at iteration"] = str(best[-1]["iteration"])
     for head in _evaluated(rows):
         row = _last(rows, head)
-        name = _dict(heads.get(head)).get("headline") or _first_figure(row)
+        name = _dict(heads.get(head)).get("headline") or _first_metric(row)
         if name in row:
             facts[f"{name} of {head}"] = in_line(row[name])
     sessions = record.get("sessions")
     if isinstance(sessions, list) and sessions and isinstance(sessions[-1], dict):
         facts["parameters"] = f"{float(sessions[-1].get('parameters', 0)) / 1e6:.1f} M"
     return (
-        f"<h1>{escape(_title(out, config))} {state}</h1><p class=sub>{escape(out.resolve().name)}, "
+        f"<h1>{escape(_title(out, config))} {state}</h1><p class=soft>{escape(out.resolve().name)}, "
         f"report of {written}</p>{error}{cards(facts)}"
     )
 
@@ -106,30 +88,30 @@ def _curves(rows: list[Row]) -> str:
         boxes.append(titled("learning rate", line_chart({"lr": _points(steps, "lr")}, from_zero=True)))
         if any("images_per_second" in row for row in steps):
             boxes.append(
-                titled("images a second", line_chart({"": _points(steps, "images_per_second")}, from_zero=True))
+                titled("images per second", line_chart({"": _points(steps, "images_per_second")}, from_zero=True))
             )
     for head in _evaluated(rows):
-        mine = [row for row in evals if row["head"] == head]
-        for names in _together(mine[-1]):
-            curves = {name: _points(mine, name) for name in names}
+        head_rows = [row for row in evals if row["head"] == head]
+        for names in _chart_groups(head_rows[-1]):
+            curves = {name: _points(head_rows, name) for name in names}
             boxes.append(titled(f"{head}: {', '.join(names)}", line_chart(curves)))
     return section("Curves", f"<div class=grid>{''.join(boxes)}</div>" if boxes else "")
 
 
-def _together(row: Row) -> list[list[str]]:
-    """The figures of a head by chart: shares of which more is better in one, each other one by itself."""
+def _chart_groups(row: Row) -> list[list[str]]:
+    """The metrics of a head by chart: shares that are better when higher in one, each other metric in its own."""
     names = [name for name, value in row.items() if isinstance(value, float) and name not in _NO_CURVE]
     shares = [name for name in names if name in ("mIoU", "aAcc", "mAcc") or name.startswith("delta")]
     return [*([shares] if shares else []), *([name] for name in names if name not in shares)]
 
 
 def _result(head: str, rows: list[Row], folder: Path, details: dict[str, Any]) -> str:
-    """The last evaluation of a head."""
+    """The section on the last evaluation of a head."""
     row = _last(rows, head)
     best = _of(rows, "best")[-1:]
     at_best = [r for r in _of(rows, "eval") if best and r["iteration"] == best[0]["iteration"] and r["head"] == head]
-    figures = {name: value for name, value in row.items() if name not in _OF_THE_ROW}
-    parts = [titled("figures", figures_table(figures, at_best[-1] if at_best else {}))]
+    metrics = {name: value for name, value in row.items() if name not in _ROW_KEYS}
+    parts = [titled("metrics", metrics_table(metrics, at_best[-1] if at_best else {}))]
     per_class, confusion = _dict(row.get("per_class")), details.get("confusion")
     if per_class:
         parts.append(titled("classes", class_table(per_class, details.get("palette", ()))))
@@ -137,36 +119,36 @@ def _result(head: str, rows: list[Row], folder: Path, details: dict[str, Any]) -
         chart = depth_chart(details["depths"], float(details["max_depth_m"]))
         parts.append(titled("predicted against true depth, all valid pixels", chart))
     tables = f"<div class=two>{''.join(parts)}</div>"
-    drawn = ""
+    confusions = ""
     if isinstance(confusion, list):
         names = [str(name) for name in details["classes"]]
         chart = titled("confusion: rows are true, columns predicted, in percent", confusion_chart(confusion, names))
-        drawn = f"<div class=two>{chart}{titled('most confused', confused_table(confusion, names))}</div>"
-    figure = escape(details.get("ranked_by", ""))
-    worst = picture_rows(folder, details.get("worst", ()), figure)
-    fixed = picture_rows(folder, details.get("fixed", ()), figure)
-    key = f"<p class=sub>{_ERROR_KEY.get(str(details.get('task')), _ERROR_KEY['regression'])}</p>"
-    worst = f"<h3>worst images by {figure}</h3>{key}{worst}" if worst else ""
+        confusions = f"<div class=two>{chart}{titled('most confused', confused_table(confusion, names))}</div>"
+    metric = str(details.get("ranked_by", ""))
+    worst = picture_rows(folder, details.get("worst", ()), metric)
+    fixed = picture_rows(folder, details.get("fixed", ()), metric)
+    key = f"<p class=soft>{_ERROR_KEY.get(str(details.get('task')), _ERROR_KEY['regression'])}</p>"
+    worst = f"<h3>worst images by {escape(metric)}</h3>{key}{worst}" if worst else ""
     fixed = f"<h3>the same images at every evaluation</h3>{fixed}" if fixed else ""
-    return section(f"{head}, after {row['iteration']} iterations", tables, drawn, worst, fixed)
+    return section(f"{head}, after {row['iteration']} iterations", tables, confusions, worst, fixed)
 
 
 _ERROR_KEY = {
     "segmentation": "Error: red where the class is wrong; black in the target is ignored.",
-    "depth": "Near is bright, target and prediction are on one scale. Error: relative, from black for none to yellow "
-    f"for {WORST_RATIO:.0%} and more.",
-    "regression": "Target and prediction are on one scale. Error: from black for none to yellow for the largest.",
+    "depth": "Near is bright; target and prediction have the same scale. Error: relative, from black for none to "
+    f"yellow for {WORST_RATIO:.0%} and more.",
+    "regression": "Target and prediction have the same scale. Error: from black for none to yellow for the largest.",
 }
 
 
-def _surroundings(record: dict[str, Any], config: str, rows: list[Row]) -> str:
+def _environment(record: dict[str, Any], config: str, rows: list[Row]) -> str:
     sessions = [session for session in record.get("sessions", ()) if isinstance(session, dict)]
     parts = []
     if sessions:
-        plain = {name: value for name, value in sessions[-1].items() if name != "packages"}
-        plain["command"] = " ".join(str(word) for word in plain.get("command", ()))
+        facts = {name: value for name, value in sessions[-1].items() if name != "packages"}
+        facts["command"] = " ".join(str(word) for word in facts.get("command", ()))
         packages = _dict(sessions[-1].get("packages"))
-        parts = [facts_table(plain), folded(f"{len(packages)} packages", facts_table(packages))]
+        parts = [facts_table(facts), folded(f"{len(packages)} packages", facts_table(packages))]
         if len(sessions) > 1:
             times = ((f"from iteration {s.get('start')}", s.get("time")) for s in sessions)
             parts.append(folded(f"{len(sessions)} sessions", facts_table(dict(times))))
@@ -181,8 +163,8 @@ def _title(out: Path, config: dict[str, Any]) -> str:
     return str(_dict(config.get("card")).get("name") or out.resolve().name)
 
 
-def _first_figure(row: Row) -> str | None:
-    """The first figure of a row that is a number: tasks name an important one first."""
+def _first_metric(row: Row) -> str | None:
+    """The first metric of a row that is a number; tasks list an important one first."""
     return next((n for n, v in row.items() if isinstance(v, float) and n not in _NO_CURVE), None)
 
 
@@ -191,7 +173,7 @@ def _of(rows: list[Row], event: str) -> list[Row]:
 
 
 def _evaluated(rows: list[Row]) -> list[str]:
-    """The heads that have figures, in the order of their first ones."""
+    """The heads that have been evaluated, in the order of the log."""
     return list(dict.fromkeys(row["head"] for row in _of(rows, "eval")))
 
 
@@ -200,8 +182,8 @@ def _last(rows: list[Row], head: str) -> Row:
 
 
 def _points(rows: list[Row], name: str) -> list[tuple[float, float]]:
-    found = ((row["iteration"], row.get(name)) for row in rows)
-    return [(x, float(y)) for x, y in found if isinstance(y, int | float) and math.isfinite(y)]
+    points = ((row["iteration"], row.get(name)) for row in rows)
+    return [(x, float(y)) for x, y in points if isinstance(y, int | float) and math.isfinite(y)]
 
 
 def _read(path: Path) -> str:
@@ -212,7 +194,7 @@ def _read(path: Path) -> str:
 
 
 def _mapping(text: str, parse: Any) -> dict[str, Any]:
-    """The mapping that a file holds; empty for a file that is damaged or not there."""
+    """The mapping in a file; empty if the file is damaged or missing."""
     try:
         return _dict(parse(text))
     except (ValueError, yaml.YAMLError):

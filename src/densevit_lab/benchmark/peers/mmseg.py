@@ -1,8 +1,7 @@
-"""mmsegmentation 1.2 with its published configs, on mmcv-lite: no compiled operators are needed for these models.
+"""mmsegmentation 1.2 with its published configs, on mmcv-lite: these models need no compiled operators.
 
-Two things stand between that release and a present mmcv: it imports names from ``mmcv.ops``, which mmcv-lite lacks and
-which none of these models calls, and it refuses mmcv 2.2, with which they run as they are. Both are lifted here, in the
-child process of the benchmark alone.
+That release imports names from ``mmcv.ops``, which mmcv-lite lacks and none of these models calls, and it refuses mmcv
+2.2, with which they run. Both obstacles are removed here, in the worker process of the benchmark only.
 """
 
 import importlib.machinery
@@ -10,17 +9,13 @@ import logging
 import sys
 import types
 import warnings
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from numpy.typing import NDArray
 
-from densevit.checkpoints.importers import IMPORTERS, Source
-from densevit.checkpoints.importers import build as build_import
 from densevit.checkpoints.native import Bundle
-from densevit_lab.benchmark.peers import Peer
-from densevit_lab.benchmark.peers.fill import fill
+from densevit_lab.benchmark.peers import Peer, fill, import_bundle
 
 CONFIGS = {
     "segmenter-ti": "segmenter/segmenter_vit-t_mask_8xb1-160k_ade20k-512x512.py",
@@ -33,21 +28,20 @@ CONFIGS = {
 }
 
 
-def build(options: Mapping[str, Any], device: str) -> Peer:
-    """A published config with random weights; ``options``: see ``_config``."""
-    _prepare()
+def build(**options: Any) -> Peer:
+    """A published config with random weights; ``options``: see ``_read_config``."""
+    _make_importable()
     from mmengine.model import revert_sync_batchnorm
     from mmseg.apis import inference_model, init_model
 
-    config = _config(**options)
+    config = _read_config(**options)
     model = revert_sync_batchnorm(init_model(config, device="cpu"))
     fill(model)
-    model = model.to(device).eval()
-    # test_step moves the image to where the preprocessor is, which .to() has moved too.
+    model.eval()
 
     def predict(image: Path) -> NDArray[Any]:
-        found: NDArray[Any] = inference_model(model, str(image)).pred_sem_seg.data[0].cpu().numpy()
-        return found
+        labels: NDArray[Any] = inference_model(model, str(image)).pred_sem_seg.data[0].numpy()
+        return labels
 
     def bundle() -> Bundle:
         plain = {
@@ -55,35 +49,33 @@ def build(options: Mapping[str, Any], device: str) -> Peer:
             for key in ("model", "test_pipeline", "data_preprocessor", "dataset_type")
             if key in config
         }
-        state = dict(model.state_dict())
-        return build_import("mmseg", IMPORTERS["mmseg"], Source("mmsegmentation", state, {"mmseg": plain})).bundle
+        return import_bundle("mmseg", "mmsegmentation", model.state_dict(), {"mmseg": plain})
 
     return Peer(predict, bundle)
 
 
-def _config(
+def _read_config(
     config: str,
+    *,
     num_classes: int | None = None,
     image: int | None = None,
     stride: int | None = None,
     scale: tuple[int, int] | None = None,
-    changes: Mapping[str, Any] | None = None,
 ) -> Any:
-    """A published config by its key in ``CONFIGS``, changed as said.
+    """A published config with changes.
 
     Args:
-        config: key.
+        config: key in ``CONFIGS``.
         num_classes: of all heads.
-        image: side of the training images, which is the window too.
+        image: side of the training images, which is also the window.
         stride: of the windows.
-        scale: (long, short) to which photos are resized, keeping the ratio.
-        changes: of single settings, by path, such as a smaller model for a test.
+        scale: (long, short) side to which images are resized, keeping the ratio.
     """
     import mmseg
     from mmengine.config import Config
 
-    found = Config.fromfile(str(Path(mmseg.__file__).parent / ".mim" / "configs" / CONFIGS[config]))
-    model = found.model
+    settings = Config.fromfile(str(Path(mmseg.__file__).parent / ".mim" / "configs" / CONFIGS[config]))
+    model = settings.model
     model.pretrained = None
     model.backbone.pop("init_cfg", None)
     if num_classes is not None:
@@ -92,21 +84,20 @@ def _config(
             head.num_classes = num_classes
     if image is not None:
         model.backbone.img_size = (image, image)
-        model.data_preprocessor.size = found.data_preprocessor.size = (image, image)
+        model.data_preprocessor.size = settings.data_preprocessor.size = (image, image)
     if image is not None or stride is not None:
-        side = image or model.test_cfg.crop_size[0]
+        window = image or model.test_cfg.crop_size[0]
         step = stride or model.test_cfg.stride[0]
-        model.test_cfg = dict(mode="slide", crop_size=(side, side), stride=(step, step))
+        model.test_cfg = dict(mode="slide", crop_size=(window, window), stride=(step, step))
     if scale is not None:
-        for step_config in found.test_pipeline:
-            if step_config["type"] == "Resize":
-                step_config["scale"] = tuple(scale)
-    found.merge_from_dict(dict(changes or {}))
-    return found
+        for transform in settings.test_pipeline:
+            if transform["type"] == "Resize":
+                transform["scale"] = tuple(scale)
+    return settings
 
 
-def _prepare() -> None:
-    """Make mmseg importable: a stand-in for mmcv.ops, and another version number while it is compared."""
+def _make_importable() -> None:
+    """Stand in for mmcv.ops, and report another version of mmcv while mmseg checks it."""
     if "mmseg" in sys.modules:
         return
     warnings.filterwarnings("ignore")

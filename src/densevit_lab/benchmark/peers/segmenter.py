@@ -1,11 +1,10 @@
-"""The arithmetic of the Segmenter authors' program, written anew from its description, so that it runs with any torch.
+"""The arithmetic of the Segmenter authors' program, reimplemented from its description, so that it runs with any torch.
 
-What costs time there is kept: attention as two products with a softmax between, logits of every window at the window's
-size, collected and then added into one zero-filled map at the image's size, a resize to the photo, a softmax, an arg
-max. Source: Strudel et al., Segmenter, ICCV 2021, and the key names and rules of their released program.
+Its costs are kept: attention as two products with a softmax between them; logits of every window at the window's size,
+collected, then added into one zero-filled map at the image's size; a resize to the photo, a softmax, an arg max.
+Source: Strudel et al., Segmenter, ICCV 2021, and the key names and rules of their released program.
 """
 
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,52 +14,40 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from densevit.checkpoints.importers import IMPORTERS, Source
-from densevit.checkpoints.importers import build as build_import
 from densevit.checkpoints.native import Bundle
 from densevit.encoder.vit import NAMED_SIZES, Width
 from densevit.io import read_image
-from densevit_lab.benchmark.peers import Peer
-from densevit_lab.benchmark.peers.fill import fill
+from densevit.types import Size
+from densevit_lab.benchmark.peers import Peer, fill, import_bundle
 
 PATCH, MEAN, STD = 16, 0.5, 0.5
 BATCH = 2
-"""Windows at a time, the default of the authors' inference function."""
+"""Windows at a time: the default of the authors' inference function."""
 
 
-def build(options: Mapping[str, Any], device: str) -> Peer:
-    """Segmenter with the mask transformer; ``options``: width, num_classes, window, stride."""
-    width, num_classes, window, stride = _options(**options)
-    facts = NAMED_SIZES[width]
-    dim, depth, heads = facts["embed_dim"], facts["depth"], facts["num_heads"]
-    model = _Segmenter(dim, depth, heads, num_classes, window)
+def build(*, width: Width, num_classes: int, window: int, stride: int) -> Peer:
+    """Segmenter with the mask transformer."""
+    grid = (window // PATCH, window // PATCH)
+    model = SegmenterModel(**NAMED_SIZES[width], num_classes=num_classes, grid=grid)
     fill(model)
-    model = model.to(device).eval()
+    model.eval()
 
+    @torch.no_grad()
     def predict(image: Path) -> NDArray[Any]:
-        pixels = torch.from_numpy(read_image(image)).permute(2, 0, 1).to(device).float() / 255
+        pixels = torch.from_numpy(read_image(image)).permute(2, 0, 1).float() / 255
         normalised = (pixels - MEAN) / STD
-        with torch.no_grad():
-            scores = _inference(model, normalised[None], (pixels.shape[1], pixels.shape[2]), window, stride)
-        labels: NDArray[Any] = scores.argmax(0).cpu().numpy()
+        scores = _inference(model, normalised[None], (pixels.shape[1], pixels.shape[2]), window, stride)
+        labels: NDArray[Any] = scores.argmax(0).numpy()
         return labels
 
     def bundle() -> Bundle:
-        side = {
-            "dataset_kwargs": {"crop_size": window},
-            "net_kwargs": {"n_heads": heads, "normalization": "vit", "image_size": [window, window]},
-        }
-        found = build_import(
-            "segmenter", IMPORTERS["segmenter"], Source("segmenter", dict(model.state_dict()), {"variant.yml": side})
-        ).bundle
-        assert found.protocol is not None
-        return replace(found, protocol=found.protocol.model_copy(update={"stride": (stride, stride)}))
+        net = {"n_heads": NAMED_SIZES[width]["num_heads"], "normalization": "vit", "image_size": [window, window]}
+        variant = {"dataset_kwargs": {"crop_size": window}, "net_kwargs": net}
+        imported = import_bundle("segmenter", "segmenter", model.state_dict(), {"variant.yml": variant})
+        assert imported.protocol is not None
+        return replace(imported, protocol=imported.protocol.model_copy(update={"stride": (stride, stride)}))
 
     return Peer(predict, bundle)
-
-
-def _options(width: Width, num_classes: int, window: int, stride: int) -> tuple[Width, int, int, int]:
-    return width, num_classes, window, stride
 
 
 class _Attention(nn.Module):
@@ -106,11 +93,11 @@ class _PatchEmbed(nn.Module):
 
 
 class _Encoder(nn.Module):
-    def __init__(self, dim: int, depth: int, heads: int, side: int) -> None:
+    def __init__(self, dim: int, depth: int, heads: int, grid: Size) -> None:
         super().__init__()
         self.patch_embed = _PatchEmbed(dim)
         self.cls_token = nn.Parameter(torch.zeros(1, 1, dim))
-        self.pos_embed = nn.Parameter(torch.zeros(1, 1 + (side // PATCH) ** 2, dim))
+        self.pos_embed = nn.Parameter(torch.zeros(1, 1 + grid[0] * grid[1], dim))
         self.blocks = nn.ModuleList(_Block(dim, heads) for _ in range(depth))
         self.norm = nn.LayerNorm(dim)
 
@@ -146,20 +133,22 @@ class _MaskDecoder(nn.Module):
         return masks.transpose(1, 2).reshape(len(masks), num_classes, rows, -1)
 
 
-class _Segmenter(nn.Module):
-    def __init__(self, dim: int, depth: int, heads: int, num_classes: int, side: int) -> None:
-        super().__init__()
-        self.encoder = _Encoder(dim, depth, heads, side)
-        self.decoder = _MaskDecoder(dim, num_classes)
+class SegmenterModel(nn.Module):
+    """Images (B, 3, H, W) -> logits (B, K, H, W), for a grid of patches."""
 
-    def forward(self, images: Tensor) -> Tensor:
+    def __init__(self, *, embed_dim: int, depth: int, num_heads: int, num_classes: int, grid: Size) -> None:
+        super().__init__()
+        self.encoder = _Encoder(embed_dim, depth, num_heads, grid)
+        self.decoder = _MaskDecoder(embed_dim, num_classes)
+
+    def forward(self, images: Tensor) -> Tensor:  # noqa: D102
         height, width = images.shape[-2:]
         tokens = self.encoder(images)[:, 1:]
         masks = self.decoder(tokens, height // PATCH)
         return F.interpolate(masks, size=(height, width), mode="bilinear")
 
 
-def _inference(model: _Segmenter, image: Tensor, photo: tuple[int, int], window: int, stride: int) -> Tensor:
+def _inference(model: SegmenterModel, image: Tensor, photo: Size, window: int, stride: int) -> Tensor:
     """Normalised image (1, 3, h, w) -> class scores (K, *photo); the windows of ``stride``, the last at the border."""
     height, width = image.shape[-2:]
     corners = [(y, x) for y in _starts(height, window, stride) for x in _starts(width, window, stride)]
