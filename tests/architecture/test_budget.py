@@ -21,7 +21,6 @@ LONG_FILES = {
     "densevit/presets.py": 400,  # one table: the named models
     "densevit/tasks/losses.py": 350,  # the losses and their options are read side by side
     "densevit/tasks/metrics.py": 370,  # the metrics and their definitions are read side by side
-    "densevit/decoders/dpt.py": 370,  # a decoder family is one file, its config included
 }
 
 # Lines of .py and .c for the rooms of a row together. A room that outgrows its row is made smaller first; whoever
