@@ -13,7 +13,8 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 # OpenMP threads that spin at barriers instead of sleeping can cost several times the run time on shared cores.
 PYTEST := OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest
-# Files of tests are dealt out to so many processes, each of one thread; 0 runs them in this one.
+# Processes that share the test files, each of one thread; 0 runs them in pytest's own. The order stays: it begins with
+# the files of tests/e2e, which take longest though they have few tests.
 WORKERS ?= 2
 
 .PHONY: help demo test gpu parity reference lint format types clean
@@ -27,7 +28,7 @@ demo: $(VENV)/.base  ## label the photos of examples/photos and measure their de
 	@echo "Open $(CURDIR)/demo/index.html; the pictures are next to it."
 
 test: $(VENV)/.dev  ## run the tests that need no accelerator
-	$(PYTEST) -n $(WORKERS) --dist loadfile
+	$(PYTEST) -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 gpu: $(VENV)/.dev  ## run the tests that need an accelerator, then measure there: gpu.json
 	$(PYTEST) -m gpu
