@@ -104,7 +104,7 @@ def test_load__an_unknown_model_is_refused():
 def test_load__a_preset_is_random_and_says_so(caplog):
     with caplog.at_level(logging.WARNING):
         model = densevit.load("segmenter-ti-mask", device="cpu")
-    assert "preset segmenter-ti-mask has no weights of its own" in caplog.text
+    assert "preset segmenter-ti-mask has no weights;" in caplog.text
     assert repr(model) == "Predictor(segmenter-ti-mask: labels (segmentation); 6.7 M parameters)"
 
 

@@ -93,7 +93,7 @@ def test_other_settings_or_model__start_anew(
         model.predict_raster(tif, tmp_path / "out", config=other, progress=lambda done, _: steps.append(done))
 
     assert steps[0] == 0
-    assert "an unfinished run with another settings is thrown away; starting anew" in caplog.text
+    assert "deleting an unfinished run with different settings; starting again" in caplog.text
 
 
 def test_batch__does_not_matter_for_going_on(model: Predictor, tif: Path, tmp_path: Path) -> None:

@@ -4,8 +4,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from densevit.inference.protocol_windows import Network, Window, anchored_windows, clamped_windows, slide
+from densevit.inference.protocol_windows import Network, Window, anchored_starts, slide, window_slices
 from densevit.inference.separable_resize import Resize
+from densevit.inference.sliding_window import clamped_starts
 from densevit.inference.tiled_logits import MaterializedLogits, full, whole
 from densevit.inference.tta import TtaMean, average_probabilities, log_probabilities
 from densevit.types import Size
@@ -30,13 +31,13 @@ def starts(windows: list[Window]) -> list[tuple[int, int]]:
 
 
 def test_clamped_windows__push_the_last_back_inside() -> None:
-    windows = clamped_windows((70, 64), (64, 64), (48, 48))
+    windows = window_slices(clamped_starts, (70, 64), (64, 64), (48, 48))
 
     assert windows == [(slice(0, 64), slice(0, 64)), (slice(6, 70), slice(0, 64))]
 
 
 def test_clamped_windows__are_one_smaller_window_for_a_small_image() -> None:
-    assert clamped_windows((50, 75), (64, 64), (48, 48)) == [
+    assert window_slices(clamped_starts, (50, 75), (64, 64), (48, 48)) == [
         (slice(0, 50), slice(0, 64)),
         (slice(0, 50), slice(11, 75)),
     ]
@@ -44,7 +45,7 @@ def test_clamped_windows__are_one_smaller_window_for_a_small_image() -> None:
 
 def test_clamped_windows__cover_every_pixel() -> None:
     seen = torch.zeros(123, 257)
-    for rows, columns in clamped_windows((123, 257), (64, 48), (41, 32)):
+    for rows, columns in window_slices(clamped_starts, (123, 257), (64, 48), (41, 32)):
         assert (rows.stop - rows.start, columns.stop - columns.start) == (64, 48)
         seen[rows, columns] += 1
 
@@ -52,8 +53,8 @@ def test_clamped_windows__cover_every_pixel() -> None:
 
 
 def test_anchored_windows__end_with_the_image() -> None:
-    assert starts(anchored_windows((64, 160), (64, 64), (48, 48))) == [(0, 0), (0, 48), (0, 96)]
-    assert starts(anchored_windows((64, 161), (64, 64), (48, 48))) == [(0, 0), (0, 48), (0, 96), (0, 97)]
+    assert starts(window_slices(anchored_starts, (64, 160), (64, 64), (48, 48))) == [(0, 0), (0, 48), (0, 96)]
+    assert starts(window_slices(anchored_starts, (64, 161), (64, 64), (48, 48))) == [(0, 0), (0, 48), (0, 96), (0, 97)]
 
 
 def test_slide__averages_where_windows_overlap() -> None:
@@ -69,14 +70,15 @@ def test_slide__averages_where_windows_overlap() -> None:
 def test_slide__equals_one_pass_of_a_pointwise_network() -> None:
     image = noise(1, 3, 40, 50)
 
-    merged = full(slide(pixelwise(lambda x: x**2), image, clamped_windows((40, 50), (16, 16), (11, 11))))
+    merged = full(slide(pixelwise(lambda x: x**2), image, window_slices(clamped_starts, (40, 50), (16, 16), (11, 11))))
 
     torch.testing.assert_close(merged, image[0] ** 2, **SAME_MATHS)
 
 
 def test_slide__resized_equals_resizing_the_whole() -> None:
     image = noise(1, 3, 40, 50)
-    merged = slide(pixelwise(lambda x: x[..., ::4, ::4]), image, clamped_windows((40, 50), (16, 16), (11, 11)))
+    windows = window_slices(clamped_starts, (40, 50), (16, 16), (11, 11))
+    merged = slide(pixelwise(lambda x: x[..., ::4, ::4]), image, windows)
 
     expected = F.interpolate(full(merged)[None], (93, 31), mode="bilinear", align_corners=False)[0]
 

@@ -49,7 +49,7 @@ def open_model(source: str | Path, **overrides: Any) -> Bundle:
     source = str(source)
     if _is_preset(source):
         _refuse_overrides(f"{source} is a preset", overrides)
-        _log.warning("preset %s has no weights of its own; its parameters are random until it is trained", source)
+        _log.warning("preset %s has no weights; its parameters are random until it is trained", source)
         return preset_bundle(source)
     path = _find_model(source)
     if is_native(path):

@@ -72,7 +72,7 @@ def evaluate(
         "data": str(data or images),
         "split": split,
         **({} if protocol is None else {"protocol": protocol, "tta": tta}),
-        **({} if options.is_default_way else {"way": options.way()}),
+        **({} if options.has_default_views else {"way": options.way()}),
         **({"speed": switches} if (switches := predictor.speed.set_values()) else {}),
     }
     wanted: list[str] | list[None] = shared.head_names(head, decoder) or [None]

@@ -161,7 +161,7 @@ class _Batch:
         size, changed = (status.st_size, status.st_mtime_ns) if status else (-1, -1)
         stamp: dict[str, Any] = {"source": str(photo), "bytes": size, "changed_ns": changed, "model": self.model}
         stamp |= self.way
-        if not self.options.is_default_way:
+        if not self.options.has_default_views:
             stamp["way"] = self.options.way()
         if switches := self.predictor.speed.set_values():
             stamp["speed"] = switches

@@ -19,7 +19,7 @@ def tune(
     model: Annotated[str, typer.Argument(help='"default", a checkpoint, or hf://owner/name.')],
     data: Annotated[Path, typer.Option(help="Root of a folder data set.")],
     budget: Annotated[str, typer.Option(help='Such as "20 ms", "2 GB", or "0.5 mIoU" for what may be lost.')],
-    out: Annotated[Path, typer.Option(help="YAML file for --speed; a picture with the suffix .svg lies beside it.")],
+    out: Annotated[Path, typer.Option(help="YAML file for --speed; a plot is written next to it, as .svg.")],
     split: shared.Split = None,
     task: shared.Task = "segmentation",
     head: shared.HeadToMeasure = None,

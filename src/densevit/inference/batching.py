@@ -1,4 +1,4 @@
-"""How many windows run at once: a number, or what fits; halved when memory runs out."""
+"""Batches of windows: a given size or what fits into memory, halved when memory runs out."""
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
@@ -11,18 +11,18 @@ from densevit.errors import DensevitError
 Batch = int | Literal["auto"]
 _LARGEST = 32
 _SHARE = 0.5
-"""Of the free memory that windows may take."""
+"""Share of the free memory that windows may take."""
 
 _SIGNS = ("can't allocate memory", "not enough memory", "out of memory")
 _ONEDNN_SIGNS = ("could not create a primitive", "could not create a memory", "could not execute a primitive")
-"""What oneDNN says where memory runs out; it names no reason, so at a single window there may be another."""
+"""oneDNN's messages when memory runs out. They give no reason, so with a single window there may be another."""
 _log = logging.getLogger(__name__)
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory, the host's or the device's, did not suffice."""
+    """Whether an error says that the host or the device ran out of memory."""
     if isinstance(error, MemoryError | torch.cuda.OutOfMemoryError):
         return True
     return isinstance(error, RuntimeError) and any(sign in str(error).lower() for sign in (*_SIGNS, *_ONEDNN_SIGNS))
@@ -36,20 +36,20 @@ def in_batches(
     device: torch.device,
     what: str,
 ) -> Iterator[_Result]:
-    """What ``run`` makes of each item, several at a time, in order.
+    """Run items in batches and yield their results in order.
 
-    Where memory runs out the batch is halved, once and for all, with a warning. "auto" is one on a CPU, where more
-    windows at once gain nothing, and on a GPU what half its free memory holds by the measure of the first window.
+    When memory runs out the batch is halved for good, with a warning. "auto" is 1 on a CPU, where larger batches gain
+    nothing, and on a GPU as many as half its free memory holds, judging by the first item.
 
     Args:
-        run: some items -> a result for each.
+        run: items -> a result for each.
         items: in order.
         batch: items at a time, or "auto".
         device: on which ``run`` runs.
-        what: an item is, for messages.
+        what: what an item is, for messages.
 
     Raises:
-        DensevitError: if memory does not suffice for one item.
+        DensevitError: if there is not enough memory for one item.
     """
     size = Sizes(batch, device)
     done = 0
@@ -71,7 +71,7 @@ def in_batches(
 
 
 class Sizes:
-    """The batch that is tried next."""
+    """The size of the next batch."""
 
     def __init__(self, batch: Batch, device: torch.device) -> None:
         self._device = device
@@ -82,19 +82,19 @@ class Sizes:
             self._before = torch.cuda.memory_allocated(device)
 
     def halve(self, what: str, failed: str) -> None:
-        """Try less after a failure, whose message is ``failed``."""
+        """Halve the batch after a failure, whose message is ``failed``."""
         if self.now == 1:
             raise DensevitError(
-                f"memory does not suffice for one {what} on {self._device}; a smaller window or a machine with more "
-                f"memory is needed; choose a smaller window (torch said: {failed})"
+                f"there is not enough memory on {self._device} for one {what} ({failed}); choose a smaller window, or "
+                "a machine with more memory"
             )
-        _log.warning("memory does not suffice for %d windows at once; going on with %d", self.now, self.now // 2)
+        _log.warning("not enough memory for %d windows at once; continuing with %d", self.now, self.now // 2)
         self.now //= 2
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
 
     def measured(self) -> None:
-        """After the first window of "auto" on a GPU: as many as its measure says."""
+        """After the first item of "auto" on a GPU, choose the batch by the memory that it took."""
         if not self._probing:
             return
         self._probing = False

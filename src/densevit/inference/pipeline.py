@@ -56,7 +56,7 @@ class InferenceOptions(Config):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if self.protocol is not None and not self.is_default_way:
+        if self.protocol is not None and not self.has_default_views:
             raise ConfigError(
                 f"protocol {self.protocol.kind} has its own windows and scales, but windows, scales or flip are given "
                 "too; leave them or it out"
@@ -69,7 +69,7 @@ class InferenceOptions(Config):
         return self
 
     @property
-    def is_default_way(self) -> bool:
+    def has_default_views(self) -> bool:
         """Whether windows, scales and flip are left to the checkpoint."""
         return self.windows is None and self.scales == (1.0,) and not self.flip
 

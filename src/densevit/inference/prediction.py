@@ -1,4 +1,4 @@
-"""The results of one photo, head by head."""
+"""The results of one image, head by head."""
 
 from collections.abc import Iterator, Mapping
 from functools import cached_property
@@ -15,10 +15,10 @@ from densevit.tasks.colour import Picture
 
 
 class Prediction(Mapping[str, HeadResult]):
-    """The results of one photo by head: ``prediction["depth"].depth``.
+    """The results of one image by head: ``prediction["depth"].depth``.
 
     With several segmentation heads, ``labels``, ``scores``, ``entropy``, ``class_names`` and ``overlay`` are those of
-    the head whose kind of photo it is (lowest ``excess_entropy``); ``primary`` names it.
+    the head that best matches the image's domain (lowest ``excess_entropy``); ``primary`` names it.
     """
 
     def __init__(self, image: Picture, results: Mapping[str, HeadResult]) -> None:
@@ -42,7 +42,7 @@ class Prediction(Mapping[str, HeadResult]):
 
     @cached_property
     def primary(self) -> str | None:
-        """The segmentation head that is least surprised by the photo; None without one."""
+        """The segmentation head with the lowest excess entropy; None without one."""
         heads = {name: r.excess_entropy for name, r in self._results.items() if isinstance(r, SegmentationResult)}
         return min(heads, key=lambda name: heads[name]) if heads else None
 
@@ -66,7 +66,7 @@ class Prediction(Mapping[str, HeadResult]):
 
     @property
     def entropy(self) -> NDArray[np.float32]:
-        """(H, W) in [0, 1]: entropy of the softmax over that of a uniform one."""
+        """(H, W) in [0, 1]: entropy of the softmax, relative to that of a uniform distribution."""
         return self.segmentation.entropy
 
     @property
@@ -76,7 +76,7 @@ class Prediction(Mapping[str, HeadResult]):
 
     @property
     def shares(self) -> dict[str, float]:
-        """Share of the photo that each class covers."""
+        """Share of the image that each class covers."""
         return self.segmentation.shares
 
     @property
@@ -103,7 +103,7 @@ class Prediction(Mapping[str, HeadResult]):
         return self.depth_result.unit
 
     def overlay(self, head: str | None = None, alpha: float = 0.55) -> Picture:
-        """(H, W, 3) uint8: a head's colours over the photo; by default the primary segmentation's, else the first's."""
+        """(H, W, 3) uint8: a head's colours over the image; by default the primary segmentation's, else the first's."""
         return self[head or self.primary or next(iter(self))].overlay(alpha)
 
     def save(
@@ -112,8 +112,8 @@ class Prediction(Mapping[str, HeadResult]):
         """Write every head's files and, last, ``<stem>.json`` into a folder.
 
         Args:
-            folder: made if it does not exist.
-            stem: how the files' names begin.
+            folder: created if it does not exist.
+            stem: start of the files' names.
             extra: further entries of the JSON record.
 
         Returns:

@@ -1,4 +1,4 @@
-"""Sliding windows: where they lie, and the blend of what a network says in them. Pure functions."""
+"""Sliding windows as the published programs place and blend them: pure functions."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -9,22 +9,24 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from densevit.inference.separable_resize import Axis, Resize
-from densevit.inference.sliding_window import clamped_starts
 from densevit.inference.tiled_logits import StitchedLogits, to_hold
 from densevit.types import Size
 
 Window = tuple[slice, slice]
 """Rows and columns."""
 
+Starts = Callable[[int, int, int], list[int]]
+"""The length of an image, the extent of a window and the stride -> where the windows start."""
+
 
 @dataclass(frozen=True)
 class Network:
-    """A model as a program sees it: images in, logits of the images' size out.
+    """A model as a published program runs it: images in, logits of the images' size out.
 
     Attributes:
-        logits: normalised images (B, 3, h, w) -> logits (B, K, h', w') at the decoder's own stride.
-        resizes: (h', w') and (h, w) -> how rows and columns come to the images' pixels.
-        cropped: whether the resize goes beyond the image, and what does is cropped.
+        logits: normalised images (B, 3, h, w) -> logits (B, K, h', w') at the decoder's stride.
+        resizes: sizes (h', w') and (h, w) -> the resizes of rows and of columns to the images' pixels.
+        cropped: whether the resize goes beyond the images and is cropped to them.
     """
 
     logits: Callable[[Tensor], Tensor]
@@ -32,7 +34,7 @@ class Network:
     cropped: bool = False
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Normalised images (B, 3, h, w) -> logits (B, K, h, w)."""
+        """Logits (B, K, h, w) of normalised images (B, 3, h, w)."""
         logits = self.logits(images)
         height, width = images.shape[-2:]
         rows, columns = self.resizes((logits.shape[-2], logits.shape[-1]), (height, width))
@@ -43,30 +45,20 @@ class Network:
 
 
 def anchored_starts(length: int, extent: int, step: int) -> list[int]:
-    """Windows at multiples of the step as long as they end before the last, which ends with the image (Segmenter)."""
+    """Windows at multiples of the step that end before the last one, which ends with the image (Segmenter)."""
     return [*range(0, length - extent, step), length - extent]
 
 
-def clamped_windows(size: Size, window: Size, stride: Size) -> list[Window]:
-    """The windows of ``clamped_starts``. An image smaller than a window is one smaller window."""
-    rows, columns = (clamped_starts(*facts) for facts in zip(size, window, stride, strict=True))
-    return _windows(rows, columns, size, window)
-
-
-def anchored_windows(size: Size, window: Size, stride: Size) -> list[Window]:
-    """The windows of ``anchored_starts``. The image is at least as large as a window."""
-    rows, columns = (anchored_starts(*facts) for facts in zip(size, window, stride, strict=True))
-    return _windows(rows, columns, size, window)
-
-
-def _windows(rows: list[int], columns: list[int], size: Size, window: Size) -> list[Window]:
+def window_slices(starts: Starts, size: Size, window: Size, stride: Size) -> list[Window]:
+    """The windows of an image, by rows; ``clamped_starts`` makes an image below the window one smaller window."""
+    rows, columns = (starts(*lengths) for lengths in zip(size, window, stride, strict=True))
     return [
         (slice(y, min(y + window[0], size[0])), slice(x, min(x + window[1], size[1]))) for y in rows for x in columns
     ]
 
 
 def slide(network: Network, image: Tensor, windows: Sequence[Window]) -> StitchedLogits:
-    """What a network says of an image (1, 3, H, W): the mean over the windows that see a pixel.
+    """The logits of an image (1, 3, H, W): at every pixel the mean over the windows that contain it.
 
     Args:
         network: images to logits.
@@ -75,7 +67,7 @@ def slide(network: Network, image: Tensor, windows: Sequence[Window]) -> Stitche
     """
     tops, lefts = sorted({rows.start for rows, _ in windows}), sorted({columns.start for _, columns in windows})
     extent = (windows[0][0].stop - windows[0][0].start, windows[0][1].stop - windows[0][1].start)
-    held: dict[tuple[int, int], Tensor] = {}
+    held: dict[tuple[int, int], Tensor] = {}  # by row and column of windows
     for rows, columns in windows:
         logits = network.logits(image[..., rows, columns])[0]
         held[tops.index(rows.start), lefts.index(columns.start)] = to_hold(logits)
@@ -85,16 +77,10 @@ def slide(network: Network, image: Tensor, windows: Sequence[Window]) -> Stitche
         Axis(length, tuple(starts), np.ones(side, np.float32), resize)
         for length, starts, side, resize in zip(image.shape[-2:], (tops, lefts), extent, inner, strict=True)
     ]
-    return StitchedLogits(
-        axes[0],
-        axes[1],
-        lambda i, j: held[i, j],
-        first.shape[0],
-        first.device,
-        first.numel() * len(held),
-    )
+    num_held = first.numel() * len(held)
+    return StitchedLogits(axes[0], axes[1], lambda i, j: held[i, j], first.shape[0], first.device, num_held)
 
 
 def normalised(image: Tensor, mean: Tensor, std: Tensor) -> Tensor:
-    """(3, H, W) in [0, 1] -> (1, 3, H, W) as the encoder takes it, on its device."""
+    """An image (3, H, W) in [0, 1] as the encoder's input (1, 3, H, W), on the encoder's device."""
     return torch.sub(image[None].to(mean.device), mean).div_(std)

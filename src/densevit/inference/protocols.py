@@ -21,8 +21,9 @@ from densevit.inference.protocol_resize import (
     tta_sizes,
     whole_size,
 )
-from densevit.inference.protocol_windows import Network, anchored_windows, clamped_windows, normalised, slide
+from densevit.inference.protocol_windows import Network, anchored_starts, normalised, slide, window_slices
 from densevit.inference.separable_resize import Mode, Resize
+from densevit.inference.sliding_window import clamped_starts
 from densevit.inference.tiled_logits import StitchedLogits, TiledLogits, whole
 from densevit.inference.tta import TtaMean
 from densevit.inference_config import Protocol, ProtocolKind, WholeKind, WholeProtocol, WindowKind, WindowProtocol
@@ -131,8 +132,8 @@ def merge_windows(protocol: WindowProtocol, network: Network, images: Tensor) ->
     size = (images.shape[-2], images.shape[-1])
     if protocol.window is None or protocol.stride is None:
         return slide(network, images, [(slice(0, size[0]), slice(0, size[1]))])
-    place = anchored_windows if protocol.kind == "segmenter" else clamped_windows
-    return slide(network, images, place(size, protocol.window, protocol.stride))
+    starts = anchored_starts if protocol.kind == "segmenter" else clamped_starts
+    return slide(network, images, window_slices(starts, size, protocol.window, protocol.stride))
 
 
 # How each whole-image protocol resizes the image, and labels and values back to the image.

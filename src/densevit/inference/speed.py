@@ -19,15 +19,15 @@ PATCH_WEIGHT = "encoder.patch_embed.proj.weight"
 
 
 class SpeedConfig(Config):
-    """How a loaded model is made cheaper; what is none stays as it is. No part of the model's own config.
+    """How a loaded model is made cheaper. It is not part of the model's config; None leaves a setting unchanged.
 
     Attributes:
-        merging: of tokens inside the encoder.
+        merging: token merging inside the encoder.
         patch_size: in pixels, square; the patch projection is resampled (FlexiViT's pseudo-inverse).
-        short_side: of the photo at the encoder, in pixels, instead of the model's ``fit``; it is run whole, once.
-        whole: photos are run whole, once, where the model's ``fit`` has windows or mirrors them.
-        exit_block: the encoder ends with this block, counted from 0; taps after it are read here.
-        engine: what runs the network; see ``densevit.engines.engine``, to which ``densevit.load`` gives it.
+        short_side: of the image at the encoder, in pixels, instead of what ``fit`` says; it is run whole, once.
+        whole: run images whole, once, where ``fit`` has windows or mirror images.
+        exit_block: the encoder ends with this block, counted from 0; later taps are read here.
+        engine: what runs the network; see ``densevit.engines.engine``.
     """
 
     merging: AnyMerging | None = None
@@ -47,7 +47,7 @@ class SpeedConfig(Config):
 def read_speed(source: SpeedConfig | Mapping[str, Any] | Sequence[str] | str | Path | None) -> SpeedConfig:
     """A ``SpeedConfig`` from itself, plain data, a YAML file, or a list of files and ``key=value`` pairs.
 
-    In a list, a later entry lies over an earlier one.
+    In a list, later entries override earlier ones.
 
     Raises:
         ConfigError: if a file cannot be read, or a key or value is not valid.

@@ -1,4 +1,4 @@
-"""Progress that survives a kill: finished strips of blocks on disk, and logits that memory need not hold."""
+"""Progress of a stream that survives a kill, and logits that do not fit into memory."""
 
 import contextlib
 import json
@@ -26,11 +26,11 @@ _HEADER = struct.Struct("<IQI")
 
 
 class StripStore:
-    """Strips of blocks, each strip a file that appears whole or not at all.
+    """Finished strips of blocks on disk; each strip is a file that appears whole or not at all.
 
     Args:
-        folder: hidden, beside the results.
-        key: what the strips were made from; those of another key are thrown away.
+        folder: a hidden one next to the results.
+        key: everything that the strips depend on; strips made with another key are deleted.
     """
 
     def __init__(self, folder: Path, key: dict[str, Any]) -> None:
@@ -39,7 +39,7 @@ class StripStore:
         known = _read_key(folder / "key.json")
         if known is not None and known != json.loads(json.dumps(key)):
             changed = sorted(k for k in {*known, *key} if known.get(k) != json.loads(json.dumps(key.get(k))))
-            _log.warning("an unfinished run with another %s is thrown away; starting anew", ", ".join(changed))
+            _log.warning("deleting an unfinished run with different %s; starting again", ", ".join(changed))
             shutil.rmtree(folder, ignore_errors=True)
             known = None
         if known is None:
@@ -50,7 +50,7 @@ class StripStore:
             left.unlink(missing_ok=True)
 
     def done(self) -> int:
-        """How many strips from the first on are finished."""
+        """Number of finished strips before the first gap."""
         count = 0
         while self._strip(count).exists():
             count += 1
@@ -61,7 +61,7 @@ class StripStore:
 
     @contextlib.contextmanager
     def strip(self, index: int) -> Iterator["StripWriter"]:
-        """Write a strip; it counts when the block ends well."""
+        """Write a strip; it is kept if the ``with`` block ends without an error."""
         path, part = self._strip(index), self._strip(index).with_suffix(".part")
         try:
             with part.open("wb") as file:
@@ -85,11 +85,11 @@ class StripStore:
                     continue
                 data = zlib.decompress(file.read(length))
                 if zlib.crc32(data) != check:
-                    raise OSError("a strip of the unfinished run is damaged; remove its folder")
+                    raise OSError("a strip of the unfinished run is damaged; delete its folder")
                 yield data
 
     def remove(self) -> None:
-        """Everything is elsewhere now."""
+        """Delete all strips, whose contents are in the results."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
@@ -100,7 +100,7 @@ class StripWriter:
         self._file = file
 
     def add(self, output: int, values: NDArray[Any]) -> None:
-        """A block of one output."""
+        """Append a block of one output."""
         data = np.ascontiguousarray(values).tobytes()
         packed = zlib.compress(data, 1)
         self._file.write(_HEADER.pack(output, len(packed), zlib.crc32(data)) + packed)
@@ -118,7 +118,7 @@ class LogitCache:
     """Logits of windows by row and column: in memory up to a limit, beyond it in a scratch file with a cache.
 
     Args:
-        folder: for the scratch file, which has no name and vanishes with the process.
+        folder: for the scratch file, which has no name and disappears with the process.
         limit: bytes of memory.
     """
 
@@ -133,7 +133,7 @@ class LogitCache:
         self.shape: tuple[int, ...] | None = None
 
     def put(self, index: tuple[int, int], logits: Tensor) -> None:
-        """Keep (K, h, w) float32 of a window; all windows have one shape."""
+        """Keep the logits (K, h, w) float32 of a window; all windows have the same shape."""
         self.shape = tuple(logits.shape)
         size = logits.numel() * 4
         if self._file is None and self._bytes + size <= self._limit:
@@ -160,7 +160,7 @@ class LogitCache:
         self._places[index] = place
 
     def get(self, i: int, j: int) -> Tensor | None:
-        """The logits of a window; none if it was left out."""
+        """The logits of a window; None if it was left out."""
         index = (i, j)
         if index in self._memory:
             self._memory.move_to_end(index)
@@ -174,7 +174,7 @@ class LogitCache:
         self._memory[index] = logits
         self._bytes += size
         while self._bytes > self._limit and len(self._memory) > 1:
-            self._memory.popitem(last=False)  # what is evicted lies in the file
+            self._memory.popitem(last=False)  # what is evicted is in the file too
             self._bytes -= size
         return logits
 
