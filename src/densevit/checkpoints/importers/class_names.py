@@ -26,11 +26,8 @@ def segmentation(
     return Segmentation(classes=names, **facts)
 
 
-def disparity() -> Depth:
-    """Relative inverse depth."""
-    return Depth(quantity="disparity")
-
-
-def metres(max_depth_m: float) -> Depth:
-    """Metric depth."""
+def depth_task(max_depth_m: float | None) -> Depth:
+    """Metric depth up to a maximum, or relative inverse depth if there is none."""
+    if max_depth_m is None:
+        return Depth(quantity="disparity")
     return Depth(quantity="depth", max_depth_m=max_depth_m)

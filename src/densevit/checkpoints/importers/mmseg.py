@@ -12,10 +12,10 @@ from densevit.checkpoints.importers.base import ImportedParts, Importer, Plain, 
 from densevit.checkpoints.importers.class_names import segmentation
 from densevit.checkpoints.importers.dpt_rules import dpt_from_shapes
 from densevit.checkpoints.importers.mmseg_config import CONV_HEAD, MmsegConfig, layer_norm_eps
-from densevit.checkpoints.importers.mmseg_rules import HEAD, RULES, Kind, reverse_streams
+from densevit.checkpoints.importers.mmseg_rules import RULES, Kind, reverse_streams
+from densevit.checkpoints.importers.setr_shapes import HEAD, WINDOWS, setr_head
 from densevit.checkpoints.importers.vit import positions, published_heads, training_image_size, without_class_token
-from densevit.checkpoints.rename import rename
-from densevit.checkpoints.shapes import Shapes, encoder_from_shapes
+from densevit.checkpoints.shapes import Shapes
 from densevit.errors import CheckpointError
 from densevit.inference_config import WindowProtocol
 from densevit.presets import HALF, IMAGENET
@@ -23,14 +23,14 @@ from densevit.types import Size
 
 # Depth -> out_indices of the released configs; Segmenter reads the last block.
 TAPS: dict[Kind, dict[int, tuple[int, ...]]] = {
-    "naive": {24: (9, 14, 19, 23)},
-    "pup": {24: (9, 14, 19, 23)},
+    "up": {24: (9, 14, 19, 23)},
     "mla": {24: (5, 11, 17, 23)},
     "dpt": {12: (2, 5, 8, 11)},
 }
-# Image size -> resize bounds (long, short) of the released configs.
-BASES = {512: (2048, 512), 640: (2560, 640), 768: (2049, 1025), 480: (520, 520)}
-STRIDES = {"setr": {512: 341, 768: 512, 480: 320}, "segmenter": {512: 480, 640: 608}}
+# Image size -> resize bounds (long, short) and strides of the released configs.
+BASES = {side: data.base for side, data in WINDOWS.items()} | {640: (2560, 640)}
+SETR_STRIDES = {side: data.stride for side, data in WINDOWS.items()}
+SEGMENTER_STRIDES = {512: 480, 640: 608}
 
 
 def read(source: Source) -> ImportedParts:
@@ -38,14 +38,12 @@ def read(source: Source) -> ImportedParts:
     config = MmsegConfig(source.side.get("mmseg", {}), source.side.get("meta", {}), source.name)
     config.check()
     kind = _kind(source)
-    renamed = rename(source.state, RULES[kind])
-    shapes = Shapes(renamed.tensors, source.name)
-    encoder = encoder_from_shapes(shapes)
+    renamed, shapes, encoder = source.renamed(RULES[kind])
     depth = encoder["depth"]
     is_segmenter = kind in ("mask", "linear")
     released: Plain = {
         "taps": (depth - 1,) if is_segmenter else TAPS[kind].get(depth),
-        "mode": "bilinear" if kind in ("naive", "pup", "mla") else "bicubic",
+        "mode": "bilinear" if kind in ("up", "mla") else "bicubic",
         "norm_eps": 1e-5 if kind == "dpt" else 1e-6,
         "cls_token": kind != "mla",
     }
@@ -56,13 +54,12 @@ def read(source: Source) -> ImportedParts:
     )
     image_size = training_image_size(source, encoder, stated.get("img_size"))
     rule = positions(shapes, encoder, mode=backbone["mode"], image_size=image_size, keep_equal_count=True)
-    readers = {"naive": _up, "pup": _up, "mla": _mla, "mask": _mask, "linear": _linear, "dpt": _dpt}
+    readers = {"up": _up, "mla": _mla, "mask": _mask, "linear": _linear, "dpt": _dpt}
     head = readers[kind](source, shapes, config, known["taps"])
-    absorbed: dict[str, tuple[int, str]] = {}
     if kind == "mla":
         renamed = reverse_streams(renamed)
     if not backbone["cls_token"]:
-        renamed, rule, absorbed = without_class_token(renamed, rule)
+        renamed, rule = without_class_token(renamed, rule)
     encoder |= {
         "num_heads": known["num_heads"],
         "positions": rule,
@@ -90,7 +87,6 @@ def read(source: Source) -> ImportedParts:
         protocol.base[1] if protocol.base else min(size),
         protocol,
         f"mmsegmentation, {source.file_name or source.name}",
-        absorbed,
     )
 
 
@@ -98,8 +94,7 @@ def _kind(source: Source) -> Kind:
     if source.has("neck.mla.*"):
         return "mla"
     if source.has("decode_head.up_convs.*"):
-        weight = source.state.get("decode_head.up_convs.0.0.conv.weight")
-        return "pup" if weight is not None and weight.shape[-1:] == (3,) else "naive"
+        return "up"
     if source.has("decode_head.cls_emb"):
         return "mask"
     return "dpt" if source.has("decode_head.reassemble_blocks.*") else "linear"
@@ -107,8 +102,9 @@ def _kind(source: Source) -> Kind:
 
 def _up(source: Source, shapes: Shapes, config: MmsegConfig, taps: Sequence[int]) -> Plain:
     """The head of SETR-Naive or PUP, where ``in_index`` is a position among the taps, by default the last."""
-    kind = "setr_pup" if shapes.of(f"{HEAD}.head.convs.0.0.weight", 4)[-1] == 3 else "setr_naive"
-    num_aux = shapes.count(f"{HEAD}.aux_heads.{{}}.")
+    is_pup = shapes.of(f"{HEAD}.head.convs.0.0.weight", 4)[-1] == 3
+    setr = setr_head(shapes, "pup" if is_pup else "naive", "mmseg")
+    num_aux = len(setr["decoder"]["aux_taps"])
     stated = [head.get("in_index", -1) for head in config.aux_heads] if config.model else list(range(num_aux))
     wanted = [*stated, config.part("decode_head").get("in_index", -1)]
     if len(stated) != num_aux or not all(isinstance(i, int) and -len(taps) <= i < len(taps) for i in wanted):
@@ -117,15 +113,13 @@ def _up(source: Source, shapes: Shapes, config: MmsegConfig, taps: Sequence[int]
             f"tapped blocks {tuple(taps)}; config and weights must agree; give the config of these weights"
         )
     for name, head, scale in (
-        ("decode_head", config.part("decode_head"), 2 if kind == "setr_pup" else 4),
+        ("decode_head", config.part("decode_head"), 2 if is_pup else 4),
         *(("auxiliary_head", head, 4) for head in config.aux_heads),
     ):
         config.require(name, head, up_scale=scale, **CONV_HEAD)
-    num_classes, channels, *_ = shapes.of(f"{HEAD}.head.classifier.weight", 4)
-    decoder: Plain = {"kind": kind, "channels": channels, "form": "mmseg", "aux_taps": tuple(range(num_aux))}
     if num_aux:
-        decoder["aux_convs"] = shapes.count(f"{HEAD}.aux_heads.0.convs.{{}}.")
-    return {"decoder": decoder, "out_channels": num_classes, "taps": tuple(taps[i] for i in wanted)}
+        setr["decoder"]["aux_convs"] = shapes.count(f"{HEAD}.aux_heads.0.convs.{{}}.")
+    return setr | {"taps": tuple(taps[i] for i in wanted)}
 
 
 def _mla(source: Source, shapes: Shapes, config: MmsegConfig, taps: Sequence[int]) -> Plain:
@@ -133,15 +127,7 @@ def _mla(source: Source, shapes: Shapes, config: MmsegConfig, taps: Sequence[int
     config.require("decode_head", config.part("decode_head"), up_scale=4, in_index=[0, 1, 2, 3], **CONV_HEAD)
     for index, head in enumerate(config.aux_heads):
         config.require("auxiliary_head", {"in_index": -1} | head, in_index=index)
-    decoder = {
-        "kind": "setr_mla",
-        "channels": shapes.of(f"{HEAD}.smooths.0.0.weight", 4)[0],
-        "head_channels": shapes.of(f"{HEAD}.streams.0.0.0.weight", 4)[0],
-        "form": "mmseg",
-        "aux": shapes.has(f"{HEAD}.aux_heads.0.weight"),
-    }
-    num_classes = shapes.of(f"{HEAD}.classifier.weight", 4)[0]
-    return {"decoder": decoder, "out_channels": num_classes, "taps": tuple(taps)}
+    return setr_head(shapes, "mla", "mmseg") | {"taps": tuple(taps)}
 
 
 def _mask(source: Source, shapes: Shapes, config: MmsegConfig, taps: Sequence[int]) -> Plain:
@@ -196,7 +182,8 @@ def _protocol(config: MmsegConfig, kind: Kind, image_size: Size) -> WindowProtoc
     if config.window is not None:
         window, stride = config.window
     elif kind != "dpt":
-        step = STRIDES["segmenter" if kind in ("mask", "linear") else "setr"].get(side, side * 2 // 3)
+        strides = SEGMENTER_STRIDES if kind in ("mask", "linear") else SETR_STRIDES
+        step = strides.get(side, side * 2 // 3)
         window, stride = image_size, (step, step)
     # Released DPT has the position grid of its pre-training, but runs at the size of its training.
     base = config.base or BASES.get(512 if kind == "dpt" else side)

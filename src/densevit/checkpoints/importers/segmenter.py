@@ -12,8 +12,8 @@ from densevit.checkpoints.encoder_names import PRETRAINING_HEAD
 from densevit.checkpoints.importers.base import ImportedParts, Importer, Plain, Source
 from densevit.checkpoints.importers.class_names import segmentation
 from densevit.checkpoints.importers.vit import positions, published_heads, timm_vit, training_image_size
-from densevit.checkpoints.rename import Rule, rename
-from densevit.checkpoints.shapes import Shapes, encoder_from_shapes
+from densevit.checkpoints.rename import Rule
+from densevit.checkpoints.shapes import Shapes
 from densevit.inference_config import WindowProtocol
 from densevit.presets import HALF, ROUNDED_IMAGENET
 
@@ -44,12 +44,10 @@ RULES = (
 
 def read(source: Source) -> ImportedParts:
     """Import a linear or mask transformer decoder on ViT or DeiT."""
-    renamed = rename(source.state, RULES)
-    shapes = Shapes(renamed.tensors, source.name)
+    renamed, shapes, encoder = source.renamed(RULES)
     net = _section(source, "net_kwargs")
     data = _section(source, "dataset_kwargs")
     inference = _section(source, "inference_kwargs")
-    encoder = encoder_from_shapes(shapes)
     dim, depth = encoder["embed_dim"], encoder["depth"]
     heads = source.require(num_heads=net.get("n_heads") or published_heads(dim, depth))
     image_size = training_image_size(source, encoder, net.get("image_size"))

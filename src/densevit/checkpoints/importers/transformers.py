@@ -7,12 +7,12 @@ What a config does not state has the default of its config class.
 
 from typing import Any
 
-from densevit.checkpoints.importers.base import ImportedParts, Importer, Plain, Source, update
-from densevit.checkpoints.importers.class_names import disparity, metres, segmentation
+from densevit.checkpoints.importers.base import ImportedParts, Importer, Plain, Source
+from densevit.checkpoints.importers.class_names import depth_task, segmentation
 from densevit.checkpoints.importers.dpt_rules import depth_head, dpt_from_shapes, hf_neck, segmentation_head
 from densevit.checkpoints.importers.vit import NORM_NOT_READ, hf_vit, positions
-from densevit.checkpoints.rename import Renamed, Rule, rename
-from densevit.checkpoints.shapes import Shapes, encoder_from_shapes
+from densevit.checkpoints.rename import Renamed, Rule
+from densevit.checkpoints.shapes import Shapes
 from densevit.errors import CheckpointError
 from densevit.inference_config import WholeProtocol
 from densevit.presets import HALF, IMAGENET
@@ -101,9 +101,7 @@ def _dpt(source: Source, config: Plain) -> ImportedParts:
         Rule("head.projection.{param}", f"{head}.head.projection.{{param}}"),
         *segmentation_head("auxiliary_head.head", f"{head}.aux_head"),
     )
-    renamed = rename(source.state, rules)
-    shapes = Shapes(renamed.tensors, source.name)
-    encoder = encoder_from_shapes(shapes)
+    renamed, shapes, encoder = source.renamed(rules)
     if num_stem:
         encoder["stem"]["standardisation"] = "var_plus_eps"
     listed = config.get("backbone_out_indices") or (2, 5, 8, 11)
@@ -120,7 +118,7 @@ def _dpt(source: Source, config: Plain) -> ImportedParts:
     decoder |= {"readout": source.require(readout=readout)["readout"], "fusion_up_to": "double"}
     if not segments:
         decoder["head"] = _depth_head(shapes, head)
-        return _parts(source, renamed, encoder, (name, decoder, 1), disparity(), _protocol(source, 384, 1), HALF)
+        return _parts(source, renamed, encoder, (name, decoder, 1), depth_task(None), _protocol(source, 384, 1), HALF)
     decoder["head"] = {
         "kind": "segmentation",
         "aux": "last" if shapes.has(f"{head}.aux_head.classifier.weight") else "none",
@@ -145,9 +143,7 @@ def _depth_head(shapes: Shapes, head: str) -> Plain:
 def _depth_anything(source: Source, config: Plain) -> ImportedParts:
     head = "heads.depth"
     rules = (*DINO_ENCODER, *hf_neck(head), Rule("head.conv{i}.{param}", f"{head}.head.conv{{i}}.{{param}}"))
-    renamed = rename(source.state, rules)
-    shapes = Shapes(renamed.tensors, source.name)
-    encoder = encoder_from_shapes(shapes)
+    renamed, shapes, encoder = source.renamed(rules)
     small = {"num_attention_heads": 6, "out_indices": [9, 10, 11, 12]}  # the class's default backbone
     backbone: Plain = (config.get("backbone_config") or small) if config else {}
     known = source.require(
@@ -168,15 +164,14 @@ def _depth_anything(source: Source, config: Plain) -> ImportedParts:
     decoder = dpt_from_shapes(shapes, head) | _factors(config)
     decoder |= {"readout": "ignore", "fusion_up_to": "next_level", "head": depth}
     protocol = _protocol(source, 518, encoder["patch_size"][0])
-    task = disparity() if max_depth_m is None else metres(max_depth_m)
-    return _parts(source, renamed, encoder, ("depth", decoder, 1), task, protocol, IMAGENET)
+    return _parts(source, renamed, encoder, ("depth", decoder, 1), depth_task(max_depth_m), protocol, IMAGENET)
 
 
 def _scaled(renamed: Renamed, name: str, factor: float) -> Renamed:
     """Fold ``max_depth`` into a convolution; only a ReLU is between, which commutes with a positive factor."""
     names = [f"{name}.{param}" for param in ("weight", "bias") if f"{name}.{param}" in renamed.tensors]
     note = f"times max_depth, {factor:g}"
-    return update(renamed, {key: renamed.tensors[key] * factor for key in names}, dict.fromkeys(names, note))
+    return renamed.with_tensors({key: renamed.tensors[key] * factor for key in names}, note)
 
 
 def _taps(backbone: Plain, depth: int) -> tuple[int, ...] | None:
