@@ -1,7 +1,7 @@
 """Read config files written in Python without running them: only literals, names assigned before, and ``dict(...)``."""
 
 import ast
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +9,7 @@ from densevit.checkpoints.importers.base import Plain
 from densevit.errors import CheckpointError
 
 MAX_LENGTH = 1_000_000  # characters; real configs have tens of thousands
-UNKNOWN = object()  # the value of an expression that is no literal
+UNKNOWN = object()  # the value of an expression that is no literal; left out of the mapping that it is in
 
 
 def read_literals(text: str, source: str) -> Plain:
@@ -37,7 +37,7 @@ def read_literals(text: str, source: str) -> Plain:
             f"the config of {source} cannot be read ({type(error).__name__}: {error}); give the model's config file, "
             "which is Python, by --config, or the options that replace it"
         ) from None
-    return {name: _known(value) for name, value in names.items() if value is not UNKNOWN}
+    return _known(names.items())
 
 
 def read_config_file(path: Path, *, depth: int = 0) -> Plain:
@@ -65,11 +65,12 @@ def read_config_file(path: Path, *, depth: int = 0) -> Plain:
 def _merge(base: Plain, over: Mapping[str, Any]) -> Plain:
     merged = dict(base)
     for key, value in over.items():
-        old = merged.get(key)
-        if isinstance(value, dict) and isinstance(old, dict) and not value.get("_delete_"):
-            merged[key] = _merge(old, value)
+        if isinstance(value, dict):
+            old = merged.get(key)
+            kept = old if isinstance(old, dict) and not value.get("_delete_") else {}
+            merged[key] = _merge(kept, {name: item for name, item in value.items() if name != "_delete_"})
         else:
-            merged[key] = {k: v for k, v in value.items() if k != "_delete_"} if isinstance(value, dict) else value
+            merged[key] = value
     return merged
 
 
@@ -87,17 +88,13 @@ def _value(node: ast.expr, names: Mapping[str, Any]) -> Any:
                 return UNKNOWN
             return values if isinstance(node, ast.List) else tuple(values)
         case ast.Dict(keys=keys, values=values):
-            pairs = [(_value(k, names) if k else UNKNOWN, _value(v, names)) for k, v in zip(keys, values, strict=True)]
-            return {key: value for key, value in pairs if isinstance(key, str | int)}
-        case ast.Call(func=ast.Name(id="dict"), args=[], keywords=pairs):
-            return {pair.arg: _value(pair.value, names) for pair in pairs if pair.arg is not None}
+            pairs = [(_value(k, names) if k else None, _value(v, names)) for k, v in zip(keys, values, strict=True)]
+            return _known(pairs)
+        case ast.Call(func=ast.Name(id="dict"), args=[], keywords=keywords):
+            return _known((keyword.arg, _value(keyword.value, names)) for keyword in keywords)
     return UNKNOWN
 
 
-def _known(value: Any) -> Any:
-    """The value without the unknown values inside it."""
-    if isinstance(value, dict):
-        return {key: _known(item) for key, item in value.items() if item is not UNKNOWN}
-    if isinstance(value, list | tuple):
-        return type(value)(_known(item) for item in value)
-    return value
+def _known(pairs: Iterable[tuple[Any, Any]]) -> dict[Any, Any]:
+    """The mapping of the pairs with known keys and values."""
+    return {key: value for key, value in pairs if isinstance(key, str | int) and value is not UNKNOWN}

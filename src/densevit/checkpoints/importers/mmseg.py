@@ -13,6 +13,7 @@ from densevit.checkpoints.importers.class_names import segmentation
 from densevit.checkpoints.importers.dpt_rules import dpt_from_shapes
 from densevit.checkpoints.importers.mmseg_config import CONV_HEAD, MmsegConfig, layer_norm_eps
 from densevit.checkpoints.importers.mmseg_rules import RULES, Kind, reverse_streams
+from densevit.checkpoints.importers.segmenter import segmenter_mask
 from densevit.checkpoints.importers.setr_shapes import HEAD, WINDOWS, setr_head
 from densevit.checkpoints.importers.vit import positions, published_heads, training_image_size, without_class_token
 from densevit.checkpoints.shapes import Shapes
@@ -112,11 +113,9 @@ def _up(source: Source, shapes: Shapes, config: MmsegConfig, taps: Sequence[int]
             f"{source.name} has {num_aux} auxiliary heads, and by its config its heads read positions {wanted} of the "
             f"tapped blocks {tuple(taps)}; config and weights must agree; give the config of these weights"
         )
-    for name, head, scale in (
-        ("decode_head", config.part("decode_head"), 2 if is_pup else 4),
-        *(("auxiliary_head", head, 4) for head in config.aux_heads),
-    ):
-        config.require(name, head, up_scale=scale, **CONV_HEAD)
+    config.require("decode_head", config.part("decode_head"), up_scale=2 if is_pup else 4, **CONV_HEAD)
+    for head in config.aux_heads:
+        config.require("auxiliary_head", head, up_scale=4, **CONV_HEAD)
     if num_aux:
         setr["decoder"]["aux_convs"] = shapes.count(f"{HEAD}.aux_heads.0.convs.{{}}.")
     return setr | {"taps": tuple(taps[i] for i in wanted)}
@@ -131,13 +130,9 @@ def _mla(source: Source, shapes: Shapes, config: MmsegConfig, taps: Sequence[int
 
 
 def _mask(source: Source, shapes: Shapes, config: MmsegConfig, taps: Sequence[int]) -> Plain:
-    _, num_classes, dim = shapes.of(f"{HEAD}.class_tokens", 3)
+    num_classes = shapes.of(f"{HEAD}.class_tokens", 3)[1]
     stated = config.part("decode_head")
-    heads = source.require(decoder_heads=stated.get("num_heads") or dim // 64 or None)["decoder_heads"]
-    decoder = {
-        "kind": "segmenter_mask",
-        "depth": shapes.count(f"{HEAD}.blocks.{{}}."),
-        "num_heads": heads,
+    decoder = segmenter_mask(source, shapes, stated.get("num_heads")) | {
         "norm_eps": layer_norm_eps(stated.get("norm_cfg")),
         "dropout": stated.get("drop_rate", 0.0),
         "drop_path": stated.get("drop_path_rate", 0.1),

@@ -89,17 +89,20 @@ def _decoder(source: Source, shapes: Shapes, config: Plain) -> tuple[Plain, int]
     """The decoder's config and its number of classes."""
     if shapes.has(f"{HEAD}.head.weight"):
         return {"kind": "segmenter_linear"}, shapes.of(f"{HEAD}.head.weight", 2)[0]
-    _, num_classes, dim = shapes.of(f"{HEAD}.class_tokens", 3)
-    # The program's rule; it gives no heads for widths below 64.
-    num_heads = source.require(decoder_heads=dim // 64 or None)["decoder_heads"]
-    decoder = {
-        "kind": "segmenter_mask",
-        "depth": shapes.count(f"{HEAD}.blocks.{{}}."),
-        "num_heads": num_heads,
+    decoder = segmenter_mask(source, shapes, None) | {
         "dropout": config.get("dropout", 0.1),
         "drop_path": config.get("drop_path_rate") or 0.0,
     }
-    return decoder, num_classes
+    return decoder, shapes.of(f"{HEAD}.class_tokens", 3)[1]
+
+
+def segmenter_mask(source: Source, shapes: Shapes, num_heads: int | None) -> Plain:
+    """What shapes tell about the mask transformer; without a number of heads, the program's rule gives it."""
+    dim = shapes.of(f"{HEAD}.class_tokens", 3)[2]
+    # The rule gives no heads for widths below 64.
+    known = source.require(decoder_heads=num_heads or dim // 64 or None)
+    depth = shapes.count(f"{HEAD}.blocks.{{}}.")
+    return {"kind": "segmenter_mask", "depth": depth, "num_heads": known["decoder_heads"]}
 
 
 IMPORTER = Importer(

@@ -105,17 +105,18 @@ def _dpt(source: Source, config: Plain) -> ImportedParts:
     if num_stem:
         encoder["stem"]["standardisation"] = "var_plus_eps"
     listed = config.get("backbone_out_indices") or (2, 5, 8, 11)
-    # A hybrid does not use the first two. The encoder returns blocks in ascending order, however they are listed.
-    taps = tuple(sorted(set(listed[num_stem:])))
-    known = source.require(
-        num_heads=config.get("num_attention_heads", 12) if config else None,
-        taps=taps if config else None,
-        norm_eps=config.get("layer_norm_eps", 1e-12) if config else None,
+    known = _require_stated(
+        source,
+        config,
+        num_heads=config.get("num_attention_heads", 12),
+        # A hybrid does not use the first two. The encoder returns blocks in ascending order, however they are listed.
+        taps=tuple(sorted(set(listed[num_stem:]))),
+        norm_eps=config.get("layer_norm_eps", 1e-12),
     )
     encoder |= known | {"positions": positions(shapes, encoder, mode="bilinear")}
     decoder = dpt_from_shapes(shapes, head, num_stem=num_stem) | ({} if num_stem else _factors(config))
-    readout = decoder.get("readout") or (config.get("readout_type") if config else None)
-    decoder |= {"readout": source.require(readout=readout)["readout"], "fusion_up_to": "double"}
+    readout = decoder.get("readout") or config.get("readout_type")
+    decoder |= source.require(readout=readout) | {"fusion_up_to": "double"}
     if not segments:
         decoder["head"] = _depth_head(shapes, head)
         return _parts(source, renamed, encoder, (name, decoder, 1), depth_task(None), _protocol(source, 384, 1), HALF)
@@ -128,6 +129,11 @@ def _dpt(source: Source, config: Plain) -> ImportedParts:
     weight = config.get("auxiliary_loss_weight", 0.4)
     task = segmentation(num_classes, classes=_labels(config), dataset=source.get("dataset"), aux_weight=weight)
     return _parts(source, renamed, encoder, (name, decoder, num_classes), task, _protocol(source, 480, 1), HALF)
+
+
+def _require_stated(source: Source, config: Plain, **values: Any) -> Plain:
+    """The values of a config and its defaults, none of which is known without a config."""
+    return source.require(**(values if config else dict.fromkeys(values)))
 
 
 def _factors(config: Plain) -> Plain:
@@ -146,13 +152,14 @@ def _depth_anything(source: Source, config: Plain) -> ImportedParts:
     renamed, shapes, encoder = source.renamed(rules)
     small = {"num_attention_heads": 6, "out_indices": [9, 10, 11, 12]}  # the class's default backbone
     backbone: Plain = (config.get("backbone_config") or small) if config else {}
-    known = source.require(
-        num_heads=backbone.get("num_attention_heads", 12) if backbone else None,
+    known = _require_stated(
+        source,
+        backbone,
+        num_heads=backbone.get("num_attention_heads", 12),
         taps=_taps(backbone, encoder["depth"]),
-        norm_eps=backbone.get("layer_norm_eps", 1e-6) if backbone else None,
+        norm_eps=backbone.get("layer_norm_eps", 1e-6),
     )
-    encoder |= known | {"positions": positions(shapes, encoder, mode="bicubic")}
-    encoder["final_norm"] = True
+    encoder |= known | {"positions": positions(shapes, encoder, mode="bicubic"), "final_norm": True}
     depth = _depth_head(shapes, head) | {"up_to": "image"}
     factor = float(config.get("max_depth") or 1)
     metric = config.get("depth_estimation_type", "relative") == "metric"
