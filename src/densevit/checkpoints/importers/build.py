@@ -57,8 +57,8 @@ def build(name: str, importer: Importer, source: Source) -> Imported:
     """
     parts = _read(importer, source)
     try:
-        facts = {"encoder": parts.encoder, "heads": parts.heads, "normalisation": parts.normalisation}
-        config = ModelConfig.parse(facts, source=f"the model of {source.name}")
+        data = {"encoder": parts.encoder, "heads": parts.heads, "normalisation": parts.normalisation}
+        config = ModelConfig.parse(data, source=f"the model of {source.name}")
         with torch.device("meta"):
             model = DenseModel(config)
     except ConfigError as error:

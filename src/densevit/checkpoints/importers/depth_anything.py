@@ -8,8 +8,8 @@ published file names tell them apart.
 import re
 
 from densevit.checkpoints.importers.base import ImportedParts, Importer, Plain, Source
-from densevit.checkpoints.importers.class_names import depth_task
 from densevit.checkpoints.importers.dpt_rules import dpt_from_shapes, scratch
+from densevit.checkpoints.importers.tasks import depth_task
 from densevit.checkpoints.importers.vit import positions, published_heads, timm_vit
 from densevit.checkpoints.rename import Rule
 from densevit.inference_config import WholeProtocol

@@ -6,8 +6,8 @@ published file names tell the releases apart.
 """
 
 from densevit.checkpoints.importers.base import ImportedParts, Importer, Plain, Source
-from densevit.checkpoints.importers.class_names import depth_task, segmentation
 from densevit.checkpoints.importers.dpt_rules import depth_head, dpt_from_shapes, scratch, segmentation_head
+from densevit.checkpoints.importers.tasks import depth_task, segmentation
 from densevit.checkpoints.importers.vit import NORM_NOT_READ, positions, published_heads, timm_vit
 from densevit.checkpoints.rename import Rule
 from densevit.inference_config import WholeProtocol

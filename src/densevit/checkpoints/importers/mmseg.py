@@ -9,12 +9,12 @@ kept, which mmsegmentation itself drops from release 1.2 on.
 from collections.abc import Sequence
 
 from densevit.checkpoints.importers.base import ImportedParts, Importer, Plain, Source
-from densevit.checkpoints.importers.class_names import segmentation
 from densevit.checkpoints.importers.dpt_rules import dpt_from_shapes
 from densevit.checkpoints.importers.mmseg_config import CONV_HEAD, MmsegConfig, layer_norm_eps
 from densevit.checkpoints.importers.mmseg_rules import RULES, Kind, reverse_streams
 from densevit.checkpoints.importers.segmenter import segmenter_mask
 from densevit.checkpoints.importers.setr_shapes import HEAD, WINDOWS, setr_head
+from densevit.checkpoints.importers.tasks import segmentation
 from densevit.checkpoints.importers.vit import positions, published_heads, training_image_size, without_class_token
 from densevit.checkpoints.shapes import Shapes
 from densevit.errors import CheckpointError

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from densevit.checkpoints.encoder_names import PRETRAINING_HEAD
 from densevit.checkpoints.importers.base import ImportedParts, Importer, Plain, Source
-from densevit.checkpoints.importers.class_names import segmentation
+from densevit.checkpoints.importers.tasks import segmentation
 from densevit.checkpoints.importers.vit import positions, published_heads, timm_vit, training_image_size
 from densevit.checkpoints.rename import Rule
 from densevit.checkpoints.shapes import Shapes

@@ -7,8 +7,8 @@ statistics, and the tap indices of the two depths that were published.
 import re
 
 from densevit.checkpoints.importers.base import ImportedParts, Importer, Source
-from densevit.checkpoints.importers.class_names import segmentation
 from densevit.checkpoints.importers.setr_shapes import HEAD, MLA_TAPS, WINDOWS, Kind, setr_head
+from densevit.checkpoints.importers.tasks import segmentation
 from densevit.checkpoints.importers.vit import NORM_NOT_READ, positions, published_heads, timm_vit, without_class_token
 from densevit.checkpoints.rename import Renamed, Rule
 from densevit.errors import CheckpointError
@@ -47,9 +47,6 @@ def _up_rules(num_convs: int) -> tuple[Rule, ...]:
     )
 
 
-UP_RULES: dict[Kind, tuple[Rule, ...]] = {"naive": _up_rules(1), "pup": _up_rules(4)}
-
-
 def _mla_rules() -> tuple[Rule, ...]:
     """Names of SETR-MLA, which numbers levels from 2 to 5, shallowest first."""
     rules = [
@@ -70,25 +67,25 @@ def _mla_rules() -> tuple[Rule, ...]:
     return tuple(rules)
 
 
-MLA_RULES = _mla_rules()
+RULES: dict[Kind, tuple[Rule, ...]] = {"naive": _up_rules(1), "pup": _up_rules(4), "mla": _mla_rules()}
 
 
 def read(source: Source) -> ImportedParts:
     """Import a model whose decoder is recognised by its tensors."""
-    mla = source.has("backbone.mla.*")
-    kind: Kind = "mla" if mla else "pup" if source.has("decode_head.conv_4.*") else "naive"
-    renamed, shapes, encoder = source.renamed(MLA_RULES if mla else UP_RULES[kind])
+    kind: Kind = "pup" if source.has("decode_head.conv_4.*") else "naive"
+    if source.has("backbone.mla.*"):
+        kind = "mla"
+    renamed, shapes, encoder = source.renamed(RULES[kind])
+    renamed = fold_biases(renamed)
     depth = encoder["depth"]
     rule = positions(shapes, encoder, mode="bilinear")
     head = setr_head(shapes, kind, "paper")
-    if mla:
+    if kind == "mla":
         taps = tuple(source.require(taps=MLA_TAPS.get(depth))["taps"])
+        renamed, rule = without_class_token(renamed, rule)
     else:
         head["taps"] = (*_aux_blocks(source, kind, depth, len(head["decoder"]["aux_taps"])), depth - 1)
         taps = tuple(sorted(set(head["taps"])))
-    renamed = fold_biases(renamed)
-    if mla:
-        renamed, rule = without_class_token(renamed, rule)
     size = rule["grid"][0] * encoder["patch_size"][0]
     published = WINDOWS.get(size)
     base, stride = (published.base, published.stride) if published else (None, size * 2 // 3)
@@ -97,7 +94,7 @@ def read(source: Source) -> ImportedParts:
         "norm_eps": source.get("norm_eps", 1e-6),
         "positions": rule,
         "taps": taps,
-        "cls_token": not mla,
+        "cls_token": kind != "mla",
     }
     return ImportedParts(
         renamed,
