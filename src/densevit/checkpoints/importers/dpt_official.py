@@ -88,11 +88,10 @@ def read(source: Source) -> ImportedParts:
         net_size: Size = (480, 480)
     else:
         decoder["head"], task, net_size = _depth(source, dim == 1024)
-        num_classes = 1
     return ImportedParts(
         renamed,
         encoder,
-        {name: {"decoder": decoder, "out_channels": num_classes}},
+        {name: {"decoder": decoder, "out_channels": task.out_channels}},
         HALF,
         task,
         min(net_size),

@@ -12,7 +12,7 @@ from densevit.checkpoints.importers.base import ImportedParts, Importer, Plain, 
 from densevit.checkpoints.importers.dpt_rules import dpt_from_shapes
 from densevit.checkpoints.importers.mmseg_config import CONV_HEAD, MmsegConfig, layer_norm_eps
 from densevit.checkpoints.importers.mmseg_rules import RULES, Kind, reverse_streams
-from densevit.checkpoints.importers.segmenter import segmenter_mask
+from densevit.checkpoints.importers.segmenter import segmenter_head
 from densevit.checkpoints.importers.setr_shapes import HEAD, WINDOWS, setr_head
 from densevit.checkpoints.importers.tasks import segmentation
 from densevit.checkpoints.importers.vit import positions, published_heads, training_image_size, without_class_token
@@ -22,6 +22,13 @@ from densevit.inference_config import WindowProtocol
 from densevit.presets import HALF, IMAGENET
 from densevit.types import Size
 
+# The tensors by which a head is recognised; the linear one has none of them.
+SIGNATURES: dict[Kind, str] = {
+    "mla": "neck.mla.*",
+    "up": "decode_head.up_convs.*",
+    "mask": "decode_head.cls_emb",
+    "dpt": "decode_head.reassemble_blocks.*",
+}
 # Depth -> out_indices of the released configs; Segmenter reads the last block.
 TAPS: dict[Kind, dict[int, tuple[int, ...]]] = {
     "up": {24: (9, 14, 19, 23)},
@@ -38,7 +45,7 @@ def read(source: Source) -> ImportedParts:
     """Import a model whose head is recognised by its tensors, from shapes, config and overrides."""
     config = MmsegConfig(source.side.get("mmseg", {}), source.side.get("meta", {}), source.name)
     config.check()
-    kind = _kind(source)
+    kind: Kind = next((name for name, pattern in SIGNATURES.items() if source.has(pattern)), "linear")
     renamed, shapes, encoder = source.renamed(RULES[kind])
     depth = encoder["depth"]
     is_segmenter = kind in ("mask", "linear")
@@ -55,7 +62,7 @@ def read(source: Source) -> ImportedParts:
     )
     image_size = training_image_size(source, encoder, stated.get("img_size"))
     rule = positions(shapes, encoder, mode=backbone["mode"], image_size=image_size, keep_equal_count=True)
-    readers = {"up": _up, "mla": _mla, "mask": _mask, "linear": _linear, "dpt": _dpt}
+    readers = {"up": _up, "mla": _mla, "mask": _segmenter, "linear": _segmenter, "dpt": _dpt}
     head = readers[kind](source, shapes, config, known["taps"])
     if kind == "mla":
         renamed = reverse_streams(renamed)
@@ -91,16 +98,6 @@ def read(source: Source) -> ImportedParts:
     )
 
 
-def _kind(source: Source) -> Kind:
-    if source.has("neck.mla.*"):
-        return "mla"
-    if source.has("decode_head.up_convs.*"):
-        return "up"
-    if source.has("decode_head.cls_emb"):
-        return "mask"
-    return "dpt" if source.has("decode_head.reassemble_blocks.*") else "linear"
-
-
 def _up(source: Source, shapes: Shapes, config: MmsegConfig, taps: Sequence[int]) -> Plain:
     """The head of SETR-Naive or PUP, where ``in_index`` is a position among the taps, by default the last."""
     is_pup = shapes.of(f"{HEAD}.head.convs.0.0.weight", 4)[-1] == 3
@@ -129,25 +126,18 @@ def _mla(source: Source, shapes: Shapes, config: MmsegConfig, taps: Sequence[int
     return setr_head(shapes, "mla", "mmseg") | {"taps": tuple(taps)}
 
 
-def _mask(source: Source, shapes: Shapes, config: MmsegConfig, taps: Sequence[int]) -> Plain:
-    num_classes = shapes.of(f"{HEAD}.class_tokens", 3)[1]
+def _segmenter(source: Source, shapes: Shapes, config: MmsegConfig, taps: Sequence[int]) -> Plain:
+    """The head of Segmenter, which reads one tap."""
     stated = config.part("decode_head")
-    decoder = segmenter_mask(source, shapes, stated.get("num_heads")) | {
-        "norm_eps": layer_norm_eps(stated.get("norm_cfg")),
-        "dropout": stated.get("drop_rate", 0.0),
-        "drop_path": stated.get("drop_path_rate", 0.1),
-    }
-    return {"decoder": decoder, "out_channels": num_classes, "taps": _one_tap(config, taps)}
-
-
-def _linear(source: Source, shapes: Shapes, config: MmsegConfig, taps: Sequence[int]) -> Plain:
-    num_classes = shapes.of(f"{HEAD}.head.weight", 2)[0]
-    return {"decoder": {"kind": "segmenter_linear"}, "out_channels": num_classes, "taps": _one_tap(config, taps)}
-
-
-def _one_tap(config: MmsegConfig, taps: Sequence[int]) -> tuple[int]:
-    """The only tap of a head."""
-    return (taps[config.part("decode_head").get("in_index", -1)],)
+    head = segmenter_head(
+        source,
+        shapes,
+        num_heads=stated.get("num_heads"),
+        norm_eps=layer_norm_eps(stated.get("norm_cfg")),
+        dropout=stated.get("drop_rate", 0.0),
+        drop_path=stated.get("drop_path_rate", 0.1),
+    )
+    return head | {"taps": (taps[stated.get("in_index", -1)],)}
 
 
 def _dpt(source: Source, shapes: Shapes, config: MmsegConfig, taps: Sequence[int]) -> Plain:

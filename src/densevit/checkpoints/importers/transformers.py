@@ -117,18 +117,21 @@ def _dpt(source: Source, config: Plain) -> ImportedParts:
     decoder = dpt_from_shapes(shapes, head, num_stem=num_stem) | ({} if num_stem else _factors(config))
     readout = decoder.get("readout") or config.get("readout_type")
     decoder |= source.require(readout=readout) | {"fusion_up_to": "double"}
-    if not segments:
+    task: Task = depth_task(None)
+    if segments:
+        decoder["head"] = {
+            "kind": "segmentation",
+            "aux": "last" if shapes.has(f"{head}.aux_head.classifier.weight") else "none",
+            "dropout": config.get("semantic_classifier_dropout", 0.1),
+        }
+        num_classes = shapes.of(f"{head}.head.classifier.weight", 4)[0]
+        weight = config.get("auxiliary_loss_weight", 0.4)
+        task = segmentation(num_classes, classes=_labels(config), dataset=source.get("dataset"), aux_weight=weight)
+    else:
         decoder["head"] = _depth_head(shapes, head)
-        return _parts(source, renamed, encoder, (name, decoder, 1), depth_task(None), _protocol(source, 384, 1), HALF)
-    decoder["head"] = {
-        "kind": "segmentation",
-        "aux": "last" if shapes.has(f"{head}.aux_head.classifier.weight") else "none",
-        "dropout": config.get("semantic_classifier_dropout", 0.1),
-    }
-    num_classes = shapes.of(f"{head}.head.classifier.weight", 4)[0]
-    weight = config.get("auxiliary_loss_weight", 0.4)
-    task = segmentation(num_classes, classes=_labels(config), dataset=source.get("dataset"), aux_weight=weight)
-    return _parts(source, renamed, encoder, (name, decoder, num_classes), task, _protocol(source, 480, 1), HALF)
+    heads = {name: {"decoder": decoder, "out_channels": task.out_channels}}
+    protocol = _protocol(source, 480 if segments else 384, 1)
+    return _parts(source, renamed, encoder, heads, task, protocol, HALF)
 
 
 def _require_stated(source: Source, config: Plain, **values: Any) -> Plain:
@@ -170,8 +173,9 @@ def _depth_anything(source: Source, config: Plain) -> ImportedParts:
         renamed = _scaled(renamed, f"{head}.head.conv3", factor)
     decoder = dpt_from_shapes(shapes, head) | _factors(config)
     decoder |= {"readout": "ignore", "fusion_up_to": "next_level", "head": depth}
+    heads = {"depth": {"decoder": decoder, "out_channels": 1}}
     protocol = _protocol(source, 518, encoder["patch_size"][0])
-    return _parts(source, renamed, encoder, ("depth", decoder, 1), depth_task(max_depth_m), protocol, IMAGENET)
+    return _parts(source, renamed, encoder, heads, depth_task(max_depth_m), protocol, IMAGENET)
 
 
 def _scaled(renamed: Renamed, name: str, factor: float) -> Renamed:
@@ -202,19 +206,18 @@ def _parts(
     source: Source,
     renamed: Renamed,
     encoder: Plain,
-    head: tuple[str, Plain, int],
+    heads: Plain,
     task: Task,
     protocol: WholeProtocol,
     normalisation: Plain,
 ) -> ImportedParts:
-    """The parts of a model with ``head`` = (name, decoder, channels); the image processor's statistics go first."""
-    name, decoder, num_classes = head
+    """The parts of a model; the image processor's statistics go before the given ones."""
     stated = source.side.get("preprocessor_config.json", {})
     statistics = {"mean": stated.get("image_mean"), "std": stated.get("image_std")}
     return ImportedParts(
         renamed,
         encoder,
-        {name: {"decoder": decoder, "out_channels": num_classes}},
+        heads,
         statistics if all(statistics.values()) else normalisation,
         task,
         min(protocol.net_size),

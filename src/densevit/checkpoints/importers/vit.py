@@ -13,7 +13,7 @@ from densevit.types import Size
 
 NORM_NOT_READ = "the taps are read before it"
 
-MMSEG_VIT = prefixed((*MMSEG_RULES, *ENCODER_RULES), "backbone.", "encoder.")
+MMSEG_VIT = prefixed(MMSEG_RULES, "backbone.", "encoder.")
 
 
 def timm_vit(prefix: str) -> tuple[Rule, ...]:
