@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from densevit.checkpoints.importers.base import ImportedParts, Importer, Plain, Source
 from densevit.checkpoints.importers.dpt_rules import dpt_from_shapes
-from densevit.checkpoints.importers.mmseg_config import CONV_HEAD, MmsegConfig, layer_norm_eps
+from densevit.checkpoints.importers.mmseg_config import CONV_HEAD, FIXED, MmsegConfig, layer_norm_eps
 from densevit.checkpoints.importers.mmseg_rules import RULES, Kind, reverse_streams
 from densevit.checkpoints.importers.segmenter import segmenter_head
 from densevit.checkpoints.importers.setr_shapes import HEAD, WINDOWS, setr_head
@@ -44,7 +44,8 @@ SEGMENTER_STRIDES = {512: 480, 640: 608}
 def read(source: Source) -> ImportedParts:
     """Import a model whose head is recognised by its tensors, from shapes, config and overrides."""
     config = MmsegConfig(source.side.get("mmseg", {}), source.side.get("meta", {}), source.name)
-    config.check()
+    for name, only in FIXED.items():
+        config.require(name, config.part(name), **only)
     kind: Kind = next((name for name, pattern in SIGNATURES.items() if source.has(pattern)), "linear")
     renamed, shapes, encoder = source.renamed(RULES[kind])
     depth = encoder["depth"]

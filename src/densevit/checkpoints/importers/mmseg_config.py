@@ -60,15 +60,6 @@ class MmsegConfig:
         heads = self.model.get("auxiliary_head") or []
         return [_mapping(head) for head in (heads if isinstance(heads, list | tuple) else [heads])]
 
-    def check(self) -> None:
-        """Refuse settings that have no counterpart here.
-
-        Raises:
-            CheckpointError: naming the setting.
-        """
-        for name, only in FIXED.items():
-            self.require(name, self.part(name), **only)
-
     def require(self, name: str, part: Plain, **only: Any) -> None:
         """Refuse a part of the model with other values; those not stated have these values.
 
