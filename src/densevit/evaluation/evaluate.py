@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 
 from densevit.data import Dataset
-from densevit.data.transforms import as_example
+from densevit.data.transforms import targets_of
 from densevit.errors import DataError
 from densevit.evaluation.inspection import EvaluationRecorder
-from densevit.evaluation.selection import no_target
+from densevit.evaluation.selection import read_target
 from densevit.inference.decode import decode, mean_entropy
 from densevit.inference.pipeline import Encode, InferenceOptions, predict_logits
 from densevit.inference_config import InferenceConfig
@@ -60,12 +60,10 @@ def evaluate(
     with torch.inference_mode():
         for index in range(part[0], len(dataset), part[1]):
             sample = dataset[index]
-            example = as_example(sample)
+            targets = targets_of(sample)
             logits = predict_logits(model, tasks, sample.image, config, options, encode=encode)
             for head, task in tasks.items():
-                target = task.read_target(example, dataset.classes)
-                if target is None:
-                    raise DataError(no_target(head, task, dataset))
+                target = read_target(head, task, targets, dataset)
                 prediction = decode(task, logits[head]).cpu()
                 image_metrics = task.new_metrics()  # merged below: sums over images are those of all images at once
                 image_metrics.update(prediction[None], target[None])

@@ -21,10 +21,10 @@ from densevit.checkpoints.native import Bundle
 from densevit.config import Config, read_yaml
 from densevit.data import Dataset
 from densevit.data.sample import Sample
-from densevit.data.transforms import as_example
+from densevit.data.transforms import targets_of
 from densevit.encoder.token_merging_rules import AnyMerging, TomeMerging
 from densevit.errors import ConfigError, DataError
-from densevit.evaluation.selection import no_target
+from densevit.evaluation.selection import read_target
 from densevit.inference.decode import decode
 from densevit.inference.pipeline import predict_logits
 from densevit.inference.speed import SpeedConfig, apply_speed
@@ -135,9 +135,7 @@ class Tuner:
         self.wanted = len(indices)
         for done, index in enumerate(indices, start=1):
             sample = dataset[index]
-            target = self.task.read_target(as_example(sample), dataset.classes)
-            if target is None:
-                raise DataError(no_target(self.head, self.task, dataset))
+            target = read_target(self.head, self.task, targets_of(sample), dataset)
             for candidate in self._alive():
                 if not candidate.seconds:
                     self.predict(candidate, sample)  # first use of every shape is slower
