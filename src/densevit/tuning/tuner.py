@@ -161,11 +161,7 @@ class Tuner:
 
     def points(self) -> list[Point]:
         """What was measured: complete points and those given up; none before the first photo."""
-        measured = [candidate for candidate in self.candidates if candidate.seconds]
-        if not measured:
-            return []
-        reference = self._quality(self.candidates[0])
-        return [self._point(candidate, reference) for candidate in measured]
+        return [self._point(candidate) for candidate in self.candidates if candidate.seconds]
 
     def _alive(self) -> list[Candidate]:
         return [candidate for candidate in self.candidates if candidate.alive]
@@ -173,8 +169,8 @@ class Tuner:
     def _quality(self, candidate: Candidate) -> float:
         return float(candidate.metrics.compute()[self.figure.name])
 
-    def _point(self, candidate: Candidate, reference: float) -> Point:
-        quality = self._quality(candidate)
+    def _point(self, candidate: Candidate) -> Point:
+        quality, reference = self._quality(candidate), self._quality(self.candidates[0])
         return Point(
             speed=candidate.speed,
             photos=len(candidate.seconds),
@@ -189,8 +185,7 @@ class Tuner:
         """Drop settings that another beats clearly at no higher cost, or that are far beyond the budget."""
         if not self.figure.higher_is_better:  # its unit is unknown, so a slack in points means nothing
             return
-        reference = self._quality(self.candidates[0])
-        points = {candidate: self._point(candidate, reference) for candidate in self._alive()}
+        points = {candidate: self._point(candidate) for candidate in self._alive()}
         for candidate, point in points.items():
             beaten = any(p.milliseconds <= point.milliseconds and p.loss + slack < point.loss for p in points.values())
             beyond = (budget.kind == "loss" and point.loss > budget.amount + slack) or (
