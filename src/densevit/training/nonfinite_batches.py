@@ -56,10 +56,11 @@ def save_nonfinite(
         path = folder / f"step-{step + 1:08d}-{number}-{rank}.safetensors"
         if (finite[number] and not finite.all()) or len(list(folder.glob("*.safetensors"))) >= KEEP:
             continue
-        tensors = {f"{i}/inputs": batch.inputs for i, batch in enumerate(micro_batch)}
+        tensors: dict[str, Tensor] = {}
         for i, batch in enumerate(micro_batch):
-            tensors |= {f"{i}/{head}": target for head, target in batch.targets.items()}
-        facts = {
+            named = {"inputs": batch.inputs, **batch.targets}
+            tensors |= {f"{i}/{name}": tensor for name, tensor in named.items()}
+        record = {
             "steps_before": step,
             "micro_batch": number,
             "of": len(batches),
@@ -69,7 +70,7 @@ def save_nonfinite(
             "gradient_norm": str(norm.item()),
         }
         write_tensors(path, tensors)
-        write_json(path.with_suffix(".json"), facts)
+        write_json(path.with_suffix(".json"), record)
 
 
 def divergence_message(steps: int, done: int, losses: Tensor, out: Path) -> str:
