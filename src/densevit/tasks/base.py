@@ -64,10 +64,14 @@ class Task(Config, ABC):
         target: what the task reads from a data set.
         averages_probabilities: whether views of an image (scales, mirror images, windows of a protocol) are averaged as
             softmax probabilities; otherwise their values are averaged.
+        error_key: what the colours of the pictures of ``compare`` mean, for the reader of a report.
     """
 
     target: ClassVar[Target]
     averages_probabilities: ClassVar[bool] = False
+    error_key: ClassVar[str] = (
+        "Target and prediction have the same scale. Error: from black for none to yellow for the largest."
+    )
     kind: str
 
     @property

@@ -43,6 +43,10 @@ class Depth(Task):
     """
 
     target = "depth"
+    error_key = (
+        "Near is bright; target and prediction have the same scale. Error: relative, from black for none to yellow for "
+        f"{WORST_RATIO:.0%} and more."
+    )
     kind: Literal["depth"] = "depth"
     quantity: Quantity = "depth"
     min_depth_m: float = Field(default=1e-3, gt=0)

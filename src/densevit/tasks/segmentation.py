@@ -44,6 +44,7 @@ class Segmentation(Task):
 
     target = "labels"
     averages_probabilities = True
+    error_key = "Error: red where the class is wrong; black in the target is ignored."
     kind: Literal["segmentation"] = "segmentation"
     classes: tuple[str, ...] = Field(min_length=1)
     palette: tuple[Rgb, ...] = ()
