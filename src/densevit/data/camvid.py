@@ -1,7 +1,7 @@
 """CamVid: street scenes from a car, 11 classes (Brostow, Fauqueur and Cipolla, 2009)."""
 
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,10 +14,6 @@ from densevit.data.sample import ALL_TARGETS, ClassTable, Target
 from densevit.errors import DataError
 from densevit.io import find_images
 
-LAYOUT = (
-    "train/ and trainannot/ with class numbers (as in SegNet's copy), or train/ and train_labels/ with the original "
-    "colours in *_L.png; val and test alike"
-)
 _VOID = 11
 """Void in SegNet's masks; black, which is void in colour masks, is mapped to it."""
 
@@ -29,13 +25,13 @@ class CamvidConfig(PublicConfig):
         split: the usual 367, 101 and 233 images.
     """
 
+    layout: ClassVar[str] = (
+        "train/ and trainannot/ with class numbers (as in SegNet's copy), or train/ and train_labels/ with the "
+        "original colours in *_L.png; val and test alike"
+    )
+    table: ClassVar[ClassTable] = ClassTable(CAMVID)
     kind: Literal["camvid"] = "camvid"
     split: Literal["train", "val", "test"] = "train"
-
-    @property
-    def table(self) -> ClassTable:
-        """The 11 classes."""
-        return ClassTable(CAMVID)
 
 
 def open_camvid(config: CamvidConfig, *, targets: frozenset[Target] = ALL_TARGETS) -> FileDataset:
@@ -45,11 +41,11 @@ def open_camvid(config: CamvidConfig, *, targets: frozenset[Target] = ALL_TARGET
         DataError: if the layout differs, or an image has no mask.
     """
     split = config.split
-    images = find_images([config.find([split], LAYOUT)])
+    images = find_images([config.find([split])])
     rule = config.rule(config.table, ignored=(_VOID,))
     if "labels" not in targets:
         return FileDataset(images, rule=rule)
-    folder = config.find([f"{split}annot", f"{split}_labels", f"{split}_annot"], LAYOUT)
+    folder = config.find([f"{split}annot", f"{split}_labels", f"{split}_annot"])
     masks = [_mask_of(image, folder) for image in images]
     colours = _read_colours if folder.name.endswith("_labels") else None
     return FileDataset(images, masks, rule=rule, read_mask=colours)

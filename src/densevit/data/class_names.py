@@ -3,7 +3,7 @@
 Names are those that published models use.
 """
 
-Rgb = tuple[int, int, int]
+from densevit.data.sample import Rgb
 
 
 def _split(text: str) -> tuple[str, ...]:

@@ -13,9 +13,9 @@ from pydantic import Field, PositiveInt, model_validator
 
 from densevit.data.base import DataConfig, DataPath, contents
 from densevit.data.files import FileDataset, find_bands, match
-from densevit.data.labels import LabelRule, Rgb, read_mask
+from densevit.data.labels import LabelRule, read_mask
 from densevit.data.polygons import CocoMasks, background_index, read_coco, read_labelme
-from densevit.data.sample import ALL_TARGETS, ClassTable, Target, TargetFolder
+from densevit.data.sample import ALL_TARGETS, ClassTable, Rgb, Target, TargetFolder
 from densevit.errors import DataError
 from densevit.io import find_images, read_bands, read_depth
 
@@ -82,6 +82,16 @@ class FolderConfig(DataConfig):
             _check_palette(self.palette)
         return self
 
+    def rule(self, classes: ClassTable | None, **options: Any) -> LabelRule:
+        """What the numbers in the masks mean, after the options of the config."""
+        return super().rule(
+            classes,
+            ignore_index=self.ignore_index,
+            ignored=self.ignore_values,
+            reduce_zero=self.reduce_zero_label,
+            **options,
+        )
+
     def folder(self, kind: Literal["images"] | TargetFolder) -> Path | None:
         """The folder of one kind of file, or for masks a file of COCO annotations; None if there is none."""
         given: Path | None = getattr(self, kind)
@@ -144,12 +154,12 @@ class FolderDataset(FileDataset):
                 )
             if left_out:
                 _log.warning("%d photos in %s are not listed in %s and left out", len(left_out), folder, place)
-            self.rule, self.masks = _rule(config, coco.classes), [place] * len(self.images)
+            self.rule, self.masks = config.rule(coco.classes), [place] * len(self.images)
             self.read_mask = partial(_coco_mask, coco=coco, entries=entries)
             return
         drawn = place.is_dir() and any(path.suffix.lower() == ".json" for path in place.iterdir())
         self.masks = match(self.images, place, "mask", (".json",) if drawn else TARGET_SUFFIXES)
-        self.rule = _rule(config, classes)
+        self.rule = config.rule(classes)
         if drawn and classes is None:
             raise DataError(
                 f"{place} has files of labelme, but the classes are not known; add classes.json, or set classes to "
@@ -197,23 +207,12 @@ def _image_mask(mask: Path, image: Path, **options: Any) -> NDArray[np.int32]:
     return read_mask(mask, **options)
 
 
-def _rule(config: FolderConfig, classes: ClassTable | None) -> LabelRule:
-    return LabelRule(
-        classes,
-        ignore_index=config.ignore_index,
-        ignored=config.ignore_values,
-        reduce_zero=config.reduce_zero_label,
-        merge=config.merge,
-        drop=config.drop,
-    )
-
-
 def class_table(config: FolderConfig) -> ClassTable | None:
     """The classes of the data set after merging and dropping, without reading its images; raises as ``classes_of``."""
     classes, place = read_classes(config), config.folder("masks")
     if place is not None and place.suffix.lower() == ".json" and place.is_file():
         classes = read_coco(place, classes, config.background).classes
-    return _rule(config, classes).classes
+    return config.rule(classes).classes
 
 
 def read_classes(config: FolderConfig) -> ClassTable | None:

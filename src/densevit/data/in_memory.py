@@ -10,7 +10,6 @@ import numpy as np
 from pydantic import Field, field_validator
 
 from densevit.data.base import DataConfig
-from densevit.data.labels import LabelRule
 from densevit.data.sample import ALL_TARGETS, ClassTable, Dataset, Sample, Target
 from densevit.errors import ConfigError, DataError
 
@@ -47,8 +46,7 @@ class PythonDataset:
         self.dataset = make_dataset(config)
         self.targets = targets
         self.name = config.factory
-        source = self.dataset.classes
-        self.rule = LabelRule(source, merge=config.merge, drop=config.drop)
+        self.rule = config.rule(self.dataset.classes)
 
     @property
     def classes(self) -> ClassTable | None:

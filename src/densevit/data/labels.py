@@ -9,12 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from densevit.config import nearest
-from densevit.data.sample import ClassTable
+from densevit.data.sample import ClassTable, Rgb
 from densevit.errors import ConfigError, DataError
 from densevit.io import read_colours, read_labels
 from densevit.io import read_mask as read_stored_mask
-
-Rgb = tuple[int, int, int]
 
 MAX_ID = 65535
 """Largest number in a mask that may be a class."""

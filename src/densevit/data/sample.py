@@ -14,6 +14,9 @@ Target = Literal["labels", "depth", "values"]
 
 ALL_TARGETS: frozenset[Target] = frozenset(get_args(Target))
 
+Rgb = tuple[int, int, int]
+"""Red, green and blue, 0 to 255."""
+
 TargetFolder = Literal["masks", "depth", "values"]
 
 TARGET_FOLDERS: dict[Target, TargetFolder] = {"labels": "masks", "depth": "depth", "values": "values"}
@@ -59,13 +62,13 @@ class ClassTable:
         names: class names by index.
         ignore_index: the value of pixels without a class.
         views: further class lists, each with the index in it of every class of ``names`` (ignore_index drops one).
-        palette: (red, green, blue) of every class, in colour masks and in pictures; empty if not known.
+        palette: colour of every class, in colour masks and in pictures; empty if not known.
     """
 
     names: tuple[str, ...]
     ignore_index: int = 255
     views: Mapping[str, tuple[tuple[str, ...], tuple[int, ...]]] = field(default_factory=dict)
-    palette: tuple[tuple[int, int, int], ...] = ()
+    palette: tuple[Rgb, ...] = ()
 
     def lookup(self, wanted: tuple[str, ...], *, ignore_index: int = 255) -> NDArray[np.int64] | None:
         """Table from this data set's ids to those of the ``wanted`` class names, or None if no view has these names.

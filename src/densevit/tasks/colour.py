@@ -11,10 +11,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from densevit.data.sample import Rgb
 from densevit.errors import ConfigError, DataError, ShapeError
-
-Rgb = tuple[int, int, int]
-"""Red, green and blue, 0 to 255."""
 
 _Floats = NDArray[np.float64]
 Picture = NDArray[np.uint8]

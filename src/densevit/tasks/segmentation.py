@@ -8,11 +8,11 @@ from numpy.typing import NDArray
 from pydantic import Field, NonNegativeFloat, model_validator
 from torch import Tensor
 
-from densevit.data.sample import ClassTable
+from densevit.data.sample import ClassTable, Rgb
 from densevit.data.transforms import Example
 from densevit.layers import resize
 from densevit.tasks.base import Metrics, Task
-from densevit.tasks.colour import Picture, Rgb, colourise_labels, palette_for
+from densevit.tasks.colour import Picture, colourise_labels, palette_for
 from densevit.tasks.losses import cross_entropy, dice, divergence, lovasz_softmax, ohem, valid_count
 from densevit.tasks.metrics import SegmentationMetrics
 from densevit.types import DenseOutput, Size
