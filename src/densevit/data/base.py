@@ -70,18 +70,21 @@ class PublicConfig(DataConfig):
             f"{self.layout}; check root, or unpack the whole download"
         )
 
-    def check_masks(self, masks: Sequence[Path]) -> None:
-        """Refuse masks, one per image, of which some are missing.
+    def choose_masks(self, train_ids: list[Path], raw: list[Path], **numbers: Any) -> tuple[list[Path], LabelRule]:
+        """The masks of class ids where all images have them, otherwise those of raw ``numbers``, options of ``rule``.
 
         Raises:
-            DataError: naming the first.
+            DataError: if raw masks are missing, naming the first.
         """
-        missing = [path for path in masks if not path.is_file()]
+        if all(path.is_file() for path in train_ids):
+            return train_ids, self.rule(self.table)
+        missing = [path for path in raw if not path.is_file()]
         if missing:
             raise DataError(
-                f"{len(missing)} of {len(masks)} photos have no mask, for example {missing[0]}; {self.kind} needs "
+                f"{len(missing)} of {len(raw)} photos have no mask, for example {missing[0]}; {self.kind} needs "
                 f"{self.layout}; unpack the whole download"
             )
+        return raw, self.rule(self.table, **numbers)
 
 
 def contents(folder: Path) -> str:

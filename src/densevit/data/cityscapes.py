@@ -47,10 +47,7 @@ def open_cityscapes(config: CityscapesConfig, *, targets: frozenset[Target] = AL
     truth = config.find([f"{kind}/{config.split}"])
     stems = [truth / image.parent.name / image.stem.removesuffix(_PHOTO) for image in images]
     train_ids = [stem.with_name(f"{stem.name}_{kind}_labelTrainIds.png") for stem in stems]
-    if all(path.is_file() for path in train_ids):
-        return FileDataset(images, train_ids, rule=config.rule(config.table))
-    masks = [stem.with_name(f"{stem.name}_{kind}_labelIds.png") for stem in stems]
-    config.check_masks(masks)
+    label_ids = [stem.with_name(f"{stem.name}_{kind}_labelIds.png") for stem in stems]
     ids = {stored: index for index, stored in enumerate(CITYSCAPES_IDS)}
-    ignored = [stored for stored in range(34) if stored not in ids]
-    return FileDataset(images, masks, rule=config.rule(config.table, ids=ids, ignored=ignored))
+    masks, rule = config.choose_masks(train_ids, label_ids, ids=ids, ignored=[n for n in range(34) if n not in ids])
+    return FileDataset(images, masks, rule=rule)

@@ -39,10 +39,7 @@ def open_coco_stuff(config: CocoStuffConfig, *, targets: frozenset[Target] = ALL
         [f"annotations/{split}", f"stuffthingmaps_trainval2017/{split}", f"stuffthingmaps/{split}"],
     )
     train_ids = [folder / f"{image.stem}_labelTrainIds.png" for image in images]
-    if all(path.is_file() for path in train_ids):
-        return FileDataset(images, train_ids, rule=config.rule(config.table))
-    raw = [number for number in range(len(COCO_STUFF) + len(COCO_STUFF_GAPS)) if number not in COCO_STUFF_GAPS]
-    ids = {stored: index for index, stored in enumerate(raw)}
     plain = [folder / f"{image.stem}.png" for image in images]
-    config.check_masks(plain)
-    return FileDataset(images, plain, rule=config.rule(config.table, ids=ids))
+    raw = [number for number in range(len(COCO_STUFF) + len(COCO_STUFF_GAPS)) if number not in COCO_STUFF_GAPS]
+    masks, rule = config.choose_masks(train_ids, plain, ids={stored: index for index, stored in enumerate(raw)})
+    return FileDataset(images, masks, rule=rule)

@@ -67,21 +67,17 @@ class FileDataset:
         """
         path = self.images[index]
         image = self.read_image(path)
-        labels = depth = values = None
-        if self.masks is not None:
-            labels = self.labels(index)
-            same_size(image.shape, labels.shape, path, self.masks[index])
-        if self.depths is not None:
-            depth = self.read_depth(self.depths[index])
-            same_size(image.shape, depth.shape, path, self.depths[index])
-        if self.values is not None:
-            values = read_values(self.values[index])
-            same_size(image.shape, values.shape, path, self.values[index])
-            if self.normals and values.shape[2] != 3:
-                raise DataError(
-                    f"{self.values[index]} has {values.shape[2]} values per pixel but surface normals have 3, x, y and "
-                    "z; unset normals or fix the file"
-                )
+        labels = None if self.masks is None else self.labels(index)
+        depth = None if self.depths is None else self.read_depth(self.depths[index])
+        values = None if self.values is None else read_values(self.values[index])
+        for target, paths in ((labels, self.masks), (depth, self.depths), (values, self.values)):
+            if target is not None and paths is not None:
+                same_size(image.shape, target.shape, path, paths[index])
+        if self.normals and self.values is not None and values is not None and values.shape[2] != 3:
+            raise DataError(
+                f"{self.values[index]} has {values.shape[2]} values per pixel but surface normals have 3, x, y and "
+                "z; unset normals or fix the file"
+            )
         name = path.stem if self.names is None else self.names[index]
         return Sample(name, image, labels, depth, values, self.normals, self.rule.ignore_index)
 

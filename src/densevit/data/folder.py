@@ -160,12 +160,12 @@ class FolderDataset(FileDataset):
         drawn = place.is_dir() and any(path.suffix.lower() == ".json" for path in place.iterdir())
         self.masks = match(self.images, place, "mask", (".json",) if drawn else TARGET_SUFFIXES)
         self.rule = config.rule(classes)
-        if drawn and classes is None:
-            raise DataError(
-                f"{place} has files of labelme, but the classes are not known; add classes.json, or set classes to "
-                "their names"
-            )
-        if drawn and classes is not None:
+        if drawn:
+            if classes is None:
+                raise DataError(
+                    f"{place} has files of labelme, but the classes are not known; add classes.json, or set classes to "
+                    "their names"
+                )
             background = background_index(classes, config.background)
             self.read_mask = partial(_labelme_mask, classes=classes, background=background)
         else:

@@ -75,13 +75,10 @@ class ClassTable:
 
         Ids without a class, among them 255 and the ignore value of this data set, become ``ignore_index``.
         """
-        if wanted == self.names:
-            mapping = tuple(range(len(self.names)))
-        else:
-            fitting = [mapping for names, mapping in self.views.values() if names == wanted]
-            if not fitting:
-                return None
-            mapping = fitting[0]
+        views = [(self.names, tuple(range(len(self.names)))), *self.views.values()]
+        mapping = next((mapping for names, mapping in views if names == wanted), None)
+        if mapping is None:
+            return None
         size = max(256, self.ignore_index + 1, len(mapping))
         table = np.full(size, ignore_index, dtype=np.int64)
         table[: len(mapping)] = [ignore_index if m == self.ignore_index else m for m in mapping]

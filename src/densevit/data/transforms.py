@@ -20,7 +20,7 @@ from torchvision.transforms.v2 import functional as tv
 
 from densevit.config import Config
 from densevit.data.colour_jitter import Step, draw_jitter, draw_photometric, recolour, uniform
-from densevit.data.sample import Sample, Target
+from densevit.data.sample import ALL_TARGETS, Sample, Target
 from densevit.errors import DataError
 from densevit.pixels import resize_image, resize_nearest, to_tensor
 from densevit.types import Size
@@ -174,18 +174,9 @@ def take(sample: Sample, view: View, size: Size) -> Example:
     top, left, height, width = view.window
     rows, columns = slice(top, top + height), slice(left, left + width)
     image = _resize_pixels(sample.image[rows, columns], view.size)
-    part = as_example(
-        Sample(
-            sample.name,
-            sample.image[:1, :1],  # its pixels are resized above
-            None if sample.labels is None else sample.labels[rows, columns],
-            None if sample.depth is None else sample.depth[rows, columns],
-            None if sample.values is None else sample.values[rows, columns],
-            normals=sample.normals,
-            ignore_index=sample.ignore_index,
-        ),
-        view.size,
-    )
+    targets = {target: getattr(sample, target) for target in ALL_TARGETS}
+    cut = {target: pixels[rows, columns] for target, pixels in targets.items() if pixels is not None}
+    part = as_example(replace(sample, image=sample.image[:1, :1], **cut), view.size)  # the image is resized above
     depth = None if part.depth is None else part.depth / view.zoom
     values = _lean(part.values, view.zoom) if part.normals and part.values is not None else part.values
     example = pad(replace(part, image=image, depth=depth, values=values), size)

@@ -45,6 +45,7 @@ class Segmentation(Task):
     target = "labels"
     averages_probabilities = True
     error_key = "Error: red where the class is wrong; black in the target is ignored."
+    headline = ("mIoU", True)
     kind: Literal["segmentation"] = "segmentation"
     classes: tuple[str, ...] = Field(min_length=1)
     palette: tuple[Rgb, ...] = ()
@@ -94,11 +95,6 @@ class Segmentation(Task):
     def describe(self) -> dict[str, Any]:
         """With the class names."""
         return {**super().describe(), "classes": list(self.classes)}
-
-    @property
-    def headline(self) -> tuple[str, bool]:
-        """mIoU, higher is better."""
-        return "mIoU", True
 
     def read_target(self, example: Example, classes: ClassTable | None) -> Tensor | None:
         """int64 (H, W) in this task's ids, from the data set's view with the same class names."""
