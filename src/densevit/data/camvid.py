@@ -12,7 +12,7 @@ from densevit.data.files import FileDataset
 from densevit.data.labels import read_mask
 from densevit.data.sample import ALL_TARGETS, ClassTable, Target
 from densevit.errors import DataError
-from densevit.io import find_images
+from densevit.io import find_images, read_labels
 
 _VOID = 11
 """Void in SegNet's masks; black, which is void in colour masks, is mapped to it."""
@@ -47,8 +47,8 @@ def open_camvid(config: CamvidConfig, *, targets: frozenset[Target] = ALL_TARGET
         return FileDataset(images, rule=rule)
     folder = config.find([f"{split}annot", f"{split}_labels", f"{split}_annot"])
     masks = [_mask_of(image, folder) for image in images]
-    colours = _read_colours if folder.name.endswith("_labels") else None
-    return FileDataset(images, masks, rule=rule, read_mask=colours)
+    reader = _read_colours if folder.name.endswith("_labels") else read_labels
+    return FileDataset(images, masks, rule=rule, read_mask=reader)
 
 
 def _mask_of(image: Path, folder: Path) -> Path:
@@ -59,7 +59,7 @@ def _mask_of(image: Path, folder: Path) -> Path:
     raise DataError(f"{image} has no mask in {folder}; {' or '.join(names)} is needed; unpack the whole download")
 
 
-def _read_colours(mask: Path, photo: Path) -> NDArray[np.int32]:
+def _read_colours(mask: Path) -> NDArray[np.int32]:
     palette = (*(colour for _, colour, _ in CAMVID_COLOURS), (0, 0, 0))
     stored = read_mask(mask, palette=palette, mode="colour")
     final = np.array([*(CAMVID.index(name) for _, _, name in CAMVID_COLOURS), _VOID], np.int32)

@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path, PureWindowsPath
 from typing import Any, Literal, Self
@@ -118,6 +118,8 @@ class FolderDataset(FileDataset):
 
     def __init__(self, config: FolderConfig, *, targets: frozenset[Target] = ALL_TARGETS) -> None:
         self.config = config
+        self.coco: CocoMasks | None = None
+        self.coco_entries: list[str] = []
         folder = config.folder("images")
         if folder is None or not folder.is_dir():
             raise DataError(_missing_folder(config, folder))
@@ -137,8 +139,14 @@ class FolderDataset(FileDataset):
             read_depth, unit_m=config.depth_unit_m, scale=config.depth_scale_m, invalid=config.depth_invalid
         )
 
+    def labels(self, index: int) -> NDArray[np.int32]:
+        """The mask of an image in class ids; with COCO, all masks are in one file."""
+        if self.coco is None:
+            return super().labels(index)
+        return self.rule(self.coco.labels(self.coco_entries[index]), str(self.coco.path))
+
     def _find_masks(self, folder: Path) -> None:
-        """Set ``masks``, ``rule`` and ``read_mask`` by the kind of masks in the data set."""
+        """Set ``masks``, ``rule`` and ``read_mask`` or ``coco`` by the kind of masks in the data set."""
         config, place = self.config, self.config.folder("masks")
         if place is None:
             return
@@ -155,7 +163,7 @@ class FolderDataset(FileDataset):
             if left_out:
                 _log.warning("%d photos in %s are not listed in %s and left out", len(left_out), folder, place)
             self.rule, self.masks = config.rule(coco.classes), [place] * len(self.images)
-            self.read_mask = partial(_coco_mask, coco=coco, entries=entries)
+            self.coco, self.coco_entries = coco, [entries[path.name] for path in self.images]
             return
         drawn = place.is_dir() and any(path.suffix.lower() == ".json" for path in place.iterdir())
         self.masks = match(self.images, place, "mask", (".json",) if drawn else TARGET_SUFFIXES)
@@ -167,11 +175,11 @@ class FolderDataset(FileDataset):
                     "their names"
                 )
             background = background_index(classes, config.background)
-            self.read_mask = partial(_labelme_mask, classes=classes, background=background)
+            self.read_mask = partial(read_labelme, classes=classes, background=background)
         else:
             palette = () if classes is None else classes.palette
             unknown = self.rule.ignore_index if config.unknown_colours == "ignore" else None
-            self.read_mask = partial(_image_mask, palette=palette, mode=config.mask_format, unknown=unknown)
+            self.read_mask = partial(read_mask, palette=palette, mode=config.mask_format, unknown=unknown)
 
 
 def _coco_entries(images: Sequence[Path], coco: CocoMasks) -> dict[str, str]:
@@ -193,18 +201,6 @@ def _coco_entries(images: Sequence[Path], coco: CocoMasks) -> dict[str, str]:
         if matches:
             entries[path.name] = matches[0]
     return entries
-
-
-def _coco_mask(mask: Path, image: Path, *, coco: CocoMasks, entries: Mapping[str, str]) -> NDArray[np.int32]:
-    return coco.labels(entries[image.name])
-
-
-def _labelme_mask(mask: Path, image: Path, *, classes: ClassTable, background: int) -> NDArray[np.int32]:
-    return read_labelme(mask, classes, background)
-
-
-def _image_mask(mask: Path, image: Path, **options: Any) -> NDArray[np.int32]:
-    return read_mask(mask, **options)
 
 
 def class_table(config: FolderConfig) -> ClassTable | None:

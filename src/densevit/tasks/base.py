@@ -152,7 +152,7 @@ class Task(Config, ABC):
         """
         return None
 
-    def report_facts(self, counts: Tensor | None) -> dict[str, Any]:
+    def report_details(self, counts: Tensor | None) -> dict[str, Any]:
         """What an evaluation's ``details.json`` says of the task; ``counts`` is the sum of ``joint_counts``."""
         return {}
 

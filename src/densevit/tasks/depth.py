@@ -179,7 +179,7 @@ class Depth(Task):
     def _depth_bin(self, metres: Tensor) -> Tensor:
         return (metres / self.max_depth_m * DEPTH_BINS).long().clamp(0, DEPTH_BINS - 1)
 
-    def report_facts(self, counts: Tensor | None) -> dict[str, Any]:
+    def report_details(self, counts: Tensor | None) -> dict[str, Any]:
         """Range, quantity, and true against predicted depth."""
         depths = None if counts is None else counts.tolist()
         return {"max_depth_m": self.max_depth_m, "quantity": self.quantity, "depths": depths}

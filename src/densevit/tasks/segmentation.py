@@ -180,7 +180,7 @@ class Segmentation(Task):
         """The confusion matrix."""
         return metrics.state["confusion"]
 
-    def report_facts(self, counts: Tensor | None) -> dict[str, Any]:
+    def report_details(self, counts: Tensor | None) -> dict[str, Any]:
         """Classes, palette and confusion matrix."""
         confusion = None if counts is None else counts.tolist()
         return {"classes": self.classes, "palette": self.palette, "confusion": confusion}
