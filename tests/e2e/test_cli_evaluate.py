@@ -323,6 +323,11 @@ def test_evaluate__a_device_that_is_not_there_is_refused(refusal, dataset, devic
     assert message.endswith("); name another such as cpu, or none")
 
 
+def test_evaluate__an_unknown_task_is_answered_with_the_nearest(refusal, dataset):
+    assert refusal("--data", dataset, "--task", "dept") == "task 'dept' is unknown; did you mean 'depth'?"
+    assert refusal("--task", "x") == "task 'x' is unknown; known: depth, regression, segmentation"
+
+
 def test_evaluate__no_data_at_all(refusal):
     assert refusal("--task", "depth") == "no data was named; give --data DIR, or --images DIR and --depth DIR"
 

@@ -1,6 +1,7 @@
 """A new task is one class and one row in ``TASKS``, with which it is trained, measured, saved and streamed."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -29,6 +30,7 @@ from densevit.training.config import TrainConfig
 from densevit.training.resolve_config import complete
 from densevit.training.train import train
 from densevit.types import DenseOutput, Size
+from tests.e2e.commands import Outcome
 from tests.e2e.scenes import ENCODER, SIZE, scene, write_model
 from tests.tolerances import SAME_MATHS
 
@@ -118,9 +120,14 @@ def config(data: Path) -> TrainConfig:
 
 
 @pytest.fixture
-def predictor(data: Path, tmp_path: Path) -> Predictor:
+def checkpoint(data: Path, tmp_path: Path) -> Path:
     """After a few steps."""
-    return Predictor.load(train(config(data), tmp_path / "run"), device="cpu")
+    return train(config(data), tmp_path / "run")
+
+
+@pytest.fixture
+def predictor(checkpoint: Path) -> Predictor:
+    return Predictor.load(checkpoint, device="cpu")
 
 
 def test_new_task__is_checked_trained_and_measured(data: Path, tmp_path: Path) -> None:
@@ -139,6 +146,30 @@ def test_new_task__is_checked_trained_and_measured(data: Path, tmp_path: Path) -
     assert shown[1]["heads"]["flow"]["ranked_by"] == "MAE"
     assert len(shown[1]["heads"]["flow"]["worst"]) == 2
     assert (tmp_path / "run" / "report.html").is_file()
+
+
+def test_new_task__is_evaluated_by_the_command_line(
+    cli: Callable[..., Outcome], checkpoint: Path, predictor: Predictor, data: Path, tmp_path: Path
+) -> None:
+    options = ("--model", checkpoint, "--data", data, "--split", "val", "--json", tmp_path / "figures.json")
+
+    assert cli("evaluate", *options, "--task", "flow").code == 0
+
+    measured = json.loads((tmp_path / "figures.json").read_text(encoding="utf-8"))
+    dataset = open_for({"root": data, "split": "val"}, "flow")
+    expected = evaluate(predictor.model, predictor.tasks, predictor.fit, dataset)["flow"]
+    assert (measured["task"], measured["decoder"], measured["num_images"]) == ("flow", "flow", 2)
+    assert measured["MAE"] == expected["MAE"]
+
+
+def test_new_task__tells_the_report_what_its_pictures_show(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Flow, "error_key", "Error: wrong by more than a pixel.")
+
+    train(config(data), tmp_path / "run")
+
+    assert Flow.error_key in (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
 
 
 def test_new_task__is_predicted_and_saved(predictor: Predictor, tmp_path: Path) -> None:

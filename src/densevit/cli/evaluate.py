@@ -57,12 +57,12 @@ def evaluate(
     from densevit.evaluation.selection import choose_head, open_for
     from densevit.io import write_json
 
-    predictor = load(model, device=device, speed=speed, engine=engine)
     places = {"root": data, "split": split, "images": images, "masks": masks, "depth": depth, "values": values}
     settings: dict[str, Any] = {key: value for key, value in places.items() if value is not None}
     settings |= {"reduce_zero_label": True} if reduce_zero_label else {}
     settings |= {"kind": dataset_kind} if dataset_kind != "folder" else {}
     dataset = open_for(settings, task)
+    predictor = load(model, device=device, speed=speed, engine=engine)
     views = shared.view_options(
         window=window, overlap=overlap, blend=blend, window_batch=window_batch, scale=scale, scales=scales, flip=flip
     )

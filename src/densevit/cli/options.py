@@ -2,15 +2,13 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 if TYPE_CHECKING:
     from densevit.inference.raster.job import RasterConfig
     from densevit.inference.sliding_window import SlidingWindow
-
-TaskKind = Literal["segmentation", "depth", "regression"]
 
 Model = Annotated[str, typer.Option(help='"default", a checkpoint, or hf://owner/name.')]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, ...; a GPU if there is one.")]
@@ -31,7 +29,7 @@ Speed = Annotated[
 ]
 Engine = Annotated[str | None, typer.Option(help="What runs the network: torch, compile, onnxruntime or openvino.")]
 Split = Annotated[str | None, typer.Option(help="Folder of the split inside images/ and masks/ or depth/.")]
-Task = Annotated[TaskKind, typer.Option(help="What to measure.")]
+Task = Annotated[str, typer.Option(help="What to measure: segmentation, depth or regression.")]
 HeadToMeasure = Annotated[
     list[str] | None, typer.Option("--head", help="Head to measure; by default the one whose task and classes fit.")
 ]

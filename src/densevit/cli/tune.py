@@ -48,8 +48,8 @@ def tune(
 
     if threads is not None:
         torch.set_num_threads(threads)
-    bundle = open_model(model)
     dataset = open_for({"root": data} | ({} if split is None else {"split": split}), task)
+    bundle = open_model(model)
     names = shared.head_names(head, decoder)
     if names is not None and len(names) > 1:
         raise ConfigError(f"--head names {len(names)} heads ({', '.join(names)}) but tune measures one; name one")

@@ -65,8 +65,9 @@ def classes_of(config: DataConfig) -> ClassTable | None:
         return class_table(config)
     if isinstance(config, PythonConfig):
         return PythonDataset(config).classes
-    table: ClassTable | None = getattr(config, "table", None)
-    return config.rule(table).classes if isinstance(config, PublicConfig) and table is not None else None
+    if isinstance(config, PublicConfig) and config.table is not None:
+        return config.rule(config.table).classes
+    return None
 
 
 __all__ = [

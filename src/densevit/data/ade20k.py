@@ -1,6 +1,6 @@
 """ADE20K as in the scene parsing challenge: 150 classes (Zhou et al., CVPR 2017)."""
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from densevit.data.base import PublicConfig
 from densevit.data.class_names import ADE20K
@@ -8,7 +8,6 @@ from densevit.data.files import FileDataset, match
 from densevit.data.sample import ALL_TARGETS, ClassTable, Target
 from densevit.io import find_images
 
-LAYOUT = "images/training, images/validation, annotations/training and annotations/validation"
 _FOLDERS = {"train": "training", "val": "validation"}
 
 
@@ -16,16 +15,13 @@ class Ade20kConfig(PublicConfig):
     """ADE20K, the archive ADEChallengeData2016.
 
     Attributes:
-        split: 20210 and 2000 images.
+        split: 20210 and 2000 images. In the masks, 0 is no class and classes count from 1.
     """
 
+    layout: ClassVar[str] = "images/training, images/validation, annotations/training and annotations/validation"
+    table: ClassVar[ClassTable] = ClassTable(ADE20K)
     kind: Literal["ade20k"] = "ade20k"
     split: Literal["train", "val"] = "train"
-
-    @property
-    def table(self) -> ClassTable:
-        """The 150 classes; masks count from 1, and 0 is no class."""
-        return ClassTable(ADE20K)
 
 
 def open_ade20k(config: Ade20kConfig, *, targets: frozenset[Target] = ALL_TARGETS) -> FileDataset:
@@ -36,9 +32,9 @@ def open_ade20k(config: Ade20kConfig, *, targets: frozenset[Target] = ALL_TARGET
     """
     split = _FOLDERS[config.split]
     below = ("", "ADEChallengeData2016/")
-    images = find_images([config.find([f"{top}images/{split}" for top in below], LAYOUT)])
+    images = find_images([config.find([f"{top}images/{split}" for top in below])])
     rule = config.rule(config.table, reduce_zero=True)
     if "labels" not in targets:
         return FileDataset(images, rule=rule)
-    folder = config.find([f"{top}annotations/{split}" for top in below], LAYOUT)
+    folder = config.find([f"{top}annotations/{split}" for top in below])
     return FileDataset(images, match(images, folder, "mask", (".png",)), rule=rule)

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from pydantic import AfterValidator, Field
 
@@ -30,25 +30,32 @@ class DataConfig(Config):
     merge: dict[str, tuple[str, ...]] = Field(default_factory=dict)
     drop: tuple[str, ...] = ()
 
+    def rule(self, classes: ClassTable | None, **options: Any) -> LabelRule:
+        """What the numbers in the masks mean, after merging and dropping."""
+        return LabelRule(classes, merge=self.merge, drop=self.drop, **options)
+
 
 class PublicConfig(DataConfig):
     """A public data set, in the layout of its download.
 
     Attributes:
+        layout: what the root should hold, for messages.
         root: folder or zip archive of the download.
     """
 
+    layout: ClassVar[str]
     root: DataPath
 
-    def rule(self, classes: ClassTable, **options: Any) -> LabelRule:
-        """What the numbers in the masks mean, after merging and dropping."""
-        return LabelRule(classes, merge=self.merge, drop=self.drop, **options)
+    @property
+    def table(self) -> ClassTable | None:
+        """The classes before merging and dropping; None without masks."""
+        return None
 
-    def find(self, names: Sequence[str], layout: str) -> Path:
+    def find(self, names: Sequence[str]) -> Path:
         """The first of some files or folders below the root that exists.
 
         Raises:
-            DataError: if none does; ``layout`` says what the root should hold.
+            DataError: if none does.
         """
         for name in names:
             path = self.root / name if name else self.root
@@ -56,25 +63,28 @@ class PublicConfig(DataConfig):
                 return path
         if not self.root.exists():
             raise DataError(
-                f"{self.root} does not exist; it should be a folder or zip archive with {layout}; check root"
+                f"{self.root} does not exist; it should be a folder or zip archive with {self.layout}; check root"
             )
         raise DataError(
-            f"{self.root} has no {' or '.join(names[:4])} (it has {contents(self.root)}); {self.kind} needs {layout}; "
-            "check root, or unpack the whole download"
+            f"{self.root} has no {' or '.join(names[:4])} (it has {contents(self.root)}); {self.kind} needs "
+            f"{self.layout}; check root, or unpack the whole download"
         )
 
-    def check_masks(self, masks: Sequence[Path], layout: str) -> None:
-        """Refuse masks, one per image, of which some are missing.
+    def choose_masks(self, train_ids: list[Path], raw: list[Path], **numbers: Any) -> tuple[list[Path], LabelRule]:
+        """The masks of class ids where all images have them, otherwise those of raw ``numbers``, options of ``rule``.
 
         Raises:
-            DataError: naming the first; ``layout`` says what the root should hold.
+            DataError: if raw masks are missing, naming the first.
         """
-        missing = [path for path in masks if not path.is_file()]
+        if all(path.is_file() for path in train_ids):
+            return train_ids, self.rule(self.table)
+        missing = [path for path in raw if not path.is_file()]
         if missing:
             raise DataError(
-                f"{len(missing)} of {len(masks)} photos have no mask, for example {missing[0]}; {self.kind} needs "
-                f"{layout}; unpack the whole download"
+                f"{len(missing)} of {len(raw)} photos have no mask, for example {missing[0]}; {self.kind} needs "
+                f"{self.layout}; unpack the whole download"
             )
+        return raw, self.rule(self.table, **numbers)
 
 
 def contents(folder: Path) -> str:

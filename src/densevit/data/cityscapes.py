@@ -1,6 +1,6 @@
 """Cityscapes: street scenes of 50 cities, 19 classes (Cordts et al., CVPR 2016)."""
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from densevit.data.base import PublicConfig
 from densevit.data.class_names import CITYSCAPES, CITYSCAPES_COLOURS, CITYSCAPES_IDS
@@ -9,10 +9,6 @@ from densevit.data.sample import ALL_TARGETS, ClassTable, Target
 from densevit.errors import DataError
 from densevit.io import find_images
 
-LAYOUT = (
-    "leftImg8bit/<split>/<city>/*_leftImg8bit.png and gtFine/<split>/<city>/*_gtFine_labelIds.png or "
-    "*_gtFine_labelTrainIds.png"
-)
 _PHOTO = "_leftImg8bit"
 
 
@@ -24,14 +20,14 @@ class CityscapesConfig(PublicConfig):
         annotation: the fine masks, or the coarse ones.
     """
 
+    layout: ClassVar[str] = (
+        "leftImg8bit/<split>/<city>/*_leftImg8bit.png and gtFine/<split>/<city>/*_gtFine_labelIds.png or "
+        "*_gtFine_labelTrainIds.png"
+    )
+    table: ClassVar[ClassTable] = ClassTable(CITYSCAPES, palette=CITYSCAPES_COLOURS)
     kind: Literal["cityscapes"] = "cityscapes"
     split: Literal["train", "val", "train_extra"] = "train"
     annotation: Literal["fine", "coarse"] = "fine"
-
-    @property
-    def table(self) -> ClassTable:
-        """The 19 classes."""
-        return ClassTable(CITYSCAPES, palette=CITYSCAPES_COLOURS)
 
 
 def open_cityscapes(config: CityscapesConfig, *, targets: frozenset[Target] = ALL_TARGETS) -> FileDataset:
@@ -40,21 +36,18 @@ def open_cityscapes(config: CityscapesConfig, *, targets: frozenset[Target] = AL
     Raises:
         DataError: if the layout differs, or an image has no mask.
     """
-    cities = config.find([f"leftImg8bit/{config.split}"], LAYOUT)
+    cities = config.find([f"leftImg8bit/{config.split}"])
     folders = sorted(path for path in cities.iterdir() if path.is_dir())
     images = [path for path in find_images(folders) if path.stem.endswith(_PHOTO)] if folders else []
     if not images:
-        raise DataError(f"{cities} has no */*{_PHOTO}.png; cityscapes needs {LAYOUT}; unpack the whole download")
+        raise DataError(f"{cities} has no */*{_PHOTO}.png; cityscapes needs {config.layout}; unpack the whole download")
     if "labels" not in targets:
         return FileDataset(images, rule=config.rule(config.table))
     kind = {"fine": "gtFine", "coarse": "gtCoarse"}[config.annotation]
-    truth = config.find([f"{kind}/{config.split}"], LAYOUT)
+    truth = config.find([f"{kind}/{config.split}"])
     stems = [truth / image.parent.name / image.stem.removesuffix(_PHOTO) for image in images]
     train_ids = [stem.with_name(f"{stem.name}_{kind}_labelTrainIds.png") for stem in stems]
-    if all(path.is_file() for path in train_ids):
-        return FileDataset(images, train_ids, rule=config.rule(config.table))
-    masks = [stem.with_name(f"{stem.name}_{kind}_labelIds.png") for stem in stems]
-    config.check_masks(masks, LAYOUT)
+    label_ids = [stem.with_name(f"{stem.name}_{kind}_labelIds.png") for stem in stems]
     ids = {stored: index for index, stored in enumerate(CITYSCAPES_IDS)}
-    ignored = [stored for stored in range(34) if stored not in ids]
-    return FileDataset(images, masks, rule=config.rule(config.table, ids=ids, ignored=ignored))
+    masks, rule = config.choose_masks(train_ids, label_ids, ids=ids, ignored=[n for n in range(34) if n not in ids])
+    return FileDataset(images, masks, rule=rule)

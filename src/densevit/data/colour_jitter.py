@@ -29,14 +29,15 @@ def draw_photometric(generator: torch.Generator) -> tuple[Step, ...]:
     changes in HSV: a factor in 0.5..1.5 on the saturation, and a shift of the hue by -18..17 of 180 steps. Differs from
     mmseg: values are clipped after each step but not rounded to 8 bits.
     """
-    coin = [bool(torch.rand((), generator=generator) < 0.5) for _ in range(5)]
-    amounts = [uniform(-32 / 255, 32 / 255, generator), *(uniform(0.5, 1.5, generator) for _ in range(2))]
-    hue = int(torch.randint(-18, 18, (), generator=generator)) / 180
-    gain: tuple[Step, ...] = (("gain", amounts[1]),) if coin[1] else ()
-    hsv: tuple[Step, ...] = (("hsv_saturation", amounts[2]),) if coin[2] else ()
-    hsv += (("hsv_hue", hue),) if coin[3] else ()
-    shift: tuple[Step, ...] = (("shift", amounts[0]),) if coin[0] else ()
-    return (*shift, *gain, *hsv) if coin[4] else (*shift, *hsv, *gain)
+    *coins, gain_first = (bool(torch.rand((), generator=generator) < 0.5) for _ in range(5))
+    changes = (
+        ("shift", uniform(-32 / 255, 32 / 255, generator)),
+        ("gain", uniform(0.5, 1.5, generator)),
+        ("hsv_saturation", uniform(0.5, 1.5, generator)),
+        ("hsv_hue", int(torch.randint(-18, 18, (), generator=generator)) / 180),
+    )
+    steps = [step for step, coin in zip(changes, coins, strict=True) if coin]
+    return tuple(steps if gain_first else sorted(steps, key=lambda step: step[0] == "gain"))
 
 
 def recolour(image: Tensor, steps: tuple[Step, ...]) -> Tensor:

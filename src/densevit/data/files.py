@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from densevit.data.labels import LabelRule, read_mask
+from densevit.data.labels import LabelRule
 from densevit.data.sample import ClassTable, Sample, Target
 from densevit.errors import DataError
-from densevit.io import BAND_SUFFIXES, read_depth, read_image, read_values
+from densevit.io import BAND_SUFFIXES, read_depth, read_image, read_labels, read_values
 
 
 @dataclass
@@ -27,7 +27,7 @@ class FileDataset:
             images is repeated for each of them.
         rule: what the numbers in masks mean.
         read_image: path -> (H, W, C).
-        read_mask: paths of mask and image -> stored class numbers (H, W).
+        read_mask: path -> stored class numbers (H, W).
         read_depth: path -> metres (H, W).
         normals: the values are surface normals.
         names: of the samples; by default the file names without their suffixes.
@@ -39,7 +39,7 @@ class FileDataset:
     values: list[Path] | None = None
     rule: LabelRule = field(default_factory=lambda: LabelRule(None))
     read_image: Callable[[Path], NDArray[Any]] = read_image
-    read_mask: Callable[[Path, Path], NDArray[np.int32]] | None = None
+    read_mask: Callable[[Path], NDArray[np.int32]] = read_labels
     read_depth: Callable[[Path], NDArray[np.float32]] = read_depth
     normals: bool = False
     names: Sequence[str] | None = None
@@ -67,21 +67,17 @@ class FileDataset:
         """
         path = self.images[index]
         image = self.read_image(path)
-        labels = depth = values = None
-        if self.masks is not None:
-            labels = self.labels(index)
-            same_size(image.shape, labels.shape, path, self.masks[index])
-        if self.depths is not None:
-            depth = self.read_depth(self.depths[index])
-            same_size(image.shape, depth.shape, path, self.depths[index])
-        if self.values is not None:
-            values = read_values(self.values[index])
-            same_size(image.shape, values.shape, path, self.values[index])
-            if self.normals and values.shape[2] != 3:
-                raise DataError(
-                    f"{self.values[index]} has {values.shape[2]} values per pixel but surface normals have 3, x, y and "
-                    "z; unset normals or fix the file"
-                )
+        labels = None if self.masks is None else self.labels(index)
+        depth = None if self.depths is None else self.read_depth(self.depths[index])
+        values = None if self.values is None else read_values(self.values[index])
+        for target, paths in ((labels, self.masks), (depth, self.depths), (values, self.values)):
+            if target is not None and paths is not None:
+                same_size(image.shape, target.shape, path, paths[index])
+        if self.normals and self.values is not None and values is not None and values.shape[2] != 3:
+            raise DataError(
+                f"{self.values[index]} has {values.shape[2]} values per pixel but surface normals have 3, x, y and "
+                "z; unset normals or fix the file"
+            )
         name = path.stem if self.names is None else self.names[index]
         return Sample(name, image, labels, depth, values, self.normals, self.rule.ignore_index)
 
@@ -94,8 +90,7 @@ class FileDataset:
         if self.masks is None:
             raise DataError("the data set has no masks; name their folder, or drop the head that needs them")
         mask = self.masks[index]
-        stored = read_mask(mask, palette=()) if self.read_mask is None else self.read_mask(mask, self.images[index])
-        return self.rule(stored, str(mask))
+        return self.rule(self.read_mask(mask), str(mask))
 
 
 def find_bands(folder: Path) -> list[Path]:

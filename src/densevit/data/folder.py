@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path, PureWindowsPath
 from typing import Any, Literal, Self
@@ -13,9 +13,9 @@ from pydantic import Field, PositiveInt, model_validator
 
 from densevit.data.base import DataConfig, DataPath, contents
 from densevit.data.files import FileDataset, find_bands, match
-from densevit.data.labels import LabelRule, Rgb, read_mask
+from densevit.data.labels import LabelRule, read_mask
 from densevit.data.polygons import CocoMasks, background_index, read_coco, read_labelme
-from densevit.data.sample import ALL_TARGETS, ClassTable, Target, TargetFolder
+from densevit.data.sample import ALL_TARGETS, ClassTable, Rgb, Target, TargetFolder
 from densevit.errors import DataError
 from densevit.io import find_images, read_bands, read_depth
 
@@ -82,6 +82,16 @@ class FolderConfig(DataConfig):
             _check_palette(self.palette)
         return self
 
+    def rule(self, classes: ClassTable | None, **options: Any) -> LabelRule:
+        """What the numbers in the masks mean, after the options of the config."""
+        return super().rule(
+            classes,
+            ignore_index=self.ignore_index,
+            ignored=self.ignore_values,
+            reduce_zero=self.reduce_zero_label,
+            **options,
+        )
+
     def folder(self, kind: Literal["images"] | TargetFolder) -> Path | None:
         """The folder of one kind of file, or for masks a file of COCO annotations; None if there is none."""
         given: Path | None = getattr(self, kind)
@@ -108,6 +118,8 @@ class FolderDataset(FileDataset):
 
     def __init__(self, config: FolderConfig, *, targets: frozenset[Target] = ALL_TARGETS) -> None:
         self.config = config
+        self.coco: CocoMasks | None = None
+        self.coco_entries: list[str] = []
         folder = config.folder("images")
         if folder is None or not folder.is_dir():
             raise DataError(_missing_folder(config, folder))
@@ -127,8 +139,14 @@ class FolderDataset(FileDataset):
             read_depth, unit_m=config.depth_unit_m, scale=config.depth_scale_m, invalid=config.depth_invalid
         )
 
+    def labels(self, index: int) -> NDArray[np.int32]:
+        """The mask of an image in class ids; with COCO, all masks are in one file."""
+        if self.coco is None:
+            return super().labels(index)
+        return self.rule(self.coco.labels(self.coco_entries[index]), str(self.coco.path))
+
     def _find_masks(self, folder: Path) -> None:
-        """Set ``masks``, ``rule`` and ``read_mask`` by the kind of masks in the data set."""
+        """Set ``masks``, ``rule`` and ``read_mask`` or ``coco`` by the kind of masks in the data set."""
         config, place = self.config, self.config.folder("masks")
         if place is None:
             return
@@ -144,24 +162,24 @@ class FolderDataset(FileDataset):
                 )
             if left_out:
                 _log.warning("%d photos in %s are not listed in %s and left out", len(left_out), folder, place)
-            self.rule, self.masks = _rule(config, coco.classes), [place] * len(self.images)
-            self.read_mask = partial(_coco_mask, coco=coco, entries=entries)
+            self.rule, self.masks = config.rule(coco.classes), [place] * len(self.images)
+            self.coco, self.coco_entries = coco, [entries[path.name] for path in self.images]
             return
         drawn = place.is_dir() and any(path.suffix.lower() == ".json" for path in place.iterdir())
         self.masks = match(self.images, place, "mask", (".json",) if drawn else TARGET_SUFFIXES)
-        self.rule = _rule(config, classes)
-        if drawn and classes is None:
-            raise DataError(
-                f"{place} has files of labelme, but the classes are not known; add classes.json, or set classes to "
-                "their names"
-            )
-        if drawn and classes is not None:
+        self.rule = config.rule(classes)
+        if drawn:
+            if classes is None:
+                raise DataError(
+                    f"{place} has files of labelme, but the classes are not known; add classes.json, or set classes to "
+                    "their names"
+                )
             background = background_index(classes, config.background)
-            self.read_mask = partial(_labelme_mask, classes=classes, background=background)
+            self.read_mask = partial(read_labelme, classes=classes, background=background)
         else:
             palette = () if classes is None else classes.palette
             unknown = self.rule.ignore_index if config.unknown_colours == "ignore" else None
-            self.read_mask = partial(_image_mask, palette=palette, mode=config.mask_format, unknown=unknown)
+            self.read_mask = partial(read_mask, palette=palette, mode=config.mask_format, unknown=unknown)
 
 
 def _coco_entries(images: Sequence[Path], coco: CocoMasks) -> dict[str, str]:
@@ -185,35 +203,12 @@ def _coco_entries(images: Sequence[Path], coco: CocoMasks) -> dict[str, str]:
     return entries
 
 
-def _coco_mask(mask: Path, image: Path, *, coco: CocoMasks, entries: Mapping[str, str]) -> NDArray[np.int32]:
-    return coco.labels(entries[image.name])
-
-
-def _labelme_mask(mask: Path, image: Path, *, classes: ClassTable, background: int) -> NDArray[np.int32]:
-    return read_labelme(mask, classes, background)
-
-
-def _image_mask(mask: Path, image: Path, **options: Any) -> NDArray[np.int32]:
-    return read_mask(mask, **options)
-
-
-def _rule(config: FolderConfig, classes: ClassTable | None) -> LabelRule:
-    return LabelRule(
-        classes,
-        ignore_index=config.ignore_index,
-        ignored=config.ignore_values,
-        reduce_zero=config.reduce_zero_label,
-        merge=config.merge,
-        drop=config.drop,
-    )
-
-
 def class_table(config: FolderConfig) -> ClassTable | None:
     """The classes of the data set after merging and dropping, without reading its images; raises as ``classes_of``."""
     classes, place = read_classes(config), config.folder("masks")
     if place is not None and place.suffix.lower() == ".json" and place.is_file():
         classes = read_coco(place, classes, config.background).classes
-    return _rule(config, classes).classes
+    return config.rule(classes).classes
 
 
 def read_classes(config: FolderConfig) -> ClassTable | None:

@@ -10,7 +10,6 @@ import numpy as np
 from pydantic import Field, field_validator
 
 from densevit.data.base import DataConfig
-from densevit.data.labels import LabelRule
 from densevit.data.sample import ALL_TARGETS, ClassTable, Dataset, Sample, Target
 from densevit.errors import ConfigError, DataError
 
@@ -47,8 +46,7 @@ class PythonDataset:
         self.dataset = make_dataset(config)
         self.targets = targets
         self.name = config.factory
-        source = self.dataset.classes
-        self.rule = LabelRule(source, merge=config.merge, drop=config.drop)
+        self.rule = config.rule(self.dataset.classes)
 
     @property
     def classes(self) -> ClassTable | None:
@@ -70,21 +68,19 @@ class PythonDataset:
         if not isinstance(sample, Sample):
             raise DataError(f"{name} is a {type(sample).__name__}; densevit.data.Sample is accepted; return one")
         _check_image(sample.image, name)
-        parts: dict[str, Any] = {}
+        targets: dict[str, Any] = {}
         for target, (dtypes, ndim) in _FORMATS.items():
-            values = getattr(sample, target)
-            if target in self.targets and values is not None:
-                _check_target(values, sample.image, f"{name}: {target}", dtypes, ndim)
-                parts[target] = values
-        if sample.normals and "values" in parts and parts["values"].shape[2] != 3:
-            raise DataError(
-                f"{name} has normals of {parts['values'].shape[2]} components; x, y and z are needed; add them"
-            )
-        if "labels" in parts:
-            parts["labels"] = self.rule(parts["labels"].astype(np.int32), name)
-        for floats in parts.keys() - {"labels"}:
-            parts[floats] = parts[floats].astype(np.float32, copy=False)
-        return Sample(sample.name, sample.image, **parts, normals=sample.normals, ignore_index=self.rule.ignore_index)
+            pixels = getattr(sample, target)
+            if target not in self.targets or pixels is None:
+                continue
+            _check_target(pixels, sample.image, f"{name}: {target}", dtypes, ndim)
+            if target == "values" and sample.normals and pixels.shape[2] != 3:
+                raise DataError(f"{name} has normals of {pixels.shape[2]} components; x, y and z are needed; add them")
+            if target == "labels":
+                targets[target] = self.rule(pixels.astype(np.int32), name)
+            else:
+                targets[target] = pixels.astype(np.float32, copy=False)
+        return Sample(sample.name, sample.image, **targets, normals=sample.normals, ignore_index=self.rule.ignore_index)
 
 
 def make_dataset(config: PythonConfig) -> Dataset:

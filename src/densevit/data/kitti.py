@@ -1,20 +1,16 @@
 """KITTI depth, the Eigen split: outdoor depth from a laser (Geiger et al., 2013; Eigen, Puhrsch and Fergus, 2014)."""
 
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 from densevit.data.base import DataPath, PublicConfig
 from densevit.data.files import FileDataset
-from densevit.data.sample import ALL_TARGETS, ClassTable, Target
+from densevit.data.sample import ALL_TARGETS, Target
 from densevit.errors import DataError
 from densevit.io import read_depth, read_lines
 
-LAYOUT = (
-    "the raw drives <date>/<drive>/image_02/data/*.png in the root, raw/ or input/; the depth "
-    "<drive>/proj_depth/groundtruth/image_02/*.png in train/ and val/ of the root, of data_depth_annotated/ or of "
-    "gt_depth/; and a list kitti_eigen_train_files_with_gt.txt or kitti_eigen_test_files_with_gt.txt, or split_file"
-)
 _PHOTOS = ("", "raw", "input", "kitti_raw", "raw_data")
 _DEPTHS = tuple(
     f"{top}{part}" for top in ("", "data_depth_annotated/", "gt_depth/", "depth/") for part in ("train", "val", "")
@@ -32,14 +28,14 @@ class KittiConfig(PublicConfig):
             without depth are left out.
     """
 
+    layout: ClassVar[str] = (
+        "the raw drives <date>/<drive>/image_02/data/*.png in the root, raw/ or input/; the depth "
+        "<drive>/proj_depth/groundtruth/image_02/*.png in train/ and val/ of the root, of data_depth_annotated/ or of "
+        "gt_depth/; and a list kitti_eigen_train_files_with_gt.txt or kitti_eigen_test_files_with_gt.txt, or split_file"
+    )
     kind: Literal["kitti"] = "kitti"
     split: Literal["train", "val"] = "train"
     split_file: DataPath | None = None
-
-    @property
-    def table(self) -> ClassTable | None:
-        """None: there are no masks."""
-        return None
 
 
 def open_kitti(config: KittiConfig, *, targets: frozenset[Target] = ALL_TARGETS) -> FileDataset:
@@ -50,10 +46,10 @@ def open_kitti(config: KittiConfig, *, targets: frozenset[Target] = ALL_TARGETS)
     """
     part = {"train": "train", "val": "test"}[config.split]
     names = (f"kitti_eigen_{part}_files_with_gt.txt", f"kitti_eigen_{part}.txt", f"eigen_{part}_files.txt")
-    lists = config.split_file or config.find([f"{top}{name}" for top in ("", "splits/") for name in names], LAYOUT)
+    lists = config.split_file or config.find([f"{top}{name}" for top in ("", "splits/") for name in names])
     lines = [_pair(line, lists) for line in read_lines(lists, "photo and depth map")]
     pairs = [(photo, depth) for photo, depth in lines if depth is not None]
-    images, depths = find_pairs(config, pairs, lists, _PHOTOS, _DEPTHS, LAYOUT)
+    images, depths = find_pairs(config, pairs, lists, _PHOTOS, _DEPTHS)
     metres = partial(read_depth, unit_m=1 / 256)
     sample_names = ["_".join((image.parts[-4], image.parent.parent.name, image.stem)) for image in images]
     return FileDataset(images, depths=depths if "depth" in targets else None, read_depth=metres, names=sample_names)
@@ -78,9 +74,8 @@ def find_pairs(
     config: PublicConfig,
     pairs: list[tuple[str, str]],
     lists: Path,
-    photos: tuple[str, ...],
-    depths: tuple[str, ...],
-    layout: str,
+    photos: Sequence[str],
+    depths: Sequence[str],
 ) -> tuple[list[Path], list[Path]]:
     """Images and depth maps that a list names, each below the first of some folders of the root that has it.
 
@@ -89,28 +84,29 @@ def find_pairs(
     Raises:
         DataError: if an image is missing, or all depth maps are.
     """
-    found_images, found_depths = [], []
-    # _find moves the folder that had a file to the front, since it nearly always has the next one too.
-    places = {"photo": list(photos), "depth": list(depths)}
+    images, depth_maps = [], []
+    photo_places, depth_places = list(photos), list(depths)
     for photo, depth in pairs:
-        image = _find(config.root, photo.strip("/"), places["photo"])
+        image = _find(config.root, photo.strip("/"), photo_places)
         if image is None:
             raise DataError(
-                f"{lists} lists {photo!r}, which is not below {config.root}; {config.kind} needs {layout}; "
+                f"{lists} lists {photo!r}, which is not below {config.root}; {config.kind} needs {config.layout}; "
                 "unpack the whole download"
             )
-        if (target := _find(config.root, depth.strip("/"), places["depth"])) is not None:
-            found_images.append(image)
-            found_depths.append(target)
-    if not found_images:
+        depth_map = _find(config.root, depth.strip("/"), depth_places)
+        if depth_map is not None:
+            images.append(image)
+            depth_maps.append(depth_map)
+    if not images:
         raise DataError(
-            f"{config.root} has none of the {len(pairs)} depth maps of {lists}; {config.kind} needs {layout}; "
+            f"{config.root} has none of the {len(pairs)} depth maps of {lists}; {config.kind} needs {config.layout}; "
             "unpack the whole download"
         )
-    return found_images, found_depths
+    return images, depth_maps
 
 
 def _find(root: Path, name: str, places: list[str]) -> Path | None:
+    """The file in the first place that has it, which is moved to the front: it nearly always has the next one too."""
     for place in places:
         path = root / place / name
         if path.is_file():

@@ -9,12 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from densevit.config import nearest
-from densevit.data.sample import ClassTable
+from densevit.data.sample import ClassTable, Rgb
 from densevit.errors import ConfigError, DataError
 from densevit.io import read_colours, read_labels
 from densevit.io import read_mask as read_stored_mask
-
-Rgb = tuple[int, int, int]
 
 MAX_ID = 65535
 """Largest number in a mask that may be a class."""
@@ -32,7 +30,6 @@ class LabelRule:
         ids: stored number -> class of ``source``; by default they are the same.
         ignored: stored numbers without a class, besides the ignore value.
         reduce_zero: masks count from 1 and 0 is no class.
-        ignore_others: all other numbers are ignored instead of refused.
         merge, drop: as for ``merge_classes``.
     """
 
@@ -44,12 +41,11 @@ class LabelRule:
         ids: Mapping[int, int] | None = None,
         ignored: Iterable[int] = (),
         reduce_zero: bool = False,
-        ignore_others: bool = False,
         merge: Mapping[str, Sequence[str]] | None = None,
         drop: Sequence[str] = (),
     ) -> None:
         self.source, self.ids, self.reduce_zero = source, ids, reduce_zero
-        self.ignored = tuple(ignored)
+        self.ignored = {*ignored, 0} if reduce_zero else {*ignored}
         self.ignore_index = ignore_index if source is None else source.ignore_index
         self.classes: ClassTable | None = None
         self._table: NDArray[np.int32] | None = None
@@ -61,22 +57,22 @@ class LabelRule:
                 )
             return
         self.classes, final = merge_classes(source, merge or {}, drop)
-        self._table = self._build(final, _UNKNOWN if not ignore_others else self.ignore_index)
+        self._table = self._build(source, final)
 
-    def _build(self, final: Sequence[int], others: int) -> NDArray[np.int32]:
+    def _build(self, source: ClassTable, final: Sequence[int]) -> NDArray[np.int32]:
         """Stored number -> final class."""
-        assert self.source is not None
-        shift = 1 if self.reduce_zero else 0
-        ids = self.ids if self.ids is not None else {index + shift: index for index in range(len(self.source.names))}
-        if self.ids is None and self.ignore_index in ids:
-            raise ConfigError(
-                f"ignore_index {self.ignore_index} is also the number of class "
-                f"{self.source.names[ids[self.ignore_index]]!r} in the masks; set ignore_index to a number beyond them"
-            )
+        ids = self.ids
+        if ids is None:
+            ids = {index + self.reduce_zero: index for index in range(len(source.names))}
+            if self.ignore_index in ids:
+                raise ConfigError(
+                    f"ignore_index {self.ignore_index} is also the number of class "
+                    f"{source.names[ids[self.ignore_index]]!r} in the masks; set ignore_index to a number beyond them"
+                )
         # With `ids`, the ignore value may also be the stored number of a class, which it then means.
-        ignored = {*self.ignored, *({self.ignore_index} - {*ids}), *([0] if self.reduce_zero else [])}
+        ignored = self.ignored | ({self.ignore_index} - {*ids})
         size = max([*ids, *ignored, 255]) + 2  # the last entry is for all larger numbers
-        table = np.full(size, others, np.int32)
+        table = np.full(size, _UNKNOWN, np.int32)
         for stored, index in ids.items():
             table[stored] = final[index]
         table[[value for value in ignored if value >= 0]] = self.ignore_index
@@ -89,13 +85,13 @@ class LabelRule:
             DataError: if a number is neither a class nor ignored, naming the mask ``name``.
         """
         low, high = int(stored.min()), int(stored.max())
-        negative = (stored < 0) & (stored != self.ignore_index) if low < 0 else None
-        if high > MAX_ID or (negative is not None and negative.any()):
-            outside = high if high > MAX_ID else int(stored[negative].min())
-            raise DataError(
-                f"mask {name} holds {outside}; class numbers of 0 to {MAX_ID} are accepted; "
-                "write class numbers (are these instance numbers, or a colour packed into one number?)"
-            )
+        if low < 0 or high > MAX_ID:
+            outside = stored[(stored > MAX_ID) | ((stored < 0) & (stored != self.ignore_index))]
+            if outside.size:
+                raise DataError(
+                    f"mask {name} holds {high if high > MAX_ID else outside.min()}; class numbers of 0 to {MAX_ID} are "
+                    "accepted; write class numbers (are these instance numbers, or a colour packed into one number?)"
+                )
         if self._table is None:
             return self.shift(stored).astype(np.int32)
         inside = low >= 0 and high < len(self._table)
@@ -108,7 +104,7 @@ class LabelRule:
 
     def shift(self, stored: NDArray[Any]) -> NDArray[Any]:
         """Stored numbers with ignored values replaced and ``reduce_zero`` applied; unknown numbers are kept."""
-        ignored = np.isin(stored, (*self.ignored, self.ignore_index, *([0] if self.reduce_zero else [])))
+        ignored = np.isin(stored, (*self.ignored, self.ignore_index))
         return np.where(ignored, self.ignore_index, stored - self.reduce_zero)
 
     def _refuse(self, stored: NDArray[np.int32], unknown: NDArray[np.bool_], name: str) -> None:

@@ -1,8 +1,9 @@
 """NYU Depth v2: rooms, 40 classes and depth (Silberman, Hoiem, Kohli and Fergus, ECCV 2012)."""
 
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 
@@ -15,11 +16,6 @@ from densevit.data.sample import ALL_TARGETS, ClassTable, Sample, Target
 from densevit.errors import DataError
 from densevit.io import find_images, mat_length, read_lines, read_mat_item, read_small_mat
 
-LAYOUT = (
-    "images/<split>, and masks/<split> (0 to 39, 255 ignored) or depth/<split> (16-bit PNG, millimetres) or both; or "
-    "the official nyu_depth_v2_labeled.mat with splits.mat, and classMapping40.mat for masks; or a list "
-    "nyudepthv2_<train|test>_files_with_gt.txt with its folders"
-)
 _MAT = "nyu_depth_v2_labeled.mat"
 
 
@@ -30,13 +26,14 @@ class Nyuv2Config(PublicConfig):
         split: the official 795 and 654 images; val is the official test split, or what a folder val/ holds.
     """
 
+    layout: ClassVar[str] = (
+        "images/<split>, and masks/<split> (0 to 39, 255 ignored) or depth/<split> (16-bit PNG, millimetres) or both; "
+        "or the official nyu_depth_v2_labeled.mat with splits.mat, and classMapping40.mat for masks; or a list "
+        "nyudepthv2_<train|test>_files_with_gt.txt with its folders"
+    )
+    table: ClassVar[ClassTable] = ClassTable(NYUV2, views={"classes13": (NYUV2_13, NYUV2_TO_13)})
     kind: Literal["nyuv2"] = "nyuv2"
     split: Literal["train", "val"] = "train"
-
-    @property
-    def table(self) -> ClassTable:
-        """The 40 classes, with the view of 13."""
-        return ClassTable(NYUV2, views={"classes13": (NYUV2_13, NYUV2_TO_13)})
 
 
 def open_nyuv2(config: Nyuv2Config, *, targets: frozenset[Target] = ALL_TARGETS) -> "FileDataset | MatDataset":
@@ -54,36 +51,36 @@ def open_nyuv2(config: Nyuv2Config, *, targets: frozenset[Target] = ALL_TARGETS)
             (words[0], words[1]) for line in read_lines(lists, "photo and depth map") if len(words := line.split()) > 1
         ]
         folders = ("", "sync", "official_splits/test", part)
-        images, depths = find_pairs(config, pairs, lists, folders, folders, LAYOUT)
+        images, depths = find_pairs(config, pairs, lists, folders, folders)
         names = [f"{image.parent.name}_{image.stem}" for image in images]
         return FileDataset(images, depths=depths if "depth" in targets else None, names=names)
-    images = find_images([config.find([f"images/{name}" for name in dict.fromkeys((config.split, part))], LAYOUT)])
-    masks, depths_ = (_targets(config, kind, images) for kind in ("masks", "depth"))
-    rule = config.rule(config.table)
-    return FileDataset(
-        images, masks if "labels" in targets else None, depths_ if "depth" in targets else None, rule=rule
-    )
+    splits = tuple(dict.fromkeys((config.split, part)))
+    images = find_images([config.find([f"images/{split}" for split in splits])])
+    dataset = FileDataset(images, rule=config.rule(config.table))
+    if "labels" in targets:
+        dataset.masks = match(images, _first_folder(config.root / "masks", splits), "mask", (".png",))
+    if "depth" in targets:
+        dataset.depths = match(images, _first_folder(config.root / "depth", splits), "depth map", (".png",))
+    return dataset
 
 
-def _targets(config: Nyuv2Config, kind: str, images: list[Path]) -> list[Path] | None:
-    folders = [config.root / kind / name for name in (config.split, {"train": "train", "val": "test"}[config.split])]
-    folder = next((path for path in folders if path.is_dir()), None)
-    return match(images, folder, {"masks": "mask", "depth": "depth map"}[kind], (".png",))
+def _first_folder(parent: Path, names: Sequence[str]) -> Path | None:
+    return next((parent / name for name in names if (parent / name).is_dir()), None)
 
 
 class MatDataset:
     """The images of the official file, read from it one by one."""
 
     def __init__(self, config: Nyuv2Config, targets: frozenset[Target]) -> None:
-        self.path = config.find([_MAT], LAYOUT)
+        self.path = config.find([_MAT])
         key = {"train": "trainNdxs", "val": "testNdxs"}[config.split]
-        self.numbers = read_small_mat(config.find(["splits.mat"], LAYOUT), key).ravel().astype(np.int64) - 1
+        self.numbers = read_small_mat(config.find(["splits.mat"]), key).ravel().astype(np.int64) - 1
         if not len(self.numbers) or int(self.numbers.max()) >= mat_length(self.path, "images"):
             raise DataError(f"{self.path} has fewer photos than splits.mat names; both of the same source are needed")
         self.with_depth = "depth" in targets
         self.rule: LabelRule | None = None
         if "labels" in targets:
-            to_40 = read_small_mat(config.find(["classMapping40.mat"], LAYOUT), "mapClass").ravel()
+            to_40 = read_small_mat(config.find(["classMapping40.mat"]), "mapClass").ravel()
             ids = {number: int(place) - 1 for number, place in enumerate(to_40.tolist(), start=1) if 1 <= place <= 40}
             self.rule = config.rule(config.table, ids=ids, ignored=(0,))
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 from densevit.data.base import PublicConfig
 from densevit.data.class_names import PASCAL_VOC
@@ -11,10 +11,6 @@ from densevit.data.sample import ALL_TARGETS, ClassTable, Target
 from densevit.errors import DataError
 from densevit.io import read_lines
 
-LAYOUT = (
-    "JPEGImages/*.jpg, SegmentationClass/*.png and ImageSets/Segmentation/<split>.txt, below VOCdevkit/VOC2012 or in "
-    "the root; trainaug also needs SegmentationClassAug/"
-)
 _BELOW = ("", "VOC2012/", "VOCdevkit/VOC2012/")
 
 
@@ -22,16 +18,17 @@ class PascalVocConfig(PublicConfig):
     """Pascal VOC 2012.
 
     Attributes:
-        split: 1464, 1449 and 2913 images; trainaug is the usual union with the masks of SBD, 10582.
+        split: 1464, 1449 and 2913 images; trainaug is the usual union with the masks of SBD, 10582. 255 in the
+            masks, the borders of objects, is ignored.
     """
 
+    layout: ClassVar[str] = (
+        "JPEGImages/*.jpg, SegmentationClass/*.png and ImageSets/Segmentation/<split>.txt, below VOCdevkit/VOC2012 or "
+        "in the root; trainaug also needs SegmentationClassAug/"
+    )
+    table: ClassVar[ClassTable] = ClassTable(PASCAL_VOC)
     kind: Literal["pascal_voc"] = "pascal_voc"
     split: Literal["train", "val", "trainval", "trainaug"] = "train"
-
-    @property
-    def table(self) -> ClassTable:
-        """Background and 20 classes; 255, the borders, is ignored."""
-        return ClassTable(PASCAL_VOC)
 
 
 def open_pascal_voc(config: PascalVocConfig, *, targets: frozenset[Target] = ALL_TARGETS) -> FileDataset:
@@ -41,23 +38,23 @@ def open_pascal_voc(config: PascalVocConfig, *, targets: frozenset[Target] = ALL
         DataError: if the layout differs, or an image or mask is missing.
     """
     folders = ["SegmentationClass"]
-    lists = config.find([f"{top}ImageSets/Segmentation/{config.split}.txt" for top in _BELOW], LAYOUT)
+    lists = config.find([f"{top}ImageSets/Segmentation/{config.split}.txt" for top in _BELOW])
     if config.split == "trainaug":
         folders = ["SegmentationClassAug", "SegmentationClass"]
-    images, masks = listed(config, lists, folders, _BELOW, LAYOUT)
+    images, masks = listed(config, lists, folders, _BELOW)
     return FileDataset(images, masks if "labels" in targets else None, rule=config.rule(config.table))
 
 
 def listed(
-    config: PublicConfig, names: Path, folders: Sequence[str], below: Sequence[str], layout: str
+    config: PublicConfig, names: Path, folders: Sequence[str], below: Sequence[str]
 ) -> tuple[list[Path], list[Path]]:
     """Images and masks of the names in a list; each mask is in the first of ``folders`` that has it.
 
     Raises:
         DataError: if an image or mask is missing.
     """
-    photos = config.find([f"{top}JPEGImages" for top in below], layout)
-    config.find([f"{top}{folders[0]}" for top in below], layout)
+    photos = config.find([f"{top}JPEGImages" for top in below])
+    config.find([f"{top}{folders[0]}" for top in below])
     places = [photos.parent / folder for folder in folders]
     images, masks = [], []
     for line in read_lines(names, "names of photos"):
@@ -68,7 +65,7 @@ def listed(
         if not image.is_file() or mask is None:
             missing = candidates[0] if image.is_file() else image
             raise DataError(
-                f"{names} lists {name!r} but {missing} does not exist; {config.kind} needs {layout}; "
+                f"{names} lists {name!r} but {missing} does not exist; {config.kind} needs {config.layout}; "
                 "unpack the whole download"
             )
         images.append(image)

@@ -14,6 +14,9 @@ Target = Literal["labels", "depth", "values"]
 
 ALL_TARGETS: frozenset[Target] = frozenset(get_args(Target))
 
+Rgb = tuple[int, int, int]
+"""Red, green and blue, 0 to 255."""
+
 TargetFolder = Literal["masks", "depth", "values"]
 
 TARGET_FOLDERS: dict[Target, TargetFolder] = {"labels": "masks", "depth": "depth", "values": "values"}
@@ -59,26 +62,23 @@ class ClassTable:
         names: class names by index.
         ignore_index: the value of pixels without a class.
         views: further class lists, each with the index in it of every class of ``names`` (ignore_index drops one).
-        palette: (red, green, blue) of every class, in colour masks and in pictures; empty if not known.
+        palette: colour of every class, in colour masks and in pictures; empty if not known.
     """
 
     names: tuple[str, ...]
     ignore_index: int = 255
     views: Mapping[str, tuple[tuple[str, ...], tuple[int, ...]]] = field(default_factory=dict)
-    palette: tuple[tuple[int, int, int], ...] = ()
+    palette: tuple[Rgb, ...] = ()
 
     def lookup(self, wanted: tuple[str, ...], *, ignore_index: int = 255) -> NDArray[np.int64] | None:
         """Table from this data set's ids to those of the ``wanted`` class names, or None if no view has these names.
 
         Ids without a class, among them 255 and the ignore value of this data set, become ``ignore_index``.
         """
-        if wanted == self.names:
-            mapping = tuple(range(len(self.names)))
-        else:
-            fitting = [mapping for names, mapping in self.views.values() if names == wanted]
-            if not fitting:
-                return None
-            mapping = fitting[0]
+        views = [(self.names, tuple(range(len(self.names)))), *self.views.values()]
+        mapping = next((mapping for names, mapping in views if names == wanted), None)
+        if mapping is None:
+            return None
         size = max(256, self.ignore_index + 1, len(mapping))
         table = np.full(size, ignore_index, dtype=np.int64)
         table[: len(mapping)] = [ignore_index if m == self.ignore_index else m for m in mapping]

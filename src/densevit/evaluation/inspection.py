@@ -124,7 +124,7 @@ class EvaluationRecorder:
             "headline": record.task.headline[0],
             "ranked_by": metric,
             "higher_is_better": higher,
-            **record.task.report_facts(record.counts),
+            **record.task.report_details(record.counts),
         }
 
 

@@ -17,9 +17,11 @@ def open_for(places: dict[str, Any], kind: str) -> Dataset:
     """The data set with the targets of one kind of task; a plain folder unless ``places`` has another ``kind``.
 
     Raises:
-        ConfigError: if no place is given.
+        ConfigError: if there is no such task, or no place is given.
         DataError: if there is no such data.
     """
+    if kind not in TASKS:
+        raise ConfigError(f"task {kind!r} is unknown{nearest(kind, TASKS)}")
     target = TASKS[kind].target
     folder = TARGET_FOLDERS[target]
     if not {"root", "images"} & places.keys():

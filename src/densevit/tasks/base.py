@@ -1,7 +1,7 @@
 """What a task is: it gives logits their meaning. Class names, palette, units and ranges are defined here, once.
 
 A new task is one file and one row in ``TASKS``: training, evaluation, prediction and streaming ask the task for all
-that depends on what is predicted. Only the abstract members have to be written.
+that depends on what is predicted. Only ``kind``, ``target``, ``headline`` and the abstract members have to be written.
 """
 
 from abc import ABC, abstractmethod
@@ -64,10 +64,16 @@ class Task(Config, ABC):
         target: what the task reads from a data set.
         averages_probabilities: whether views of an image (scales, mirror images, windows of a protocol) are averaged as
             softmax probabilities; otherwise their values are averaged.
+        headline: the metric that ranks models, and whether higher is better.
+        error_key: what the colours of the pictures of ``compare`` mean, for the reader of a report.
     """
 
     target: ClassVar[Target]
     averages_probabilities: ClassVar[bool] = False
+    headline: ClassVar[tuple[str, bool]]
+    error_key: ClassVar[str] = (
+        "Target and prediction have the same scale. Error: from black for none to yellow for the largest."
+    )
     kind: str
 
     @property
@@ -111,11 +117,6 @@ class Task(Config, ABC):
         """Empty sums."""
 
     @property
-    @abstractmethod
-    def headline(self) -> tuple[str, bool]:
-        """The metric that ranks models, and whether higher is better."""
-
-    @property
     def image_headline(self) -> tuple[str, bool]:
         """The metric that ranks single images, and whether higher is better."""
         return self.headline
@@ -151,7 +152,7 @@ class Task(Config, ABC):
         """
         return None
 
-    def report_facts(self, counts: Tensor | None) -> dict[str, Any]:
+    def report_details(self, counts: Tensor | None) -> dict[str, Any]:
         """What an evaluation's ``details.json`` says of the task; ``counts`` is the sum of ``joint_counts``."""
         return {}
 

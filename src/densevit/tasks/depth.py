@@ -18,8 +18,6 @@ from densevit.tasks.metrics import DepthMetrics
 from densevit.types import DenseOutput, Size
 from densevit.upsampling import upsample_values
 
-Quantity = Literal["depth", "disparity"]
-
 DEPTH_BINS = 64
 """Rows and columns of the counts of true against predicted depth."""
 
@@ -43,8 +41,13 @@ class Depth(Task):
     """
 
     target = "depth"
+    error_key = (
+        "Near is bright; target and prediction have the same scale. Error: relative, from black for none to yellow for "
+        f"{WORST_RATIO:.0%} and more."
+    )
+    headline = ("delta1", True)
     kind: Literal["depth"] = "depth"
-    quantity: Quantity = "depth"
+    quantity: Literal["depth", "disparity"] = "depth"
     min_depth_m: float = Field(default=1e-3, gt=0)
     max_depth_m: float = Field(default=10.0, gt=0)
     silog_weight: float = Field(default=1.0, ge=0)
@@ -94,11 +97,6 @@ class Depth(Task):
         return {**super().describe(), "quantity": self.quantity, "unit": self.unit}
 
     @property
-    def headline(self) -> tuple[str, bool]:
-        """delta1, higher is better."""
-        return "delta1", True
-
-    @property
     def image_headline(self) -> tuple[str, bool]:
         """AbsRel, lower is better: it tells bad images from very bad ones."""
         return "AbsRel", False
@@ -142,10 +140,11 @@ class Depth(Task):
 
     def distillation_loss(self, student: Tensor, teacher: Tensor) -> Tensor:
         """The losses of training, with the teacher's map as the target."""
-        values = teacher[:, 0]  # (B, h', w')
-        near = torch.where(values > 0, 1 / values, 0.0)  # targets are depths, and 0 is unknown
-        metric = self.quantity == "depth"
-        target = values.clamp(self.min_depth_m, self.max_depth_m) if metric else near
+        target = teacher[:, 0]  # (B, h', w')
+        if self.quantity == "depth":
+            target = target.clamp(self.min_depth_m, self.max_depth_m)
+        else:
+            target = torch.where(target > 0, 1 / target, 0.0)  # targets are depths, and 0 is unknown
         return self.loss(DenseOutput(student), target, align_corners=False)
 
     def count(self, target: Tensor) -> Tensor:
@@ -162,15 +161,11 @@ class Depth(Task):
         """Target and prediction in metres; error: relative, black for none, yellow from ``WORST_RATIO`` on."""
         metres, valid = self.new_metrics().in_metres(prediction, target)
         true, predicted, known = target.numpy(), metres.numpy(), valid.numpy()
-        if not known.any():
-            black = np.zeros((*true.shape, 3), np.uint8)
-            return black, black, black
-        low, high = np.percentile(true[known], (2, 98))
-        limits = (float(low), float(high))
+        low, high = np.percentile(true[known], (2, 98)).tolist() if known.any() else (0.0, 0.0)
         ratio = np.where(known, np.abs(predicted - true) / np.where(known, true, 1), 0) / WORST_RATIO
         return (
-            colourise_depth(true, limits=limits, invalid=~known),
-            colourise_depth(predicted, limits=limits),
+            colourise_depth(true, limits=(low, high), invalid=~known),
+            colourise_depth(predicted, limits=(low, high)),
             heat(ratio),
         )
 
@@ -184,7 +179,7 @@ class Depth(Task):
     def _depth_bin(self, metres: Tensor) -> Tensor:
         return (metres / self.max_depth_m * DEPTH_BINS).long().clamp(0, DEPTH_BINS - 1)
 
-    def report_facts(self, counts: Tensor | None) -> dict[str, Any]:
+    def report_details(self, counts: Tensor | None) -> dict[str, Any]:
         """Range, quantity, and true against predicted depth."""
         depths = None if counts is None else counts.tolist()
         return {"max_depth_m": self.max_depth_m, "quantity": self.quantity, "depths": depths}

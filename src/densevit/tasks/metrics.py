@@ -178,12 +178,12 @@ class DepthMetrics(_Sums):
             DataError: the prediction is NaN or infinite at a valid pixel.
         """
         for predicted, true in _images(prediction, target, ndim=2):
-            valid = (true > self.min_depth_m) & (true < self.max_depth_m)
-            if not valid.any():
+            metres, valid = self._in_metres(predicted, true)
+            if valid.any():
+                self.state["sums"] += _depth_errors(metres[valid], true[valid])
+                self.state["images"] += 1
+            else:
                 self.state["skipped"] += 1
-                continue
-            self.state["sums"] += _depth_errors(self._to_metres(predicted, true, valid)[valid], true[valid])
-            self.state["images"] += 1
 
     def in_metres(self, prediction: Pixels, target: Pixels) -> tuple[Tensor, Tensor]:
         """What is compared of one image (H, W): the prediction in metres, aligned and clipped, and where it counts.
@@ -196,16 +196,18 @@ class DepthMetrics(_Sums):
             ShapeError, DataError: as ``update``.
         """
         ((predicted, true),) = _images(prediction, target, ndim=2)
-        valid = (true > self.min_depth_m) & (true < self.max_depth_m)
-        return (self._to_metres(predicted, true, valid) if valid.any() else torch.zeros_like(predicted)), valid
+        return self._in_metres(predicted, true)
 
-    def _to_metres(self, predicted: Tensor, true: Tensor, valid: Tensor) -> Tensor:
+    def _in_metres(self, predicted: Tensor, true: Tensor) -> tuple[Tensor, Tensor]:
+        valid = (true > self.min_depth_m) & (true < self.max_depth_m)
+        if not valid.any():
+            return torch.zeros_like(predicted), valid
         _refuse_non_finite(predicted[valid])
         if self.align == "scale_shift":
             # A fitted disparity of 0 or less is behind the horizon: as far away as the range goes.
             centre, scale, offset = _fit_scale_shift(predicted[valid], 1 / true[valid])
             predicted = 1 / (scale * (predicted - centre) + offset).clamp(min=1 / self.max_depth_m)
-        return predicted.clamp(self.min_depth_m, self.max_depth_m)
+        return predicted.clamp(self.min_depth_m, self.max_depth_m), valid
 
     def compute(self) -> dict[str, Any]:
         """The means over the measured images by ``NAMES``, with ``num_images`` and ``num_skipped``."""

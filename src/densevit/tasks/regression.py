@@ -35,6 +35,7 @@ class Regression(Task):
     """
 
     target = "values"
+    headline = ("MAE", False)
     kind: Literal["regression"] = "regression"
     channels: tuple[str, ...] = Field(min_length=1)
     unit: str = ""
@@ -71,11 +72,6 @@ class Regression(Task):
     def value_format(self) -> ValueFormat:
         """Values in their unit."""
         return ValueFormat(unit=self.unit)
-
-    @property
-    def headline(self) -> tuple[str, bool]:
-        """MAE, lower is better."""
-        return "MAE", False
 
     def read_target(self, targets: Targets, classes: ClassTable | None) -> Tensor | None:
         """float32 (K, H, W), NaN where unknown."""

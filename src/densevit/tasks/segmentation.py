@@ -8,11 +8,11 @@ from numpy.typing import NDArray
 from pydantic import Field, NonNegativeFloat, model_validator
 from torch import Tensor
 
-from densevit.data.sample import ClassTable
+from densevit.data.sample import ClassTable, Rgb
 from densevit.data.transforms import Targets
 from densevit.layers import resize
 from densevit.tasks.base import Metrics, Task
-from densevit.tasks.colour import Picture, Rgb, colourise_labels, palette_for
+from densevit.tasks.colour import Picture, colourise_labels, palette_for
 from densevit.tasks.losses import cross_entropy, dice, divergence, lovasz_softmax, ohem, valid_count
 from densevit.tasks.metrics import SegmentationMetrics
 from densevit.types import DenseOutput, Size
@@ -44,6 +44,8 @@ class Segmentation(Task):
 
     target = "labels"
     averages_probabilities = True
+    error_key = "Error: red where the class is wrong; black in the target is ignored."
+    headline = ("mIoU", True)
     kind: Literal["segmentation"] = "segmentation"
     classes: tuple[str, ...] = Field(min_length=1)
     palette: tuple[Rgb, ...] = ()
@@ -93,11 +95,6 @@ class Segmentation(Task):
     def describe(self) -> dict[str, Any]:
         """With the class names."""
         return {**super().describe(), "classes": list(self.classes)}
-
-    @property
-    def headline(self) -> tuple[str, bool]:
-        """mIoU, higher is better."""
-        return "mIoU", True
 
     def read_target(self, targets: Targets, classes: ClassTable | None) -> Tensor | None:
         """int64 (H, W) in this task's ids, from the data set's view with the same class names."""
@@ -183,7 +180,7 @@ class Segmentation(Task):
         """The confusion matrix."""
         return metrics.state["confusion"]
 
-    def report_facts(self, counts: Tensor | None) -> dict[str, Any]:
+    def report_details(self, counts: Tensor | None) -> dict[str, Any]:
         """Classes, palette and confusion matrix."""
         confusion = None if counts is None else counts.tolist()
         return {"classes": self.classes, "palette": self.palette, "confusion": confusion}

@@ -14,7 +14,7 @@ from densevit.evaluation.snapshots import load_evaluation
 from densevit.io import write_bytes_atomic
 from densevit.pages.charts import confusion_chart, depth_chart, line_chart
 from densevit.pages.html import cards, escape, facts_table, folded, in_line, page, section, titled
-from densevit.tasks.depth import WORST_RATIO
+from densevit.tasks import TASKS, Task
 from densevit.training.run.log import Row, read_log
 from densevit.training.run.progress import duration
 from densevit.training.run.report_tables import class_table, confused_table, metrics_table, picture_rows
@@ -127,18 +127,10 @@ def _result(head: str, rows: list[Row], folder: Path, details: dict[str, Any]) -
     metric = str(details.get("ranked_by", ""))
     worst = picture_rows(folder, details.get("worst", ()), metric)
     fixed = picture_rows(folder, details.get("fixed", ()), metric)
-    key = f"<p class=soft>{_ERROR_KEY.get(str(details.get('task')), _ERROR_KEY['regression'])}</p>"
+    key = f"<p class=soft>{TASKS.get(str(details.get('task')), Task).error_key}</p>"
     worst = f"<h3>worst images by {escape(metric)}</h3>{key}{worst}" if worst else ""
     fixed = f"<h3>the same images at every evaluation</h3>{fixed}" if fixed else ""
     return section(f"{head}, after {row['iteration']} iterations", tables, confusions, worst, fixed)
-
-
-_ERROR_KEY = {
-    "segmentation": "Error: red where the class is wrong; black in the target is ignored.",
-    "depth": "Near is bright; target and prediction have the same scale. Error: relative, from black for none to "
-    f"yellow for {WORST_RATIO:.0%} and more.",
-    "regression": "Target and prediction have the same scale. Error: from black for none to yellow for the largest.",
-}
 
 
 def _environment(record: dict[str, Any], config: str, rows: list[Row]) -> str:
