@@ -28,8 +28,7 @@ def evaluate(
     encode: Encode | None = None,
     progress: Callable[[int, int], None] | None = None,
     recorder: EvaluationRecorder | None = None,
-    rank: int = 0,
-    world: int = 1,
+    part: tuple[int, int] = (0, 1),
     add: Callable[[Tensor], Tensor] | None = None,
 ) -> dict[str, dict[str, Any]]:
     """Metrics of some heads on a data set; images are run as ``Predictor.predict`` runs them.
@@ -43,8 +42,7 @@ def evaluate(
         encode: replaces the model's encoder (by a cache, say) for heads that see the whole image once.
         progress: called with (done, total).
         recorder: collects what a report shows.
-        rank: number of this process, which takes every ``world``-th image from this number on.
-        world: number of processes that share the data set.
+        part: (i, n): every n-th image from number i on, this process's share.
         add: sums a tensor over all processes in place, so that all of them get the metrics of the whole data set.
 
     Returns:
@@ -60,7 +58,7 @@ def evaluate(
     if recorder is not None:
         recorder.begin(tasks)
     with torch.inference_mode():
-        for index in range(rank, len(dataset), world):
+        for index in range(part[0], len(dataset), part[1]):
             sample = dataset[index]
             targets = targets_of(sample)
             logits = predict_logits(model, tasks, sample.image, config, options, encode=encode)

@@ -115,7 +115,7 @@ class EvaluationRecorder:
             mine.worst = _worst([*mine.worst, *theirs.worst], mine.task.image_headline[1], self.pictures)
             mine.add_counts(theirs.counts)
 
-    def facts(self, head: str) -> dict[str, Any]:
+    def details(self, head: str) -> dict[str, Any]:
         """Everything recorded of a head except images, as plain data for a report."""
         record = self.heads[head]
         metric, higher = record.task.image_headline

@@ -24,7 +24,7 @@ def save_evaluation(out: Path, iteration: int, recorder: EvaluationRecorder) -> 
     folder = out / FOLDER / f"{iteration:08d}"
     heads = {}
     for head, record in recorder.heads.items():
-        heads[head] = recorder.facts(head)
+        heads[head] = recorder.details(head)
         for kind, images in (("fixed", record.fixed), ("worst", record.worst)):
             heads[head][kind] = []
             for number, image in enumerate(images, 1):

@@ -24,16 +24,15 @@ def open_sources(
     config: TrainConfig, tasks: dict[str, Task], cache: FeatureCache | None, *, rank: int = 0, world: int = 1
 ) -> list[SourceBatches]:
     """The batches of every source. Targets, also those of val, are checked here, not when they are first used."""
+    sources = []
     for source in config.sources:
-        for data in filter(None, (source.train, source.val)):
-            dataset = open_dataset(data, source.heads, tasks)
-            check_targets(dataset, {head: tasks[head] for head in source.heads})
-    return [
-        SourceBatches(
-            open_dataset(source.train, source.heads, tasks), source, config, tasks, cache, rank=rank, world=world
-        )
-        for source in config.sources
-    ]
+        heads = {head: tasks[head] for head in source.heads}
+        train = open_dataset(source.train, source.heads, tasks)
+        check_targets(train, heads)
+        if source.val is not None:
+            check_targets(open_dataset(source.val, source.heads, tasks), heads)
+        sources.append(SourceBatches(train, source, config, tasks, cache, rank=rank, world=world))
+    return sources
 
 
 def fill_cache(
@@ -69,8 +68,7 @@ def validate(
     config: TrainConfig,
     cache: FeatureCache | None,
     *,
-    rank: int = 0,
-    world: int = 1,
+    part: tuple[int, int] = (0, 1),
     add: Callable[[Tensor], Tensor] | None = None,
     progress: Callable[[int, int], None] | None = None,
     recorder: EvaluationRecorder | None = None,
@@ -93,8 +91,7 @@ def validate(
                 encode=encode,
                 progress=progress,
                 recorder=recorder,
-                rank=rank,
-                world=world,
+                part=part,
                 add=add,
             )
     return metrics

@@ -130,12 +130,12 @@ def encoder_key(model: DenseModel, depth: int, *, bf16: bool = False) -> str:
     """A hash of the encoder's first blocks: config, normalisation, precision and weights."""
     digest = hashlib.blake2b(digest_size=12, person=b"densevit")
     kept = list(model.encoder.kept_blocks(depth))
-    facts = {
+    settings = {
         "encoder": model.config.encoder.plain() | {"drop_path": 0, "dropout": 0, "taps": kept},
         "normalisation": model.config.normalisation.plain(),
         "bf16": bf16,
     }
-    digest.update(json.dumps(facts, sort_keys=True).encode())
+    digest.update(json.dumps(settings, sort_keys=True).encode())
     for name, tensor in sorted(model.encoder.state_dict().items()):
         parts = name.split(".")
         if parts[0] == "norm" or (parts[0] == "blocks" and int(parts[1]) >= depth):

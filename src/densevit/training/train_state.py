@@ -57,7 +57,7 @@ class TrainState:
     ) -> None:
         """Write the state; all processes must call it. ``on_written`` gets its path before it has its final name."""
         # The keys are those of the first version, so that its states can be resumed.
-        facts = {
+        progress = {
             "moved": self.last_update,
             "bad": self.bad_steps,
             "unseen": self.eval_pending,
@@ -67,13 +67,13 @@ class TrainState:
         }
         keep = config.keep_states
         if config.shard:
-            save_sharded(folder, self.done, self._tensors(), facts, keep=keep, group=group, on_written=on_written)
+            save_sharded(folder, self.done, self._tensors(), progress, keep=keep, group=group, on_written=on_written)
         elif group.first:
             parts = {
                 "weighting": self.weighting.state_dict(),
                 "optimiser": self.optimiser.state_dict(),
                 "average": self.ema,
-                **facts,
+                **progress,
             }
             save_state(folder, self.done, self.learner.model, parts, keep=keep, on_written=on_written)
 

@@ -76,11 +76,11 @@ def read_grid(path: Path | None, bundle: Bundle, head: str) -> GridConfig:
 def default_grid(bundle: Bundle, head: str) -> GridConfig:
     """Three photo sizes, whole too if the model has windows, two patch sizes if it can, three mergings, two exits."""
     encoder = bundle.model.config.encoder
-    patch, own, last = encoder.patch_size[0], bundle.fit.for_head(head).short_side, encoder.taps[-1]
-    smaller = [max(round(own * share / patch), 1) * patch for share in (0.8, 0.65)]
+    patch, short_side, last = encoder.patch_size[0], bundle.fit.for_head(head).short_side, encoder.taps[-1]
+    smaller = [max(round(short_side * share / patch), 1) * patch for share in (0.8, 0.65)]
     earlier = encoder.taps[-2] if len(encoder.taps) > 1 else last * 3 // 4
     return GridConfig(
-        short_side=(None, *dict.fromkeys(side for side in smaller if side < own)),
+        short_side=(None, *dict.fromkeys(side for side in smaller if side < short_side)),
         whole=(False,) if bundle.fit.for_head(head).single_pass else (False, True),
         patch_size=(None,) if encoder.stem is not None else (None, patch * 3 // 2),
         merging=(None, TomeMerging(share=0.35), TomeMerging()),

@@ -181,14 +181,14 @@ class RunRecorder:
         self._pause_s = max(REPORT_EVERY_S, 50 * (self._reported - began))  # at most about 2 % of the time
 
     @contextmanager
-    def _not_fatal(self, what: str) -> Iterator[None]:
+    def _not_fatal(self, name: str) -> Iterator[None]:
         """A block whose failure is only a warning, given once: what merely shows a run must not stop it."""
         try:
             yield
         except Exception as error:
-            if what not in self._warned:
-                self._warned.add(what)
-                _log.warning("the %s of %s could not be written (%s: %s)", what, self.out, type(error).__name__, error)
+            if name not in self._warned:
+                self._warned.add(name)
+                _log.warning("the %s of %s could not be written (%s: %s)", name, self.out, type(error).__name__, error)
 
 
 def score_of(metrics: Mapping[str, Mapping[str, Any]], tasks: Mapping[str, Task]) -> float | None:

@@ -59,22 +59,22 @@ def _head(out: Path, config: dict[str, Any], rows: list[Row], record: dict[str, 
     evaluations = {row["iteration"]: row.get("evaluation_seconds", 0.0) for row in _of(rows, "eval")}
     evaluating = sum(evaluations.values())  # the heads of one evaluation have the same time
     seconds = float(rows[-1].get("seconds", 0.0))
-    facts = {"iterations": f"{last} of {config.get('iterations', '?')}", "time": duration(seconds)}
+    values = {"iterations": f"{last} of {config.get('iterations', '?')}", "time": duration(seconds)}
     if evaluating:
-        facts["of which evaluation"] = duration(evaluating)
+        values["of which evaluation"] = duration(evaluating)
     if best := _of(rows, "best"):
-        facts["best at iteration"] = str(best[-1]["iteration"])
+        values["best at iteration"] = str(best[-1]["iteration"])
     for head in _evaluated(rows):
         row = _evals_of(rows, head)[-1]
         name = _dict(heads.get(head)).get("headline") or _first_metric(row)
         if name in row:
-            facts[f"{name} of {head}"] = in_line(row[name])
+            values[f"{name} of {head}"] = in_line(row[name])
     sessions = record.get("sessions")
     if isinstance(sessions, list) and sessions and isinstance(sessions[-1], dict):
-        facts["parameters"] = f"{float(sessions[-1].get('parameters', 0)) / 1e6:.1f} M"
+        values["parameters"] = f"{float(sessions[-1].get('parameters', 0)) / 1e6:.1f} M"
     return (
         f"<h1>{escape(_title(out, config))} {state}</h1><p class=soft>{escape(out.resolve().name)}, "
-        f"report of {written}</p>{error}{cards(facts)}"
+        f"report of {written}</p>{error}{cards(values)}"
     )
 
 
@@ -137,10 +137,10 @@ def _environment(record: dict[str, Any], config: str, rows: list[Row]) -> str:
     sessions = [session for session in record.get("sessions", ()) if isinstance(session, dict)]
     parts = []
     if sessions:
-        facts = {name: value for name, value in sessions[-1].items() if name != "packages"}
-        facts["command"] = " ".join(str(word) for word in facts.get("command", ()))
+        session = {name: value for name, value in sessions[-1].items() if name != "packages"}
+        session["command"] = " ".join(str(word) for word in session.get("command", ()))
         packages = _dict(sessions[-1].get("packages"))
-        parts = [facts_table(facts), folded(f"{len(packages)} packages", facts_table(packages))]
+        parts = [facts_table(session), folded(f"{len(packages)} packages", facts_table(packages))]
         if len(sessions) > 1:
             times = ((f"from iteration {s.get('start')}", s.get("time")) for s in sessions)
             parts.append(folded(f"{len(sessions)} sessions", facts_table(dict(times))))
