@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from densevit.data import ClassTable, Sample
-from densevit.data.transforms import as_example
 from densevit.errors import ConfigError, DataError
 from densevit.model import DenseModel
+from densevit.pixels import to_tensor
 from densevit.training.batches import SourceBatches, steps
 from densevit.training.config import TrainConfig
 from densevit.training.feature_cache import FeatureCache, to_taps
@@ -46,7 +46,7 @@ class PatchNumbers(FeatureCache):
     """Gives, instead of features, the number that the labels have in each patch; the prefix token is -1."""
 
     def __init__(self, dataset: Photos) -> None:
-        self.numbers = {self._key(as_example(dataset[i]).image): np.roll(np.arange(12), i) for i in range(len(dataset))}
+        self.numbers = {self._key(to_tensor(dataset[i].image)): np.roll(np.arange(12), i) for i in range(len(dataset))}
 
     def read(self, image: Tensor) -> NDArray[np.float16]:
         numbers = np.concatenate([[-1], self.numbers[self._key(image)]])

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from densevit.checkpoints.importers.literal import read_config_file, read_literals
+from densevit.checkpoints.importers.side_files import read_config_file, read_literals
 from densevit.errors import CheckpointError
 
 CONFIG = """

@@ -105,7 +105,7 @@ def test_classmix__pastes_half_of_the_classes_and_no_ignored_pixel() -> None:
     assert seen == {0, 1, 2, 3, 4}
     ignored = torch.where(donor.labels == 0, 255, donor.labels)
     for generator in generators(20):
-        mask = draw_mask(Example(donor.image, ignored, None, None), rule(classmix=1.0), generator)
+        mask = draw_mask(Example(image=donor.image, labels=ignored), rule(classmix=1.0), generator)
         assert mask is not None
         assert not mask[ignored == 255].any()
 

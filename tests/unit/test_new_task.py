@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from densevit.data.sample import ClassTable
-from densevit.data.transforms import Example
+from densevit.data.transforms import Targets
 from densevit.doctor.preflight import check_run
 from densevit.evaluation.evaluate import evaluate
 from densevit.evaluation.selection import choose_head, open_for
@@ -59,8 +59,8 @@ class Flow(Task):
     def value_format(self) -> ValueFormat:
         return ValueFormat("flow", "px")
 
-    def read_target(self, example: Example, classes: ClassTable | None) -> Tensor | None:
-        return example.values
+    def read_target(self, targets: Targets, classes: ClassTable | None) -> Tensor | None:
+        return targets.values
 
     def loss(self, output: DenseOutput, target: Tensor, *, align_corners: bool) -> Tensor:
         flow = resize(output.logits, (target.shape[-2], target.shape[-1]), align_corners=align_corners).float()
@@ -234,8 +234,8 @@ class Foreground(Task):
     def class_table(self) -> ClassTable:
         return ClassTable(("background", "thing"), palette=((0, 0, 0), (200, 60, 60)))
 
-    def read_target(self, example: Example, classes: ClassTable | None) -> Tensor | None:
-        return example.labels
+    def read_target(self, targets: Targets, classes: ClassTable | None) -> Tensor | None:
+        return targets.labels
 
     def loss(self, output: DenseOutput, target: Tensor, *, align_corners: bool) -> Tensor:
         logits = resize(output.logits, (target.shape[-2], target.shape[-1]), align_corners=align_corners)

@@ -59,9 +59,9 @@ def test_picture__is_four_small_panels(size: tuple[int, int], panel: tuple[int, 
 
 @pytest.mark.parametrize(("channels", "kind"), [(1, "uint8"), (2, "uint8"), (5, "uint16"), (4, "float32")])
 def test_picture__of_other_cameras_shows_their_first_bands(channels: int, kind: str) -> None:
-    bands = np.random.default_rng(0).random((8, 12, channels)) * {"uint8": 255, "uint16": 4000, "float32": 1}[kind]
+    bands = np.random.default_rng(0).random((8, 12, channels)) * {"uint8": 255, "uint16": 65535, "float32": 1}[kind]
     target = torch.zeros(8, 12, dtype=torch.long)
-    first = panels(compare(LABELS, bands.astype(kind), target, target))[0]
+    first = panels(compare(LABELS, Sample("camera", bands.astype(kind)).picture, target, target))[0]
     assert first.max() > 200
     assert (first[..., 0] == first[..., 1]).all() == (channels < 3)
 

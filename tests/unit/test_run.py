@@ -32,10 +32,10 @@ def make_config(dataset: Path, *heads: str, **facts: Any) -> TrainConfig:
 class Rig:
     """A run with a tiny model that is told what a loop would tell."""
 
-    def __init__(self, config: TrainConfig, out: Path, start: int = 0) -> None:
+    def __init__(self, config: TrainConfig, out: Path, start: int = 0, **facts: Any) -> None:
         self.config, self.out = config, out
         self.model, self.tasks = build_model(config).eval(), dict(config.tasks)
-        self.run = RunRecorder(config, out, start=start, parameters=self.model.num_parameters())
+        self.run = RunRecorder(config, out, start=start, parameters=self.model.num_parameters(), **facts)
 
     def steps(self, first: int, last: int) -> None:
         for done in range(first, last + 1):
@@ -265,8 +265,9 @@ def test_resume__goes_on_with_the_clock(config: TrainConfig, tmp_path: Path) -> 
 
 
 def test_resume__of_a_finished_run_keeps_the_figures_on_the_card(config: TrainConfig, tmp_path: Path) -> None:
-    Rig(config, tmp_path).evaluated(10, 0.5)
-    again = Rig(config, tmp_path, start=10)
+    first = Rig(config, tmp_path)
+    first.evaluated(10, 0.5)
+    again = Rig(config, tmp_path, start=10, metrics=first.run.metrics)
     path = again.run.finish(again.model, again.tasks)
     assert read_header(path).card.metrics["coarse"] == {"mIoU": 0.5, "aAcc": 0.9}
 

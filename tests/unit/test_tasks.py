@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from densevit.data import ClassTable
-from densevit.data.transforms import Example
+from densevit.data.transforms import Targets
 from densevit.errors import ConfigError, ShapeError
 from densevit.tasks import TASKS, Depth, Regression, Segmentation, Task, losses, parse_task
 from densevit.types import DenseOutput
@@ -26,13 +26,6 @@ ALL: dict[str, Task] = {
 
 def generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
-
-
-def example(**targets: Tensor) -> Example:
-    """A grey image with the targets named."""
-    size = next((t.shape[-2:] for t in targets.values()), (4, 4))
-    known: dict[str, Tensor | None] = {"labels": None, "depth": None, "values": None, **targets}
-    return Example(torch.full((3, *size), 0.5), **known)
 
 
 def random_target(task: Task, seed: int = 0) -> Tensor:
@@ -220,7 +213,7 @@ def test_colourise__gives_a_picture_of_what_decode_gave(task: Task) -> None:
 
 def test_segmentation__reads_labels_of_its_own_names_as_they_are() -> None:
     labels = torch.tensor([[0, 2, 255]])
-    target = ALL["segmentation"].read_target(example(labels=labels), ClassTable(CLASSES))
+    target = ALL["segmentation"].read_target(Targets(labels=labels), ClassTable(CLASSES))
     assert target is not None
     assert target.tolist() == [[0, 2, 255]]
     assert target.dtype == torch.int64
@@ -229,14 +222,14 @@ def test_segmentation__reads_labels_of_its_own_names_as_they_are() -> None:
 def test_segmentation__reads_labels_through_the_view_with_its_names() -> None:
     table = ClassTable(("cat", "dog", "oak"), views={"classes2": (("animal", "plant"), (0, 255, 1))})
     task = Segmentation(classes=("animal", "plant"))
-    target = task.read_target(example(labels=torch.tensor([[0, 1, 2, 255]])), table)
+    target = task.read_target(Targets(labels=torch.tensor([[0, 1, 2, 255]])), table)
     assert target is not None
     assert target.tolist() == [[0, 255, 1, 255]]
 
 
 def test_segmentation__gives_unknown_pixels_its_own_ignore_index() -> None:
     task = Segmentation(classes=CLASSES, ignore_index=-1)
-    target = task.read_target(example(labels=torch.tensor([[1, 255, 7]])), ClassTable(CLASSES, ignore_index=7))
+    target = task.read_target(Targets(labels=torch.tensor([[1, 255, 7]])), ClassTable(CLASSES, ignore_index=7))
     assert target is not None
     assert target.tolist() == [[1, -1, -1]]
     assert loss(task, torch.zeros(1, 3, 1, 3), target[None]) == pytest.approx(np.log(3))
@@ -244,13 +237,13 @@ def test_segmentation__gives_unknown_pixels_its_own_ignore_index() -> None:
 
 def test_segmentation__takes_labels_without_names_for_its_own() -> None:
     labels = torch.tensor([[0, 2, 255]])
-    assert ALL["segmentation"].read_target(example(labels=labels), None) is labels
+    assert ALL["segmentation"].read_target(Targets(labels=labels), None) is labels
 
 
 def test_segmentation__has_no_target_in_a_data_set_of_other_names_or_without_masks() -> None:
     labels = torch.tensor([[0]])
-    assert ALL["segmentation"].read_target(example(labels=labels), ClassTable(("sky", "road", "tree"))) is None
-    assert ALL["segmentation"].read_target(example(), ClassTable(CLASSES)) is None
+    assert ALL["segmentation"].read_target(Targets(labels=labels), ClassTable(("sky", "road", "tree"))) is None
+    assert ALL["segmentation"].read_target(Targets(), ClassTable(CLASSES)) is None
 
 
 def test_segmentation_loss__adds_each_auxiliary_loss_with_its_weight() -> None:
@@ -395,13 +388,13 @@ def test_segmentation__refuses(facts: dict[str, Any], message: str) -> None:
 
 def test_depth__reads_metres_and_drops_what_is_out_of_range() -> None:
     task = Depth(min_depth_m=0.5, max_depth_m=10.0)
-    target = task.read_target(example(depth=torch.tensor([[0.0, 0.4, 0.6, 9.9, 10.0, 80.0]])), None)
+    target = task.read_target(Targets(depth=torch.tensor([[0.0, 0.4, 0.6, 9.9, 10.0, 80.0]])), None)
     assert target is not None
     torch.testing.assert_close(target, torch.tensor([[0.0, 0.0, 0.6, 9.9, 0.0, 0.0]]))
 
 
 def test_depth__has_no_target_without_a_map() -> None:
-    assert Depth().read_target(example(), None) is None
+    assert Depth().read_target(Targets(), None) is None
 
 
 def test_depth_loss__of_metres_knows_the_scale() -> None:
@@ -485,8 +478,8 @@ def test_depth__refuses(facts: dict[str, Any], message: str) -> None:
 
 def test_regression__reads_values_as_they_are() -> None:
     values = torch.tensor([[[1.0, torch.nan]]])
-    assert Regression(channels=("height",)).read_target(example(values=values), None) is values
-    assert Regression(channels=("height",)).read_target(example(), None) is None
+    assert Regression(channels=("height",)).read_target(Targets(values=values), None) is values
+    assert Regression(channels=("height",)).read_target(Targets(), None) is None
 
 
 def test_regression_loss__is_the_mean_error_of_the_known_pixels() -> None:

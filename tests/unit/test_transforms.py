@@ -9,8 +9,9 @@ from torch import Tensor
 
 from densevit.data import Sample
 from densevit.data.colour_jitter import Step, draw_photometric, recolour
-from densevit.data.transforms import AugmentConfig, Example, as_example, augment, crop, draw_view, flip, rotate, take
+from densevit.data.transforms import AugmentConfig, Example, augment, crop, draw_view, flip, rotate, take, targets_of
 from densevit.errors import ConfigError, DataError
+from densevit.pixels import to_tensor
 from densevit.types import Size
 from tests.tolerances import EXACT
 
@@ -140,6 +141,11 @@ def half_and_half() -> Sample:
     return sample
 
 
+def as_example(sample: Sample) -> Example:
+    targets = targets_of(sample)
+    return Example(targets.labels, targets.depth, targets.values, targets.normals, image=to_tensor(sample.image))
+
+
 def largest_share(example: Example) -> float:
     assert example.labels is not None
     counts = torch.bincount(example.labels.flatten(), minlength=256)[:255]
@@ -221,11 +227,11 @@ def test_crop_and_flip__move_everything_alike() -> None:
         torch.testing.assert_close(getattr(changed, name), expected, **EXACT)
 
 
-def test_as_example__resizes_depth_without_changing_its_values() -> None:
-    example = as_example(coded((96, 128)), (33, 47))
-    assert example.depth is not None
-    assert example.depth.shape == (33, 47)
-    assert set(example.depth.unique().tolist()) <= set(range(1, 11))
+def test_targets_of__resizes_depth_without_changing_its_values() -> None:
+    targets = targets_of(coded((96, 128)), size=(33, 47))
+    assert targets.depth is not None
+    assert targets.depth.shape == (33, 47)
+    assert set(targets.depth.unique().tolist()) <= set(range(1, 11))
 
 
 @pytest.mark.parametrize(
@@ -305,7 +311,7 @@ def test_rotation__turns_image_and_targets_alike() -> None:
 def test_rotation__is_counter_clockwise_and_knows_nothing_of_the_corners() -> None:
     labels = torch.zeros(9, 9, dtype=torch.int64)
     labels[4, 8] = 7
-    example = Example(torch.rand(3, 9, 9), labels, labels.float() + 1, None, ignore_index=99)
+    example = Example(labels, labels.float() + 1, ignore_index=99, image=torch.rand(3, 9, 9))
     quarter = rotate(example, 90.0)
     assert quarter.labels is not None
     assert int(quarter.labels[0, 4]) == 7

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from densevit.blocks import Activation
 from densevit.checkpoints.encoder_names import PATCH_WEIGHT, TOKENS, read_encoder, split_positions, stored_tokens
-from densevit.checkpoints.rename import LoadReport, Renamed, Row, require_kinds, require_total
+from densevit.checkpoints.rename import LoadReport, Renamed, Row, require_total
 from densevit.checkpoints.shapes import Shapes, encoder_from_shapes
 from densevit.encoder import EncoderConfig, VisionTransformer
 from densevit.encoder.patches import adapt_input_channels, resample_patch_weight
@@ -73,7 +73,6 @@ def load_encoder_weights(
         advice="make the encoder's config agree (encoder_config_from_state reads it from the weights), "
         "or name tensors in ignore or allow_missing",
     )
-    require_kinds(renamed, source=source)
     missing = {row.name for row in rows if row.status == "missing"}
     for name, target in targets.items():  # these share their memory with the parameters
         target.copy_(tensors[name])

@@ -74,8 +74,8 @@ MMSEG_RULES = (
     Rule("patch_embed.projection.{param}", "patch_embed.proj.{param}"),
     *MMSEG_BLOCK,
     Rule("ln1.{param}", "norm.{param}"),
+    *ENCODER_RULES,
 )
-
 
 # A block of transformers, under the names of the hub and those that release 5 has in memory: name, target, part.
 _HF_BLOCK = (
@@ -125,7 +125,7 @@ def hf_rules(*, gated: bool) -> tuple[Rule, ...]:
 def _rules_for(state: Mapping[str, Tensor]) -> tuple[Rule, ...]:
     """The rules for the program that the name of the patch projection belongs to."""
     if "patch_embed.projection.weight" in state:
-        return (*MMSEG_RULES, *ENCODER_RULES)
+        return MMSEG_RULES
     if any(name.startswith("embeddings.") for name in state):
         return (*hf_rules(gated=any(".mlp.gate_proj." in name for name in state)), *ENCODER_RULES)
     return ENCODER_RULES

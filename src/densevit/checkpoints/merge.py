@@ -78,7 +78,7 @@ def merge_bundles(config: MergeConfig) -> Bundle:
             donors[source.name] = _open(source)
     first_name, first = next(iter(donors.items()))
     for name, donor in donors.items():
-        if difference := _difference(first, donor):
+        if difference := _config_difference(first, donor) or _encoder_difference(first, donor):
             raise CheckpointError(
                 f"{name} and {first_name} differ in {difference}; only heads of one encoder can be merged"
             )
@@ -154,10 +154,8 @@ def _config_difference(one: Bundle, other: Bundle) -> str:
     return "normalisation" if one.model.config.normalisation != other.model.config.normalisation else ""
 
 
-def _difference(one: Bundle, other: Bundle) -> str:
-    """What keeps the heads of two checkpoints from sharing an encoder; empty if nothing does."""
-    if difference := _config_difference(one, other):
-        return difference
+def _encoder_difference(one: Bundle, other: Bundle) -> str:
+    """What keeps the heads of two checkpoints of one config from sharing an encoder; empty if nothing does."""
     if one.fit.max_long_side != other.fit.max_long_side:
         return "fit.max_long_side"
     weights, others = one.model.encoder.state_dict(), other.model.encoder.state_dict()

@@ -50,6 +50,8 @@ class Renamed:
         ignored: source name -> the reason.
         unused: source names that no rule matches.
         notes: target name -> how its tensor differs from that of the file.
+        absorbed: number of the file's parameters that the model has no parameter for: a bias folded into a running
+            mean, the position of a token that is not in the sequence.
     """
 
     tensors: dict[str, Tensor]
@@ -57,6 +59,19 @@ class Renamed:
     ignored: dict[str, str]
     unused: tuple[str, ...]
     notes: dict[str, str] = field(default_factory=dict)
+    absorbed: int = 0
+
+    def with_tensors(
+        self, tensors: Mapping[str, Tensor], note: str, *, drop: Sequence[str] = (), absorbed: int = 0
+    ) -> "Renamed":
+        """A copy in which some tensors are replaced, each with the note, and others dropped."""
+        kept = {name: tensor for name, tensor in self.tensors.items() if name not in drop}
+        return replace(
+            self,
+            tensors=kept | dict(tensors),
+            notes=self.notes | dict.fromkeys(tensors, note),
+            absorbed=self.absorbed + absorbed,
+        )
 
 
 def prefixed(rules: Iterable[Rule], source: str, target: str) -> tuple[Rule, ...]:
@@ -127,7 +142,10 @@ def _join(target: str, parts: Mapping[int, tuple[str, Tensor]], total: int) -> T
 
 
 def require_total(renamed: Renamed, targets: Mapping[str, torch.Size], *, source: str, advice: str) -> None:
-    """Check that every source tensor is used or ignored for a reason, every target is filled, and shapes agree.
+    """Check that every source tensor is used or ignored for a reason, every target is filled, and all of them fit.
+
+    They fit if shapes agree, weights are floating point of at least 16 bits, and counters integers; a file with others
+    is quantised.
 
     Args:
         renamed: the outcome of ``rename``.
@@ -151,14 +169,6 @@ def require_total(renamed: Renamed, targets: Mapping[str, torch.Size], *, source
     lines = [f"\n  {problem}: {', '.join(collapse(names))}" for problem, names in problems.items() if names]
     if lines:
         raise CheckpointError(f"{source} does not fit the model, and nothing was loaded:{''.join(lines)}\n{advice}")
-
-
-def require_kinds(renamed: Renamed, *, source: str) -> None:
-    """Check that weights are floating point of at least 16 bits, and counters integers; others are quantised.
-
-    Raises:
-        CheckpointError: naming the tensor.
-    """
     for name, tensor in renamed.tensors.items():
         is_weight = tensor.is_floating_point() and tensor.element_size() > 1
         is_counter = not tensor.is_floating_point() and not tensor.is_complex() and tensor.dtype != torch.bool

@@ -20,7 +20,7 @@ from torchvision.transforms.v2 import functional as tv
 
 from densevit.config import Config
 from densevit.data.colour_jitter import Step, draw_jitter, draw_photometric, recolour, uniform
-from densevit.data.sample import ALL_TARGETS, Sample, Target
+from densevit.data.sample import Sample, Target
 from densevit.errors import DataError
 from densevit.pixels import resize_image, resize_nearest, to_tensor
 from densevit.types import Size
@@ -30,11 +30,10 @@ PADDING = 0.5
 
 
 @dataclass(frozen=True, slots=True)
-class Example:
-    """A sample as tensors, ready for a batch.
+class Targets:
+    """The targets of a sample as tensors.
 
     Attributes:
-        image: float32 (C, H, W) in [0, 1]; C is 3 for RGB.
         labels: int64 (H, W), the data set's own ids, or None.
         depth: float32 (H, W) metres, 0 where unknown, or None.
         values: float32 (K, H, W), NaN where unknown, or None.
@@ -42,12 +41,22 @@ class Example:
         ignore_index: id in ``labels`` of pixels without a class.
     """
 
-    image: Tensor
-    labels: Tensor | None
-    depth: Tensor | None
-    values: Tensor | None
+    labels: Tensor | None = None
+    depth: Tensor | None = None
+    values: Tensor | None = None
     normals: bool = False
     ignore_index: int = 255
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Example(Targets):
+    """A sample as tensors, ready for a batch.
+
+    Attributes:
+        image: float32 (C, H, W) in [0, 1]; C is 3 for RGB.
+    """
+
+    image: Tensor
 
 
 class AugmentConfig(Config):
@@ -120,18 +129,21 @@ class View:
     colours: tuple[Step, ...]
 
 
-def as_example(sample: Sample, size: Size | None = None) -> Example:
-    """The sample as tensors, resized to ``size`` if given; depth keeps its values."""
-    image = to_tensor(sample.image)
-    labels = None if sample.labels is None else torch.from_numpy(sample.labels).long()
-    depth = None if sample.depth is None else torch.from_numpy(sample.depth)
-    values = None if sample.values is None else torch.from_numpy(sample.values).permute(2, 0, 1)
-    if size is not None:
-        image = resize_image(image, size)
-        labels = None if labels is None else resize_nearest(labels, size)
-        depth = None if depth is None else resize_nearest(depth, size)
-        values = None if values is None else resize_nearest(values, size)
-    return Example(image, labels, depth, values, sample.normals, sample.ignore_index)
+def targets_of(
+    sample: Sample, window: tuple[slice, slice] = (slice(None), slice(None)), size: Size | None = None
+) -> Targets:
+    """The rows and columns ``window`` of the sample's targets, resized to ``size`` if given; depth keeps its values."""
+
+    def pixels(target: NDArray[Any] | None) -> Tensor | None:
+        if target is None:
+            return None
+        tensor = torch.from_numpy(target[window])
+        tensor = tensor.permute(2, 0, 1) if tensor.ndim == 3 else tensor
+        return tensor if size is None else resize_nearest(tensor, size)
+
+    labels = pixels(sample.labels)
+    labels = None if labels is None else labels.long()
+    return Targets(labels, pixels(sample.depth), pixels(sample.values), sample.normals, sample.ignore_index)
 
 
 def augment(sample: Sample, config: AugmentConfig, generator: torch.Generator) -> Example:
@@ -174,12 +186,11 @@ def take(sample: Sample, view: View, size: Size) -> Example:
     top, left, height, width = view.window
     rows, columns = slice(top, top + height), slice(left, left + width)
     image = _resize_pixels(sample.image[rows, columns], view.size)
-    targets = {target: getattr(sample, target) for target in ALL_TARGETS}
-    cut = {target: pixels[rows, columns] for target, pixels in targets.items() if pixels is not None}
-    part = as_example(replace(sample, image=sample.image[:1, :1], **cut), view.size)  # the image is resized above
-    depth = None if part.depth is None else part.depth / view.zoom
-    values = _lean(part.values, view.zoom) if part.normals and part.values is not None else part.values
-    example = pad(replace(part, image=image, depth=depth, values=values), size)
+    targets = targets_of(sample, (rows, columns), view.size)
+    depth = None if targets.depth is None else targets.depth / view.zoom
+    values = _lean(targets.values, view.zoom) if sample.normals and targets.values is not None else targets.values
+    example = Example(targets.labels, depth, values, sample.normals, sample.ignore_index, image=image)
+    example = pad(example, size)
     if view.mirrored:
         example = flip(example)
     if view.angle:

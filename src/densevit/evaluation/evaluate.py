@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 
 from densevit.data import Dataset
-from densevit.data.transforms import as_example
+from densevit.data.transforms import targets_of
 from densevit.errors import DataError
 from densevit.evaluation.inspection import EvaluationRecorder
-from densevit.evaluation.selection import no_target
+from densevit.evaluation.selection import read_target
 from densevit.inference.decode import decode, mean_entropy
 from densevit.inference.pipeline import Encode, InferenceOptions, predict_logits
 from densevit.inference_config import InferenceConfig
@@ -28,7 +28,8 @@ def evaluate(
     encode: Encode | None = None,
     progress: Callable[[int, int], None] | None = None,
     recorder: EvaluationRecorder | None = None,
-    part: tuple[int, int] = (0, 1),
+    rank: int = 0,
+    world: int = 1,
     add: Callable[[Tensor], Tensor] | None = None,
 ) -> dict[str, dict[str, Any]]:
     """Metrics of some heads on a data set; images are run as ``Predictor.predict`` runs them.
@@ -42,7 +43,8 @@ def evaluate(
         encode: replaces the model's encoder (by a cache, say) for heads that see the whole image once.
         progress: called with (done, total).
         recorder: collects what a report shows.
-        part: (i, n): every n-th image from number i on, this process's share.
+        rank: number of this process, which takes every ``world``-th image from this number on.
+        world: number of processes that share the data set.
         add: sums a tensor over all processes in place, so that all of them get the metrics of the whole data set.
 
     Returns:
@@ -58,14 +60,12 @@ def evaluate(
     if recorder is not None:
         recorder.begin(tasks)
     with torch.inference_mode():
-        for index in range(part[0], len(dataset), part[1]):
+        for index in range(rank, len(dataset), world):
             sample = dataset[index]
-            example = as_example(sample)
+            targets = targets_of(sample)
             logits = predict_logits(model, tasks, sample.image, config, options, encode=encode)
             for head, task in tasks.items():
-                target = task.read_target(example, dataset.classes)
-                if target is None:
-                    raise DataError(no_target(head, task, dataset))
+                target = read_target(head, task, targets, dataset)
                 prediction = decode(task, logits[head]).cpu()
                 image_metrics = task.new_metrics()  # merged below: sums over images are those of all images at once
                 image_metrics.update(prediction[None], target[None])

@@ -6,15 +6,15 @@ processes can be merged.
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from numpy.typing import NDArray
 from torch import Tensor
 
 from densevit.evaluation.panels import compare
 from densevit.io import encode_jpeg
 from densevit.tasks import Metrics, Task
+from densevit.tasks.colour import Picture
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +50,11 @@ class HeadRecord:
     worst: list[ImageRecord] = field(default_factory=list)
     counts: Tensor | None = None
 
+    def add_counts(self, counts: Tensor | None) -> None:
+        """Add the counts of other pixels; None for a task without counts."""
+        if counts is not None:
+            self.counts = counts.clone() if self.counts is None else self.counts + counts
+
 
 class EvaluationRecorder:
     """Records what the images of an evaluation look like.
@@ -70,7 +75,7 @@ class EvaluationRecorder:
         self,
         head: str,
         place: tuple[int, int, str],
-        photo: NDArray[Any],
+        image: Picture,
         target: Tensor,
         prediction: Tensor,
         metrics: Metrics,
@@ -80,30 +85,27 @@ class EvaluationRecorder:
         Args:
             head: its name.
             place: the image's index, how many images there are, and its name.
-            photo: (H, W, C).
+            image: uint8 (H, W, 3), for display.
             target: as the task reads it.
             prediction: as the task decodes it.
             metrics: of this image.
         """
         record = self.heads[head]
-        counts = record.task.joint_counts(metrics, target, prediction)
-        if counts is not None:
-            record.counts = counts.clone() if record.counts is None else record.counts + counts
+        record.add_counts(record.task.joint_counts(metrics, target, prediction))
         if not self.pictures:
             return
         index, total, name = place
         metric, higher = record.task.image_headline
-        value = float(metrics.compute()[metric])
-        fixed = index in fixed_indices(total, self.pictures)
-        limit = _badness(record.worst[-1], higher) if len(record.worst) == self.pictures else (-math.inf, 0)
-        bad = not math.isnan(value) and _rank(value, index, higher) > limit
-        if fixed or bad:
-            picture = encode_jpeg(compare(record.task, photo, target, prediction), quality=85)
-            image = ImageRecord(index, name, value, picture)
-            if fixed:
-                record.fixed.append(image)
-            if bad:
-                record.worst = _worst([*record.worst, image], higher, self.pictures)
+        summary = ImageRecord(index, name, float(metrics.compute()[metric]), jpeg=b"")
+        is_fixed = index in fixed_indices(total, self.pictures)
+        is_bad = summary in _worst([*record.worst, summary], higher, self.pictures)
+        if is_fixed or is_bad:  # only images that are kept are encoded
+            shown = encode_jpeg(compare(record.task, image, target, prediction), quality=85)
+            summary = replace(summary, jpeg=shown)
+        if is_fixed:
+            record.fixed.append(summary)
+        if is_bad:
+            record.worst = _worst([*record.worst, summary], higher, self.pictures)
 
     def merge(self, other: "EvaluationRecorder") -> None:
         """Add what another process has recorded of the same evaluation."""
@@ -111,8 +113,7 @@ class EvaluationRecorder:
             mine = self.heads.setdefault(head, HeadRecord(theirs.task))
             mine.fixed = sorted([*mine.fixed, *theirs.fixed], key=lambda image: image.index)
             mine.worst = _worst([*mine.worst, *theirs.worst], mine.task.image_headline[1], self.pictures)
-            if theirs.counts is not None:
-                mine.counts = theirs.counts.clone() if mine.counts is None else mine.counts + theirs.counts
+            mine.add_counts(theirs.counts)
 
     def facts(self, head: str) -> dict[str, Any]:
         """Everything recorded of a head except images, as plain data for a report."""
@@ -133,13 +134,9 @@ def fixed_indices(total: int, wanted: int) -> set[int]:
 
 
 def _worst(images: Iterable[ImageRecord], higher: bool, length: int) -> list[ImageRecord]:
-    return sorted(images, key=lambda image: _badness(image, higher), reverse=True)[:length]
+    """The worst images whose value is known, the worst first.
 
-
-def _badness(image: ImageRecord, higher: bool) -> tuple[float, int]:
-    return _rank(image.value, image.index, higher)
-
-
-def _rank(value: float, index: int, higher: bool) -> tuple[float, int]:
-    """Larger is worse; of two equal values the earlier image, so that the order of evaluation does not matter."""
-    return (-value if higher else value), -index
+    Of two equal values the earlier image comes first, so that the order of evaluation does not matter.
+    """
+    known = (image for image in images if not math.isnan(image.value))
+    return sorted(known, key=lambda image: (image.value if higher else -image.value, image.index))[:length]

@@ -3,10 +3,12 @@
 from collections.abc import Mapping
 from typing import Any
 
+from torch import Tensor
+
 from densevit.config import nearest
 from densevit.data import DATASETS, ClassTable, DataConfig, Dataset, FolderConfig, FolderDataset, parse_data
 from densevit.data.sample import TARGET_FOLDERS
-from densevit.data.transforms import as_example
+from densevit.data.transforms import Targets, targets_of
 from densevit.errors import ConfigError, DataError
 from densevit.tasks import TASKS, Task
 
@@ -60,7 +62,7 @@ def choose_head(tasks: dict[str, Task], dataset: Dataset, kind: str, wanted: str
     if dataset.classes is not None:
         fitting = [name for name in fitting if _has_classes(dataset.classes, tasks[name])]
     if not fitting and wanted is not None:
-        raise DataError(no_target(wanted, tasks[wanted], dataset))
+        raise DataError(_no_target(wanted, tasks[wanted], dataset))
     if len(fitting) != 1:
         heads = ", ".join(f"{name} ({task.kind})" for name, task in tasks.items())
         problem = "several heads fit" if fitting else "no head fits"
@@ -85,13 +87,24 @@ def check_targets(dataset: Dataset, tasks: Mapping[str, Task]) -> None:
     """
     if not len(dataset):
         raise DataError("the data set is empty; it needs at least one photo")
-    example = as_example(dataset[0])
+    targets = targets_of(dataset[0])
     for head, task in tasks.items():
-        if task.read_target(example, dataset.classes) is None:
-            raise DataError(no_target(head, task, dataset))
+        read_target(head, task, targets, dataset)
 
 
-def no_target(head: str, task: Task, dataset: Dataset) -> str:
+def read_target(head: str, task: Task, targets: Targets, dataset: Dataset) -> Tensor:
+    """The target of a head, in its task's terms.
+
+    Raises:
+        DataError: if the data set has none for it.
+    """
+    target = task.read_target(targets, dataset.classes)
+    if target is None:
+        raise DataError(_no_target(head, task, dataset))
+    return target
+
+
+def _no_target(head: str, task: Task, dataset: Dataset) -> str:
     """The message for a data set without targets for a head."""
     if task.target != "labels":
         return f"head {head!r} needs {task.kind} targets but the data set has none; add the folder, or drop the head"

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from densevit.config import Config
 from densevit.data.sample import ClassTable, Target
-from densevit.data.transforms import Example
+from densevit.data.transforms import Targets
 from densevit.tasks.colour import Picture, heat
 from densevit.types import DenseOutput, Size
 
@@ -92,8 +92,8 @@ class Task(Config, ABC):
         return ()
 
     @abstractmethod
-    def read_target(self, example: Example, classes: ClassTable | None) -> Tensor | None:
-        """The target of an example, in this task's terms; None if the data set has none for it."""
+    def read_target(self, targets: Targets, classes: ClassTable | None) -> Tensor | None:
+        """The target of a sample, in this task's terms; None if the data set has none for it."""
 
     @abstractmethod
     def loss(self, output: DenseOutput, target: Tensor, *, align_corners: bool) -> Tensor:

@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from densevit.data.sample import ClassTable
-from densevit.data.transforms import Example
+from densevit.data.transforms import Targets
 from densevit.layers import resize
 from densevit.tasks.base import Metrics, Task, ValueFormat
 from densevit.tasks.colour import Picture, colourise_depth, heat
@@ -101,12 +101,12 @@ class Depth(Task):
         """AbsRel, lower is better: it tells bad images from very bad ones."""
         return "AbsRel", False
 
-    def read_target(self, example: Example, classes: ClassTable | None) -> Tensor | None:
+    def read_target(self, targets: Targets, classes: ClassTable | None) -> Tensor | None:
         """float32 (H, W) metres, 0 where unknown or out of range."""
-        if example.depth is None:
+        if targets.depth is None:
             return None
-        valid = (example.depth > self.min_depth_m) & (example.depth < self.max_depth_m)
-        return example.depth * valid
+        valid = (targets.depth > self.min_depth_m) & (targets.depth < self.max_depth_m)
+        return targets.depth * valid
 
     def loss(self, output: DenseOutput, target: Tensor, *, align_corners: bool) -> Tensor:
         """The weighted losses over the pixels whose depth is known, which may be as few as those of a laser scanner."""

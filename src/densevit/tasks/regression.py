@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from densevit.data.sample import ClassTable
-from densevit.data.transforms import Example
+from densevit.data.transforms import Targets
 from densevit.layers import resize
 from densevit.tasks.base import Task, ValueFormat
 from densevit.tasks.colour import Picture
@@ -73,9 +73,9 @@ class Regression(Task):
         """Values in their unit."""
         return ValueFormat(unit=self.unit)
 
-    def read_target(self, example: Example, classes: ClassTable | None) -> Tensor | None:
+    def read_target(self, targets: Targets, classes: ClassTable | None) -> Tensor | None:
         """float32 (K, H, W), NaN where unknown."""
-        return example.values
+        return targets.values
 
     @property
     def _weights(self) -> tuple[float, float, float]:

@@ -9,7 +9,7 @@ from pydantic import Field, NonNegativeFloat, model_validator
 from torch import Tensor
 
 from densevit.data.sample import ClassTable, Rgb
-from densevit.data.transforms import Example
+from densevit.data.transforms import Targets
 from densevit.layers import resize
 from densevit.tasks.base import Metrics, Task
 from densevit.tasks.colour import Picture, colourise_labels, palette_for
@@ -96,14 +96,14 @@ class Segmentation(Task):
         """With the class names."""
         return {**super().describe(), "classes": list(self.classes)}
 
-    def read_target(self, example: Example, classes: ClassTable | None) -> Tensor | None:
+    def read_target(self, targets: Targets, classes: ClassTable | None) -> Tensor | None:
         """int64 (H, W) in this task's ids, from the data set's view with the same class names."""
-        if example.labels is None:
+        if targets.labels is None:
             return None
         table = None if classes is None else classes.lookup(self.classes, ignore_index=self.ignore_index)
         if table is None:
-            return example.labels if classes is None else None
-        return torch.from_numpy(table)[example.labels]
+            return targets.labels if classes is None else None
+        return torch.from_numpy(table)[targets.labels]
 
     def loss(self, output: DenseOutput, target: Tensor, *, align_corners: bool) -> Tensor:
         """The weighted losses at the target's size, plus cross entropy of the auxiliary heads."""

@@ -19,7 +19,7 @@ from densevit.data.mixing import mix
 from densevit.data.sample import Dataset
 from densevit.data.transforms import Example, augment, crop, flip
 from densevit.errors import ConfigError, DataError, DensevitError
-from densevit.evaluation.selection import no_target
+from densevit.evaluation.selection import read_target
 from densevit.tasks import Task
 from densevit.training.config import SourceConfig, TrainConfig
 from densevit.training.feature_cache import FeatureCache
@@ -92,7 +92,7 @@ class SourceBatches(TorchDataset[Batch]):
         first = (number * self.world + self.rank) * self.size
         examples = self._mixed([self._example(draw) for draw in range(first, first + self.size)], first)
         targets = {
-            head: torch.stack([self._target(head, task, example) for _, example in examples])
+            head: torch.stack([read_target(head, task, example, self.dataset) for _, example in examples])
             for head, task in self.tasks.items()
         }
         patch = self.config.model.encoder.patch_size
@@ -153,12 +153,6 @@ class SourceBatches(TorchDataset[Batch]):
         if config.flip and torch.rand((), generator=generator) < 0.5:
             tokens, example = tokens.flip(2), flip(example)
         return torch.cat((prefix, tokens.flatten(1, 2)), dim=1), example
-
-    def _target(self, head: str, task: Task, example: Example) -> Tensor:
-        target = task.read_target(example, self.dataset.classes)
-        if target is None:
-            raise DataError(no_target(head, task, self.dataset))
-        return target
 
 
 def steps(batches: SourceBatches, start: int, end: int, workers: int) -> Generator[Batch, None, None]:

@@ -69,7 +69,8 @@ def validate(
     config: TrainConfig,
     cache: FeatureCache | None,
     *,
-    part: tuple[int, int] = (0, 1),
+    rank: int = 0,
+    world: int = 1,
     add: Callable[[Tensor], Tensor] | None = None,
     progress: Callable[[int, int], None] | None = None,
     recorder: EvaluationRecorder | None = None,
@@ -92,7 +93,8 @@ def validate(
                 encode=encode,
                 progress=progress,
                 recorder=recorder,
-                part=part,
+                rank=rank,
+                world=world,
                 add=add,
             )
     return metrics

@@ -27,9 +27,6 @@ from torch.nn.parallel import DistributedDataParallel
 from densevit.errors import ConfigError, DensevitError
 from densevit.model import DenseModel
 
-ENVIRONMENT = (("RANK", "0"), ("WORLD_SIZE", "1"), ("LOCAL_RANK", "0"))
-"""The variables in which torchrun says which process this is, and their values without it."""
-
 T = TypeVar("T")
 _log = logging.getLogger(__name__)
 
@@ -112,7 +109,8 @@ def join_processes(device: str, *, shard: bool, timeout_s: float) -> Iterator[Gr
     Raises:
         ConfigError: if the machine has fewer GPUs than processes.
     """
-    rank, world, local = (int(os.environ.get(name, at)) for name, at in ENVIRONMENT)
+    rank, local = int(os.environ.get("RANK", "0")), int(os.environ.get("LOCAL_RANK", "0"))
+    world = int(os.environ.get("WORLD_SIZE", "1"))
     chosen = torch.device(device)
     if chosen.type == "cuda" and world > 1:
         if local >= torch.cuda.device_count():

@@ -19,9 +19,9 @@ def init_ema(model: nn.Module, decay: float | None) -> dict[str, Tensor]:
 def update_ema(ema: dict[str, Tensor], model: nn.Module, decay: float | None) -> None:
     """Move the average towards the model's weights."""
     if decay is not None:
-        for name, parameter in model.named_parameters():
-            if name in ema:
-                ema[name].lerp_(parameter.detach(), 1 - decay)
+        parameters = dict(model.named_parameters())
+        for name, average in ema.items():
+            average.lerp_(parameters[name].detach(), 1 - decay)
 
 
 @contextmanager

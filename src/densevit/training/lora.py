@@ -38,8 +38,13 @@ def add_lora(model: DenseModel, config: LoraConfig) -> None:
     Raises:
         ConfigError: if peft is not installed.
     """
+    try:
+        import peft
+    except ImportError as error:
+        raise ConfigError(
+            f"lora is set but peft cannot be imported ({error}); pip install 'densevit[lora]', or unset lora"
+        ) from None
     names = "|".join(f"{_PLACES[target]}\\.{target}" for target in config.targets)
-    peft = _peft()
     rule = peft.LoraConfig(
         r=config.rank,
         lora_alpha=config.alpha,
@@ -63,13 +68,3 @@ def without_lora(model: DenseModel) -> DenseModel:
             parent, _, leaf = name.rpartition(".")
             setattr(plain.get_submodule(parent), leaf, adapter.get_base_layer())
     return plain.requires_grad_(True)
-
-
-def _peft() -> Any:
-    try:
-        import peft
-    except ImportError as error:
-        raise ConfigError(
-            f"lora is set but peft cannot be imported ({error}); pip install 'densevit[lora]', or unset lora"
-        ) from None
-    return peft

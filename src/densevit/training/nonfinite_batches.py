@@ -56,10 +56,11 @@ def save_nonfinite(
         path = folder / f"step-{step + 1:08d}-{number}-{rank}.safetensors"
         if (finite[number] and not finite.all()) or len(list(folder.glob("*.safetensors"))) >= KEEP:
             continue
-        tensors = {f"{i}/inputs": batch.inputs for i, batch in enumerate(micro_batch)}
+        tensors: dict[str, Tensor] = {}
         for i, batch in enumerate(micro_batch):
-            tensors |= {f"{i}/{head}": target for head, target in batch.targets.items()}
-        facts = {
+            named = {"inputs": batch.inputs, **batch.targets}
+            tensors |= {f"{i}/{name}": tensor for name, tensor in named.items()}
+        record = {
             "steps_before": step,
             "micro_batch": number,
             "of": len(batches),
@@ -69,7 +70,7 @@ def save_nonfinite(
             "gradient_norm": str(norm.item()),
         }
         write_tensors(path, tensors)
-        write_json(path.with_suffix(".json"), facts)
+        write_json(path.with_suffix(".json"), record)
 
 
 def divergence_message(steps: int, done: int, losses: Tensor, out: Path) -> str:
@@ -96,29 +97,30 @@ def replay(path: Path, *, device: str = "cpu") -> list[str]:
         ConfigError: if the file is not in a run folder.
         CheckpointError: if a file cannot be read.
     """
-    facts, tensors = _read(path)
+    record, tensors = _read(path)
     out = path.resolve().parent.parent
     if not (out / "config.yaml").exists():
         raise ConfigError(f"{out} has no config.yaml; a batch can only be run again from bad/ of its run folder")
     config = TrainConfig.parse(read_yaml(out / "config.yaml"), source=str(out / "config.yaml"))
     torch.manual_seed(config.seed)
     model = build_model(config).to(device)
-    step = facts["steps_before"]
+    step = record["steps_before"]
     state = _state_before(out / "states", step)
     if state is not None:
         model.load_state_dict(state["model"], strict=False)
     weights = "the starting weights" if state is None else f"the weights after {state['iteration']} steps"
-    lines = [f"step {step + 1}, micro-batch {facts['micro_batch']}, process {facts['process']}; with {weights}"]
-    lines += [f"{name}: {_describe(tensor)}" for name, tensor in sorted(tensors.items(), key=_inputs_first)]
+    lines = [f"step {step + 1}, micro-batch {record['micro_batch']}, process {record['process']}; with {weights}"]
     batches = []
     for i, source in enumerate(config.sources):
         targets = {head: tensors[f"{i}/{head}"] for head in source.heads}
-        batches.append(Batch(tensors[f"{i}/inputs"], tuple(facts["grids"][i]), targets))
+        batches.append(Batch(tensors[f"{i}/inputs"], tuple(record["grids"][i]), targets))
+        names = [f"{i}/{name}" for name in ("inputs", *sorted(targets))]
+        lines += [f"{name}: {_describe(tensors[name])}" for name in names]
     for precision in dict.fromkeys((config.precision, "float32")):
         chosen = config.model_copy(update={"precision": precision, "compile": False})
         learner = Learner(model, dict(config.tasks), chosen)
         set_training(model, config)
-        seed_everything(config.seed, step * facts["of"] + facts["micro_batch"], facts["process"])
+        seed_everything(config.seed, step * record["of"] + record["micro_batch"], record["process"])
         lines += [f"{precision}: {line}" for line in _find_nonfinite(learner, batches)]
     return lines
 
@@ -170,19 +172,14 @@ def _find_nonfinite(learner: Learner, batches: list[Batch]) -> list[str]:
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     try:
-        facts = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
-        int(facts["steps_before"]), int(facts["of"]), list(facts["grids"])  # or it is not one of ours
+        record = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+        int(record["steps_before"]), int(record["of"]), list(record["grids"])  # or it is not one of ours
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(
             f"{path.with_suffix('.json')} cannot be read ({error}); a batch is a .safetensors file and a .json of the "
             "same name; pass one that the run has written to its folder bad/"
         ) from None
-    return facts, read_state_dict(path, require_finite=False)
-
-
-def _inputs_first(named: tuple[str, Tensor]) -> tuple[str, bool, str]:
-    source, _, name = named[0].partition("/")
-    return source, name != "inputs", name
+    return record, read_state_dict(path, require_finite=False)
 
 
 def _describe(tensor: Tensor) -> str:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from densevit.config import Config
 from densevit.model import DenseModel
+from densevit.training.distributed import full_tensor
 
 NO_DECAY = ("pos_embed", "cls_token", "dist_token", "reg_token", "class_tokens")
 NECKS = {"setr_mla": ("norms.", "laterals.", "smooths.")}
@@ -85,5 +86,4 @@ def clip(parameters: list[nn.Parameter], bound: float | None) -> Tensor:
     norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
     if bound is not None:
         torch.nn.utils.clip_grads_with_norm_(parameters, bound, norm)
-    full: Tensor = norm.full_tensor() if hasattr(norm, "full_tensor") else norm
-    return full.detach().cpu()
+    return full_tensor(norm).detach().cpu()

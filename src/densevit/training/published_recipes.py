@@ -5,6 +5,7 @@ not published. Settings of the model (drop path, auxiliary heads, pixel statisti
 """
 
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from densevit.config import nearest
@@ -37,8 +38,8 @@ VIT_S = "hf://timm/vit_small_patch16_384.augreg_in21k_ft_in1k"
 VIT_B = "hf://timm/vit_base_patch16_224.augreg_in21k_ft_in1k"
 
 
-def _augment(crop: int, base: tuple[int, int]) -> Plain:
-    """mmsegmentation's pipeline for SETR and Segmenter."""
+def _augment(crop: int, base: tuple[int, int], **changes: Any) -> Plain:
+    """mmsegmentation's pipeline for SETR and Segmenter, with the ``changes``."""
     return {
         "crop": (crop, crop),
         "base": base,
@@ -47,27 +48,17 @@ def _augment(crop: int, base: tuple[int, int]) -> Plain:
         "flip": 0.5,
         "photometric": True,
         "colour": 0.0,
+        **changes,
     }
 
 
 ADE20K = _augment(512, (2048, 512))
 CITYSCAPES = _augment(768, (2049, 1025))
 PASCAL_CONTEXT = _augment(480, (520, 520))
+DPT_SEGMENTATION = _augment(480, (4160, 520), cat_max_ratio=1.0, photometric=False)
 
 
-def _setr(preset: str, augment: Plain, lr: float, iterations: int, batch_size: int) -> Recipe:
-    optim = {"kind": "sgd", "lr": lr, "momentum": 0.9, "weight_decay": 0.0, "head_lr_mult": 10.0, "neck_lr_mult": 1.0}
-    config: Plain = {
-        "optim": optim,
-        "schedule": {"kind": "poly", "power": 0.9, "min_lr": 1e-4},
-        "iterations": iterations,
-        "augment": augment,
-        "sync_bn": True,
-    }
-    return Recipe(preset, batch_size, config, VIT_L)
-
-
-def _segmenter(
+def _sgd(
     preset: str,
     augment: Plain,
     lr: float,
@@ -75,29 +66,22 @@ def _segmenter(
     batch_size: int = 8,
     *,
     pretrained: str = VIT_L,
-    min_lr: float = 1e-5,
-    nesterov: bool = True,
+    remark: str = "",
+    min_lr: float = 0.0,
+    **optim: Any,
 ) -> Recipe:
-    optim = {"kind": "sgd", "lr": lr, "momentum": 0.9, "nesterov": nesterov, "weight_decay": 0.0, "head_lr_mult": 1.0}
+    """SGD with the poly schedule; ``optim`` has the settings in which the families differ."""
     config: Plain = {
-        "optim": optim,
+        "optim": {"kind": "sgd", "lr": lr, "momentum": 0.9, "weight_decay": 0.0, "head_lr_mult": 1.0, **optim},
         "schedule": {"kind": "poly", "power": 0.9, "min_lr": min_lr},
         "iterations": iterations,
         "augment": augment,
     }
-    return Recipe(preset, batch_size, config, pretrained)
+    return Recipe(preset, batch_size, config, pretrained, remark)
 
 
-def _dpt_segmentation(preset: str, iterations: int, *, init: str, remark: str) -> Recipe:
-    config: Plain = {
-        "optim": {"kind": "sgd", "lr": 0.002, "momentum": 0.9, "weight_decay": 0.0, "head_lr_mult": 1.0},
-        "schedule": {"kind": "poly", "power": 0.9},
-        "iterations": iterations,
-        "augment": {**_augment(480, (4160, 520)), "cat_max_ratio": 1.0, "photometric": False},
-        "sync_bn": True,
-    }
-    return Recipe(preset, 48, config, init, remark)
-
+_setr = partial(_sgd, min_lr=1e-4, head_lr_mult=10.0, neck_lr_mult=1.0)
+_segmenter = partial(_sgd, min_lr=1e-5, nesterov=True)
 
 RECIPES: dict[str, Recipe] = {
     "setr-naive-ade20k": _setr("setr-naive-l-ade20k", ADE20K, 0.01, 160_000, 16),
@@ -115,9 +99,7 @@ RECIPES: dict[str, Recipe] = {
         "segmenter-l-mask-pascal-context", _augment(480, (4160, 520)), 1e-3, 80_000, 16
     ),
     "segmenter-cityscapes": _segmenter("segmenter-l-mask-cityscapes", _augment(768, (2048, 1024)), 1e-2, 80_000),
-    "segmenter-mmseg-ade20k": _segmenter(
-        "segmenter-mmseg-s-mask", ADE20K, 1e-3, 160_000, pretrained=VIT_S, min_lr=1e-4, nesterov=False
-    ),
+    "segmenter-mmseg-ade20k": _sgd("segmenter-mmseg-s-mask", ADE20K, 1e-3, 160_000, pretrained=VIT_S, min_lr=1e-4),
     "dpt-mmseg-ade20k": Recipe(
         "dpt-mmseg-base-ade20k",
         16,
@@ -126,18 +108,20 @@ RECIPES: dict[str, Recipe] = {
             "schedule": {"kind": "poly", "power": 1.0, "warmup": 1500, "warmup_factor": 1e-6},
             "iterations": 160_000,
             "augment": ADE20K,
-            "sync_bn": True,
         },
         VIT_B,
         "unlike the original, norms and biases of the encoder have no decay",
     ),
-    "dpt-ade20k": _dpt_segmentation(
-        "dpt-large-ade20k", 101_000, init=VIT_L, remark="after the paper: 240 epochs of 20210 photos"
+    "dpt-ade20k": _sgd(
+        "dpt-large-ade20k", DPT_SEGMENTATION, 0.002, 101_000, 48, remark="after the paper: 240 epochs of 20210 photos"
     ),
-    "dpt-pascal-context": _dpt_segmentation(
+    "dpt-pascal-context": _sgd(
         "dpt-hybrid-pascal-context",
+        DPT_SEGMENTATION,
+        0.002,
         5_200,
-        init="a DPT-Hybrid trained on ADE20K, as init",
+        48,
+        pretrained="a DPT-Hybrid trained on ADE20K, as init",
         remark="after the paper: 50 epochs of 4998 photos",
     ),
     "dpt-depth": Recipe(
@@ -147,14 +131,7 @@ RECIPES: dict[str, Recipe] = {
             "optim": {"kind": "adamw", "lr": 1e-5, "weight_decay": 0.0, "head_lr_mult": 10.0},
             "schedule": {"kind": "constant"},
             "iterations": 4_320_000,
-            "augment": {
-                "crop": (384, 384),
-                "base": (384, 384),
-                "scale": (1.0, 1.0),
-                "flip": 0.5,
-                "colour": 0.0,
-                "cat_max_ratio": 1.0,
-            },
+            "augment": _augment(384, (384, 384), scale=(1.0, 1.0), cat_max_ratio=1.0, photometric=False),
         },
         VIT_L,
         "after the paper: 60 epochs of 72000 steps on ten data sets, there weighted by multi-objective optimisation",

@@ -153,30 +153,27 @@ class _Reader(FileSystemReader):
         return metadata
 
 
-_METADATA_TYPES = (
+_METADATA_TYPES = frozenset({
     "Metadata", "MetadataIndex", "TensorStorageMetadata", "BytesStorageMetadata", "TensorProperties",
     "ChunkStorageMetadata", "StorageMeta", "_MEM_FORMAT_ENCODING", "_StorageInfo", "_StoragePrefix",
-)  # fmt: skip
+})  # fmt: skip
+_PLAIN_TYPES = {
+    "torch.distributed.checkpoint.metadata": _METADATA_TYPES,
+    "torch.distributed.checkpoint.filesystem": _METADATA_TYPES,
+    "torch": {"Size", "device"},
+    "torch.serialization": {"_get_layout"},
+    "pathlib": {"PosixPath", "WindowsPath"},
+    "pathlib._local": {"PosixPath"},
+    "collections": {"OrderedDict"},
+}
+"""What a table of contents consists of besides dtypes, by module."""
 
 
 class _PlainUnpickler(pickle.Unpickler):
     """Refuses every class that a table of contents does not need."""
 
     def find_class(self, module: str, name: str) -> Any:
-        of_checkpoints = module in {
-            "torch.distributed.checkpoint.metadata",
-            "torch.distributed.checkpoint.filesystem",
-        }
-        basic = (module, name) in {
-            ("torch", "Size"),
-            ("torch.serialization", "_get_layout"),
-            ("torch", "device"),
-            ("pathlib", "PosixPath"),
-            ("pathlib", "WindowsPath"),
-            ("pathlib._local", "PosixPath"),
-            ("collections", "OrderedDict"),
-        }
         dtype = module == "torch" and isinstance(getattr(torch, name, None), torch.dtype)
-        if basic or dtype or (of_checkpoints and name in _METADATA_TYPES):
+        if dtype or name in _PLAIN_TYPES.get(module, ()):
             return super().find_class(module, name)
         raise pickle.UnpicklingError(f"{module}.{name} does not belong in a table of contents")

@@ -4,6 +4,7 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from types import FrameType
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -25,6 +26,7 @@ class Interrupted(Exception):
     """Leaves the training loop, or an evaluation, after a signal; ``train`` saves the state and raises ``Stopped``."""
 
 
+@dataclass
 class StopRequest:
     """Whether a signal has asked the run to stop.
 
@@ -32,8 +34,7 @@ class StopRequest:
         signal: number of the signal, 0 if none has come.
     """
 
-    def __init__(self) -> None:
-        self.signal = 0
+    signal: int = 0
 
 
 @contextmanager
@@ -45,15 +46,17 @@ def stop_on_signals() -> Iterator[StopRequest]:
         return
     previous = {number: signal.getsignal(number) for number in SIGNALS}
 
+    def restore() -> None:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
     def record(number: int, frame: FrameType | None) -> None:
         request.signal = number
-        for each, handler in previous.items():
-            signal.signal(each, handler)
+        restore()
 
     for number in SIGNALS:
         signal.signal(number, record)
     try:
         yield request
     finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
+        restore()

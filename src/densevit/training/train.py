@@ -144,10 +144,15 @@ def _prepare(
 
 def _open_recorder(run: _Run, stack: ExitStack) -> None:
     """Start recording into the run folder; when ``stack`` closes, the recorder notes how the run ended."""
-    start, parameters = run.state.done, run.model.num_parameters()
-    recorder = RunRecorder(run.config, run.out, start=start, parameters=parameters, on_log=run.hooks.on_log)
+    recorder = RunRecorder(
+        run.config,
+        run.out,
+        start=run.state.done,
+        parameters=run.model.num_parameters(),
+        metrics=run.state.metrics,
+        on_log=run.hooks.on_log,
+    )
     run.recorder = stack.enter_context(recorder)
-    run.recorder.metrics = run.state.metrics
 
 
 def _loop(run: _Run) -> None:
@@ -248,7 +253,8 @@ def _evaluate_now(run: _Run) -> None:
             run.tasks,
             config,
             run.cache,
-            part=(group.rank, group.world),
+            rank=group.rank,
+            world=group.world,
             add=group.sum if group.world > 1 else None,
             progress=partial(_on_progress, run),
             recorder=recorder,

@@ -96,10 +96,9 @@ class Budget:
 
     def show(self, amount: float, figure: Figure) -> str:
         """An amount with its unit."""
-        return f"{amount:.2f} {figure.name}" if self.kind == "loss" else f"{amount:.0f} {_SHOWN[self.kind]}"
-
-
-_SHOWN = {"time": "ms", "memory": "MB"}
+        if self.kind == "loss":
+            return f"{amount:.2f} {figure.name}"
+        return f"{amount:.0f} {'ms' if self.kind == 'time' else 'MB'}"
 
 
 def describe(speed: SpeedConfig) -> str:
@@ -112,11 +111,10 @@ def describe(speed: SpeedConfig) -> str:
     if speed.patch_size is not None:
         parts.append(f"patch {speed.patch_size}")
     if speed.merging is not None:
-        facts = speed.merging.model_dump(mode="json", exclude_defaults=True)
-        share = getattr(speed.merging, "share", None)
-        told = f" {share:g}" if share is not None else ""
-        others = "".join(f" {key}={value}" for key, value in facts.items() if key not in ("kind", "share"))
-        parts.append(f"{speed.merging.kind}{told}{others}")
+        changed = speed.merging.model_dump(mode="json", exclude_defaults=True)
+        share = f" {speed.merging.share:g}" if hasattr(speed.merging, "share") else ""
+        options = "".join(f" {key}={value}" for key, value in changed.items() if key not in ("kind", "share"))
+        parts.append(f"{speed.merging.kind}{share}{options}")
     if speed.exit_block is not None:
         parts.append(f"exit {speed.exit_block}")
     return ", ".join(parts) or "as it is"

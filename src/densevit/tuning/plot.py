@@ -33,15 +33,18 @@ def pareto_svg(points: Sequence[Point], figure: Figure, *, title: str, budget: B
         _text(LEFT, 26, title, size=16),
     ]
     for tick in across.ticks():
-        parts += [_line(x_of(tick), TOP, x_of(tick), TOP + PLOT_HEIGHT, "#e6e8eb")]
-        parts += [_text(x_of(tick), TOP + PLOT_HEIGHT + 18, number(tick), anchor="middle")]
+        parts.append(_line(x_of(tick), TOP, x_of(tick), TOP + PLOT_HEIGHT, "#e6e8eb"))
+        parts.append(_text(x_of(tick), TOP + PLOT_HEIGHT + 18, number(tick), anchor="middle"))
     for tick in up.ticks():
-        parts += [_line(LEFT, y_of(tick), WIDTH - RIGHT, y_of(tick), "#e6e8eb")]
-        parts += [_text(LEFT - 8, y_of(tick) + 4, number(tick), anchor="end")]
-    parts += [_text((LEFT + WIDTH - RIGHT) / 2, TOP + PLOT_HEIGHT + 38, "ms per photo (median)", anchor="middle")]
-    parts += [f'<g transform="translate(18 {TOP + PLOT_HEIGHT / 2}) rotate(-90)">']
-    parts += [_text(0, 0, figure.name, anchor="middle"), "</g>"]
-    parts += _budget_line(points, figure, budget, across, up)
+        parts.append(_line(LEFT, y_of(tick), WIDTH - RIGHT, y_of(tick), "#e6e8eb"))
+        parts.append(_text(LEFT - 8, y_of(tick) + 4, number(tick), anchor="end"))
+    parts += [
+        _text((LEFT + WIDTH - RIGHT) / 2, TOP + PLOT_HEIGHT + 38, "ms per photo (median)", anchor="middle"),
+        f'<g transform="translate(18 {TOP + PLOT_HEIGHT / 2}) rotate(-90)">',
+        _text(0, 0, figure.name, anchor="middle"),
+        "</g>",
+        *_budget_line(points, figure, budget, across, up),
+    ]
     corners = " ".join(f"{x_of(p.milliseconds):.1f},{y_of(p.quality):.1f}" for p in front)
     parts += [f'<polyline points="{corners}" fill="none" stroke="{BLUE}" stroke-width="1.5"/>']
     for point in points:
@@ -56,8 +59,8 @@ def pareto_svg(points: Sequence[Point], figure: Figure, *, title: str, budget: B
     parts.append(_text(LEFT, y, "rings: given up early; red ring: chosen; numbers: the front", colour="#666"))
     for rank, point in enumerate(front, start=1):
         memory = "" if point.peak_mb is None else f", {point.peak_mb:.0f} MB"
-        told = f"{rank}  {point.name}: {figure.name} {point.quality:.4f}, {point.milliseconds:.0f} ms{memory}"
-        parts.append(_text(LEFT, y + LINE * rank, told))
+        label = f"{rank}  {point.name}: {figure.name} {point.quality:.4f}, {point.milliseconds:.0f} ms{memory}"
+        parts.append(_text(LEFT, y + LINE * rank, label))
     return "\n".join([*parts, "</svg>", ""])
 
 
@@ -74,17 +77,17 @@ def _budget_line(points: Sequence[Point], figure: Figure, budget: Budget, across
         worst = reference - budget.amount / 100 if figure.higher_is_better else reference + budget.amount
         if up.low <= worst <= up.high:
             y = up.at(worst)
-            told = f"{budget.text} less" if figure.higher_is_better else f"{budget.text} more"
-            return [_line(LEFT, y, WIDTH - RIGHT, y, RED, dashed=True), _text(LEFT + 6, y - 5, told, colour=RED)]
+            label = f"{budget.text} {'less' if figure.higher_is_better else 'more'}"
+            return [_line(LEFT, y, WIDTH - RIGHT, y, RED, dashed=True), _text(LEFT + 6, y - 5, label, colour=RED)]
     return []
 
 
 def _dot(point: Point, x: float, y: float, *, best: bool) -> str:
     colour = BLUE if best else GREY
     fill = colour if point.complete else "white"
-    told = escape(f"{point.name}: {point.quality:.4f}, {point.milliseconds:.0f} ms, {point.photos} photos")
+    title = escape(f"{point.name}: {point.quality:.4f}, {point.milliseconds:.0f} ms, {point.photos} photos")
     dot = f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4.5" fill="{fill}" stroke="{colour}" stroke-width="1.5">'
-    return f"{dot}<title>{told}</title></circle>"
+    return f"{dot}<title>{title}</title></circle>"
 
 
 def _line(x0: float, y0: float, x1: float, y1: float, colour: str, *, dashed: bool = False) -> str:

@@ -21,10 +21,10 @@ from densevit.checkpoints.native import Bundle
 from densevit.config import Config, read_yaml
 from densevit.data import Dataset
 from densevit.data.sample import Sample
-from densevit.data.transforms import as_example
+from densevit.data.transforms import targets_of
 from densevit.encoder.token_merging_rules import AnyMerging, TomeMerging
 from densevit.errors import ConfigError, DataError
-from densevit.evaluation.selection import no_target
+from densevit.evaluation.selection import read_target
 from densevit.inference.decode import decode
 from densevit.inference.pipeline import predict_logits
 from densevit.inference.speed import SpeedConfig, apply_speed
@@ -135,9 +135,7 @@ class Tuner:
         self.wanted = len(indices)
         for done, index in enumerate(indices, start=1):
             sample = dataset[index]
-            target = self.task.read_target(as_example(sample), dataset.classes)
-            if target is None:
-                raise DataError(no_target(self.head, self.task, dataset))
+            target = read_target(self.head, self.task, targets_of(sample), dataset)
             for candidate in self._alive():
                 if not candidate.seconds:
                     self.predict(candidate, sample)  # first use of every shape is slower
@@ -163,11 +161,7 @@ class Tuner:
 
     def points(self) -> list[Point]:
         """What was measured: complete points and those given up; none before the first photo."""
-        measured = [candidate for candidate in self.candidates if candidate.seconds]
-        if not measured:
-            return []
-        reference = self._quality(self.candidates[0])
-        return [self._point(candidate, reference) for candidate in measured]
+        return [self._point(candidate) for candidate in self.candidates if candidate.seconds]
 
     def _alive(self) -> list[Candidate]:
         return [candidate for candidate in self.candidates if candidate.alive]
@@ -175,8 +169,8 @@ class Tuner:
     def _quality(self, candidate: Candidate) -> float:
         return float(candidate.metrics.compute()[self.figure.name])
 
-    def _point(self, candidate: Candidate, reference: float) -> Point:
-        quality = self._quality(candidate)
+    def _point(self, candidate: Candidate) -> Point:
+        quality, reference = self._quality(candidate), self._quality(self.candidates[0])
         return Point(
             speed=candidate.speed,
             photos=len(candidate.seconds),
@@ -191,8 +185,7 @@ class Tuner:
         """Drop settings that another beats clearly at no higher cost, or that are far beyond the budget."""
         if not self.figure.higher_is_better:  # its unit is unknown, so a slack in points means nothing
             return
-        reference = self._quality(self.candidates[0])
-        points = {candidate: self._point(candidate, reference) for candidate in self._alive()}
+        points = {candidate: self._point(candidate) for candidate in self._alive()}
         for candidate, point in points.items():
             beaten = any(p.milliseconds <= point.milliseconds and p.loss + slack < point.loss for p in points.values())
             beyond = (budget.kind == "loss" and point.loss > budget.amount + slack) or (

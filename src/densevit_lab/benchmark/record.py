@@ -1,6 +1,5 @@
 """The record of a benchmark run: every sample with the machine it was taken on, as plain data in one JSON file."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from pydantic import Field, model_validator
 
 from densevit.config import Config
 from densevit.errors import ConfigError, DataError
+from densevit.io import read_json
 
 TORCH = "torch"
 """The engine of every densevit: eager torch."""
@@ -216,10 +216,7 @@ def read_record(path: Path) -> Record:
     Raises:
         DataError, ConfigError: if the file is missing, or is not a record.
     """
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(f"cannot read {path}: {error}; give a file that --json wrote") from None
+    data = read_json(path, "a record that --json wrote")
     if not isinstance(data, dict):
         raise DataError(f"{path} holds {type(data).__name__}, but a record is a mapping; give a file that --json wrote")
     return Record.parse(data, source=str(path))

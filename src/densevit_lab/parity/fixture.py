@@ -5,7 +5,6 @@ Tensors are ``state_dict.<name in the source>``, ``caseN.input`` (normalised ima
 ``posembed.*``. The JSON holds what would be in the config next to a real checkpoint.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from torch import Tensor
 from densevit.checkpoints.files import read_state_dict
 from densevit.checkpoints.importers import ImportOverrides, Source
 from densevit.errors import DataError
+from densevit.io import read_json
 
 Plain = dict[str, Any]
 
@@ -121,10 +121,7 @@ def read_fixtures(folder: Path) -> list[Fixture]:
 
 
 def _read(path: Path) -> Fixture:
-    try:
-        description = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(f"cannot read the fixture {path} ({error}); fix or remove it") from None
+    description = read_json(path, "the description of a fixture")
     if not isinstance(description, dict):
         raise DataError(f"{path} holds {type(description).__name__}, but a fixture is a mapping; fix or remove it")
     tensors = path.with_suffix(".safetensors")

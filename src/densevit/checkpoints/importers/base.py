@@ -1,14 +1,15 @@
 """What every importer takes and returns, and how it reports facts that a checkpoint does not tell."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt
 from torch import Tensor
 
-from densevit.checkpoints.rename import Renamed
+from densevit.checkpoints.rename import Renamed, Rule, rename
+from densevit.checkpoints.shapes import Shapes, encoder_from_shapes
 from densevit.config import Config
 from densevit.errors import CheckpointError
 from densevit.inference_config import Protocol
@@ -90,6 +91,12 @@ class Source:
         """Whether a tensor's name matches a pattern such as ``decoder.*``."""
         return any(fnmatchcase(name, pattern) for name in self.state)
 
+    def renamed(self, rules: Sequence[Rule]) -> tuple[Renamed, Shapes, Plain]:
+        """The tensors under our names, their shapes, and what these tell of the encoder's config."""
+        renamed = rename(self.state, rules)
+        shapes = Shapes(renamed.tensors, self.name)
+        return renamed, shapes, encoder_from_shapes(shapes)
+
     def get(self, name: str, default: Any = None) -> Any:
         """The user's override of a fact, else the default."""
         override = getattr(self.overrides, name)
@@ -106,6 +113,17 @@ class Source:
         if unknown:
             raise self.missing(*unknown)
         return values
+
+    def release(self, published: str | None, known: Collection[str]) -> str:
+        """The release that the user names, else the published one.
+
+        Raises:
+            CheckpointError: if there is neither, or it is not a known one.
+        """
+        release: str = self.require(release=published)["release"]
+        if release not in known:
+            raise self.missing("release", hint=f"release {release!r} is none of {', '.join(known)}; ")
+        return release
 
     def missing(self, *names: str, hint: str = "") -> CheckpointError:
         """The error that asks for facts by their options."""
@@ -132,8 +150,6 @@ class ImportedParts:
         short_side: to which images are resized by default.
         protocol: how the source's program runs the model.
         provenance: where the weights come from, for the card.
-        absorbed: parameters of the file that the model has no parameter for: a bias folded into a running mean, the
-            position of a token that is not in the sequence. Source name -> count and reason.
     """
 
     renamed: Renamed
@@ -144,7 +160,6 @@ class ImportedParts:
     short_side: int
     protocol: Protocol
     provenance: str
-    absorbed: Mapping[str, tuple[int, str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -166,9 +181,3 @@ class Importer:
     def recognises(self, source: Source) -> bool:
         """Whether the tensor names are those of this program."""
         return any(all(source.has(pattern) for pattern in signature) for signature in self.signatures)
-
-
-def update(renamed: Renamed, tensors: Mapping[str, Tensor], notes: Mapping[str, str], *drop: str) -> Renamed:
-    """A copy in which some tensors are replaced, with a note each, and others dropped."""
-    kept = {name: tensor for name, tensor in renamed.tensors.items() if name not in drop}
-    return replace(renamed, tensors=kept | dict(tensors), notes=renamed.notes | dict(notes))

@@ -7,7 +7,7 @@ import torch
 
 from densevit.checkpoints.importers.base import ImportedParts, Importer, Source
 from densevit.checkpoints.native import Bundle, Card
-from densevit.checkpoints.rename import LoadReport, Renamed, Row, require_kinds, require_total
+from densevit.checkpoints.rename import LoadReport, Renamed, Row, require_total
 from densevit.errors import CheckpointError, ConfigError
 from densevit.inference_config import InferenceConfig
 from densevit.model import DenseModel, ModelConfig
@@ -57,8 +57,8 @@ def build(name: str, importer: Importer, source: Source) -> Imported:
     """
     parts = _read(importer, source)
     try:
-        facts = {"encoder": parts.encoder, "heads": parts.heads, "normalisation": parts.normalisation}
-        config = ModelConfig.parse(facts, source=f"the model of {source.name}")
+        data = {"encoder": parts.encoder, "heads": parts.heads, "normalisation": parts.normalisation}
+        config = ModelConfig.parse(data, source=f"the model of {source.name}")
         with torch.device("meta"):
             model = DenseModel(config)
     except ConfigError as error:
@@ -71,7 +71,6 @@ def build(name: str, importer: Importer, source: Source) -> Imported:
         source=source.name,
         advice=f"it was read as {importer.title}; name another program by --as, or correct the config file",
     )
-    require_kinds(renamed, source=source.name)
     # Copies, since tensors of a file may share memory.
     state = {
         key: t.to(torch.float32 if t.is_floating_point() else t.dtype, copy=True, memory_format=torch.contiguous_format)
@@ -83,7 +82,7 @@ def build(name: str, importer: Importer, source: Source) -> Imported:
     card = Card(name=source.file_name, provenance=(parts.provenance,))
     fit = InferenceConfig(short_side=parts.short_side)
     bundle = Bundle(model.eval(), {head: parts.task}, fit, card, parts.protocol)
-    return Imported(name, bundle, _report(source, renamed), _counts(source, model, renamed, parts))
+    return Imported(name, bundle, _report(source, renamed), _counts(source, model, renamed))
 
 
 def _read(importer: Importer, source: Source) -> ImportedParts:
@@ -116,11 +115,11 @@ def _report(source: Source, renamed: Renamed) -> LoadReport:
     return LoadReport(source.name, tuple(rows))
 
 
-def _counts(source: Source, model: DenseModel, renamed: Renamed, parts: ImportedParts) -> Counts:
+def _counts(source: Source, model: DenseModel, renamed: Renamed) -> Counts:
     sizes = {name: math.prod(tensor.shape) for name, tensor in source.state.items() if not name.endswith(_STATISTICS)}
     return Counts(
         source=sum(sizes.values()),
         built=model.num_parameters(),
         ignored=sum(sizes.get(name, 0) for name in renamed.ignored),
-        absorbed=sum(count for count, _ in parts.absorbed.values()),
+        absorbed=renamed.absorbed,
     )

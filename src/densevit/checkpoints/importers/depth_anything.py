@@ -8,11 +8,10 @@ published file names tell them apart.
 import re
 
 from densevit.checkpoints.importers.base import ImportedParts, Importer, Plain, Source
-from densevit.checkpoints.importers.class_names import disparity, metres
 from densevit.checkpoints.importers.dpt_rules import dpt_from_shapes, scratch
+from densevit.checkpoints.importers.tasks import depth_task
 from densevit.checkpoints.importers.vit import positions, published_heads, timm_vit
-from densevit.checkpoints.rename import Rule, rename
-from densevit.checkpoints.shapes import Shapes, encoder_from_shapes
+from densevit.checkpoints.rename import Rule
 from densevit.inference_config import WholeProtocol
 from densevit.presets import IMAGENET
 
@@ -44,14 +43,10 @@ RULES = (
 
 def read(source: Source) -> ImportedParts:
     """Import a model; its release tells the taps, and whether it predicts disparity or metres."""
-    renamed = rename(source.state, RULES)
-    shapes = Shapes(renamed.tensors, source.name)
-    encoder = encoder_from_shapes(shapes)
+    renamed, shapes, encoder = source.renamed(RULES)
     depth = encoder["depth"]
     published = next((release for name, release in PUBLISHED if re.fullmatch(name, source.file_name)), None)
-    release = source.require(release=published)["release"]
-    if release not in RELEASES:
-        raise source.missing("release", hint=f"release {release!r} is none of {', '.join(RELEASES)}; ")
+    release = source.release(published, RELEASES)
     known = source.require(
         num_heads=published_heads(encoder["embed_dim"], depth),
         taps=tuple(range(max(depth - 4, 0), depth)) if release == "v1" else V2_TAPS.get(depth),
@@ -73,7 +68,7 @@ def read(source: Source) -> ImportedParts:
         encoder,
         {"depth": {"decoder": decoder, "out_channels": 1}},
         IMAGENET,
-        disparity() if max_depth_m is None else metres(max_depth_m),
+        depth_task(max_depth_m),
         518,
         WholeProtocol(kind="depth_anything", net_size=(518, 518), multiple=encoder["patch_size"][0]),
         f"DepthAnything, {source.file_name or source.name}",

@@ -6,11 +6,10 @@ published file names tell the releases apart.
 """
 
 from densevit.checkpoints.importers.base import ImportedParts, Importer, Plain, Source
-from densevit.checkpoints.importers.class_names import disparity, metres, segmentation
 from densevit.checkpoints.importers.dpt_rules import depth_head, dpt_from_shapes, scratch, segmentation_head
+from densevit.checkpoints.importers.tasks import depth_task, segmentation
 from densevit.checkpoints.importers.vit import NORM_NOT_READ, positions, published_heads, timm_vit
-from densevit.checkpoints.rename import Rule, rename
-from densevit.checkpoints.shapes import Shapes, encoder_from_shapes
+from densevit.checkpoints.rename import Rule
 from densevit.inference_config import WholeProtocol
 from densevit.presets import HALF, KITTI, NYU
 from densevit.tasks import Depth, Task
@@ -60,24 +59,23 @@ def read(source: Source) -> ImportedParts:
     segments = source.has("scratch.output_conv.1.*")
     name = "labels" if segments else "depth"
     head, num_stem = f"heads.{name}", 2 if is_hybrid else 0
-    renamed = rename(source.state, _rules(head, segmentation=segments, num_stem=num_stem))
-    shapes = Shapes(renamed.tensors, source.name)
-    encoder = encoder_from_shapes(shapes)
+    renamed, shapes, encoder = source.renamed(_rules(head, segmentation=segments, num_stem=num_stem))
+    decoder = dpt_from_shapes(shapes, head, num_stem=num_stem)
     dim = encoder["embed_dim"]
     known = source.require(
         num_heads=published_heads(dim, encoder["depth"]),
         taps=TAPS.get((dim, is_hybrid)),
         # All published models project; without the projection, shapes do not tell "ignore" from "add".
-        readout=dpt_from_shapes(shapes, head).get("readout"),
+        readout=decoder.get("readout"),
     )
+    readout = known.pop("readout")
     encoder |= {
-        "num_heads": known["num_heads"],
-        "taps": known["taps"],
+        **known,
         "norm_eps": source.get("norm_eps", 1e-6),
         "positions": positions(shapes, encoder, mode="bilinear"),
     }
-    decoder = dpt_from_shapes(shapes, head, num_stem=num_stem) | {
-        "readout": known["readout"],
+    decoder |= {
+        "readout": readout,
         "num_readout": 2 if encoder["dist_token"] else 1,
         "fusion_up_to": "double",
     }
@@ -90,11 +88,10 @@ def read(source: Source) -> ImportedParts:
         net_size: Size = (480, 480)
     else:
         decoder["head"], task, net_size = _depth(source, dim == 1024)
-        num_classes = 1
     return ImportedParts(
         renamed,
         encoder,
-        {name: {"decoder": decoder, "out_channels": num_classes}},
+        {name: {"decoder": decoder, "out_channels": task.out_channels}},
         HALF,
         task,
         min(net_size),
@@ -108,15 +105,12 @@ def _depth(source: Source, is_large: bool) -> tuple[Plain, Depth, Size]:
     head: Plain = {"kind": "depth", "up_to": "double", "activation": "none" if source.get("signed") else "relu"}
     constants = {key: source.get(key) for key in ("scale", "shift", "invert") if source.get(key) is not None}
     if constants:
-        task = metres(source.get("max_depth_m", 10.0)) if source.get("invert") else disparity()
-        return head | constants, task, NET_SIZES["midas"]
+        max_depth_m = source.get("max_depth_m", 10.0) if source.get("invert") else None
+        return head | constants, depth_task(max_depth_m), NET_SIZES["midas"]
     # DPT-Large has one depth release, the hybrid three with the same shapes.
     known = PUBLISHED.get(source.file_name) or ("midas" if is_large else None)
-    release = source.require(release=known)["release"]
-    if release not in RELEASES:
-        raise source.missing("release", hint=f"release {release!r} is none of {', '.join(RELEASES)}; ")
-    task = metres(RANGES_M[release]) if release in RANGES_M else disparity()
-    return head | RELEASES[release], task, NET_SIZES[release]
+    release = source.release(known, RELEASES)
+    return head | RELEASES[release], depth_task(RANGES_M.get(release)), NET_SIZES[release]
 
 
 IMPORTER = Importer("isl-org/DPT", signatures=(("pretrained.model.cls_token", "scratch.*"),), read=read)

@@ -9,43 +9,50 @@ kept, which mmsegmentation itself drops from release 1.2 on.
 from collections.abc import Sequence
 
 from densevit.checkpoints.importers.base import ImportedParts, Importer, Plain, Source
-from densevit.checkpoints.importers.class_names import segmentation
 from densevit.checkpoints.importers.dpt_rules import dpt_from_shapes
-from densevit.checkpoints.importers.mmseg_config import CONV_HEAD, MmsegConfig, layer_norm_eps
-from densevit.checkpoints.importers.mmseg_rules import HEAD, RULES, Kind, reverse_streams
+from densevit.checkpoints.importers.mmseg_config import CONV_HEAD, FIXED, MmsegConfig, layer_norm_eps
+from densevit.checkpoints.importers.mmseg_rules import RULES, Kind, reverse_streams
+from densevit.checkpoints.importers.segmenter import segmenter_head
+from densevit.checkpoints.importers.setr_shapes import HEAD, WINDOWS, setr_head
+from densevit.checkpoints.importers.tasks import segmentation
 from densevit.checkpoints.importers.vit import positions, published_heads, training_image_size, without_class_token
-from densevit.checkpoints.rename import rename
-from densevit.checkpoints.shapes import Shapes, encoder_from_shapes
+from densevit.checkpoints.shapes import Shapes
 from densevit.errors import CheckpointError
 from densevit.inference_config import WindowProtocol
 from densevit.presets import HALF, IMAGENET
 from densevit.types import Size
 
+# The tensors by which a head is recognised; the linear one has none of them.
+SIGNATURES: dict[Kind, str] = {
+    "mla": "neck.mla.*",
+    "up": "decode_head.up_convs.*",
+    "mask": "decode_head.cls_emb",
+    "dpt": "decode_head.reassemble_blocks.*",
+}
 # Depth -> out_indices of the released configs; Segmenter reads the last block.
 TAPS: dict[Kind, dict[int, tuple[int, ...]]] = {
-    "naive": {24: (9, 14, 19, 23)},
-    "pup": {24: (9, 14, 19, 23)},
+    "up": {24: (9, 14, 19, 23)},
     "mla": {24: (5, 11, 17, 23)},
     "dpt": {12: (2, 5, 8, 11)},
 }
-# Image size -> resize bounds (long, short) of the released configs.
-BASES = {512: (2048, 512), 640: (2560, 640), 768: (2049, 1025), 480: (520, 520)}
-STRIDES = {"setr": {512: 341, 768: 512, 480: 320}, "segmenter": {512: 480, 640: 608}}
+# Image size -> resize bounds (long, short) and strides of the released configs.
+BASES = {side: data.base for side, data in WINDOWS.items()} | {640: (2560, 640)}
+SETR_STRIDES = {side: data.stride for side, data in WINDOWS.items()}
+SEGMENTER_STRIDES = {512: 480, 640: 608}
 
 
 def read(source: Source) -> ImportedParts:
     """Import a model whose head is recognised by its tensors, from shapes, config and overrides."""
     config = MmsegConfig(source.side.get("mmseg", {}), source.side.get("meta", {}), source.name)
-    config.check()
-    kind = _kind(source)
-    renamed = rename(source.state, RULES[kind])
-    shapes = Shapes(renamed.tensors, source.name)
-    encoder = encoder_from_shapes(shapes)
+    for name, only in FIXED.items():
+        config.require(name, config.part(name), **only)
+    kind: Kind = next((name for name, pattern in SIGNATURES.items() if source.has(pattern)), "linear")
+    renamed, shapes, encoder = source.renamed(RULES[kind])
     depth = encoder["depth"]
     is_segmenter = kind in ("mask", "linear")
     released: Plain = {
         "taps": (depth - 1,) if is_segmenter else TAPS[kind].get(depth),
-        "mode": "bilinear" if kind in ("naive", "pup", "mla") else "bicubic",
+        "mode": "bilinear" if kind in ("up", "mla") else "bicubic",
         "norm_eps": 1e-5 if kind == "dpt" else 1e-6,
         "cls_token": kind != "mla",
     }
@@ -56,13 +63,12 @@ def read(source: Source) -> ImportedParts:
     )
     image_size = training_image_size(source, encoder, stated.get("img_size"))
     rule = positions(shapes, encoder, mode=backbone["mode"], image_size=image_size, keep_equal_count=True)
-    readers = {"naive": _up, "pup": _up, "mla": _mla, "mask": _mask, "linear": _linear, "dpt": _dpt}
+    readers = {"up": _up, "mla": _mla, "mask": _segmenter, "linear": _segmenter, "dpt": _dpt}
     head = readers[kind](source, shapes, config, known["taps"])
-    absorbed: dict[str, tuple[int, str]] = {}
     if kind == "mla":
         renamed = reverse_streams(renamed)
     if not backbone["cls_token"]:
-        renamed, rule, absorbed = without_class_token(renamed, rule)
+        renamed, rule = without_class_token(renamed, rule)
     encoder |= {
         "num_heads": known["num_heads"],
         "positions": rule,
@@ -90,25 +96,14 @@ def read(source: Source) -> ImportedParts:
         protocol.base[1] if protocol.base else min(size),
         protocol,
         f"mmsegmentation, {source.file_name or source.name}",
-        absorbed,
     )
-
-
-def _kind(source: Source) -> Kind:
-    if source.has("neck.mla.*"):
-        return "mla"
-    if source.has("decode_head.up_convs.*"):
-        weight = source.state.get("decode_head.up_convs.0.0.conv.weight")
-        return "pup" if weight is not None and weight.shape[-1:] == (3,) else "naive"
-    if source.has("decode_head.cls_emb"):
-        return "mask"
-    return "dpt" if source.has("decode_head.reassemble_blocks.*") else "linear"
 
 
 def _up(source: Source, shapes: Shapes, config: MmsegConfig, taps: Sequence[int]) -> Plain:
     """The head of SETR-Naive or PUP, where ``in_index`` is a position among the taps, by default the last."""
-    kind = "setr_pup" if shapes.of(f"{HEAD}.head.convs.0.0.weight", 4)[-1] == 3 else "setr_naive"
-    num_aux = shapes.count(f"{HEAD}.aux_heads.{{}}.")
+    is_pup = shapes.of(f"{HEAD}.head.convs.0.0.weight", 4)[-1] == 3
+    setr = setr_head(shapes, "pup" if is_pup else "naive", "mmseg")
+    num_aux = len(setr["decoder"]["aux_taps"])
     stated = [head.get("in_index", -1) for head in config.aux_heads] if config.model else list(range(num_aux))
     wanted = [*stated, config.part("decode_head").get("in_index", -1)]
     if len(stated) != num_aux or not all(isinstance(i, int) and -len(taps) <= i < len(taps) for i in wanted):
@@ -116,16 +111,12 @@ def _up(source: Source, shapes: Shapes, config: MmsegConfig, taps: Sequence[int]
             f"{source.name} has {num_aux} auxiliary heads, and by its config its heads read positions {wanted} of the "
             f"tapped blocks {tuple(taps)}; config and weights must agree; give the config of these weights"
         )
-    for name, head, scale in (
-        ("decode_head", config.part("decode_head"), 2 if kind == "setr_pup" else 4),
-        *(("auxiliary_head", head, 4) for head in config.aux_heads),
-    ):
-        config.require(name, head, up_scale=scale, **CONV_HEAD)
-    num_classes, channels, *_ = shapes.of(f"{HEAD}.head.classifier.weight", 4)
-    decoder: Plain = {"kind": kind, "channels": channels, "form": "mmseg", "aux_taps": tuple(range(num_aux))}
+    config.require("decode_head", config.part("decode_head"), up_scale=2 if is_pup else 4, **CONV_HEAD)
+    for head in config.aux_heads:
+        config.require("auxiliary_head", head, up_scale=4, **CONV_HEAD)
     if num_aux:
-        decoder["aux_convs"] = shapes.count(f"{HEAD}.aux_heads.0.convs.{{}}.")
-    return {"decoder": decoder, "out_channels": num_classes, "taps": tuple(taps[i] for i in wanted)}
+        setr["decoder"]["aux_convs"] = shapes.count(f"{HEAD}.aux_heads.0.convs.{{}}.")
+    return setr | {"taps": tuple(taps[i] for i in wanted)}
 
 
 def _mla(source: Source, shapes: Shapes, config: MmsegConfig, taps: Sequence[int]) -> Plain:
@@ -133,40 +124,21 @@ def _mla(source: Source, shapes: Shapes, config: MmsegConfig, taps: Sequence[int
     config.require("decode_head", config.part("decode_head"), up_scale=4, in_index=[0, 1, 2, 3], **CONV_HEAD)
     for index, head in enumerate(config.aux_heads):
         config.require("auxiliary_head", {"in_index": -1} | head, in_index=index)
-    decoder = {
-        "kind": "setr_mla",
-        "channels": shapes.of(f"{HEAD}.smooths.0.0.weight", 4)[0],
-        "head_channels": shapes.of(f"{HEAD}.streams.0.0.0.weight", 4)[0],
-        "form": "mmseg",
-        "aux": shapes.has(f"{HEAD}.aux_heads.0.weight"),
-    }
-    num_classes = shapes.of(f"{HEAD}.classifier.weight", 4)[0]
-    return {"decoder": decoder, "out_channels": num_classes, "taps": tuple(taps)}
+    return setr_head(shapes, "mla", "mmseg") | {"taps": tuple(taps)}
 
 
-def _mask(source: Source, shapes: Shapes, config: MmsegConfig, taps: Sequence[int]) -> Plain:
-    _, num_classes, dim = shapes.of(f"{HEAD}.class_tokens", 3)
+def _segmenter(source: Source, shapes: Shapes, config: MmsegConfig, taps: Sequence[int]) -> Plain:
+    """The head of Segmenter, which reads one tap."""
     stated = config.part("decode_head")
-    heads = source.require(decoder_heads=stated.get("num_heads") or dim // 64 or None)["decoder_heads"]
-    decoder = {
-        "kind": "segmenter_mask",
-        "depth": shapes.count(f"{HEAD}.blocks.{{}}."),
-        "num_heads": heads,
-        "norm_eps": layer_norm_eps(stated.get("norm_cfg")),
-        "dropout": stated.get("drop_rate", 0.0),
-        "drop_path": stated.get("drop_path_rate", 0.1),
-    }
-    return {"decoder": decoder, "out_channels": num_classes, "taps": _one_tap(config, taps)}
-
-
-def _linear(source: Source, shapes: Shapes, config: MmsegConfig, taps: Sequence[int]) -> Plain:
-    num_classes = shapes.of(f"{HEAD}.head.weight", 2)[0]
-    return {"decoder": {"kind": "segmenter_linear"}, "out_channels": num_classes, "taps": _one_tap(config, taps)}
-
-
-def _one_tap(config: MmsegConfig, taps: Sequence[int]) -> tuple[int]:
-    """The only tap of a head."""
-    return (taps[config.part("decode_head").get("in_index", -1)],)
+    head = segmenter_head(
+        source,
+        shapes,
+        num_heads=stated.get("num_heads"),
+        norm_eps=layer_norm_eps(stated.get("norm_cfg")),
+        dropout=stated.get("drop_rate", 0.0),
+        drop_path=stated.get("drop_path_rate", 0.1),
+    )
+    return head | {"taps": (taps[stated.get("in_index", -1)],)}
 
 
 def _dpt(source: Source, shapes: Shapes, config: MmsegConfig, taps: Sequence[int]) -> Plain:
@@ -196,7 +168,8 @@ def _protocol(config: MmsegConfig, kind: Kind, image_size: Size) -> WindowProtoc
     if config.window is not None:
         window, stride = config.window
     elif kind != "dpt":
-        step = STRIDES["segmenter" if kind in ("mask", "linear") else "setr"].get(side, side * 2 // 3)
+        strides = SEGMENTER_STRIDES if kind in ("mask", "linear") else SETR_STRIDES
+        step = strides.get(side, side * 2 // 3)
         window, stride = image_size, (step, step)
     # Released DPT has the position grid of its pre-training, but runs at the size of its training.
     base = config.base or BASES.get(512 if kind == "dpt" else side)

@@ -10,23 +10,23 @@ from densevit.types import Size
 
 BATCH_NORM_EPS = 1e-5
 
-# (part of the model, key) -> the only supported value, which is mmsegmentation's default too; a dot leads to a key
+# Part of the model -> key -> the only supported value, which is mmsegmentation's default too; a dot leads to a key
 # inside the value.
-FIXED: dict[tuple[str, str], Any] = {
-    ("backbone", "patch_norm"): False,
-    ("backbone", "pre_norm"): False,
-    ("backbone", "out_origin"): False,
-    ("backbone", "patch_pad"): "corner",
-    ("backbone", "num_fcs"): 2,
-    ("backbone", "act_cfg.type"): "GELU",
-    ("neck", "act_cfg.type"): "ReLU",
-    ("neck", "norm_cfg.eps"): BATCH_NORM_EPS,
-    ("decode_head", "align_corners"): False,
-    ("decode_head", "expand_channels"): False,
+FIXED: dict[str, Plain] = {
+    "backbone": {
+        "patch_norm": False,
+        "pre_norm": False,
+        "out_origin": False,
+        "patch_pad": "corner",
+        "num_fcs": 2,
+        "act_cfg.type": "GELU",
+    },
+    "neck": {"act_cfg.type": "ReLU", "norm_cfg.eps": BATCH_NORM_EPS},
+    "decode_head": {"align_corners": False, "expand_channels": False},
 }
 
 # The same for heads with convolutions, batch norm and upsampling.
-CONV_HEAD: dict[str, Any] = {"act_cfg.type": "ReLU", "norm_cfg.eps": BATCH_NORM_EPS, "align_corners": False}
+CONV_HEAD: Plain = {"act_cfg.type": "ReLU", "norm_cfg.eps": BATCH_NORM_EPS, "align_corners": False}
 
 DATASETS = {"ADE20KDataset": "ade20k", "CityscapesDataset": "cityscapes", "PascalContextDataset": "pascal_context"}
 
@@ -59,15 +59,6 @@ class MmsegConfig:
         """The auxiliary heads."""
         heads = self.model.get("auxiliary_head") or []
         return [_mapping(head) for head in (heads if isinstance(heads, list | tuple) else [heads])]
-
-    def check(self) -> None:
-        """Refuse settings that have no counterpart here.
-
-        Raises:
-            CheckpointError: naming the setting.
-        """
-        for (part, key), value in FIXED.items():
-            self.require(part, self.part(part), **{key: value})
 
     def require(self, name: str, part: Plain, **only: Any) -> None:
         """Refuse a part of the model with other values; those not stated have these values.

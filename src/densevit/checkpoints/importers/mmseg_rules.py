@@ -7,13 +7,13 @@ import torch
 from torch import Tensor
 
 from densevit.checkpoints.encoder_names import MMSEG_BLOCK
-from densevit.checkpoints.importers.base import update
 from densevit.checkpoints.importers.dpt_rules import UNITS
+from densevit.checkpoints.importers.setr_shapes import HEAD
 from densevit.checkpoints.importers.vit import MMSEG_VIT
 from densevit.checkpoints.rename import Renamed, Rule, prefixed
 
-HEAD = "heads.labels"
-Kind = Literal["naive", "pup", "mla", "mask", "linear", "dpt"]
+Kind = Literal["up", "mla", "mask", "linear", "dpt"]
+"""Names of a head's tensors; "up" is SETR-Naive or PUP."""
 
 
 def _conv_bn(source: str, target: str) -> tuple[Rule, Rule]:
@@ -93,8 +93,7 @@ def _dpt() -> tuple[Rule, ...]:
 
 
 RULES: Mapping[Kind, tuple[Rule, ...]] = {
-    "naive": _UP,
-    "pup": _UP,
+    "up": _UP,
     "mla": _MLA,
     "mask": _MASK,
     "linear": _LINEAR,
@@ -109,4 +108,4 @@ def reverse_streams(renamed: Renamed) -> Renamed:
     if weight is None or weight.ndim != 4 or weight.shape[1] % 4:
         return renamed  # require_total reports it
     reversed_ = torch.cat(weight.chunk(4, dim=1)[::-1], dim=1)
-    return update(renamed, {name: reversed_}, {name: "input channels in our order of levels"})
+    return renamed.with_tensors({name: reversed_}, "input channels in our order of levels")

@@ -10,10 +10,10 @@ from torch import Tensor
 
 from densevit.checkpoints.encoder_names import PRETRAINING_HEAD
 from densevit.checkpoints.importers.base import ImportedParts, Importer, Plain, Source
-from densevit.checkpoints.importers.class_names import segmentation
+from densevit.checkpoints.importers.tasks import segmentation
 from densevit.checkpoints.importers.vit import positions, published_heads, timm_vit, training_image_size
-from densevit.checkpoints.rename import Rule, rename
-from densevit.checkpoints.shapes import Shapes, encoder_from_shapes
+from densevit.checkpoints.rename import Rule
+from densevit.checkpoints.shapes import Shapes
 from densevit.inference_config import WindowProtocol
 from densevit.presets import HALF, ROUNDED_IMAGENET
 
@@ -44,18 +44,19 @@ RULES = (
 
 def read(source: Source) -> ImportedParts:
     """Import a linear or mask transformer decoder on ViT or DeiT."""
-    renamed = rename(source.state, RULES)
-    shapes = Shapes(renamed.tensors, source.name)
+    renamed, shapes, encoder = source.renamed(RULES)
     net = _section(source, "net_kwargs")
     data = _section(source, "dataset_kwargs")
     inference = _section(source, "inference_kwargs")
-    encoder = encoder_from_shapes(shapes)
     dim, depth = encoder["embed_dim"], encoder["depth"]
     heads = source.require(num_heads=net.get("n_heads") or published_heads(dim, depth))
     image_size = training_image_size(source, encoder, net.get("image_size"))
     rule = positions(shapes, encoder, mode="bilinear", image_size=image_size, keep_equal_count=True)
     kind = net.get("normalization") or ("deit" if encoder["dist_token"] else "vit")
-    decoder, num_classes = _decoder(source, shapes, net.get("decoder") or {})
+    stated = net.get("decoder") or {}
+    head = segmenter_head(
+        source, shapes, dropout=stated.get("dropout", 0.1), drop_path=stated.get("drop_path_rate") or 0.0
+    )
     window = int(data.get("crop_size") or inference.get("window_size") or rule["grid"][0] * encoder["patch_size"][0])
     dataset = source.get("dataset", data.get("dataset"))
     short = int(inference.get("im_size") or BASES.get(dataset, (0, window))[1])
@@ -73,9 +74,9 @@ def read(source: Source) -> ImportedParts:
     return ImportedParts(
         renamed,
         encoder,
-        {"labels": {"decoder": decoder, "out_channels": num_classes}},
+        {"labels": head},
         ROUNDED_IMAGENET if kind == "deit" else HALF,
-        segmentation(num_classes, dataset=dataset),
+        segmentation(head["out_channels"], dataset=dataset),
         short,
         WindowProtocol(kind="segmenter", base=base, window=(window, window), stride=(stride, stride)),
         f"rstrudel/segmenter, {source.file_name or source.name}",
@@ -87,21 +88,22 @@ def _section(source: Source, name: str) -> Plain:
     return dict(section) if isinstance(section, dict) else {}
 
 
-def _decoder(source: Source, shapes: Shapes, config: Plain) -> tuple[Plain, int]:
-    """The decoder's config and its number of classes."""
-    if shapes.has(f"{HEAD}.head.weight"):
-        return {"kind": "segmenter_linear"}, shapes.of(f"{HEAD}.head.weight", 2)[0]
+def segmenter_head(source: Source, shapes: Shapes, *, num_heads: int | None = None, **settings: Any) -> Plain:
+    """The head's config, in which the mask transformer has the settings.
+
+    Without a number of heads, the program's rule gives it, except for widths below 64.
+    """
+    if not shapes.has(f"{HEAD}.class_tokens"):
+        num_classes = shapes.of(f"{HEAD}.head.weight", 2)[0]
+        return {"decoder": {"kind": "segmenter_linear"}, "out_channels": num_classes}
     _, num_classes, dim = shapes.of(f"{HEAD}.class_tokens", 3)
-    # The program's rule; it gives no heads for widths below 64.
-    num_heads = source.require(decoder_heads=dim // 64 or None)["decoder_heads"]
     decoder = {
         "kind": "segmenter_mask",
         "depth": shapes.count(f"{HEAD}.blocks.{{}}."),
-        "num_heads": num_heads,
-        "dropout": config.get("dropout", 0.1),
-        "drop_path": config.get("drop_path_rate") or 0.0,
+        "num_heads": source.require(decoder_heads=num_heads or dim // 64 or None)["decoder_heads"],
+        **settings,
     }
-    return decoder, num_classes
+    return {"decoder": decoder, "out_channels": num_classes}
 
 
 IMPORTER = Importer(

@@ -5,19 +5,15 @@ statistics, and the tap indices of the two depths that were published.
 """
 
 import re
-from typing import Literal
 
-from densevit.checkpoints.importers.base import ImportedParts, Importer, Plain, Source, update
-from densevit.checkpoints.importers.class_names import segmentation
+from densevit.checkpoints.importers.base import ImportedParts, Importer, Source
+from densevit.checkpoints.importers.setr_shapes import HEAD, MLA_TAPS, WINDOWS, Kind, setr_head
+from densevit.checkpoints.importers.tasks import segmentation
 from densevit.checkpoints.importers.vit import NORM_NOT_READ, positions, published_heads, timm_vit, without_class_token
-from densevit.checkpoints.rename import Renamed, Rule, rename
-from densevit.checkpoints.shapes import Shapes, encoder_from_shapes
+from densevit.checkpoints.rename import Renamed, Rule
 from densevit.errors import CheckpointError
 from densevit.inference_config import WindowProtocol
 from densevit.presets import IMAGENET
-
-HEAD = "heads.labels"
-Kind = Literal["naive", "pup", "mla"]
 
 UNUSED_CLASSIFIER = "built by the base class of the heads, never called"
 
@@ -26,10 +22,6 @@ AUX_TAPS: dict[Kind, dict[int, tuple[int, ...]]] = {
     "naive": {24: (9, 14, 19), 12: (2, 5, 8)},
     "pup": {24: (9, 14, 19, 23), 12: (4, 7, 9, 11)},
 }
-MLA_TAPS = {24: (5, 11, 17, 23), 12: (2, 5, 8, 11)}
-
-# Training size -> (long, short) bounds to which the evaluation resizes images, and the stride of its windows.
-PROTOCOLS = {512: ((2048, 512), 341), 768: ((2049, 1025), 512), 480: ((520, 520), 320)}
 
 
 def _up_head(source: str, target: str, num_convs: int) -> tuple[Rule, ...]:
@@ -55,9 +47,6 @@ def _up_rules(num_convs: int) -> tuple[Rule, ...]:
     )
 
 
-UP_RULES: dict[Kind, tuple[Rule, ...]] = {"naive": _up_rules(1), "pup": _up_rules(4)}
-
-
 def _mla_rules() -> tuple[Rule, ...]:
     """Names of SETR-MLA, which numbers levels from 2 to 5, shallowest first."""
     rules = [
@@ -78,30 +67,34 @@ def _mla_rules() -> tuple[Rule, ...]:
     return tuple(rules)
 
 
-MLA_RULES = _mla_rules()
+RULES: dict[Kind, tuple[Rule, ...]] = {"naive": _up_rules(1), "pup": _up_rules(4), "mla": _mla_rules()}
 
 
 def read(source: Source) -> ImportedParts:
     """Import a model whose decoder is recognised by its tensors."""
-    mla = source.has("backbone.mla.*")
-    kind: Kind = "mla" if mla else "pup" if source.has("decode_head.conv_4.*") else "naive"
-    renamed = rename(source.state, MLA_RULES if mla else UP_RULES[kind])
-    shapes = Shapes(renamed.tensors, source.name)
-    encoder = encoder_from_shapes(shapes)
+    kind: Kind = "pup" if source.has("decode_head.conv_4.*") else "naive"
+    if source.has("backbone.mla.*"):
+        kind = "mla"
+    renamed, shapes, encoder = source.renamed(RULES[kind])
+    renamed = fold_biases(renamed)
+    depth = encoder["depth"]
     rule = positions(shapes, encoder, mode="bilinear")
-    taps, head = _mla(source, shapes, encoder) if mla else _up(source, shapes, encoder, kind)
-    renamed, absorbed = fold_biases(renamed)
-    if mla:
-        renamed, rule, dropped = without_class_token(renamed, rule)
-        absorbed |= dropped
+    head = setr_head(shapes, kind, "paper")
+    if kind == "mla":
+        taps = tuple(source.require(taps=MLA_TAPS.get(depth))["taps"])
+        renamed, rule = without_class_token(renamed, rule)
+    else:
+        head["taps"] = (*_aux_blocks(source, kind, depth, len(head["decoder"]["aux_taps"])), depth - 1)
+        taps = tuple(sorted(set(head["taps"])))
     size = rule["grid"][0] * encoder["patch_size"][0]
-    base, stride = PROTOCOLS.get(size, (None, size * 2 // 3))
+    published = WINDOWS.get(size)
+    base, stride = (published.base, published.stride) if published else (None, size * 2 // 3)
     encoder |= {
-        **source.require(num_heads=published_heads(encoder["embed_dim"], encoder["depth"])),
+        **source.require(num_heads=published_heads(encoder["embed_dim"], depth)),
         "norm_eps": source.get("norm_eps", 1e-6),
         "positions": rule,
         "taps": taps,
-        "cls_token": not mla,
+        "cls_token": kind != "mla",
     }
     return ImportedParts(
         renamed,
@@ -112,51 +105,32 @@ def read(source: Source) -> ImportedParts:
         base[1] if base else size,
         WindowProtocol(kind="setr", base=base, window=(size, size), stride=(stride, stride)),
         f"fudan-zvg/SETR, {source.file_name or source.name}",
-        absorbed,
     )
 
 
-def _up(source: Source, shapes: Shapes, encoder: Plain, kind: Kind) -> tuple[tuple[int, ...], Plain]:
-    """The encoder's taps and the head of Naive and PUP, whose main head reads the last block."""
-    num_aux = shapes.count(f"{HEAD}.aux_heads.{{}}.")
-    published = AUX_TAPS[kind].get(encoder["depth"]) if num_aux else ()
-    aux = tuple(source.require(aux_taps=published)["aux_taps"])
-    if len(aux) != num_aux:
+def _aux_blocks(source: Source, kind: Kind, depth: int, num_aux: int) -> tuple[int, ...]:
+    """The block that each auxiliary head of Naive or PUP reads."""
+    blocks = tuple(source.require(aux_taps=AUX_TAPS[kind].get(depth) if num_aux else ())["aux_taps"])
+    if len(blocks) != num_aux:
         raise CheckpointError(
-            f"{source.name} has {num_aux} auxiliary heads, each of which reads one block, but the blocks {aux} were "
+            f"{source.name} has {num_aux} auxiliary heads, each of which reads one block, but the blocks {blocks} were "
             "given; change --aux-taps (aux_taps=... in Python)"
         )
-    num_classes, channels, *_ = shapes.of(f"{HEAD}.head.classifier.weight", 4)
-    last = encoder["depth"] - 1
-    decoder = {"kind": f"setr_{kind}", "channels": channels, "form": "paper", "aux_taps": tuple(range(num_aux))}
-    return tuple(sorted({*aux, last})), {"decoder": decoder, "out_channels": num_classes, "taps": (*aux, last)}
+    return blocks
 
 
-def _mla(source: Source, shapes: Shapes, encoder: Plain) -> tuple[tuple[int, ...], Plain]:
-    """The encoder's taps and the head of MLA."""
-    decoder = {
-        "kind": "setr_mla",
-        "channels": shapes.of(f"{HEAD}.smooths.0.0.weight", 4)[0],
-        "head_channels": shapes.of(f"{HEAD}.streams.0.0.0.weight", 4)[0],
-        "form": "paper",
-        "aux": shapes.has(f"{HEAD}.aux_heads.0.weight"),
-    }
-    taps = source.require(taps=MLA_TAPS.get(encoder["depth"]))["taps"]
-    return tuple(taps), {"decoder": decoder, "out_channels": shapes.of(f"{HEAD}.classifier.weight", 4)[0]}
-
-
-def fold_biases(renamed: Renamed) -> tuple[Renamed, dict[str, tuple[int, str]]]:
+def fold_biases(renamed: Renamed) -> Renamed:
     """Subtract the bias of every convolution from the running mean of its batch norm, which gives the same values."""
-    folded, notes, absorbed = {}, {}, {}
+    folded, absorbed = {}, 0
     biases = [name for name in renamed.tensors if re.fullmatch(r".*\.convs\.\d+\.0\.bias", name)]
     for name in biases:
         mean = name.removesuffix("0.bias") + "1.running_mean"
         bias, old = renamed.tensors[name], renamed.tensors.get(mean)
         if old is None or old.shape != bias.shape:
             continue  # require_total reports it
-        folded[mean], notes[mean] = old - bias, "less the bias of the convolution before it"
-        absorbed[renamed.sources[name][0]] = (bias.numel(), "folded into the running mean after it")
-    return update(renamed, folded, notes, *biases), absorbed
+        folded[mean] = old - bias
+        absorbed += bias.numel()
+    return renamed.with_tensors(folded, "less the bias of the convolution before it", drop=biases, absorbed=absorbed)
 
 
 IMPORTER = Importer("fudan-zvg/SETR", signatures=(("backbone.patch_embed.proj.weight", "decode_head.*"),), read=read)

@@ -7,12 +7,12 @@ What a config does not state has the default of its config class.
 
 from typing import Any
 
-from densevit.checkpoints.importers.base import ImportedParts, Importer, Plain, Source, update
-from densevit.checkpoints.importers.class_names import disparity, metres, segmentation
+from densevit.checkpoints.importers.base import ImportedParts, Importer, Plain, Source
 from densevit.checkpoints.importers.dpt_rules import depth_head, dpt_from_shapes, hf_neck, segmentation_head
+from densevit.checkpoints.importers.tasks import depth_task, segmentation
 from densevit.checkpoints.importers.vit import NORM_NOT_READ, hf_vit, positions
-from densevit.checkpoints.rename import Renamed, Rule, rename
-from densevit.checkpoints.shapes import Shapes, encoder_from_shapes
+from densevit.checkpoints.rename import Renamed, Rule
+from densevit.checkpoints.shapes import Shapes
 from densevit.errors import CheckpointError
 from densevit.inference_config import WholeProtocol
 from densevit.presets import HALF, IMAGENET
@@ -101,35 +101,42 @@ def _dpt(source: Source, config: Plain) -> ImportedParts:
         Rule("head.projection.{param}", f"{head}.head.projection.{{param}}"),
         *segmentation_head("auxiliary_head.head", f"{head}.aux_head"),
     )
-    renamed = rename(source.state, rules)
-    shapes = Shapes(renamed.tensors, source.name)
-    encoder = encoder_from_shapes(shapes)
+    renamed, shapes, encoder = source.renamed(rules)
     if num_stem:
         encoder["stem"]["standardisation"] = "var_plus_eps"
     listed = config.get("backbone_out_indices") or (2, 5, 8, 11)
-    # A hybrid does not use the first two. The encoder returns blocks in ascending order, however they are listed.
-    taps = tuple(sorted(set(listed[num_stem:])))
-    known = source.require(
-        num_heads=config.get("num_attention_heads", 12) if config else None,
-        taps=taps if config else None,
-        norm_eps=config.get("layer_norm_eps", 1e-12) if config else None,
+    known = _require_stated(
+        source,
+        config,
+        num_heads=config.get("num_attention_heads", 12),
+        # A hybrid does not use the first two. The encoder returns blocks in ascending order, however they are listed.
+        taps=tuple(sorted(set(listed[num_stem:]))),
+        norm_eps=config.get("layer_norm_eps", 1e-12),
     )
     encoder |= known | {"positions": positions(shapes, encoder, mode="bilinear")}
     decoder = dpt_from_shapes(shapes, head, num_stem=num_stem) | ({} if num_stem else _factors(config))
-    readout = decoder.get("readout") or (config.get("readout_type") if config else None)
-    decoder |= {"readout": source.require(readout=readout)["readout"], "fusion_up_to": "double"}
-    if not segments:
+    readout = decoder.get("readout") or config.get("readout_type")
+    decoder |= source.require(readout=readout) | {"fusion_up_to": "double"}
+    task: Task = depth_task(None)
+    if segments:
+        decoder["head"] = {
+            "kind": "segmentation",
+            "aux": "last" if shapes.has(f"{head}.aux_head.classifier.weight") else "none",
+            "dropout": config.get("semantic_classifier_dropout", 0.1),
+        }
+        num_classes = shapes.of(f"{head}.head.classifier.weight", 4)[0]
+        weight = config.get("auxiliary_loss_weight", 0.4)
+        task = segmentation(num_classes, classes=_labels(config), dataset=source.get("dataset"), aux_weight=weight)
+    else:
         decoder["head"] = _depth_head(shapes, head)
-        return _parts(source, renamed, encoder, (name, decoder, 1), disparity(), _protocol(source, 384, 1), HALF)
-    decoder["head"] = {
-        "kind": "segmentation",
-        "aux": "last" if shapes.has(f"{head}.aux_head.classifier.weight") else "none",
-        "dropout": config.get("semantic_classifier_dropout", 0.1),
-    }
-    num_classes = shapes.of(f"{head}.head.classifier.weight", 4)[0]
-    weight = config.get("auxiliary_loss_weight", 0.4)
-    task = segmentation(num_classes, classes=_labels(config), dataset=source.get("dataset"), aux_weight=weight)
-    return _parts(source, renamed, encoder, (name, decoder, num_classes), task, _protocol(source, 480, 1), HALF)
+    heads = {name: {"decoder": decoder, "out_channels": task.out_channels}}
+    protocol = _protocol(source, 480 if segments else 384, 1)
+    return _parts(source, renamed, encoder, heads, task, protocol, HALF)
+
+
+def _require_stated(source: Source, config: Plain, **values: Any) -> Plain:
+    """The values of a config and its defaults, none of which is known without a config."""
+    return source.require(**(values if config else dict.fromkeys(values)))
 
 
 def _factors(config: Plain) -> Plain:
@@ -145,18 +152,17 @@ def _depth_head(shapes: Shapes, head: str) -> Plain:
 def _depth_anything(source: Source, config: Plain) -> ImportedParts:
     head = "heads.depth"
     rules = (*DINO_ENCODER, *hf_neck(head), Rule("head.conv{i}.{param}", f"{head}.head.conv{{i}}.{{param}}"))
-    renamed = rename(source.state, rules)
-    shapes = Shapes(renamed.tensors, source.name)
-    encoder = encoder_from_shapes(shapes)
+    renamed, shapes, encoder = source.renamed(rules)
     small = {"num_attention_heads": 6, "out_indices": [9, 10, 11, 12]}  # the class's default backbone
     backbone: Plain = (config.get("backbone_config") or small) if config else {}
-    known = source.require(
-        num_heads=backbone.get("num_attention_heads", 12) if backbone else None,
+    known = _require_stated(
+        source,
+        backbone,
+        num_heads=backbone.get("num_attention_heads", 12),
         taps=_taps(backbone, encoder["depth"]),
-        norm_eps=backbone.get("layer_norm_eps", 1e-6) if backbone else None,
+        norm_eps=backbone.get("layer_norm_eps", 1e-6),
     )
-    encoder |= known | {"positions": positions(shapes, encoder, mode="bicubic")}
-    encoder["final_norm"] = True
+    encoder |= known | {"positions": positions(shapes, encoder, mode="bicubic"), "final_norm": True}
     depth = _depth_head(shapes, head) | {"up_to": "image"}
     factor = float(config.get("max_depth") or 1)
     metric = config.get("depth_estimation_type", "relative") == "metric"
@@ -167,16 +173,16 @@ def _depth_anything(source: Source, config: Plain) -> ImportedParts:
         renamed = _scaled(renamed, f"{head}.head.conv3", factor)
     decoder = dpt_from_shapes(shapes, head) | _factors(config)
     decoder |= {"readout": "ignore", "fusion_up_to": "next_level", "head": depth}
+    heads = {"depth": {"decoder": decoder, "out_channels": 1}}
     protocol = _protocol(source, 518, encoder["patch_size"][0])
-    task = disparity() if max_depth_m is None else metres(max_depth_m)
-    return _parts(source, renamed, encoder, ("depth", decoder, 1), task, protocol, IMAGENET)
+    return _parts(source, renamed, encoder, heads, depth_task(max_depth_m), protocol, IMAGENET)
 
 
 def _scaled(renamed: Renamed, name: str, factor: float) -> Renamed:
     """Fold ``max_depth`` into a convolution; only a ReLU is between, which commutes with a positive factor."""
     names = [f"{name}.{param}" for param in ("weight", "bias") if f"{name}.{param}" in renamed.tensors]
     note = f"times max_depth, {factor:g}"
-    return update(renamed, {key: renamed.tensors[key] * factor for key in names}, dict.fromkeys(names, note))
+    return renamed.with_tensors({key: renamed.tensors[key] * factor for key in names}, note)
 
 
 def _taps(backbone: Plain, depth: int) -> tuple[int, ...] | None:
@@ -200,19 +206,18 @@ def _parts(
     source: Source,
     renamed: Renamed,
     encoder: Plain,
-    head: tuple[str, Plain, int],
+    heads: Plain,
     task: Task,
     protocol: WholeProtocol,
     normalisation: Plain,
 ) -> ImportedParts:
-    """The parts of a model with ``head`` = (name, decoder, channels); the image processor's statistics go first."""
-    name, decoder, num_classes = head
+    """The parts of a model; the image processor's statistics go before the given ones."""
     stated = source.side.get("preprocessor_config.json", {})
     statistics = {"mean": stated.get("image_mean"), "std": stated.get("image_std")}
     return ImportedParts(
         renamed,
         encoder,
-        {name: {"decoder": decoder, "out_channels": num_classes}},
+        heads,
         statistics if all(statistics.values()) else normalisation,
         task,
         min(protocol.net_size),

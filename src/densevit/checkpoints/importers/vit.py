@@ -4,7 +4,7 @@ import math
 from dataclasses import replace
 
 from densevit.checkpoints.encoder_names import ENCODER_RULES, MMSEG_RULES, hf_rules
-from densevit.checkpoints.importers.base import Plain, Source, update
+from densevit.checkpoints.importers.base import Plain, Source
 from densevit.checkpoints.rename import Renamed, Rule, prefixed
 from densevit.checkpoints.shapes import Shapes
 from densevit.encoder import NAMED_SIZES
@@ -13,7 +13,7 @@ from densevit.types import Size
 
 NORM_NOT_READ = "the taps are read before it"
 
-MMSEG_VIT = prefixed((*MMSEG_RULES, *ENCODER_RULES), "backbone.", "encoder.")
+MMSEG_VIT = prefixed(MMSEG_RULES, "backbone.", "encoder.")
 
 
 def timm_vit(prefix: str) -> tuple[Rule, ...]:
@@ -84,17 +84,18 @@ def training_image_size(source: Source, encoder: Plain, config_size: object) -> 
     return None if size is None else (int(size[0]), int(size[1]))
 
 
-def without_class_token(renamed: Renamed, rule: Plain) -> tuple[Renamed, Plain, dict[str, tuple[int, str]]]:
+def without_class_token(renamed: Renamed, rule: Plain) -> tuple[Renamed, Plain]:
     """Ignore the class token and cut off its position, since SETR-MLA's sequence has none.
 
     Returns:
-        The tensors, the rule of positions without prefix, and the absorbed parameters.
+        The tensors, and the rule of positions without prefix.
     """
-    sources, stored = renamed.sources, renamed.tensors["encoder.pos_embed"]
-    prefix = rule["num_prefix"]
-    cut = {"encoder.pos_embed": stored[:, prefix:].clone()}
-    ignored = dict.fromkeys(sources.get("encoder.cls_token", ()), "the sequence has no class token")
-    renamed = update(renamed, cut, {"encoder.pos_embed": "position of the class token cut off"}, "encoder.cls_token")
-    name = f"{sources['encoder.pos_embed'][0]}[:, 0]"
-    absorbed = {name: (prefix * stored.shape[2], "position of the class token, which is not in the sequence")}
-    return replace(renamed, ignored=renamed.ignored | ignored), rule | {"num_prefix": 0}, absorbed
+    stored, num_prefix = renamed.tensors["encoder.pos_embed"], rule["num_prefix"]
+    ignored = dict.fromkeys(renamed.sources.get("encoder.cls_token", ()), "the sequence has no class token")
+    renamed = replace(renamed, ignored=renamed.ignored | ignored).with_tensors(
+        {"encoder.pos_embed": stored[:, num_prefix:].clone()},
+        "position of the class token cut off",
+        drop=["encoder.cls_token"],
+        absorbed=num_prefix * stored.shape[2],
+    )
+    return renamed, rule | {"num_prefix": 0}

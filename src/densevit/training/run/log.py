@@ -21,9 +21,6 @@ class RunLog:
         path: the file.
         start: iterations that are done already.
         on_write: called with event and iteration after every line.
-
-    Attributes:
-        rows: those of earlier sessions, up to ``start``.
     """
 
     def __init__(self, path: Path, *, start: int, on_write: Callable[[str, int], None] | None = None) -> None:
@@ -32,7 +29,7 @@ class RunLog:
         if path.exists():
             self._rewrite(kept)
         # ``seconds`` continues from the last kept line: it is the time of all sessions together.
-        self.rows = kept
+        self._earlier_rows = kept
         self._began = time.monotonic() - (float(kept[-1].get("seconds", 0.0)) if kept else 0.0)
 
     @property
@@ -51,10 +48,10 @@ class RunLog:
 
     def forget(self, iteration: int, *events: str) -> None:
         """Drop lines of earlier sessions that are about to be written again."""
-        if any(row["iteration"] == iteration and row["event"] in events for row in self.rows):
+        if any(row["iteration"] == iteration and row["event"] in events for row in self._earlier_rows):
             kept = (r for r in read_log(self.path) if r["iteration"] != iteration or r["event"] not in events)
             self._rewrite(list(kept))
-            self.rows = []
+            self._earlier_rows = []
 
     def _rewrite(self, rows: list[Row]) -> None:
         write_bytes_atomic(self.path, "".join(f"{to_json(row)}\n" for row in rows).encode())

@@ -38,13 +38,7 @@ class ProgressMeter:
     """
 
     def __init__(
-        self,
-        start: int,
-        iterations: int,
-        *,
-        eval_every: int,
-        images: int,
-        clock: Callable[[], float] = time.monotonic,
+        self, start: int, iterations: int, *, eval_every: int, images: int, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self.iterations, self.eval_every, self.images = iterations, eval_every, images
         self.done, self._clock = start, clock

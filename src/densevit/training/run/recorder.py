@@ -48,6 +48,7 @@ class RunRecorder:
         out: its folder.
         start: iterations that are done already.
         parameters: number of parameters of the model.
+        metrics: results of the last evaluation of an earlier session.
         on_log: called with event and iteration of every line of the log.
 
     Raises:
@@ -61,6 +62,7 @@ class RunRecorder:
         *,
         start: int,
         parameters: int,
+        metrics: HeadMetrics | None = None,
         on_log: Callable[[str, int], None] | None = None,
     ) -> None:
         self.config, self.out, self.done = config, out, start
@@ -74,11 +76,7 @@ class RunRecorder:
         write_bytes_atomic(out / "config.yaml", to_yaml(config).encode())
         drop_evaluations(out, after=start)
         self.log = RunLog(out / "log.jsonl", start=start, on_write=on_log)
-        self.metrics: HeadMetrics = {
-            row["head"]: {name: value for name, value in row.items() if name not in _ROW_KEYS}
-            for row in self.log.rows
-            if row["event"] == "eval" and row["iteration"] == start and "head" in row
-        }
+        self.metrics = metrics or {}
         session = {"start": start, "seed": config.seed, "parameters": parameters, **environment()}
         record = {"id": identity, "told": tracked, "sessions": [*sessions, session]}
         write_json(out / "environment.json", record)
@@ -191,9 +189,6 @@ class RunRecorder:
             if what not in self._warned:
                 self._warned.add(what)
                 _log.warning("the %s of %s could not be written (%s: %s)", what, self.out, type(error).__name__, error)
-
-
-_ROW_KEYS = frozenset({"event", "iteration", "seconds", "head", "evaluation_seconds"})
 
 
 def score_of(metrics: Mapping[str, Mapping[str, Any]], tasks: Mapping[str, Task]) -> float | None:

@@ -65,7 +65,7 @@ def _head(out: Path, config: dict[str, Any], rows: list[Row], record: dict[str, 
     if best := _of(rows, "best"):
         facts["best at iteration"] = str(best[-1]["iteration"])
     for head in _evaluated(rows):
-        row = _last(rows, head)
+        row = _evals_of(rows, head)[-1]
         name = _dict(heads.get(head)).get("headline") or _first_metric(row)
         if name in row:
             facts[f"{name} of {head}"] = in_line(row[name])
@@ -79,7 +79,7 @@ def _head(out: Path, config: dict[str, Any], rows: list[Row], record: dict[str, 
 
 
 def _curves(rows: list[Row]) -> str:
-    steps, evals = _of(rows, "step"), _of(rows, "eval")
+    steps = _of(rows, "step")
     losses = sorted({name for row in steps for name in row if name.startswith("loss/")})
     boxes = []
     if losses:
@@ -91,7 +91,7 @@ def _curves(rows: list[Row]) -> str:
                 titled("images per second", line_chart({"": _points(steps, "images_per_second")}, from_zero=True))
             )
     for head in _evaluated(rows):
-        head_rows = [row for row in evals if row["head"] == head]
+        head_rows = _evals_of(rows, head)
         for names in _chart_groups(head_rows[-1]):
             curves = {name: _points(head_rows, name) for name in names}
             boxes.append(titled(f"{head}: {', '.join(names)}", line_chart(curves)))
@@ -107,9 +107,9 @@ def _chart_groups(row: Row) -> list[list[str]]:
 
 def _result(head: str, rows: list[Row], folder: Path, details: dict[str, Any]) -> str:
     """The section on the last evaluation of a head."""
-    row = _last(rows, head)
+    row = _evals_of(rows, head)[-1]
     best = _of(rows, "best")[-1:]
-    at_best = [r for r in _of(rows, "eval") if best and r["iteration"] == best[0]["iteration"] and r["head"] == head]
+    at_best = [r for r in _evals_of(rows, head) if best and r["iteration"] == best[0]["iteration"]]
     metrics = {name: value for name, value in row.items() if name not in _ROW_KEYS}
     parts = [titled("metrics", metrics_table(metrics, at_best[-1] if at_best else {}))]
     per_class, confusion = _dict(row.get("per_class")), details.get("confusion")
@@ -169,8 +169,9 @@ def _evaluated(rows: list[Row]) -> list[str]:
     return list(dict.fromkeys(row["head"] for row in _of(rows, "eval")))
 
 
-def _last(rows: list[Row], head: str) -> Row:
-    return [row for row in _of(rows, "eval") if row["head"] == head][-1]
+def _evals_of(rows: list[Row], head: str) -> list[Row]:
+    """The evaluations of a head, in the order of the log; at least one for a head of ``_evaluated``."""
+    return [row for row in _of(rows, "eval") if row["head"] == head]
 
 
 def _points(rows: list[Row], name: str) -> list[tuple[float, float]]:

@@ -13,7 +13,7 @@ CLASS_NAMES = {"ade20k": ADE20K, "cityscapes": CITYSCAPES, "pascal_context": PAS
 
 
 def segmentation(
-    num_classes: int, *, dataset: str | None = None, classes: Sequence[Any] = (), **facts: Any
+    num_classes: int, *, dataset: str | None = None, classes: Sequence[Any] = (), **settings: Any
 ) -> Segmentation:
     """Segmentation with the class names of the checkpoint, else those of its data set, else numbers."""
     names = tuple(str(name).strip() for name in classes) or CLASS_NAMES.get(dataset or "", ())
@@ -23,14 +23,11 @@ def segmentation(
                 "there are %d class names for %d classes; classes are numbered instead", len(set(names)), num_classes
             )
         names = tuple(f"class {index}" for index in range(num_classes))
-    return Segmentation(classes=names, **facts)
+    return Segmentation(classes=names, **settings)
 
 
-def disparity() -> Depth:
-    """Relative inverse depth."""
-    return Depth(quantity="disparity")
-
-
-def metres(max_depth_m: float) -> Depth:
-    """Metric depth."""
+def depth_task(max_depth_m: float | None) -> Depth:
+    """Metric depth up to a maximum, or relative inverse depth if there is none."""
+    if max_depth_m is None:
+        return Depth(quantity="disparity")
     return Depth(quantity="depth", max_depth_m=max_depth_m)
