@@ -58,9 +58,8 @@ class PublicConfig(DataConfig):
             DataError: if none does.
         """
         for name in names:
-            path = self.root / name if name else self.root
-            if path.exists():
-                return path
+            if (self.root / name).exists():
+                return self.root / name
         if not self.root.exists():
             raise DataError(
                 f"{self.root} does not exist; it should be a folder or zip archive with {self.layout}; check root"

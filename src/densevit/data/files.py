@@ -1,6 +1,6 @@
 """A data set of files: images and targets by paths, read on access."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -99,7 +99,7 @@ def find_bands(folder: Path) -> list[Path]:
     Raises:
         DataError: if there are none.
     """
-    paths = sorted(p for p in folder.iterdir() if p.suffix.lower() in BAND_SUFFIXES and not p.name.startswith("."))
+    paths = _visible_files(folder, BAND_SUFFIXES)
     if not paths:
         raise DataError(
             f"{folder} is a folder without an image of bands; {', '.join(sorted(BAND_SUFFIXES))} are accepted; check it"
@@ -118,9 +118,7 @@ def match(images: Sequence[Path], folder: Path | None, kind: str, suffixes: Sequ
     if not folder.is_dir():
         raise DataError(f"{kind} folder {folder} does not exist; give the folder that holds one {kind} per photo")
     photos = _by_stem(images)
-    targets = _by_stem(
-        sorted(p for p in folder.iterdir() if p.suffix.lower() in suffixes and not p.name.startswith("."))
-    )
+    targets = _by_stem(_visible_files(folder, suffixes))
     missing = [path.name for stem, path in photos.items() if stem not in targets]
     if missing:
         raise DataError(
@@ -128,6 +126,10 @@ def match(images: Sequence[Path], folder: Path | None, kind: str, suffixes: Sequ
             f"each photo needs a {kind} of the same name with one of {', '.join(suffixes)}"
         )
     return [targets[stem] for stem in photos]
+
+
+def _visible_files(folder: Path, suffixes: Collection[str]) -> list[Path]:
+    return sorted(p for p in folder.iterdir() if p.suffix.lower() in suffixes and not p.name.startswith("."))
 
 
 def _by_stem(paths: Sequence[Path]) -> dict[str, Path]:
