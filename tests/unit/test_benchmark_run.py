@@ -215,7 +215,7 @@ def test_gpu_suite__reports_a_variant_that_fails(monkeypatch: pytest.MonkeyPatch
         (("--suite", "peerz"), "there is no suite 'peerz'; did you mean 'peers'?"),
         (("--cases", "segmenter-s-mmsegg"), "there is no case 'segmenter-s-mmsegg'; did you mean 'segmenter-s-mmseg'?"),
         (("--suite", "decode", "--cases", "ade20"), "did you mean 'ade20k'?"),
-        (("--from", "nowhere.json"), "cannot read nowhere.json"),
+        (("--from", "nowhere.json"), "nowhere.json does not exist"),
     ],
 )
 def test_command__refuses_with_the_nearest_name(
