@@ -60,6 +60,10 @@ def open_model(source: str | Path, **overrides: Any) -> Bundle:
     return imported.bundle
 
 
+open_bundle = open_model
+"""The earlier name, which scripts for the importers use."""
+
+
 def model_facts(source: str | Path) -> tuple[ModelConfig, InferenceConfig]:
     """The configs of what ``open_model`` opens; the weights of a native checkpoint are not read.
 

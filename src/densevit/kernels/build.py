@@ -15,6 +15,7 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from torch import Tensor
@@ -33,13 +34,13 @@ _SHARED = Path(__file__).with_name("vectors.h")
 _log = logging.getLogger(__name__)
 
 
-def library(source: Path, fallback: str, signatures: Signatures) -> ctypes.CDLL | None:
+def library(source: Path, fallback: str, signatures: Signatures = MappingProxyType({})) -> ctypes.CDLL | None:
     """The compiled library of a C file, or None if it cannot be built.
 
     Args:
         source: the C file.
         fallback: what happens without the library, for the log.
-        signatures: of the functions to be called.
+        signatures: of the functions to be called; none to only load the library.
     """
     if os.environ.get("DENSEVIT_NATIVE") == "0":
         return None
