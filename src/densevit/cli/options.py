@@ -119,12 +119,13 @@ def is_streamed(image: Path, *, forced: bool) -> bool:
         DataError: if it is not a raster although streaming was requested.
     """
     from densevit.errors import DataError
-    from densevit.io import is_zip_path
+    from densevit.io import ZipPath
     from densevit.io.raster import RASTER_SUFFIXES, STREAMED_PIXELS, has_rasterio, read_head
 
     if forced:
         return True
-    if image.suffix.lower() not in RASTER_SUFFIXES or not image.is_file() or is_zip_path(image) or not has_rasterio():
+    is_file = image.is_file() and not isinstance(image, ZipPath)
+    if image.suffix.lower() not in RASTER_SUFFIXES or not is_file or not has_rasterio():
         return False
     try:
         head = read_head(image)

@@ -25,7 +25,7 @@ from densevit.io.write import (
     write_labels,
     write_png,
 )
-from densevit.io.zipped import ZipPath, is_zip_path, place
+from densevit.io.zipped import ZipPath, place
 
 __all__ = [
     "BAND_SUFFIXES",
@@ -38,7 +38,6 @@ __all__ = [
     "decode_mask",
     "encode_jpeg",
     "find_images",
-    "is_zip_path",
     "make_folder",
     "mat_length",
     "place",

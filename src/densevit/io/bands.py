@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from densevit.errors import DataError
 from densevit.io.decode import MAX_PIXELS, require_file
 from densevit.io.raster import gdal
-from densevit.io.read import describe, load_array
-from densevit.io.zipped import is_zip_path, place
+from densevit.io.read import load_array
+from densevit.io.zipped import ZipPath, place
 
 BAND_SUFFIXES = frozenset({".tif", ".tiff", ".png", ".npy"})
 _ACCEPTED = "a TIFF, PNG or .npy array (H, W, C) of 8 or 16 bits or floats"
@@ -50,9 +50,7 @@ def read_bands(path: Path, *, bands: Sequence[int], full_scale: float | None = N
 
 
 def _from_array(path: Path, bands: Sequence[int]) -> NDArray[Any]:
-    pixels = load_array(path, _ACCEPTED)
-    if not isinstance(pixels, np.ndarray) or pixels.ndim not in {2, 3} or pixels.size == 0:
-        raise DataError(f"{path} holds {describe(pixels)}; {_ACCEPTED} is accepted")
+    pixels = load_array(path, _ACCEPTED, lambda array: array.ndim in {2, 3})
     pixels = pixels.reshape(*pixels.shape[:2], -1)
     _check_bands(path, bands, pixels.shape[2])
     return np.ascontiguousarray(pixels[:, :, [band - 1 for band in bands]])
@@ -60,7 +58,7 @@ def _from_array(path: Path, bands: Sequence[int]) -> NDArray[Any]:
 
 def _from_raster(path: Path, bands: Sequence[int]) -> NDArray[Any]:
     with gdal(path, "opened") as rasterio:
-        if is_zip_path(path):
+        if isinstance(path, ZipPath):
             with rasterio.MemoryFile(path.read_bytes()) as memory, memory.open() as dataset:
                 return _read(path, dataset, bands)
         with rasterio.open(path) as dataset:

@@ -11,7 +11,7 @@ from typing import TypeVar
 from PIL import Image, UnidentifiedImageError
 
 from densevit.errors import DataError
-from densevit.io.zipped import is_zip_path
+from densevit.io.zipped import ZipPath
 
 MAX_PIXELS = 1_000_000_000
 """Largest image in pixels (1 gigapixel); replaces Pillow's own limit of 89 megapixels."""
@@ -35,7 +35,7 @@ The list is short on purpose: each format has magic bytes, and none starts anoth
 IMAGE_SUFFIXES = frozenset(suffix for suffixes in FORMATS.values() for suffix in suffixes)
 
 # EXIF tag 274: how to turn the stored pixels upright; 1 needs nothing.
-ORIENTATION_TAG = 274
+_ORIENTATION_TAG = 274
 UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -85,7 +85,7 @@ def open_image(path: Path) -> Image.Image:
         limit = Image.MAX_IMAGE_PIXELS
         Image.MAX_IMAGE_PIXELS = None
         try:
-            image = Image.open(path.open("rb") if is_zip_path(path) else path, formats=list(FORMATS))
+            image = Image.open(path.open("rb") if isinstance(path, ZipPath) else path, formats=list(FORMATS))
         except UnidentifiedImageError as error:
             raise DataError(f"{path} is {_describe(path)}; {_ACCEPTED}; convert it or copy it again") from error
         finally:
@@ -103,16 +103,23 @@ def upright(image: Image.Image, name: str) -> Image.Image:
     """The loaded image with its EXIF orientation applied."""
     image.load()
     # Read after loading, because Pillow turns TIFFs while loading and then drops the tag.
-    try:
-        orientation = image.getexif().get(ORIENTATION_TAG, 1)
-    except Exception as error:  # damaged metadata can raise anything; the pixels are still good
-        _log.warning("%s has damaged EXIF data (%s); it is assumed to be upright", name, reason(error))
-        orientation = 1
-    if orientation not in UPRIGHT:
+    orientation = orientation_of(image, name)
+    if orientation == 1:
         return image
     turned = image.transpose(UPRIGHT[orientation])
     turned.format = image.format
     return turned
+
+
+def orientation_of(image: Image.Image, name: str = "") -> int:
+    """EXIF orientation 1..8 of a loaded image; 1 if there is none, with a warning about ``name`` if it is damaged."""
+    try:
+        orientation = image.getexif().get(_ORIENTATION_TAG, 1)
+    except Exception as error:  # damaged metadata can raise anything; the pixels are still good
+        if name:
+            _log.warning("%s has damaged EXIF data (%s); it is assumed to be upright", name, reason(error))
+        return 1
+    return orientation if orientation in UPRIGHT else 1
 
 
 def require_file(path: Path) -> None:

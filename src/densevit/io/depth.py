@@ -12,11 +12,13 @@ from PIL import Image
 
 from densevit.errors import DataError
 from densevit.io.decode import MAX_PIXELS, decode, guarded, require_file
-from densevit.io.read import describe, load_array
-from densevit.io.zipped import is_zip_path, place
+from densevit.io.read import load_array, require_array
+from densevit.io.zipped import ZipPath, place
 
 _DEPTH_CHANNELS = ("Z", "depth", "Depth", "depth.Z", "Y", "V", "R")
 """Channels in which programs store depth in an OpenEXR file, in order of preference."""
+
+_ACCEPTED = "one (H, W) array of floats in metres, or of integers of 16 bits or more,"
 
 
 def read_depth(
@@ -45,19 +47,15 @@ def read_depth(
         raise DataError(f"scale is {scale} but must be a positive number of metres per unit; 1 means metres")
     kind = path.suffix.lower()
     if kind == ".npy":
-        stored = load_array(path, "one array of floats in metres, as np.save writes it,")
+        stored = load_array(path, _ACCEPTED, _is_measured)
     else:
         stored = _read_exr(path) if kind == ".exr" else decode(path, _to_numbers)
-    if not isinstance(stored, np.ndarray) or stored.ndim != 2 or stored.size == 0 or not _is_measured(stored):
-        raise DataError(
-            f"{path} holds {describe(stored)}; one (H, W) array of floats in metres, or of integers of 16 bits or more,"
-            " is accepted"
-        )
+        stored = require_array(path, stored, _ACCEPTED, _is_measured)
     return _metres(stored, scale if stored.dtype.kind == "f" else unit_m, invalid, str(path))
 
 
 def _is_measured(array: NDArray[Any]) -> bool:
-    return array.dtype.kind == "f" or (array.dtype.kind in "iu" and array.dtype.itemsize >= 2)
+    return array.ndim == 2 and array.dtype.kind in "iuf" and array.dtype.itemsize >= 2
 
 
 def _metres(stored: NDArray[Any], factor: float, invalid: Sequence[float], name: str) -> NDArray[np.float32]:
@@ -93,7 +91,7 @@ def _read_exr(path: Path) -> NDArray[Any]:
             "pip install 'densevit[exr]'"
         ) from error
     with guarded(path), tempfile.TemporaryDirectory() as folder:
-        if is_zip_path(path):  # the library reads only from disk
+        if isinstance(path, ZipPath):  # the library reads only from disk
             file = Path(folder) / "depth.exr"
             file.write_bytes(path.read_bytes())
         else:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from densevit.errors import DataError
 from densevit.io.decode import guarded, require_file
-from densevit.io.zipped import is_zip_path
+from densevit.io.zipped import ZipPath
 
 _HINT = "install them with: pip install 'densevit[mat]'"
 
@@ -66,6 +66,6 @@ def _open(path: Path, process: int) -> Any:
         import h5py
     except ImportError as error:
         raise DataError(f"{path} is a MATLAB 7.3 file, which needs h5py and scipy; {_HINT}") from error
-    if is_zip_path(path):
+    if isinstance(path, ZipPath):
         raise DataError(f"{path} is a MATLAB file inside an archive; unpack it")
     return h5py.File(path, "r")

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from densevit.errors import DataError
 from densevit.io.decode import require_file
+from densevit.io.read import from_16_bit, on_white
 
 STREAMED_PIXELS = 100_000_000
 """Pixels from which a TIFF or PNG is streamed by default."""
@@ -111,7 +112,7 @@ class RasterSource:
         self.bands = self._choose(bands, [i for i in range(1, dataset.count + 1) if i not in alpha])
         self._colours = self._palette() if self.bands == (1,) else None
         self._limits = self._range(limits)
-        self._stamp = self._stat()
+        self.stamp = self._stat()
         flags = [flag.name for index in self.bands for flag in dataset.mask_flag_enums[index - 1]]
         self.masked = "all_valid" not in flags
 
@@ -182,7 +183,9 @@ class RasterSource:
         else:
             picture = np.moveaxis(_to_8_bit(values, self._limits), 0, -1)
             picture = np.ascontiguousarray(np.repeat(picture, 3, axis=2) if len(self.bands) == 1 else picture)
-        return picture if alpha is None else _on_white(picture, alpha, self._dtype)
+        if alpha is None:
+            return picture
+        return on_white(picture, _to_8_bit(alpha, (0.0, float(np.iinfo(self._dtype).max))))
 
     def valid(self, rows: slice, columns: slice) -> NDArray[np.bool_] | None:
         """(h, w): where there is data; None if it is everywhere."""
@@ -199,18 +202,14 @@ class RasterSource:
         Raises:
             DataError: it has vanished or changed.
         """
-        if self._stat() != self._stamp:
+        if self._stat() != self.stamp:
             raise DataError(
                 f"{self.path} has vanished or changed while it was read; put it back and run the same command again, "
                 "which continues where it stopped"
             )
 
-    @property
-    def stamp(self) -> tuple[int, int] | None:
-        """Size in bytes and time of the last change."""
-        return self._stamp
-
     def _stat(self) -> tuple[int, int] | None:
+        """Size in bytes and time of the last change."""
         try:
             status = self.path.stat()
         except OSError:
@@ -247,15 +246,7 @@ def _to_8_bit(values: NDArray[Any], limits: tuple[float, float]) -> NDArray[np.u
     if values.dtype == np.uint8 and limits == (0.0, 255.0):
         return values
     if values.dtype == np.uint16 and limits == (0.0, 65535.0):  # as photos of 16 bits are read
-        return ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)
+        return from_16_bit(values)
     low, high = limits
     scaled = (np.nan_to_num(values.astype(np.float32), nan=low) - low) * (255 / (high - low))
     return np.rint(scaled.clip(0, 255)).astype(np.uint8)
-
-
-def _on_white(picture: NDArray[np.uint8], alpha: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[np.uint8]:
-    """Composite (h, w, 3) on white, as photos are."""
-    eight = alpha if dtype == np.uint8 else _to_8_bit(alpha, (0.0, float(np.iinfo(dtype).max)))
-    share = eight[:, :, None].astype(np.uint16)
-    mixed = (picture * share + (255 * (255 - share) + 127)) // 255
-    return mixed.astype(np.uint8)

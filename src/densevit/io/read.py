@@ -5,6 +5,7 @@ import binascii
 import io
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from PIL import Image
 
 from densevit.errors import DataError
 from densevit.io.decode import decode, guarded, require_file, upright
-from densevit.io.zipped import is_zip_path, place
+from densevit.io.zipped import ZipPath, place
 
 # Pillow's names; MPO is a JPEG with a second image inside, as phones write it.
 _LOSSY = {"JPEG", "MPO"}
@@ -88,10 +89,7 @@ def read_labels(path: Path) -> NDArray[np.int32]:
     path = place(path)
     if path.suffix.lower() != ".npy":
         return decode(path, _to_labels)
-    accepted = "one (H, W) array of integers, as np.save writes it,"
-    labels = load_array(path, accepted)
-    if not isinstance(labels, np.ndarray) or labels.ndim != 2 or labels.dtype.kind not in "iu" or labels.size == 0:
-        raise DataError(f"{path} holds {describe(labels)}; {accepted} is accepted")
+    labels = load_array(path, "one (H, W) array of integers", lambda a: a.ndim == 2 and a.dtype.kind in "iu")
     if labels.dtype.itemsize > 2 and not -(2**31) <= int(labels.min()) <= int(labels.max()) < 2**31:
         raise DataError(f"{path} holds {int(labels.max())}; class indices of 32 bits are accepted")
     return labels.astype(np.int32)
@@ -143,25 +141,35 @@ def read_values(path: Path) -> NDArray[np.float32]:
     Raises:
         DataError: no such file, damaged or not ``.npy``; an array but (H, W, K) floats.
     """
-    path = place(path)
-    accepted = "one (H, W, K) array of floats, as np.save writes it,"
-    values = load_array(path, accepted)
-    if not isinstance(values, np.ndarray) or values.ndim != 3 or values.dtype.kind != "f" or values.size == 0:
-        raise DataError(f"{path} holds {describe(values)}; one (H, W, K) array of floats is accepted")
+    values = load_array(place(path), "one (H, W, K) array of floats", lambda a: a.ndim == 3 and a.dtype.kind == "f")
     return values.astype(np.float32)
 
 
-def load_array(path: Path, accepted: str) -> object:
+def load_array(path: Path, accepted: str, fits: Callable[[NDArray[Any]], bool]) -> NDArray[Any]:
     """Load a ``.npy`` file; nothing in it is executed.
 
+    Args:
+        path: the file.
+        accepted: says in messages what it should hold.
+        fits: whether an array is accepted; empty ones never are.
+
     Raises:
-        DataError: no such file, or damaged; ``accepted`` tells what the caller needs.
+        DataError: no such file, damaged, or not accepted.
     """
     require_file(path)
-    with guarded(path, accepted):
-        source = io.BytesIO(path.read_bytes()) if is_zip_path(path) else path
+    with guarded(path, f"{accepted}, as np.save writes it,"):
+        source = io.BytesIO(path.read_bytes()) if isinstance(path, ZipPath) else path
         loaded: object = np.load(source, allow_pickle=False)
-    return loaded
+    if not isinstance(loaded, np.ndarray):
+        raise DataError(f"{path} holds {type(loaded).__name__}; {accepted} is accepted")
+    return require_array(path, loaded, accepted, fits)
+
+
+def require_array(path: Path, array: NDArray[Any], accepted: str, fits: Callable[[NDArray[Any]], bool]) -> NDArray[Any]:
+    """The array of a file if it is accepted, with the arguments and errors of ``load_array``."""
+    if array.size == 0 or not fits(array):
+        raise DataError(f"{path} holds an array {array.shape} of {array.dtype}; {accepted} is accepted")
+    return array
 
 
 def _to_rgb(image: Image.Image, name: str) -> NDArray[np.uint8]:
@@ -169,7 +177,8 @@ def _to_rgb(image: Image.Image, name: str) -> NDArray[np.uint8]:
     if image.mode.startswith("I") or image.mode == "F":
         return _grey_to_rgb(_to_8_bit(_integers_as_16_bit(np.asarray(image), name), name, float_maximum=(1, 255)))
     if image.has_transparency_data:
-        return _on_white(np.asarray(image.convert("RGBA")))
+        rgba = np.asarray(image.convert("RGBA"))
+        return on_white(rgba[:, :, :3], rgba[:, :, 3])
     return np.array(image.convert("RGB"))
 
 
@@ -181,7 +190,7 @@ def _array_to_rgb(array: NDArray[Any], name: str) -> NDArray[np.uint8]:
         raise DataError(f"the image is {name}; (H, W) and (H, W, 1|3|4) are accepted; give one RGB image")
     array = _to_8_bit(array, f"the image, {name},")
     if array.shape[2] == 4:
-        return _on_white(array)
+        return on_white(array[:, :, :3], array[:, :, 3])
     return _grey_to_rgb(array[:, :, 0]) if array.shape[2] == 1 else np.ascontiguousarray(array)
 
 
@@ -204,7 +213,7 @@ def _to_8_bit(array: NDArray[Any], name: str, float_maximum: tuple[int, ...] = (
     if array.dtype == np.uint8:
         return array
     if array.dtype.kind == "u" and array.dtype.itemsize == 2:
-        return ((array.astype(np.uint32) + 128) // 257).astype(np.uint8)
+        return from_16_bit(array)
     if array.dtype.kind != "f":
         raise DataError(f"{name} holds {array.dtype}; uint8, uint16 and floats are accepted; convert the values")
     low, high = float(array.min()), float(array.max())
@@ -230,11 +239,16 @@ def _grey_to_rgb(grey: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return np.repeat(grey[:, :, None], 3, axis=2)
 
 
-def _on_white(rgba: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Composite (H, W, 4) on white."""
-    alpha = rgba[:, :, 3:].astype(np.uint16)
-    mixed = rgba[:, :, :3] * alpha  # at most 255 * 255, also with the white added
-    mixed += 255 * (255 - alpha) + 127
+def from_16_bit(values: NDArray[Any]) -> NDArray[np.uint8]:
+    """0..65535 -> 0..255, rounded."""
+    return ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)
+
+
+def on_white(rgb: NDArray[np.uint8], alpha: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Composite (H, W, 3) with alpha (H, W) on white."""
+    share = alpha[:, :, None].astype(np.uint16)
+    mixed = rgb * share  # at most 255 * 255, also with the white added
+    mixed += 255 * (255 - share) + 127
     mixed //= 255
     return mixed.astype(np.uint8)
 
@@ -262,8 +276,3 @@ def _to_colours(image: Image.Image, name: str) -> NDArray[np.uint8]:
             f"{name} is a mask of mode {image.mode}; 8-bit colours are accepted; leave out palette if it holds numbers"
         )
     return np.array(image.convert("RGB"))  # alpha is dropped: a colour mixed with white would be another class
-
-
-def describe(loaded: object) -> str:
-    """The content of a ``.npy`` or ``.npz`` file in words."""
-    return f"an array {loaded.shape} of {loaded.dtype}" if isinstance(loaded, np.ndarray) else type(loaded).__name__

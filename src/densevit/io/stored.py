@@ -10,9 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from densevit.errors import DataError
-from densevit.io.decode import ORIENTATION_TAG, UPRIGHT, guarded, open_image
-from densevit.io.read import as_image, describe, load_array
+from densevit.io.decode import guarded, open_image, orientation_of
+from densevit.io.read import as_image, load_array
 from densevit.types import Size
 
 
@@ -54,10 +53,7 @@ def read_stored(path: Path) -> Stored:
         DataError: no such file, no image or array, damaged or cut short, too large.
     """
     if path.suffix.lower() == ".npy":
-        accepted = "one (H, W) or (H, W, K) array"
-        array = load_array(path, accepted)
-        if not isinstance(array, np.ndarray) or array.ndim not in {2, 3} or array.size == 0:
-            raise DataError(f"{path} holds {describe(array)}; {accepted} is accepted")
+        array = load_array(path, "one (H, W) or (H, W, K) array", lambda array: array.ndim in {2, 3})
         return Stored("NPY", str(array.dtype), 1, 1, array)
     return _with_photo(path, photo=False)[0]
 
@@ -77,14 +73,12 @@ def _with_photo(path: Path, *, photo: bool) -> tuple[Stored, NDArray[np.uint8]]:
         image.load()
         rgb = as_image(image) if photo else np.zeros((0, 0, 3), np.uint8)
         pixels = np.asarray(image)
-        stored = Stored(name, image.mode, _orientation(image), frames, pixels, _palette(image))
+        stored = Stored(name, image.mode, orientation_of(image), frames, pixels, _palette(image))
     return stored, rgb
 
 
 def turn_upright(pixels: NDArray[Any], orientation: int) -> NDArray[Any]:
     """Turn stored pixels (H, W) or (H, W, channels) by an EXIF orientation of 1..8."""
-    if orientation not in UPRIGHT:
-        return pixels
     if orientation >= 5:
         pixels = pixels.swapaxes(0, 1)
     if orientation in {3, 4, 7, 8}:
@@ -117,14 +111,6 @@ def data_uri(picture: NDArray[np.uint8], *, kind: Literal["JPEG", "PNG"] = "JPEG
     buffer = io.BytesIO()
     Image.fromarray(np.ascontiguousarray(picture)).save(buffer, format=kind, quality=85)  # PNG ignores the quality
     return f"data:image/{kind.lower()};base64,{base64.b64encode(buffer.getvalue()).decode()}"
-
-
-def _orientation(image: Image.Image) -> int:
-    try:
-        orientation = image.getexif().get(ORIENTATION_TAG, 1)
-    except Exception:  # damaged metadata can raise anything; the readers warn of it
-        return 1
-    return orientation if orientation in UPRIGHT else 1
 
 
 def _palette(image: Image.Image) -> NDArray[np.uint8] | None:

@@ -137,11 +137,6 @@ def place(path: str | Path) -> Path:
     return ZipPath(text) if f".zip{_BAR}" in text.lower() else path
 
 
-def is_zip_path(path: Path) -> bool:
-    """Whether the path leads into an archive."""
-    return isinstance(path, ZipPath)
-
-
 class _Index:
     """An open archive with its files by name, and the names in each folder."""
 
