@@ -14,7 +14,6 @@ from rich.table import Table
 
 if TYPE_CHECKING:
     from densevit.doctor.examine import Diagnosis
-    from densevit.doctor.fix import Copy
 
 _COLOURS = {"error": "bold red", "warning": "bold yellow", "note": "bold blue"}
 
@@ -112,18 +111,13 @@ def _write_copy(diagnosis: "Diagnosis", out: Path, console: Console) -> None:
 
     with _progress(console, "writing") as progress:
         copy = write_fixed(diagnosis, out, progress=progress)
-    for line in _copy_lines(copy, diagnosis, out):
-        Console().print(line, markup=False, highlight=False, soft_wrap=True)
-
-
-def _copy_lines(copy: "Copy", diagnosis: "Diagnosis", out: Path) -> list[str]:
     lines = [f"corrected copy: {out}, {copy.copied} files unchanged"]
     for title, by_code in (("fixed", copy.fixed), ("left out", copy.left_out)):
         for code, files in sorted(by_code.items()):
             lines.append(f"  {title}: {len(files)} files, {code}")
     if unfixed := copy.unfixed(diagnosis):
         lines.append(f"  not fixed, since no safe way is known: {', '.join(unfixed)}")
-    return lines
+    Console().print("\n".join(lines), markup=False, highlight=False, soft_wrap=True)
 
 
 def _show(diagnosis: "Diagnosis", name: str) -> None:

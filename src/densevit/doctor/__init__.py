@@ -1,1 +1,1 @@
-"""Looks at a data set before it is trained on: what is wrong with its files, why that hurts, and what mends it."""
+"""Checks a data set before training: what is wrong with its files, why it hurts, and how to fix it."""

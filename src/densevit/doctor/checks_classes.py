@@ -44,18 +44,16 @@ def histograms(context: Context) -> dict[str, Histogram]:
     by_split: dict[str, Histogram] = {}
     if num_classes is None:
         return by_split
-    masks = context.indexed_masks()
     for split in context.splits:
         pixels, photos = np.zeros(num_classes, np.int64), np.zeros(num_classes, np.int64)
         ignored = 0
-        in_split = [(sample, mask) for sample, mask in masks if sample.split == split.name]
-        for sample, mask in in_split:
-            labels = context.class_ids(sample, mask)
+        masks = context.indexed_masks(split.name)
+        for mask, labels in masks:
             valid = (labels >= 0) & (labels < num_classes) & (labels != ignore)
             pixels[labels[valid]] += mask.counts[valid]
             photos[labels[valid]] += 1
             ignored += int(mask.counts[labels == ignore].sum())
-        if in_split:
+        if masks:
             by_split[split.name] = Histogram(pixels, photos, ignored)
     return by_split
 

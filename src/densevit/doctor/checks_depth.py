@@ -24,12 +24,10 @@ def check_depth(context: Context, findings: Findings) -> None:
     """Check all depth maps together, since they should share one unit."""
     maps = [depth for _, depth in context.of(DepthFacts)]
     total = len(maps)
-    coloured = [d for d in maps if d.colours]
-    coarse = [d for d in maps if not d.colours and d.bits == 8]
-    findings.add_share("depth-colours", coloured, total, "depth maps have several channels")
-    findings.add_share("depth-8-bit", coarse, total, "depth maps have 8 bits")
     good = [d for d in maps if not d.colours and d.bits != 8]
     tests = (
+        ("depth-colours", [d for d in maps if d.colours], "have several channels"),
+        ("depth-8-bit", [d for d in maps if not d.colours and d.bits == 8], "have 8 bits"),
         ("depth-negative", [d for d in good if d.negative], "hold values below 0"),
         ("depth-empty", [d for d in good if d.valid == 0], "have no measurement"),
         ("depth-constant", [d for d in good if d.levels == 1], "hold one depth everywhere"),

@@ -36,7 +36,10 @@ Files = list[tuple[str, str]]
 
 
 def check_duplicates(context: Context, findings: Findings) -> None:
-    """Find copies and near-copies among photos that were read."""
+    """Find copies and near-copies, or only equal files in two splits if only a part of the photos was read."""
+    if context.sampled:
+        _check_equal_files(context.splits, findings)
+        return
     photos = context.of(PhotoFacts)
     totals = {split.name: len(context.of(PhotoFacts, split.name)) for split in context.splits}
     by_digest: dict[bytes, list[tuple[SampleFacts, PhotoFacts]]] = {}
@@ -68,7 +71,7 @@ def check_duplicates(context: Context, findings: Findings) -> None:
     _report_leaks("leak-near", across, totals, "nearly equal to one in {}, perhaps mirrored", findings)
 
 
-def check_equal_files(splits: list[Split], findings: Findings) -> None:
+def _check_equal_files(splits: list[Split], findings: Findings) -> None:
     """Find photos with equal files in two splits without decoding them."""
     by_size: dict[int, dict[str, list[Path]]] = {}
     for split in splits:

@@ -6,9 +6,11 @@ from densevit.data import ClassTable, FolderConfig
 from densevit.data.folder import read_classes
 from densevit.doctor.context import TRAIN, Context
 from densevit.doctor.facts import Broken
-from densevit.doctor.layout import KINDS, WORDS, Split
+from densevit.doctor.layout import KINDS, Split
 from densevit.doctor.rules import Findings
 from densevit.errors import DataError
+
+_NOUNS = {"masks": "mask", "depth": "depth map", "values": "value map"}
 
 
 def check_classes(config: FolderConfig, splits: list[Split], findings: Findings) -> ClassTable | None:
@@ -62,16 +64,14 @@ def check_names(splits: list[Split], findings: Findings) -> None:
 
 def _check_names(split: Split, findings: Findings) -> None:
     name, total = split.name, len(split.photos)
-    if not split.polygons and not any(split.targets.values()) and not any(split.missing.values()):
+    if not split.polygons and not split.targets:
         findings.add("no-targets", f"none of the {total} photos have masks, depth or values", split=name)
-    for kind, stems in split.missing.items():
-        photos = [split.photos[stem] for stem in stems]
-        findings.add_share(
-            "target-missing", photos, total, f"photos have no {WORDS[kind]} of the same name", split=name
-        )
-    for kind, orphans in split.orphans.items():
-        num_targets = len(orphans) + len(split.targets[kind])
-        findings.add_share("target-orphan", orphans, num_targets, f"{WORDS[kind]}s belong to no photo", split=name)
+    for kind, targets in split.targets.items():
+        noun, orphans = _NOUNS[kind], split.orphans[kind]
+        missing = [photo for stem, photo in split.photos.items() if stem not in targets]
+        findings.add_share("target-missing", missing, total, f"photos have no {noun} of the same name", split=name)
+        num_targets = len(orphans) + len(targets)
+        findings.add_share("target-orphan", orphans, num_targets, f"{noun}s belong to no photo", split=name)
     if split.case:
         photo, target = split.case[0]
         num_targets = sum(len(targets) for targets in split.targets.values())

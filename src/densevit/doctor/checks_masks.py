@@ -6,11 +6,9 @@ from collections.abc import Iterable
 import numpy as np
 from numpy.typing import NDArray
 
-from densevit.doctor.context import Context
-from densevit.doctor.facts import MaskFacts, SampleFacts
+from densevit.doctor.context import Context, LabelledMasks
+from densevit.doctor.facts import MaskFacts
 from densevit.doctor.rules import Findings, listed
-
-Pairs = list[tuple[SampleFacts, MaskFacts]]
 
 _BLUR_VALUES, _BLUR_SHARE = 8, 0.25
 """A mask with at least this many numbers without a class, which cover at most this share of it, was smoothed."""
@@ -28,17 +26,18 @@ _TURNS = (
 def check_masks(context: Context, findings: Findings) -> None:
     """Check encodings, numbers and contents."""
     _check_encodings(context, findings)
-    masks = context.indexed_masks()
-    if not masks:
+    labelled = context.indexed_masks()
+    if not labelled:
         return
+    masks = [mask for mask, _ in labelled]
     fault = encoding_fault(context)
     if fault is None:
-        _check_range(context, masks, findings)
+        _check_range(context, labelled, findings)
     else:
         _report_encoding(fault, context, masks, findings)
-    _check_contents(context, masks, fault, findings)
-    _check_palettes([mask for _, mask in masks], findings)
-    _check_turned([mask for _, mask in masks], findings)
+    _check_contents(context, labelled, fault, findings)
+    _check_palettes(masks, findings)
+    _check_turned(masks, findings)
 
 
 def _check_encodings(context: Context, findings: Findings) -> None:
@@ -74,7 +73,7 @@ def unknown_colours(mask: MaskFacts, colours: Iterable[int]) -> NDArray[np.int64
 
 def encoding_fault(context: Context) -> str | None:
     """The code of the wrong encoding that explains all masks together, if there is one."""
-    masks = [mask for _, mask in context.indexed_masks()]
+    masks = [mask for mask, _ in context.indexed_masks()]
     if not masks or context.reduces_zero:
         return None
     values = _all_values(masks)
@@ -98,7 +97,7 @@ def stretched(num_classes: int) -> NDArray[np.int64]:
     return np.rint(np.arange(num_classes) * 255 / (num_classes - 1)).astype(np.int64)
 
 
-def _all_values(masks: Iterable[MaskFacts]) -> NDArray[np.int64]:
+def _all_values(masks: list[MaskFacts]) -> NDArray[np.int64]:
     return np.unique(np.concatenate([mask.values for mask in masks]))
 
 
@@ -109,26 +108,20 @@ def _mixed_0_255(masks: list[MaskFacts]) -> bool:
     return not others and kinds[True, True] == 0 and kinds[True, False] > 0 and kinds[False, True] > 0
 
 
-def _report_encoding(code: str, context: Context, pairs: Pairs, findings: Findings) -> None:
-    masks = [mask for _, mask in pairs]
+def _report_encoding(code: str, context: Context, masks: list[MaskFacts], findings: Findings) -> None:
     values, num_classes = _all_values(masks), context.num_classes
     affected = masks
     if code == "mask-0-255":
         affected = [mask for mask in masks if 255 in mask.values]
         text = "masks hold " + ("only 0 and 255" if len(values) == 2 else "0 and 255 where others hold 0 and 1")
     elif code == "mask-stretched":
-        text = f"masks hold {_first(values, 6)}, {num_classes} classes spread over 0..255"
+        text = f"masks hold {listed(values.tolist(), 6)}, {num_classes} classes spread over 0..255"
     else:
         text = f"masks hold 1 to {num_classes} and never 0, for {num_classes} classes"
     findings.add_share(code, affected, len(masks), text)
 
 
-def _first(values: Iterable[int], most: int) -> str:
-    shown = [str(value) for value in values]
-    return ", ".join(shown[:most] + ["..."] * (len(shown) > most))
-
-
-def _check_range(context: Context, masks: Pairs, findings: Findings) -> None:
+def _check_range(context: Context, masks: LabelledMasks, findings: Findings) -> None:
     """Find numbers without a class."""
     num_classes, ignore = context.num_classes, context.ignore_index
     if num_classes is None:
@@ -136,8 +129,7 @@ def _check_range(context: Context, masks: Pairs, findings: Findings) -> None:
     blurred: list[MaskFacts] = []
     wrong: list[MaskFacts] = []
     numbers: set[int] = set()
-    for sample, mask in masks:
-        labels = context.class_ids(sample, mask)
+    for mask, labels in masks:
         outside = (labels != ignore) & ((labels < 0) | (labels >= num_classes))
         if not outside.any():
             continue
@@ -150,13 +142,15 @@ def _check_range(context: Context, masks: Pairs, findings: Findings) -> None:
     findings.add_share("mask-blurred", blurred, len(masks), "masks hold many rare numbers without a class")
     if wrong:
         text = (
-            f"masks hold {_first(sorted(numbers), 8)}, but there are {num_classes} classes, 0..{num_classes - 1}, "
+            f"masks hold {listed(sorted(numbers), 8)}, but there are {num_classes} classes, 0..{num_classes - 1}, "
             f"and {ignore} for ignored pixels"
         )
-        findings.add_share("mask-range", wrong, len(masks), text, hint=_range_hint(numbers, masks, context))
+        findings.add_share(
+            "mask-range", wrong, len(masks), text, hint=_range_hint(numbers, [mask for mask, _ in masks], context)
+        )
 
 
-def _range_hint(numbers: set[int], masks: Pairs, context: Context) -> str:
+def _range_hint(numbers: set[int], masks: list[MaskFacts], context: Context) -> str:
     num_classes = context.num_classes or 0
     if numbers == {num_classes} and not context.reduces_zero:
         return f"If 0 means no class, set reduce_zero_label: true; else the name of class {num_classes} is missing."
@@ -164,19 +158,18 @@ def _range_hint(numbers: set[int], masks: Pairs, context: Context) -> str:
         return "If 255 means ignored, set ignore_index: 255 in classes.json."
     if min(numbers) >= 1000:
         return "Numbers over 1000 are often class x 1000 + instance; export masks of classes only."
-    if len(_all_values(mask for _, mask in masks)) > 4 * max(num_classes, 1):
+    if len(_all_values(masks)) > 4 * max(num_classes, 1):
         return "So many numbers are probably instances or the grey values of a photo, not classes."
     return ""
 
 
-def _check_contents(context: Context, masks: Pairs, fault: str | None, findings: Findings) -> None:
+def _check_contents(context: Context, masks: LabelledMasks, fault: str | None, findings: Findings) -> None:
     """Find masks with no class or a single one."""
     ignore = context.ignore_index
     ignored_masks: list[MaskFacts] = []
     single: list[MaskFacts] = []
     ignored = total = 0
-    for sample, mask in masks:
-        labels = context.class_ids(sample, mask)
+    for mask, labels in masks:
         named = labels if fault == "mask-0-255" else labels[labels != ignore]
         ignored += int(mask.counts[labels == ignore].sum())
         total += int(mask.counts.sum())

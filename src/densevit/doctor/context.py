@@ -8,13 +8,16 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from densevit.data import ClassTable, FolderConfig
+from densevit.data import ClassTable
 from densevit.data.labels import LabelRule
 from densevit.doctor.facts import MaskFacts, SampleFacts
 from densevit.doctor.layout import Split
 from densevit.types import Size
 
 _T = TypeVar("_T")
+
+LabelledMasks = list[tuple[MaskFacts, NDArray[np.int64]]]
+"""Masks with the class of each of their ``values``."""
 
 TRAIN = ("train", "training")
 VAL = ("val", "valid", "validation", "test")
@@ -55,10 +58,6 @@ class Context:
         """Whether masks are said to count from 1."""
         return any(split.config.reduce_zero_label for split in self.splits)
 
-    def config(self, split: str) -> FolderConfig:
-        """The config of a split."""
-        return next(s.config for s in self.splits if s.name == split)
-
     def short(self, path: str) -> str:
         """A path relative to the root of the data set."""
         root = self.splits[0].config.root
@@ -69,17 +68,16 @@ class Context:
         samples = [sample for sample in self.samples if split is None or sample.split == split]
         return [(sample, facts) for sample in samples for facts in sample.files() if isinstance(facts, kind)]
 
-    def indexed_masks(self) -> list[tuple[SampleFacts, MaskFacts]]:
-        """Masks whose values can be class numbers."""
-        return [(sample, mask) for sample, mask in self.of(MaskFacts) if mask.is_indexed]
-
-    def class_ids(self, sample: SampleFacts, mask: MaskFacts) -> NDArray[np.int64]:
-        """The class of each of ``mask.values`` as training sees it; unknown numbers stay."""
-        config = self.config(sample.split)
-        rule = LabelRule(
-            None,
-            ignore_index=self.ignore_index,
-            ignored=config.ignore_values,
-            reduce_zero=config.reduce_zero_label,
-        )
-        return rule.shift(mask.values)
+    def indexed_masks(self, split: str | None = None) -> LabelledMasks:
+        """Masks whose values can be class numbers, each with the class ids that training sees; unknown numbers stay."""
+        rules = {
+            s.name: LabelRule(
+                None,
+                ignore_index=self.ignore_index,
+                ignored=s.config.ignore_values,
+                reduce_zero=s.config.reduce_zero_label,
+            )
+            for s in self.splits
+        }
+        masks = [(sample.split, mask) for sample, mask in self.of(MaskFacts, split) if mask.is_indexed]
+        return [(mask, rules[name].shift(mask.values)) for name, mask in masks]

@@ -6,20 +6,27 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from densevit.data import FolderConfig
+from densevit.data.sample import TargetFolder
 from densevit.doctor.checks_classes import check_classes_seen
 from densevit.doctor.checks_depth import check_depth, check_values
-from densevit.doctor.checks_duplicates import check_duplicates, check_equal_files
+from densevit.doctor.checks_duplicates import check_duplicates
 from densevit.doctor.checks_files import check_classes, check_folders, check_names, check_reading
 from densevit.doctor.checks_masks import check_masks
 from densevit.doctor.checks_photos import check_photos, check_target_sizes
 from densevit.doctor.colours import read_colours, with_class_numbers
 from densevit.doctor.context import Context
 from densevit.doctor.facts import SampleFacts
-from densevit.doctor.layout import KINDS, Kind, Split, read_split, splits_of
+from densevit.doctor.layout import KINDS, Split, read_split, splits_of
 from densevit.doctor.probe import probe
 from densevit.doctor.rules import SEVERITIES, Finding, Findings
 from densevit.doctor.scan import jobs_of, scan
 from densevit.types import Size
+
+CONTENT_CHECKS = (
+    *(check_reading, check_photos, check_target_sizes, check_masks, check_classes_seen),
+    *(check_depth, check_values, check_duplicates),
+)
+"""The checks of what the files contain, in the order of their findings."""
 
 FAST_PHOTOS = 24
 """Photos of each split that are read before a run."""
@@ -78,7 +85,7 @@ def examine(
 
 
 def fast_check(
-    places: Mapping[str, FolderConfig], *, kinds: Iterable[Kind] = KINDS, crop: Size | None = None
+    places: Mapping[str, FolderConfig], *, kinds: Iterable[TargetFolder] = KINDS, crop: Size | None = None
 ) -> list[Finding]:
     """Check the data of a run in a few seconds: all names, some photos, and files that are in two splits.
 
@@ -118,14 +125,8 @@ def _check(
     colours = read_colours(colours_file, classes)
     samples = with_class_numbers(samples, splits, classes)
     context = Context(splits, samples, classes, colours, crop, sampled)
-    for check in (check_reading, check_photos, check_target_sizes, check_masks, check_classes_seen):
+    for check in CONTENT_CHECKS:
         check(context, findings)
-    check_depth(context, findings)
-    check_values(context, findings)
-    if sampled:
-        check_equal_files(splits, findings)
-    else:
-        check_duplicates(context, findings)
     return context
 
 

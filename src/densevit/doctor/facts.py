@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from densevit.data import FolderConfig
+from densevit.io.read import LOSSY_FORMATS
 from densevit.types import Size
 
 THUMB_SIZE: Size = (16, 18)
@@ -98,7 +99,7 @@ class MaskFacts(TargetFacts):
     @property
     def is_lossy(self) -> bool:
         """Whether compression changed its values."""
-        return self.format in {"JPEG", "MPO"}
+        return self.format in LOSSY_FORMATS
 
     @property
     def has_channels(self) -> bool:

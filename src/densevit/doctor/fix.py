@@ -11,21 +11,24 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from densevit.data.sample import TargetFolder
 from densevit.doctor.checks_masks import encoding_fault, stretched, unknown_colours
 from densevit.doctor.checks_photos import same_aspect, size_faults
 from densevit.doctor.context import Context
 from densevit.doctor.examine import Diagnosis
 from densevit.doctor.facts import Broken, MaskFacts, PhotoFacts, SampleFacts, TargetFacts
-from densevit.doctor.layout import ALL_KINDS, Split
+from densevit.doctor.layout import KINDS, Split
 from densevit.doctor.probe import mask_pixels
 from densevit.errors import DataError
 from densevit.io import make_folder, write_array, write_png
 from densevit.io.stored import read_stored, resize_nearest, turn_upright
+
+_FOLDERS: tuple[Literal["images"] | TargetFolder, ...] = ("images", *KINDS)
 
 Fixed = tuple[NDArray[Any], list[str]]
 """The corrected content of a file, and the codes that it settles."""
@@ -100,7 +103,7 @@ def _refuse(context: Context, out: Path) -> None:
         raise DataError(f"{out} exists and is not empty; a corrected copy goes to a new folder; name another")
     here = out.resolve()
     for split in context.splits:
-        folders = [split.config.root, *(split.config.folder(kind) for kind in ALL_KINDS)]
+        folders = [split.config.root, *(split.config.folder(kind) for kind in _FOLDERS)]
         for folder in filter(None, folders):
             if here.is_relative_to(folder.resolve()) or folder.resolve().is_relative_to(here):
                 raise DataError(
@@ -117,7 +120,6 @@ def _files_to_write(context: Context, copy: Copy) -> Iterator[tuple[Path, Path]]
         left_out |= {str(path): "target-orphan" for paths in split.orphans.values() for path in paths}
         left_out |= {str(path): "file-stray" for path in split.strays}
         left_out |= {str(path): "file-dangling" for path in split.dangling}
-    for split in context.splits:
         renamed = {target: photo.stem for photo, target in split.case}
         for kind, path in _files_of(split):
             if (code := left_out.get(str(path))) is not None:
@@ -134,7 +136,7 @@ def _files_to_write(context: Context, copy: Copy) -> Iterator[tuple[Path, Path]]
 
 def _files_of(split: Split) -> Iterator[tuple[str, Path]]:
     """(kind, file) of all files of a split, links to nowhere included."""
-    for kind in ALL_KINDS:
+    for kind in _FOLDERS:
         folder = split.config.folder(kind)
         if folder is not None and folder.is_dir() and (kind == "images" or kind in split.targets):
             for path in sorted(folder.iterdir()):

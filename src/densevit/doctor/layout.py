@@ -3,19 +3,16 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
 from densevit.data import FolderConfig
 from densevit.data.folder import DEPTH_SUFFIXES, TARGET_SUFFIXES
+from densevit.data.sample import TARGET_FOLDERS, TargetFolder
 from densevit.errors import DataError
 from densevit.io import IMAGE_SUFFIXES
 
-Kind = Literal["masks", "depth", "values"]
-KINDS: tuple[Kind, ...] = ("masks", "depth", "values")
-ALL_KINDS: tuple[Literal["images", "masks", "depth", "values"], ...] = ("images", *KINDS)
-WORDS = {"masks": "mask", "depth": "depth map", "values": "value map"}
+KINDS = tuple(TARGET_FOLDERS.values())
 
-_LOSSY = {".jpg", ".jpeg", ".jpe", ".webp"}
+_LOSSY_SUFFIXES = {".jpg", ".jpeg", ".jpe", ".webp"}
 
 # Files that file managers and archivers leave behind; nobody needs to hear of them.
 _LITTER = {"thumbs.db", "desktop.ini", "__macosx"}
@@ -30,7 +27,6 @@ class Split:
         config: where it is and how it is read.
         photos: by stem, in order.
         targets: per kind, by stem; only those that belong to a photo.
-        missing: per kind, stems of photos without a target.
         orphans: per kind, targets without a photo.
         case: (photo, target) pairs whose stems differ only in upper and lower case.
         twins: pairs of files in one folder with the same stem.
@@ -43,9 +39,8 @@ class Split:
     name: str
     config: FolderConfig
     photos: dict[str, Path] = field(default_factory=dict)
-    targets: dict[Kind, dict[str, Path]] = field(default_factory=dict)
-    missing: dict[Kind, list[str]] = field(default_factory=dict)
-    orphans: dict[Kind, list[Path]] = field(default_factory=dict)
+    targets: dict[TargetFolder, dict[str, Path]] = field(default_factory=dict)
+    orphans: dict[TargetFolder, list[Path]] = field(default_factory=dict)
     case: list[tuple[Path, Path]] = field(default_factory=list)
     twins: list[tuple[Path, Path]] = field(default_factory=list)
     strays: list[Path] = field(default_factory=list)
@@ -90,7 +85,7 @@ def splits_of(config: FolderConfig, only: Sequence[str] = ()) -> list[FolderConf
     return [config.model_copy(update={"split": name}) for name in chosen]
 
 
-def read_split(config: FolderConfig, kinds: Iterable[Kind] = KINDS) -> Split:
+def read_split(config: FolderConfig, kinds: Iterable[TargetFolder] = KINDS) -> Split:
     """List the files of a split and match them by stem."""
     split = Split(config.split or "", config)
     folder = config.folder("images")
@@ -118,7 +113,7 @@ def _has_polygons(place: Path) -> bool:
     return ".json" in suffixes and suffixes.isdisjoint(TARGET_SUFFIXES)
 
 
-def _match(split: Split, kind: Kind, folder: Path) -> None:
+def _match(split: Split, kind: TargetFolder, folder: Path) -> None:
     """Sort the files of a target folder into those with a photo and those without."""
     files = [path for path in _entries(folder) if not path.is_dir() and not _is_litter(path)]
     readable = DEPTH_SUFFIXES if kind == "depth" else TARGET_SUFFIXES
@@ -132,7 +127,7 @@ def _match(split: Split, kind: Kind, folder: Path) -> None:
     stems = {path.stem for path in files if path.suffix.lower() in readable}
     for path in others:
         # The reader of folders skips a JPEG mask; here it is a mask, to be reported as a JPEG.
-        if kind == "masks" and path.suffix.lower() in _LOSSY and path.stem not in stems:
+        if kind == "masks" and path.suffix.lower() in _LOSSY_SUFFIXES and path.stem not in stems:
             _add(split, by_stem, path)
         else:
             split.strays.append(path)
@@ -145,7 +140,6 @@ def _match(split: Split, kind: Kind, folder: Path) -> None:
             targets[stem] = by_stem.pop(other)
             split.case.append((photo, targets[stem]))
     split.targets[kind] = targets
-    split.missing[kind] = [stem for stem in split.photos if stem not in targets]
     split.orphans[kind] = list(by_stem.values())
 
 

@@ -82,10 +82,10 @@ class Findings(list[Finding]):
         return sorted(self, key=lambda finding: SEVERITIES.index(finding.severity))
 
 
-def listed(items: Sequence[str], most: int) -> str:
+def listed(items: Sequence[object], most: int) -> str:
     """The first few items in words."""
     more = f" and {len(items) - most} more" if len(items) > most else ""
-    return ", ".join(items[:most]) + more
+    return ", ".join(map(str, items[:most])) + more
 
 
 _error = partial(Check, "error")

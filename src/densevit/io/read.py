@@ -17,8 +17,8 @@ from densevit.errors import DataError
 from densevit.io.decode import decode, guarded, require_file, upright
 from densevit.io.zipped import ZipPath, place
 
-# Pillow's names; MPO is a JPEG with a second image inside, as phones write it.
-_LOSSY = {"JPEG", "MPO"}
+LOSSY_FORMATS = frozenset({"JPEG", "MPO"})
+"""Pillow's names of formats that change values; MPO is a JPEG with a second image inside, as phones write it."""
 
 
 def read_image(path: Path) -> NDArray[np.uint8]:
@@ -254,7 +254,7 @@ def on_white(rgb: NDArray[np.uint8], alpha: NDArray[np.uint8]) -> NDArray[np.uin
 
 
 def _to_labels(image: Image.Image, name: str) -> NDArray[np.int32]:
-    if image.format in _LOSSY:
+    if image.format in LOSSY_FORMATS:
         raise DataError(f"{name} is a JPEG, which blurs class indices; lossless masks are accepted; export it as PNG")
     if not _is_index(image):
         raise DataError(
@@ -269,7 +269,7 @@ def _is_index(image: Image.Image) -> bool:
 
 
 def _to_colours(image: Image.Image, name: str) -> NDArray[np.uint8]:
-    if image.format in _LOSSY:
+    if image.format in LOSSY_FORMATS:
         raise DataError(f"{name} is a JPEG, which blurs colours; lossless masks are accepted; export it as PNG")
     if image.mode not in {"1", "L", "LA", "P", "PA", "RGB", "RGBA"}:
         raise DataError(
