@@ -65,9 +65,14 @@ def write_raster(file: RasterFile, place: Georeference, blocks: Iterator[Block])
         tiff = temporary.with_suffix(".tiff")
         try:
             _write_tiff(file, tiff, place, blocks)
-            options = {"compress": "deflate", "bigtiff": "if_safer"} if file.format == "COG" else {}
+            options = {}
             if file.format == "COG":
-                options |= {"resampling": "nearest", "blocksize": str(BLOCK)}
+                options = {
+                    "compress": "deflate",
+                    "bigtiff": "if_safer",
+                    "resampling": "nearest",
+                    "blocksize": str(BLOCK),
+                }
             with gdal(file.path, "written"):
                 from rasterio.shutil import copy
 

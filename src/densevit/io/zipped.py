@@ -100,15 +100,13 @@ class ZipPath(_Base):
         _refuse_bombs(entry, str(self))
         try:
             return index.zip.read(entry)
-        except (zipfile.BadZipFile, EOFError, OSError, ValueError) as error:
-            raise DataError(f"{self} is damaged or cut short ({error}); copy the archive again") from error
         except (RuntimeError, NotImplementedError) as error:  # a password, or an exotic compression
             raise DataError(
                 f"{self} cannot be unpacked ({error}); archives without password, with deflate or no compression, are "
                 "accepted"
             ) from error
-        except Exception as error:  # zlib.error, lzma.LZMAError: not all of them exist in every build
-            raise DataError(f"{self} is damaged ({error}); copy the archive again") from error
+        except Exception as error:  # among them zlib.error and lzma.LZMAError, which not every build has
+            raise DataError(f"{self} is damaged or cut short ({error}); copy the archive again") from error
 
     def read_text(self, encoding: str | None = None, *_: Any, **__: Any) -> str:
         """The content as text."""
