@@ -83,8 +83,8 @@ def check_classes_seen(context: Context, findings: Findings) -> None:
     rare = [i for i in np.argsort(learnt.shares, kind="stable") if 0 < learnt.shares[i] < RARE_SHARE]
     if rare:
         shown = listed([f"{names[i]} {learnt.shares[i]:.3%} in {learnt.photos[i]} photos" for i in rare], 6)
-        what = f"{len(rare)} of {len(names)} classes cover less than {RARE_SHARE:.1%} of the pixels each: {shown}"
-        findings.add("class-rare", what)
+        text = f"{len(rare)} of {len(names)} classes cover less than {RARE_SHARE:.1%} of the pixels each: {shown}"
+        findings.add("class-rare", text)
 
 
 def _unseen_hint(unseen: NDArray[np.bool_], context: Context) -> str:

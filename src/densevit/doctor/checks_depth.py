@@ -71,8 +71,8 @@ def _check_units(maps: list[DepthFacts], context: Context, findings: Findings) -
     if not _PLAUSIBLE_M[0] <= middle <= _PLAUSIBLE_M[1]:
         kind = Counter("floats" if depth.bits == 0 else "integers" for depth in maps).most_common(1)[0][0]
         raw = float(np.median([depth.quantiles[1] for depth in maps]))
-        what = f"half of the {total} depth maps have a median below {middle:.3g} m (as stored: {raw:.4g}, {kind})"
-        findings.add("depth-unit", what, maps, hint=_unit_hint(raw, kind))
+        text = f"half of the {total} depth maps have a median below {middle:.3g} m (as stored: {raw:.4g}, {kind})"
+        findings.add("depth-unit", text, maps, hint=_unit_hint(raw, kind))
     inverted = np.mean([depth.slope > _INVERTED_SLOPE for depth in maps])
     if total >= _INVERTED_MAPS and inverted >= 0.75:
         findings.add("depth-inverted", f"in {inverted:.0%} of {total} depth maps the value grows downwards", maps)

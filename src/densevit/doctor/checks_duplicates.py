@@ -31,8 +31,11 @@ _HEAD_BYTES = 1 << 20
 _MAX_NEIGHBOURS = 64
 """Photos with which one is compared in a band, so that the cost does not grow with the square."""
 
-Files = list[tuple[str, str]]
+Group = list[tuple[str, str]]
 """(split, path) of photos that are equal."""
+
+Leaks = dict[tuple[str, str], list[list[str]]]
+"""For every two splits, a path in the first and an equal one in the second."""
 
 
 def check_duplicates(context: Context, findings: Findings) -> None:
@@ -51,14 +54,13 @@ def check_duplicates(context: Context, findings: Findings) -> None:
     within, across = _by_split([[(sample.split, photo.path) for sample, photo in group] for group in groups])
     for split, copies in within.items():
         number = sum(len(group) - 1 for group in copies)
-        what = f"{number} of {totals[split]} photos are copies of others, with equal pixels"
-        findings.add("photo-twice", what, _paths(copies), split=split)
+        text = f"{number} of {totals[split]} photos are copies of others, with equal pixels"
+        findings.add("photo-twice", text, _paths(copies), split=split)
     masks = [[sample.masks for sample, _ in group if isinstance(sample.masks, MaskFacts)] for group in groups]
     different = [mask for group in masks if _differ(group) for mask in group]
     if different:
-        findings.add(
-            "photo-twice-masks-differ", f"{len(different)} masks belong to equal photos, but differ", different
-        )
+        text = f"{len(different)} masks belong to equal photos, but differ"
+        findings.add("photo-twice-masks-differ", text, different)
     _report_leaks("leak-exact", across, totals, "also in {}, with equal pixels", findings)
 
     copied = {id(sample) for group in groups for sample, _ in group[1:]}
@@ -78,7 +80,7 @@ def _check_equal_files(splits: list[Split], findings: Findings) -> None:
         for path in split.photos.values():
             size = path.stat().st_size if path.exists() else 0
             by_size.setdefault(size, {}).setdefault(split.name, []).append(path)
-    by_content: dict[tuple[int, bytes], Files] = {}
+    by_content: dict[tuple[int, bytes], Group] = {}
     num_hashed = 0
     for size, of_size in by_size.items():
         if size == 0 or len(of_size) == 1 or num_hashed >= MOST_FILES:
@@ -93,34 +95,31 @@ def _check_equal_files(splits: list[Split], findings: Findings) -> None:
     _report_leaks("leak-exact", across, totals, "also in {}, with equal files", findings)
 
 
-def _by_split(groups: list[Files]) -> tuple[dict[str, list[Files]], dict[tuple[str, str], list[Files]]]:
-    """Equal photos within each split, and a pair of them for every two splits."""
-    within: dict[str, list[Files]] = {}
-    across: dict[tuple[str, str], list[Files]] = {}
+def _by_split(groups: list[Group]) -> tuple[dict[str, list[list[str]]], Leaks]:
+    """Paths of equal photos within each split, and a pair of them for every two splits."""
+    within: dict[str, list[list[str]]] = {}
+    across: Leaks = {}
     for group in groups:
-        members: dict[str, Files] = {}
+        members: dict[str, list[str]] = {}
         for split, path in group:
-            members.setdefault(split, []).append((split, path))
-        for split, files in members.items():
-            if len(files) > 1:
-                within.setdefault(split, []).append(files)
+            members.setdefault(split, []).append(path)
+        for split, paths in members.items():
+            if len(paths) > 1:
+                within.setdefault(split, []).append(paths)
         for first, second in combinations(sorted(members), 2):
             across.setdefault((first, second), []).append([members[first][0], members[second][0]])
     return within, across
 
 
-def _report_leaks(
-    code: str, across: dict[tuple[str, str], list[Files]], totals: dict[str, int], text: str, findings: Findings
-) -> None:
+def _report_leaks(code: str, across: Leaks, totals: dict[str, int], text: str, findings: Findings) -> None:
     for (first, second), pairs in across.items():
-        number = len({path for pair in pairs for split, path in pair if split == second})
-        what = f"{number} of {totals[second]} photos in {second} are {text.format(first)}"
-        findings.add(code, what, _paths(pairs))
+        number = len({path for _, path in pairs})
+        findings.add(code, f"{number} of {totals[second]} photos in {second} are {text.format(first)}", _paths(pairs))
 
 
-def _paths(groups: list[Files]) -> list[str]:
+def _paths(groups: list[list[str]]) -> list[str]:
     """Each file once, equal ones side by side."""
-    return list(dict.fromkeys(path for group in groups for _, path in group))
+    return list(dict.fromkeys(path for group in groups for path in group))
 
 
 def _differ(masks: list[MaskFacts]) -> bool:

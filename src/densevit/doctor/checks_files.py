@@ -38,15 +38,14 @@ def check_folders(root: Path | None, splits: list[Split], findings: Findings) ->
     names = {split.name for split in splits}
     if root is None or "" in names:
         return
-    with_photos = {path.name for path in (root / "images").iterdir()}
+    with_photos = {path.name for path in (root / "images").iterdir() if path.is_dir()}
     for kind in KINDS:
         folders = sorted((root / kind).iterdir()) if (root / kind).is_dir() else []
         for folder in folders:
             if folder.is_dir() and not folder.name.startswith(".") and folder.name not in with_photos:
-                what = f"there is a folder {kind}/{folder.name} but no images/{folder.name}"
-                findings.add("split-without-photos", what, [folder])
-    num_folders = sum(path.is_dir() for path in (root / "images").iterdir())
-    if names & set(TRAIN) and len(names) == 1 and num_folders == 1:
+                text = f"there is a folder {kind}/{folder.name} but no images/{folder.name}"
+                findings.add("split-without-photos", text, [folder])
+    if names & set(TRAIN) and len(names) == len(with_photos) == 1:
         findings.add("split-missing", f"{', '.join(names)} is the only split")
 
 

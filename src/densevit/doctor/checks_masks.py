@@ -186,21 +186,23 @@ def _check_contents(context: Context, masks: LabelledMasks, fault: str | None, f
 
 def _check_palettes(masks: list[MaskFacts], findings: Findings) -> None:
     """Find numbers with several colours: a program made up a palette for each file."""
+    palettes = [
+        (mask, list(zip(mask.values.tolist(), mask.palette.tolist(), strict=True)))
+        for mask in masks
+        if mask.palette is not None
+    ]
     colours: dict[int, Counter[int]] = {}
-    entries: list[tuple[MaskFacts, list[tuple[int, int]]]] = []
-    for mask in masks:
-        if mask.palette is not None:
-            entries.append((mask, list(zip(mask.values.tolist(), mask.palette.tolist(), strict=True))))
-            for value, colour in entries[-1][1]:
-                if value != 255:
-                    colours.setdefault(value, Counter())[colour] += 1
+    for _, entries in palettes:
+        for value, colour in entries:
+            if value != 255:
+                colours.setdefault(value, Counter())[colour] += 1
     usual = {value: counts.most_common(1)[0][0] for value, counts in colours.items()}
-    odd = [mask for mask, pairs in entries if any(usual.get(value, colour) != colour for value, colour in pairs)]
+    odd = [mask for mask, entries in palettes if any(usual.get(value, colour) != colour for value, colour in entries)]
     if odd:
         value = min(value for value, counts in colours.items() if len(counts) > 1)
         shown = " and ".join(f"#{colour:06x}" for colour, _ in colours[value].most_common(2))
         text = f"palette masks have other colours than the rest; {value} is {shown}"
-        findings.add_share("mask-palettes", odd, len(entries), text)
+        findings.add_share("mask-palettes", odd, len(palettes), text)
 
 
 def _check_turned(masks: list[MaskFacts], findings: Findings) -> None:
