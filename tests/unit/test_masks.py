@@ -66,8 +66,7 @@ def test_mask__may_be_an_array_of_numbers(root: Path) -> None:
 def test_array__of_other_than_whole_numbers_is_refused(root: Path) -> None:
     np.save(root / "masks" / "a.npy", random_labels().astype(np.float32))
     assert refusal(lambda: mask_of(root)) == (
-        f"{root / 'masks' / 'a.npy'} holds an array (12, 16) of float32; one (H, W) array of integers, as np.save "
-        "writes it, is accepted"
+        f"{root / 'masks' / 'a.npy'} holds an array (12, 16) of float32; one (H, W) array of integers is accepted"
     )
 
 
