@@ -17,6 +17,18 @@ class DataError(DensevitError):
     """An image, a mask, a depth map or a data folder cannot be used."""
 
 
+class OutputError(DataError):
+    """A file cannot be written.
+
+    Attributes:
+        everywhere: whether others could not be written either, as on a full disk.
+    """
+
+    def __init__(self, message: str, *, everywhere: bool = False) -> None:
+        super().__init__(message)
+        self.everywhere = everywhere
+
+
 class CheckpointError(DensevitError):
     """A weights file is damaged, unsafe, or does not fit the model."""
 

@@ -9,6 +9,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from densevit.cli import options as shared
+
 if TYPE_CHECKING:
     from densevit_lab.benchmark.measure import Plan
     from densevit_lab.benchmark.record import Record
@@ -36,6 +38,7 @@ def benchmark(
     from_file: Annotated[Path | None, typer.Option("--from", help="Show this record, and measure nothing.")] = None,
     markdown_file: Annotated[Path | None, typer.Option("--markdown", help="Write a page with the tables here.")] = None,
     plot_file: Annotated[Path | None, typer.Option("--plot", help="Write a picture here (.png or .svg).")] = None,
+    overwrite: shared.Overwrite = False,
 ) -> None:
     """Measure time, memory and the share of the machine's peak, on the same photo with the same weights.
 
@@ -48,6 +51,8 @@ def benchmark(
     from densevit_lab.benchmark.record import TORCH, read_record
     from densevit_lab.benchmark.report import page
 
+    outputs = (json_file, into_file, markdown_file, plot_file)
+    shared.claim_outputs(outputs, [from_file], overwrite=overwrite)
     if from_file is not None:
         record = read_record(from_file)
     else:

@@ -5,6 +5,11 @@ from typing import Annotated, Any
 
 import typer
 
+from densevit.cli import options as shared
+
+CONFIGS = {".json", ".yml", ".yaml", ".py"}
+"""Suffixes of configs."""
+
 
 def convert(
     source: Annotated[
@@ -37,6 +42,7 @@ def convert(
         float | None, typer.Option(help="Maximum depth of a metric Depth Anything, instead of a release.")
     ] = None,
     dataset: Annotated[str | None, typer.Option(help="Class names of ade20k, cityscapes or pascal_context.")] = None,
+    overwrite: shared.Overwrite = False,
 ) -> None:
     """Convert a checkpoint of Segmenter, SETR, mmsegmentation, DPT, Depth Anything or transformers.
 
@@ -45,10 +51,11 @@ def convert(
     """
     from densevit.checkpoints.native import save_bundle
     from densevit.checkpoints.open import import_file
-    from densevit.errors import ConfigError
 
-    if out.exists() and Path(source).exists() and out.samefile(source):
-        raise ConfigError(f"{out} is the file to convert, which is not overwritten; give another OUT")
+    weights = Path(source)
+    # Configs that lie next to the weights are read too.
+    beside = [path for path in weights.parent.glob("*") if path.suffix in CONFIGS] if weights.is_file() else []
+    shared.claim_outputs([out], [weights, config, *beside], overwrite=overwrite)
     overrides: dict[str, Any] = {
         "num_heads": num_heads,
         "decoder_heads": decoder_heads,

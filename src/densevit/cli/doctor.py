@@ -12,6 +12,9 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from densevit.cli import options as shared
+from densevit.cli.terminal import printable
+
 if TYPE_CHECKING:
     from densevit.doctor.examine import Diagnosis
 
@@ -40,6 +43,7 @@ def doctor(
     html_file: Annotated[Path | None, typer.Option("--html", help="Write a page with pictures to this file.")] = None,
     write_fixed: Annotated[Path | None, typer.Option(help="Write a corrected copy to this new folder.")] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Exit code 1 for warnings too.")] = False,
+    overwrite: shared.Overwrite = False,
 ) -> None:
     """Check a data set: files, sizes, classes, masks, depth, copies and leaks. Nothing is changed in place.
 
@@ -55,6 +59,8 @@ def doctor(
     keys: dict[str, Any] = {"root": data, "images": images, "masks": masks, "depth": depth, "values": values}
     keys |= {"classes": _classes(classes), "ignore_index": ignore_index, "reduce_zero_label": reduce_zero_label}
     config = FolderConfig.parse(keys | {"depth_unit_m": depth_unit_m}, source="the options of doctor")
+    read = [data, images, masks, depth, values, colours]
+    shared.claim_outputs([json_file, html_file], read, overwrite=overwrite)
     if fast:
         sample = min(sample or FAST_PHOTOS, FAST_PHOTOS)
     scope: dict[str, Any] = {"only": split or (), "sample": sample, "crop": _crop(crop), "colours": colours}
@@ -117,7 +123,7 @@ def _write_copy(diagnosis: "Diagnosis", out: Path, console: Console) -> None:
             lines.append(f"  {title}: {len(files)} files, {code}")
     if unfixed := copy.unfixed(diagnosis):
         lines.append(f"  not fixed, since no safe way is known: {', '.join(unfixed)}")
-    Console().print("\n".join(lines), markup=False, highlight=False, soft_wrap=True)
+    Console().print(printable("\n".join(lines), lines=True), markup=False, highlight=False, soft_wrap=True)
 
 
 def _show(diagnosis: "Diagnosis", name: str) -> None:
@@ -127,15 +133,15 @@ def _show(diagnosis: "Diagnosis", name: str) -> None:
     if not console.is_terminal:  # a file has no edge at which to wrap
         console = Console(width=160)
     for title, head, rows in report.tables(diagnosis, name):
-        table = Table(*head, title=title, title_justify="left")
+        table = Table(*head, title=printable(title), title_justify="left")
         for row in rows:
-            table.add_row(*(escape(cell) for cell in row))
+            table.add_row(*(escape(printable(cell)) for cell in row))
         console.print(table)
     for finding in diagnosis.findings:
         where = f" in {finding.split}" if finding.split else ""
         colour = _COLOURS[finding.severity]
-        console.print(f"[{colour}]{finding.severity} {finding.code}[/]{escape(where)}", highlight=False)
+        console.print(f"[{colour}]{finding.severity} {finding.code}[/]{escape(printable(where))}", highlight=False)
         for line in report.lines(finding, diagnosis.context):
-            console.print(f"  {escape(line)}", highlight=False, soft_wrap=True)
+            console.print(f"  {escape(printable(line))}", highlight=False, soft_wrap=True)
     closing = "; ".join([report.headline(diagnosis), *report.remarks(diagnosis)])
-    console.print(closing, markup=False, highlight=False, soft_wrap=True)
+    console.print(printable(closing), markup=False, highlight=False, soft_wrap=True)

@@ -10,6 +10,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 from densevit.cli import options as shared
+from densevit.cli.terminal import printable
 
 if TYPE_CHECKING:
     from densevit.data import Dataset
@@ -47,6 +48,7 @@ def evaluate(
     flip: shared.Flip = False,
     speed: shared.Speed = None,
     engine: shared.Engine = None,
+    overwrite: shared.Overwrite = False,
 ) -> None:
     """Measure a model: mIoU, aAcc, mAcc and per-class IoU, or AbsRel, RMSE, delta1 and others.
 
@@ -61,6 +63,7 @@ def evaluate(
     settings: dict[str, Any] = {key: value for key, value in places.items() if value is not None}
     settings |= {"reduce_zero_label": True} if reduce_zero_label else {}
     settings |= {"kind": dataset_kind} if dataset_kind != "folder" else {}
+    shared.claim_outputs([json_file], [data, images, masks, depth, values, Path(model)], overwrite=overwrite)
     dataset = open_for(settings, task)
     predictor = load(model, device=device, speed=speed, engine=engine)
     views = shared.view_options(
@@ -105,12 +108,12 @@ def _measure(predictor: "Predictor", head: str, dataset: "Dataset", options: "In
 
 
 def _table(head: str, metrics: dict[str, Any]) -> Table:
-    table = Table("metric", "value", title=head)
+    table = Table("metric", "value", title=printable(head))
     for name, value in metrics.items():
         if isinstance(value, float):
             table.add_row(name, f"{value:.4f}")
         elif isinstance(value, int):
             table.add_row(name, str(value))
     for name, values in metrics.get("per_class", {}).items():
-        table.add_row(f"IoU {name}", f"{values['IoU']:.4f}")
+        table.add_row(printable(f"IoU {name}"), f"{values['IoU']:.4f}")
     return table

@@ -1,5 +1,6 @@
 """An HTML page with the pictures of many predictions."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -42,4 +43,4 @@ def _figure(head: str, result: dict[str, Any]) -> str:
         picture = result["colours"]
         unit = f" {result['unit']}" if result.get("unit") else ""
         text = f"{head}: {result['min']} to {result['max']}{unit}" if "min" in result else head
-    return figure(quote(picture), text)  # an address, where '#' and '%' of a file's name have a meaning
+    return figure(quote(os.fsencode(picture)), text)  # an address, where '#' and '%' of a file's name have a meaning

@@ -1,12 +1,15 @@
 """The command line: ``densevit COMMAND``. Commands import torch when they run, never for ``--help``."""
 
+import io
 import logging
 import os
 import sys
 
+import click
 import typer
 
 from densevit.cli.benchmark import benchmark
+from densevit.cli.boundary import FAULT, ended_by_signals, open_standard_streams, report_fault
 from densevit.cli.convert import convert
 from densevit.cli.doctor import doctor
 from densevit.cli.evaluate import evaluate
@@ -15,7 +18,7 @@ from densevit.cli.models import models
 from densevit.cli.parity import parity
 from densevit.cli.predict import predict
 from densevit.cli.report import report
-from densevit.cli.terminal import set_up_logging
+from densevit.cli.terminal import printable, set_up_logging
 from densevit.cli.train import train
 from densevit.cli.tune import tune
 from densevit.device import keep_freed_memory
@@ -45,32 +48,61 @@ def _options(
 
 
 def _out_of_memory(error: BaseException) -> bool:
+    if not isinstance(error, MemoryError | RuntimeError):
+        return False
     from densevit.inference.batching import out_of_memory
 
     return out_of_memory(error)
 
 
 def main() -> None:
-    """Run the command line; a user's mistake ends with its message and exit code 2."""
+    """Run the command line.
+
+    Exit codes: 0; 1 as a command says; 2 for what the user can mend; 70 for a fault of densevit; 128 + a signal.
+    """
+    open_standard_streams()
+    with ended_by_signals():
+        sys.exit(_run())
+
+
+def _run() -> int:
+    """The exit code of the command; messages go to standard error."""
     try:
-        app()
-    except DensevitError as error:
-        if os.environ.get("DENSEVIT_DEBUG"):
-            raise
-        typer.echo(f"densevit: {error}", err=True)
-        sys.exit(2)
-    except (MemoryError, RuntimeError) as error:
-        if os.environ.get("DENSEVIT_DEBUG") or not _out_of_memory(error):
-            raise
-        typer.echo(
-            "densevit: not enough memory for this image and model; use a smaller image or model, "
-            "--window 512, --speed short_side=384, or a machine with more memory",
-            err=True,
+        # Otherwise click would hide the end of a file, and an interruption, behind the word "Aborted".
+        return app(standalone_mode=False) or 0
+    except click.exceptions.Exit as error:
+        return error.exit_code
+    except click.ClickException as error:
+        text = io.StringIO()
+        error.show(text)
+        typer.echo(printable(text.getvalue(), lines=True), err=True, nl=False)
+        return error.exit_code
+    except click.Abort as error:
+        return _failed(error.__cause__ or error)
+    except (Exception, KeyboardInterrupt) as error:
+        return _failed(error)
+
+
+def _failed(error: BaseException) -> int:
+    """Say what has ended the command; the exit code."""
+    if isinstance(error, KeyboardInterrupt | click.Abort):
+        code, message = getattr(error, "code", 130), str(error) or "interrupted"
+    elif os.environ.get("DENSEVIT_DEBUG"):
+        raise error
+    elif isinstance(error, DensevitError):
+        code, message = 2, str(error)
+    elif _out_of_memory(error):
+        code, message = (
+            2,
+            (
+                "not enough memory for this image and model; use a smaller image or model, "
+                "--window 512, --speed short_side=384, or a machine with more memory"
+            ),
         )
-        sys.exit(2)
-    except KeyboardInterrupt as interruption:
-        typer.echo(f"densevit: {str(interruption) or 'interrupted'}", err=True)
-        sys.exit(getattr(interruption, "code", 130))
+    else:
+        code, message = FAULT, report_fault(error)
+    typer.echo(printable(f"densevit: {message}", lines=True), err=True)
+    return code
 
 
 if __name__ == "__main__":

@@ -7,14 +7,18 @@ import typer
 from rich.console import Console
 from rich.table import Column, Table
 
+from densevit.cli import options as shared
+
 
 def models(
     json_file: Annotated[Path | None, typer.Option("--json", help="Also write the list to this JSON file.")] = None,
+    overwrite: shared.Overwrite = False,
 ) -> None:
     """List the model that ships and the presets: family, encoder, parameters, licence, metrics."""
     from densevit.checkpoints.catalogue import catalogue
     from densevit.io import write_json
 
+    shared.claim_outputs([json_file], overwrite=overwrite)
     rows = catalogue()
     if json_file is not None:
         write_json(json_file, rows)

@@ -1,6 +1,6 @@
 """Options that several commands share, and the configs that they stand for."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -27,6 +27,9 @@ Flip = Annotated[bool, typer.Option("--flip", help="Also average with the mirror
 Speed = Annotated[
     list[str] | None, typer.Option(help="Make the model cheaper: a YAML file, or KEY=VALUE; may be repeated.")
 ]
+Overwrite = Annotated[
+    bool, typer.Option("--overwrite", help="Replace files that densevit did not write, or that were changed since.")
+]
 Engine = Annotated[str | None, typer.Option(help="What runs the network: torch, compile, onnxruntime or openvino.")]
 Split = Annotated[str | None, typer.Option(help="Folder of the split inside images/ and masks/ or depth/.")]
 Task = Annotated[str, typer.Option(help="What to measure: segmentation, depth or regression.")]
@@ -39,6 +42,18 @@ HeadsToRun = Annotated[
 ]
 OldHeads = Annotated[list[str] | None, typer.Option("--heads", hidden=True)]
 OldDecoder = Annotated[list[str] | None, typer.Option("--decoder", hidden=True)]
+
+
+def claim_outputs(outputs: Iterable[Path | None], inputs: Sequence[Path | None] = (), *, overwrite: bool) -> None:
+    """Check, before any work, that the outputs may be written; see ``densevit.io.claim``.
+
+    Raises:
+        DataError: if one of them would replace an input, or a file that densevit did not write.
+    """
+    from densevit.io import claim
+
+    read = [path for path in inputs if path is not None]
+    claim((path for path in outputs if path is not None), inputs=read, overwrite=overwrite)
 
 
 def head_names(*options: Sequence[str] | None) -> list[str] | None:

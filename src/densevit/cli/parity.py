@@ -8,11 +8,14 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from densevit.cli import options as shared
+
 
 def parity(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of fixtures: NAME.json, NAME.safetensors.")],
     json_file: Annotated[Path | None, typer.Option("--json", help="Write every comparison here.")] = None,
     markdown_file: Annotated[Path | None, typer.Option("--markdown", help="Write the table here.")] = None,
+    overwrite: shared.Overwrite = False,
 ) -> None:
     """Import the raw weights of reference models, run their protocols, and compare every recorded tensor.
 
@@ -22,6 +25,7 @@ def parity(
     from densevit_lab.parity.check import check_folder
     from densevit_lab.parity.report import HEAD, markdown, merge
 
+    shared.claim_outputs([json_file, markdown_file], [folder], overwrite=overwrite)
     rows = check_folder(folder)
     merged = merge(rows)
     if json_file is not None:

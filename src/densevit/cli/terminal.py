@@ -1,13 +1,22 @@
 """Log messages on the terminal, with the progress of a run in one line that is redrawn."""
 
 import logging
+import re
 import shutil
 import sys
 from typing import TextIO
 
 from densevit.training.run.progress import PROGRESS
 
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+
 _CLEAR = "\r\x1b[2K"
+
+
+def printable(text: str, *, lines: bool = False) -> str:
+    """Text whose control characters, which could steer a terminal, are escaped; with ``lines``, newlines stay."""
+    kept = "\n" if lines else ""
+    return _CONTROL.sub(lambda c: c[0] if c[0] in kept else c[0].encode("unicode_escape").decode(), text)
 
 
 class TerminalHandler(logging.StreamHandler[TextIO]):
@@ -17,6 +26,10 @@ class TerminalHandler(logging.StreamHandler[TextIO]):
         super().__init__(sys.stderr)
         self.live = self.stream.isatty()
         self._drawn = False
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The message without control characters."""
+        return printable(super().format(record), lines=True)
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write a message, over the progress line if there is one."""

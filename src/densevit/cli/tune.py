@@ -29,6 +29,7 @@ def tune(
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; those of torch if not given.")] = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write every point here.")] = None,
     device: shared.Device = None,
+    overwrite: shared.Overwrite = False,
 ) -> None:
     """Measure cheaper settings of a model on your machine and data, and write the best within a budget.
 
@@ -46,6 +47,8 @@ def tune(
     from densevit.tuning.plot import pareto_svg
     from densevit.tuning.tuner import Tuner, preset_text, read_grid, spread
 
+    picture_file = out.with_suffix(".svg")
+    shared.claim_outputs([out, picture_file, json_file], [data, grid, Path(model)], overwrite=overwrite)
     if threads is not None:
         torch.set_num_threads(threads)
     dataset = open_for({"root": data} | ({} if split is None else {"split": split}), task)
@@ -82,7 +85,7 @@ def tune(
     Console(markup=False).print(_table(tuner, chosen))
     title = f"{model}, {name} on {data.name}{'' if split is None else f' {split}'}"
     picture = pareto_svg(points, tuner.figure, title=title, budget=limits, chosen=chosen)
-    write_bytes_atomic(out.with_suffix(".svg"), picture.encode())
+    write_bytes_atomic(picture_file, picture.encode())
     write_bytes_atomic(out, preset_text(chosen, tuner.figure, limits, model).encode())
     console.print(f"{chosen.name}: written to {out}", highlight=False, markup=False, soft_wrap=True)
 

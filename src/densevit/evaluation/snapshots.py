@@ -29,9 +29,9 @@ def save_evaluation(out: Path, iteration: int, recorder: EvaluationRecorder) -> 
             heads[head][kind] = []
             for number, image in enumerate(images, 1):
                 path = picture_path(folder, head, kind, number)
-                write_bytes_atomic(path, image.jpeg)
+                write_bytes_atomic(path, image.jpeg, internal=True)
                 heads[head][kind].append({"name": image.name, "value": image.value, "file": path.name})
-    write_json(folder / DETAILS, {"iteration": iteration, "heads": heads})
+    write_json(folder / DETAILS, {"iteration": iteration, "heads": heads}, internal=True)
     _thin(out)
     return folder
 

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from densevit.errors import DensevitError
-from densevit.inference.results import DepthResult, HeadResult, SegmentationResult
-from densevit.io import make_folder, write_json
+from densevit.inference.results import DepthResult, HeadResult, SegmentationResult, result_files
+from densevit.io import claim, make_folder, write_json
 from densevit.tasks.colour import Picture
 
 
@@ -107,7 +107,12 @@ class Prediction(Mapping[str, HeadResult]):
         return self[head or self.primary or next(iter(self))].overlay(alpha)
 
     def save(
-        self, folder: Path | str, stem: str = "prediction", *, extra: Mapping[str, Any] | None = None
+        self,
+        folder: Path | str,
+        stem: str = "prediction",
+        *,
+        extra: Mapping[str, Any] | None = None,
+        overwrite: bool = False,
     ) -> dict[str, Any]:
         """Write every head's files and, last, ``<stem>.json`` into a folder.
 
@@ -115,14 +120,17 @@ class Prediction(Mapping[str, HeadResult]):
             folder: created if it does not exist.
             stem: start of the files' names.
             extra: further entries of the JSON record.
+            overwrite: replace files that densevit did not write, or that were changed since.
 
         Returns:
             The record.
 
         Raises:
-            DataError: if a file cannot be written.
+            DataError: if a file cannot be written, or one of these names belongs to a file of somebody else.
         """
         make_folder(Path(folder))
+        names = result_files({name: result.task for name, result in self.items()}, stem)
+        claim([Path(folder) / name for name in names], overwrite=overwrite)
         height, width = self.image.shape[:2]
         record: dict[str, Any] = {
             **(extra or {}),

@@ -14,11 +14,13 @@ from densevit.inference import protocols
 from densevit.inference.pipeline import InferenceOptions, predict_logits
 from densevit.inference.prediction import Prediction
 from densevit.inference.raster.job import RasterConfig, RasterJob
-from densevit.inference.results import head_result
+from densevit.inference.raster.outputs import plan_outputs
+from densevit.inference.results import head_result, result_files
 from densevit.inference.sliding_window import SlidingWindow
 from densevit.inference.speed import SpeedConfig, apply_speed, read_speed
 from densevit.inference_config import InferenceConfig, Protocol, WholeProtocol
 from densevit.io import as_image
+from densevit.io.raster import read_head
 from densevit.model import DenseModel
 from densevit.tasks import Task
 
@@ -162,6 +164,27 @@ class Predictor:
         tasks = {name: self.tasks[name] for name in self.heads}
         job = RasterJob(self.model, tasks, self.fit, config or RasterConfig(), Path(folder), stem or Path(source).stem)
         return job.run(Path(source), extra=extra, progress=progress)
+
+    def output_files(
+        self, source: str | Path, folder: str | Path, *, stem: str, raster: RasterConfig | None = None
+    ) -> list[Path]:
+        """The files that the results of an image become.
+
+        Args:
+            source: the image.
+            folder: for the files.
+            stem: start of their names.
+            raster: how the image is streamed, if it is.
+
+        Raises:
+            DataError: if a raster cannot be read.
+            ConfigError: if its values cannot be written as asked.
+        """
+        tasks = {name: self.tasks[name] for name in self.heads}
+        if raster is None:
+            return [Path(folder) / name for name in result_files(tasks, stem)]
+        planned = plan_outputs(raster, tasks, read_head(Path(source)), Path(folder) / stem)
+        return [*(output.file.path for output in planned), Path(folder) / f"{stem}.json"]
 
     def choose_protocol(self, protocol: str | Protocol) -> Protocol:
         """The protocol of a name, with the settings stored with the weights if they are of this kind.

@@ -1,6 +1,6 @@
 """Typed results of the heads, computed from the logits on first use, in the image's own size."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -59,6 +59,13 @@ class HeadResult:
         labels = None if self.task.class_table is None else self.prediction
         return overlay(self.image, self.colours(), alpha=alpha, labels=labels)
 
+    @staticmethod
+    def file_names(task: Task, base: str) -> dict[str, str]:
+        """Entry of the record -> name of the file that ``save`` writes; ``base`` is stem and head."""
+        if task.class_table is not None:
+            return {"labels": f"{base}.labels.png", "overlay": f"{base}.overlay.png"}
+        return {"values": f"{base}.npy", "colours": f"{base}.colours.png"}
+
     def save(self, folder: Path | str, stem: str) -> dict[str, Any]:
         """Write the prediction and a picture of it into a folder.
 
@@ -68,27 +75,21 @@ class HeadResult:
         Returns:
             What the JSON record says of the head.
         """
+        files = self.file_names(self.task, f"{stem}.{self.name}")
         table = self.task.class_table
         if table is None:
-            return self._save_values(folder, stem)
-        base = f"{stem}.{self.name}"
-        labels, picture = f"{base}.labels.png", f"{base}.overlay.png"
-        write_labels(Path(folder) / labels, self.prediction, table.palette)
-        write_png(Path(folder) / picture, self.overlay())
+            write_array(Path(folder) / files["values"], self.prediction)
+            write_png(Path(folder) / files["colours"], self.colours())
+            return {**self.task.describe(), **files}
+        write_labels(Path(folder) / files["labels"], self.prediction, table.palette)
+        write_png(Path(folder) / files["overlay"], self.overlay())
         counts = np.bincount(self.prediction.ravel(), minlength=len(table.names)).tolist()
         return {
             **self.task.describe(),
-            "labels": labels,
-            "overlay": picture,
+            **files,
             "shares": {name: round(share, 6) for name, share in class_shares(table.names, counts).items()},
             "mean_entropy": round(mean_entropy(self.tiled), 4),
         }
-
-    def _save_values(self, folder: Path | str, stem: str) -> dict[str, Any]:
-        values, colours = f"{stem}.{self.name}.npy", f"{stem}.{self.name}.colours.png"
-        write_array(Path(folder) / values, self.prediction)
-        write_png(Path(folder) / colours, self.colours())
-        return {**self.task.describe(), "values": values, "colours": colours}
 
 
 @dataclass(frozen=True)
@@ -160,26 +161,28 @@ class DepthResult(HeadResult):
         """Metres, "m", for depth; "" for disparity."""
         return self.task.unit
 
+    @staticmethod
+    def file_names(task: Task, base: str) -> dict[str, str]:
+        """Entry of the record -> name of the file that ``save`` writes; ``base`` is stem and head."""
+        values = "mm" if task.value_format.millimetres else task.value_format.name
+        return {"values": f"{base}.{values}.png", "colours": f"{base}.colours.png"}
+
     def save(self, folder: Path | str, stem: str) -> dict[str, Any]:
         """Write ``<stem>.<head>.mm.png`` (16-bit, millimetres) or ``.disparity.png`` (over its range), and a picture.
 
         The picture is ``<stem>.<head>.colours.png``. Returns what the JSON record says of the head.
         """
-        base = f"{stem}.{self.name}"
+        files = self.file_names(self.task, f"{stem}.{self.name}")
         low, high = float(self.depth.min()), float(self.depth.max())
         if self.quantity == "depth":
-            values = f"{base}.mm.png"
-            write_depth_mm(Path(folder) / values, self.depth)
+            write_depth_mm(Path(folder) / files["values"], self.depth)
         else:
-            values = f"{base}.disparity.png"
             scaled = (self.depth - low) / max(high - low, 1e-12) * 65535
-            write_png(Path(folder) / values, scaled.round().astype(np.uint16))
-        colours = f"{base}.colours.png"
-        write_png(Path(folder) / colours, self.colours())
+            write_png(Path(folder) / files["values"], scaled.round().astype(np.uint16))
+        write_png(Path(folder) / files["colours"], self.colours())
         return {
             **self.task.describe(),
-            "values": values,
-            "colours": colours,
+            **files,
             "min": round(low, 4),
             "max": round(high, 4),
             "mean": round(float(self.depth.mean()), 4),
@@ -214,6 +217,16 @@ def class_shares(names: Sequence[str], counts: Sequence[int]) -> dict[str, float
     """Share of the labelled pixels that each class covers, by name, from the number of pixels of every class."""
     total = max(sum(counts), 1)
     return {name: count / total for name, count in zip(names, counts, strict=True)}
+
+
+def result_files(tasks: Mapping[str, Task], stem: str) -> list[str]:
+    """The names of all files that ``Prediction.save`` writes for some heads."""
+    files = [
+        name
+        for head, task in tasks.items()
+        for name in RESULTS.get(task.kind, HeadResult).file_names(task, f"{stem}.{head}").values()
+    ]
+    return [*files, f"{stem}.json"]
 
 
 def head_result(name: str, task: Task, image: Picture, tiled: TiledLogits, *, label_offset: int = 0) -> HeadResult:

@@ -4,6 +4,7 @@ import glob
 import os
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from densevit.errors import DataError
@@ -13,8 +14,26 @@ from densevit.io.zipped import place
 _SOURCES = "a photo, a folder of photos or a quoted glob such as 'photos/**/*.jpg' is accepted"
 
 
+@dataclass(frozen=True)
+class FoundPhotos:
+    """The photos that some sources name, and what else lies there.
+
+    Attributes:
+        photos: in natural order (``img2`` before ``img10``), each once.
+        passed_over: the other entries of folders and globs, hidden ones apart, with the reason.
+    """
+
+    photos: list[Path]
+    passed_over: dict[Path, str]
+
+
 def find_images(sources: Sequence[str | Path]) -> list[Path]:
-    """List the photos that files, folders and globs name, in natural order (``img2`` before ``img10``), each once.
+    """The photos that files, folders and globs name, in natural order; see ``find_photos``."""
+    return find_photos(sources).photos
+
+
+def find_photos(sources: Sequence[str | Path]) -> FoundPhotos:
+    """List the photos that files, folders and globs name.
 
     A folder stands for the images directly in it, by ``IMAGE_SUFFIXES`` and without hidden files; the glob
     ``folder/**`` reaches subfolders. A glob (``*``, ``?``, ``[``; ``**`` spans folders) is filtered in the same way. A
@@ -26,14 +45,15 @@ def find_images(sources: Sequence[str | Path]) -> list[Path]:
     sources = [sources] if isinstance(sources, str | Path) else sources
     if not sources:
         raise DataError(f"no photo was named; {_SOURCES}")
-    photos = [path for source in sources for path in _matches(place(source))]
+    passed_over: dict[Path, str] = {}
+    photos = [path for source in sources for path in _matches(place(source), passed_over)]
     # Links are not resolved: a link next to its target is a second photo with its own name.
     unique = {os.path.normpath(path.absolute()): path for path in reversed(photos)}
-    return sorted(unique.values(), key=_natural)
+    return FoundPhotos(sorted(unique.values(), key=_natural), passed_over)
 
 
-def _matches(source: Path) -> list[Path]:
-    """The photos of one source."""
+def _matches(source: Path, passed_over: dict[Path, str]) -> list[Path]:
+    """The photos of one source; what else it has is entered in ``passed_over``."""
     try:
         source = source.expanduser()
         if source.is_dir():
@@ -49,18 +69,31 @@ def _matches(source: Path) -> list[Path]:
             return [source]
     except (OSError, RuntimeError, ValueError) as error:
         raise DataError(f"{source} cannot be listed ({reason(error)}); {_SOURCES}; check the permissions") from error
-    photos = [path for path in candidates if _is_photo(path)]
+    is_folder = source.is_dir()
+    # A glob with ** goes into folders, so they are not passed over.
+    shown = [path for path in candidates if not path.name.startswith(".") and (is_folder or not path.is_dir())]
+    others = {path: _other_kind(path) for path in shown}
+    photos = [path for path, kind in others.items() if kind is None]
     if not photos:
-        kind = "a folder" if source.is_dir() else "a glob"
+        kinds = ", ".join(f"{path.name} is {kind}" for path, kind in list(others.items())[:3])
         raise DataError(
-            f"{source} is {kind} without a photo (by extension, among {len(candidates)} entries); {_SOURCES}; check the"
-            " name, or reach subfolders with '**'"
+            f"{source} is {'a folder' if is_folder else 'a glob'} without a photo (by extension, among "
+            f"{len(candidates)} entries{f': {kinds}' if kinds else ''}); {_SOURCES}; check the name, or reach "
+            "subfolders with '**'"
         )
+    passed_over |= {path: kind for path, kind in others.items() if kind is not None}
     return photos
 
 
-def _is_photo(path: Path) -> bool:
-    return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".") and path.is_file()
+def _other_kind(path: Path) -> str | None:
+    """What an entry of a folder is, if it is not a photo by its name."""
+    if path.is_dir():
+        return "a folder"
+    if path.suffix.lower() in IMAGE_SUFFIXES:
+        if path.is_file():
+            return None
+        return "a link whose target is missing" if path.is_symlink() else "a device or a pipe"
+    return f"{path.suffix.lower()}, which is not a format that is read" if path.suffix else "without an extension"
 
 
 def _natural(path: Path) -> tuple[list[str | int], str]:

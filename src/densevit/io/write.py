@@ -1,10 +1,11 @@
 """Write files atomically: they appear complete or not at all."""
 
+import errno
 import io
 import json
 import math
 import os
-import uuid
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -14,8 +15,14 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from densevit.errors import DataError
+from densevit.errors import DataError, OutputError
 from densevit.io.decode import reason
+from densevit.io.outputs import record, refuse_to_replace, temporary_path
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+_EVERYWHERE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO}
+"""Errors that the next file would meet too."""
 
 
 def write_png(path: Path, array: NDArray[Any]) -> None:
@@ -108,27 +115,31 @@ def write_array(path: Path, array: NDArray[Any]) -> None:
         np.save(file, array, allow_pickle=False)
 
 
-def write_json(path: Path, obj: object) -> None:
-    """Write strict JSON, indented by two, as ``to_json`` does.
+def write_json(path: Path, obj: object, *, internal: bool = False) -> None:
+    """Write strict JSON, indented by two, as ``to_json`` does; see ``atomic_path``.
 
     Raises:
         DataError: the file cannot be written.
     """
-    write_bytes_atomic(path, (to_json(obj, indent=2) + "\n").encode())
+    write_bytes_atomic(path, (to_json(obj, indent=2) + "\n").encode(), internal=internal)
 
 
 def to_json(obj: object, *, indent: int | None = None) -> str:
-    """Strict JSON: numpy values become numbers and lists, paths become strings, NaN and infinity null."""
-    return json.dumps(_plain(obj), indent=indent, ensure_ascii=False, allow_nan=False)
+    """Strict JSON: numpy values become numbers and lists, paths become strings, NaN and infinity null.
+
+    Bytes of file names that are not UTF-8, which Python holds as lone surrogates, are escaped and survive a round trip.
+    """
+    text = json.dumps(_plain(obj), indent=indent, ensure_ascii=False, allow_nan=False)
+    return _SURROGATE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
-def write_bytes_atomic(path: Path, data: bytes) -> None:
-    """Write a file atomically.
+def write_bytes_atomic(path: Path, data: bytes, *, internal: bool = False) -> None:
+    """Write a file atomically; see ``atomic_path``.
 
     Raises:
         DataError: the file cannot be written.
     """
-    with atomic_path(path) as temporary:
+    with atomic_path(path, internal=internal) as temporary:
         temporary.write_bytes(data)
 
 
@@ -154,13 +165,13 @@ def make_folder(path: Path) -> None:
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise DataError(
+        raise OutputError(
             f"folder {path} cannot be made ({reason(error)}); choose another name or fix the permissions"
         ) from error
 
 
 @contextmanager
-def atomic_path(path: Path, *, sync: bool = False) -> Iterator[Path]:
+def atomic_path(path: Path, *, sync: bool = False, internal: bool = False) -> Iterator[Path]:
     """Yield the name of a temporary file next to ``path``, which replaces ``path`` when the block succeeds.
 
     An error in the block leaves ``path`` unchanged and no partial file. Missing parent folders are made.
@@ -168,18 +179,22 @@ def atomic_path(path: Path, *, sync: bool = False) -> Iterator[Path]:
     Args:
         path: the file to write; a link is followed.
         sync: wait until the data is on the disk, so that a power cut cannot lose it (for checkpoints).
+        internal: the file is in a folder of densevit's own, such as a cache, so any earlier one is replaced; others
+            are recorded, and replaced if they are as recorded (``densevit.io.outputs``).
 
     Raises:
-        DataError: any ``OSError`` in the block or from the file system: disk full, no permission, a folder in the way.
+        DataError: a file that densevit did not write is in the way.
+        OutputError: any ``OSError`` in the block or from the file system: disk full, no permission.
     """
     # Otherwise a link such as /dev/stdout would itself be replaced.
     target = Path(os.path.realpath(path))
-    # The suffix stays, since some writers depend on it; the leading dot hides the file from find_images.
-    temporary = target.with_name(f".densevit-{uuid.uuid4().hex}{target.suffix}")
+    temporary = temporary_path(target)
     try:
         if target.exists() and not target.is_file():
             raise DataError(f"{path} is a folder or a device; choose the name of a file")
         target.parent.mkdir(parents=True, exist_ok=True)
+        if not internal:
+            refuse_to_replace(target)
         temporary.touch()
         mode = temporary.stat().st_mode  # as the umask grants it; some writers (safetensors) grant only the owner
         yield temporary
@@ -188,6 +203,8 @@ def atomic_path(path: Path, *, sync: bool = False) -> Iterator[Path]:
             with temporary.open("rb+") as file:
                 os.fsync(file.fileno())
         temporary.replace(target)
+        if not internal:
+            record(target)
     except OSError as error:
         raise _unwritable(path, error) from error
     finally:
@@ -195,8 +212,11 @@ def atomic_path(path: Path, *, sync: bool = False) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
-def _unwritable(path: Path, error: OSError) -> DataError:
-    return DataError(f"{path} cannot be written ({reason(error)}); choose another place or free some space")
+def _unwritable(path: Path, error: OSError) -> OutputError:
+    return OutputError(
+        f"{path} cannot be written ({reason(error)}); choose another place or free some space",
+        everywhere=error.errno in _EVERYWHERE or "No space left" in str(error),
+    )
 
 
 def _save_png(path: Path, image: Image.Image) -> None:

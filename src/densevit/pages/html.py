@@ -57,8 +57,11 @@ svg.chart { font-size: 11px; } svg.square { font-size: 12px; max-width: 470px; }
 
 
 def escape(value: object) -> str:
-    """The text of a value for HTML and SVG, in content and in quoted attributes."""
-    return html.escape(str(value), quote=True)
+    """The text of a value for HTML and SVG, in content and in quoted attributes.
+
+    Bytes of file names that are not UTF-8 are shown as question marks.
+    """
+    return html.escape(str(value).encode("utf-8", "replace").decode(), quote=True)
 
 
 def page(title: str, *parts: str) -> str:

@@ -46,7 +46,7 @@ def save_state(
     state = {"iteration": iteration, "model": trained_weights(model), **random_state(), **parts}
     make_folder(folder)
     path = folder / STATE_NAME.format(iteration=iteration)
-    with atomic_path(path, sync=True) as temporary:
+    with atomic_path(path, sync=True, internal=True) as temporary:
         try:
             with temporary.open("wb") as file:
                 torch.save(state, file)

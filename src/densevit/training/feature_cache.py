@@ -67,7 +67,7 @@ class FeatureCache:
             device = self.model.mean.device
             with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=self.bf16):
                 sequences = self.model.encode_first(image[None].to(device), self.depth)
-            with atomic_path(path) as temporary, temporary.open("wb") as file:
+            with atomic_path(path, internal=True) as temporary, temporary.open("wb") as file:
                 np.save(file, torch.cat(sequences).half().cpu().numpy())  # (kept, P + N, C)
         return path
 

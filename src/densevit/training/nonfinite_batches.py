@@ -70,7 +70,7 @@ def save_nonfinite(
             "gradient_norm": str(norm.item()),
         }
         write_tensors(path, tensors)
-        write_json(path.with_suffix(".json"), record)
+        write_json(path.with_suffix(".json"), record, internal=True)
 
 
 def divergence_message(steps: int, done: int, losses: Tensor, out: Path) -> str:

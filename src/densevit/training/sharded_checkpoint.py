@@ -64,7 +64,7 @@ def save_sharded(
             shutil.rmtree(old, ignore_errors=True)
 
     def end() -> None:
-        write_json(unfinished / FACTS, {"iteration": iteration, "files": digests, **facts})
+        write_json(unfinished / FACTS, {"iteration": iteration, "files": digests, **facts}, internal=True)
         sync_folder(unfinished)
         if on_written is not None:
             on_written(unfinished)

@@ -12,7 +12,7 @@ from densevit.config import Config
 from densevit.data.sample import ClassTable
 from densevit.errors import ConfigError
 from densevit.inference.sliding_window import SlidingWindow
-from densevit.io.raster import RasterSource
+from densevit.io.raster import RasterHead, RasterSource
 from densevit.io.raster_write import Format, RasterFile
 from densevit.tasks import Task
 from densevit.types import Size
@@ -50,7 +50,9 @@ class Output:
     file: RasterFile
 
 
-def plan_outputs(config: RasterConfig, tasks: Mapping[str, Task], source: RasterSource, base: Path) -> list[Output]:
+def plan_outputs(
+    config: RasterConfig, tasks: Mapping[str, Task], source: RasterSource | RasterHead, base: Path
+) -> list[Output]:
     """The files of every head, ``base`` being folder and stem.
 
     Raises:

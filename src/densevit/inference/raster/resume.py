@@ -45,7 +45,7 @@ class StripStore:
         if known is None:
             shutil.rmtree(folder, ignore_errors=True)
             make_folder(folder)
-            write_json(folder / "key.json", key)
+            write_json(folder / "key.json", key, internal=True)
         for left in folder.glob("*.part"):
             left.unlink(missing_ok=True)
 

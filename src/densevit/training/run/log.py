@@ -54,7 +54,7 @@ class RunLog:
             self._earlier_rows = []
 
     def _rewrite(self, rows: list[Row]) -> None:
-        write_bytes_atomic(self.path, "".join(f"{to_json(row)}\n" for row in rows).encode())
+        write_bytes_atomic(self.path, "".join(f"{to_json(row)}\n" for row in rows).encode(), internal=True)
 
 
 def read_log(path: Path) -> list[Row]:

@@ -73,13 +73,13 @@ class RunRecorder:
         name = f"{out.resolve().name}-{identity[:6]}"
         facts = RunFacts(out, config.project, name, identity, config.plain(), start)
         self.trackers = Trackers(config.trackers, facts, tracked=tracked, kept=kept)
-        write_bytes_atomic(out / "config.yaml", to_yaml(config).encode())
+        write_bytes_atomic(out / "config.yaml", to_yaml(config).encode(), internal=True)
         drop_evaluations(out, after=start)
         self.log = RunLog(out / "log.jsonl", start=start, on_write=on_log)
         self.metrics = metrics or {}
         session = {"start": start, "seed": config.seed, "parameters": parameters, **environment()}
         record = {"id": identity, "told": tracked, "sessions": [*sessions, session]}
-        write_json(out / "environment.json", record)
+        write_json(out / "environment.json", record, internal=True)
         self.log.write("resume" if start else "start", start, environment=short_environment(), parameters=parameters)
         self.best_score = _score_of(out / "best.safetensors") if start else None
         evaluated = any(source.val is not None for source in config.sources)
