@@ -220,10 +220,9 @@ def pad(example: Example, size: Size) -> Example:
 def flip(example: Example) -> Example:
     """Mirror image and targets left to right; x of surface normals changes sign, other values keep theirs."""
     mirrored = _each(example, lambda part, _: tv.horizontal_flip(part))
-    if not example.normals or mirrored.values is None:
-        return mirrored
-    signs = torch.tensor([-1.0, *[1.0] * (len(mirrored.values) - 1)])
-    return replace(mirrored, values=mirrored.values * signs[:, None, None])
+    if example.normals and mirrored.values is not None:
+        mirrored.values[0].neg_()
+    return mirrored
 
 
 def rotate(example: Example, angle: float) -> Example:
