@@ -151,7 +151,6 @@ class ImportedParts:
         encoder: plain data of the ``EncoderConfig``.
         heads: plain data of the only head, by its name.
         normalisation: plain data of the mean and standard deviation.
-        task: of the head.
         short_side: to which images are resized by default.
         protocol: how the source's program runs the model.
         provenance: where the weights come from, for the card.

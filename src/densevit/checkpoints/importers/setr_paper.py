@@ -22,7 +22,7 @@ UNUSED_CLASSIFIER = "built by the base class of the heads, never called"
 # Side of the training images -> bounds of the resize and stride of the windows.
 WINDOWS = {data.image: data for data in (ADE20K, CITYSCAPES, PASCAL_CONTEXT)}
 
-# Depth -> 0-based blocks: the taps of MLA, and those of the auxiliary heads of the others, whose main head reads the last.
+# Depth -> 0-based blocks: the taps of MLA, and of the auxiliary heads of the others, whose main head reads the last.
 MLA_TAPS = {24: (5, 11, 17, 23), 12: (2, 5, 8, 11)}
 AUX_TAPS: dict[Kind, dict[int, tuple[int, ...]]] = {
     "naive": {24: (9, 14, 19), 12: (2, 5, 8)},
