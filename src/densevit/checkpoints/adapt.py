@@ -58,10 +58,8 @@ def _fill_head(model: DenseModel, name: str, task: Task, donor: Bundle) -> list[
     targets = model.decoder(name).state_dict()
     other = _counterpart(model, name, task, donor)
     if other is None:
-        return [
-            Row(f"heads.{name}.{key}", "missing", "no head with this decoder; keeps its initial value")
-            for key in targets
-        ]
+        note = "no head with this decoder; keeps its initial value"
+        return [Row(f"heads.{name}.{key}", "missing", note) for key in targets]
     stored = donor.model.decoder(other).state_dict()
     classes, stored_classes = _classes(task), _classes(donor.tasks[other])
     axes = _class_axes(model, name) if classes != stored_classes else {}
