@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Iterator
-from itertools import combinations, pairwise
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from densevit.doctor.context import Context
 from densevit.doctor.facts import THUMB_SIZE, MaskFacts, PhotoFacts, SampleFacts
 from densevit.doctor.layout import Split
+from densevit.doctor.probe import unit_vectors
 from densevit.doctor.rules import Findings
 
 MAX_BITS = 3
@@ -124,9 +125,7 @@ def _paths(groups: list[list[str]]) -> list[str]:
 
 def _differ(masks: list[MaskFacts]) -> bool:
     """Compare masks by their histograms."""
-    return any(
-        not (np.array_equal(a.values, b.values) and np.array_equal(a.counts, b.counts)) for a, b in pairwise(masks)
-    )
+    return len({(mask.values.tobytes(), mask.counts.tobytes()) for mask in masks}) > 1
 
 
 def _digest(path: Path) -> bytes:
@@ -149,7 +148,7 @@ def near_pairs(photos: list[PhotoFacts]) -> list[tuple[int, int]]:
     rich = np.flatnonzero(thumbs.std(axis=(1, 2)) >= MIN_CONTRAST)
     thumbs = thumbs[rich]
     mirrored = thumbs[:, :, ::-1]
-    units, mirrored_units = _units(thumbs), _units(mirrored)
+    units, mirrored_units = unit_vectors(thumbs), unit_vectors(mirrored)
     pairs = np.zeros(0, np.int64)  # each pair as first * len(rich) + second
     recent: list[NDArray[np.int64]] = []
     for a, b, is_mirrored in _candidates(_hashes(thumbs), _hashes(mirrored)):
@@ -191,10 +190,3 @@ def _candidates(
                     close &= (a < number) != (b < number)
                 if close.any():
                     yield a[close] % number, b[close] % number, is_mirrored
-
-
-def _units(thumbs: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Thumbnails as vectors of mean 0 and length 1, whose product is their correlation."""
-    flat = thumbs.reshape(len(thumbs), -1)
-    flat = flat - flat.mean(axis=1, keepdims=True)
-    return flat / np.sqrt((flat**2).sum(axis=1, keepdims=True)).clip(1e-6)

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 
 from densevit.data import FolderConfig
@@ -134,9 +135,6 @@ def _read_some(splits: list[Split]) -> list[SampleFacts]:
     """Read the splits in turn, so that none is left out when time is up."""
     samples: list[SampleFacts] = []
     end = time.monotonic() + FAST_SECONDS
-    jobs = [jobs_of([split], FAST_PHOTOS) for split in splits]
-    for index in range(FAST_PHOTOS):
-        for of_split in jobs:
-            if index < len(of_split) and time.monotonic() < end:
-                samples.append(probe(*of_split[index]))
+    for jobs in zip_longest(*(jobs_of([split], FAST_PHOTOS) for split in splits)):
+        samples += [probe(*job) for job in jobs if job is not None and time.monotonic() < end]
     return samples

@@ -117,17 +117,12 @@ def _match(split: Split, kind: TargetFolder, folder: Path) -> None:
     """Sort the files of a target folder into those with a photo and those without."""
     files = [path for path in _entries(folder) if not path.is_dir() and not _is_litter(path)]
     readable = DEPTH_SUFFIXES if kind == "depth" else TARGET_SUFFIXES
-    by_stem: dict[str, Path] = {}
-    others: list[Path] = []
-    for path in files:
-        if path.suffix.lower() in readable:
-            _add(split, by_stem, path)
-        else:
-            others.append(path)
     stems = {path.stem for path in files if path.suffix.lower() in readable}
-    for path in others:
+    by_stem: dict[str, Path] = {}
+    for path in sorted(files, key=lambda path: path.suffix.lower() not in readable):
         # The reader of folders skips a JPEG mask; here it is a mask, to be reported as a JPEG.
-        if kind == "masks" and path.suffix.lower() in _LOSSY_SUFFIXES and path.stem not in stems:
+        is_jpeg = kind == "masks" and path.suffix.lower() in _LOSSY_SUFFIXES and path.stem not in stems
+        if path.suffix.lower() in readable or is_jpeg:
             _add(split, by_stem, path)
         else:
             split.strays.append(path)
