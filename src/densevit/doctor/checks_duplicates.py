@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Iterator
+from contextlib import suppress
 from itertools import combinations
 from pathlib import Path
 
@@ -89,7 +90,8 @@ def _check_equal_files(splits: list[Split], findings: Findings) -> None:
         for name, paths in of_size.items():
             num_hashed += len(paths)
             for path in paths[:MOST_FILES]:
-                if digest := _digest(path):
+                with suppress(OSError), path.open("rb") as file:  # other checks report what cannot be read
+                    digest = hashlib.blake2b(file.read(_HEAD_BYTES), digest_size=16).digest()
                     by_content.setdefault((size, digest), []).append((name, str(path)))
     _, across = _by_split(list(by_content.values()))
     totals = {split.name: len(split.photos) for split in splits}
@@ -126,15 +128,6 @@ def _paths(groups: list[list[str]]) -> list[str]:
 def _differ(masks: list[MaskFacts]) -> bool:
     """Compare masks by their histograms."""
     return len({(mask.values.tobytes(), mask.counts.tobytes()) for mask in masks}) > 1
-
-
-def _digest(path: Path) -> bytes:
-    """Hash of the first megabyte; empty if the file cannot be read, which other checks report."""
-    try:
-        with path.open("rb") as file:
-            return hashlib.blake2b(file.read(_HEAD_BYTES), digest_size=16).digest()
-    except OSError:
-        return b""
 
 
 def near_pairs(photos: list[PhotoFacts]) -> list[tuple[int, int]]:

@@ -145,7 +145,6 @@ def _files_of(split: Split) -> Iterator[tuple[str, Path]]:
 
 
 def _write(copy: Copy, fixed: Fixed | None, source: Path, target: Path) -> None:
-    """Write a file as it is, or its corrected content."""
     make_folder(target.parent)
     if fixed is None:
         shutil.copyfile(source, target)

@@ -53,12 +53,6 @@ class Split:
         targets: dict[str, Path] = {kind: paths[stem] for kind, paths in self.targets.items() if stem in paths}
         return {"images": self.photos[stem], **targets}
 
-    @property
-    def num_files(self) -> int:
-        """Number of files, used or not."""
-        lists = (self.photos, *self.targets.values(), *self.orphans.values(), self.twins, self.strays, self.dangling)
-        return sum(map(len, lists))
-
 
 def splits_of(config: FolderConfig, only: Sequence[str] = ()) -> list[FolderConfig]:
     """A config for each split of a data set: those in ``only``, else all in ``images/``.
