@@ -89,8 +89,7 @@ def predict(
     if gallery:
         shown = [record for record in batch.records if not record.get("streamed")]  # a page cannot show those
         write_gallery(out / "index.html", shown, title=f"densevit: {len(shown)} photos")
-    num_predicted = len(batch.records) - batch.skipped
-    counts = f"{num_predicted} predicted, {batch.skipped} skipped, {len(batch.failures)} failed"
+    counts = f"{len(batch.records) - batch.skipped} predicted, {batch.skipped} skipped, {len(batch.failures)} failed"
     console.print(f"{counts}; pictures in {out}", highlight=False, markup=False, soft_wrap=True)
     if batch.failures:
         raise typer.Exit(2)

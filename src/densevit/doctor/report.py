@@ -142,19 +142,18 @@ def as_record(diagnosis: Diagnosis, data: str) -> dict[str, Any]:
         "classes": list(context.classes.names) if context.classes is not None else [],
         "ignore_index": context.ignore_index,
         "splits": [record | {"sizes": record["sizes"][:MAX_SIZES]} for record in split_records(context)],
-        "findings": [_finding_record(finding, context) for finding in diagnosis.findings],
-    }
-
-
-def _finding_record(finding: Finding, context: Context) -> dict[str, Any]:
-    return {
-        "code": finding.code,
-        "severity": finding.severity,
-        "split": finding.split,
-        "what": finding.what,
-        "why": finding.check.why,
-        "fix": finding.fix,
-        "written": finding.check.fixable,
-        "num_files": len(finding.files),
-        "files": [context.short(path) for path in finding.files[:MAX_FILES]],
+        "findings": [
+            {
+                "code": finding.code,
+                "severity": finding.severity,
+                "split": finding.split,
+                "what": finding.what,
+                "why": finding.check.why,
+                "fix": finding.fix,
+                "written": finding.check.fixable,
+                "num_files": len(finding.files),
+                "files": [context.short(path) for path in finding.files[:MAX_FILES]],
+            }
+            for finding in diagnosis.findings
+        ],
     }

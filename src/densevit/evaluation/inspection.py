@@ -22,7 +22,6 @@ class ImageRecord:
     """One image of an evaluation.
 
     Attributes:
-        index: in its data set.
         value: of the metric that images are ranked by; NaN if nothing was measured.
         jpeg: the ``PANELS`` side by side; small, as it is sent between processes.
     """
