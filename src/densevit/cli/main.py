@@ -44,12 +44,6 @@ def _options(
         os.environ["DENSEVIT_DEBUG"] = "1"
 
 
-def _out_of_memory(error: BaseException) -> bool:
-    from densevit.inference.batching import out_of_memory
-
-    return out_of_memory(error)
-
-
 def main() -> None:
     """Run the command line; a user's mistake ends with its message and exit code 2."""
     try:
@@ -60,7 +54,9 @@ def main() -> None:
         typer.echo(f"densevit: {error}", err=True)
         sys.exit(2)
     except (MemoryError, RuntimeError) as error:
-        if os.environ.get("DENSEVIT_DEBUG") or not _out_of_memory(error):
+        from densevit.inference.batching import out_of_memory
+
+        if os.environ.get("DENSEVIT_DEBUG") or not out_of_memory(error):
             raise
         typer.echo(
             "densevit: not enough memory for this image and model; use a smaller image or model, "

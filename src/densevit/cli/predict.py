@@ -58,9 +58,7 @@ def predict(
     scores: Annotated[
         bool, typer.Option("--scores", help="For a raster, also write the labels' probabilities in percent.")
     ] = False,
-    raster_format: Annotated[
-        str | None, typer.Option("--raster-format", help="Format of a raster's results: GTiff, COG or PNG.")
-    ] = None,
+    raster_format: Annotated[str | None, typer.Option(help="Format of a raster's results: GTiff, COG or PNG.")] = None,
     speed: shared.Speed = None,
     engine: shared.Engine = None,
 ) -> None:
@@ -78,7 +76,7 @@ def predict(
     names = shared.head_names(head, heads)
     predictor = load(model, heads=names, device=device, speed=speed, engine=engine)
     views = shared.view_options(
-        window=window, overlap=overlap, blend=blend, window_batch=window_batch, scale=scale, scales=scales, flip=flip
+        window=window, overlap=overlap, blend=blend, batch=window_batch, scale=scale, scales=scales, flip=flip
     )
     options = predictor.options(**views, protocol=protocol, tta=tta)
     raster = shared.raster_config(options.windows, bands=bands, limits=limits, scores=scores, file_format=raster_format)
@@ -91,8 +89,7 @@ def predict(
     if gallery:
         shown = [record for record in batch.records if not record.get("streamed")]  # a page cannot show those
         write_gallery(out / "index.html", shown, title=f"densevit: {len(shown)} photos")
-    num_predicted = len(batch.records) - batch.skipped
-    counts = f"{num_predicted} predicted, {batch.skipped} skipped, {len(batch.failures)} failed"
+    counts = f"{len(batch.records) - batch.skipped} predicted, {batch.skipped} skipped, {len(batch.failures)} failed"
     console.print(f"{counts}; pictures in {out}", highlight=False, markup=False, soft_wrap=True)
     if batch.failures:
         raise typer.Exit(2)
@@ -104,8 +101,6 @@ class _Batch:
 
     Attributes:
         way: what is stamped into records beyond the model and the photo: a protocol's name.
-        records: of the photos that are done.
-        failures: messages of the photos that failed.
         skipped: number of photos whose results were there already.
     """
 
