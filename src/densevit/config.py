@@ -2,7 +2,6 @@
 
 import difflib
 import re
-import types
 import typing
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -162,11 +161,7 @@ def _field_names(model: type[BaseModel]) -> set[str]:
 
 
 def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
-    if (
-        isinstance(annotation, type)
-        and not isinstance(annotation, types.GenericAlias)
-        and issubclass(annotation, BaseModel)
-    ):
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         yield annotation
         yield from annotation.__subclasses__()
     for argument in typing.get_args(annotation):

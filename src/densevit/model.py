@@ -93,17 +93,12 @@ class DenseModel(nn.Module):
         self.config = config
         self.restore_normalisation()
         self.encoder = VisionTransformer(config.encoder)
-        self.heads = nn.ModuleDict(
-            {
-                name: build_decoder(
-                    head.decoder,
-                    embed_dim=config.encoder.embed_dim,
-                    num_taps=len(config.head_taps(name)),
-                    out_channels=head.out_channels,
-                )
-                for name, head in config.heads.items()
-            }
-        )
+        self.heads = nn.ModuleDict()
+        for name, head in config.heads.items():
+            num_taps = len(config.head_taps(name))
+            self.heads[name] = build_decoder(
+                head.decoder, embed_dim=config.encoder.embed_dim, num_taps=num_taps, out_channels=head.out_channels
+            )
         positions = {block: position for position, block in enumerate(config.encoder.taps)}
         self.tap_positions = {name: tuple(positions[t] for t in config.head_taps(name)) for name in config.heads}
 

@@ -63,9 +63,15 @@ def _vit(
     keep_equal_count: bool = False,
     **facts: Any,
 ) -> Plain:
-    positions: Plain = {"kind": "learned", "grid": (image // patch, image // patch), "num_prefix": 1, "mode": mode}
-    positions |= {"keep_equal_count": keep_equal_count}
+    num_prefix = int(facts.get("cls_token", True)) + int(facts.get("dist_token", False))
+    positions: Plain = {"kind": "learned", "grid": (image // patch, image // patch), "num_prefix": num_prefix}
+    positions |= {"mode": mode, "keep_equal_count": keep_equal_count}
     return {**NAMED_SIZES[width], "patch_size": patch, "positions": positions, "taps": taps, **facts}
+
+
+def _quarters(width: Width) -> tuple[int, ...]:
+    """The last block of each quarter of the encoder."""
+    return tuple(NAMED_SIZES[width]["depth"] * i // 4 - 1 for i in (1, 2, 3, 4))
 
 
 def _model(head: str, encoder: Plain, decoder: Plain, out_channels: int, normalisation: Plain, **facts: Any) -> Plain:
@@ -108,14 +114,9 @@ def _miou(single: float, tta: float | None = None) -> Figures:
 
 def _setr(decoder: Plain, data: Data, figures: Figures, *, width: Width = "L") -> Preset:
     """mmsegmentation's form: ImageNet statistics, taps without final norm."""
-    last = NAMED_SIZES[width]["depth"]
-    four: tuple[int, ...] = {"L": (9, 14, 19, 23), "B": (4, 7, 9, 11)}[width]
-    if decoder["kind"] == "setr_mla":
-        four = tuple(last * i // 4 - 1 for i in (1, 2, 3, 4))
-        encoder = _vit(width, image=data.image, taps=four, keep_equal_count=True, cls_token=False)
-        encoder["positions"]["num_prefix"] = 0
-    else:
-        encoder = _vit(width, image=data.image, taps=four, keep_equal_count=True)
+    mla = decoder["kind"] == "setr_mla"
+    four = _quarters(width) if mla else {"L": (9, 14, 19, 23), "B": (4, 7, 9, 11)}[width]
+    encoder = _vit(width, image=data.image, taps=four, keep_equal_count=True, cls_token=not mla)
     protocol = _windows("mmseg", data.base, data.image, data.stride)
     model = _model("labels", encoder, decoder, data.num_classes, IMAGENET)
     return Preset("SETR", model, data.image, "segmentation", MMSEG_LOSS, protocol, figures)
@@ -133,7 +134,6 @@ def _setr_paper(kind: str, data: Data, figures: Figures, *, width: Width = "L", 
     decoder: Plain = {"kind": f"setr_{kind}", "form": "paper"}
     if kind == "mla":
         encoder, taps = _vit(width, image=data.image, taps=aux, cls_token=False), aux
-        encoder["positions"]["num_prefix"] = 0
         decoder["aux"] = True
     else:
         encoder, taps = _vit(width, image=data.image, taps=tuple(sorted({*aux, last - 1}))), (*aux, last - 1)
@@ -157,11 +157,10 @@ def _segmenter(
     """The authors' form: LayerNorm eps 1e-5 everywhere, final norm, statistics of 0.5 (DeiT: rounded ImageNet's)."""
     side = image or data.image
     taps = (NAMED_SIZES[width]["depth"] - 1,)
-    facts: Plain = {"norm_eps": 1e-5, "final_norm": True, "drop_path": 0.1}
+    facts: Plain = {"norm_eps": 1e-5, "final_norm": True, "drop_path": 0.1, "dist_token": deit}
     encoder = _vit(width, patch=patch, image=side, taps=taps, keep_equal_count=True, **facts)
-    if deit:
-        encoder |= {"dist_token": True, "positions": {**encoder["positions"], "num_prefix": 2}}
-    model = _model("labels", encoder, {"kind": kind}, data.num_classes, ROUNDED_IMAGENET if deit else HALF)
+    decoder: Plain = {"kind": f"segmenter_{kind}"}
+    model = _model("labels", encoder, decoder, data.num_classes, ROUNDED_IMAGENET if deit else HALF)
     protocol = _windows("segmenter", base, side, side - 32)
     return Preset("Segmenter", model, side, "segmentation", {}, protocol, figures)
 
@@ -171,8 +170,8 @@ def _segmenter_mmseg(width: Width, kind: str, figures: Figures, *, image: int = 
     taps = (NAMED_SIZES[width]["depth"] - 1,)
     facts: Plain = {"final_norm": True, "drop_path": 0.1}
     encoder = _vit(width, image=image, taps=taps, mode="bicubic", keep_equal_count=True, **facts)
-    decoder: Plain = {"kind": kind}
-    if kind == "segmenter_mask":
+    decoder: Plain = {"kind": f"segmenter_{kind}"}
+    if kind == "mask":
         decoder |= {"dropout": 0.0, "drop_path": 0.1}
     model = _model("labels", encoder, decoder, 150, HALF)
     protocol = _windows("mmseg", (4 * image, image), image, image - 32)
@@ -187,7 +186,7 @@ def _dpt(
     hybrid: bool = False,
     net_size: tuple[int, int] | None = None,
     metric: Plain | None = None,
-    max_depth_m: float = 10.0,
+    max_depth_m: float | None = None,
     num_classes: int = 150,
 ) -> Preset:
     """The authors' form: bilinear positions from a 24 x 24 grid, statistics of 0.5.
@@ -195,24 +194,17 @@ def _dpt(
     ``metric`` holds the constants that convert a depth model's disparity to metres.
     """
     channels = {"L": (256, 512, 1024, 1024), "B": (96, 192, 384, 768)}[width] if not hybrid else (256, 512, 768, 768)
-    last = NAMED_SIZES[width]["depth"]
-    taps = (8, 11) if hybrid else tuple(last * i // 4 - 1 for i in (1, 2, 3, 4))
     stem: Plain = {"stem": {}} if hybrid else {}
-    encoder = _vit(width, image=384, taps=taps, **stem)
+    encoder = _vit(width, image=384, taps=(8, 11) if hybrid else _quarters(width), **stem)
     segmentation = task == "segmentation"
-    decoder: Plain = {
-        "kind": "dpt",
-        "channels": channels,
-        "batch_norm": segmentation,
-        "fusion_up_to": "double",
-        "stem_channels": (256, 512) if hybrid else (),
-        "head": {"kind": "segmentation", "aux": "penultimate"}
-        if segmentation
-        else {"kind": "depth", "up_to": "double", **(metric or {})},
-    }
-    facts: Plain = {"aux_weight": 0.2} if segmentation else MIDAS_LOSS
-    if metric is not None:
-        facts = {"quantity": "depth", "max_depth_m": max_depth_m}
+    if segmentation:
+        head: Plain = {"kind": "segmentation", "aux": "penultimate"}
+        facts: Plain = {"aux_weight": 0.2}
+    else:
+        head = {"kind": "depth", "up_to": "double", **(metric or {})}
+        facts = MIDAS_LOSS if metric is None else {"quantity": "depth", "max_depth_m": max_depth_m}
+    decoder: Plain = {"kind": "dpt", "channels": channels, "batch_norm": segmentation, "fusion_up_to": "double"}
+    decoder |= {"stem_channels": (256, 512) if hybrid else (), "head": head}
     size = net_size or ((480, 480) if segmentation else (384, 384))
     protocol: Plain = {"kind": "dpt", "net_size": size, "multiple": 32, "label_offset": int(segmentation)}
     model = _model("labels" if segmentation else "depth", encoder, decoder, num_classes if segmentation else 1, HALF)
@@ -221,14 +213,9 @@ def _dpt(
 
 def _dpt_mmseg(figures: Figures) -> Preset:
     """mmsegmentation's form of DPT-Base: LayerNorm eps 1e-5, bicubic positions, no auxiliary head, whole images."""
-    encoder = _vit("B", image=224, taps=(2, 5, 8, 11), mode="bicubic", keep_equal_count=True, norm_eps=1e-5)
-    decoder: Plain = {
-        "kind": "dpt",
-        "channels": (96, 192, 384, 768),
-        "batch_norm": True,
-        "fusion_up_to": "double",
-        "head": {"kind": "segmentation", "align_corners": False},
-    }
+    encoder = _vit("B", image=224, taps=_quarters("B"), mode="bicubic", keep_equal_count=True, norm_eps=1e-5)
+    decoder: Plain = {"kind": "dpt", "channels": (96, 192, 384, 768), "batch_norm": True, "fusion_up_to": "double"}
+    decoder["head"] = {"kind": "segmentation", "align_corners": False}
     model = _model("labels", encoder, decoder, 150, IMAGENET)
     protocol: Plain = {"kind": "mmseg", "base": (2048, 512)}
     return Preset("DPT", model, 512, "segmentation", {"denominator": "all"}, protocol, figures)
@@ -236,18 +223,11 @@ def _dpt_mmseg(figures: Figures) -> Preset:
 
 def _depth_anything(width: Width, channels: tuple[int, ...], fusion: int, figures: Figures) -> Preset:
     """The V2 release: DINOv2 with its final norm on four taps."""
-    depth = NAMED_SIZES[width]["depth"]
-    taps = (4, 11, 17, 23) if width == "L" else tuple(depth * i // 4 - 1 for i in (1, 2, 3, 4))
+    taps = (4, 11, 17, 23) if width == "L" else _quarters(width)
     encoder = _vit(width, patch=14, image=518, taps=taps, mode="bicubic", layer_scale=1.0, final_norm=True)
     encoder["positions"]["offset"] = 0.1
-    decoder: Plain = {
-        "kind": "dpt",
-        "channels": channels,
-        "fusion_channels": fusion,
-        "readout": "ignore",
-        "fusion_up_to": "next_level",
-        "head": {"kind": "depth", "up_to": "image"},
-    }
+    decoder: Plain = {"kind": "dpt", "channels": channels, "fusion_channels": fusion, "readout": "ignore"}
+    decoder |= {"fusion_up_to": "next_level", "head": {"kind": "depth", "up_to": "image"}}
     model = _model("depth", encoder, decoder, 1, IMAGENET)
     protocol: Plain = {"kind": "depth_anything", "net_size": (518, 518), "multiple": 14}
     return Preset("Depth Anything", model, 518, "depth", {"quantity": "disparity"}, protocol, figures)
@@ -260,9 +240,12 @@ KITTI: Plain = {"scale": 0.00006016, "shift": 0.00579, "invert": True}
 NYU: Plain = {"scale": 0.000305, "shift": 0.1378, "invert": True}
 
 
-def _eigen(*values: float) -> Figures:
+def _dpt_metric(metric: Plain, *values: float) -> Preset:
+    """DPT-Hybrid in metres, with the metrics on the data set of ``metric``."""
     names = ("delta1", "delta2", "delta3", "AbsRel", "SqRel", "RMSE", "RMSElog", "SILog", "log10")
-    return dict(zip(names, values, strict=True))
+    figures = dict(zip(names, values, strict=True))
+    size, farthest = ((352, 1216), 80.0) if metric is KITTI else ((480, 640), 10.0)
+    return _dpt("B", "depth", figures, hybrid=True, net_size=size, metric=metric, max_depth_m=farthest)
 
 
 def _zero_shot(*values: float) -> Figures:
@@ -301,27 +284,25 @@ PRESETS: dict[str, Preset] = {
     "setr-paper-mla-l-pascal-context": _setr_paper("mla", PASCAL_CONTEXT, _miou(55.01, 55.83)),
     "setr-paper-pup-deit-pascal-context": _setr_paper("pup", PASCAL_CONTEXT, _miou(52.00, 52.50), width="B"),
     "setr-paper-mla-deit-pascal-context": _setr_paper("mla", PASCAL_CONTEXT, _miou(52.91, 53.74), width="B"),
-    "segmenter-ti-mask": _segmenter("Ti", "segmenter_mask", _miou(38.1, 38.8)),
-    "segmenter-s-mask": _segmenter("S", "segmenter_mask", _miou(45.3, 46.9)),
-    "segmenter-s-linear": _segmenter("S", "segmenter_linear", {}),
-    "segmenter-b-mask": _segmenter("B", "segmenter_mask", _miou(48.5, 50.0)),
-    "segmenter-b-linear": _segmenter("B", "segmenter_linear", {}),
-    "segmenter-b8-linear": _segmenter("B", "segmenter_linear", _miou(49.5, 50.5), patch=8),
-    "segmenter-b8-mask": _segmenter("B", "segmenter_mask", {}, patch=8),
-    "segmenter-b-deit-linear": _segmenter("B", "segmenter_linear", _miou(47.1, 48.1), deit=True),
-    "segmenter-b-deit-mask": _segmenter("B", "segmenter_mask", _miou(48.7, 50.1), deit=True),
-    "segmenter-l-mask-640": _segmenter("L", "segmenter_mask", _miou(51.8, 53.6), image=640, base=(2560, 640)),
+    "segmenter-ti-mask": _segmenter("Ti", "mask", _miou(38.1, 38.8)),
+    "segmenter-s-mask": _segmenter("S", "mask", _miou(45.3, 46.9)),
+    "segmenter-s-linear": _segmenter("S", "linear", {}),
+    "segmenter-b-mask": _segmenter("B", "mask", _miou(48.5, 50.0)),
+    "segmenter-b-linear": _segmenter("B", "linear", {}),
+    "segmenter-b8-linear": _segmenter("B", "linear", _miou(49.5, 50.5), patch=8),
+    "segmenter-b8-mask": _segmenter("B", "mask", {}, patch=8),
+    "segmenter-b-deit-linear": _segmenter("B", "linear", _miou(47.1, 48.1), deit=True),
+    "segmenter-b-deit-mask": _segmenter("B", "mask", _miou(48.7, 50.1), deit=True),
+    "segmenter-l-mask-640": _segmenter("L", "mask", _miou(51.8, 53.6), image=640, base=(2560, 640)),
     "segmenter-l-mask-pascal-context": _segmenter(
-        "L", "segmenter_mask", _miou(58.1, 59.0), data=PASCAL_CONTEXT, base=(4160, 520)
+        "L", "mask", _miou(58.1, 59.0), data=PASCAL_CONTEXT, base=(4160, 520)
     ),
-    "segmenter-l-mask-cityscapes": _segmenter(
-        "L", "segmenter_mask", _miou(79.1, 81.3), data=CITYSCAPES, base=(2048, 1024)
-    ),
-    "segmenter-mmseg-ti-mask": _segmenter_mmseg("Ti", "segmenter_mask", _miou(39.99, 40.83)),
-    "segmenter-mmseg-s-linear": _segmenter_mmseg("S", "segmenter_linear", _miou(45.75, 46.82)),
-    "segmenter-mmseg-s-mask": _segmenter_mmseg("S", "segmenter_mask", _miou(46.19, 47.85)),
-    "segmenter-mmseg-b-mask": _segmenter_mmseg("B", "segmenter_mask", _miou(49.60, 51.07)),
-    "segmenter-mmseg-l-mask-640": _segmenter_mmseg("L", "segmenter_mask", _miou(52.16, 53.65), image=640),
+    "segmenter-l-mask-cityscapes": _segmenter("L", "mask", _miou(79.1, 81.3), data=CITYSCAPES, base=(2048, 1024)),
+    "segmenter-mmseg-ti-mask": _segmenter_mmseg("Ti", "mask", _miou(39.99, 40.83)),
+    "segmenter-mmseg-s-linear": _segmenter_mmseg("S", "linear", _miou(45.75, 46.82)),
+    "segmenter-mmseg-s-mask": _segmenter_mmseg("S", "mask", _miou(46.19, 47.85)),
+    "segmenter-mmseg-b-mask": _segmenter_mmseg("B", "mask", _miou(49.60, 51.07)),
+    "segmenter-mmseg-l-mask-640": _segmenter_mmseg("L", "mask", _miou(52.16, 53.65), image=640),
     "dpt-base-ade20k": _dpt("B", "segmentation", {}),
     "dpt-large-ade20k": _dpt("L", "segmentation", {"mIoU": 47.63, "aAcc": 82.70}),
     "dpt-hybrid-ade20k": _dpt("B", "segmentation", {"mIoU": 49.02, "aAcc": 83.11}, hybrid=True),
@@ -330,31 +311,9 @@ PRESETS: dict[str, Preset] = {
     "dpt-base-depth": _dpt("B", "depth", {}),
     "dpt-large-depth": _dpt("L", "depth", _zero_shot(10.82, 0.089, 0.270, 8.46, 8.32, 9.97)),
     "dpt-hybrid-depth": _dpt("B", "depth", _zero_shot(11.06, 0.093, 0.274, 11.56, 8.69, 10.89), hybrid=True),
-    "dpt-hybrid-kitti": _dpt(
-        "B",
-        "depth",
-        _eigen(0.959, 0.995, 0.999, 0.062, 0.222, 2.575, 0.092, 8.282, 0.027),
-        hybrid=True,
-        net_size=(352, 1216),
-        metric=KITTI,
-        max_depth_m=80.0,
-    ),
-    "dpt-hybrid-nyu": _dpt(
-        "B",
-        "depth",
-        _eigen(0.904, 0.988, 0.998, 0.109, 0.054, 0.357, 0.129, 9.521, 0.045),
-        hybrid=True,
-        net_size=(480, 640),
-        metric=NYU,
-    ),
-    "dpt-hybrid-nyu-new": _dpt(
-        "B",
-        "depth",
-        _eigen(0.905, 0.988, 0.998, 0.109, 0.055, 0.357, 0.129, 9.427, 0.045),
-        hybrid=True,
-        net_size=(480, 640),
-        metric=NYU,
-    ),
+    "dpt-hybrid-kitti": _dpt_metric(KITTI, 0.959, 0.995, 0.999, 0.062, 0.222, 2.575, 0.092, 8.282, 0.027),
+    "dpt-hybrid-nyu": _dpt_metric(NYU, 0.904, 0.988, 0.998, 0.109, 0.054, 0.357, 0.129, 9.521, 0.045),
+    "dpt-hybrid-nyu-new": _dpt_metric(NYU, 0.905, 0.988, 0.998, 0.109, 0.055, 0.357, 0.129, 9.427, 0.045),
     "depth-anything-s": _depth_anything("S", (48, 96, 192, 384), 64, {"DA-2K": 95.3}),
     "depth-anything-b": _depth_anything("B", (96, 192, 384, 768), 128, {"DA-2K": 97.0}),
     "depth-anything-l": _depth_anything("L", (256, 512, 1024, 1024), 256, {"DA-2K": 97.1}),

@@ -12,7 +12,7 @@ SRC = ROOT / "src"
 PACKAGES = ("densevit", "densevit_lab")
 
 # Raised, like the budgets of the rooms below, only with an ADR that argues for it.
-LIBRARY_LINES = 27_400  # the goal is 27,000: ADR 16 says what is still too long
+LIBRARY_LINES = 27_000
 FILE_LINES = 300
 FUNCTION_LINES = 60
 
@@ -26,7 +26,7 @@ LONG_FILES = {
 # Lines of .py and .c for the rooms of a row together. A room that outgrows its row is made smaller first; whoever
 # raises a number instead argues for it in an ADR (docs/adr), and so does whoever adds a room.
 ROOMS: dict[tuple[str, ...], int] = {
-    ("densevit", "types", "errors", "config", "device", "memory", "pixels", "pages"): 1_000,
+    ("densevit", "types", "errors", "limits", "config", "device", "memory", "pixels", "pages"): 1_150,
     ("kernels", "upsampling"): 3_000,
     ("encoder", "decoders", "layers", "blocks", "model", "inference_config", "presets"): 3_400,
     ("io", "data", "tasks"): 7_000,

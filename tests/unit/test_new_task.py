@@ -14,7 +14,7 @@ from torch import Tensor
 
 from densevit.data.sample import ClassTable
 from densevit.data.transforms import Targets
-from densevit.doctor.preflight import check_run
+from densevit.doctor.examine import check_run
 from densevit.evaluation.evaluate import evaluate
 from densevit.evaluation.selection import choose_head, open_for
 from densevit.evaluation.snapshots import load_evaluation

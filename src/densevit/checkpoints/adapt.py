@@ -24,13 +24,7 @@ def start_from(model: DenseModel, tasks: Mapping[str, Task], donor: Bundle, sour
     The encoder must have the same width and kind; its position grid, patch size and input channels are adapted, and
     blocks that only one side has are ignored. A head takes the tensors of the donor's head of its name, else of the
     only head with the same decoder. If the classes differ, the rows of classes that both name are copied; the others
-    keep their initial value.
-
-    Args:
-        model: the model to fill.
-        tasks: of the model's heads.
-        donor: the model to copy from.
-        source: what the report and messages call the donor.
+    keep their initial value. ``source`` is what the report and messages call the donor.
 
     Raises:
         CheckpointError: if the encoders differ in width, heads or kind.
@@ -45,13 +39,12 @@ def start_from(model: DenseModel, tasks: Mapping[str, Task], donor: Bundle, sour
         trained, new = getattr(donor_encoder, setting), getattr(encoder, setting)
         if trained != new:
             _log.warning("the encoder of %s was trained with %s %s but the model has %s", source, setting, trained, new)
-    stored = donor.model.encoder.state_dict()
     report = load_encoder_weights(
         model.encoder,
-        stored,
+        donor.model.encoder.state_dict(),
         source=source,
         grid=donor_encoder.positions.grid if isinstance(donor_encoder.positions, LearnedPositions) else None,
-        ignore=[name for name in stored if _is_after(name, encoder.taps[-1])],
+        ignore=[f"blocks.{index}.*" for index in range(encoder.taps[-1] + 1, donor_encoder.depth)],
         allow_missing=["*"],
     )
     rows = [Row(f"encoder.{row.name}", row.status, row.note) for row in report.rows]
@@ -60,21 +53,13 @@ def start_from(model: DenseModel, tasks: Mapping[str, Task], donor: Bundle, sour
     return LoadReport(source, tuple(rows))
 
 
-def _is_after(name: str, last: int) -> bool:
-    """Whether a tensor belongs to a block after the last."""
-    parts = name.split(".")
-    return parts[0] == "blocks" and int(parts[1]) > last
-
-
 def _fill_head(model: DenseModel, name: str, task: Task, donor: Bundle) -> list[Row]:
     """Copy one head and report on each of its tensors."""
     targets = model.decoder(name).state_dict()
     other = _counterpart(model, name, task, donor)
     if other is None:
-        return [
-            Row(f"heads.{name}.{key}", "missing", "no head with this decoder; keeps its initial value")
-            for key in targets
-        ]
+        note = "no head with this decoder; keeps its initial value"
+        return [Row(f"heads.{name}.{key}", "missing", note) for key in targets]
     stored = donor.model.decoder(other).state_dict()
     classes, stored_classes = _classes(task), _classes(donor.tasks[other])
     axes = _class_axes(model, name) if classes != stored_classes else {}

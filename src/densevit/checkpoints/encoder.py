@@ -17,8 +17,6 @@ from densevit.encoder.positions import InterpolationMode, LearnedPositions, Rota
 from densevit.errors import CheckpointError
 from densevit.types import Size
 
-__all__ = ["LoadReport", "encoder_config_from_state", "load_encoder_weights"]
-
 
 def load_encoder_weights(
     encoder: VisionTransformer,
@@ -164,7 +162,8 @@ def _adapt_positions(
         offset = f", offset {rule.offset:g}" if rule.offset else ""
         changes.append(f"grid {_by(grid)} -> {_by(rule.grid)} ({rule.mode}{offset})")
     rows = {token: stored[:, index] for index, token in enumerate(tokens[:num_prefix])}  # each (1, C)
-    built = _built_tokens(config)
+    counts = (int(config.cls_token), int(config.dist_token), config.num_registers)
+    built = [(name, index) for name, count in zip(TOKENS, counts, strict=True) for index in range(count)]
     kept = built[: rule.num_prefix]
     for (name, index), row in rows.items():
         if (name, index) not in built:
@@ -180,11 +179,6 @@ def _adapt_positions(
         prefix = [rows.get(token, zero)[:, None] for token in kept]
         tensors["pos_embed"] = torch.cat([*prefix, patches], dim=1)
         notes["pos_embed"] = ", ".join(dict.fromkeys(changes))
-
-
-def _built_tokens(config: EncoderConfig) -> list[tuple[str, int]]:
-    counts = (int(config.cls_token), int(config.dist_token), config.num_registers)
-    return [(name, index) for name, count in zip(TOKENS, counts, strict=True) for index in range(count)]
 
 
 def _by(size: Size) -> str:

@@ -77,28 +77,19 @@ MMSEG_RULES = (
     *ENCODER_RULES,
 )
 
-# A block of transformers, under the names of the hub and those that release 5 has in memory: name, target, part.
-_HF_BLOCK = (
-    ("attention.attention.query", "attn.qkv", (0, 3)),
-    ("attention.attention.key", "attn.qkv", (1, 3)),
-    ("attention.attention.value", "attn.qkv", (2, 3)),
-    ("attention.q_proj", "attn.qkv", (0, 3)),
-    ("attention.k_proj", "attn.qkv", (1, 3)),
-    ("attention.v_proj", "attn.qkv", (2, 3)),
-    ("attention.output.dense", "attn.proj", (0, 1)),
-    ("attention.o_proj", "attn.proj", (0, 1)),
-    ("layernorm_before", "norm1", (0, 1)),
-    ("layernorm_after", "norm2", (0, 1)),
-    ("norm{j}", "norm{j}", (0, 1)),
-    ("mlp.gate_proj", "mlp.fc1", (0, 2)),
-    ("intermediate.dense", "mlp.fc1", (0, 1)),
-    ("mlp.fc1", "mlp.fc1", (0, 1)),
-    ("mlp.weights_in", "mlp.fc1", (0, 1)),
-    ("output.dense", "mlp.fc2", (0, 1)),
-    ("mlp.fc2", "mlp.fc2", (0, 1)),
-    ("mlp.weights_out", "mlp.fc2", (0, 1)),
-    ("mlp.down_proj", "mlp.fc2", (0, 1)),
-)
+# A block of transformers: target and part -> its names on the hub, and those that release 5 has in memory.
+_HF_BLOCK = {
+    ("attn.qkv", (0, 3)): ("attention.attention.query", "attention.q_proj"),
+    ("attn.qkv", (1, 3)): ("attention.attention.key", "attention.k_proj"),
+    ("attn.qkv", (2, 3)): ("attention.attention.value", "attention.v_proj"),
+    ("attn.proj", (0, 1)): ("attention.output.dense", "attention.o_proj"),
+    ("norm1", (0, 1)): ("layernorm_before",),
+    ("norm2", (0, 1)): ("layernorm_after",),
+    ("norm{j}", (0, 1)): ("norm{j}",),
+    ("mlp.fc1", (0, 1)): ("intermediate.dense", "mlp.fc1", "mlp.weights_in"),
+    ("mlp.fc1", (0, 2)): ("mlp.gate_proj",),
+    ("mlp.fc2", (0, 1)): ("output.dense", "mlp.fc2", "mlp.weights_out", "mlp.down_proj"),
+}
 
 
 def hf_rules(*, gated: bool) -> tuple[Rule, ...]:
@@ -114,10 +105,11 @@ def hf_rules(*, gated: bool) -> tuple[Rule, ...]:
         Rule("layernorm.{param}", "norm.{param}"),
         Rule("pooler.{rest}", reason=PRETRAINING_HEAD),
     ]
-    up_proj = ("mlp.up_proj", "mlp.fc1", (1, 2) if gated else (0, 1))
+    block = [(name, target, part) for (target, part), names in _HF_BLOCK.items() for name in names]
+    block.append(("mlp.up_proj", "mlp.fc1", (1, 2) if gated else (0, 1)))
     for layer in ("encoder.layer.{i}", "model.layer.{i}", "layer.{i}", "layers.{i}"):
         rules.append(Rule(f"{layer}.layer_scale{{j}}.lambda1", "blocks.{i}.ls{j}.gamma"))
-        for name, target, part in (*_HF_BLOCK, up_proj):
+        for name, target, part in block:
             rules.append(Rule(f"{layer}.{name}.{{param}}", f"blocks.{{i}}.{target}.{{param}}", part=part))
     return tuple(rules)
 

@@ -135,11 +135,7 @@ def _find_model(source: str) -> Path:
 
 
 def _find_weights(source: str) -> Path:
-    """The weights file that a source names: the file itself, the one in a folder, or one on the hub.
-
-    Raises:
-        CheckpointError: if there is none, or several could be meant.
-    """
+    """The weights file that a source names: the file itself, the only one in a folder, or one on the hub."""
     folder = Path(source).expanduser()
     if source == DEFAULT_NAME or source.startswith(SCHEME) or not folder.is_dir():
         return resolve(source)

@@ -1,6 +1,7 @@
 """``densevit benchmark``: our speed and memory, also against other programs."""
 
 import os
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -22,8 +23,7 @@ def benchmark(
     quick: Annotated[bool, typer.Option("--quick", help="Few cases and samples; ends within five minutes.")] = False,
     engine: Annotated[list[str] | None, typer.Option(help="Another engine besides eager torch; repeatable.")] = None,
     threads: Annotated[
-        list[int] | None,
-        typer.Option(help="Another number of threads besides one; repeatable."),
+        list[int] | None, typer.Option(help="Another number of threads besides one; repeatable.")
     ] = None,
     rounds: Annotated[int, typer.Option(min=1, help="Most samples of each program.")] = 15,
     keep_freed_memory: Annotated[
@@ -92,18 +92,14 @@ def _measure(suite: str, pattern: str, plan: "Plan", device: str | None, into_fi
         if into_file is not None and record.cases:
             write_json(into_file, whole.plain())
 
-    def say(text: str) -> None:
-        console.print(text, markup=False, highlight=False)
-
+    say = partial(console.print, markup=False, highlight=False)
     return merged(run_suite(suite, plan, say, pattern=pattern, device=device, keep=keep))
 
 
 def _show(record: "Record") -> None:
     from densevit_lab.benchmark.report import MEASURED_HEAD, closing_lines, measured_rows
 
-    console = Console()
-    if not console.is_terminal:  # a file has no width at which to fold
-        console = Console(width=220)
+    console = Console(width=None if Console().is_terminal else 220)  # a file has no width at which to fold
     table = Table(*MEASURED_HEAD, title="measured")
     for row in measured_rows(record):
         table.add_row(*(escape(cell) for cell in row))

@@ -119,8 +119,7 @@ def _write_copy(diagnosis: "Diagnosis", out: Path, console: Console) -> None:
         copy = write_fixed(diagnosis, out, progress=progress)
     lines = [f"corrected copy: {out}, {copy.copied} files unchanged"]
     for title, by_code in (("fixed", copy.fixed), ("left out", copy.left_out)):
-        for code, files in sorted(by_code.items()):
-            lines.append(f"  {title}: {len(files)} files, {code}")
+        lines += [f"  {title}: {len(files)} files, {code}" for code, files in sorted(by_code.items())]
     if unfixed := copy.unfixed(diagnosis):
         lines.append(f"  not fixed, since no safe way is known: {', '.join(unfixed)}")
     Console().print(printable("\n".join(lines), lines=True), markup=False, highlight=False, soft_wrap=True)
@@ -129,9 +128,7 @@ def _write_copy(diagnosis: "Diagnosis", out: Path, console: Console) -> None:
 def _show(diagnosis: "Diagnosis", name: str) -> None:
     from densevit.doctor import report
 
-    console = Console()
-    if not console.is_terminal:  # a file has no edge at which to wrap
-        console = Console(width=160)
+    console = Console(width=None if Console().is_terminal else 160)  # a file has no edge at which to wrap
     for title, head, rows in report.tables(diagnosis, name):
         table = Table(*head, title=printable(title), title_justify="left")
         for row in rows:

@@ -67,17 +67,13 @@ def evaluate(
     dataset = open_for(settings, task)
     predictor = load(model, device=device, speed=speed, engine=engine)
     views = shared.view_options(
-        window=window, overlap=overlap, blend=blend, window_batch=window_batch, scale=scale, scales=scales, flip=flip
+        window=window, overlap=overlap, blend=blend, batch=window_batch, scale=scale, scales=scales, flip=flip
     )
     options = predictor.options(**views, protocol=protocol, tta=tta)
-    stamp = {
-        "task": task,
-        "data": str(data or images),
-        "split": split,
-        **({} if protocol is None else {"protocol": protocol, "tta": tta}),
-        **({} if options.has_default_views else {"way": options.way()}),
-        **({"speed": switches} if (switches := predictor.speed.set_values()) else {}),
-    }
+    stamp: dict[str, Any] = {"task": task, "data": str(data or images), "split": split}
+    stamp |= {} if protocol is None else {"protocol": protocol, "tta": tta}
+    stamp |= {} if options.has_default_views else {"way": options.way()}
+    stamp |= {"speed": switches} if (switches := predictor.speed.set_values()) else {}
     wanted: list[str] | list[None] = shared.head_names(head, decoder) or [None]
     chosen = [choose_head(predictor.tasks, dataset, task, name) for name in wanted]
     records = [

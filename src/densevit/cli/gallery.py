@@ -13,10 +13,7 @@ from densevit.pages.html import escape, figure, page
 def write_gallery(path: Path, records: Sequence[dict[str, Any]], *, title: str) -> None:
     """Write an HTML page: per image the primary segmentation, and everything that is not a segmentation.
 
-    Args:
-        path: of the page, in the folder of the records' pictures.
-        records: as ``Prediction.save`` returns them.
-        title: of the page.
+    The records are those of ``Prediction.save``, whose pictures are in the folder of the page.
 
     Raises:
         DataError: if the page cannot be written.

@@ -19,7 +19,7 @@ def merge(
     from densevit.config import read_yaml
 
     merge_config = MergeConfig.parse(read_yaml(config), source=str(config))
-    read = [Path(head.checkpoint) for head in merge_config.heads.values()]
+    read = [Path(name) for head in merge_config.heads.values() for name in head.checkpoints]
     shared.claim_outputs([out], [config, *read], overwrite=overwrite)
     bundle = merge_bundles(merge_config)
     save_bundle(bundle, out, merge_config.storage)

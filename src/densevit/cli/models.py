@@ -1,7 +1,7 @@
 """``densevit models``: list the models that can be loaded by name."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.console import Console
@@ -28,10 +28,6 @@ def models(
     for row in rows:
         parameters = f"{row['parameters'] / 1e6:.1f} M"
         weights = "shipped" if row["weights"] else "-"
-        table.add_row(row["name"], row["family"], row["encoder"], parameters, weights, row["licence"], _metrics(row))
-    console = Console()
-    Console(width=None if console.is_terminal else 140).print(table)
-
-
-def _metrics(row: dict[str, Any]) -> str:
-    return "\n".join(f"{head}: {name} {value:.3f}" for head, name, value in row["headlines"])
+        headlines = "\n".join(f"{head}: {metric} {value:.3f}" for head, metric, value in row["headlines"])
+        table.add_row(row["name"], row["family"], row["encoder"], parameters, weights, row["licence"], headlines)
+    Console(width=None if Console().is_terminal else 140).print(table)

@@ -63,26 +63,16 @@ def head_names(*options: Sequence[str] | None) -> list[str] | None:
     return list(dict.fromkeys(name for name in names if name)) or None
 
 
-def view_options(
-    *,
-    window: int | None,
-    overlap: int | None,
-    blend: str | None,
-    window_batch: str | None,
-    scale: float | None,
-    scales: str | None,
-    flip: bool,
-) -> dict[str, Any]:
-    """The keywords of ``Predictor.options`` that some options stand for.
+def view_options(*, scales: str | None, flip: bool, batch: str | None, **windows: Any) -> dict[str, Any]:
+    """The keywords of ``Predictor.options`` that some options stand for; ``windows`` are keys of ``SlidingWindow``.
 
     Raises:
         ConfigError: if a value is not accepted.
     """
     from densevit.inference.sliding_window import SlidingWindow
 
-    batch = int(window_batch) if window_batch is not None and window_batch.isdecimal() else window_batch
-    given = {"window": window, "overlap": overlap, "blend": blend, "batch": batch, "scale": scale}
-    given = {key: value for key, value in given.items() if value is not None}
+    windows["batch"] = int(batch) if batch is not None and batch.isdecimal() else batch
+    given = {key: value for key, value in windows.items() if value is not None}
     source = "the set of options --window, --overlap, --blend, --window-batch and --scale"
     return {
         "windows": SlidingWindow.parse(given, source=source) if given else None,

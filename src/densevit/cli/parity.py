@@ -35,9 +35,7 @@ def parity(
     table = Table(*HEAD)
     for row in merged:
         table.add_row(*map(escape, row.cells()), style=None if row.passed else "red")
-    console = Console()
-    if not console.is_terminal:  # a file has no width at which to fold
-        console = Console(width=200)
+    console = Console(width=None if Console().is_terminal else 200)  # a file has no width at which to fold
     console.print(table)
     failed = sum(not row.passed for row in rows)
     typer.echo(f"{len(rows) - failed} of {len(rows)} comparisons passed, {failed} failed")

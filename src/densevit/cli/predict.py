@@ -43,9 +43,7 @@ def predict(
     scores: Annotated[
         bool, typer.Option("--scores", help="For a raster, also write the labels' probabilities in percent.")
     ] = False,
-    raster_format: Annotated[
-        str | None, typer.Option("--raster-format", help="Format of a raster's results: GTiff, COG or PNG.")
-    ] = None,
+    raster_format: Annotated[str | None, typer.Option(help="Format of a raster's results: GTiff, COG or PNG.")] = None,
     speed: shared.Speed = None,
     engine: shared.Engine = None,
     overwrite: shared.Overwrite = False,
@@ -65,7 +63,7 @@ def predict(
     names = shared.head_names(head, heads)
     predictor = load(model, heads=names, device=device, speed=speed, engine=engine)
     views = shared.view_options(
-        window=window, overlap=overlap, blend=blend, window_batch=window_batch, scale=scale, scales=scales, flip=flip
+        window=window, overlap=overlap, blend=blend, batch=window_batch, scale=scale, scales=scales, flip=flip
     )
     options = predictor.options(**views, protocol=protocol, tta=tta)
     raster = shared.raster_config(options.windows, bands=bands, limits=limits, scores=scores, file_format=raster_format)

@@ -58,8 +58,6 @@ class TerminalHandler(logging.StreamHandler[TextIO]):
 def set_up_logging(*, quiet: bool) -> None:
     """Log to the terminal from INFO on, or from WARNING on if quiet; progress in detail only on a live terminal."""
     handler = TerminalHandler()
-    logging.basicConfig(
-        level=logging.WARNING if quiet else logging.INFO, format="%(message)s", handlers=[handler], force=True
-    )
-    progress = logging.getLogger(PROGRESS)
-    progress.setLevel(logging.DEBUG if handler.live and not quiet else logging.NOTSET)
+    level = logging.WARNING if quiet else logging.INFO
+    logging.basicConfig(level=level, format="%(message)s", handlers=[handler], force=True)
+    logging.getLogger(PROGRESS).setLevel(logging.DEBUG if handler.live and not quiet else logging.NOTSET)

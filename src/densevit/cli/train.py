@@ -83,7 +83,7 @@ def train(
     )
     checked = no_check or (resume and (out / "states").is_dir())  # a run with states was checked when it began
     if not checked and is_first():
-        from densevit.doctor.preflight import check_run
+        from densevit.doctor.examine import check_run
 
         for finding in check_run(merged):
             typer.echo(f"warning: {finding.line()}", err=True)

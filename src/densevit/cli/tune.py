@@ -39,13 +39,14 @@ def tune(
     import torch
 
     from densevit.checkpoints.open import open_model
+    from densevit.config import read_yaml
     from densevit.device import pick_device
     from densevit.errors import ConfigError
     from densevit.evaluation.selection import choose_head, open_for
     from densevit.io import write_bytes_atomic, write_json
     from densevit.tuning.pareto import Budget, choose
     from densevit.tuning.plot import pareto_svg
-    from densevit.tuning.tuner import Tuner, preset_text, read_grid, spread
+    from densevit.tuning.tuner import GridConfig, Tuner, default_grid, preset_text, spread
 
     picture_file = out.with_suffix(".svg")
     shared.claim_outputs([out, picture_file, json_file], [data, grid, Path(model)], overwrite=overwrite)
@@ -57,7 +58,8 @@ def tune(
     if names is not None and len(names) > 1:
         raise ConfigError(f"--head names {len(names)} heads ({', '.join(names)}) but tune measures one; name one")
     name, dataset = choose_head(bundle.tasks, dataset, task, None if names is None else names[0])
-    tuner = Tuner(bundle, name, read_grid(grid, bundle, name).settings(), device=pick_device(device))
+    switches = default_grid(bundle, name) if grid is None else GridConfig.parse(read_yaml(grid), source=str(grid))
+    tuner = Tuner(bundle, name, switches.settings(), device=pick_device(device))
     limits = Budget.parse(budget, tuner.figure)
     console = Console(stderr=True)
     try:

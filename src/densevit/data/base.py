@@ -69,6 +69,10 @@ class PublicConfig(DataConfig):
             f"{self.layout}; check root, or unpack the whole download"
         )
 
+    def incomplete(self, problem: str) -> DataError:
+        """The error for a download that lacks something."""
+        return DataError(f"{problem}; {self.kind} needs {self.layout}; unpack the whole download")
+
     def choose_masks(self, train_ids: list[Path], raw: list[Path], **numbers: Any) -> tuple[list[Path], LabelRule]:
         """The masks of class ids where all images have them, otherwise those of raw ``numbers``, options of ``rule``.
 
@@ -79,10 +83,7 @@ class PublicConfig(DataConfig):
             return train_ids, self.rule(self.table)
         missing = [path for path in raw if not path.is_file()]
         if missing:
-            raise DataError(
-                f"{len(missing)} of {len(raw)} photos have no mask, for example {missing[0]}; {self.kind} needs "
-                f"{self.layout}; unpack the whole download"
-            )
+            raise self.incomplete(f"{len(missing)} of {len(raw)} photos have no mask, for example {missing[0]}")
         return raw, self.rule(self.table, **numbers)
 
 

@@ -6,7 +6,6 @@ from densevit.data.base import PublicConfig
 from densevit.data.class_names import CITYSCAPES, CITYSCAPES_COLOURS, CITYSCAPES_IDS
 from densevit.data.files import FileDataset
 from densevit.data.sample import ALL_TARGETS, ClassTable, Target
-from densevit.errors import DataError
 from densevit.io import find_images
 
 _PHOTO = "_leftImg8bit"
@@ -40,7 +39,7 @@ def open_cityscapes(config: CityscapesConfig, *, targets: frozenset[Target] = AL
     folders = sorted(path for path in cities.iterdir() if path.is_dir())
     images = [path for path in find_images(folders) if path.stem.endswith(_PHOTO)] if folders else []
     if not images:
-        raise DataError(f"{cities} has no */*{_PHOTO}.png; cityscapes needs {config.layout}; unpack the whole download")
+        raise config.incomplete(f"{cities} has no */*{_PHOTO}.png")
     if "labels" not in targets:
         return FileDataset(images, rule=config.rule(config.table))
     kind = {"fine": "gtFine", "coarse": "gtCoarse"}[config.annotation]

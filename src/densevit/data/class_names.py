@@ -94,37 +94,25 @@ NYUV2_TO_13 = (
 
 CAMVID = _split("sky, building, pole, road, pavement, tree, sign, fence, car, pedestrian, bicyclist")
 
-CAMVID_COLOURS: tuple[tuple[str, Rgb, str], ...] = (
-    ("Animal", (64, 128, 64), "pedestrian"),
-    ("Archway", (192, 0, 128), "building"),
-    ("Bicyclist", (0, 128, 192), "bicyclist"),
-    ("Bridge", (0, 128, 64), "building"),
-    ("Building", (128, 0, 0), "building"),
-    ("Car", (64, 0, 128), "car"),
-    ("CartLuggagePram", (64, 0, 192), "pedestrian"),
-    ("Child", (192, 128, 64), "pedestrian"),
-    ("Column_Pole", (192, 192, 128), "pole"),
-    ("Fence", (64, 64, 128), "fence"),
-    ("LaneMkgsDriv", (128, 0, 192), "road"),
-    ("LaneMkgsNonDriv", (192, 0, 64), "road"),
-    ("Misc_Text", (128, 128, 64), "sign"),
-    ("MotorcycleScooter", (192, 0, 192), "bicyclist"),
-    ("OtherMoving", (128, 64, 64), "car"),
-    ("ParkingBlock", (64, 192, 128), "pavement"),
-    ("Pedestrian", (64, 64, 0), "pedestrian"),
-    ("Road", (128, 64, 128), "road"),
-    ("RoadShoulder", (128, 128, 192), "pavement"),
-    ("Sidewalk", (0, 0, 192), "pavement"),
-    ("SignSymbol", (192, 128, 128), "sign"),
-    ("Sky", (128, 128, 128), "sky"),
-    ("SUVPickupTruck", (64, 128, 192), "car"),
-    ("TrafficCone", (0, 0, 64), "pole"),
-    ("TrafficLight", (0, 64, 64), "sign"),
-    ("Train", (192, 64, 128), "car"),
-    ("Tree", (128, 128, 0), "tree"),
-    ("Truck_Bus", (192, 128, 192), "car"),
-    ("Tunnel", (64, 0, 64), "building"),
-    ("VegetationMisc", (192, 192, 0), "tree"),
-    ("Wall", (64, 192, 0), "building"),
+# fmt: off
+_CAMVID_SOURCES: dict[str, dict[str, Rgb]] = {
+    "sky": {"Sky": (128, 128, 128)},
+    "building": {"Archway": (192, 0, 128), "Bridge": (0, 128, 64), "Building": (128, 0, 0), "Tunnel": (64, 0, 64),
+        "Wall": (64, 192, 0)},
+    "pole": {"Column_Pole": (192, 192, 128), "TrafficCone": (0, 0, 64)},
+    "road": {"LaneMkgsDriv": (128, 0, 192), "LaneMkgsNonDriv": (192, 0, 64), "Road": (128, 64, 128)},
+    "pavement": {"ParkingBlock": (64, 192, 128), "RoadShoulder": (128, 128, 192), "Sidewalk": (0, 0, 192)},
+    "tree": {"Tree": (128, 128, 0), "VegetationMisc": (192, 192, 0)},
+    "sign": {"Misc_Text": (128, 128, 64), "SignSymbol": (192, 128, 128), "TrafficLight": (0, 64, 64)},
+    "fence": {"Fence": (64, 64, 128)},
+    "car": {"Car": (64, 0, 128), "OtherMoving": (128, 64, 64), "SUVPickupTruck": (64, 128, 192),
+        "Train": (192, 64, 128), "Truck_Bus": (192, 128, 192)},
+    "pedestrian": {"Animal": (64, 128, 64), "CartLuggagePram": (64, 0, 192), "Child": (192, 128, 64),
+        "Pedestrian": (64, 64, 0)},
+    "bicyclist": {"Bicyclist": (0, 128, 192), "MotorcycleScooter": (192, 0, 192)},
+}
+# fmt: on
+CAMVID_COLOURS: tuple[tuple[str, Rgb, str], ...] = tuple(
+    (name, colour, final) for final, sources in _CAMVID_SOURCES.items() for name, colour in sources.items()
 )
 """The 31 classes of the original masks, their colours, and the usual mapping to 11 classes; black is void."""

@@ -35,9 +35,8 @@ def open_coco_stuff(config: CocoStuffConfig, *, targets: frozenset[Target] = ALL
     images = find_images([config.find([f"images/{split}", split])])
     if "labels" not in targets:
         return FileDataset(images, rule=config.rule(config.table))
-    folder = config.find(
-        [f"annotations/{split}", f"stuffthingmaps_trainval2017/{split}", f"stuffthingmaps/{split}"],
-    )
+    places = ("annotations", "stuffthingmaps_trainval2017", "stuffthingmaps")
+    folder = config.find([f"{place}/{split}" for place in places])
     train_ids = [folder / f"{image.stem}_labelTrainIds.png" for image in images]
     plain = [folder / f"{image.stem}.png" for image in images]
     raw = [number for number in range(len(COCO_STUFF) + len(COCO_STUFF_GAPS)) if number not in COCO_STUFF_GAPS]

@@ -61,11 +61,6 @@ def _contrast(image: Tensor, factor: float) -> Tensor:
     return image.lerp(image.mean(), 1 - factor).clamp_(0, 1)
 
 
-def _saturation(image: Tensor, factor: float) -> Tensor:
-    changed: Tensor = tv.adjust_saturation(image, factor)
-    return changed
-
-
 def _hsv_saturation(image: Tensor, factor: float) -> Tensor:
     """S times ``factor``, at most 1; hue and V, the largest channel, stay."""
     value = image.amax(dim=0)
@@ -105,7 +100,7 @@ _OF_RGB = {"saturation", "hue", "hsv_saturation", "hsv_hue"}
 _STEPS: dict[str, Callable[[Tensor, float], Tensor]] = {
     "brightness": lambda image, factor: (image * factor).clamp_(0, 1),
     "contrast": _contrast,
-    "saturation": _saturation,
+    "saturation": tv.adjust_saturation,
     "hue": _hue,
     "shift": lambda image, shift: (image + shift).clamp_(0, 1),
     "gain": lambda image, factor: (image * factor).clamp_(0, 1),

@@ -84,13 +84,8 @@ class FolderConfig(DataConfig):
 
     def rule(self, classes: ClassTable | None, **options: Any) -> LabelRule:
         """What the numbers in the masks mean, after the options of the config."""
-        return super().rule(
-            classes,
-            ignore_index=self.ignore_index,
-            ignored=self.ignore_values,
-            reduce_zero=self.reduce_zero_label,
-            **options,
-        )
+        options |= {"ignored": self.ignore_values, "reduce_zero": self.reduce_zero_label}
+        return super().rule(classes, ignore_index=self.ignore_index, **options)
 
     def folder(self, kind: Literal["images"] | TargetFolder) -> Path | None:
         """The folder of one kind of file, or for masks a file of COCO annotations; None if there is none."""

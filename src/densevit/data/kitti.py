@@ -61,21 +61,15 @@ def _pair(line: str, lists: Path) -> tuple[str, str | None]:
     if len(words) == 3 and words[2] in _SIDES:
         drive, frame, side = words
         camera, name = _SIDES[side], f"{int(frame):010d}.png" if frame.isdecimal() else f"{frame}.png"
-        return (
-            f"{drive}/{camera}/data/{name}",
-            f"{drive.rpartition('/')[2]}/proj_depth/groundtruth/{camera}/{name}",
-        )
+        depth = f"{drive.rpartition('/')[2]}/proj_depth/groundtruth/{camera}/{name}"
+        return f"{drive}/{camera}/data/{name}", depth
     if len(words) < 2:
         raise DataError(f"{lists} has the line {line!r}; photo and depth map are accepted, or drive, frame and side")
     return words[0], None if words[1] == "None" else words[1]
 
 
 def find_pairs(
-    config: PublicConfig,
-    pairs: list[tuple[str, str]],
-    lists: Path,
-    photos: Sequence[str],
-    depths: Sequence[str],
+    config: PublicConfig, pairs: list[tuple[str, str]], lists: Path, photos: Sequence[str], depths: Sequence[str]
 ) -> tuple[list[Path], list[Path]]:
     """Images and depth maps that a list names, each below the first of some folders of the root that has it.
 
@@ -89,19 +83,13 @@ def find_pairs(
     for photo, depth in pairs:
         image = _find(config.root, photo.strip("/"), photo_places)
         if image is None:
-            raise DataError(
-                f"{lists} lists {photo!r}, which is not below {config.root}; {config.kind} needs {config.layout}; "
-                "unpack the whole download"
-            )
+            raise config.incomplete(f"{lists} lists {photo!r}, which is not below {config.root}")
         depth_map = _find(config.root, depth.strip("/"), depth_places)
         if depth_map is not None:
             images.append(image)
             depth_maps.append(depth_map)
     if not images:
-        raise DataError(
-            f"{config.root} has none of the {len(pairs)} depth maps of {lists}; {config.kind} needs {config.layout}; "
-            "unpack the whole download"
-        )
+        raise config.incomplete(f"{config.root} has none of the {len(pairs)} depth maps of {lists}")
     return images, depth_maps
 
 

@@ -112,10 +112,11 @@ class LabelRule:
         if self.ids is None:
             labels = np.where(unknown, stored - self.reduce_zero, self.ignore_index).astype(np.int32)
             self.source.check(labels, name)
-        values = np.unique(stored[unknown])
+        values, ids = np.unique(stored[unknown]), self.ids
+        numbers = f"{len(ids)} numbers from {min(ids)} to {max(ids)}" if ids else "no numbers"
         raise DataError(
             f"mask {name} holds {', '.join(map(str, values[:8]))}, which no class of this data set has; "
-            f"its masks have {_ranges(self.ids or {})} and {self.ignore_index}; check that it is of this data set"
+            f"its masks have {numbers} and {self.ignore_index}; check that it is of this data set"
         )
 
 
@@ -226,7 +227,3 @@ def _colour_table(palette: tuple[Rgb, ...]) -> NDArray[np.int16]:
     for index, (red, green, blue) in reversed([*enumerate(palette)]):
         table[(red << 16) | (green << 8) | blue] = index
     return table
-
-
-def _ranges(ids: Mapping[int, int]) -> str:
-    return f"{len(ids)} numbers from {min(ids)} to {max(ids)}" if ids else "no numbers"

@@ -8,7 +8,6 @@ from densevit.data.base import PublicConfig
 from densevit.data.class_names import PASCAL_VOC
 from densevit.data.files import FileDataset
 from densevit.data.sample import ALL_TARGETS, ClassTable, Target
-from densevit.errors import DataError
 from densevit.io import read_lines
 
 _BELOW = ("", "VOC2012/", "VOCdevkit/VOC2012/")
@@ -37,10 +36,8 @@ def open_pascal_voc(config: PascalVocConfig, *, targets: frozenset[Target] = ALL
     Raises:
         DataError: if the layout differs, or an image or mask is missing.
     """
-    folders = ["SegmentationClass"]
+    folders = ["SegmentationClassAug", "SegmentationClass"] if config.split == "trainaug" else ["SegmentationClass"]
     lists = config.find([f"{top}ImageSets/Segmentation/{config.split}.txt" for top in _BELOW])
-    if config.split == "trainaug":
-        folders = ["SegmentationClassAug", "SegmentationClass"]
     images, masks = listed(config, lists, folders, _BELOW)
     return FileDataset(images, masks if "labels" in targets else None, rule=config.rule(config.table))
 
@@ -64,10 +61,7 @@ def listed(
         mask = next((path for path in candidates if path.is_file()), None)
         if not image.is_file() or mask is None:
             missing = candidates[0] if image.is_file() else image
-            raise DataError(
-                f"{names} lists {name!r} but {missing} does not exist; {config.kind} needs {config.layout}; "
-                "unpack the whole download"
-            )
+            raise config.incomplete(f"{names} lists {name!r} but {missing} does not exist")
         images.append(image)
         masks.append(mask)
     return images, masks

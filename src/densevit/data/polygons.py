@@ -144,7 +144,7 @@ class CocoMasks:
         if not isinstance(segmentation, list) or not segmentation:
             raise DataError(f"{name} has no segmentation (only a box?); polygons or run lengths are accepted; add them")
         # Polygons of one or two points occur; they have no area and do no harm.
-        polygons = [_points(_pairs(part, name), name, at_least=1) for part in segmentation]
+        polygons = [_points(part, name, at_least=1, flat=True) for part in segmentation]
         return crowd, sum(map(_area, polygons)), self.indices[category], list(polygons)
 
 
@@ -270,21 +270,14 @@ def _paste(canvas: NDArray[np.int32], points: NDArray[np.float64], mask: NDArray
     covered[mask] = value
 
 
-def _array(part: Any, name: str) -> NDArray[np.float64]:
+def _points(raw: Any, name: str, *, at_least: int, flat: bool = False) -> NDArray[np.float64]:
+    """(N, 2) from pairs of x and y, or from a ``flat`` list x, y, x, y, of which an odd number is refused."""
     try:
-        return np.array(part, np.float64)
+        points = np.array(raw, np.float64)
     except (ValueError, TypeError):
         raise DataError(f"{name} has points that are not pairs of numbers; give x and y in pixels") from None
-
-
-def _pairs(part: Any, name: str) -> NDArray[np.float64]:
-    """x, y, x, y -> rows of x and y; an odd number is unchanged, to be refused."""
-    flat = _array(part, name)
-    return flat.reshape(-1, 2) if flat.ndim == 1 and len(flat) % 2 == 0 else flat
-
-
-def _points(raw: Any, name: str, *, at_least: int) -> NDArray[np.float64]:
-    points = _array(raw, name)
+    if flat and points.ndim == 1 and len(points) % 2 == 0:
+        points = points.reshape(-1, 2)
     if points.ndim != 2 or points.shape[1] != 2 or len(points) < at_least or not (np.abs(points) < 1e7).all():
         raise DataError(
             f"{name} has a shape with points of {points.shape}; {at_least} or more finite pairs (x, y) are accepted; "

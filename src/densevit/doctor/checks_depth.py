@@ -25,17 +25,14 @@ def check_depth(context: Context, findings: Findings) -> None:
     maps = [depth for _, depth in context.of(DepthFacts)]
     total = len(maps)
     good = [d for d in maps if not d.colours and d.bits != 8]
+    sparse = [d for d in good if 0 < d.valid < SPARSE]
     tests = (
         ("depth-colours", [d for d in maps if d.colours], "have several channels"),
         ("depth-8-bit", [d for d in maps if not d.colours and d.bits == 8], "have 8 bits"),
         ("depth-negative", [d for d in good if d.negative], "hold values below 0"),
         ("depth-empty", [d for d in good if d.valid == 0], "have no measurement"),
         ("depth-constant", [d for d in good if d.levels == 1], "hold one depth everywhere"),
-        (
-            "depth-sparse",
-            [d for d in good if 0 < d.valid < SPARSE],
-            f"are measured in under {SPARSE:.0%} of the pixels",
-        ),
+        ("depth-sparse", sparse, f"are measured in under {SPARSE:.0%} of the pixels"),
         ("depth-nan", [d for d in good if d.nan], "hold NaN or infinity"),
         ("depth-saturated", [d for d in good if d.saturated > 0.01], "hold 65535 in over 1 % of the measured pixels"),
         ("depth-levels", [d for d in good if _has_few_levels(d)], "hold at most 256 different values"),
@@ -59,10 +56,9 @@ def _check_units(maps: list[DepthFacts], context: Context, findings: Findings) -
     medians = np.array([depth.metres(context.splits[0].config)[1] for depth in maps])
     middle = float(np.median(medians))
     far = np.maximum(medians / middle, middle / medians) > _UNITS_APART
-    if total >= 3:
+    if total >= 3 and far.any():
         odd = [depth for depth, is_far in zip(maps, far, strict=True) if is_far]
-        first = medians[far][0] if odd else 0
-        text = f"depth maps have a median of {first:.3g} m, where {middle:.3g} m is usual"
+        text = f"depth maps have a median of {medians[far][0]:.3g} m, where {middle:.3g} m is usual"
         findings.add_share("depth-units-differ", odd, total, text)
     ones = [depth for depth in maps if depth.bits == 0 and 0.98 <= depth.quantiles[4] <= 1.0]
     if len(ones) >= 0.9 * total and len(ones) > 1:
@@ -97,9 +93,8 @@ def check_values(context: Context, findings: Findings) -> None:
     good = [values for values in maps if not values.problem]
     if good:
         usual = Counter(values.channels for values in good).most_common(1)[0][0]
-        odd = [values for values in good if values.channels != usual]
-        channels = odd[0].channels if odd else 0
-        text = f"value maps have {channels} channels where the others have {usual}"
-        findings.add_share("values-channels", odd, len(maps), text)
+        if odd := [values for values in good if values.channels != usual]:
+            text = f"value maps have {odd[0].channels} channels where the others have {usual}"
+            findings.add_share("values-channels", odd, len(maps), text)
     empty = [values for values in good if values.finite == 0]
     findings.add_share("values-empty", empty, len(maps), "value maps are NaN everywhere")

@@ -2,7 +2,8 @@
 
 import hashlib
 from collections.abc import Iterator
-from itertools import combinations, pairwise
+from contextlib import suppress
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from densevit.doctor.context import Context
 from densevit.doctor.facts import THUMB_SIZE, MaskFacts, PhotoFacts, SampleFacts
 from densevit.doctor.layout import Split
+from densevit.doctor.probe import unit_vectors
 from densevit.doctor.rules import Findings
 
 MAX_BITS = 3
@@ -88,7 +90,8 @@ def _check_equal_files(splits: list[Split], findings: Findings) -> None:
         for name, paths in of_size.items():
             num_hashed += len(paths)
             for path in paths[:MOST_FILES]:
-                if digest := _digest(path):
+                with suppress(OSError), path.open("rb") as file:  # other checks report what cannot be read
+                    digest = hashlib.blake2b(file.read(_HEAD_BYTES), digest_size=16).digest()
                     by_content.setdefault((size, digest), []).append((name, str(path)))
     _, across = _by_split(list(by_content.values()))
     totals = {split.name: len(split.photos) for split in splits}
@@ -124,18 +127,7 @@ def _paths(groups: list[list[str]]) -> list[str]:
 
 def _differ(masks: list[MaskFacts]) -> bool:
     """Compare masks by their histograms."""
-    return any(
-        not (np.array_equal(a.values, b.values) and np.array_equal(a.counts, b.counts)) for a, b in pairwise(masks)
-    )
-
-
-def _digest(path: Path) -> bytes:
-    """Hash of the first megabyte; empty if the file cannot be read, which other checks report."""
-    try:
-        with path.open("rb") as file:
-            return hashlib.blake2b(file.read(_HEAD_BYTES), digest_size=16).digest()
-    except OSError:
-        return b""
+    return len({(mask.values.tobytes(), mask.counts.tobytes()) for mask in masks}) > 1
 
 
 def near_pairs(photos: list[PhotoFacts]) -> list[tuple[int, int]]:
@@ -149,7 +141,7 @@ def near_pairs(photos: list[PhotoFacts]) -> list[tuple[int, int]]:
     rich = np.flatnonzero(thumbs.std(axis=(1, 2)) >= MIN_CONTRAST)
     thumbs = thumbs[rich]
     mirrored = thumbs[:, :, ::-1]
-    units, mirrored_units = _units(thumbs), _units(mirrored)
+    units, mirrored_units = unit_vectors(thumbs), unit_vectors(mirrored)
     pairs = np.zeros(0, np.int64)  # each pair as first * len(rich) + second
     recent: list[NDArray[np.int64]] = []
     for a, b, is_mirrored in _candidates(_hashes(thumbs), _hashes(mirrored)):
@@ -191,10 +183,3 @@ def _candidates(
                     close &= (a < number) != (b < number)
                 if close.any():
                     yield a[close] % number, b[close] % number, is_mirrored
-
-
-def _units(thumbs: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Thumbnails as vectors of mean 0 and length 1, whose product is their correlation."""
-    flat = thumbs.reshape(len(thumbs), -1)
-    flat = flat - flat.mean(axis=1, keepdims=True)
-    return flat / np.sqrt((flat**2).sum(axis=1, keepdims=True)).clip(1e-6)

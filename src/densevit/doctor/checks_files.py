@@ -77,13 +77,15 @@ def _check_names(split: Split, findings: Findings) -> None:
         text = "targets differ from the name of their photo in upper and lower case"
         hint = f"{target.name} belongs to {photo.name}:"
         findings.add_share("name-case", [path for _, path in split.case], num_targets, text, split=name, hint=hint)
+    targets_of = (*split.targets.values(), *split.orphans.values())
+    num_files = sum(map(len, (split.photos, *targets_of, split.twins, split.strays, split.dangling)))
     same_name = list(dict.fromkeys(path for pair in split.twins for path in pair))
     for code, text, files in (
         ("name-twice", "files have the same name except for the suffix", same_name),
         ("file-stray", "files are neither photo nor target by their suffix", split.strays),
         ("file-dangling", "files are links to nowhere", split.dangling),
     ):
-        findings.add_share(code, files, split.num_files, text, split=name)
+        findings.add_share(code, files, num_files, text, split=name)
 
 
 def check_reading(context: Context, findings: Findings) -> None:
@@ -96,7 +98,6 @@ def check_reading(context: Context, findings: Findings) -> None:
         ("unreadable", "files cannot be read"),
     ):
         chosen = [facts for facts in broken if facts.code == code]
-        hint = ""
-        if chosen and code != "empty-file":
-            hint = f"{Path(chosen[0].path).name} {chosen[0].reason.split(';')[0]}."
+        first = chosen[0] if chosen and code != "empty-file" else None
+        hint = f"{Path(first.path).name} {first.reason.split(';')[0]}." if first else ""
         findings.add_share(code, chosen, total, text, hint=hint)

@@ -141,13 +141,10 @@ def _check_range(context: Context, masks: LabelledMasks, findings: Findings) -> 
             numbers |= set(mask.values[outside].tolist())
     findings.add_share("mask-blurred", blurred, len(masks), "masks hold many rare numbers without a class")
     if wrong:
-        text = (
-            f"masks hold {listed(sorted(numbers), 8)}, but there are {num_classes} classes, 0..{num_classes - 1}, "
-            f"and {ignore} for ignored pixels"
-        )
-        findings.add_share(
-            "mask-range", wrong, len(masks), text, hint=_range_hint(numbers, [mask for mask, _ in masks], context)
-        )
+        accepted = f"{num_classes} classes, 0..{num_classes - 1}, and {ignore} for ignored pixels"
+        text = f"masks hold {listed(sorted(numbers), 8)}, but there are {accepted}"
+        hint = _range_hint(numbers, [mask for mask, _ in masks], context)
+        findings.add_share("mask-range", wrong, len(masks), text, hint=hint)
 
 
 def _range_hint(numbers: set[int], masks: list[MaskFacts], context: Context) -> str:
@@ -191,16 +188,14 @@ def _check_palettes(masks: list[MaskFacts], findings: Findings) -> None:
         for mask in masks
         if mask.palette is not None
     ]
-    colours: dict[int, Counter[int]] = {}
-    for _, entries in palettes:
-        for value, colour in entries:
-            if value != 255:
-                colours.setdefault(value, Counter())[colour] += 1
-    usual = {value: counts.most_common(1)[0][0] for value, counts in colours.items()}
-    odd = [mask for mask, entries in palettes if any(usual.get(value, colour) != colour for value, colour in entries)]
+    counts = Counter(entry for _, entries in palettes for entry in entries if entry[0] != 255)
+    colours: dict[int, list[int]] = {}  # of each number, the most frequent first
+    for (value, colour), _ in counts.most_common():
+        colours.setdefault(value, []).append(colour)
+    odd = [mask for mask, entries in palettes if any(colours.get(v, [colour])[0] != colour for v, colour in entries)]
     if odd:
-        value = min(value for value, counts in colours.items() if len(counts) > 1)
-        shown = " and ".join(f"#{colour:06x}" for colour, _ in colours[value].most_common(2))
+        value = min(value for value, several in colours.items() if len(several) > 1)
+        shown = " and ".join(f"#{colour:06x}" for colour in colours[value][:2])
         text = f"palette masks have other colours than the rest; {value} is {shown}"
         findings.add_share("mask-palettes", odd, len(palettes), text)
 
@@ -215,7 +210,6 @@ def _check_turned(masks: list[MaskFacts], findings: Findings) -> None:
     if best and gain.mean() > _TURN_GAIN and (gain > 0).mean() >= _TURN_VOTES:
         before, after = scores[:, 0].mean(), scores[:, best].mean()
         better = [mask for mask, won in zip(masks, gain > 0, strict=True) if won]
-        text = (
-            f"masks match the outlines of their photos better {_TURNS[best]}: correlation {after:.2f}, not {before:.2f}"
-        )
+        fits = f"correlation {after:.2f}, not {before:.2f}"
+        text = f"masks match the outlines of their photos better {_TURNS[best]}: {fits}"
         findings.add_share("mask-turned", better, len(masks), text)

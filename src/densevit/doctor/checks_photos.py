@@ -106,7 +106,6 @@ def size_faults(sample: SampleFacts) -> Iterator[tuple[str, TargetFacts]]:
 
 
 def _words(code: str, faults: list[Fault]) -> tuple[str, str]:
-    """What is wrong, and a hint."""
     _, photo, target = faults[0]
     if code == "exif-unclear":
         return "belong to photos with an EXIF orientation that keeps the size", _exif_hint(faults)
@@ -130,7 +129,6 @@ def same_aspect(sample: SampleFacts) -> bool:
 
 
 def _exif_hint(faults: list[Fault]) -> str:
-    """What the outlines of masks say about it."""
     gains = [
         sample.masks.fits[photo.orientation - 1] - sample.masks.fits[0]
         for sample, photo, _ in faults

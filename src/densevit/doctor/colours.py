@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -25,7 +26,7 @@ def read_colours(path: Path | None, classes: ClassTable | None) -> dict[int, int
     """
     if path is None:
         palette = classes.palette if classes is not None else ()
-        return {red << 16 | green << 8 | blue: index for index, (red, green, blue) in enumerate(palette)}
+        return {int.from_bytes(rgb): index for index, rgb in enumerate(palette)}
     if classes is None:
         raise DataError(f"{path} gives colours, but the classes have no names; list them in classes.json")
     data = read_json(path, _ACCEPTED)
@@ -71,13 +72,10 @@ def _as_numbers(mask: MaskFacts, numbers: dict[int, int], unknown: int | None) -
     return replace(mask, values=values, counts=counts, num_values=len(values), colours=False, mode="palette")
 
 
-def _packed(colour: object) -> int | None:
-    """``(r, g, b)`` or ``"#rrggbb"`` as 0xRRGGBB; None for anything else."""
+def _packed(colour: Any) -> int | None:
+    """``[r, g, b]`` or ``"#rrggbb"`` as 0xRRGGBB; None for anything else."""
     try:
-        if isinstance(colour, str):
-            rgb = bytes.fromhex(colour.removeprefix("#"))
-        else:
-            rgb = bytes(colour) if isinstance(colour, list | tuple) else b""
+        rgb = bytes.fromhex(colour.removeprefix("#")) if isinstance(colour, str) else bytes([*colour])
     except (TypeError, ValueError):
         return None
-    return int.from_bytes(rgb, "big") if len(rgb) == 3 else None
+    return int.from_bytes(rgb) if len(rgb) == 3 else None

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -70,14 +71,9 @@ class Context:
 
     def indexed_masks(self, split: str | None = None) -> LabelledMasks:
         """Masks whose values can be class numbers, each with the class ids that training sees; unknown numbers stay."""
+        rule = partial(LabelRule, None, ignore_index=self.ignore_index)
         rules = {
-            s.name: LabelRule(
-                None,
-                ignore_index=self.ignore_index,
-                ignored=s.config.ignore_values,
-                reduce_zero=s.config.reduce_zero_label,
-            )
-            for s in self.splits
+            s.name: rule(ignored=s.config.ignore_values, reduce_zero=s.config.reduce_zero_label) for s in self.splits
         }
         masks = [(sample.split, mask) for sample, mask in self.of(MaskFacts, split) if mask.is_indexed]
         return [(mask, rules[name].shift(mask.values)) for name, mask in masks]

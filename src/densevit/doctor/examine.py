@@ -3,10 +3,12 @@
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from densevit.data import FolderConfig
-from densevit.data.sample import TargetFolder
+from densevit.data.sample import TARGET_FOLDERS, TargetFolder
 from densevit.doctor.checks_classes import check_classes_seen
 from densevit.doctor.checks_depth import check_depth, check_values
 from densevit.doctor.checks_duplicates import check_duplicates
@@ -20,7 +22,11 @@ from densevit.doctor.layout import KINDS, Split, read_split, splits_of
 from densevit.doctor.probe import probe
 from densevit.doctor.rules import SEVERITIES, Finding, Findings
 from densevit.doctor.scan import jobs_of, scan
+from densevit.errors import DataError
 from densevit.types import Size
+
+if TYPE_CHECKING:  # it imports torch
+    from densevit.training.config import TrainConfig
 
 CONTENT_CHECKS = (
     *(check_reading, check_photos, check_target_sizes, check_masks, check_classes_seen),
@@ -110,6 +116,31 @@ def fast_check(
     return findings.by_severity()
 
 
+def check_run(config: "TrainConfig") -> list[Finding]:
+    """Check the data of a run for a few seconds, before its first step.
+
+    Returns:
+        Warnings, which do not stop the run.
+
+    Raises:
+        DataError: lists every error, since training would stop at it or learn something wrong.
+    """
+    findings: list[Finding] = []
+    for source in config.sources:
+        roles = {"train": source.train, "val": source.val}
+        places = {role: place for role, place in roles.items() if isinstance(place, FolderConfig)}
+        kinds = {TARGET_FOLDERS[config.tasks[head].target] for head in source.heads}
+        findings += fast_check(places, kinds=sorted(kinds), crop=(source.augment or config.augment).crop)
+    errors = [finding.line() for finding in findings if finding.severity == "error"]
+    if errors:
+        lines = "\n  ".join(errors)
+        raise DataError(
+            f"errors in the data, found before the first step: {len(errors)}\n  {lines}\n"
+            "fix them (`densevit doctor` shows all), or train with --no-check"
+        )
+    return [finding for finding in findings if finding.severity == "warning"]
+
+
 def _check(
     splits: list[Split],
     samples: list[SampleFacts],
@@ -134,9 +165,6 @@ def _read_some(splits: list[Split]) -> list[SampleFacts]:
     """Read the splits in turn, so that none is left out when time is up."""
     samples: list[SampleFacts] = []
     end = time.monotonic() + FAST_SECONDS
-    jobs = [jobs_of([split], FAST_PHOTOS) for split in splits]
-    for index in range(FAST_PHOTOS):
-        for of_split in jobs:
-            if index < len(of_split) and time.monotonic() < end:
-                samples.append(probe(*of_split[index]))
+    for jobs in zip_longest(*(jobs_of([split], FAST_PHOTOS) for split in splits)):
+        samples += [probe(*job) for job in jobs if job is not None and time.monotonic() < end]
     return samples

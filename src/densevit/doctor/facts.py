@@ -25,7 +25,6 @@ class Broken:
 
     Attributes:
         code: of its finding: ``empty-file``, ``not-an-image`` or ``unreadable``.
-        reason: the error of the reader.
     """
 
     path: str

@@ -145,7 +145,6 @@ def _files_of(split: Split) -> Iterator[tuple[str, Path]]:
 
 
 def _write(copy: Copy, fixed: Fixed | None, source: Path, target: Path) -> None:
-    """Write a file as it is, or its corrected content."""
     make_folder(target.parent)
     if fixed is None:
         shutil.copyfile(source, target)
@@ -180,8 +179,7 @@ def _fix(context: Context, fault: str | None, sample: SampleFacts, target: Targe
 def _fix_mask(
     context: Context, fault: str | None, sample: SampleFacts, mask: MaskFacts, size_codes: list[str]
 ) -> Fixed | None:
-    unknown = mask.colours and (not context.colours or unknown_colours(mask, context.colours).size)
-    if mask.is_lossy or unknown:
+    if mask.is_lossy or (mask.colours and unknown_colours(mask, context.colours).size):
         return None
     turn = "exif-mask-unturned" in size_codes
     resize = "mask-size" in size_codes and same_aspect(sample)
@@ -192,8 +190,7 @@ def _fix_mask(
     labels = turn_upright(mask_pixels(stored)[0], stored.orientation).astype(np.int64)
     codes = ["mask-colours"] if mask.has_channels else ["mask-floats"] if mask.has_floats else []
     if mask.colours:
-        colours = np.array(sorted(context.colours), np.int64)
-        numbers = np.array([context.colours[int(colour)] for colour in colours], np.int64)
+        colours, numbers = np.array(sorted(context.colours.items()), np.int64).T
         labels = numbers[np.searchsorted(colours, labels)]
     elif fault is not None:
         if fault != "mask-0-255" or 255 in mask.values:

@@ -53,12 +53,6 @@ class Split:
         targets: dict[str, Path] = {kind: paths[stem] for kind, paths in self.targets.items() if stem in paths}
         return {"images": self.photos[stem], **targets}
 
-    @property
-    def num_files(self) -> int:
-        """Number of files, used or not."""
-        lists = (self.photos, *self.targets.values(), *self.orphans.values(), self.twins, self.strays, self.dangling)
-        return sum(map(len, lists))
-
 
 def splits_of(config: FolderConfig, only: Sequence[str] = ()) -> list[FolderConfig]:
     """A config for each split of a data set: those in ``only``, else all in ``images/``.
@@ -117,17 +111,12 @@ def _match(split: Split, kind: TargetFolder, folder: Path) -> None:
     """Sort the files of a target folder into those with a photo and those without."""
     files = [path for path in _entries(folder) if not path.is_dir() and not _is_litter(path)]
     readable = DEPTH_SUFFIXES if kind == "depth" else TARGET_SUFFIXES
-    by_stem: dict[str, Path] = {}
-    others: list[Path] = []
-    for path in files:
-        if path.suffix.lower() in readable:
-            _add(split, by_stem, path)
-        else:
-            others.append(path)
     stems = {path.stem for path in files if path.suffix.lower() in readable}
-    for path in others:
+    by_stem: dict[str, Path] = {}
+    for path in sorted(files, key=lambda path: path.suffix.lower() not in readable):
         # The reader of folders skips a JPEG mask; here it is a mask, to be reported as a JPEG.
-        if kind == "masks" and path.suffix.lower() in _LOSSY_SUFFIXES and path.stem not in stems:
+        is_jpeg = kind == "masks" and path.suffix.lower() in _LOSSY_SUFFIXES and path.stem not in stems
+        if path.suffix.lower() in readable or is_jpeg:
             _add(split, by_stem, path)
         else:
             split.strays.append(path)

@@ -63,8 +63,7 @@ def _names(files: list[str]) -> str:
 
 
 def _row(shown: list[Picture]) -> str:
-    figures = "".join(html.figure(address, caption) for caption, address in shown)
-    return f"<div class=row>{figures}</div>" if shown else ""
+    return f"<div class=row>{''.join(html.figure(uri, caption) for caption, uri in shown)}</div>" if shown else ""
 
 
 def _classes(context: Context) -> str:

@@ -1,5 +1,6 @@
 """Thumbnails of samples for the page: photo, mask over photo, depth. Files that cannot be shown are left out."""
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ def pictures(sample: SampleFacts, context: Context) -> list[Picture]:
         target = getattr(sample, kind)
         if target is None:
             continue
-        try:
+        with suppress(DensevitError, ValueError):  # unreadable files are findings already
             stored = read_stored(Path(target.path))
             pixels = turn_upright(stored.pixels, stored.orientation)
             small = resize_nearest(pixels, _fit(pixels.shape[:2]))
@@ -44,8 +45,6 @@ def pictures(sample: SampleFacts, context: Context) -> list[Picture]:
             else:
                 drawn = colourise_depth(small) if kind == "depth" else _draw_mask(small, photo, context)
             shown.append((Path(target.path).name, data_uri(drawn, kind="PNG")))
-        except (DensevitError, ValueError):  # unreadable files are findings already
-            continue
     return shown
 
 

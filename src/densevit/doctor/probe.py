@@ -52,7 +52,6 @@ def _tolerant(path: Path, read: Callable[[Path], _T]) -> _T | Broken:
 
 
 def _broken_code(path: Path) -> str:
-    """The finding that an unreadable file belongs to."""
     try:
         if path.stat().st_size == 0:
             return "empty-file"
@@ -131,7 +130,6 @@ def mask_pixels(stored: Stored) -> tuple[NDArray[Any], bool]:
 
 
 def _unique(pixels: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """The values and their counts."""
     if pixels.dtype.itemsize <= 2 and pixels.dtype.kind == "u":  # counting is faster than sorting
         counts = np.bincount(pixels.ravel())
         values = np.flatnonzero(counts)
@@ -141,10 +139,10 @@ def _unique(pixels: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[np.int64]]
 
 
 def _photo_edges(rgb: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """How much the photo changes at each place, (96, 96) with mean 0 and length 1."""
+    """How much the photo changes at each place of (96, 96), as a unit vector."""
     grey = shrink(to_grey(rgb), (FIT_SIZE[0] + 1, FIT_SIZE[1] + 1)).astype(np.float32)
     change = np.abs(np.diff(grey, axis=0))[:, :-1] + np.abs(np.diff(grey, axis=1))[:-1]
-    return _unit(np.sqrt(change))
+    return unit_vectors(np.sqrt(change)[None])[0]
 
 
 def _fits(edges: NDArray[np.float32], labels: NDArray[Any]) -> tuple[float, ...] | None:
@@ -155,12 +153,14 @@ def _fits(edges: NDArray[np.float32], labels: NDArray[Any]) -> tuple[float, ...]
     if not outline.any():
         return None
     small = shrink(outline * 255, FIT_SIZE).astype(np.float32)
-    return tuple(float((edges * _unit(turn_upright(small, turn))).sum()) for turn in range(1, 9))
+    return tuple((unit_vectors(np.stack([turn_upright(small, turn) for turn in range(1, 9)])) @ edges).tolist())
 
 
-def _unit(field: NDArray[np.float32]) -> NDArray[np.float32]:
-    field = field - field.mean()
-    return field / max(float(np.sqrt((field**2).sum())), 1e-9)
+def unit_vectors(fields: NDArray[Any]) -> NDArray[Any]:
+    """(n, ...) floats -> n vectors of mean 0 and length 1, whose product is their correlation."""
+    flat = fields.reshape(len(fields), -1)
+    flat = flat - flat.mean(axis=1, keepdims=True)
+    return flat / np.sqrt((flat**2).sum(axis=1, keepdims=True)).clip(1e-6)
 
 
 def _depth(path: Path, invalid: tuple[float, ...]) -> DepthFacts:
@@ -193,15 +193,8 @@ def _depth(path: Path, invalid: tuple[float, ...]) -> DepthFacts:
         quantiles=tuple(float(q) for q in quantiles),
         saturated=float((known >= 65535).mean()) if bits == 16 else 0.0,
         levels=min(len(np.unique(sample)), 1025),
-        slope=_correlation(rows, sample),
+        slope=float(np.prod(unit_vectors(np.stack([rows, sample]).astype(np.float64)), axis=0).sum()),
     )
-
-
-def _correlation(first: NDArray[np.float32], second: NDArray[np.float32]) -> float:
-    a = first.astype(np.float64) - first.mean()
-    b = second.astype(np.float64) - second.mean()
-    length = float(np.sqrt((a**2).sum() * (b**2).sum()))
-    return float((a * b).sum()) / length if length > 0 else 0.0
 
 
 def _values(path: Path) -> ValueFacts:

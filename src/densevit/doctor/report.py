@@ -18,7 +18,6 @@ MAX_FILES, MAX_SIZES = 1000, 50
 MAX_CLASSES = 24
 """Rows of the table of classes in a terminal; of more, the most and the least frequent."""
 
-
 HEAD = ("split", "photos", "targets", "height x width", "depth in m")
 """Columns of the table of splits."""
 
@@ -76,16 +75,14 @@ def class_columns(by_split: dict[str, Histogram]) -> dict[str, list[str]]:
     """For each split with masks, a cell per class and one for ignored pixels."""
     columns = {}
     for name, histogram in by_split.items():
-        pairs = zip(histogram.shares, histogram.photos, strict=True)
-        cells = [f"{share:.2%}, {photos} photos" for share, photos in pairs]
+        cells = [f"{share:.2%}, {n} photos" for share, n in zip(histogram.shares, histogram.photos, strict=True)]
         columns[name or "pixels"] = [*cells, f"{histogram.ignored_share:.2%} of all"]
     return columns
 
 
 def headline(diagnosis: Diagnosis) -> str:
     """The number of findings of each severity."""
-    counts = [f"{name}s: {number}" for name, number in diagnosis.count().items() if number]
-    return ", ".join(counts) or "no findings"
+    return ", ".join(f"{name}s: {n}" for name, n in diagnosis.count().items() if n) or "no findings"
 
 
 def remarks(diagnosis: Diagnosis) -> list[str]:
@@ -129,12 +126,9 @@ def tables(diagnosis: Diagnosis, name: str) -> list[Table]:
 def lines(finding: Finding, context: Context) -> list[str]:
     """What was found with examples, why it hurts, and what to do."""
     shown = listed([context.short(path) for path in finding.files], 3)
+    what = f"{finding.what}: {shown}" if shown else finding.what
     safe = " (--write-fixed, where it is safe)" if finding.check.fixable else ""
-    return [
-        finding.what + (f": {shown}" if shown else ""),
-        f"why: {finding.check.why}",
-        f"fix: {finding.fix}{safe}",
-    ]
+    return [what, f"why: {finding.check.why}", f"fix: {finding.fix}{safe}"]
 
 
 def as_record(diagnosis: Diagnosis, data: str) -> dict[str, Any]:
@@ -148,19 +142,18 @@ def as_record(diagnosis: Diagnosis, data: str) -> dict[str, Any]:
         "classes": list(context.classes.names) if context.classes is not None else [],
         "ignore_index": context.ignore_index,
         "splits": [record | {"sizes": record["sizes"][:MAX_SIZES]} for record in split_records(context)],
-        "findings": [_finding_record(finding, context) for finding in diagnosis.findings],
-    }
-
-
-def _finding_record(finding: Finding, context: Context) -> dict[str, Any]:
-    return {
-        "code": finding.code,
-        "severity": finding.severity,
-        "split": finding.split,
-        "what": finding.what,
-        "why": finding.check.why,
-        "fix": finding.fix,
-        "written": finding.check.fixable,
-        "num_files": len(finding.files),
-        "files": [context.short(path) for path in finding.files[:MAX_FILES]],
+        "findings": [
+            {
+                "code": finding.code,
+                "severity": finding.severity,
+                "split": finding.split,
+                "what": finding.what,
+                "why": finding.check.why,
+                "fix": finding.fix,
+                "written": finding.check.fixable,
+                "num_files": len(finding.files),
+                "files": [context.short(path) for path in finding.files[:MAX_FILES]],
+            }
+            for finding in diagnosis.findings
+        ],
     }

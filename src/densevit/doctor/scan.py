@@ -38,13 +38,7 @@ def evenly_spaced(items: Sequence[_T], number: int | None) -> list[_T]:
 
 
 def scan(jobs: Sequence[Job], *, workers: int = 0, progress: Callable[[int], None] | None = None) -> list[SampleFacts]:
-    """The facts of every sample, in order.
-
-    Args:
-        jobs: the samples to read.
-        workers: number of processes; 0 reads in this one.
-        progress: called with the number of samples done.
-    """
+    """The facts of every sample, in order, read in this process with 0 workers; ``progress`` gets the number done."""
     samples: list[SampleFacts] = []
     for chunk in ([probe(*job)] for job in jobs) if workers < 1 else _in_processes(jobs, workers):
         samples += chunk

@@ -188,8 +188,7 @@ def _bipartition(length: int, grid: Size, device: torch.device) -> tuple[Tensor,
 def _best(units: Tensor, sources: Tensor, destinations: Tensor) -> tuple[Tensor, Tensor]:
     """Per source the similarity to its nearest destination, and the index of that destination: both (B, S)."""
     similarity = units[:, sources] @ units[:, destinations].transpose(1, 2)  # (B, S, D)
-    best, partner = similarity.max(dim=2)
-    return best, partner
+    return similarity.max(dim=2)
 
 
 def _local_step(units: Tensor, grid: Size, threshold: float) -> MergeStep | None:

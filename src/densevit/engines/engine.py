@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from densevit.config import nearest
 from densevit.decoders import Decoder
 from densevit.encoder import VisionTransformer
-from densevit.engines import compiled, onnx, openvino
+from densevit.engines import onnx, openvino
 from densevit.engines.graph import DecoderGraph, EncoderGraph, flatten, unflatten
 from densevit.errors import ConfigError, EngineError
 from densevit.model import DenseModel
@@ -25,7 +25,35 @@ from densevit.types import DenseOutput, Taps
 Program = Callable[..., tuple[Tensor, ...]]
 Build = Callable[[nn.Module, tuple[Tensor, ...]], Program]
 
-ENGINES: dict[str, Build] = {"compile": compiled.build, "onnxruntime": onnx.build, "openvino": openvino.build}
+
+def compiled(module: nn.Module, inputs: tuple[Tensor, ...]) -> Program:
+    """A program for inputs of these shapes by torch.compile; on the CPU by a C++ compiler, with constant weights.
+
+    Raises:
+        EngineError: if the compiler fails.
+    """
+    on_cpu = inputs[0].device.type == "cpu"
+    # The outputs of a CUDA graph are overwritten by its next run, hence the copies below.
+    options: dict[str, Any] = {"freezing": True} if on_cpu else {"triton.cudagraphs": True}
+    run = torch.compile(module, dynamic=False, options=options)
+
+    def program(*tensors: Tensor) -> tuple[Tensor, ...]:
+        with torch.inference_mode(False), torch.no_grad():
+            plain = (t.clone() if t.is_inference() else t for t in tensors)
+            outputs: tuple[Tensor, ...] = run(*plain)
+            return outputs if on_cpu else tuple(t.clone() for t in outputs)
+
+    try:
+        program(*inputs)
+    except Exception as error:
+        raise EngineError(
+            f"torch.compile failed ({str(error).splitlines()[0][:200]}); on the CPU it needs a C++ compiler; "
+            "install one, or choose engine onnxruntime or torch"
+        ) from error
+    return program
+
+
+ENGINES: dict[str, Build] = {"compile": compiled, "onnxruntime": onnx.build, "openvino": openvino.build}
 """Name -> function that builds a program from a module and example inputs; the engine "torch" needs none."""
 
 TOLERANCE = 1e-3
@@ -62,8 +90,7 @@ def use_engine(model: DenseModel, engine: str) -> DenseModel:
             f"engine {engine!r} cannot run token merging; choose engine torch or compile, or switch merging off"
         )
     build = ENGINES[engine]
-    encoder = model.encoder
-    model.encoder = EngineEncoder(encoder, build, engine)
+    model.encoder = EngineEncoder(model.encoder, build, engine)
     model.heads = nn.ModuleDict(
         {name: EngineDecoder(model.decoder(name), build, f"{engine}, {name}") for name in model.heads}
     )
@@ -74,8 +101,7 @@ class _Programs:
     """The programs of one module, by the shapes of their inputs."""
 
     def __init__(self, build: Build, name: str) -> None:
-        self._build = build
-        self._name = name
+        self._build, self._name = build, name
         self._programs: dict[Any, Program] = {}
 
     def run(self, key: Any, module: Callable[[], nn.Module], inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:

@@ -26,9 +26,7 @@ class DecoderGraph(nn.Module):
         super().__init__()
         self.decoder = decoder
         self.coarse = coarse
-        self.grid = grid
-        self.patch_size = patch_size
-        self.num_taps = num_taps
+        self.grid, self.patch_size, self.num_taps = grid, patch_size, num_taps
 
     def forward(self, *flat: Tensor) -> tuple[Tensor, ...]:
         """See the class."""

@@ -6,7 +6,6 @@ import logging
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -44,7 +43,7 @@ def build(module: nn.Module, inputs: tuple[Tensor, ...]) -> Callable[..., tuple[
     return program
 
 
-@contextmanager
+@contextlib.contextmanager
 def onnx_file(module: nn.Module, inputs: tuple[Tensor, ...]) -> Iterator[Path]:
     """A temporary ONNX file of a module for inputs of these shapes, with its weights in a file next to it.
 
@@ -73,14 +72,13 @@ def onnx_file(module: nn.Module, inputs: tuple[Tensor, ...]) -> Iterator[Path]:
         yield path
 
 
-@contextmanager
+@contextlib.contextmanager
 def quiet() -> Iterator[None]:
     """Suppress the exporter's progress messages and warnings."""
     level = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-            warnings.simplefilter("ignore")
+        with warnings.catch_warnings(action="ignore"), contextlib.redirect_stdout(io.StringIO()):
             yield
     finally:
         logging.disable(level)

@@ -22,8 +22,6 @@ class ImageRecord:
     """One image of an evaluation.
 
     Attributes:
-        index: in its data set.
-        name: of the sample.
         value: of the metric that images are ranked by; NaN if nothing was measured.
         jpeg: the ``PANELS`` side by side; small, as it is sent between processes.
     """
@@ -39,7 +37,6 @@ class HeadRecord:
     """What is recorded of one head.
 
     Attributes:
-        task: of the head.
         fixed: the images that are shown at every evaluation, by index.
         worst: the images with the worst values, the worst first.
         counts: a confusion matrix, or pixels by true and predicted depth; None for other tasks.
@@ -99,13 +96,13 @@ class EvaluationRecorder:
         summary = ImageRecord(index, name, float(metrics.compute()[metric]), jpeg=b"")
         is_fixed = index in fixed_indices(total, self.pictures)
         is_bad = summary in _worst([*record.worst, summary], higher, self.pictures)
-        if is_fixed or is_bad:  # only images that are kept are encoded
-            shown = encode_jpeg(compare(record.task, image, target, prediction), quality=85)
-            summary = replace(summary, jpeg=shown)
+        if not (is_fixed or is_bad):
+            return  # only images that are kept are encoded
+        shown = encode_jpeg(compare(record.task, image, target, prediction), quality=85)
+        summary = replace(summary, jpeg=shown)
         if is_fixed:
             record.fixed.append(summary)
-        if is_bad:
-            record.worst = _worst([*record.worst, summary], higher, self.pictures)
+        record.worst = _worst([*record.worst, summary], higher, self.pictures)
 
     def merge(self, other: "EvaluationRecorder") -> None:
         """Add what another process has recorded of the same evaluation."""

@@ -6,7 +6,7 @@ from typing import Any
 from torch import Tensor
 
 from densevit.config import nearest
-from densevit.data import DATASETS, ClassTable, DataConfig, Dataset, FolderConfig, FolderDataset, parse_data
+from densevit.data import DATASETS, DataConfig, Dataset, FolderConfig, FolderDataset, parse_data
 from densevit.data.sample import TARGET_FOLDERS
 from densevit.data.transforms import Targets, targets_of
 from densevit.errors import ConfigError, DataError
@@ -60,7 +60,9 @@ def choose_head(tasks: dict[str, Task], dataset: Dataset, kind: str, wanted: str
             )
         fitting = [wanted]
     if dataset.classes is not None:
-        fitting = [name for name in fitting if _has_classes(dataset.classes, tasks[name])]
+        tables = {name: tasks[name].class_table for name in fitting}  # a task without classes fits any
+        lookup = dataset.classes.lookup
+        fitting = [name for name, table in tables.items() if table is None or lookup(table.names) is not None]
     if not fitting and wanted is not None:
         raise DataError(_no_target(wanted, tasks[wanted], dataset))
     if len(fitting) != 1:
@@ -72,11 +74,6 @@ def choose_head(tasks: dict[str, Task], dataset: Dataset, kind: str, wanted: str
         classes = {"classes": task.class_table.names, "ignore_index": task.class_table.ignore_index}
         dataset = FolderDataset(dataset.config.model_copy(update=classes), targets=frozenset({task.target}))
     return fitting[0], dataset
-
-
-def _has_classes(classes: ClassTable, task: Task) -> bool:
-    """Whether a data set has the classes of a task; true for a task without classes."""
-    return task.class_table is None or classes.lookup(task.class_table.names) is not None
 
 
 def check_targets(dataset: Dataset, tasks: Mapping[str, Task]) -> None:

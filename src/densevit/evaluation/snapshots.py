@@ -62,8 +62,7 @@ def drop_evaluations(out: Path, *, after: int) -> None:
 
 
 def _folders(out: Path) -> Iterator[tuple[int, Path]]:
-    parent = out / FOLDER
-    for folder in parent.iterdir() if parent.is_dir() else ():
+    for folder in (out / FOLDER).glob("*"):
         if folder.name.isdecimal() and folder.is_dir():
             yield int(folder.name), folder
 

@@ -10,7 +10,7 @@ from densevit.io.find import FoundPhotos, find_images, find_photos
 from densevit.io.mat import mat_length, read_mat_item, read_small_mat
 from densevit.io.outputs import claim, remove_stale
 from densevit.io.read import as_image, decode_mask, read_colours, read_image, read_labels, read_mask, read_values
-from densevit.io.resample import resize_bicubic
+from densevit.io.stored import resize_bicubic
 from densevit.io.text import read_json, read_lines
 from densevit.io.write import (
     append_line,

@@ -35,16 +35,15 @@ def read_bands(path: Path, *, bands: Sequence[int], full_scale: float | None = N
     path = place(path)
     require_file(path)
     pixels = _from_array(path, bands) if path.suffix.lower() == ".npy" else _from_raster(path, bands)
-    whole = pixels.dtype == np.uint8 or pixels.dtype == np.uint16
     if pixels.dtype.kind not in "iuf":
         raise DataError(f"{path} holds {pixels.dtype}; {_ACCEPTED} is accepted; convert the values")
-    if full_scale is None and not whole:
+    if full_scale is None:
+        if pixels.dtype in (np.uint8, np.uint16):
+            return pixels
         raise DataError(
             f"{path} holds {pixels.dtype}, whose range is not known (that of uint8 and uint16 is); set full_scale "
             "to the stored value that is white"
         )
-    if full_scale is None:
-        return pixels
     scaled = np.nan_to_num(pixels.astype(np.float32) / np.float32(full_scale), nan=0.0, posinf=1.0, neginf=0.0)
     return scaled.clip(0, 1)
 

@@ -146,14 +146,13 @@ class RasterSource:
                     "--range 0,3000"
                 )
             return limits
-        known = {"u1": (0.0, 255.0), "u2": (0.0, 65535.0), "f4": (0.0, 1.0), "f8": (0.0, 1.0)}
-        key = f"{self._dtype.kind}{self._dtype.itemsize}"
-        if key not in known:
+        known = {"uint8": (0.0, 255.0), "uint16": (0.0, 65535.0), "float32": (0.0, 1.0), "float64": (0.0, 1.0)}
+        if self._dtype.name not in known:
             raise DataError(
                 f"{self.path} holds {self._dtype}; uint8, uint16 and floats in [0, 1] are accepted by default; "
                 "say which values are black and white, as in --range 0,3000"
             )
-        return known[key]
+        return known[self._dtype.name]
 
     def read(self, rows: slice, columns: slice) -> NDArray[np.uint8]:
         """Read a part (h, w, 3) at full resolution."""

@@ -15,6 +15,7 @@ from densevit.io.raster import BLOCK, Georeference, gdal, window_of
 from densevit.io.write import atomic_path
 
 Format = Literal["GTiff", "COG", "PNG"]
+_COG = {"compress": "deflate", "bigtiff": "if_safer", "resampling": "nearest", "blocksize": str(BLOCK)}
 
 
 @dataclass(frozen=True)
@@ -65,14 +66,7 @@ def write_raster(file: RasterFile, place: Georeference, blocks: Iterator[Block])
         tiff = temporary.with_suffix(".tiff")
         try:
             _write_tiff(file, tiff, place, blocks)
-            options = {}
-            if file.format == "COG":
-                options = {
-                    "compress": "deflate",
-                    "bigtiff": "if_safer",
-                    "resampling": "nearest",
-                    "blocksize": str(BLOCK),
-                }
+            options = _COG if file.format == "COG" else {}
             with gdal(file.path, "written"):
                 from rasterio.shutil import copy
 

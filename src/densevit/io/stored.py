@@ -1,4 +1,4 @@
-"""Files as stored, before readers turn or refuse anything, for checks; and thumbnails."""
+"""Files as stored, before readers turn or refuse anything, for checks; and resizing by Pillow."""
 
 import base64
 import io
@@ -92,6 +92,12 @@ def shrink(pixels: NDArray[np.uint8], size: Size) -> NDArray[np.uint8]:
     """Resize (H, W) or (H, W, 3) uint8; each pixel is the mean of those that it covers."""
     picture = Image.fromarray(np.ascontiguousarray(pixels))
     return np.asarray(picture.resize((size[1], size[0]), Image.Resampling.BOX, reducing_gap=3.0))
+
+
+def resize_bicubic(image: NDArray[np.uint8], size: Size) -> NDArray[np.uint8]:
+    """uint8 (H, W, 3) -> uint8 (*size, 3), antialiased bicubic, bit-equal to Pillow."""
+    picture = Image.fromarray(np.ascontiguousarray(image))
+    return np.array(picture.resize((size[1], size[0]), Image.Resampling.BICUBIC))
 
 
 def to_grey(image: NDArray[np.uint8]) -> NDArray[np.uint8]:

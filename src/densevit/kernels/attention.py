@@ -11,9 +11,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from densevit.kernels.build import FLOAT, INT, LONG, POINTER, Signatures, address, library
+from densevit.kernels.build import FLOAT, INT, LONG, POINTER, Signatures, address, library, parallel_for
 from densevit.kernels.dispatch import use_kernel
-from densevit.kernels.threads import parallel_for
 
 HEAD_DIMS = (16, 32, 48, 64)
 """Head dimensions that the kernel supports."""

@@ -1,4 +1,4 @@
-"""Compiles the package's C sources on first use and loads them; a kernel that cannot be built is never required.
+"""Compiles the package's C sources on first use, loads and runs them; a kernel that cannot be built is never required.
 
 A library is kept in the user's cache folder under a name that identifies source, compiler and processor. Without a C
 compiler, or with ``DENSEVIT_NATIVE=0`` in the environment, callers do the same work in torch, more slowly.
@@ -12,12 +12,14 @@ import platform
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+import torch
 from torch import Tensor
 
 POINTER, INT, LONG, FLOAT = ctypes.c_void_p, ctypes.c_int, ctypes.c_int64, ctypes.c_float
@@ -67,6 +69,25 @@ def address(tensor: Tensor, *index: int) -> int:
     """Address of the element at the given leading indices; the others are zero."""
     offset = sum(i * stride for i, stride in zip(index, tensor.stride(), strict=False))
     return tensor.data_ptr() + tensor.element_size() * offset
+
+
+def parallel_for(
+    body: Callable[[int, int], None], count: int, *, grain: int | None = None, max_threads: int | None = None
+) -> None:
+    """Call ``body(start, stop)`` for ranges that cover ``range(count)``, on torch's number of threads.
+
+    ``body`` must spend its time in ctypes calls, which release the interpreter's lock. Each thread gets one equal
+    share, or, with ``grain``, ranges of that length one after another, for iterations that differ in cost.
+    """
+    threads = min(torch.get_num_threads(), count, max_threads or count)
+    if threads <= 1:
+        body(0, count)
+        return
+    bounds = [count * i // threads for i in range(threads + 1)]
+    if grain is not None:
+        bounds = [*range(0, count, grain), count]
+    with ThreadPoolExecutor(threads) as pool:
+        list(pool.map(body, bounds[:-1], bounds[1:]))
 
 
 def _load(path: Path, signatures: Signatures) -> ctypes.CDLL:

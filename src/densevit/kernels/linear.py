@@ -1,5 +1,6 @@
 """Float32 linear layers by oneDNN, on processors for which MKL, torch's choice, has no AVX-512 code; see ADR 0011."""
 
+import math
 import platform
 from functools import cache
 from pathlib import Path
@@ -59,7 +60,4 @@ def _vendor() -> str:
 
 def flops(x: Any, weight: Any, *_: Any, **__: Any) -> int:
     """Floating-point operations, from the shapes of input and weight."""
-    rows = 1
-    for side in x[:-1]:
-        rows *= side
-    return int(2 * rows * weight[0] * weight[1])
+    return int(2 * math.prod(x[:-1]) * weight[0] * weight[1])

@@ -161,8 +161,7 @@ def _axes(across: Scale, up: Scale, x_label: str, *, grid: bool = True) -> list[
         if grid:
             parts.append(f"<line x1={across.start} x2={across.end} y1={y:.1f} y2={y:.1f} stroke=#e6e8ec />")
         parts.append(_text(across.start - 6, y, number(value), "end"))
-    for value in across.ticks():
-        parts.append(_text(across.at(value), up.start + 12, number(value), "middle"))
+    parts += [_text(across.at(value), up.start + 12, number(value), "middle") for value in across.ticks()]
     parts.append(f"<line x1={across.start} x2={across.end} y1={up.start} y2={up.start} stroke=#9aa />")
     parts.append(_text((across.start + across.end) / 2, up.start + 24, x_label, "middle"))
     return parts
@@ -206,6 +205,4 @@ def _round_ticks(low: float, high: float) -> list[float]:
     raw = (high - low) / 5
     power = 10.0 ** math.floor(math.log10(raw))
     step = power * next(s for s in (1, 2, 2.5, 5, 10) if raw <= s * power)
-    first = math.ceil(low / step - 1e-9)
-    last = math.floor(high / step + 1e-9)
-    return [k * step for k in range(first, last + 1)]
+    return [k * step for k in range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)]

@@ -63,14 +63,13 @@ class Depth(Task):
     def _check(self) -> Self:
         if self.min_depth_m >= self.max_depth_m:
             raise ValueError(f"min_depth_m {self.min_depth_m} must be below max_depth_m {self.max_depth_m}")
-        if self.quantity == "disparity" and (self.l1_weight or self.berhu_weight):
+        disparity = self.quantity == "disparity"
+        if disparity and (self.l1_weight or self.berhu_weight):
             raise ValueError(
                 "l1_weight and berhu_weight compare metres, but disparity has none; set them to 0, or quantity to "
                 "'depth'"
             )
-        names = (
-            ("scale_shift_weight",) if self.quantity == "disparity" else ("silog_weight", "l1_weight", "berhu_weight")
-        )
+        names = ("scale_shift_weight",) if disparity else ("silog_weight", "l1_weight", "berhu_weight")
         if not any(getattr(self, name) for name in (*names, "gradient_weight")):
             raise ValueError(
                 f"{', '.join(names)} and gradient_weight are all 0, but a head needs a loss; set one of them"

@@ -123,12 +123,7 @@ def lovasz_softmax(logits: Tensor, target: Tensor, *, ignore_index: int = 255) -
 
     Per class, the pixels are sorted by their error |t - p|, largest first, and each error is weighted by how much the
     Jaccard loss grows when that pixel joins the wrong ones. Source: Berman et al., "The Lovász-Softmax loss", 2018,
-    in the form ``classes="present"`` with the batch taken as one image.
-
-    Args:
-        logits: (B, K, H, W).
-        target: (B, H, W) int64 class ids.
-        ignore_index: id of the pixels that count nowhere.
+    in the form ``classes="present"`` with the batch taken as one image. The arguments are those of ``dice``.
     """
     scores, ids = _flat_scores(logits, target, ignore_index)
     if not ids.numel():
@@ -197,12 +192,7 @@ def berhu(prediction: Tensor, target: Tensor, mask: Tensor) -> Tensor:
     """Reverse Huber loss: |r| up to c, (r^2 + c^2) / (2 c) beyond, with c a fifth of the batch's largest error.
 
     Source: Laina et al., "Deeper Depth Prediction with Fully Convolutional Residual Networks", 2016. c is a constant
-    of the step: no gradient runs through it.
-
-    Args:
-        prediction: (B, H, W), or (B, C, H, W).
-        target: the same shape and unit.
-        mask: (B, H, W) bool, True = valid.
+    of the step: no gradient runs through it. The arguments are those of ``l1``.
     """
     residual, mask = _residual(prediction, target, mask)
     size = residual.abs()

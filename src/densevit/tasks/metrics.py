@@ -152,10 +152,7 @@ class DepthMetrics(_Sums):
     NAMES = ("AbsRel", "SqRel", "RMSE", "RMSElog", "SILog", "log10", "delta1", "delta2", "delta3")
 
     def __init__(
-        self,
-        min_depth_m: float = 1e-3,
-        max_depth_m: float = 10.0,
-        align: Literal["none", "scale_shift"] = "none",
+        self, min_depth_m: float = 1e-3, max_depth_m: float = 10.0, align: Literal["none", "scale_shift"] = "none"
     ) -> None:
         if not 0 < min_depth_m < max_depth_m:
             raise ConfigError(

@@ -1,13 +1,11 @@
 """The data sets of a run: opened, checked, cut into batches, encoded ahead, and evaluated on."""
 
 import logging
-from collections.abc import Callable
 from typing import Any
 
 from torch import Tensor
 
 from densevit.evaluation.evaluate import evaluate
-from densevit.evaluation.inspection import EvaluationRecorder
 from densevit.evaluation.selection import check_targets, open_dataset
 from densevit.model import DenseModel
 from densevit.tasks import Task
@@ -67,11 +65,7 @@ def validate(
     tasks: dict[str, Task],
     config: TrainConfig,
     cache: FeatureCache | None,
-    *,
-    part: tuple[int, int] = (0, 1),
-    add: Callable[[Tensor], Tensor] | None = None,
-    progress: Callable[[int, int], None] | None = None,
-    recorder: EvaluationRecorder | None = None,
+    **options: Any,
 ) -> dict[str, dict[str, Any]]:
     """Metrics per head on the val split of its source; the options are those of ``evaluate``."""
 
@@ -83,15 +77,5 @@ def validate(
         if source.val is not None:
             chosen = {head: tasks[head] for head in source.heads}
             dataset = open_dataset(source.val, source.heads, tasks)
-            metrics |= evaluate(
-                model,
-                chosen,
-                config.fit,
-                dataset,
-                encode=encode,
-                progress=progress,
-                recorder=recorder,
-                part=part,
-                add=add,
-            )
+            metrics |= evaluate(model, chosen, config.fit, dataset, encode=encode, **options)
     return metrics

@@ -37,12 +37,6 @@ class TeacherConfig(Config):
 class Teacher:
     """A model in evaluation mode whose heads teach those of the same name; it is not trained itself.
 
-    Args:
-        config: the checkpoint.
-        student: the model in training.
-        tasks: its tasks.
-        device: of both.
-
     Attributes:
         channels: per head with a teacher, the teacher's channels in the student's order.
 

@@ -158,9 +158,6 @@ def _meet(store: Store, rank: int, world: int, timeout: timedelta) -> Store:
 
     After a restart torchrun's store still holds the addresses of processes that are dead. So each process announces a
     unique name; the first process answers under that name with the prefix to use, until all others have confirmed it.
-
-    Raises:
-        ConfigError: if they do not find each other in time.
     """
     name = uuid.uuid4().hex
     deadline = time.monotonic() + timeout.total_seconds()

@@ -36,10 +36,6 @@ class LossWeights(nn.Module):
 
     The optimiser takes the parameters without decay, which would pull the weights to 1.
 
-    Args:
-        config: kind, and weights by head.
-        heads: every head that may have a loss.
-
     Attributes:
         log_variances: (heads,), only with "uncertainty".
 

@@ -88,10 +88,9 @@ def save_sharded(
 
 
 def load_sharded(folder: Path, tensors: dict[str, Any], *, group: Group) -> dict[str, Any]:
-    """Load the latest state that can be read into ``tensors``; a damaged one is skipped with a warning.
+    """Load the latest state that can be read into ``tensors``, and return its facts, including ``iteration``.
 
-    Returns:
-        Its facts, including ``iteration``.
+    A damaged state is skipped with a warning.
 
     Raises:
         CheckpointError: if no state can be read, or it is that of another model.

@@ -58,7 +58,7 @@ class _Run:
 def train(
     config: TrainConfig, out: Path, *, resume: bool = False, device: str = "cpu", hooks: TrainHooks | None = None
 ) -> Path:
-    """Train, evaluate and save, in this process or in all processes that ``torchrun`` started.
+    """Train, evaluate and save, in this process or in all that ``torchrun`` started; returns the finished model's path.
 
     Args:
         config: the run.
@@ -66,9 +66,6 @@ def train(
         resume: continue the run in ``out`` from its last state, or begin it if there is none.
         device: "cpu", "cuda".
         hooks: callbacks at certain points of the loop.
-
-    Returns:
-        Path of the finished model.
 
     Raises:
         ConfigError: if ``out`` holds another run.
@@ -189,8 +186,7 @@ def _loop(run: _Run) -> None:
 def _step(run: _Run, batches: list[list[Batch]]) -> tuple[Tensor, bool]:
     """Make one optimiser step; if losses or gradients are not finite, nothing changes and the batches are kept.
 
-    Returns:
-        Losses per head, (heads,), over all processes; and whether any process has been asked to stop.
+    Returns losses per head, (heads,), over all processes; and whether any process has been asked to stop.
     """
     config, group, state = run.config, run.group, run.state
     learner, optimiser, scaler = state.learner, state.optimiser, state.scaler

@@ -39,9 +39,7 @@ class Point:
     """One setting, measured.
 
     Attributes:
-        speed: the setting.
         photos: how many it was measured on; fewer than asked for where it was given up early.
-        quality: the figure.
         loss: against the model as it is on the same photos, see ``Figure.loss``.
         milliseconds: median per photo, from pixels to the prediction at the photo's size.
         peak_mb: highest memory of the process (of the device on CUDA) during one prediction; None if not measured.

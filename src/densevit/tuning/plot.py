@@ -13,12 +13,7 @@ BLUE, GREY, RED, INK = "#1f5fbf", "#9aa3ad", "#c0392b", "#222"
 def pareto_svg(points: Sequence[Point], figure: Figure, *, title: str, budget: Budget, chosen: Point | None) -> str:
     """The points, their Pareto front with a numbered list of its settings, the budget and the point chosen.
 
-    Args:
-        points: complete ones are full dots, those given up early are rings.
-        figure: on the vertical axis; good is up.
-        title: of the picture.
-        budget: a line, if it is one of time or loss.
-        chosen: ringed.
+    Complete points are full dots, those given up early are rings. Good is up. A budget of time or loss is a line.
     """
     front = pareto_front(points)
     height = TOP + PLOT_HEIGHT + BOTTOM + LINE * (len(front) + 2)
@@ -47,8 +42,7 @@ def pareto_svg(points: Sequence[Point], figure: Figure, *, title: str, budget: B
     ]
     corners = " ".join(f"{x_of(p.milliseconds):.1f},{y_of(p.quality):.1f}" for p in front)
     parts += [f'<polyline points="{corners}" fill="none" stroke="{BLUE}" stroke-width="1.5"/>']
-    for point in points:
-        parts.append(_dot(point, x_of(point.milliseconds), y_of(point.quality), best=point in front))
+    parts += [_dot(p, x_of(p.milliseconds), y_of(p.quality), best=p in front) for p in points]
     for rank, point in enumerate(front, start=1):
         x, y = x_of(point.milliseconds), y_of(point.quality)
         parts.append(_text(x - 7, y - 8, str(rank), anchor="end", colour=BLUE))

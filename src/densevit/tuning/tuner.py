@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 from statistics import median
 
 import torch
@@ -18,7 +17,7 @@ from pydantic import Field
 from torch import Tensor
 
 from densevit.checkpoints.native import Bundle
-from densevit.config import Config, read_yaml
+from densevit.config import Config
 from densevit.data import Dataset
 from densevit.data.sample import Sample
 from densevit.data.transforms import targets_of
@@ -62,15 +61,6 @@ class GridConfig(Config):
         shortest = (s if s.short_side is None else s.model_copy(update={"whole": False}) for s in every)
         plain = SpeedConfig()
         return [plain, *(setting for setting in dict.fromkeys(shortest) if setting != plain)]
-
-
-def read_grid(path: Path | None, bundle: Bundle, head: str) -> GridConfig:
-    """The grid of a YAML file, or one that suits the model and a head.
-
-    Raises:
-        ConfigError: if the file is not such a grid.
-    """
-    return default_grid(bundle, head) if path is None else GridConfig.parse(read_yaml(path), source=str(path))
 
 
 def default_grid(bundle: Bundle, head: str) -> GridConfig:
@@ -166,11 +156,9 @@ class Tuner:
     def _alive(self) -> list[Candidate]:
         return [candidate for candidate in self.candidates if candidate.alive]
 
-    def _quality(self, candidate: Candidate) -> float:
-        return float(candidate.metrics.compute()[self.figure.name])
-
     def _point(self, candidate: Candidate) -> Point:
-        quality, reference = self._quality(candidate), self._quality(self.candidates[0])
+        both = (candidate, self.candidates[0])
+        quality, reference = (float(one.metrics.compute()[self.figure.name]) for one in both)
         return Point(
             speed=candidate.speed,
             photos=len(candidate.seconds),

@@ -10,26 +10,10 @@ import triton.language as tl
 
 @triton.jit
 def decode_pixels(
-    logits,
-    class_stride,
-    y_stride,
-    x_stride,
-    y0,
-    y1,
-    wy,
-    x0,
-    x1,
-    wx,
-    width,
-    classes,
-    per_log_classes,
-    labels,
-    scores,
-    entropy,
-    want_scores: tl.constexpr,
-    want_entropy: tl.constexpr,
-    block: tl.constexpr,
-):
+    logits, class_stride, y_stride, x_stride, y0, y1, wy, x0, x1, wx, width, classes, per_log_classes,
+    labels, scores, entropy,
+    want_scores: tl.constexpr, want_entropy: tl.constexpr, block: tl.constexpr,
+):  # fmt: skip
     """Decode run ``program_id(1)`` of row ``program_id(0)``: labels, and scores and entropy on request.
 
     Takes logits (classes, h, w) by strides, and per new row and column the two old ones and the weight of the second.

@@ -16,18 +16,12 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from densevit.errors import DataError
-from densevit.kernels.build import INT, LONG, POINTER, Signatures, address, library
-from densevit.kernels.threads import parallel_for
+from densevit.kernels.build import INT, LONG, POINTER, Signatures, address, library, parallel_for
 from densevit.upsampling.neighbours import neighbours
 
 
 def upsample_cross_entropy(
-    logits: Tensor,
-    target: Tensor,
-    *,
-    align_corners: bool,
-    ignore_index: int = 255,
-    class_weights: Tensor | None = None,
+    logits: Tensor, target: Tensor, *, align_corners: bool, ignore_index: int = 255, class_weights: Tensor | None = None
 ) -> Tensor:
     """Sum of cross entropy over the valid pixels, each multiplied by the weight of its class.
 
@@ -136,10 +130,7 @@ def load() -> ctypes.CDLL | None:
     """The compiled kernel, or None if it cannot be built."""
     signatures: Signatures = {
         "densevit_lanes": (INT, []),
-        "densevit_cross_entropy": (
-            LONG,
-            [POINTER, *[LONG] * 3, *[INT] * 5, *[POINTER] * 7, LONG, *[POINTER] * 4],
-        ),
+        "densevit_cross_entropy": (LONG, [POINTER, *[LONG] * 3, *[INT] * 5, *[POINTER] * 7, LONG, *[POINTER] * 4]),
     }
     source = Path(__file__).with_name("cross_entropy.c")
     return library(source, "cross entropy runs in plain torch, which needs more memory", signatures)

@@ -7,8 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from densevit.kernels.build import INT, LONG, POINTER, Signatures, library
-from densevit.kernels.threads import parallel_for
+from densevit.kernels.build import INT, LONG, POINTER, Signatures, library, parallel_for
 from densevit.upsampling.neighbours import neighbours
 
 _VALUES_PER_THREAD = 2_000_000

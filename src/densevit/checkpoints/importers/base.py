@@ -1,5 +1,6 @@
-"""What every importer takes and returns, and how it reports facts that a checkpoint does not tell."""
+"""What every importer takes and returns, the tasks of published models, and the error for facts that are missing."""
 
+import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
@@ -11,13 +12,17 @@ from torch import Tensor
 from densevit.checkpoints.rename import Renamed, Rule, rename
 from densevit.checkpoints.shapes import Shapes, encoder_from_shapes
 from densevit.config import Config
+from densevit.data.class_names import ADE20K, CITYSCAPES, PASCAL_CONTEXT
 from densevit.errors import CheckpointError
 from densevit.inference_config import Protocol
-from densevit.tasks import Task
+from densevit.tasks import Depth, Segmentation, Task
+
+_log = logging.getLogger(__name__)
 
 Plain = dict[str, Any]
 Release = Literal["midas", "kitti", "nyu", "v1", "v2", "hypersim", "vkitti"]
 DatasetName = Literal["ade20k", "cityscapes", "pascal_context"]
+CLASS_NAMES = {"ade20k": ADE20K, "cityscapes": CITYSCAPES, "pascal_context": PASCAL_CONTEXT}
 
 
 class ImportOverrides(Config):
@@ -146,7 +151,6 @@ class ImportedParts:
         encoder: plain data of the ``EncoderConfig``.
         heads: plain data of the only head, by its name.
         normalisation: plain data of the mean and standard deviation.
-        task: of the head.
         short_side: to which images are resized by default.
         protocol: how the source's program runs the model.
         provenance: where the weights come from, for the card.
@@ -181,3 +185,24 @@ class Importer:
     def recognises(self, source: Source) -> bool:
         """Whether the tensor names are those of this program."""
         return any(all(source.has(pattern) for pattern in signature) for signature in self.signatures)
+
+
+def segmentation(
+    num_classes: int, *, dataset: str | None = None, classes: Sequence[Any] = (), **settings: Any
+) -> Segmentation:
+    """Segmentation with the class names of the checkpoint, else those of its data set, else numbers."""
+    names = tuple(str(name).strip() for name in classes) or CLASS_NAMES.get(dataset or "", ())
+    if len(names) != num_classes or len(set(names)) != num_classes:
+        if names:
+            _log.warning(
+                "there are %d class names for %d classes; classes are numbered instead", len(set(names)), num_classes
+            )
+        names = tuple(f"class {index}" for index in range(num_classes))
+    return Segmentation(classes=names, **settings)
+
+
+def depth_task(max_depth_m: float | None) -> Depth:
+    """Metric depth up to a maximum, or relative inverse depth if there is none."""
+    if max_depth_m is None:
+        return Depth(quantity="disparity")
+    return Depth(quantity="depth", max_depth_m=max_depth_m)

@@ -40,7 +40,6 @@ class Imported:
         importer: key in ``IMPORTERS``.
         bundle: the model with its task, inference settings, protocol and card.
         report: on every tensor; ``str`` gives a table.
-        counts: of the parameters.
     """
 
     importer: str
@@ -107,10 +106,8 @@ def _without_late_blocks(renamed: Renamed, config: ModelConfig) -> Renamed:
 
 
 def _report(source: Source, renamed: Renamed) -> LoadReport:
-    rows = [
-        Row(name, "adapted" if name in renamed.notes else "loaded", renamed.notes.get(name, ""))
-        for name in renamed.tensors
-    ]
+    notes = ((name, renamed.notes.get(name, "")) for name in renamed.tensors)
+    rows = [Row(name, "adapted" if note else "loaded", note) for name, note in notes]
     rows += [Row(name, "ignored", reason) for name, reason in renamed.ignored.items()]
     return LoadReport(source.name, tuple(rows))
 

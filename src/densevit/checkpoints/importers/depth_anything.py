@@ -7,27 +7,26 @@ published file names tell them apart.
 
 import re
 
-from densevit.checkpoints.importers.base import ImportedParts, Importer, Plain, Source
+from densevit.checkpoints.importers.base import ImportedParts, Importer, Plain, Source, depth_task
 from densevit.checkpoints.importers.dpt_rules import dpt_from_shapes, scratch
-from densevit.checkpoints.importers.tasks import depth_task
 from densevit.checkpoints.importers.vit import positions, published_heads, timm_vit
 from densevit.checkpoints.rename import Rule
 from densevit.inference_config import WholeProtocol
 from densevit.presets import IMAGENET
 
 HEAD = "heads.depth"
-RELEASES = ("v1", "v2", "hypersim", "vkitti")
 MAX_DEPTH_M = {"hypersim": 20.0, "vkitti": 80.0}
 
 # Depth of the encoder -> 0-based indices of the blocks that V2 taps; V1 taps the last four.
 V2_TAPS = {12: (2, 5, 8, 11), 24: (4, 11, 17, 23), 40: (9, 19, 29, 39)}
 
-PUBLISHED = (
-    (r"depth_anything_vit[sbl]14\.pth", "v1"),
-    (r"depth_anything_v2_vit[sblg]\.pth", "v2"),
-    (r"depth_anything_v2_metric_hypersim_vit[sblg]\.pth", "hypersim"),
-    (r"depth_anything_v2_metric_vkitti_vit[sblg]\.pth", "vkitti"),
-)
+# Release -> the names of its files.
+RELEASES = {
+    "v1": r"depth_anything_vit[sbl]14\.pth",
+    "v2": r"depth_anything_v2_vit[sblg]\.pth",
+    "hypersim": r"depth_anything_v2_metric_hypersim_vit[sblg]\.pth",
+    "vkitti": r"depth_anything_v2_metric_vkitti_vit[sblg]\.pth",
+}
 
 RULES = (
     *timm_vit("pretrained."),
@@ -45,7 +44,7 @@ def read(source: Source) -> ImportedParts:
     """Import a model; its release tells the taps, and whether it predicts disparity or metres."""
     renamed, shapes, encoder = source.renamed(RULES)
     depth = encoder["depth"]
-    published = next((release for name, release in PUBLISHED if re.fullmatch(name, source.file_name)), None)
+    published = next((release for release, name in RELEASES.items() if re.fullmatch(name, source.file_name)), None)
     release = source.release(published, RELEASES)
     known = source.require(
         num_heads=published_heads(encoder["embed_dim"], depth),
@@ -63,16 +62,10 @@ def read(source: Source) -> ImportedParts:
         "positions": positions(shapes, encoder, mode="bicubic", offset=0.1),
         "final_norm": True,
     }
-    return ImportedParts(
-        renamed,
-        encoder,
-        {"depth": {"decoder": decoder, "out_channels": 1}},
-        IMAGENET,
-        depth_task(max_depth_m),
-        518,
-        WholeProtocol(kind="depth_anything", net_size=(518, 518), multiple=encoder["patch_size"][0]),
-        f"DepthAnything, {source.file_name or source.name}",
-    )
+    heads = {"depth": {"decoder": decoder, "out_channels": 1}}
+    protocol = WholeProtocol(kind="depth_anything", net_size=(518, 518), multiple=encoder["patch_size"][0])
+    provenance = f"DepthAnything, {source.file_name or source.name}"
+    return ImportedParts(renamed, encoder, heads, IMAGENET, depth_task(max_depth_m), 518, protocol, provenance)
 
 
 IMPORTER = Importer("Depth Anything", signatures=(("pretrained.cls_token", "depth_head.*"),), read=read)

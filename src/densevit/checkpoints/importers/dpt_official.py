@@ -5,9 +5,8 @@ of 0.5. No checkpoint has the constants that turn the disparity of the KITTI and
 published file names tell the releases apart.
 """
 
-from densevit.checkpoints.importers.base import ImportedParts, Importer, Plain, Source
+from densevit.checkpoints.importers.base import ImportedParts, Importer, Plain, Source, depth_task, segmentation
 from densevit.checkpoints.importers.dpt_rules import depth_head, dpt_from_shapes, scratch, segmentation_head
-from densevit.checkpoints.importers.tasks import depth_task, segmentation
 from densevit.checkpoints.importers.vit import NORM_NOT_READ, positions, published_heads, timm_vit
 from densevit.checkpoints.rename import Rule
 from densevit.inference_config import WholeProtocol
@@ -69,16 +68,9 @@ def read(source: Source) -> ImportedParts:
         readout=decoder.get("readout"),
     )
     readout = known.pop("readout")
-    encoder |= {
-        **known,
-        "norm_eps": source.get("norm_eps", 1e-6),
-        "positions": positions(shapes, encoder, mode="bilinear"),
-    }
-    decoder |= {
-        "readout": readout,
-        "num_readout": 2 if encoder["dist_token"] else 1,
-        "fusion_up_to": "double",
-    }
+    rule = positions(shapes, encoder, mode="bilinear")
+    encoder |= {**known, "norm_eps": source.get("norm_eps", 1e-6), "positions": rule}
+    decoder |= {"readout": readout, "num_readout": 2 if encoder["dist_token"] else 1, "fusion_up_to": "double"}
     task: Task
     if segments:
         decoder["head"] = {"kind": "segmentation", "aux": "penultimate" if source.has("auxlayer.*") else "none"}
@@ -88,16 +80,10 @@ def read(source: Source) -> ImportedParts:
         net_size: Size = (480, 480)
     else:
         decoder["head"], task, net_size = _depth(source, dim == 1024)
-    return ImportedParts(
-        renamed,
-        encoder,
-        {name: {"decoder": decoder, "out_channels": task.out_channels}},
-        HALF,
-        task,
-        min(net_size),
-        WholeProtocol(kind="dpt", net_size=net_size, multiple=32, label_offset=1 if segments else 0),
-        f"isl-org/DPT, {source.file_name or source.name}",
-    )
+    heads = {name: {"decoder": decoder, "out_channels": task.out_channels}}
+    protocol = WholeProtocol(kind="dpt", net_size=net_size, multiple=32, label_offset=1 if segments else 0)
+    provenance = f"isl-org/DPT, {source.file_name or source.name}"
+    return ImportedParts(renamed, encoder, heads, HALF, task, min(net_size), protocol, provenance)
 
 
 def _depth(source: Source, is_large: bool) -> tuple[Plain, Depth, Size]:

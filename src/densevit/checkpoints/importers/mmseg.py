@@ -8,13 +8,12 @@ kept, which mmsegmentation itself drops from release 1.2 on.
 
 from collections.abc import Sequence
 
-from densevit.checkpoints.importers.base import ImportedParts, Importer, Plain, Source
+from densevit.checkpoints.importers.base import ImportedParts, Importer, Plain, Source, segmentation
 from densevit.checkpoints.importers.dpt_rules import dpt_from_shapes
 from densevit.checkpoints.importers.mmseg_config import CONV_HEAD, FIXED, MmsegConfig, layer_norm_eps
 from densevit.checkpoints.importers.mmseg_rules import RULES, Kind, reverse_streams
 from densevit.checkpoints.importers.segmenter import segmenter_head
-from densevit.checkpoints.importers.setr_shapes import HEAD, WINDOWS, setr_head
-from densevit.checkpoints.importers.tasks import segmentation
+from densevit.checkpoints.importers.setr_paper import HEAD, WINDOWS, setr_head
 from densevit.checkpoints.importers.vit import positions, published_heads, training_image_size, without_class_token
 from densevit.checkpoints.shapes import Shapes
 from densevit.errors import CheckpointError
@@ -87,16 +86,10 @@ def read(source: Source) -> ImportedParts:
     protocol = _protocol(config, kind, size)
     names = {"dataset": source.get("dataset", config.dataset), "classes": config.classes}
     task = segmentation(head["out_channels"], **names, denominator="all", aux_weight=0.4)
-    return ImportedParts(
-        renamed,
-        encoder,
-        {"labels": head},
-        config.normalisation or (HALF if is_segmenter else IMAGENET),
-        task,
-        protocol.base[1] if protocol.base else min(size),
-        protocol,
-        f"mmsegmentation, {source.file_name or source.name}",
-    )
+    normalisation = config.normalisation or (HALF if is_segmenter else IMAGENET)
+    short_side = protocol.base[1] if protocol.base else min(size)
+    provenance = f"mmsegmentation, {source.file_name or source.name}"
+    return ImportedParts(renamed, encoder, {"labels": head}, normalisation, task, short_side, protocol, provenance)
 
 
 def _up(source: Source, shapes: Shapes, config: MmsegConfig, taps: Sequence[int]) -> Plain:
@@ -148,14 +141,9 @@ def _dpt(source: Source, shapes: Shapes, config: MmsegConfig, taps: Sequence[int
     if "readout" not in decoder:
         stated = config.part("decode_head").get("readout_type", "ignore") if config.model else None
         decoder |= source.require(readout=stated)
-    decoder |= {
-        "fusion_up_to": "double",
-        "head": {
-            "kind": "segmentation",
-            "align_corners": False,
-            "dropout": config.part("decode_head").get("dropout_ratio", 0.1),
-        },
-    }
+    dropout = config.part("decode_head").get("dropout_ratio", 0.1)
+    head = {"kind": "segmentation", "align_corners": False, "dropout": dropout}
+    decoder |= {"fusion_up_to": "double", "head": head}
     num_classes = shapes.of(f"{HEAD}.head.classifier.weight", 4)[0]
     return {"decoder": decoder, "out_channels": num_classes, "taps": tuple(taps)}
 
@@ -163,11 +151,8 @@ def _dpt(source: Source, shapes: Shapes, config: MmsegConfig, taps: Sequence[int
 def _protocol(config: MmsegConfig, kind: Kind, image_size: Size) -> WindowProtocol:
     """The evaluation that the config states, else that of the released configs for this image size."""
     side = image_size[0]
-    window: Size | None = None
-    stride: Size | None = None
-    if config.window is not None:
-        window, stride = config.window
-    elif kind != "dpt":
+    window, stride = config.window or (None, None)
+    if config.window is None and kind != "dpt":
         strides = SEGMENTER_STRIDES if kind in ("mask", "linear") else SETR_STRIDES
         step = strides.get(side, side * 2 // 3)
         window, stride = image_size, (step, step)

@@ -1,14 +1,14 @@
 """Names of mmsegmentation's heads. SETR-MLA from its neck on, and DPT's fusion, list the deepest level first."""
 
-from collections.abc import Mapping
+from functools import partial
+from itertools import chain
 from typing import Literal
 
 import torch
-from torch import Tensor
 
 from densevit.checkpoints.encoder_names import MMSEG_BLOCK
 from densevit.checkpoints.importers.dpt_rules import UNITS
-from densevit.checkpoints.importers.setr_shapes import HEAD
+from densevit.checkpoints.importers.setr_paper import HEAD
 from densevit.checkpoints.importers.vit import MMSEG_VIT
 from densevit.checkpoints.rename import Renamed, Rule, prefixed
 
@@ -32,49 +32,9 @@ def _up_head(source: str, target: str) -> tuple[Rule, ...]:
     )
 
 
-_UP = (
-    *MMSEG_VIT,
-    *_up_head("decode_head", f"{HEAD}.head"),
-    *_up_head("auxiliary_head.{k}", f"{HEAD}.aux_heads.{{k}}"),
-)
-
-_MLA = (
-    *MMSEG_VIT,
-    Rule("neck.norm.{i}.{param}", f"{HEAD}.norms.{{i}}.{{param}}"),
-    *_conv_bn("neck.mla.channel_proj.{i}", f"{HEAD}.laterals.{{i}}"),
-    *(rule for k in range(4) for rule in _conv_bn(f"neck.mla.feat_extract.{3 - k}", f"{HEAD}.smooths.{k}")),
-    *(rule for k in range(4) for rule in _conv_bn(f"decode_head.up_convs.{3 - k}.{{i}}", f"{HEAD}.streams.{k}.{{i}}")),
-    Rule("decode_head.conv_seg.{param}", f"{HEAD}.classifier.{{param}}"),
-    *(Rule(f"auxiliary_head.{3 - k}.conv_seg.{{param}}", f"{HEAD}.aux_heads.{k}.{{param}}") for k in range(4)),
-)
-
-_MASK = (
-    *MMSEG_VIT,
-    Rule("decode_head.cls_emb", f"{HEAD}.class_tokens"),
-    Rule("decode_head.dec_proj.{param}", f"{HEAD}.proj_dec.{{param}}"),
-    *prefixed(MMSEG_BLOCK, "decode_head.", f"{HEAD}."),
-    Rule("decode_head.decoder_norm.{param}", f"{HEAD}.norm.{{param}}"),
-    Rule("decode_head.patch_proj.weight", f"{HEAD}.proj_patch.weight"),
-    Rule("decode_head.classes_proj.weight", f"{HEAD}.proj_classes.weight"),
-    Rule("decode_head.mask_norm.{param}", f"{HEAD}.mask_norm.{{param}}"),
-)
-
-
-def _as_linear(weight: Tensor) -> Tensor:
-    return weight.flatten(1)
-
-
-_LINEAR = (
-    *MMSEG_VIT,
-    Rule("decode_head.conv_seg.weight", f"{HEAD}.head.weight", convert=_as_linear, note="1x1 convolution there"),
-    Rule("decode_head.conv_seg.bias", f"{HEAD}.head.bias"),
-)
-
-
-def _dpt() -> tuple[Rule, ...]:
+def _dpt_head() -> tuple[Rule, ...]:
     blocks = "decode_head.reassemble_blocks"
     rules = [
-        *MMSEG_VIT,
         Rule(f"{blocks}.projects.{{i}}.conv.{{param}}", f"{HEAD}.reassemble.{{i}}.project.{{param}}"),
         Rule(f"{blocks}.resize_layers.{{i}}.{{param}}", f"{HEAD}.reassemble.{{i}}.resample.{{param}}"),
         Rule(f"{blocks}.readout_projects.{{i}}.0.{{param}}", f"{HEAD}.reassemble.{{i}}.readout_project.{{param}}"),
@@ -92,13 +52,36 @@ def _dpt() -> tuple[Rule, ...]:
     return tuple(rules)
 
 
-RULES: Mapping[Kind, tuple[Rule, ...]] = {
-    "up": _UP,
-    "mla": _MLA,
-    "mask": _MASK,
-    "linear": _LINEAR,
-    "dpt": _dpt(),
+_AS_LINEAR = partial(torch.flatten, start_dim=1)
+_HEADS: dict[Kind, tuple[Rule, ...]] = {
+    "up": (
+        *_up_head("decode_head", f"{HEAD}.head"),
+        *_up_head("auxiliary_head.{k}", f"{HEAD}.aux_heads.{{k}}"),
+    ),
+    "mla": (
+        Rule("neck.norm.{i}.{param}", f"{HEAD}.norms.{{i}}.{{param}}"),
+        *_conv_bn("neck.mla.channel_proj.{i}", f"{HEAD}.laterals.{{i}}"),
+        *chain(*(_conv_bn(f"neck.mla.feat_extract.{3 - k}", f"{HEAD}.smooths.{k}") for k in range(4))),
+        *chain(*(_conv_bn(f"decode_head.up_convs.{3 - k}.{{i}}", f"{HEAD}.streams.{k}.{{i}}") for k in range(4))),
+        Rule("decode_head.conv_seg.{param}", f"{HEAD}.classifier.{{param}}"),
+        *(Rule(f"auxiliary_head.{3 - k}.conv_seg.{{param}}", f"{HEAD}.aux_heads.{k}.{{param}}") for k in range(4)),
+    ),
+    "mask": (
+        Rule("decode_head.cls_emb", f"{HEAD}.class_tokens"),
+        Rule("decode_head.dec_proj.{param}", f"{HEAD}.proj_dec.{{param}}"),
+        *prefixed(MMSEG_BLOCK, "decode_head.", f"{HEAD}."),
+        Rule("decode_head.decoder_norm.{param}", f"{HEAD}.norm.{{param}}"),
+        Rule("decode_head.patch_proj.weight", f"{HEAD}.proj_patch.weight"),
+        Rule("decode_head.classes_proj.weight", f"{HEAD}.proj_classes.weight"),
+        Rule("decode_head.mask_norm.{param}", f"{HEAD}.mask_norm.{{param}}"),
+    ),
+    "linear": (
+        Rule("decode_head.conv_seg.weight", f"{HEAD}.head.weight", convert=_AS_LINEAR, note="1x1 convolution there"),
+        Rule("decode_head.conv_seg.bias", f"{HEAD}.head.bias"),
+    ),
+    "dpt": _dpt_head(),
 }
+RULES = {kind: (*MMSEG_VIT, *rules) for kind, rules in _HEADS.items()}
 
 
 def reverse_streams(renamed: Renamed) -> Renamed:

@@ -4,13 +4,13 @@ Fixed for this program: LayerNorm eps 1e-5 throughout, bilinear positions, the f
 of 0.5 for ViT and rounded ImageNet ones for DeiT, decoder heads of 64 channels for the published widths.
 """
 
+from functools import partial
 from typing import Any
 
-from torch import Tensor
+import torch
 
 from densevit.checkpoints.encoder_names import PRETRAINING_HEAD
-from densevit.checkpoints.importers.base import ImportedParts, Importer, Plain, Source
-from densevit.checkpoints.importers.tasks import segmentation
+from densevit.checkpoints.importers.base import ImportedParts, Importer, Plain, Source, segmentation
 from densevit.checkpoints.importers.vit import positions, published_heads, timm_vit, training_image_size
 from densevit.checkpoints.rename import Rule
 from densevit.checkpoints.shapes import Shapes
@@ -22,10 +22,7 @@ BASES = {"ade20k": (2048, 512), "cityscapes": (2048, 1024), "pascal_context": (4
 """(long, short) bounds to which the evaluation resizes images."""
 
 
-def _transposed(tensor: Tensor) -> Tensor:
-    return tensor.transpose(-2, -1)
-
-
+_TRANSPOSE = partial(torch.transpose, dim0=-2, dim1=-1)
 TRANSPOSED = "transposed: x @ W there, x @ W.T here"
 
 RULES = (
@@ -36,8 +33,8 @@ RULES = (
     Rule("decoder.proj_dec.{param}", f"{HEAD}.proj_dec.{{param}}"),
     Rule("decoder.blocks.{i}.{rest}", f"{HEAD}.blocks.{{i}}.{{rest}}"),
     Rule("decoder.decoder_norm.{param}", f"{HEAD}.norm.{{param}}"),
-    Rule("decoder.proj_patch", f"{HEAD}.proj_patch.weight", convert=_transposed, note=TRANSPOSED),
-    Rule("decoder.proj_classes", f"{HEAD}.proj_classes.weight", convert=_transposed, note=TRANSPOSED),
+    Rule("decoder.proj_patch", f"{HEAD}.proj_patch.weight", convert=_TRANSPOSE, note=TRANSPOSED),
+    Rule("decoder.proj_classes", f"{HEAD}.proj_classes.weight", convert=_TRANSPOSE, note=TRANSPOSED),
     Rule("decoder.mask_norm.{param}", f"{HEAD}.mask_norm.{{param}}"),
 )
 
@@ -71,16 +68,11 @@ def read(source: Source) -> ImportedParts:
         "final_norm": True,
         "drop_path": net.get("drop_path_rate") or 0.0,
     }
-    return ImportedParts(
-        renamed,
-        encoder,
-        {"labels": head},
-        ROUNDED_IMAGENET if kind == "deit" else HALF,
-        segmentation(head["out_channels"], dataset=dataset),
-        short,
-        WindowProtocol(kind="segmenter", base=base, window=(window, window), stride=(stride, stride)),
-        f"rstrudel/segmenter, {source.file_name or source.name}",
-    )
+    normalisation = ROUNDED_IMAGENET if kind == "deit" else HALF
+    task = segmentation(head["out_channels"], dataset=dataset)
+    protocol = WindowProtocol(kind="segmenter", base=base, window=(window, window), stride=(stride, stride))
+    provenance = f"rstrudel/segmenter, {source.file_name or source.name}"
+    return ImportedParts(renamed, encoder, {"labels": head}, normalisation, task, short, protocol, provenance)
 
 
 def _section(source: Source, name: str) -> Plain:

@@ -5,19 +5,25 @@ statistics, and the tap indices of the two depths that were published.
 """
 
 import re
+from typing import Literal
 
-from densevit.checkpoints.importers.base import ImportedParts, Importer, Source
-from densevit.checkpoints.importers.setr_shapes import HEAD, MLA_TAPS, WINDOWS, Kind, setr_head
-from densevit.checkpoints.importers.tasks import segmentation
+from densevit.checkpoints.importers.base import ImportedParts, Importer, Plain, Source, segmentation
 from densevit.checkpoints.importers.vit import NORM_NOT_READ, positions, published_heads, timm_vit, without_class_token
 from densevit.checkpoints.rename import Renamed, Rule
+from densevit.checkpoints.shapes import Shapes
 from densevit.errors import CheckpointError
 from densevit.inference_config import WindowProtocol
-from densevit.presets import IMAGENET
+from densevit.presets import ADE20K, CITYSCAPES, IMAGENET, PASCAL_CONTEXT
 
+HEAD = "heads.labels"
+Kind = Literal["naive", "pup", "mla"]
 UNUSED_CLASSIFIER = "built by the base class of the heads, never called"
 
-# 0-based blocks. Depth -> taps of the auxiliary heads; the main head reads the last block.
+# Side of the training images -> bounds of the resize and stride of the windows.
+WINDOWS = {data.image: data for data in (ADE20K, CITYSCAPES, PASCAL_CONTEXT)}
+
+# Depth -> 0-based blocks: the taps of MLA, and of the auxiliary heads of the others, whose main head reads the last.
+MLA_TAPS = {24: (5, 11, 17, 23), 12: (2, 5, 8, 11)}
 AUX_TAPS: dict[Kind, dict[int, tuple[int, ...]]] = {
     "naive": {24: (9, 14, 19), 12: (2, 5, 8)},
     "pup": {24: (9, 14, 19, 23), 12: (4, 7, 9, 11)},
@@ -96,16 +102,28 @@ def read(source: Source) -> ImportedParts:
         "taps": taps,
         "cls_token": kind != "mla",
     }
-    return ImportedParts(
-        renamed,
-        encoder,
-        {"labels": head},
-        IMAGENET,
-        segmentation(head["out_channels"], dataset=source.get("dataset"), denominator="all"),
-        base[1] if base else size,
-        WindowProtocol(kind="setr", base=base, window=(size, size), stride=(stride, stride)),
-        f"fudan-zvg/SETR, {source.file_name or source.name}",
-    )
+    task = segmentation(head["out_channels"], dataset=source.get("dataset"), denominator="all")
+    short_side = base[1] if base else size
+    protocol = WindowProtocol(kind="setr", base=base, window=(size, size), stride=(stride, stride))
+    provenance = f"fudan-zvg/SETR, {source.file_name or source.name}"
+    return ImportedParts(renamed, encoder, {"labels": head}, IMAGENET, task, short_side, protocol, provenance)
+
+
+def setr_head(shapes: Shapes, kind: Kind, form: Literal["paper", "mmseg"]) -> Plain:
+    """The head's config without its taps; the auxiliary heads of Naive and PUP read the first of them in order."""
+    if kind == "mla":
+        classifier = f"{HEAD}.classifier.weight"
+        decoder: Plain = {
+            "channels": shapes.of(f"{HEAD}.smooths.0.0.weight", 4)[0],
+            "head_channels": shapes.of(f"{HEAD}.streams.0.0.0.weight", 4)[0],
+            "aux": shapes.has(f"{HEAD}.aux_heads.0.weight"),
+        }
+    else:
+        classifier = f"{HEAD}.head.classifier.weight"
+        num_aux = shapes.count(f"{HEAD}.aux_heads.{{}}.")
+        decoder = {"channels": shapes.of(classifier, 4)[1], "aux_taps": tuple(range(num_aux))}
+    decoder |= {"kind": f"setr_{kind}", "form": form}
+    return {"decoder": decoder, "out_channels": shapes.of(classifier, 4)[0]}
 
 
 def _aux_blocks(source: Source, kind: Kind, depth: int, num_aux: int) -> tuple[int, ...]:

@@ -7,9 +7,8 @@ What a config does not state has the default of its config class.
 
 from typing import Any
 
-from densevit.checkpoints.importers.base import ImportedParts, Importer, Plain, Source
+from densevit.checkpoints.importers.base import ImportedParts, Importer, Plain, Source, depth_task, segmentation
 from densevit.checkpoints.importers.dpt_rules import depth_head, dpt_from_shapes, hf_neck, segmentation_head
-from densevit.checkpoints.importers.tasks import depth_task, segmentation
 from densevit.checkpoints.importers.vit import NORM_NOT_READ, hf_vit, positions
 from densevit.checkpoints.rename import Renamed, Rule
 from densevit.checkpoints.shapes import Shapes
@@ -76,11 +75,7 @@ def read(source: Source) -> ImportedParts:
 
 
 def _require(source: Source, config: Plain, part: str) -> None:
-    """Refuse settings with another value; those not stated have this value, or do not matter.
-
-    Raises:
-        CheckpointError: naming the setting.
-    """
+    """Refuse settings with another value; those not stated have this value, or do not matter."""
     for key, value in FIXED[part].items():
         stated = config.get(key)
         if stated is not None and (stated.lower() if isinstance(stated, str) else stated) != value:
@@ -130,8 +125,9 @@ def _dpt(source: Source, config: Plain) -> ImportedParts:
     else:
         decoder["head"] = _depth_head(shapes, head)
     heads = {name: {"decoder": decoder, "out_channels": task.out_channels}}
-    protocol = _protocol(source, 480 if segments else 384, 1)
-    return _parts(source, renamed, encoder, heads, task, protocol, HALF)
+    normalisation, protocol = _preprocessing(source, 480 if segments else 384, 1, HALF)
+    short_side, provenance = min(protocol.net_size), f"transformers, {source.name}"
+    return ImportedParts(renamed, encoder, heads, normalisation, task, short_side, protocol, provenance)
 
 
 def _require_stated(source: Source, config: Plain, **values: Any) -> Plain:
@@ -174,8 +170,10 @@ def _depth_anything(source: Source, config: Plain) -> ImportedParts:
     decoder = dpt_from_shapes(shapes, head) | _factors(config)
     decoder |= {"readout": "ignore", "fusion_up_to": "next_level", "head": depth}
     heads = {"depth": {"decoder": decoder, "out_channels": 1}}
-    protocol = _protocol(source, 518, encoder["patch_size"][0])
-    return _parts(source, renamed, encoder, heads, depth_task(max_depth_m), protocol, IMAGENET)
+    normalisation, protocol = _preprocessing(source, 518, encoder["patch_size"][0], IMAGENET)
+    short_side, provenance = min(protocol.net_size), f"transformers, {source.name}"
+    task = depth_task(max_depth_m)
+    return ImportedParts(renamed, encoder, heads, normalisation, task, short_side, protocol, provenance)
 
 
 def _scaled(renamed: Renamed, name: str, factor: float) -> Renamed:
@@ -202,41 +200,19 @@ def _labels(config: Plain) -> list[Any]:
     return [] if all(str(name).startswith("LABEL_") for name in ordered) else ordered
 
 
-def _parts(
-    source: Source,
-    renamed: Renamed,
-    encoder: Plain,
-    heads: Plain,
-    task: Task,
-    protocol: WholeProtocol,
-    normalisation: Plain,
-) -> ImportedParts:
-    """The parts of a model; the image processor's statistics go before the given ones."""
+def _preprocessing(source: Source, side: int, multiple: int, normalisation: Plain) -> tuple[Plain, WholeProtocol]:
+    """The statistics and the resizing of the image processor, or the given ones of the published models."""
     stated = source.side.get("preprocessor_config.json", {})
     statistics = {"mean": stated.get("image_mean"), "std": stated.get("image_std")}
-    return ImportedParts(
-        renamed,
-        encoder,
-        heads,
-        statistics if all(statistics.values()) else normalisation,
-        task,
-        min(protocol.net_size),
-        protocol,
-        f"transformers, {source.name}",
-    )
-
-
-def _protocol(source: Source, side: int, multiple: int) -> WholeProtocol:
-    """The resizing of the image processor, or that of the published models."""
-    stated = source.side.get("preprocessor_config.json", {})
     size = stated.get("size", side)
     height, width = (size["height"], size["width"]) if isinstance(size, dict) else (size, size)
-    return WholeProtocol(
+    protocol = WholeProtocol(
         kind="transformers",
         net_size=(height, width),
         multiple=stated.get("ensure_multiple_of", multiple),
         keep_aspect=stated.get("keep_aspect_ratio", multiple > 1),
     )
+    return statistics if all(statistics.values()) else normalisation, protocol
 
 
 IMPORTER = Importer(

@@ -85,11 +85,7 @@ def training_image_size(source: Source, encoder: Plain, config_size: object) -> 
 
 
 def without_class_token(renamed: Renamed, rule: Plain) -> tuple[Renamed, Plain]:
-    """Ignore the class token and cut off its position, since SETR-MLA's sequence has none.
-
-    Returns:
-        The tensors, and the rule of positions without prefix.
-    """
+    """Ignore the class token and cut off its position, which SETR-MLA's sequence lacks; the rule then has no prefix."""
     stored, num_prefix = renamed.tensors["encoder.pos_embed"], rule["num_prefix"]
     ignored = dict.fromkeys(renamed.sources.get("encoder.cls_token", ()), "the sequence has no class token")
     renamed = replace(renamed, ignored=renamed.ignored | ignored).with_tensors(

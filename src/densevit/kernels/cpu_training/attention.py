@@ -13,8 +13,7 @@ import torch
 from torch import Tensor
 
 from densevit.kernels import attention
-from densevit.kernels.build import FLOAT, INT, LONG, POINTER, Signatures, address, library
-from densevit.kernels.threads import parallel_for
+from densevit.kernels.build import FLOAT, INT, LONG, POINTER, Signatures, address, library, parallel_for
 
 
 def forward(qkv: Tensor, num_heads: int) -> tuple[Tensor, Tensor]:

@@ -14,6 +14,7 @@ from torch.autograd.function import once_differentiable
 
 from densevit.kernels.cpu_training import attention
 from densevit.kernels.cpu_training.linear import gelu_gradient, product, weight_gradients
+from densevit.kernels.dispatch import plain_float32
 from densevit.kernels.linear import Linear
 
 _FUSIBLE = (nn.Linear, Linear, nn.LayerNorm)
@@ -25,11 +26,7 @@ def can_fuse(x: Tensor, *layers: nn.Module) -> bool:
     Layers of other classes (adapters, quantised layers), hooks, autocast, compilers and torch.func run operator by
     operator.
     """
-    if not torch.is_grad_enabled() or torch.compiler.is_compiling() or torch.is_autocast_enabled("cpu"):
-        return False
-    if x.dtype != torch.float32 or x.device.type != "cpu" or not x.numel():
-        return False
-    if torch._C._are_functorch_transforms_active():
+    if not torch.is_grad_enabled() or not plain_float32(x) or not x.numel():
         return False
     for layer in layers:
         if type(layer) not in _FUSIBLE or hooked(layer):

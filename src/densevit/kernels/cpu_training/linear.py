@@ -11,9 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from densevit.kernels.build import INT, LONG, POINTER, Signatures, library
+from densevit.kernels.build import INT, LONG, POINTER, Signatures, library, parallel_for
 from densevit.kernels.linear import onednn_product
-from densevit.kernels.threads import parallel_for
 
 _FLOAT_BYTES = 4
 _LANES = 16

@@ -44,10 +44,7 @@ class RunRecorder:
     As a context manager it also records that the run failed or was interrupted.
 
     Args:
-        config: the run.
-        out: its folder.
         start: iterations that are done already.
-        parameters: number of parameters of the model.
         metrics: results of the last evaluation of an earlier session.
         on_log: called with event and iteration of every line of the log.
 

@@ -20,16 +20,10 @@ def class_table(per_class: Mapping[str, Any], palette: Sequence[Sequence[int]]) 
     for index, (name, values) in enumerate(classes.items()):
         colour = ",".join(str(int(c)) for c in palette[index][:3]) if index < len(palette) else "200,200,200"
         iou, count = values.get("IoU"), _count(values)
-        rows.append(
-            (
-                f'<i class=swatch style="background:rgb({colour})"></i>{escape(name)}',
-                _share(iou),
-                f'<div class=barcell><i class=bar style="width:{100 * iou:.1f}%"></i></div>' if _known(iou) else "",
-                _share(values.get("Acc")),
-                f"{count:,}",
-                f"{count / total:.2%}",
-            )
-        )
+        named = f'<i class=swatch style="background:rgb({colour})"></i>{escape(name)}'
+        bar = f'<div class=barcell><i class=bar style="width:{100 * iou:.1f}%"></i></div>' if _known(iou) else ""
+        accuracy, share = _share(values.get("Acc")), f"{count / total:.2%}"
+        rows.append((named, _share(iou), bar, accuracy, f"{count:,}", share))
     return table(("class", "IoU", "", "accuracy", "pixels", "share"), rows, numbers=(1, 3, 4, 5))
 
 
@@ -39,16 +33,10 @@ def confused_table(counts: Sequence[Sequence[int]], names: Sequence[str]) -> str
     for row, line in enumerate(counts):
         pairs += [(count, row, column) for column, count in enumerate(line) if row != column and count]
     total = sum(map(sum, counts))
-    rows = [
-        (
-            escape(names[row]),
-            escape(names[column]),
-            f"{count:,}",
-            f"{count / sum(counts[row]):.1%}",
-            f"{count / total:.2%}",
-        )
-        for count, row, column in sorted(pairs, reverse=True)[:MOST_CONFUSED]
-    ]
+    rows = []
+    for count, row, column in sorted(pairs, reverse=True)[:MOST_CONFUSED]:
+        shares = (f"{count / sum(counts[row]):.1%}", f"{count / total:.2%}")
+        rows.append((escape(names[row]), escape(names[column]), f"{count:,}", *shares))
     return table(("true", "taken for", "pixels", "of its class", "of all"), rows, numbers=(2, 3, 4)) if rows else ""
 
 

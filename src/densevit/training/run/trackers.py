@@ -23,7 +23,6 @@ class RunFacts:
 
     Attributes:
         out: the run folder.
-        project: the project that the run belongs to.
         name: display name.
         identity: unique, and the same when the run is resumed.
         config: of the run, as plain data.
@@ -130,8 +129,6 @@ class Trackers:
     """All trackers of a run.
 
     Args:
-        names: keys of ``TRACKERS``.
-        facts: of the run.
         tracked: per event, "step" and "eval", the last iteration that an earlier session has sent. A resumed run
             repeats the same values, which are not sent twice.
         kept: the same, for what is not repeated; TensorBoard forgets everything later.
