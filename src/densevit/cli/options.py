@@ -1,5 +1,6 @@
 """Options that several commands share, and the configs that they stand for."""
 
+import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -90,7 +91,10 @@ def numbers(text: str, option: str, example: str) -> tuple[float, ...]:
     from densevit.errors import ConfigError
 
     try:
-        return tuple(float(part) for part in text.split(","))
+        found = tuple(float(part) for part in text.split(","))
+        if not all(map(math.isfinite, found)):
+            raise ValueError
+        return found
     except ValueError:
         raise ConfigError(
             f"{option} got {text!r} but takes numbers separated by commas, for example {option} {example}"
@@ -111,7 +115,7 @@ def raster_config(
     if windows is not None:
         given["windows"] = windows
     if bands is not None:
-        given["bands"] = tuple(int(n) for n in numbers(bands, "--bands", "4,3,2"))
+        given["bands"] = numbers(bands, "--bands", "4,3,2")
     if limits is not None:
         given["limits"] = numbers(limits, "--range", "0,3000")
     return RasterConfig.parse(given, source="the set of options --bands, --range and --raster-format")
@@ -125,7 +129,8 @@ def is_streamed(image: Path, *, forced: bool) -> bool:
     """
     from densevit.errors import DataError
     from densevit.io import ZipPath
-    from densevit.io.raster import RASTER_SUFFIXES, STREAMED_PIXELS, has_rasterio, read_head
+    from densevit.io.gdal import has_rasterio, read_head
+    from densevit.io.raster import RASTER_SUFFIXES, STREAMED_PIXELS
 
     if forced:
         return True

@@ -20,7 +20,7 @@ from densevit.inference.sliding_window import SlidingWindow
 from densevit.inference.speed import SpeedConfig, apply_speed, read_speed
 from densevit.inference_config import InferenceConfig, Protocol, WholeProtocol
 from densevit.io import as_image
-from densevit.io.raster import read_head
+from densevit.io.gdal import read_head
 from densevit.model import DenseModel
 from densevit.tasks import Task
 

@@ -8,10 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from densevit.errors import DataError
-from densevit.io.decode import MAX_PIXELS, require_file
-from densevit.io.raster import gdal
+from densevit.io.decode import check_pixels, require_file
+from densevit.io.gdal import gdal, open_dataset
 from densevit.io.read import load_array
-from densevit.io.zipped import ZipPath, place
+from densevit.io.zipped import place
 
 BAND_SUFFIXES = frozenset({".tif", ".tiff", ".png", ".npy"})
 _ACCEPTED = "a TIFF, PNG or .npy array (H, W, C) of 8 or 16 bits or floats"
@@ -56,21 +56,13 @@ def _from_array(path: Path, bands: Sequence[int]) -> NDArray[Any]:
 
 
 def _from_raster(path: Path, bands: Sequence[int]) -> NDArray[Any]:
-    with gdal(path, "opened") as rasterio:
-        if isinstance(path, ZipPath):
-            with rasterio.MemoryFile(path.read_bytes()) as memory, memory.open() as dataset:
-                return _read(path, dataset, bands)
-        with rasterio.open(path) as dataset:
-            return _read(path, dataset, bands)
+    with gdal(path, "opened") as rasterio, open_dataset(rasterio, path) as dataset:
+        return _read(path, dataset, bands)
 
 
 def _read(path: Path, dataset: Any, bands: Sequence[int]) -> NDArray[Any]:
     _check_bands(path, bands, dataset.count)
-    if dataset.height * dataset.width * len(bands) > MAX_PIXELS:
-        raise DataError(
-            f"{path} has {dataset.height} x {dataset.width} pixels in {len(bands)} bands; up to {MAX_PIXELS:,} values "
-            "are accepted; cut it into tiles"
-        )
+    check_pixels(f"{path}, in {len(bands)} bands,", (dataset.height, dataset.width * len(bands)), path.stat().st_size)
     return np.ascontiguousarray(np.moveaxis(dataset.read(list(bands)), 0, -1))
 
 

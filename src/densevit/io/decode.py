@@ -11,10 +11,12 @@ from typing import TypeVar
 from PIL import Image, UnidentifiedImageError
 
 from densevit.errors import DataError
+from densevit.io.png import check_complete_png
 from densevit.io.zipped import ZipPath
+from densevit.limits import Limits, limits, too_much
+from densevit.types import Size
 
-MAX_PIXELS = 1_000_000_000
-"""Largest image in pixels (1 gigapixel); replaces Pillow's own limit of 89 megapixels."""
+MAX_PIXELS = Limits().pixels
 
 FORMATS = {
     "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"),
@@ -65,9 +67,11 @@ def decode(path: Path, convert: Callable[[Image.Image, str], _T]) -> _T:
     """Decode the first frame of ``path``, turn it upright and return ``convert(image, name)``.
 
     Raises:
-        DataError: no such file, not an image of ``FORMATS``, damaged or cut short, or over ``MAX_PIXELS``.
+        DataError: no such file, not an image of ``FORMATS``, damaged or cut short, or beyond ``limits``.
     """
     with guarded(path), open_image(path) as image:
+        image.load()
+        check_complete_png(image, path)
         result = convert(upright(image, str(path)), str(path))
     return result
 
@@ -76,7 +80,7 @@ def open_image(path: Path) -> Image.Image:
     """Read the header of an image file; its pixels are decoded later.
 
     Raises:
-        DataError: no such file, not an image of ``FORMATS``, or over ``MAX_PIXELS``.
+        DataError: no such file, not an image of ``FORMATS``, or beyond ``limits``.
     """
     require_file(path)
     # Pillow warns from 89 megapixels on and refuses 179. That limit is a global, so it is lifted for the moment, by one
@@ -90,13 +94,35 @@ def open_image(path: Path) -> Image.Image:
             raise DataError(f"{path} is {_describe(path)}; {_ACCEPTED}; convert it or copy it again") from error
         finally:
             Image.MAX_IMAGE_PIXELS = limit
-    if image.height * image.width > MAX_PIXELS:
+    try:
+        check_pixels(path, (image.height, image.width), path.stat().st_size)
+    except DataError:
         image.close()
-        raise DataError(
-            f"{path} has {image.height} x {image.width} pixels; up to {MAX_PIXELS:,} are accepted; scale it down or "
-            "cut it into tiles"
-        )
+        raise
     return image
+
+
+def check_pixels(name: object, size: Size, stored_bytes: int | None = None) -> None:
+    """Check the size that a file claims before its pixels take memory.
+
+    Args:
+        name: of the file, for the message.
+        size: (H, W) as claimed.
+        stored_bytes: of the file, which honest compression cannot undercut without end.
+
+    Raises:
+        DataError: no pixels, more than ``limits`` allow, or more than the file can hold.
+    """
+    height, width = size
+    claim = f"{name} has {height} x {width} pixels"
+    if min(height, width) < 1:
+        raise DataError(f"{claim}; an image has at least one; copy or export it again")
+    if height * width > limits().pixels:
+        raise DataError(f"{too_much(claim, 'pixels')}, or scale it down or cut it into tiles")
+    per_byte = limits().pixels_per_byte
+    if stored_bytes is not None and height * width > max(limits().small_pixels, per_byte * stored_bytes):
+        claim = f"{claim} in {stored_bytes:,} bytes, {height * width // max(stored_bytes, 1):,} for each"
+        raise DataError(too_much(claim, "pixels_per_byte"))
 
 
 def upright(image: Image.Image, name: str) -> Image.Image:

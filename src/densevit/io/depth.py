@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from densevit.errors import DataError
-from densevit.io.decode import MAX_PIXELS, decode, guarded, require_file
+from densevit.io.decode import check_pixels, decode, guarded, require_file
 from densevit.io.read import load_array, require_array
 from densevit.io.zipped import ZipPath, place
 
@@ -98,10 +98,7 @@ def _read_exr(path: Path) -> NDArray[Any]:
             file = path
         with OpenEXR.File(str(file), header_only=True) as opened:
             low, high = opened.header()["dataWindow"]
-        if not 0 < int(high[0] - low[0] + 1) * int(high[1] - low[1] + 1) <= MAX_PIXELS:
-            raise DataError(
-                f"{path} has a data window {low} to {high}; up to {MAX_PIXELS:,} pixels are accepted; crop it"
-            )
+        check_pixels(path, (int(high[1] - low[1] + 1), int(high[0] - low[0] + 1)))
         with OpenEXR.File(str(file), separate_channels=True) as opened:
             channels = {name: np.array(channel.pixels) for name, channel in opened.channels().items()}
     chosen = [name for name in _DEPTH_CHANNELS if name in channels] or (list(channels) if len(channels) == 1 else [])

@@ -1,9 +1,9 @@
-"""Read rasters larger than memory in parts. Only this module and ``raster_write`` import rasterio."""
+"""Read rasters larger than memory in parts."""
 
-import warnings
+import logging
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from densevit.errors import DataError
 from densevit.io.decode import require_file
+from densevit.io.gdal import Georeference, gdal, open_dataset
 from densevit.io.read import from_16_bit, on_white
 
 STREAMED_PIXELS = 100_000_000
@@ -20,82 +21,12 @@ STREAMED_PIXELS = 100_000_000
 BLOCK = 512
 """Side of the square blocks in which results are computed and stored."""
 
-CACHE_BYTES = 128 * 2**20
-"""Size of GDAL's block cache, which by default grows with the machine."""
+_log = logging.getLogger(__name__)
 
-RASTER_SUFFIXES = frozenset({".tif", ".tiff", ".png", ".vrt"})
-_ACCEPTED = "a GeoTIFF, COG, TIFF or PNG of 8 or 16 bits, or of floats in [0, 1], is accepted"
+RASTER_SUFFIXES = frozenset({".tif", ".tiff", ".png"})
 
-
-def has_rasterio() -> bool:
-    """Whether rasterio is installed."""
-    try:
-        import rasterio  # noqa: F401
-    except ImportError:
-        return False
-    return True
-
-
-@contextmanager
-def gdal(name: object, doing: str) -> Iterator[Any]:
-    """Yield rasterio with a bounded cache and without side files; its errors become a ``DataError``."""
-    try:
-        import rasterio
-        import rasterio.errors
-    except ImportError as error:
-        raise DataError(
-            f"{name} must be streamed, and the library rasterio is not installed; "
-            "install it with: pip install 'densevit[raster]'"
-        ) from error
-    try:
-        with (
-            warnings.catch_warnings(),
-            rasterio.Env(GDAL_CACHEMAX=CACHE_BYTES, GDAL_PAM_ENABLED="NO", GDAL_DISABLE_READDIR_ON_OPEN="EMPTY_DIR"),
-        ):
-            warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
-            yield rasterio
-    except rasterio.errors.RasterioError as error:
-        cause = str(error.__cause__ or error).splitlines()[0]
-        needed = f"{_ACCEPTED}; copy it again"
-        if doing == "written":
-            needed = "choose another place or free some space"
-        raise DataError(f"{name} cannot be {doing} ({cause}); {needed}") from error
-
-
-@dataclass(frozen=True)
-class Georeference:
-    """Position of a raster on the earth, as rasterio's objects; empty for a plain image."""
-
-    crs: Any = None
-    transform: Any = None
-    gcps: Any = None
-
-
-@dataclass(frozen=True)
-class RasterHead:
-    """The header of a raster.
-
-    Attributes:
-        size: (H, W).
-        georeferenced: whether it has a coordinate system, a transform or ground control points.
-        driver: GDAL's name of the format.
-    """
-
-    size: tuple[int, int]
-    georeferenced: bool
-    driver: str
-
-
-def read_head(path: Path) -> RasterHead:
-    """Read the header of a raster.
-
-    Raises:
-        DataError: no such file, or not a raster.
-    """
-    require_file(path)
-    with gdal(path, "opened") as rasterio, rasterio.open(path) as dataset:
-        placed = dataset.crs is not None or not dataset.transform.is_identity or bool(dataset.gcps[0])
-        return RasterHead((dataset.height, dataset.width), placed, dataset.driver)
+_SAMPLE_SIDE = 512
+"""Rows and columns, at most, that are looked at to learn the range of the values."""
 
 
 class RasterSource:
@@ -112,9 +43,12 @@ class RasterSource:
         self.bands = self._choose(bands, [i for i in range(1, dataset.count + 1) if i not in alpha])
         self._colours = self._palette() if self.bands == (1,) else None
         self._limits = self._range(limits)
+        if self._colours is None:
+            self._look_at_values(given=limits is not None)
         self.stamp = self._stat()
         flags = [flag.name for index in self.bands for flag in dataset.mask_flag_enums[index - 1]]
-        self.masked = "all_valid" not in flags
+        # NaN is no data, also where no tag says so.
+        self.masked = "all_valid" not in flags or self._dtype.kind == "f"
 
     def _choose(self, wanted: Sequence[int] | None, plain: list[int]) -> tuple[int, ...]:
         if wanted is None and len(plain) in (1, 3):
@@ -154,6 +88,42 @@ class RasterSource:
             )
         return known[self._dtype.name]
 
+    def _look_at_values(self, *, given: bool) -> None:
+        """Refuse or warn of values for which the range, or a band taken for alpha, is hardly what is meant."""
+        alpha = [] if self._alpha is None else [self._alpha]
+        sides = [min(side, _SAMPLE_SIDE) for side in self.size]
+        with gdal(self.path, "read"):
+            sample = self._dataset.read([*self.bands, *alpha], out_shape=(len(self.bands) + len(alpha), *sides))
+        colours = sample[: len(self.bands)]
+        colours = colours[np.isfinite(colours)]
+        if alpha:
+            top = np.iinfo(self._dtype).max if self._dtype.kind in "iu" else 1.0
+            between = float(((sample[-1] > 0) & (sample[-1] < top)).mean())
+            if between > 0.5:
+                _log.warning(
+                    "%s has its band %d marked as alpha, but most of its values are neither transparent nor opaque, as "
+                    "in near infrared; the picture is blended with white; if it is no alpha, pass --bands 1,2,3",
+                    self.path, self._alpha,
+                )  # fmt: skip
+        low, high = self._limits
+        if given or self._dtype == np.uint8 or not colours.size:
+            return
+        least, most = float(colours.min()), float(colours.max())
+        outside = float(((colours < low) | (colours > high * 1.001)).mean())
+        if outside > 0.5:
+            raise DataError(
+                f"{self.path} holds values from {least:g} to {most:g}, and {low:g}..{high:g} is accepted by default; "
+                f"say which values are black and white, as in --range {math.floor(least)},{math.ceil(most)}"
+            )
+        dark = most < high / 8 and self._dtype.kind == "u"
+        if outside > 0 or dark:
+            _log.warning(
+                "%s holds values from %g to %g, of which %g becomes black and %g white, so the picture is %s; "
+                "if that is not meant, pass --range %d,%d",
+                self.path, least, most, low, high, "almost black" if dark else "clipped",
+                math.floor(least), math.ceil(most),
+            )  # fmt: skip
+
     def read(self, rows: slice, columns: slice) -> NDArray[np.uint8]:
         """Read a part (h, w, 3) at full resolution."""
         return self._read(window_of(rows, columns), (rows.stop - rows.start, columns.stop - columns.start))
@@ -192,7 +162,10 @@ class RasterSource:
             return None
         with gdal(self.path, "read"):
             mask = self._dataset.read_masks(list(self.bands), window=window_of(rows, columns))
-        valid: NDArray[np.bool_] = (mask != 0).any(axis=0)
+            valid: NDArray[np.bool_] = (mask != 0).any(axis=0)
+            if self._dtype.kind == "f":
+                values = self._dataset.read(list(self.bands), window=window_of(rows, columns))
+                valid &= ~np.isnan(values).any(axis=0)
         return None if valid.all() else valid
 
     def check(self) -> None:
@@ -231,7 +204,7 @@ def open_raster(
         DataError: no such file, not a raster, or bands or values that are not accepted.
     """
     require_file(path)
-    with gdal(path, "opened") as rasterio, rasterio.open(path) as dataset:
+    with gdal(path, "opened") as rasterio, open_dataset(rasterio, path) as dataset:
         yield RasterSource(path, dataset, bands, limits)
 
 

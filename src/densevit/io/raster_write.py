@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from densevit.errors import DataError
 from densevit.io.decode import reason
-from densevit.io.raster import BLOCK, Georeference, gdal, window_of
+from densevit.io.gdal import Georeference, gdal
+from densevit.io.raster import BLOCK, window_of
 from densevit.io.write import atomic_path
 
 Format = Literal["GTiff", "COG", "PNG"]

@@ -3,11 +3,12 @@
 import base64
 import binascii
 import io
+import math
 import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,7 +36,7 @@ def read_image(path: Path) -> NDArray[np.uint8]:
         (H, W, 3) uint8, RGB.
 
     Raises:
-        DataError: no such file, not an image, damaged or cut short, over ``MAX_PIXELS``, values of unknown range.
+        DataError: no such file, not an image, damaged or cut short, beyond ``limits``, values of unknown range.
     """
     return decode(place(path), _to_rgb)
 
@@ -157,12 +158,30 @@ def load_array(path: Path, accepted: str, fits: Callable[[NDArray[Any]], bool]) 
         DataError: no such file, damaged, or not accepted.
     """
     require_file(path)
-    with guarded(path, f"{accepted}, as np.save writes it,"):
+    with guarded(path, f"{accepted}, as np.save writes it,"), path.open("rb") as file:
+        _check_array_header(path, file)
         source = io.BytesIO(path.read_bytes()) if isinstance(path, ZipPath) else path
         loaded: object = np.load(source, allow_pickle=False)
     if not isinstance(loaded, np.ndarray):
         raise DataError(f"{path} holds {type(loaded).__name__}; {accepted} is accepted")
     return require_array(path, loaded, accepted, fits)
+
+
+def _check_array_header(path: Path, file: IO[bytes]) -> None:
+    """Compare the size that the header of a ``.npy`` file claims with that of the file."""
+    start = file.read(len(np.lib.format.MAGIC_PREFIX))
+    file.seek(0)
+    if start != np.lib.format.MAGIC_PREFIX:
+        return
+    read_header = np.lib.format.read_array_header_1_0
+    if np.lib.format.read_magic(file) != (1, 0):
+        read_header = np.lib.format.read_array_header_2_0
+    shape, _, dtype = read_header(file)
+    claimed, there = math.prod(shape) * dtype.itemsize, path.stat().st_size - file.tell()
+    if not dtype.hasobject and claimed > there:
+        raise DataError(
+            f"{path} claims an array {shape} of {dtype}, {claimed:,} bytes, and holds {there:,}; copy it again"
+        )
 
 
 def require_array(path: Path, array: NDArray[Any], accepted: str, fits: Callable[[NDArray[Any]], bool]) -> NDArray[Any]:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from densevit.io.decode import guarded, open_image, orientation_of
+from densevit.io.png import check_complete_png
 from densevit.io.read import as_image, load_array
 from densevit.types import Size
 
@@ -71,6 +72,7 @@ def _with_photo(path: Path, *, photo: bool) -> tuple[Stored, NDArray[np.uint8]]:
     with guarded(path), open_image(path) as image:
         name, frames = image.format or "", int(getattr(image, "n_frames", 1))
         image.load()
+        check_complete_png(image, path)
         rgb = as_image(image) if photo else np.zeros((0, 0, 3), np.uint8)
         pixels = np.asarray(image)
         stored = Stored(name, image.mode, orientation_of(image), frames, pixels, _palette(image))

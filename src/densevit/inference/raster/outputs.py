@@ -12,7 +12,8 @@ from densevit.config import Config
 from densevit.data.sample import ClassTable
 from densevit.errors import ConfigError
 from densevit.inference.sliding_window import SlidingWindow
-from densevit.io.raster import RasterHead, RasterSource
+from densevit.io.gdal import RasterHead
+from densevit.io.raster import RasterSource
 from densevit.io.raster_write import Format, RasterFile
 from densevit.tasks import Task
 from densevit.types import Size
