@@ -25,11 +25,16 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+import torch
 from torch import Tensor
 
+from densevit.errors import ShapeError
 from densevit.kernels.cache import digest, folders, verified
 
 POINTER, INT, LONG, FLOAT = ctypes.c_void_p, ctypes.c_int, ctypes.c_int64, ctypes.c_float
+
+MAX_SIZE = 2**30
+"""The C code counts in 32 bits, and rounds sizes up."""
 
 Signatures = Mapping[str, tuple[Any, Sequence[Any]]]
 """Name of a C function -> type of its result (None for void) and of its arguments."""
@@ -81,6 +86,26 @@ def library(source: Path, fallback: str, signatures: Signatures = MappingProxyTy
                 return built
     _log.warning("%s could not be built with %s; %s", source.name, compiler, fallback)
     return None
+
+
+def countable(*tensors: Tensor) -> bool:
+    """Whether all sizes are 1 to ``MAX_SIZE``."""
+    return all(1 <= size <= MAX_SIZE for tensor in tensors for size in tensor.shape)
+
+
+def checked(tensor: Tensor, dtype: torch.dtype, *shape: int, contiguous: bool = True) -> Tensor:
+    """The same tensor, if C may take it for an array of this type and shape; ``address`` and ``data_ptr`` ask nothing.
+
+    Raises:
+        ShapeError: if it may not.
+    """
+    plain = tensor.device.type == "cpu" and tensor.layout == torch.strided
+    if plain and (tensor.dtype, tuple(tensor.shape)) == (dtype, shape) and (tensor.is_contiguous() or not contiguous):
+        return tensor
+    raise ShapeError(
+        f"a kernel was given {tensor.dtype} {tuple(tensor.shape)} on {tensor.device} but takes {dtype} {shape}, "
+        f"{'contiguous ' if contiguous else ''}on the CPU; pass such a tensor"
+    )
 
 
 def address(tensor: Tensor, *index: int) -> int:
