@@ -79,9 +79,8 @@ def decode_pixels(
         plane += class_stride
     pixel = y.to(tl.int64) * width + x
     tl.store(labels + pixel, label.to(labels.dtype.element_ty), mask=inside)
-    finite = tl.abs(best) < INFINITY
+    undefined = tl.where(tl.abs(best) < INFINITY, 0.0, float("nan"))  # added where the softmax is
     if want_scores:
-        tl.store(scores + pixel, tl.where(finite, 1.0 / total, float("nan")), mask=inside)
+        tl.store(scores + pixel, 1.0 / total + undefined, mask=inside)
     if want_entropy:
-        sums = (tl.log(total) - moment / total) * per_log_classes
-        tl.store(entropy + pixel, tl.where(finite, sums, float("nan")), mask=inside)
+        tl.store(entropy + pixel, (tl.log(total) - moment / total) * per_log_classes + undefined, mask=inside)
