@@ -128,8 +128,6 @@ static inline void head(rows q, rows k, rows v, int tokens, const int vectors, f
                 values_tile(logits, values + (int64_t)key * width, num_keys, decay, result + r * width, vectors);
             }
         }
-        for (int r = 0; r < count; r++) /* no key is above minus infinity: 0 / 0, as in torch */
-            if (!(max[r] > NEVER)) total[r] = NAN;
         for (int r = 0; r < count && sums; r++) sums[first + r] = max[r] + log2f(total[r]);
         for (int r = 0; r < count; r++)
             for (int c = 0; c < width; c++) out[(first + r) * out_token + c] = result[r * width + c] / total[r];

@@ -31,7 +31,9 @@ def product(x: Tensor, weight: Tensor, bias: Tensor | None, *, transposed: bool 
     kernels = load() if width % _LANES == 0 and rows >= _FEW_ROWS and countable(weight) else None
     if kernels is None:
         onednn, matrix = onednn_product(), weight if transposed else weight.t()
-        result: Tensor = F.linear(x, matrix, bias) if onednn is None else onednn(x, matrix, bias, "none", [], "")
+        if onednn is None or not x.numel():
+            return F.linear(x, matrix, bias)
+        result: Tensor = onednn(x, matrix, bias, "none", [], "")
         return result
     weight = weight.contiguous()
     bias = None if bias is None else checked(bias.contiguous(), torch.float32, width)
