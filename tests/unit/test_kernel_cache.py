@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from densevit.kernels import build, cache
+from tests import sanitize
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="no library is built on Windows")
 SIGNATURES: build.Signatures = {"answer": (build.INT, [])}
@@ -382,3 +383,10 @@ def test_library__of_no_source_is_none(source: Path, home: Path, caplog: pytest.
     caplog.set_level(logging.WARNING)
     assert answer(source.with_name("missing.c")) is None
     assert "missing.c could not be built" in caplog.text
+
+
+def test_sanitizers__that_are_not_installed_are_named(tmp_path: Path) -> None:
+    chosen = compiler(tmp_path, "echo libasan.so")  # as gcc answers for a file that it does not have
+
+    with pytest.raises(SystemExit, match=f"^{chosen} has no libasan.so; install it"):
+        sanitize.runtime(chosen)
