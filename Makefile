@@ -17,7 +17,7 @@ PYTEST := OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest
 # the files of tests/e2e, which take longest though they have few tests.
 WORKERS ?= 2
 
-.PHONY: help demo test gpu parity reference lint format types clean
+.PHONY: help demo test sanitize gpu parity reference lint format types clean
 .NOTPARALLEL:
 
 help:  ## list the targets
@@ -29,6 +29,9 @@ demo: $(VENV)/.base  ## label the photos of examples/photos and measure their de
 
 test: $(VENV)/.dev  ## run the tests that need no accelerator
 	$(PYTEST) -n $(WORKERS) --dist loadfile --no-loadscope-reorder
+
+sanitize: $(VENV)/.dev  ## run the tests of the C kernels under ASan and UBSan (Linux, gcc)
+	$(BIN)/python -m tests.sanitize
 
 gpu: $(VENV)/.dev  ## run the tests that need an accelerator, then measure there: gpu.json
 	$(PYTEST) -m gpu

@@ -10,7 +10,7 @@ class ConfigError(DensevitError):
 
 
 class ShapeError(DensevitError):
-    """A tensor or an image has a size that the model cannot take."""
+    """A tensor or an image has a size or type that the model cannot take."""
 
 
 class DataError(DensevitError):

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 import densevit
-from densevit.cli.predict import unique_stems
+from densevit.cli.photo_batch import unique_stems
 from densevit.engines.engine import ENGINES
 from densevit.tasks import Segmentation
 from tests.e2e.commands import spawn

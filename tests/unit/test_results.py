@@ -15,7 +15,7 @@ from densevit.errors import DataError, DensevitError
 from densevit.inference.decode import mean_entropy
 from densevit.inference.prediction import Prediction
 from densevit.inference.results import DepthResult, RegressionResult, SegmentationResult, head_result
-from densevit.inference.tiled_logits import StitchedLogits, resized_logits
+from densevit.inference.tiled_logits import StitchedLogits, resized_logits, tile_entropy, tile_labels, tile_scores
 from densevit.inference.tta import MeanLogits
 from densevit.tasks import Depth, Regression, Segmentation
 from tests.tolerances import SAME_MATHS
@@ -305,3 +305,26 @@ def test_prediction__takes_photos_of_any_size(size):
         },
     )
     assert (prediction.labels.shape, prediction.depth.shape, prediction.overlay().shape[:2]) == (size, size, size)
+
+
+@pytest.mark.parametrize("size", [(5, 6), (10, 12), (7, 17)])
+def test_tiles__of_logits_that_are_not_finite_are_so_only_near_them(size: tuple[int, int]) -> None:
+    plain = torch.randn(4, 5, 6, generator=torch.Generator().manual_seed(0))
+    plain[1] = -torch.inf
+    plain[2, 2, 3] = torch.nan
+    logits = resized_logits(plain, size, align_corners=False)
+
+    tile = logits.tile(slice(0, size[0]), slice(0, size[1]))
+
+    clean = plain.clone()
+    clean[1], clean[2, 2, 3] = 0, 0
+    expected = resized_logits(clean, size, align_corners=False).tile(slice(0, size[0]), slice(0, size[1]))
+    assert tile[1].isneginf().all()
+    nan = tile[2].isnan()
+    assert 0 < nan.sum() < nan.numel() / 2
+    torch.testing.assert_close(tile[0], expected[0], rtol=0, atol=0)
+    torch.testing.assert_close(tile[2][~nan], expected[2][~nan], rtol=0, atol=0)
+    assert tile_labels(tile)[nan].eq(2).all()
+    assert tile_scores(tile)[nan].isnan().all()
+    assert tile_scores(tile)[~nan].isfinite().all()
+    assert tile_entropy(tile)[~nan].isfinite().all()

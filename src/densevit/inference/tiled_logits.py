@@ -109,9 +109,18 @@ class StitchedLogits(TiledLogits):
     def tile(self, rows: slice, columns: slice) -> Tensor:
         """A part of the logits: (K, rows, columns) float32. Windows are always added in the same order."""
         with torch.autocast(self.device.type, enabled=False):
-            return self._tile(rows, columns)
+            tile = self._tile(rows, columns, lambda logits: logits)
+            if tile.isfinite().all():
+                return tile
+            # In a matrix product the weights of 0 make NaN of what is not finite, all over the tile.
+            tile = self._tile(rows, columns, lambda logits: logits.nan_to_num(0.0, 0.0, 0.0))
+            low = self._tile(rows, columns, lambda logits: logits.isneginf().float()) != 0
+            high = self._tile(rows, columns, lambda logits: logits.isposinf().float()) != 0
+            nan = self._tile(rows, columns, lambda logits: logits.isnan().float()) != 0
+            tile = tile.masked_fill(low, -torch.inf).masked_fill(high, torch.inf)
+            return tile.masked_fill(nan | low & high, torch.nan)
 
-    def _tile(self, rows: slice, columns: slice) -> Tensor:
+    def _tile(self, rows: slice, columns: slice, prepare: Callable[[Tensor], Tensor]) -> Tensor:
         height, width = rows.stop - rows.start, columns.stop - columns.start
         total = torch.zeros((self.num_channels, height, width), device=self.device)
         for i in self.rows.windows(rows.start, rows.stop):
@@ -124,7 +133,7 @@ class StitchedLogits(TiledLogits):
                 logits = None if horizontal is None else self._get(i, j)
                 if horizontal is None or logits is None:
                     continue
-                part = logits[:, vertical.source, horizontal.source].float()
+                part = prepare(logits[:, vertical.source, horizontal.source].float())
                 if horizontal.diagonal:
                     part = part * horizontal.matrix.to(self.device)
                 else:
@@ -177,7 +186,7 @@ def tile_entropy(tile: Tensor) -> Tensor:
     """The entropy of the softmax of logits (K, rows, columns), over its maximum log K; 0 for one class."""
     if tile.shape[0] == 1:
         return torch.zeros_like(tile[0])
-    log_p = tile.log_softmax(dim=0)
+    log_p = tile.log_softmax(dim=0).clamp(min=torch.finfo(tile.dtype).min)  # a class of -inf adds 0, not 0 * -inf
     return (-(log_p.exp() * log_p).sum(dim=0) / math.log(tile.shape[0])).clamp_(0.0, 1.0)
 
 

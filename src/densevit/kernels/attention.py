@@ -11,8 +11,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from densevit.kernels.build import FLOAT, INT, LONG, POINTER, Signatures, address, library, parallel_for
+from densevit.errors import ShapeError
+from densevit.kernels.build import FLOAT, INT, LONG, POINTER, Signatures, address, checked, countable, library
 from densevit.kernels.dispatch import use_kernel
+from densevit.kernels.threads import parallel_for
 
 HEAD_DIMS = (16, 32, 48, 64)
 """Head dimensions that the kernel supports."""
@@ -27,17 +29,26 @@ def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor | None:
 
     None where the kernel does not apply; the caller then uses torch's operator.
     """
-    if not use_kernel(q, k, v) or q.shape[-1] not in HEAD_DIMS or not q.numel() or load() is None:
+    if not use_kernel(q, k, v) or not _fits(q, k, v) or load() is None:
         return None
     mixed: Tensor = torch.ops.densevit.attention(q, k, v)
     return mixed
 
 
+def _fits(q: Tensor, k: Tensor, v: Tensor) -> bool:
+    """Whether these are (B, heads, T, D) of one shape that the kernel takes."""
+    one_shape = q.ndim == 4 and q.shape == k.shape == v.shape
+    return one_shape and q.shape[-1] in HEAD_DIMS and countable(q) and not any(x.is_neg() for x in (q, k, v))
+
+
 def _attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     kernel = load()
-    assert kernel is not None
+    if kernel is None or not _fits(q, k, v):  # anyone may call a torch operator
+        raise ShapeError(f"attention of {tuple(q.shape)}, {tuple(k.shape)} and {tuple(v.shape)} has no kernel here")
     batch, num_heads, tokens, head_dim = q.shape
     inputs = [x if x.stride(-1) == 1 else x.contiguous() for x in (q, k, v)]
+    for x in inputs:
+        checked(x, torch.float32, *q.shape, contiguous=False)
     out = torch.empty(batch, tokens, num_heads * head_dim, dtype=torch.float32, device=q.device)
     scratch_floats = kernel.densevit_attention_scratch(tokens, head_dim)
 

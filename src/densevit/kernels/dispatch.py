@@ -3,6 +3,15 @@
 import torch
 from torch import Tensor
 
+_LARGEST = 1e38
+"""Beyond, differences of two values overflow, and the C code's stand-in for minus infinity may be the larger one."""
+
+
+def ordinary(values: Tensor) -> bool:
+    """Whether all values (at least one) are finite and none is huge; waits for the device."""
+    low, high = values.aminmax()
+    return bool((low > -_LARGEST) & (high < _LARGEST))  # comparisons with NaN are false
+
 
 def use_kernel(*tensors: Tensor) -> bool:
     """Whether this is plain float32 inference on the CPU: without gradients, and as for ``plain_float32``."""

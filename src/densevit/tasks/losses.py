@@ -13,6 +13,7 @@ from torch import Tensor
 
 from densevit.errors import ShapeError
 from densevit.upsampling import upsample_cross_entropy
+from densevit.upsampling.loss import check_class_weights, check_ids, check_range
 
 _TINY = 1e-6
 """Smallest scale, in units of the prediction, by which a map is divided."""
@@ -39,11 +40,7 @@ def cross_entropy(
             and mmsegmentation (``avg_non_ignore=False``) do; their learning rates were tuned for this smaller loss.
         class_weights: (K,), factor on the loss of each class.
     """
-    if logits.ndim != 4 or target.ndim != 3 or len(logits) != len(target):
-        raise ShapeError(
-            f"logits are {tuple(logits.shape)} and the target is {tuple(target.shape)}, but (B, K, h, w) and "
-            "(B, H, W) belong together; add the batch dimension, or take the channel away from the target"
-        )
+    check_class_weights(class_weights, logits.shape[1] if logits.ndim == 4 else 0)
     weights = None if class_weights is None else class_weights.to(logits.device, torch.float32)
     total = upsample_cross_entropy(
         logits, target, align_corners=align_corners, ignore_index=ignore_index, class_weights=weights
@@ -85,7 +82,8 @@ def ohem(
         min_kept: pixels per image; pooled over the batch, so an easy image may leave its share to a hard one.
         class_weights: (K,), of the pixels in the average; which ones are hard does not depend on them.
     """
-    _check_sizes(logits, target)
+    _check(logits, target, ignore_index)
+    check_class_weights(class_weights, logits.shape[1])
     losses = F.cross_entropy(logits.float(), target, ignore_index=ignore_index, reduction="none")  # (B,H,W)
     valid = target != ignore_index
     losses, ids = losses[valid], target[valid]  # (valid,)
@@ -286,7 +284,7 @@ def cosine(normals: Tensor, target: Tensor) -> Tensor:
 
 def _flat_scores(logits: Tensor, target: Tensor, ignore_index: int) -> tuple[Tensor, Tensor]:
     """Softmax scores (valid, K) and class ids (valid,) of the valid pixels."""
-    _check_sizes(logits, target)
+    _check(logits, target, ignore_index)
     valid = target != ignore_index
     return logits.movedim(1, -1)[valid].float().softmax(1), target[valid]
 
@@ -304,12 +302,14 @@ def _masked_mean(values: Tensor, mask: Tensor) -> Tensor:
     return torch.where(mask, values, 0.0).sum() / mask.sum().clamp(min=1)
 
 
-def _check_sizes(logits: Tensor, target: Tensor) -> None:
+def _check(logits: Tensor, target: Tensor, ignore_index: int) -> None:
     if logits.ndim != 4 or logits.shape[:1] + logits.shape[2:] != target.shape:
         raise ShapeError(
             f"logits are {tuple(logits.shape)} and the target is {tuple(target.shape)}, but (B, K, H, W) and "
             "(B, H, W) belong together; resize the logits to the target first"
         )
+    check_ids(target, logits)
+    check_range(target, logits.shape[1], ignore_index)
 
 
 def _check_same(first: Tensor, second: Tensor) -> None:

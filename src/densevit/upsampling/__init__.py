@@ -10,6 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from densevit.errors import ShapeError
 from densevit.types import Size
 from densevit.upsampling import cuda, native, plain
 from densevit.upsampling.loss import upsample_cross_entropy
@@ -44,7 +45,18 @@ class Decoded(NamedTuple):
 def upsample_decoded(
     logits: Tensor, size: Size, *, align_corners: bool, scores: bool = False, entropy: bool = False
 ) -> Decoded:
-    """Logits (K, h, w) -> labels, and on request scores and entropy, of size (H, W), in one pass."""
+    """Logits (K, h, w) -> labels, and on request scores and entropy, of size (H, W), in one pass.
+
+    As in torch, NaN is larger than any logit; a score is NaN where any logit is NaN or the largest is infinite.
+
+    Raises:
+        ShapeError: if logits and size are not of this form, or a size is 0.
+    """
+    if logits.ndim != 3 or not logits.is_floating_point() or not logits.numel() or len(size) != 2 or min(size) < 1:
+        raise ShapeError(
+            f"logits are {logits.dtype} {tuple(logits.shape)}, to be resized to {tuple(size)}, but floats (K, h, w) "
+            "and (H, W) are needed, no size 0; take the batch dimension away"
+        )
     dtype = torch.uint8 if logits.shape[0] <= 256 else torch.int32
     out = Decoded(
         torch.empty(size, dtype=dtype, device=logits.device),

@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
+from densevit.errors import ShapeError
 from densevit.upsampling.neighbours import neighbours
 
 _BLOCK = 256
@@ -22,11 +23,17 @@ def decode(
 
     Returns:
         False, with nothing filled, if Triton is missing.
+
+    Raises:
+        ShapeError: if an output has another type, size or device.
     """
     kernel = load()
     if kernel is None or logits.requires_grad:
         return False
     (classes, h, w), (height, width) = logits.shape, labels.shape
+    for out in (labels, scores, entropy):
+        if out is not None and (out.shape != labels.shape or out.device != logits.device or not out.is_contiguous()):
+            raise ShapeError(f"outputs must be contiguous and {tuple(labels.shape)} on {logits.device}; make such ones")
     rows = neighbours(h, height, align_corners, logits.device)
     columns = neighbours(w, width, align_corners, logits.device)
     # A kernel argument cannot be None: labels stand in for outputs that are not written.

@@ -7,6 +7,17 @@ Source: the online softmax of Milakov and Gimelshein 2018, which needs no second
 import triton
 import triton.language as tl
 
+INFINITY = tl.constexpr(float("inf"))
+
+
+@triton.jit
+def lerp(first, second, weight):
+    """As ``lerp_infinite``: NaN counts with any weight, an infinite value not with a weight of 0."""
+    mixed = first + (second - first) * weight
+    left = tl.where(weight < 1.0, first, 0.0)
+    right = tl.where(weight > 0.0, second, 0.0)
+    return tl.where((tl.abs(first) == INFINITY) | (tl.abs(second) == INFINITY), left + right, mixed)
+
 
 @triton.jit
 def decode_pixels(
@@ -28,7 +39,7 @@ def decode_pixels(
     lower = tl.load(y1 + y) * y_stride
     down = tl.load(wy + y)
     plane = logits
-    best = tl.full((block,), -3.0e38, tl.float32)
+    best = tl.full((block,), -INFINITY, tl.float32)
     label = tl.zeros((block,), tl.int32)
     total = tl.zeros((block,), tl.float32)
     moment = tl.zeros((block,), tl.float32)  # sum of p * log p before normalisation
@@ -37,14 +48,13 @@ def decode_pixels(
         b = tl.load(plane + upper + right, mask=inside, other=0.0).to(tl.float32)
         c = tl.load(plane + lower + left, mask=inside, other=0.0).to(tl.float32)
         d = tl.load(plane + lower + right, mask=inside, other=0.0).to(tl.float32)
-        first = a + (c - a) * down
-        second = b + (d - b) * down
-        value = first + (second - first) * across
-        more = value > best
+        value = lerp(lerp(a, c, down), lerp(b, d, down), across)
+        more = (value > best) | ((value != value) & (best == best))  # NaN is the largest, and the first one stays
         if want_scores or want_entropy:
             top = tl.where(more, value, best)
-            step = tl.maximum(best - top, -87.0)  # e to this power vanishes in any float sum
-            below = tl.maximum(value - top, -87.0)
+            # e to the power of -87 vanishes in any float sum; inf - inf is NaN and becomes -87 as well.
+            step = tl.where(best - top > -87.0, best - top, -87.0)
+            below = tl.where(value - top > -87.0, value - top, -87.0)
             shrink, power = tl.exp(step), tl.exp(below)
             moment = (moment + total * step) * shrink + power * below
             total = total * shrink + power
@@ -53,7 +63,8 @@ def decode_pixels(
         plane += class_stride
     pixel = y.to(tl.int64) * width + x
     tl.store(labels + pixel, label.to(labels.dtype.element_ty), mask=inside)
+    undefined = tl.where(tl.abs(best) < INFINITY, 0.0, float("nan"))  # added where the softmax is
     if want_scores:
-        tl.store(scores + pixel, 1.0 / total, mask=inside)
+        tl.store(scores + pixel, 1.0 / total + undefined, mask=inside)
     if want_entropy:
-        tl.store(entropy + pixel, (tl.log(total) - moment / total) * per_log_classes, mask=inside)
+        tl.store(entropy + pixel, (tl.log(total) - moment / total) * per_log_classes + undefined, mask=inside)

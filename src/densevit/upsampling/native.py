@@ -7,7 +7,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from densevit.kernels.build import INT, LONG, POINTER, Signatures, library, parallel_for
+from densevit.errors import ShapeError
+from densevit.kernels.build import INT, LONG, MAX_SIZE, POINTER, Signatures, checked, countable, library
+from densevit.kernels.dispatch import ordinary
+from densevit.kernels.threads import parallel_for
 from densevit.upsampling.neighbours import neighbours
 
 _VALUES_PER_THREAD = 2_000_000
@@ -20,13 +23,26 @@ def decode(
     """Fill labels (H, W), and scores and entropy (H, W) where given, from logits (K, h, w) on the CPU.
 
     Returns:
-        False, with nothing filled, if there is no kernel.
+        False, with nothing filled, if there is no kernel, or some logits are not finite.
+
+    Raises:
+        ShapeError: if there are no logits, or an output has another type, size or device.
     """
     kernel = load()
     if kernel is None or logits.requires_grad:
         return False
-    source = logits.float()
-    (classes, h, w), (height, width) = source.shape, labels.shape
+    (classes, h, w), (height, width) = logits.shape, labels.shape
+    if not countable(logits, labels):
+        raise ShapeError(
+            f"logits are {tuple(logits.shape)} and labels {tuple(labels.shape)}, but sizes are 1 to {MAX_SIZE}"
+        )
+    source = checked(logits.float().resolve_neg(), torch.float32, classes, h, w, contiguous=False)
+    if not ordinary(source):
+        return False
+    checked(labels, torch.uint8 if classes <= 256 and labels.dtype == torch.uint8 else torch.int32, height, width)
+    for values in (scores, entropy):
+        if values is not None:
+            checked(values, torch.float32, height, width)
     lanes = kernel.densevit_lanes()
     padded = -(-classes // lanes) * lanes
     rows = neighbours(h, height, align_corners, source.device)

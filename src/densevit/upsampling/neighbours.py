@@ -21,6 +21,21 @@ def neighbours_at(position: Tensor, old_length: int) -> tuple[Tensor, Tensor, Te
     return low, (low + 1).clamp_(max=old_length - 1), (position - low).float()
 
 
-def neighbours(old: int, new: int, align_corners: bool, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-    """``neighbours_at`` for every new position of an axis."""
+def neighbours(
+    old: int, new: int, align_corners: bool, device: torch.device, *, always_two: bool = False
+) -> tuple[Tensor, Tensor, Tensor]:
+    """``neighbours_at`` for every new position of an axis.
+
+    Between equal lengths each position is its own neighbour unless ``always_two``, so that a copy does not spread NaN,
+    which a weight of 0 would not remove.
+    """
+    if old == new and not always_two:
+        same = torch.arange(new, device=device)
+        return same, same, torch.zeros(new, device=device)
     return neighbours_at(positions(torch.arange(new, device=device), old, new, align_corners=align_corners), old)
+
+
+def lerp_infinite(first: Tensor, second: Tensor, weight: Tensor) -> Tensor:
+    """``torch.lerp`` with ``weight`` in [0, 1] where values may be infinite: one with a weight of 0 does not count."""
+    shares = torch.where(weight == 1, 0.0, first * (1 - weight)) + torch.where(weight == 0, 0.0, second * weight)
+    return torch.where(first.isinf() | second.isinf(), shares, torch.lerp(first, second, weight))

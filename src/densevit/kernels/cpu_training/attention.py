@@ -13,18 +13,20 @@ import torch
 from torch import Tensor
 
 from densevit.kernels import attention
-from densevit.kernels.build import FLOAT, INT, LONG, POINTER, Signatures, address, library, parallel_for
+from densevit.kernels.build import FLOAT, INT, LONG, POINTER, Signatures, address, checked, countable, library
+from densevit.kernels.threads import parallel_for
 
 
 def forward(qkv: Tensor, num_heads: int) -> tuple[Tensor, Tensor]:
     """Contiguous (B, T, 3 C) -> attention (B, T, C), and the log-sum-exp of each query that ``backward`` needs."""
-    kernels = load(qkv.shape[2] // (3 * num_heads))
+    kernels = _kernels(qkv, num_heads)
     if kernels is None:
         out, log_sums = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(*_qkv_heads(qkv, num_heads))
         return out.transpose(1, 2).flatten(2), log_sums
     kernel, _ = kernels
     batch, tokens, qkv_dim = qkv.shape
     dim = qkv_dim // 3
+    checked(qkv, torch.float32, batch, tokens, 3 * dim)
     head_dim = dim // num_heads
     out = qkv.new_empty(batch, tokens, dim)
     log_sums = qkv.new_empty(batch, num_heads, tokens)
@@ -43,7 +45,7 @@ def forward(qkv: Tensor, num_heads: int) -> tuple[Tensor, Tensor]:
 
 def backward(g: Tensor, qkv: Tensor, out: Tensor, log_sums: Tensor, num_heads: int) -> Tensor:
     """Gradient (B, T, C) of the output -> gradient (B, T, 3 C) of queries, keys and values; all contiguous."""
-    kernels = load(qkv.shape[2] // (3 * num_heads))
+    kernels = _kernels(qkv, num_heads)
     d_qkv = torch.empty_like(qkv)
     if kernels is None:
         gradients = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward(
@@ -55,6 +57,9 @@ def backward(g: Tensor, qkv: Tensor, out: Tensor, log_sums: Tensor, num_heads: i
     _, kernel = kernels
     batch, tokens, dim = g.shape
     head_dim, qkv_dim = dim // num_heads, 3 * dim
+    for x, channels in ((g, dim), (qkv, qkv_dim), (out, dim), (d_qkv, qkv_dim)):
+        checked(x, torch.float32, batch, tokens, channels)
+    checked(log_sums, torch.float32, batch, num_heads, tokens)
 
     def run_head(b: int, h: int, scratch: int) -> None:
         channel = h * head_dim
@@ -78,6 +83,12 @@ def _for_each_head(run_head: Callable[[int, int, int], None], batch: int, num_he
             run_head(*divmod(index, num_heads), scratch.data_ptr())
 
     parallel_for(run_heads, batch * num_heads)
+
+
+def _kernels(qkv: Tensor, num_heads: int) -> tuple[ctypes.CDLL, ctypes.CDLL] | None:
+    """``load`` for these sizes, if heads divide the channels and nothing is empty."""
+    head_dim, rest = divmod(qkv.shape[2], 3 * num_heads)
+    return None if rest or not countable(qkv) else load(head_dim)
 
 
 @cache

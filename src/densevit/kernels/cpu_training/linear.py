@@ -11,8 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from densevit.kernels.build import INT, LONG, POINTER, Signatures, library, parallel_for
+from densevit.kernels.build import INT, LONG, POINTER, Signatures, checked, countable, library
 from densevit.kernels.linear import onednn_product
+from densevit.kernels.threads import parallel_for
 
 _FLOAT_BYTES = 4
 _LANES = 16
@@ -26,14 +27,18 @@ _FEW_ROWS = 256
 def product(x: Tensor, weight: Tensor, bias: Tensor | None, *, transposed: bool = True) -> Tensor:
     """Contiguous x (..., in) times a weight (out, in), or (in, out) if not ``transposed``, plus bias -> (..., out)."""
     depth, width = weight.shape[::-1] if transposed else weight.shape
-    rows = x.numel() // depth
-    kernels = load() if width % _LANES == 0 and rows >= _FEW_ROWS else None
+    rows = x.numel() // depth if depth else 0
+    kernels = load() if width % _LANES == 0 and rows >= _FEW_ROWS and countable(weight) else None
     if kernels is None:
         onednn, matrix = onednn_product(), weight if transposed else weight.t()
-        result: Tensor = F.linear(x, matrix, bias) if onednn is None else onednn(x, matrix, bias, "none", [], "")
+        if onednn is None or not x.numel():
+            return F.linear(x, matrix, bias)
+        result: Tensor = onednn(x, matrix, bias, "none", [], "")
         return result
     weight = weight.contiguous()
-    bias = None if bias is None else bias.contiguous()
+    bias = None if bias is None else checked(bias.contiguous(), torch.float32, width)
+    checked(x, torch.float32, *x.shape[:-1], depth)
+    checked(weight, torch.float32, *((width, depth) if transposed else (depth, width)))
     panels = x.new_empty(kernels.densevit_panels(depth, width))
     kernels.densevit_pack(weight.data_ptr(), depth, width, transposed, panels.data_ptr())
     out = x.new_empty(*x.shape[:-1], width)
@@ -53,10 +58,12 @@ def weight_gradients(g: Tensor, x: Tensor, needs: tuple[bool, ...]) -> tuple[Ten
     """Gradients of a linear layer's weight and bias where needed, from contiguous g (..., out) and x (..., in)."""
     width, depth = g.shape[-1], x.shape[-1]
     rows = g.flatten(0, -2)
-    kernels = load() if needs[0] and depth % _LANES == 0 else None
+    kernels = load() if needs[0] and depth % _LANES == 0 and countable(g, x) else None
     if kernels is None:
         d_weight = rows.t() @ x.flatten(0, -2) if needs[0] else None
         return d_weight, rows.new_ones(len(rows)) @ rows if needs[1] else None
+    checked(g, torch.float32, *x.shape[:-1], width)
+    checked(x, torch.float32, *x.shape)
     d_weight, d_bias = g.new_empty(width, depth), g.new_empty(width)
 
     def run_tiles(start: int, stop: int) -> None:
@@ -75,7 +82,8 @@ def gelu_gradient(x: Tensor, g: Tensor) -> Tensor:
     if kernels is None:
         torch.ops.aten.gelu_backward.grad_input(g, x, grad_input=g)
         return F.gelu(x)
-    values = torch.empty_like(x)
+    values = torch.empty_like(checked(x, torch.float32, *x.shape))
+    checked(g, torch.float32, *x.shape)
 
     def run_vectors(start: int, stop: int) -> None:
         offset, count = _FLOAT_BYTES * _LANES * start, _LANES * (stop - start)
