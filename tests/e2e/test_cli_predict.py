@@ -63,7 +63,7 @@ def predict(cli, trained):
 
 def test_predict__writes_the_files_of_every_head_and_a_record(predict, tmp_path):
     result = predict(save(tmp_path / "photo.png"), "--out", tmp_path / "out")
-    assert (result.code, {path.name for path in (tmp_path / "out").iterdir()}) == (0, FILES)
+    assert (result.code, {path.name for path in (tmp_path / "out").glob("[!.]*")}) == (0, FILES)
 
 
 def test_predict__labels_are_indexed_with_the_ids_and_the_palette_of_the_task(predict, trained, tmp_path):
@@ -398,9 +398,11 @@ def test_resume__redoes_photos_for_another_model(resumable, cli, trained, tmp_pa
 
 
 @pytest.mark.parametrize("text", ["[]", "{", '{"heads": 3}', ""])
-def test_resume__redoes_a_photo_whose_record_is_damaged(resumable, tmp_path, text):
+def test_resume__redoes_a_photo_whose_record_is_not_ours_only_if_told_to(resumable, tmp_path, text):
     (tmp_path / "out" / "a.json").write_text(text)
-    assert resumable("--resume") == "1 predicted, 1 skipped, 0 failed"
+    assert "a.json exists, and densevit did not write" in resumable("--resume")
+    assert (tmp_path / "out" / "a.json").read_text() == text
+    assert resumable("--resume", "--overwrite") == "1 predicted, 1 skipped, 0 failed"
 
 
 def test_resume__redoes_photos_for_another_engine(resumable, tmp_path, monkeypatch):

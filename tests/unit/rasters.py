@@ -48,4 +48,4 @@ def bands() -> NDArray[np.uint8]:
 
 
 def leftovers(folder: Path) -> list[str]:
-    return sorted(p.name for p in folder.iterdir() if not p.name.startswith("."))
+    return sorted(p.name for p in folder.glob("*") if not p.name.startswith("."))

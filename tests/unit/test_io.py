@@ -221,7 +221,8 @@ def test_read_image__refuses_more_than_a_gigapixel_before_decoding(tmp_path):
     path = tmp_path / "giga.png"
     path.write_bytes(png(40000, 30000, 1, 0, b""))
     assert refusal(lambda: read_image(path)) == (
-        f"{path} has 30000 x 40000 pixels; up to 1,000,000,000 are accepted; scale it down or cut it into tiles"
+        f"{path} has 30000 x 40000 pixels, and up to 1,000,000,000 are accepted; if it is right, set "
+        "DENSEVIT_LIMITS=pixels=NUMBER, or scale it down or cut it into tiles"
     )
 
 

@@ -22,13 +22,14 @@ from densevit.io import (
     write_labels,
     write_png,
 )
+from densevit.io.outputs import MANIFEST
 
 PALETTE = [(255, 0, 0), (0, 255, 0), (0, 0, 255)]
 SOURCES = "a photo, a folder of photos or a quoted glob such as 'photos/**/*.jpg' is accepted"
 
 
 def names(folder):
-    return [path.name for path in folder.iterdir()]
+    return [path.name for path in folder.iterdir() if path.name != MANIFEST]
 
 
 def refusal(call):
@@ -133,7 +134,7 @@ def test_write_json__writes_nested_arrays(tmp_path):
 @pytest.mark.parametrize("sync", [False, True])
 def test_atomic_path__replaces_the_file_and_leaves_nothing_else(tmp_path, sync):
     path = tmp_path / "a.bin"
-    path.write_bytes(b"old")
+    write_bytes_atomic(path, b"old")
     with atomic_path(path, sync=sync) as temporary:
         temporary.write_bytes(b"new")
         assert path.read_bytes() == b"old"
@@ -144,7 +145,7 @@ def test_atomic_path__replaces_the_file_and_leaves_nothing_else(tmp_path, sync):
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
 def test_atomic_path__keeps_the_old_file_when_the_block_fails(tmp_path, error):
     path = tmp_path / "a.bin"
-    path.write_bytes(b"old")
+    write_bytes_atomic(path, b"old")
     with pytest.raises(error), atomic_path(path) as temporary:  # noqa: PT012 -- the block is what is tested
         temporary.write_bytes(b"half")
         raise error

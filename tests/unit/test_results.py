@@ -250,7 +250,7 @@ def test_prediction__save_writes_all_and_returns_the_record(prediction, tmp_path
         "a.depth.colours.png",
         "a.json",
     }
-    assert {path.name for path in (tmp_path / "new" / "folder").iterdir()} == files
+    assert {path.name for path in (tmp_path / "new" / "folder").glob("[!.]*")} == files
     assert json.loads((tmp_path / "new" / "folder" / "a.json").read_text()) == record
     assert (record["source"], record["height"], record["width"], record["primary"]) == ("b.jpg", 21, 34, "streets")
 

@@ -1,12 +1,13 @@
 """What surrounds every command: usable streams, signals that end it cleanly, and reports of unexpected errors."""
 
+import functools
 import os
 import platform
 import signal
 import sys
 import tempfile
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -24,6 +25,23 @@ class Stopped(KeyboardInterrupt):
     def __init__(self, number: int) -> None:
         super().__init__(f"stopped by {signal.Signals(number).name}; files that were finished are kept")
         self.code = 128 + number
+
+
+class Carried(Exception):
+    """An interruption or the end of a file on its way through typer, which would make "Aborted" of it."""
+
+
+def carrying_interruptions(command: Callable[..., None]) -> Callable[..., None]:
+    """The command, from which ``KeyboardInterrupt`` and ``EOFError`` come as the cause of ``Carried``."""
+
+    @functools.wraps(command)
+    def run(*args: object, **options: object) -> None:
+        try:
+            command(*args, **options)
+        except (KeyboardInterrupt, EOFError) as error:
+            raise Carried from error
+
+    return run
 
 
 def open_standard_streams() -> None:

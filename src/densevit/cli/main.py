@@ -4,12 +4,19 @@ import io
 import logging
 import os
 import sys
+from typing import Any
 
-import click
 import typer
 
 from densevit.cli.benchmark import benchmark
-from densevit.cli.boundary import FAULT, ended_by_signals, open_standard_streams, report_fault
+from densevit.cli.boundary import (
+    FAULT,
+    Carried,
+    carrying_interruptions,
+    ended_by_signals,
+    open_standard_streams,
+    report_fault,
+)
 from densevit.cli.convert import convert
 from densevit.cli.doctor import doctor
 from densevit.cli.evaluate import evaluate
@@ -32,7 +39,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 for command in (predict, train, report, evaluate, doctor, merge, models, convert, parity, tune, benchmark):
-    app.command()(command)
+    app.command()(carrying_interruptions(command))
+
+# Typer's exception for wrong usage, click's or a copy of it: the base of the base of BadParameter.
+_WRONG_USAGE: type[Exception] = typer.BadParameter.__bases__[0].__bases__[0]
 
 
 @app.callback()
@@ -68,16 +78,14 @@ def main() -> None:
 def _run() -> int:
     """The exit code of the command; messages go to standard error."""
     try:
-        # Otherwise click would hide the end of a file, and an interruption, behind the word "Aborted".
         return app(standalone_mode=False) or 0
-    except click.exceptions.Exit as error:
-        return error.exit_code
-    except click.ClickException as error:
+    except _WRONG_USAGE as error:
+        wrong: Any = error
         text = io.StringIO()
-        error.show(text)
+        wrong.show(text)
         typer.echo(printable(text.getvalue(), lines=True), err=True, nl=False)
-        return error.exit_code
-    except click.Abort as error:
+        return int(wrong.exit_code)
+    except Carried as error:
         return _failed(error.__cause__ or error)
     except (Exception, KeyboardInterrupt) as error:
         return _failed(error)
@@ -85,7 +93,7 @@ def _run() -> int:
 
 def _failed(error: BaseException) -> int:
     """Say what has ended the command; the exit code."""
-    if isinstance(error, KeyboardInterrupt | click.Abort):
+    if isinstance(error, KeyboardInterrupt):
         code, message = getattr(error, "code", 130), str(error) or "interrupted"
     elif os.environ.get("DENSEVIT_DEBUG"):
         raise error

@@ -95,7 +95,8 @@ def open_image(path: Path) -> Image.Image:
         finally:
             Image.MAX_IMAGE_PIXELS = limit
     try:
-        check_pixels(path, (image.height, image.width), path.stat().st_size)
+        bits = 8 if image.mode == "1" else 1  # eight pixels of a bit each are a byte before compression
+        check_pixels(path, (image.height, image.width), path.stat().st_size * bits)
     except DataError:
         image.close()
         raise

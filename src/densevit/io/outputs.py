@@ -53,7 +53,7 @@ def claim(outputs: Iterable[Path], *, inputs: Sequence[Path] = (), overwrite: bo
         present = _names(folder)
         remove_stale(folder, present)
         for target in targets:
-            if target.name not in present:
+            if target.name not in present or target.is_dir():  # the writer will say that a folder is in the way
                 continue
             _refuse_input(target, inputs)
             if not may_replace(target):
@@ -194,7 +194,7 @@ def _manifest(folder: Path) -> dict[str, tuple[int, str]]:
 
 def _read_lines(file: IO[bytes], known: _Known) -> None:
     for line in iter(lambda: file.readline(_LONGEST_LINE), b""):
-        if not line.endswith(b"\n"):  # still being written
+        if not line.endswith(b"\n") and len(line) < _LONGEST_LINE:  # still being written
             break
         known.read += len(line)
         with suppress(ValueError, KeyError, TypeError, RecursionError):
