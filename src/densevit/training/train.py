@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from densevit.errors import DensevitError
 from densevit.evaluation.inspection import EvaluationRecorder
+from densevit.io.lock import lock_folder
 from densevit.model import DenseModel
 from densevit.tasks import Task
 from densevit.training.batches import Batch, SourceBatches, steps
@@ -68,7 +69,7 @@ def train(
         hooks: callbacks at certain points of the loop.
 
     Raises:
-        ConfigError: if ``out`` holds another run.
+        ConfigError: if ``out`` holds another run, or another process trains in it.
         DataError: if the data cannot be used.
         CheckpointError: if a file with weights, or the state to resume from, cannot be used.
         DensevitError: if too many steps in a row had losses or gradients that were not finite.
@@ -91,6 +92,8 @@ def _train(
 ) -> Path:
     """The whole run; when it returns, its sharded weights are freed, before the group of their processes is."""
     with ExitStack() as stack:
+        advice = "wait until it has ended, or choose another --out"
+        group.on_first(lambda: stack.enter_context(lock_folder(out, advice)))
         run = _prepare(config, out, group, stop_request, hooks, resume=resume)
         group.on_first(partial(_open_recorder, run, stack))  # not before everything is known to fit together
         fill_cache(config, run.sources, run.cache, stop_request)
