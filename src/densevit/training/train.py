@@ -134,6 +134,7 @@ def _prepare(
         build_optimiser(config.optim, model, weighting),
         torch.amp.GradScaler(group.device.type, enabled=config.precision == "fp16"),
         init_ema(model, config.ema),
+        untaught=set(tasks),
     )
     if resume:
         state.load(out / "states", config, group)
@@ -173,6 +174,8 @@ def _loop(run: _Run) -> None:
             if run.recorder is not None:
                 run.recorder.step(state.done, dict(zip(run.tasks, losses, strict=True)), lr=rates["lr"])
             last = state.done == config.iterations
+            if last or state.done % config.eval_every == 0 or state.done % config.checkpoint_every == 0:
+                state.check_taught(run.group)
             diverged = state.bad_steps >= config.max_bad_steps
             if last or state.done % config.eval_every == 0:
                 _evaluate_now(run)
@@ -228,6 +231,7 @@ def _backward(run: _Run, batches: list[list[Batch]]) -> Tensor:
     """
     config, group, learner = run.config, run.group, run.state.learner
     counts = torch.stack([learner.counts(micro_batch) for micro_batch in batches])
+    run.state.see_targets(batches)
     totals = group.sum(counts.sum(0))
     weights = run.state.weighting.weights()
     losses = torch.zeros(len(batches), len(config.tasks))

@@ -1,7 +1,7 @@
 """Everything that changes between two training steps, and how it is saved and restored."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,8 +10,10 @@ import torch
 from torch import Tensor
 
 from densevit.config import to_yaml
-from densevit.errors import CheckpointError, ConfigError
+from densevit.errors import CheckpointError, ConfigError, DataError
+from densevit.evaluation.evaluate import nothing_known
 from densevit.io import make_folder
+from densevit.training.batches import Batch
 from densevit.training.checkpoint import load_state, other_model_error, save_state, states_in, trained_weights
 from densevit.training.config import TrainConfig
 from densevit.training.distributed import Group
@@ -39,6 +41,7 @@ class TrainState:
         bad_steps: how many steps in a row have just been skipped because something was not finite.
         eval_pending: the evaluation that is due after these steps has not been finished.
         metrics: results of the last evaluation.
+        untaught: heads for which no target pixel of this session has counted so far.
     """
 
     learner: Learner
@@ -51,6 +54,7 @@ class TrainState:
     bad_steps: int = 0
     eval_pending: bool = False
     metrics: HeadMetrics = field(default_factory=dict)
+    untaught: set[str] = field(default_factory=set)
 
     def save(
         self, folder: Path, config: TrainConfig, group: Group, *, on_written: Callable[[Path], None] | None = None
@@ -117,8 +121,28 @@ class TrainState:
         self.bad_steps = int(state["bad"])
         self.eval_pending = bool(state["unseen"])
         self.metrics = state["figures"]
+        if self.done:
+            self.untaught = set()  # checked before the state was written, unless a signal came first
         if state["world"] != group.world:
             _log.info("the run had %d processes and now has %d; batches stay the same", state["world"], group.world)
+
+    def see_targets(self, batches: Sequence[Sequence[Batch]]) -> None:
+        """Note the heads that learn from a step's batches, whose targets are still on the CPU."""
+        for head in tuple(self.untaught):
+            targets = [batch.targets[head] for micro_batch in batches for batch in micro_batch if head in batch.targets]
+            if any(map(self.learner.tasks[head].knows, targets)):
+                self.untaught.remove(head)
+
+    def check_taught(self, group: Group) -> None:
+        """Refuse to go on if a head has learnt from no target pixel in any process; all processes must call it.
+
+        Raises:
+            DataError: naming the head.
+        """
+        self.untaught = set.intersection(*group.gather(self.untaught))
+        if self.untaught:
+            head = min(self.untaught)
+            raise DataError(nothing_known(head, self.learner.tasks[head], f"the first {self.done} steps"))
 
     def _tensors(self) -> dict[str, Any]:
         """The tensors themselves, not copies, by name; a sharded state is restored by loading into them."""
