@@ -13,8 +13,16 @@ from densevit.config import to_yaml
 from densevit.errors import CheckpointError, ConfigError, DataError
 from densevit.evaluation.evaluate import nothing_known
 from densevit.io import make_folder
+from densevit.io.decode import reason
 from densevit.training.batches import Batch
-from densevit.training.checkpoint import load_state, other_model_error, save_state, states_in, trained_weights
+from densevit.training.checkpoint import (
+    check_names,
+    load_state,
+    other_model_error,
+    save_state,
+    states_in,
+    trained_weights,
+)
 from densevit.training.config import TrainConfig
 from densevit.training.distributed import Group
 from densevit.training.learner import Learner
@@ -106,6 +114,7 @@ class TrainState:
         try:
             # Weights of a sharded state have the names that they have in the learner.
             holder = self.learner if config.shard else self.learner.model
+            check_names(holder, tensors["model"])
             holder.load_state_dict(tensors["model"], strict=False)
             self.weighting.load_state_dict(tensors["weighting"])
             if not config.shard:
@@ -114,17 +123,19 @@ class TrainState:
                     self.ema[name].copy_(state["average"][name])
                 restore_random_state(state)
             self.scaler.load_state_dict(state["scaler"])
-        except (RuntimeError, ValueError, KeyError) as error:  # torch raises these where shapes or groups differ
+            self.done = int(state["iteration"])
+            self.last_update = int(state["moved"])
+            self.bad_steps = int(state["bad"])
+            self.eval_pending = bool(state["unseen"])
+            self.metrics = {head: dict(values) for head, values in state["figures"].items()}
+            world = int(state["world"])
+        # torch raises these where names, shapes, groups or types differ
+        except (RuntimeError, ValueError, LookupError, TypeError, AttributeError, OverflowError) as error:
             raise other_model_error(folder) from error
-        self.done = int(state["iteration"])
-        self.last_update = int(state["moved"])
-        self.bad_steps = int(state["bad"])
-        self.eval_pending = bool(state["unseen"])
-        self.metrics = state["figures"]
         if self.done:
             self.untaught = set()  # checked before the state was written, unless a signal came first
-        if state["world"] != group.world:
-            _log.info("the run had %d processes and now has %d; batches stay the same", state["world"], group.world)
+        if world != group.world:
+            _log.info("the run had %d processes and now has %d; batches stay the same", world, group.world)
 
     def see_targets(self, batches: Sequence[Sequence[Batch]]) -> None:
         """Note the heads that learn from a step's batches, whose targets are still on the CPU."""
@@ -168,6 +179,10 @@ def claim_folder(config: TrainConfig, out: Path, *, resume: bool) -> None:
     path = out / "config.yaml"
     if path.exists() and not resume:
         raise ConfigError(f"{out} already holds a run; pass --resume to continue it, or another --out")
-    if path.exists() and path.read_text(encoding="utf-8") != to_yaml(config):
+    try:
+        earlier = path.read_text(encoding="utf-8", errors="replace") if path.exists() else None
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read ({reason(error)}); train into a new folder") from None
+    if earlier not in (None, to_yaml(config)):
         _log.warning("the config differs from that of the run in %s; the new one is used from here on", out)
     make_folder(out)
