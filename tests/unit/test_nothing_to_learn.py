@@ -86,7 +86,7 @@ def test_single_class__is_refused_in_training_and_evaluation(dataset: Path, tmp_
     config = run_config(dataset)
     one = {"coarse": parse_task({"kind": "segmentation", "classes": ["car"]})}
 
-    with pytest.raises(ConfigError, match="'coarse' has one class, 'car', .*at least two are needed: name the rest"):
+    with pytest.raises(ConfigError, match=r"'coarse' has one class, 'car', .*at least two are needed: name the rest"):
         train(config.model_copy(update={"tasks": one}), tmp_path / "run")
     data = open_dataset(config.sources[0].train, ("coarse",), dict(config.tasks))
     with pytest.raises(ConfigError, match="'coarse' has one class"):

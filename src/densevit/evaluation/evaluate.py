@@ -111,7 +111,7 @@ def nothing_known(head: str, task: Task, where: str) -> str:
     settings = task.plain()
     limits = [f"{name} {settings[name]}" for name in ("ignore_index", "min_depth_m", "max_depth_m") if name in settings]
     return (
-        f"head {head!r}: no pixel of the targets in {where} counts, so there is nothing to learn or to measure; all are "
-        f"ignored, missing or out of range ({', '.join(limits) or 'not finite'}); run densevit doctor on the data, and "
-        "check the unit and the ids of its targets"
+        f"head {head!r}: no pixel of the targets in {where} counts, so there is nothing to learn or to measure; all "
+        f"are ignored, missing or out of range ({', '.join(limits) or 'not finite'}); run densevit doctor on the data, "
+        "and check the unit and the ids of its targets"
     )

@@ -65,7 +65,9 @@ def lock_folder(folder: Path, advice: str) -> Iterator[None]:
 def _open_locked(folder: Path, path: Path, advice: str) -> int:
     while True:
         make_folder(folder)
-        file = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0), 0o644)
+        file = os.open(
+            path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0), 0o644
+        )
         try:
             if not _try_lock(file):
                 holder = os.read(file, 200).decode(errors="replace")
@@ -83,7 +85,7 @@ def _open_locked(folder: Path, path: Path, advice: str) -> int:
 def _is_current(file: int, path: Path) -> bool:
     """Whether the path still names the open file."""
     try:
-        return os.path.samestat(os.fstat(file), os.stat(path, follow_symlinks=False))
+        return os.path.samestat(os.fstat(file), path.stat(follow_symlinks=False))
     except FileNotFoundError:
         return False
 

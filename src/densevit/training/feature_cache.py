@@ -95,7 +95,7 @@ class FeatureCache:
         except Exception:  # a damaged header raises anything, from EOFError to SyntaxError
             return None
         expected = self._shape((image.shape[-2], image.shape[-1]))
-        return features if (features.shape, features.dtype) == (expected, np.float16) else None
+        return features if features.shape == expected and features.dtype == np.float16 else None
 
     def taps(self, image: Tensor, model: DenseModel) -> Taps:
         """The taps of one image, batch 1, through the blocks of ``model`` that are not frozen."""

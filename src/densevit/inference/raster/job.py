@@ -60,7 +60,10 @@ class RasterJob:
             outputs = plan_outputs(self.config, self.tasks, source, self.folder / self.stem)
             with lock_folder(partial, "wait until it has ended, or choose another folder for the results"):
                 store = StripStore(partial, self._key(source), strip_layout(source.size, outputs))
-                record = {**(extra or {}), **self._stream(source, store, outputs, progress or (lambda _done, _of: None))}
+                record = {
+                    **(extra or {}),
+                    **self._stream(source, store, outputs, progress or (lambda _done, _of: None)),
+                }
                 write_json(self.folder / f"{self.stem}.json", record)
                 store.remove()
         with suppress(OSError):

@@ -27,6 +27,7 @@ from densevit.training.run.environment import environment, short_environment
 from densevit.training.run.log import RunLog, last_iterations, read_log
 from densevit.training.run.progress import ProgressMeter, duration
 from densevit.training.run.report import REPORT, write_report
+from densevit.training.run.salvage import is_shallow, mappings
 from densevit.training.run.trackers import RunFacts, Trackers
 
 _log = logging.getLogger(__name__)
@@ -217,6 +218,8 @@ def _read_environment(out: Path) -> tuple[str, dict[str, int], list[Any]]:
         record = json.loads((out / "environment.json").read_text(encoding="utf-8"))
         identity, sessions = str(record["id"]), list(record["sessions"])
         tracked = {str(event): int(iteration) for event, iteration in record["told"].items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        if not is_shallow(sessions):
+            raise ValueError("nested too deep")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError):
         return uuid.uuid4().hex, {}, []
-    return identity, tracked, sessions
+    return identity, tracked, mappings(sessions)
