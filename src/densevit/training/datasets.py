@@ -42,7 +42,7 @@ def fill_cache(
 
     Raises:
         ConfigError: if the features need more space than is allowed or free.
-        Stopped: after Ctrl-C or SIGTERM; features that are encoded already stay.
+        Stopped: after Ctrl-C, SIGTERM or SIGHUP; features that are encoded already stay.
     """
     if cache is None or config.features is None:
         return

@@ -73,7 +73,7 @@ def train(
         DataError: if the data cannot be used.
         CheckpointError: if a file with weights, or the state to resume from, cannot be used.
         DensevitError: if too many steps in a row had losses or gradients that were not finite.
-        Stopped: after Ctrl-C or SIGTERM, once the state is saved.
+        Stopped: after Ctrl-C, SIGTERM or SIGHUP, once the state is saved.
     """
     with (
         join_processes(device, shard=config.shard, timeout_s=config.timeout_s) as group,
