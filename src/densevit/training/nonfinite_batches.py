@@ -144,11 +144,14 @@ def _batches(config: TrainConfig, path: Path, record: dict[str, Any], tensors: d
     try:
         for i, source in enumerate(config.sources):
             height, width = map(int, record["grids"][i])
+            inputs, size = tensors[f"{i}/inputs"], (height * patch[0], width * patch[1])
+            if not len(inputs) or (config.features is None and inputs.shape[1:] != (3, *size)):
+                raise ValueError(f"the inputs are {tuple(inputs.shape)}")
             targets = {head: tensors[f"{i}/{head}"] for head in source.heads}
-            batches.append(Batch(tensors[f"{i}/inputs"], (height, width), targets))
             for head, target in targets.items():
-                if target.shape[-2:] != (height * patch[0], width * patch[1]) or len(target) != len(batches[i].inputs):
+                if target.shape[-2:] != size or len(target) != len(inputs):
                     raise ValueError(f"the targets of head {head!r} are {tuple(target.shape)}")
+            batches.append(Batch(inputs, (height, width), targets))
     except (LookupError, TypeError, ValueError, OverflowError) as error:
         raise _other_run_error(path, error) from error
     return batches

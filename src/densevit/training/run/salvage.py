@@ -45,12 +45,15 @@ def parse_json(text: str) -> Any:
     """Parse JSON; integers that are too long for a count become floats.
 
     Raises:
-        ValueError: if it is not JSON, or nested too deep.
+        ValueError: if it is not JSON, nested too deep, or has half characters, which cannot be written again.
     """
     try:
-        return json.loads(text, parse_int=lambda t: int(t) if len(t) <= _LONGEST_INTEGER else float(t))
+        data = json.loads(text, parse_int=lambda t: int(t) if len(t) <= _LONGEST_INTEGER else float(t))
+        if "\\u" in text:
+            json.dumps(data, ensure_ascii=False).encode()
     except RecursionError:
         raise ValueError("it is nested too deep") from None
+    return data
 
 
 def is_shallow(value: Any, levels: int = LEVELS) -> bool:
