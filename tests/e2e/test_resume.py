@@ -139,7 +139,7 @@ def test_killed_run__at_any_time(place: Path, whole: Path, tmp_path: Path) -> No
     assert rows(run) == rows(whole)
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 def test_signal__ends_the_run_after_the_step_with_a_state(
     place: Path, whole: Path, tmp_path: Path, number: int, code: int
 ) -> None:
@@ -160,6 +160,23 @@ def test_signal__ends_the_run_after_the_step_with_a_state(
     run_here(place, run)
     assert same_model(whole, run)
     assert rows(run) == rows(whole)
+
+
+def test_second_run_in_a_folder__is_refused_and_the_first_goes_on(place: Path, whole: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    first = start_killed(place, run, SlowSteps)
+    assert first.stdout is not None
+    assert first.stdout.readline() == "step\n"
+    second = start(place, run)
+    _, err = second.communicate(timeout=120)
+    assert second.returncode == 2
+    assert f"densevit: {run} is in use by process {first.pid} on " in err.splitlines()[-1]
+    first.kill()  # at once, as a cluster does
+    first.communicate()
+    run_here(place, run)
+    assert same_model(whole, run)
+    assert rows(run) == rows(whole)
+    assert not list(run.glob(".*"))
 
 
 def test_second_ctrl_c__stops_at_once(place: Path, tmp_path: Path) -> None:

@@ -1,6 +1,10 @@
+import io
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -114,3 +118,55 @@ def test_room__is_made_by_what_nobody_used_for_a_day(model: DenseModel, tmp_path
 
     cache.make_room(1000, max_gb=1000e-9)
     assert {path.name for path in tmp_path.iterdir()} == {"new", cache.directory.name}
+
+
+def saved(array: np.ndarray[Any, Any]) -> bytes:
+    file = io.BytesIO()
+    np.save(file, array)
+    return file.getvalue()
+
+
+DAMAGE: dict[str, Callable[[bytes], bytes]] = {
+    "empty": lambda _: b"",
+    "cut in the header": lambda data: data[:40],
+    "cut in the values": lambda data: data[:-1],
+    "not numpy": lambda _: b"PK\3\4" + bytes(400),
+    "odd header": lambda data: data.replace(b"'descr'", b"'desc(("),
+    "huge shape": lambda data: data.replace(b"(4, 7, 32)", b"(1<<60,7,3"),
+    "other shape": lambda _: saved(np.zeros((4, 32, 7), np.float16)),
+    "other size": lambda _: saved(np.zeros((4, 6, 32), np.float16)),
+    "other type": lambda _: saved(np.zeros((4, 7, 32), np.float32)),
+    "objects": lambda _: saved(np.array([{}])),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE)
+@pytest.mark.parametrize("ahead", [True, False])
+def test_damaged_features__are_encoded_again(
+    damage: Callable[[bytes], bytes],
+    ahead: bool,
+    model: DenseModel,
+    image: torch.Tensor,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    cache = FeatureCache(tmp_path, model)
+    path = cache.ensure(image)
+    whole = path.read_bytes()
+    path.write_bytes(damage(whole))
+
+    if ahead:
+        cache.ensure(image)
+    assert cache.read(image).shape == (4, 7, 32)
+    assert path.read_bytes() == whole
+    assert "is damaged; encoding its image again" in caplog.text
+
+
+def test_whole_features__are_not_encoded_again(
+    model: DenseModel, image: torch.Tensor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = FeatureCache(tmp_path, model)
+    cache.ensure(image)
+    monkeypatch.setattr(model, "encode_first", None)
+    cache.ensure(image)
+    cache.read(image)

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from densevit.errors import DataError
+from densevit.errors import ConfigError, DataError
 from densevit.inference.predictor import Predictor
 from densevit.inference.raster import job as streaming
 from densevit.inference.raster.job import RasterConfig
@@ -183,15 +183,122 @@ def test_damaged_tile__is_an_error(model: Predictor, tmp_path: Path) -> None:
     assert leftovers(tmp_path / "out") == []
 
 
+# Strips
+
+
+def layout(_index: int) -> list[tuple[int, int]]:
+    return [(0, 4), (1, 2)]
+
+
+def stored(folder: Path, *, strips: int = 1) -> StripStore:
+    store = StripStore(folder, {"a": 1}, layout)
+    for index in range(strips):
+        with store.strip(index) as strip:
+            strip.add(0, np.arange(4, dtype=np.uint8))
+            strip.add(1, np.ones(2, np.uint8))
+    return store
+
+
 def test_unfinished_strips__do_not_count(tmp_path: Path) -> None:
-    spool = StripStore(tmp_path / "s", {"a": 1})
+    spool = StripStore(tmp_path / "s", {"a": 1}, layout)
     unfinished = spool.strip(0)
     unfinished.__enter__().add(0, np.zeros(4))
     assert spool.done() == 0
     unfinished.__exit__(RuntimeError, RuntimeError(), None)
     assert spool.done() == 0
-    with spool.strip(0) as strip:
-        strip.add(0, np.arange(4, dtype=np.uint8))
-        strip.add(1, np.ones(2, np.uint8))
-    assert StripStore(tmp_path / "s", {"a": 1}).done() == 1
+    stored(tmp_path / "s")
+    assert StripStore(tmp_path / "s", {"a": 1}, layout).done() == 1
     assert list(spool.blocks(0, 1)) == [b"\1\1"]
+
+
+def flipped(data: bytes, at: int) -> bytes:
+    return data[:at] + bytes([data[at] ^ 255]) + data[at + 1 :]
+
+
+DAMAGE: dict[str, Callable[[bytes], bytes]] = {
+    "empty": lambda _: b"",
+    "cut in a header": lambda data: data[:7],
+    "cut in a block": lambda data: data[: len(data) // 2 + 3],
+    "without its last block": lambda data: data[: 16 + int.from_bytes(data[4:12], "little")],
+    "too long": lambda data: data + b"x",
+    "other output": lambda data: flipped(data, 0),
+    "length of exabytes": lambda data: flipped(data, 11),
+    "other checksum": lambda data: flipped(data, 13),
+    "other values": lambda data: flipped(data, 20),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE)
+def test_damaged_strip__is_computed_again(
+    damage: Callable[[bytes], bytes], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = stored(tmp_path / "s", strips=3)
+    path = tmp_path / "s" / "000001.strip"
+    path.write_bytes(damage(path.read_bytes()))
+
+    assert store.done() == 1
+    assert not path.exists()
+    assert "strip 2 of the unfinished run is damaged" in caplog.text
+
+
+def test_strip_with_values_of_another_size__is_computed_again(tmp_path: Path) -> None:
+    store = stored(tmp_path / "s", strips=0)
+    with store.strip(0) as strip:
+        strip.add(0, np.zeros(10_000_000, np.uint8))
+        strip.add(1, np.ones(2, np.uint8))
+
+    assert store.done() == 0
+
+
+def test_folder_in_the_place_of_a_strip__is_removed(tmp_path: Path) -> None:
+    store = stored(tmp_path / "s")
+    (tmp_path / "s" / "000001.strip" / "deep").mkdir(parents=True)
+
+    assert store.done() == 1
+    assert stored(tmp_path / "s", strips=2).done() == 2
+
+
+def test_strip_that_is_damaged_later__is_deleted_and_named(tmp_path: Path) -> None:
+    store = stored(tmp_path / "s")
+    path = tmp_path / "s" / "000000.strip"
+    path.write_bytes(path.read_bytes()[:-1])
+
+    with pytest.raises(DataError, match=r"000000\.strip is damaged .* has been deleted; run the same command again"):
+        list(store.blocks(0, 1))
+    assert store.done() == 0
+
+
+@pytest.mark.parametrize("text", ["", "5", "[" * 100_000, '{"a": 1}x', '{"\ud800": 2}', "\xff"])
+def test_odd_key_of_an_unfinished_run__starts_again(text: str, tmp_path: Path) -> None:
+    stored(tmp_path / "s")
+    (tmp_path / "s" / "key.json").write_bytes(text.encode("latin-1", "replace"))
+
+    assert StripStore(tmp_path / "s", {"a": 1}, layout).done() == 0
+    assert StripStore(tmp_path / "s", {"a": 1}, layout).done() == 0
+
+
+def test_damaged_strip__does_not_change_the_result(
+    model: Predictor, expected: NDArray[Any], tif: Path, tmp_path: Path
+) -> None:
+    def stop(done: int, _of: int) -> None:
+        interrupt(done, 2)
+
+    with pytest.raises(KeyboardInterrupt):
+        model.predict_raster(tif, tmp_path / "out", config=CONFIG, progress=stop)
+    (strip,) = (tmp_path / "out").glob(".*/000000.strip")
+    strip.write_bytes(strip.read_bytes()[:-5])
+    steps: list[int] = []
+    model.predict_raster(tif, tmp_path / "out", config=CONFIG, progress=lambda done, _: steps.append(done))
+
+    assert steps == [0, 1, 2, 3]
+    assert np.array_equal(read(tmp_path / "out" / "area.main.labels.tif"), expected)
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["area.json", "area.main.labels.tif"]
+
+
+def test_output_that_another_run_streams_to__is_refused(model: Predictor, tif: Path, tmp_path: Path) -> None:
+    def again(done: int, _of: int) -> None:
+        if done == 1:
+            with pytest.raises(ConfigError, match=r"area\.densevit-partial is in use by this process; wait until it"):
+                model.predict_raster(tif, tmp_path / "out", config=CONFIG)
+
+    model.predict_raster(tif, tmp_path / "out", config=CONFIG, progress=again)

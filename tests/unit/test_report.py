@@ -1,7 +1,10 @@
 """The report of a run folder and what it is made of: pictures, what an evaluation saw, charts, the page."""
 
 import json
+import os
+import random
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -387,3 +390,106 @@ def test_command__writes_the_page_again(cli: Any, finished: Path) -> None:
     result = cli("report", finished)
     assert (result.code, result.out.strip()) == (0, str(finished / "report.html"))
     assert (finished / "report.html").exists()
+
+
+# Damaged run folders
+
+
+@pytest.fixture(scope="module")
+def sound_run(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("damaged") / "sound"
+    train(TrainConfig.parse(complete(recipe(dataset, "coarse", "depth", iterations=2, eval_every=1))), out)
+    return out
+
+
+@pytest.fixture
+def run(sound_run: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(sound_run, tmp_path / "run", ignore=shutil.ignore_patterns("*.safetensors", "*.pt")))
+
+
+def last_details(run: Path) -> Path:
+    return sorted(run.glob("evaluations/*/details.json"))[-1]
+
+
+def report_of(run: Path) -> str:
+    return write_report(run).read_text()
+
+
+LAUGHS = "a0: &a0 [1, 1]\n" + "".join(f"a{i}: &a{i} [*a{i - 1}, *a{i - 1}]\n" for i in range(1, 40))
+LEFT_OUT = "left out, since it is damaged"
+
+
+def test_report_of_a_sound_run__leaves_nothing_out(run: Path) -> None:
+    assert LEFT_OUT not in report_of(run)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "note"),
+    [
+        ("config.yaml", "seed: !!timestamp x", "config.yaml (AttributeError"),
+        ("config.yaml", "seed: 2026-02-30", "config.yaml (ValueError"),
+        ("config.yaml", "[" * 5000, "config.yaml (RecursionError"),
+        ("config.yaml", LAUGHS, "config.yaml (ValueError: it"),
+        ("environment.json", "[" * 100_000, "environment.json (ValueError: it is nested too deep"),
+        ("environment.json", "5", "environment.json (ValueError: it holds int"),
+        ("details.json", "[" * 100_000, "details.json"),
+        ("details.json", '{"heads": 5}', "details.json"),
+        ("log.jsonl", "[" * 100_000, "log.jsonl (1 lines that cannot be read"),
+        ("log.jsonl", '{"event": "eval", "iteration": 1e400}', "log.jsonl (1 lines that cannot be read"),
+        ("log.jsonl", '{"event": "x", "iteration": 1, "seconds": "abc"}', "1 lines without a valid time"),
+        ("log.jsonl", '{"event": "x", "iteration": 1, "seconds": Infinity}', "1 lines without a valid time"),
+    ],
+)  # fmt: skip
+def test_report__is_written_with_what_is_good_and_names_the_rest(name: str, text: str, note: str, run: Path) -> None:
+    path = last_details(run) if name == "details.json" else run / name
+    path.write_text(f"{path.read_text()}{text}\n" if name == "log.jsonl" else text)
+
+    page = report_of(run)
+
+    assert LEFT_OUT in page
+    assert note in page
+    assert all(part in page for part in ("<h2>Curves", "<h2>coarse, after 2", "<h2>depth, after 2"))
+
+
+ODD: tuple[Any, ...] = (
+    None, True, -1, 5, 1e308, 5e-324, -1e308, float("inf"), float("nan"), int("9" * 400), "abc", "", "\0", "\ud800",
+    "<script>alert(1)</script>", "'\"><script>", "../../secret.jpg", [], [[]], {}, {"<script>": ["<script>"]},
+    [["red", "x", "y"]], [{"file": 5}], [1, [2, [3, [4, [5, [6, [7, [8, [9, [10]]]]]]]]]],
+)  # fmt: skip
+
+
+def mutated(data: Any, draw: random.Random) -> Any:
+    """A copy of plain data with one value, at any depth, replaced by an odd one."""
+    if isinstance(data, dict | list) and data and draw.random() < 0.85:
+        key = draw.choice(list(data)) if isinstance(data, dict) else draw.randrange(len(data))
+        if isinstance(data, dict) and draw.random() < 0.05:
+            return {(f"<script>{k}" if k == key else k): value for k, value in data.items()}
+        copy: Any = dict(data) if isinstance(data, dict) else list(data)
+        copy[key] = mutated(data[key], draw)
+        return copy
+    return draw.choice(ODD)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_report__of_any_damage_is_written_and_escaped(seed: int, run: Path) -> None:
+    draw = random.Random(seed)
+    files = {run / "environment.json", last_details(run)}
+    sound = {path: json.loads(path.read_text()) for path in files}
+    rows = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    for _ in range(30):
+        for path, data in sound.items():
+            path.write_text(json.dumps(mutated(data, draw)))
+        changed = [mutated(row, draw) if draw.random() < 0.5 else row for row in rows]
+        (run / "log.jsonl").write_text("".join(json.dumps(row) + "\n" for row in [rows[0], *changed]))
+
+        page = report_of(run)
+
+        assert "<script" not in page
+        assert page.endswith("</html>\n")
+
+
+def test_report__does_not_wait_for_a_pipe(run: Path) -> None:
+    for path in (run / "config.yaml", next(run.glob("evaluations/*2/*.jpg"))):
+        path.unlink()
+        os.mkfifo(path)
+    assert "config.yaml (it is no file" in report_of(run)

@@ -42,12 +42,12 @@ def train(
     """Train a model, evaluate it and save it.
 
     Precedence: --recipe < --preset, --init, --freeze, --decoder and --data < --config < --set. The merged config is
-    written to the run folder. The same command runs on many GPUs under torchrun. Ctrl-C and SIGTERM save a state first;
-    the exit status is then 130 or 143.
+    written to the run folder. The same command runs on many GPUs under torchrun. Ctrl-C, SIGTERM and SIGHUP save
+    a state first; the exit status is then 130, 143 or 129. One run folder takes one run at a time.
     """
     from densevit.device import pick_device
     from densevit.errors import ConfigError
-    from densevit.training.distributed import is_first
+    from densevit.training.launch import is_first
     from densevit.training.nonfinite_batches import replay as replay_batch
     from densevit.training.resolve_config import resolve_config
     from densevit.training.signals import Stopped

@@ -1,5 +1,6 @@
 """Evaluation: every image at its own size against its target, in memory that does not grow with the data set."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -8,7 +9,7 @@ from torch import Tensor
 
 from densevit.data import Dataset
 from densevit.data.transforms import targets_of
-from densevit.errors import DataError
+from densevit.errors import ConfigError, DataError
 from densevit.evaluation.inspection import EvaluationRecorder
 from densevit.evaluation.selection import read_target
 from densevit.inference.decode import decode, mean_entropy
@@ -49,8 +50,11 @@ def evaluate(
         Per head what its metrics compute.
 
     Raises:
-        DataError: if the data set is empty, or has no target for a head.
+        ConfigError: if a head has one class, which cannot be measured.
+        DataError: if the data set is empty, has no target for a head, or none of whose pixels counts.
     """
+    for head, task in tasks.items():
+        check_classes(head, task)
     if not len(dataset):
         raise DataError("the data set is empty; it needs at least one photo")
     metrics: dict[str, Metrics] = {head: task.new_metrics() for head, task in tasks.items()}
@@ -81,6 +85,33 @@ def evaluate(
                 add(sums)
         entropy = {head: float(add(torch.tensor(total, dtype=torch.float64))) for head, total in entropy.items()}
     computed = {head: values.compute() for head, values in metrics.items()}
+    for head, task in tasks.items():
+        if math.isnan(computed[head][task.headline[0]]):
+            raise DataError(nothing_known(head, task, f"{len(dataset)} images"))
     for head, total in entropy.items():
         computed[head]["mean_entropy"] = total / len(dataset)
     return computed
+
+
+def check_classes(head: str, task: Task) -> None:
+    """Refuse a head with a single class: every prediction is right, whatever the weights.
+
+    Raises:
+        ConfigError: if it has one class.
+    """
+    if task.class_table is not None and len(task.class_table.names) == 1:
+        raise ConfigError(
+            f"head {head!r} has one class, {task.class_table.names[0]!r}, and so nothing to tell it from; at least two "
+            "are needed: name the rest of the image too, such as background, and give it an id in the masks"
+        )
+
+
+def nothing_known(head: str, task: Task, where: str) -> str:
+    """The message for targets of which no pixel counts."""
+    settings = task.plain()
+    limits = [f"{name} {settings[name]}" for name in ("ignore_index", "min_depth_m", "max_depth_m") if name in settings]
+    return (
+        f"head {head!r}: no pixel of the targets in {where} counts, so there is nothing to learn or to measure; all "
+        f"are ignored, missing or out of range ({', '.join(limits) or 'not finite'}); run densevit doctor on the data, "
+        "and check the unit and the ids of its targets"
+    )

@@ -41,16 +41,21 @@ def picture_path(folder: Path, head: str, kind: str, number: int) -> Path:
     return folder / f"{head}-{kind}-{number}.jpg"
 
 
-def load_evaluation(out: Path, *, until: int) -> tuple[Path, dict[str, Any]] | None:
-    """Folder and details of the last complete evaluation up to iteration ``until``; None if there is none."""
+def load_evaluation(out: Path, *, until: int, notes: list[str] | None = None) -> tuple[Path, dict[str, Any]] | None:
+    """Folder and details of the last complete evaluation up to iteration ``until``; None if there is none.
+
+    The names of details that are damaged are added to ``notes``.
+    """
     for iteration, folder in sorted(_folders(out), reverse=True):
         if iteration <= until:
             try:
-                details = json.loads((folder / DETAILS).read_text(encoding="utf-8"))
-            except (OSError, ValueError):
-                continue
+                details: Any = json.loads((folder / DETAILS).read_text(encoding="utf-8"))
+            except (OSError, ValueError, RecursionError):
+                details = None
             if isinstance(details, dict) and isinstance(details.get("heads"), dict):
                 return folder, details
+            if notes is not None:
+                notes.append(f"{FOLDER}/{folder.name}/{DETAILS}")
     return None
 
 

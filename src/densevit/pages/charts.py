@@ -13,6 +13,7 @@ MOST_POINTS = 240
 """Longer curves are drawn as averages of neighbouring points, with their range as a band."""
 WIDTH, HEIGHT = 480, 230
 _LEFT, _RIGHT, _TOP, _BOTTOM = 54, 12, 10, 30
+_LARGEST = 1e100
 LABELLED, NUMBERED = 64, 16
 """The numbers of classes up to which a confusion matrix has names, and numbers in its cells."""
 
@@ -45,12 +46,12 @@ class Scale:
 
 
 def line_chart(curves: Mapping[str, Points], *, from_zero: bool = False) -> str:
-    """Curves over the iterations, with a legend if there are several; points that are not finite are left out.
+    """Curves over the iterations, with a legend if there are several.
 
-    The vertical axis begins at 0 with ``from_zero``. Without, it is logarithmic if all values are above 0 and the
-    largest is more than thirty times the smallest.
+    Points that are not finite, or beyond 1e100, are left out. The vertical axis begins at 0 with ``from_zero``.
+    Without, it is logarithmic if all values are above 0 and the largest is more than thirty times the smallest.
     """
-    kept = {name: [p for p in points if math.isfinite(p[0]) and math.isfinite(p[1])] for name, points in curves.items()}
+    kept = {name: [(x, _rounded(y)) for x, y in points if _drawable(x, y)] for name, points in curves.items()}
     kept = {name: points for name, points in kept.items() if points}
     if not kept:
         return "<p class=soft>Nothing to draw yet.</p>"
@@ -67,6 +68,15 @@ def line_chart(curves: Mapping[str, Points], *, from_zero: bool = False) -> str:
     if len(kept) > 1:
         parts.append(_legend({name: points[-1][1] for name, points in kept.items()}))
     return "".join(parts)
+
+
+def _drawable(*values: float) -> bool:
+    return all(math.isfinite(value) and abs(value) < _LARGEST for value in values)
+
+
+def _rounded(value: float) -> float:
+    """0 for values that are too small to divide by."""
+    return value if abs(value) > 1 / _LARGEST else 0.0
 
 
 def confusion_chart(counts: Sequence[Sequence[int]], names: Sequence[str]) -> str:

@@ -121,17 +121,19 @@ def figure(address: str, name: str, *, value: str = "") -> str:
     return f"<figure>{image}<figcaption>{caption}</figcaption></figure>"
 
 
-def in_line(value: Any) -> str:
-    """Plain data as text in one line."""
+def in_line(value: Any, *, levels: int = 8) -> str:
+    """Plain data as text in one line, nested up to ``levels`` deep."""
+    if levels == 0 and isinstance(value, dict | list | tuple):
+        return "…"
     match value:
         case bool():
             return "yes" if value else "no"
         case float():
             return number(value) if math.isfinite(value) else "none"
         case dict():
-            return ", ".join(f"{name} {in_line(one)}" for name, one in value.items()) or "none"
+            return ", ".join(f"{name} {in_line(one, levels=levels - 1)}" for name, one in value.items()) or "none"
         case list() | tuple():
-            return ", ".join(in_line(one) for one in value) or "none"
+            return ", ".join(in_line(one, levels=levels - 1) for one in value) or "none"
     return "none" if value is None else str(value)
 
 

@@ -112,6 +112,10 @@ class Task(Config, ABC):
         (Dice, Lovasz, OHEM, SILog, berHu) each part is treated as a batch.
         """
 
+    def knows(self, target: Tensor) -> bool:
+        """Whether anything can be learnt from a batch of targets: a pixel that is neither ignored nor out of range."""
+        return bool(self.count(target) > 0)
+
     @abstractmethod
     def new_metrics(self) -> Metrics:
         """Empty sums."""

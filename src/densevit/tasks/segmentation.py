@@ -128,6 +128,10 @@ class Segmentation(Task):
             return torch.tensor(float(target.numel()), device=target.device)
         return valid_count(target, ignore_index=self.ignore_index, class_weights=self._class_weights(target))
 
+    def knows(self, target: Tensor) -> bool:
+        """Whether a pixel has a class; unlike the count, whatever the denominator."""
+        return bool((target != self.ignore_index).any())
+
     def _cross_entropy(self, logits: Tensor, target: Tensor, *, align_corners: bool) -> Tensor:
         return cross_entropy(
             logits,

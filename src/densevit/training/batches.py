@@ -24,6 +24,7 @@ from densevit.tasks import Task
 from densevit.training.config import SourceConfig, TrainConfig
 from densevit.training.feature_cache import FeatureCache
 from densevit.training.seeds import seed_everything
+from densevit.training.signals import SIGNALS
 from densevit.types import Size
 
 _STREAM = 1_000_003
@@ -195,8 +196,8 @@ class _BatchOrError(TorchDataset[Batch | DensevitError]):
 
 def _ignore_signals(worker: int) -> None:
     """Ctrl-C reaches all processes of a terminal, but the loop still needs batches to finish its step."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
 
 
 @lru_cache(maxsize=8)

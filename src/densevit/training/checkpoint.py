@@ -27,6 +27,17 @@ def trained_weights(model: nn.Module) -> dict[str, Tensor]:
     return {name: value for name, value in model.state_dict().items() if name in trained | buffers}
 
 
+def check_names(model: nn.Module, weights: dict[str, Tensor]) -> None:
+    """Refuse weights of another model, which ``load_state_dict`` with ``strict=False`` would pass over in silence.
+
+    Raises:
+        KeyError: a trained weight is missing, or the model has no weight of a name.
+    """
+    missing, unknown = trained_weights(model).keys() - weights.keys(), weights.keys() - model.state_dict().keys()
+    if missing or unknown:
+        raise KeyError(f"{len(missing)} weights are missing and {len(unknown)} are unknown")
+
+
 def save_state(
     folder: Path,
     iteration: int,
@@ -73,9 +84,12 @@ def load_state(folder: Path, *, before: int | None = None) -> dict[str, Any] | N
         try:
             # torch writes checksums but does not verify them.
             with zipfile.ZipFile(path) as archive:
+                if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()):
+                    raise ValueError("torch does not compress states")
                 if (damaged := archive.testzip()) is not None:
                     raise OSError(f"the checksum of {damaged} is wrong")
             state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+            _check_state(state)
         except Exception as error:  # a damaged file raises anything from EOFError to RuntimeError
             _log.warning("cannot read %s (%s); trying the one before", path, error)
             continue
@@ -83,6 +97,13 @@ def load_state(folder: Path, *, before: int | None = None) -> dict[str, Any] | N
     if paths:
         raise no_readable_state_error(folder, len(paths))
     return None
+
+
+def _check_state(state: Any) -> None:
+    """Refuse what another program has saved."""
+    iteration = state.get("iteration") if isinstance(state, dict) else None
+    if not isinstance(iteration, int) or iteration < 0 or not isinstance(state.get("model"), dict):
+        raise ValueError("it is not a state of densevit train")
 
 
 def no_readable_state_error(folder: Path, count: int) -> CheckpointError:
@@ -100,7 +121,7 @@ def other_model_error(folder: Path) -> CheckpointError:
 
 def states_in(folder: Path) -> list[Path]:
     """Finished states, oldest first: files, or folders of a run with sharded weights."""
-    paths = [path for path in folder.glob("state-*") if path.suffix in {".pt", ".dcp"} and path.stem[6:].isdigit()]
+    paths = [path for path in folder.glob("state-*") if path.suffix in {".pt", ".dcp"} and path.stem[6:].isdecimal()]
     return sorted(paths, key=iteration_of)
 
 

@@ -1,9 +1,9 @@
 """The config of a training run."""
 
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, PositiveInt, field_validator, model_validator
+from pydantic import Field, PositiveInt, ValidationInfo, field_validator, model_validator
 
 from densevit.checkpoints.native import AnyTask, Card, Storage, check_tasks
 from densevit.config import Config, nearest
@@ -11,6 +11,7 @@ from densevit.data import AnyData
 from densevit.data.transforms import AugmentConfig
 from densevit.errors import ConfigError
 from densevit.inference_config import InferenceConfig
+from densevit.limits import limits, too_much
 from densevit.model import ModelConfig
 from densevit.training.distillation import TeacherConfig
 from densevit.training.lora import LoraConfig
@@ -19,6 +20,20 @@ from densevit.training.optim import OptimConfig
 from densevit.training.run.trackers import TRACKERS
 from densevit.training.schedule import ScheduleConfig
 from densevit.types import Size
+
+Steps = Annotated[int, Field(gt=0, le=10**12)]
+"""A number of steps; the product with ``accumulate`` still fits into 64 bits."""
+
+
+def within(value: int, limit: str) -> int:
+    """The value, if it is within a limit of the budget.
+
+    Raises:
+        ValueError: it is not.
+    """
+    if value > getattr(limits(), limit):
+        raise ValueError(too_much(f"{value:,} is given", limit))
+    return value
 
 
 class SourceConfig(Config):
@@ -35,8 +50,13 @@ class SourceConfig(Config):
     val: AnyData | None = None
     heads: tuple[str, ...] = Field(min_length=1)
     batch_size: int = Field(default=8, gt=0)
-    weight: float = Field(default=1.0, gt=0)
+    weight: float = Field(default=1.0, gt=0, le=1e6)
     augment: AugmentConfig | None = None
+
+    @field_validator("batch_size")
+    @classmethod
+    def _check_batch_size(cls, value: int) -> int:
+        return within(value, "batch")
 
 
 class FeaturesConfig(Config):
@@ -52,7 +72,7 @@ class FeaturesConfig(Config):
 
     directory: Path
     max_gb: float = Field(default=50.0, gt=0)
-    views: int = Field(default=1, gt=0)
+    views: int = Field(default=1, gt=0, le=10_000)
     crop: Size | None = None
     flip: bool = False
 
@@ -102,7 +122,7 @@ class TrainConfig(Config):
     augment: AugmentConfig
     optim: OptimConfig = OptimConfig()
     schedule: ScheduleConfig = ScheduleConfig()
-    iterations: int = Field(gt=0)
+    iterations: Steps
     freeze: Literal["none", "encoder"] | PositiveInt = "none"
     freeze_norms: bool = False
     lora: LoraConfig | None = None
@@ -113,21 +133,21 @@ class TrainConfig(Config):
     checkpoint_blocks: bool = False
     compile: bool = False
     weighting: WeightingConfig = WeightingConfig()
-    max_bad_steps: int = Field(default=5, gt=0)
+    max_bad_steps: Steps = 5
     ema: float | None = Field(default=None, gt=0, lt=1)
-    seed: int = 0
+    seed: int = Field(default=0, gt=-(2**32), lt=2**32)
     workers: int = Field(default=0, ge=0)
-    eval_every: int = Field(default=1000, gt=0)
-    checkpoint_every: int = Field(default=500, gt=0)
-    log_every: int = Field(default=50, gt=0)
+    eval_every: Steps = 1000
+    checkpoint_every: Steps = 500
+    log_every: Steps = 50
     pictures: int = Field(default=4, ge=0, le=32)
     trackers: tuple[str, ...] = ()
     project: str = Field(default="densevit", min_length=1)
-    keep_states: int = Field(default=2, gt=0)
+    keep_states: int = Field(default=2, gt=0, le=1_000_000)
     deterministic: bool = False
     shard: bool = False
     sync_bn: bool = True
-    timeout_s: float = Field(default=1800.0, gt=0)
+    timeout_s: float = Field(default=1800.0, gt=0, le=1e7)
 
     @property
     def frozen_depth(self) -> int:
@@ -135,6 +155,11 @@ class TrainConfig(Config):
         if self.freeze == "none":
             return 0
         return self.model.encoder.taps[-1] + 1 if self.freeze == "encoder" else self.freeze
+
+    @field_validator("workers", "accumulate")
+    @classmethod
+    def _check_numbers(cls, value: int, info: ValidationInfo) -> int:
+        return within(value, "workers" if info.field_name == "workers" else "batch")
 
     @field_validator("freeze", mode="before")
     @classmethod

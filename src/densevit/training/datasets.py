@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import Tensor
 
-from densevit.evaluation.evaluate import evaluate
+from densevit.evaluation.evaluate import check_classes, evaluate
 from densevit.evaluation.selection import check_targets, open_dataset
 from densevit.model import DenseModel
 from densevit.tasks import Task
@@ -25,6 +25,8 @@ def open_sources(
     sources = []
     for source in config.sources:
         heads = {head: tasks[head] for head in source.heads}
+        for head, task in heads.items():
+            check_classes(head, task)
         train = open_dataset(source.train, source.heads, tasks)
         check_targets(train, heads)
         if source.val is not None:
@@ -40,7 +42,7 @@ def fill_cache(
 
     Raises:
         ConfigError: if the features need more space than is allowed or free.
-        Stopped: after Ctrl-C or SIGTERM; features that are encoded already stay.
+        Stopped: after Ctrl-C, SIGTERM or SIGHUP; features that are encoded already stay.
     """
     if cache is None or config.features is None:
         return

@@ -31,7 +31,7 @@ class TeacherConfig(Config):
     """
 
     checkpoint: str
-    weight: float = Field(default=1.0, gt=0)
+    weight: float = Field(default=1.0, gt=0, le=1e6)
 
 
 class Teacher:

@@ -6,7 +6,6 @@ losses, gradients, batch statistics and metrics are summed over all of them; the
 
 import gc
 import logging
-import os
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -26,6 +25,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from densevit.errors import ConfigError, DensevitError
 from densevit.model import DenseModel
+from densevit.training.launch import meeting, read_launch
 
 T = TypeVar("T")
 _log = logging.getLogger(__name__)
@@ -92,11 +92,6 @@ class Group:
             self.sum(torch.zeros(1))
 
 
-def is_first() -> bool:
-    """Whether this process is the first, or the only one, of its run."""
-    return os.environ.get("RANK", "0") == "0"
-
-
 @contextmanager
 def join_processes(device: str, *, shard: bool, timeout_s: float) -> Iterator[Group]:
     """Join the processes that torchrun started; without torchrun there is only this one.
@@ -107,10 +102,10 @@ def join_processes(device: str, *, shard: bool, timeout_s: float) -> Iterator[Gr
         timeout_s: how long a process waits for the others before it considers them dead.
 
     Raises:
-        ConfigError: if the machine has fewer GPUs than processes.
+        ConfigError: if the machine has fewer GPUs than processes, or the processes do not meet.
     """
-    rank, local = int(os.environ.get("RANK", "0")), int(os.environ.get("LOCAL_RANK", "0"))
-    world = int(os.environ.get("WORLD_SIZE", "1"))
+    launch = read_launch()
+    rank, local, world, restarted = launch.rank, launch.local_rank, launch.world, launch.restarted
     chosen = torch.device(device)
     if chosen.type == "cuda" and world > 1:
         if local >= torch.cuda.device_count():
@@ -120,14 +115,16 @@ def join_processes(device: str, *, shard: bool, timeout_s: float) -> Iterator[Gr
             )
         chosen = torch.device("cuda", local)
         torch.cuda.set_device(chosen)
-    restarted = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
     if world == 1 and not shard:
         yield Group(device=chosen, restarted=restarted)
         return
     timeout = timedelta(seconds=timeout_s)
-    store = HashStore() if world == 1 else _meet(next(rendezvous("env://", rank, world))[0], rank, world, timeout)
     backend = "nccl" if chosen.type == "cuda" else "gloo"
-    dist.init_process_group(backend, store=store, rank=rank, world_size=world, timeout=timeout)
+    with meeting(launch, timeout_s):
+        store: Store = HashStore()
+        if world > 1:
+            store = _meet(next(rendezvous("env://", rank, world, timeout=timeout))[0], rank, world, timeout)
+        dist.init_process_group(backend, store=store, rank=rank, world_size=world, timeout=timeout)
     # Each machine counts its own restarts, so the sum tells all of them.
     restarts = Group(rank, world, chosen).sum(torch.tensor([float(restarted)]))
     mesh = init_device_mesh(chosen.type, (world,)) if shard else None

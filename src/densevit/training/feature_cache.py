@@ -7,6 +7,7 @@ precision) and the pixels. So a cache can be shared between runs and is never st
 import hashlib
 import json
 import logging
+import math
 import shutil
 import time
 from pathlib import Path
@@ -16,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from densevit.errors import ConfigError
+from densevit.errors import ConfigError, DataError
 from densevit.io import atomic_path, make_folder
 from densevit.model import DenseModel
 from densevit.types import Size, Taps
@@ -61,9 +62,11 @@ class FeatureCache:
         return self.directory / f"{digest}_{image.shape[-2]}x{image.shape[-1]}.npy"
 
     def ensure(self, image: Tensor) -> Path:
-        """Encode an image unless its features exist; safe in several processes at once."""
+        """Encode an image unless its features exist and are whole; safe in several processes at once."""
         path = self.path(image)
-        if not path.exists():
+        if self._stored(path, image) is None:
+            if path.exists():
+                _log.warning("%s is damaged; encoding its image again", path)
             device = self.model.mean.device
             with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=self.bf16):
                 sequences = self.model.encode_first(image[None].to(device), self.depth)
@@ -72,9 +75,27 @@ class FeatureCache:
         return path
 
     def read(self, image: Tensor) -> NDArray[np.float16]:
-        """The features (kept, P + N, C) of an image, memory-mapped."""
-        features: NDArray[np.float16] = np.load(self.ensure(image), mmap_mode="r")
+        """The features (kept, P + N, C) of an image, memory-mapped; a damaged file is written again.
+
+        Raises:
+            DataError: if it cannot be written.
+        """
+        path = self.path(image)
+        features = self._stored(path, image)
+        if features is None:
+            features = self._stored(self.ensure(image), image)
+        if features is None:
+            raise DataError(f"{path} cannot be read again after it was written; check the disk of {self.root}")
         return features
+
+    def _stored(self, path: Path, image: Tensor) -> NDArray[np.float16] | None:
+        """The features in a file, memory-mapped; None if there is none, or it is damaged or cut short."""
+        try:
+            features: NDArray[np.float16] = np.lib.format.open_memmap(path, mode="r")
+        except Exception:  # a damaged header raises anything, from EOFError to SyntaxError
+            return None
+        expected = self._shape((image.shape[-2], image.shape[-1]))
+        return features if features.shape == expected and features.dtype == np.float16 else None
 
     def taps(self, image: Tensor, model: DenseModel) -> Taps:
         """The taps of one image, batch 1, through the blocks of ``model`` that are not frozen."""
@@ -84,10 +105,14 @@ class FeatureCache:
 
     def num_bytes(self, image_size: Size) -> int:
         """Size of the features of one image."""
+        return math.prod(self._shape(image_size)) * 2
+
+    def _shape(self, image_size: Size) -> tuple[int, int, int]:
+        """(kept, P + N, C) of the features of one image."""
         encoder = self.model.config.encoder
         grid = self.model.encoder.grid_of(image_size)
         kept = len(self.model.encoder.kept_blocks(self.depth))
-        return kept * (encoder.num_prefix + grid[0] * grid[1]) * encoder.embed_dim * 2
+        return kept, encoder.num_prefix + grid[0] * grid[1], encoder.embed_dim
 
     def make_room(self, needed: int, *, max_gb: float) -> None:
         """Make room for ``needed`` bytes of features, including those that exist.

@@ -26,8 +26,8 @@ class LoraConfig(Config):
         targets: the linear layers that get an adapter.
     """
 
-    rank: int = Field(default=8, gt=0)
-    alpha: float = Field(default=16.0, gt=0)
+    rank: int = Field(default=8, gt=0, le=1_000_000)
+    alpha: float = Field(default=16.0, gt=0, le=1e6)
     dropout: float = Field(default=0.0, ge=0, lt=1)
     targets: tuple[Literal["qkv", "proj", "fc1", "fc2"], ...] = Field(default=("qkv", "proj"), min_length=1)
 

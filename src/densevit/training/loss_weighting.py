@@ -2,10 +2,10 @@
 
 import math
 from collections.abc import Mapping
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
-from pydantic import Field, PositiveFloat
+from pydantic import Field
 from torch import Tensor, nn
 
 from densevit.config import Config, nearest
@@ -21,7 +21,7 @@ class WeightingConfig(Config):
     """
 
     kind: Literal["fixed", "uncertainty"] = "fixed"
-    weights: dict[str, PositiveFloat] = Field(default_factory=dict)
+    weights: dict[str, Annotated[float, Field(gt=0, le=1e6)]] = Field(default_factory=dict)
 
 
 class LossWeights(nn.Module):

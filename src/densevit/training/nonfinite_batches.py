@@ -15,10 +15,11 @@ from torch import Tensor
 from densevit.checkpoints.files import read_state_dict, write_tensors
 from densevit.config import read_yaml
 from densevit.errors import CheckpointError, ConfigError
+from densevit.inference.batching import out_of_memory
 from densevit.io import write_json
 from densevit.training.batches import Batch
 from densevit.training.build_model import build_model, set_training
-from densevit.training.checkpoint import iteration_of, load_state, states_in
+from densevit.training.checkpoint import check_names, iteration_of, load_state, other_model_error, states_in
 from densevit.training.config import TrainConfig
 from densevit.training.learner import Learner
 from densevit.training.seeds import seed_everything
@@ -107,29 +108,67 @@ def replay(path: Path, *, device: str = "cpu") -> list[str]:
     step = record["steps_before"]
     state = _state_before(out / "states", step)
     if state is not None:
-        model.load_state_dict(state["model"], strict=False)
+        try:
+            check_names(model, state["model"])
+            model.load_state_dict(state["model"], strict=False)
+        except (RuntimeError, KeyError, TypeError, AttributeError) as error:
+            raise other_model_error(out / "states") from error
     weights = "the starting weights" if state is None else f"the weights after {state['iteration']} steps"
     lines = [f"step {step + 1}, micro-batch {record['micro_batch']}, process {record['process']}; with {weights}"]
-    batches = []
-    for i, source in enumerate(config.sources):
-        targets = {head: tensors[f"{i}/{head}"] for head in source.heads}
-        batches.append(Batch(tensors[f"{i}/inputs"], tuple(record["grids"][i]), targets))
-        names = [f"{i}/{name}" for name in ("inputs", *sorted(targets))]
-        lines += [f"{name}: {_describe(tensors[name])}" for name in names]
+    batches = _batches(config, path, record, tensors)
+    for i, batch in enumerate(batches):
+        named = {"inputs": batch.inputs, **dict(sorted(batch.targets.items()))}
+        lines += [f"{i}/{name}: {_describe(tensor)}" for name, tensor in named.items()]
     for precision in dict.fromkeys((config.precision, "float32")):
         chosen = config.model_copy(update={"precision": precision, "compile": False})
         learner = Learner(model, dict(config.tasks), chosen)
         set_training(model, config)
         seed_everything(config.seed, step * record["of"] + record["micro_batch"], record["process"])
-        lines += [f"{precision}: {line}" for line in _find_nonfinite(learner, batches)]
+        try:
+            lines += [f"{precision}: {line}" for line in _find_nonfinite(learner, batches)]
+        except (RuntimeError, IndexError, ValueError, AssertionError) as error:
+            if out_of_memory(error):
+                raise
+            raise _other_run_error(path, error) from error
     return lines
+
+
+def _batches(config: TrainConfig, path: Path, record: dict[str, Any], tensors: dict[str, Tensor]) -> list[Batch]:
+    """The batches of a file, one per source.
+
+    Raises:
+        CheckpointError: if they are not those of the run's sources.
+    """
+    patch = config.model.encoder.patch_size
+    batches = []
+    try:
+        for i, source in enumerate(config.sources):
+            height, width = map(int, record["grids"][i])
+            inputs, size = tensors[f"{i}/inputs"], (height * patch[0], width * patch[1])
+            if not len(inputs) or (config.features is None and inputs.shape[1:] != (3, *size)):
+                raise ValueError(f"the inputs are {tuple(inputs.shape)}")
+            targets = {head: tensors[f"{i}/{head}"] for head in source.heads}
+            for head, target in targets.items():
+                if target.shape[-2:] != size or len(target) != len(inputs):
+                    raise ValueError(f"the targets of head {head!r} are {tuple(target.shape)}")
+            batches.append(Batch(inputs, (height, width), targets))
+    except (LookupError, TypeError, ValueError, OverflowError) as error:
+        raise _other_run_error(path, error) from error
+    return batches
+
+
+def _other_run_error(path: Path, error: Exception) -> CheckpointError:
+    return CheckpointError(
+        f"{path} does not hold a batch of the run in {path.resolve().parent.parent} ({type(error).__name__}: {error}); "
+        "pass one that this run has written to its folder bad/"
+    )
 
 
 def _state_before(folder: Path, step: int) -> dict[str, Any] | None:
     """The last state with the weights that the step used; a skipped step does not change them."""
     for path in reversed(states_in(folder)):
         state = load_state(folder, before=iteration_of(path))
-        if state is not None and state["moved"] <= step:
+        if state is not None and isinstance(moved := state.get("moved"), int) and moved <= step:
             return state
     return None
 
@@ -173,8 +212,10 @@ def _find_nonfinite(learner: Learner, batches: list[Batch]) -> list[str]:
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     try:
         record = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
-        int(record["steps_before"]), int(record["of"]), list(record["grids"])  # or it is not one of ours
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        numbers = [record[name] for name in ("steps_before", "of", "micro_batch", "process")]
+        if not all(isinstance(number, int) and 0 <= number < 2**63 for number in numbers):
+            raise ValueError("its numbers are not those of a batch")
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise CheckpointError(
             f"{path.with_suffix('.json')} cannot be read ({error}); a batch is a .safetensors file and a .json of the "
             "same name; pass one that the run has written to its folder bad/"

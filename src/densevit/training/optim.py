@@ -1,9 +1,9 @@
 """Optimisers and their parameter groups."""
 
-from typing import Literal
+from typing import Annotated, Literal, Self
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from densevit.config import Config
@@ -13,6 +13,9 @@ from densevit.training.distributed import full_tensor
 NO_DECAY = ("pos_embed", "cls_token", "dist_token", "reg_token", "class_tokens")
 NECKS = {"setr_mla": ("norms.", "laterals.", "smooths.")}
 """Parts of decoders between the encoder and the head."""
+
+
+Beta = Annotated[float, Field(ge=0, lt=1)]
 
 
 class OptimConfig(Config):
@@ -30,15 +33,21 @@ class OptimConfig(Config):
     """
 
     kind: Literal["adamw", "sgd"] = "adamw"
-    lr: float = Field(default=6e-5, gt=0)
-    head_lr_mult: float = Field(default=10.0, gt=0)
-    neck_lr_mult: float | None = Field(default=None, gt=0)
+    lr: float = Field(default=6e-5, gt=0, le=1e6)
+    head_lr_mult: float = Field(default=10.0, gt=0, le=1e6)
+    neck_lr_mult: float | None = Field(default=None, gt=0, le=1e6)
     layer_decay: float | None = Field(default=None, gt=0, le=1)
-    weight_decay: float = Field(default=0.01, ge=0)
+    weight_decay: float = Field(default=0.01, ge=0, le=1e6)
     momentum: float = Field(default=0.9, ge=0, lt=1)
     nesterov: bool = False
-    betas: tuple[float, float] = (0.9, 0.999)
-    clip_norm: float | None = Field(default=None, gt=0)
+    betas: tuple[Beta, Beta] = (0.9, 0.999)
+    clip_norm: float | None = Field(default=None, gt=0, le=1e30)
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.nesterov and self.kind == "sgd" and not self.momentum:
+            raise ValueError("nesterov needs a momentum, but it is 0; set momentum, such as 0.9, or nesterov: false")
+        return self
 
 
 def build_optimiser(

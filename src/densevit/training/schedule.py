@@ -19,9 +19,9 @@ class ScheduleConfig(Config):
     """
 
     kind: Literal["poly", "cosine", "constant"] = "poly"
-    power: float = Field(default=0.9, gt=0)
-    min_lr: float = Field(default=0.0, ge=0)
-    warmup: int = Field(default=0, ge=0)
+    power: float = Field(default=0.9, gt=0, le=1e6)
+    min_lr: float = Field(default=0.0, ge=0, le=1e6)
+    warmup: int = Field(default=0, ge=0, le=10**12)
     warmup_factor: float = Field(default=1e-6, ge=0, le=1)
 
     def lr_at(self, iteration: int, *, base: float, iterations: int) -> float:

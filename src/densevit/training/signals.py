@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: the running step is finished, the state is saved, and the run ends."""
+"""Ctrl-C, SIGTERM and SIGHUP: the running step is finished, the state is saved, and the run ends."""
 
 import signal
 import threading
@@ -7,7 +7,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_HANGUP = getattr(signal, "SIGHUP", None)
+"""What a closed terminal sends; Windows has no such signal."""
+SIGNALS = (signal.SIGINT, signal.SIGTERM, *(() if _HANGUP is None else (_HANGUP,)))
 
 
 class Stopped(KeyboardInterrupt):
@@ -39,12 +41,17 @@ class StopRequest:
 
 @contextmanager
 def stop_on_signals() -> Iterator[StopRequest]:
-    """Record the first signal instead of dying of it; a second one has its usual effect."""
+    """Record the first signal instead of dying of it; a second one has its usual effect.
+
+    A SIGHUP that nohup has this process ignore stays ignored.
+    """
     request = StopRequest()
     if threading.current_thread() is not threading.main_thread():  # Python only handles signals in the main thread
         yield request
         return
     previous = {number: signal.getsignal(number) for number in SIGNALS}
+    if previous.get(_HANGUP) is signal.SIG_IGN:
+        del previous[_HANGUP]
 
     def restore() -> None:
         for number, handler in previous.items():
@@ -54,7 +61,7 @@ def stop_on_signals() -> Iterator[StopRequest]:
         request.signal = number
         restore()
 
-    for number in SIGNALS:
+    for number in previous:
         signal.signal(number, record)
     try:
         yield request

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from densevit.errors import DensevitError
 from densevit.evaluation.inspection import EvaluationRecorder
+from densevit.io.lock import lock_folder
 from densevit.model import DenseModel
 from densevit.tasks import Task
 from densevit.training.batches import Batch, SourceBatches, steps
@@ -68,11 +69,11 @@ def train(
         hooks: callbacks at certain points of the loop.
 
     Raises:
-        ConfigError: if ``out`` holds another run.
+        ConfigError: if ``out`` holds another run, or another process trains in it.
         DataError: if the data cannot be used.
         CheckpointError: if a file with weights, or the state to resume from, cannot be used.
         DensevitError: if too many steps in a row had losses or gradients that were not finite.
-        Stopped: after Ctrl-C or SIGTERM, once the state is saved.
+        Stopped: after Ctrl-C, SIGTERM or SIGHUP, once the state is saved.
     """
     with (
         join_processes(device, shard=config.shard, timeout_s=config.timeout_s) as group,
@@ -91,6 +92,8 @@ def _train(
 ) -> Path:
     """The whole run; when it returns, its sharded weights are freed, before the group of their processes is."""
     with ExitStack() as stack:
+        advice = "wait until it has ended, or choose another --out"
+        group.on_first(lambda: stack.enter_context(lock_folder(out, advice)))
         run = _prepare(config, out, group, stop_request, hooks, resume=resume)
         group.on_first(partial(_open_recorder, run, stack))  # not before everything is known to fit together
         fill_cache(config, run.sources, run.cache, stop_request)
@@ -131,6 +134,7 @@ def _prepare(
         build_optimiser(config.optim, model, weighting),
         torch.amp.GradScaler(group.device.type, enabled=config.precision == "fp16"),
         init_ema(model, config.ema),
+        untaught=set(tasks),
     )
     if resume:
         state.load(out / "states", config, group)
@@ -170,6 +174,8 @@ def _loop(run: _Run) -> None:
             if run.recorder is not None:
                 run.recorder.step(state.done, dict(zip(run.tasks, losses, strict=True)), lr=rates["lr"])
             last = state.done == config.iterations
+            if last or state.done % config.eval_every == 0 or state.done % config.checkpoint_every == 0:
+                state.check_taught(run.group)
             diverged = state.bad_steps >= config.max_bad_steps
             if last or state.done % config.eval_every == 0:
                 _evaluate_now(run)
@@ -225,6 +231,7 @@ def _backward(run: _Run, batches: list[list[Batch]]) -> Tensor:
     """
     config, group, learner = run.config, run.group, run.state.learner
     counts = torch.stack([learner.counts(micro_batch) for micro_batch in batches])
+    run.state.see_targets(batches)
     totals = group.sum(counts.sum(0))
     weights = run.state.weighting.weights()
     losses = torch.zeros(len(batches), len(config.tasks))

@@ -1,7 +1,7 @@
 """Everything that changes between two training steps, and how it is saved and restored."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,9 +10,19 @@ import torch
 from torch import Tensor
 
 from densevit.config import to_yaml
-from densevit.errors import CheckpointError, ConfigError
+from densevit.errors import CheckpointError, ConfigError, DataError
+from densevit.evaluation.evaluate import nothing_known
 from densevit.io import make_folder
-from densevit.training.checkpoint import load_state, other_model_error, save_state, states_in, trained_weights
+from densevit.io.decode import reason
+from densevit.training.batches import Batch
+from densevit.training.checkpoint import (
+    check_names,
+    load_state,
+    other_model_error,
+    save_state,
+    states_in,
+    trained_weights,
+)
 from densevit.training.config import TrainConfig
 from densevit.training.distributed import Group
 from densevit.training.learner import Learner
@@ -39,6 +49,7 @@ class TrainState:
         bad_steps: how many steps in a row have just been skipped because something was not finite.
         eval_pending: the evaluation that is due after these steps has not been finished.
         metrics: results of the last evaluation.
+        untaught: heads for which no target pixel of this session has counted so far.
     """
 
     learner: Learner
@@ -51,6 +62,7 @@ class TrainState:
     bad_steps: int = 0
     eval_pending: bool = False
     metrics: HeadMetrics = field(default_factory=dict)
+    untaught: set[str] = field(default_factory=set)
 
     def save(
         self, folder: Path, config: TrainConfig, group: Group, *, on_written: Callable[[Path], None] | None = None
@@ -102,6 +114,7 @@ class TrainState:
         try:
             # Weights of a sharded state have the names that they have in the learner.
             holder = self.learner if config.shard else self.learner.model
+            check_names(holder, tensors["model"])
             holder.load_state_dict(tensors["model"], strict=False)
             self.weighting.load_state_dict(tensors["weighting"])
             if not config.shard:
@@ -110,15 +123,37 @@ class TrainState:
                     self.ema[name].copy_(state["average"][name])
                 restore_random_state(state)
             self.scaler.load_state_dict(state["scaler"])
-        except (RuntimeError, ValueError, KeyError) as error:  # torch raises these where shapes or groups differ
+            self.done = int(state["iteration"])
+            self.last_update = int(state["moved"])
+            self.bad_steps = int(state["bad"])
+            self.eval_pending = bool(state["unseen"])
+            self.metrics = {head: dict(values) for head, values in state["figures"].items()}
+            world = int(state["world"])
+        # torch raises these where names, shapes, groups or types differ
+        except (RuntimeError, ValueError, LookupError, TypeError, AttributeError, OverflowError) as error:
             raise other_model_error(folder) from error
-        self.done = int(state["iteration"])
-        self.last_update = int(state["moved"])
-        self.bad_steps = int(state["bad"])
-        self.eval_pending = bool(state["unseen"])
-        self.metrics = state["figures"]
-        if state["world"] != group.world:
-            _log.info("the run had %d processes and now has %d; batches stay the same", state["world"], group.world)
+        if self.done:
+            self.untaught = set()  # checked before the state was written, unless a signal came first
+        if world != group.world:
+            _log.info("the run had %d processes and now has %d; batches stay the same", world, group.world)
+
+    def see_targets(self, batches: Sequence[Sequence[Batch]]) -> None:
+        """Note the heads that learn from a step's batches, whose targets are still on the CPU."""
+        for head in tuple(self.untaught):
+            targets = [batch.targets[head] for micro_batch in batches for batch in micro_batch if head in batch.targets]
+            if any(map(self.learner.tasks[head].knows, targets)):
+                self.untaught.remove(head)
+
+    def check_taught(self, group: Group) -> None:
+        """Refuse to go on if a head has learnt from no target pixel in any process; all processes must call it.
+
+        Raises:
+            DataError: naming the head.
+        """
+        self.untaught = set.intersection(*group.gather(self.untaught))
+        if self.untaught:
+            head = min(self.untaught)
+            raise DataError(nothing_known(head, self.learner.tasks[head], f"the first {self.done} steps"))
 
     def _tensors(self) -> dict[str, Any]:
         """The tensors themselves, not copies, by name; a sharded state is restored by loading into them."""
@@ -144,6 +179,10 @@ def claim_folder(config: TrainConfig, out: Path, *, resume: bool) -> None:
     path = out / "config.yaml"
     if path.exists() and not resume:
         raise ConfigError(f"{out} already holds a run; pass --resume to continue it, or another --out")
-    if path.exists() and path.read_text(encoding="utf-8") != to_yaml(config):
+    try:
+        earlier = path.read_text(encoding="utf-8", errors="replace") if path.exists() else None
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read ({reason(error)}); train into a new folder") from None
+    if earlier not in (None, to_yaml(config)):
         _log.warning("the config differs from that of the run in %s; the new one is used from here on", out)
     make_folder(out)

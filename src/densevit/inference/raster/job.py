@@ -7,6 +7,7 @@ complete. Finished strips are kept on disk next to the results, so a killed run 
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from math import ceil
 from pathlib import Path
@@ -18,13 +19,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from densevit.inference.decode import decode_tile
-from densevit.inference.raster.outputs import Output, RasterConfig, plan_outputs
+from densevit.inference.raster.outputs import Output, RasterConfig, plan_outputs, strip_layout
 from densevit.inference.raster.resume import LogitCache, StripStore, StripWriter
 from densevit.inference.results import class_shares
 from densevit.inference.sliding_window import SlidingWindowRunner
 from densevit.inference.tiled_logits import StitchedLogits, tile_scores, tiles
 from densevit.inference_config import InferenceConfig
 from densevit.io import write_json
+from densevit.io.lock import lock_folder
 from densevit.io.raster import BLOCK, RasterSource, open_raster
 from densevit.io.raster_write import Block, write_raster
 from densevit.model import DenseModel
@@ -32,6 +34,8 @@ from densevit.tasks import Task
 
 __all__ = ["RasterConfig", "RasterJob"]
 
+Progress = Callable[[int, int], None]
+"""Called with the number of finished strips and that of all."""
 HELD_BYTES = 256 * 2**20
 """Logits of each head that wait in memory; further ones wait in a scratch file."""
 
@@ -48,41 +52,49 @@ class RasterJob:
     stem: str
 
     def run(
-        self, path: Path, *, extra: dict[str, Any] | None = None, progress: Callable[[int, int], None] | None = None
+        self, path: Path, *, extra: dict[str, Any] | None = None, progress: Progress | None = None
     ) -> dict[str, Any]:
         """Stream a raster; see ``Predictor.predict_raster``."""
+        partial = self.folder / f".{self.stem}.densevit-partial"
         with open_raster(path, bands=self.config.bands, limits=self.config.limits) as source:
             outputs = plan_outputs(self.config, self.tasks, source, self.folder / self.stem)
-            store = StripStore(self.folder / f".{self.stem}.densevit-partial", self._key(source))
-            strips = ceil(source.size[0] / BLOCK)
-            self._fill(source, store, strips, outputs, progress or (lambda _done, _of: None))
-            record = {
-                **(extra or {}),
-                "height": source.size[0],
-                "width": source.size[1],
-                "streamed": True,
-                "heads": {name: task.describe() for name, task in self.tasks.items()},
-            }
-            for number, output in enumerate(outputs):
-                counts = np.zeros(np.iinfo(np.uint16).max + 1, np.int64)
-                write_raster(output.file, source.georeference, _assembled(store, strips, number, output, counts))
-                entry: dict[str, Any] = record["heads"][output.head]
-                entry[output.kind] = output.file.path.name
-                table = self.tasks[output.head].class_table
-                if output.kind == "labels" and table is not None:
-                    shares = class_shares(table.names, counts[: len(table.names)].tolist())
-                    entry["shares"] = {name: round(share, 6) for name, share in shares.items()}
-        write_json(self.folder / f"{self.stem}.json", record)
-        store.remove()
+            with lock_folder(partial, "wait until it has ended, or choose another folder for the results"):
+                store = StripStore(partial, self._key(source), strip_layout(source.size, outputs))
+                record = {
+                    **(extra or {}),
+                    **self._stream(source, store, outputs, progress or (lambda _done, _of: None)),
+                }
+                write_json(self.folder / f"{self.stem}.json", record)
+                store.remove()
+        with suppress(OSError):
+            partial.rmdir()
+        return record
+
+    def _stream(
+        self, source: RasterSource, store: StripStore, outputs: Sequence[Output], progress: Progress
+    ) -> dict[str, Any]:
+        """Compute all strips and write the results; returns the record of them."""
+        strips = ceil(source.size[0] / BLOCK)
+        self._fill(source, store, strips, outputs, progress)
+        record: dict[str, Any] = {
+            "height": source.size[0],
+            "width": source.size[1],
+            "streamed": True,
+            "heads": {name: task.describe() for name, task in self.tasks.items()},
+        }
+        for number, output in enumerate(outputs):
+            counts = np.zeros(np.iinfo(np.uint16).max + 1, np.int64)
+            write_raster(output.file, source.georeference, _assembled(store, strips, number, output, counts))
+            entry: dict[str, Any] = record["heads"][output.head]
+            entry[output.kind] = output.file.path.name
+            table = self.tasks[output.head].class_table
+            if output.kind == "labels" and table is not None:
+                shares = class_shares(table.names, counts[: len(table.names)].tolist())
+                entry["shares"] = {name: round(share, 6) for name, share in shares.items()}
         return record
 
     def _fill(
-        self,
-        source: RasterSource,
-        store: StripStore,
-        strips: int,
-        outputs: Sequence[Output],
-        progress: Callable[[int, int], None],
+        self, source: RasterSource, store: StripStore, strips: int, outputs: Sequence[Output], progress: Progress
     ) -> None:
         """Run what is missing of the strips."""
         done = store.done()

@@ -1,11 +1,12 @@
 """How a raster is streamed, and the files that result: their names, types and tags."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 from pydantic import Field
 
 from densevit.config import Config
@@ -13,7 +14,7 @@ from densevit.data.sample import ClassTable
 from densevit.errors import ConfigError
 from densevit.inference.sliding_window import SlidingWindow
 from densevit.io.gdal import RasterHead
-from densevit.io.raster import RasterSource
+from densevit.io.raster import BLOCK, RasterSource
 from densevit.io.raster_write import Format, RasterFile
 from densevit.tasks import Task
 from densevit.types import Size
@@ -100,3 +101,15 @@ def _values(stem: str, head: str, task: Task, size: Size, config: RasterConfig, 
 
 def _path(base: str, form: Format) -> Path:
     return Path(f"{base}.{'png' if form == 'PNG' else 'tif'}")
+
+
+def strip_layout(size: Size, outputs: Sequence[Output]) -> Callable[[int], list[tuple[int, int]]]:
+    """By index of a strip: its blocks of each column the outputs, as number and bytes."""
+
+    def layout(index: int) -> list[tuple[int, int]]:
+        rows = min(BLOCK, size[0] - index * BLOCK)
+        widths = [min(BLOCK, size[1] - left) for left in range(0, size[1], BLOCK)]
+        pixel_bytes = [output.file.bands * np.dtype(output.file.dtype).itemsize for output in outputs]
+        return [(number, rows * width * each) for width in widths for number, each in enumerate(pixel_bytes)]
+
+    return layout

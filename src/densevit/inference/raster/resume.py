@@ -9,7 +9,7 @@ import struct
 import tempfile
 import zlib
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -18,41 +18,49 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from densevit.errors import DataError
 from densevit.io import make_folder, write_json
+from densevit.io.lock import LOCK
 from densevit.io.raster_write import disk_error
 
 _log = logging.getLogger(__name__)
 _HEADER = struct.Struct("<IQI")
+_DAMAGE = (OSError, ValueError, zlib.error, struct.error)
 
 
 class StripStore:
     """Finished strips of blocks on disk; each strip is a file that appears whole or not at all.
 
     Args:
-        folder: a hidden one next to the results.
+        folder: a hidden one next to the results; the caller holds its lock.
         key: everything that the strips depend on; strips made with another key are deleted.
+        layout: index of a strip -> its blocks in order, each the number of an output and the bytes of its values.
     """
 
-    def __init__(self, folder: Path, key: dict[str, Any]) -> None:
-        self.folder = folder
-        make_folder(folder.parent)
-        known = _read_key(folder / "key.json")
-        if known is not None and known != json.loads(json.dumps(key)):
-            changed = sorted(k for k in {*known, *key} if known.get(k) != json.loads(json.dumps(key.get(k))))
-            _log.warning("deleting an unfinished run with different %s; starting again", ", ".join(changed))
-            shutil.rmtree(folder, ignore_errors=True)
-            known = None
-        if known is None:
-            shutil.rmtree(folder, ignore_errors=True)
-            make_folder(folder)
+    def __init__(self, folder: Path, key: dict[str, Any], layout: Callable[[int], Sequence[tuple[int, int]]]) -> None:
+        self.folder, self._layout = folder, layout
+        make_folder(folder)
+        known, wanted = _read_key(folder / "key.json"), json.loads(json.dumps(key))
+        if known is not None and known != wanted:
+            changed = sorted(name for name in wanted if known.get(name) != wanted[name])
+            _log.warning("deleting an unfinished run with different %s; starting again", ", ".join(changed) or "keys")
+        if known != wanted:
+            self.remove()
             write_json(folder / "key.json", key, internal=True)
         for left in folder.glob("*.part"):
-            left.unlink(missing_ok=True)
+            _delete(left)
 
     def done(self) -> int:
-        """Number of finished strips before the first gap."""
+        """Number of finished strips before the first that is missing or damaged; a damaged one is deleted."""
         count = 0
         while self._strip(count).exists():
+            try:
+                for _ in self._read(count):
+                    pass
+            except _DAMAGE as error:
+                _log.warning("strip %d of the unfinished run is damaged (%s); computing it again", count + 1, error)
+                _delete(self._strip(count))
+                break
             count += 1
         return count
 
@@ -76,21 +84,45 @@ class StripStore:
                 part.unlink(missing_ok=True)
 
     def blocks(self, index: int, output: int) -> Iterator[bytes]:
-        """The values of one output in a strip, block by block."""
-        with self._strip(index).open("rb") as file:
-            while head := file.read(_HEADER.size):
-                number, length, check = _HEADER.unpack(head)
-                if number != output:
+        """The values of one output in a strip, block by block.
+
+        Raises:
+            DataError: the strip has been damaged since it was written or checked; it is deleted.
+        """
+        try:
+            yield from self._read(index, output)
+        except _DAMAGE as error:
+            _delete(self._strip(index))
+            raise DataError(
+                f"{self._strip(index)} is damaged ({error}) and has been deleted; run the same command again, which "
+                "computes it anew"
+            ) from error
+
+    def _read(self, index: int, output: int | None = None) -> Iterator[bytes]:
+        """The blocks of one output in a strip, or of all."""
+        path = self._strip(index)
+        left = path.stat().st_size
+        with path.open("rb") as file:
+            for expected, size in self._layout(index):
+                number, length, check = _HEADER.unpack(file.read(_HEADER.size))
+                left -= _HEADER.size + length
+                if number != expected or left < 0:
+                    raise ValueError("a block is missing or cut short")
+                if output not in (None, number):
                     file.seek(length, os.SEEK_CUR)
                     continue
-                data = zlib.decompress(file.read(length))
-                if zlib.crc32(data) != check:
-                    raise OSError("a strip of the unfinished run is damaged; delete its folder")
+                data = zlib.decompressobj().decompress(file.read(length), size + 1)
+                if len(data) != size or zlib.crc32(data) != check:
+                    raise ValueError("a checksum is wrong")
                 yield data
+        if left:
+            raise ValueError("it is too long")
 
     def remove(self) -> None:
         """Delete all strips, whose contents are in the results."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+        for path in self.folder.iterdir():
+            if path.name != LOCK:
+                _delete(path)
 
 
 class StripWriter:
@@ -106,10 +138,19 @@ class StripWriter:
         self._file.write(_HEADER.pack(output, len(packed), zlib.crc32(data)) + packed)
 
 
+def _delete(path: Path) -> None:
+    """Delete a file, or whatever else has its name."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with contextlib.suppress(OSError):
+            path.unlink()
+
+
 def _read_key(path: Path) -> dict[str, Any] | None:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
     return found if isinstance(found, dict) else None
 

@@ -1,17 +1,19 @@
 """The record of a run: one JSON object a line."""
 
-import json
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from densevit.io import append_line, to_json, write_bytes_atomic
+from densevit.training.run.salvage import is_count, is_shallow, number, parse_json
 
 _log = logging.getLogger("densevit.training")
 
 Row = dict[str, Any]
+_TIMES = ("seconds", "evaluation_seconds")
+_LONGEST_LINE = 10_000_000
 
 
 class RunLog:
@@ -57,18 +59,42 @@ class RunLog:
         write_bytes_atomic(self.path, "".join(f"{to_json(row)}\n" for row in rows).encode(), internal=True)
 
 
-def read_log(path: Path) -> list[Row]:
-    """The rows of a ``log.jsonl``; lines that are cut short are skipped. Empty if there is no file."""
-    rows = []
-    lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []
-    for line in lines:
+def read_log(path: Path, notes: list[str] | None = None) -> list[Row]:
+    """The rows of a ``log.jsonl``; empty if there is no file.
+
+    Lines that are damaged or cut short are skipped, and times that are no numbers are dropped; ``notes`` gets a line
+    that counts them.
+    """
+    rows, skipped, repaired = [], 0, 0
+    for line in _lines(path):
         try:
-            row = json.loads(line)
+            row = parse_json(line)
         except ValueError:
+            row = None
+        if not _is_row(row):
+            skipped += 1
             continue
-        if isinstance(row, dict) and isinstance(row.get("event"), str) and isinstance(row.get("iteration"), int):
-            rows.append(row)
+        odd = [name for name in _TIMES if name in row and ((value := number(row[name])) is None or value < 0)]
+        repaired += bool(odd)
+        rows.append({name: value for name, value in row.items() if name not in odd})
+    if notes is not None and (skipped or repaired):
+        notes.append(f"{path.name} ({skipped} lines that cannot be read, {repaired} lines without a valid time)")
     return rows
+
+
+def _lines(path: Path) -> Iterator[str]:
+    if path.is_file():
+        with path.open("rb") as file:
+            while line := file.readline(_LONGEST_LINE):
+                if line.strip():
+                    yield line.decode("utf-8", "replace")
+
+
+def _is_row(row: Any) -> TypeGuard[Row]:
+    if not isinstance(row, dict) or not isinstance(row.get("event"), str) or not is_shallow(row):
+        return False
+    iteration = row.get("iteration")
+    return is_count(iteration) and iteration >= 0
 
 
 def last_iterations(rows: list[Row]) -> dict[str, int]:

@@ -1,6 +1,5 @@
 """Everything in the run folder except the states: log, evaluations, report and models."""
 
-import json
 import logging
 import math
 import time
@@ -27,6 +26,7 @@ from densevit.training.run.environment import environment, short_environment
 from densevit.training.run.log import RunLog, last_iterations, read_log
 from densevit.training.run.progress import ProgressMeter, duration
 from densevit.training.run.report import REPORT, write_report
+from densevit.training.run.salvage import is_shallow, mappings, parse_json
 from densevit.training.run.trackers import RunFacts, Trackers
 
 _log = logging.getLogger(__name__)
@@ -214,9 +214,11 @@ def _score_of(path: Path) -> float | None:
 def _read_environment(out: Path) -> tuple[str, dict[str, int], list[Any]]:
     """Identity of the run in a folder, the last iteration of each event that trackers have, and its sessions."""
     try:
-        record = json.loads((out / "environment.json").read_text(encoding="utf-8"))
+        record = parse_json((out / "environment.json").read_text(encoding="utf-8"))
         identity, sessions = str(record["id"]), list(record["sessions"])
         tracked = {str(event): int(iteration) for event, iteration in record["told"].items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        if not is_shallow(sessions):
+            raise ValueError("nested too deep")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError):
         return uuid.uuid4().hex, {}, []
-    return identity, tracked, sessions
+    return identity, tracked, mappings(sessions)

@@ -1,9 +1,9 @@
 """``report.html`` of a run folder: one self-contained file, written from the other files in the folder."""
 
-import json
-import math
+import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,10 @@ from densevit.tasks import TASKS, Task
 from densevit.training.run.log import Row, read_log
 from densevit.training.run.progress import duration
 from densevit.training.run.report_tables import class_table, confused_table, metrics_table, picture_rows
+from densevit.training.run.salvage import counts, mapping, mappings, number, parse_json, parse_mapping, read_text
 
 REPORT = "report.html"
+_log = logging.getLogger(__name__)
 _ROW_KEYS = ("event", "head", "iteration", "seconds", "evaluation_seconds", "per_class")
 _NO_CURVE = ("iteration", "seconds", "evaluation_seconds", "mean_entropy")
 
@@ -30,26 +32,50 @@ def write_report(out: Path) -> Path:
     Raises:
         DataError: the folder holds no run, or the report cannot be written.
     """
-    rows = read_log(out / "log.jsonl")
+    notes: list[str] = []
+    rows = read_log(out / "log.jsonl", notes)
     if not rows:
         raise DataError(f"{out} has no log.jsonl with lines of a run; name a run folder that densevit train wrote")
-    text = _read(out / "config.yaml")
-    config, record = _mapping(text, yaml.safe_load), _mapping(_read(out / "environment.json"), json.loads)
+    text = read_text(out / "config.yaml", notes)
+    config = parse_mapping(text, "config.yaml", yaml.safe_load, notes)
+    record = parse_mapping(read_text(out / "environment.json", notes), "environment.json", parse_json, notes)
     last = max(row["iteration"] for row in rows)
-    folder, details = load_evaluation(out, until=last) or (out, {"heads": {}})
-    heads = details["heads"]
-    parts = [
-        _head(out, config, rows, record, heads),
-        _curves(rows),
-        *(_result(head, rows, folder, _dict(heads.get(head))) for head in _evaluated(rows)),
-        _environment(record, text, rows),
-    ]
+    folder, details = load_evaluation(out, until=last, notes=notes) or (out, {"heads": {}})
+    heads = mapping(details["heads"])
+    title = _title(out, config)
+    makers: dict[str, Callable[[], str]] = {
+        "the heading": lambda: _head(out, title, config, rows, record, heads),
+        "the curves": lambda: _curves(rows),
+        **{f"head {h}": partial(_result, h, rows, folder, mapping(heads.get(h)), notes) for h in _evaluated(rows)},
+        "the environment": lambda: _environment(record, text, rows),
+    }
+    heading, *parts = [_part(name, make, notes) for name, make in makers.items()]
     path = out / REPORT
-    write_bytes_atomic(path, page(f"{_title(out, config)} - densevit", *parts).encode())
+    write_bytes_atomic(path, page(f"{title} - densevit", heading, _left_out(notes), *parts).encode())
     return path
 
 
-def _head(out: Path, config: dict[str, Any], rows: list[Row], record: dict[str, Any], heads: dict[str, Any]) -> str:
+def _part(name: str, make: Callable[[], str], notes: list[str]) -> str:
+    """A part of the report; empty, with a note, if what it shows is damaged."""
+    try:
+        return make()
+    except Exception as error:  # what a damaged file holds may be wrong in any way
+        notes.append(f"{name} ({type(error).__name__}: {error})")
+        return ""
+
+
+def _left_out(notes: list[str]) -> str:
+    """What the report could not show, which is logged too."""
+    if not notes:
+        return ""
+    _log.warning("the report leaves out what is damaged in the run folder: %s", "; ".join(notes))
+    items = "".join(f"<li>{escape(note)}</li>" for note in notes)
+    return f"<div class='finding warning'><b>left out, since it is damaged</b><ul>{items}</ul></div>"
+
+
+def _head(
+    out: Path, title: str, config: dict[str, Any], rows: list[Row], record: dict[str, Any], heads: dict[str, Any]
+) -> str:
     last = max(row["iteration"] for row in rows)
     end = rows[-1] if rows[-1]["event"] == "end" else {}
     outcome = str(end.get("outcome", "not finished"))
@@ -59,21 +85,22 @@ def _head(out: Path, config: dict[str, Any], rows: list[Row], record: dict[str, 
     evaluations = {row["iteration"]: row.get("evaluation_seconds", 0.0) for row in _of(rows, "eval")}
     evaluating = sum(evaluations.values())  # the heads of one evaluation have the same time
     seconds = float(rows[-1].get("seconds", 0.0))
-    values = {"iterations": f"{last} of {config.get('iterations', '?')}", "time": duration(seconds)}
+    values = {"iterations": f"{last} of {in_line(config.get('iterations', '?'), levels=0)}", "time": duration(seconds)}
     if evaluating:
         values["of which evaluation"] = duration(evaluating)
     if best := _of(rows, "best"):
         values["best at iteration"] = str(best[-1]["iteration"])
     for head in _evaluated(rows):
         row = _evals_of(rows, head)[-1]
-        name = _dict(heads.get(head)).get("headline") or _first_metric(row)
+        name = mapping(heads.get(head)).get("headline")
+        name = name if isinstance(name, str) else _first_metric(row)
         if name in row:
             values[f"{name} of {head}"] = in_line(row[name])
-    sessions = record.get("sessions")
-    if isinstance(sessions, list) and sessions and isinstance(sessions[-1], dict):
-        values["parameters"] = f"{float(sessions[-1].get('parameters', 0)) / 1e6:.1f} M"
+    sessions = mappings(record.get("sessions"))
+    if sessions and (parameters := number(sessions[-1].get("parameters"))) is not None:
+        values["parameters"] = f"{parameters / 1e6:.1f} M"
     return (
-        f"<h1>{escape(_title(out, config))} {state}</h1><p class=soft>{escape(out.resolve().name)}, "
+        f"<h1>{escape(title)} {state}</h1><p class=soft>{escape(out.resolve().name)}, "
         f"report of {written}</p>{error}{cards(values)}"
     )
 
@@ -105,28 +132,33 @@ def _chart_groups(row: Row) -> list[list[str]]:
     return [*([shares] if shares else []), *([name] for name in names if name not in shares)]
 
 
-def _result(head: str, rows: list[Row], folder: Path, details: dict[str, Any]) -> str:
+def _result(head: str, rows: list[Row], folder: Path, details: dict[str, Any], notes: list[str]) -> str:
     """The section on the last evaluation of a head."""
     row = _evals_of(rows, head)[-1]
     best = _of(rows, "best")[-1:]
     at_best = [r for r in _evals_of(rows, head) if best and r["iteration"] == best[0]["iteration"]]
     metrics = {name: value for name, value in row.items() if name not in _ROW_KEYS}
     parts = [titled("metrics", metrics_table(metrics, at_best[-1] if at_best else {}))]
-    per_class, confusion = _dict(row.get("per_class")), details.get("confusion")
+    per_class = mapping(row.get("per_class"))
     if per_class:
         parts.append(titled("classes", class_table(per_class, details.get("palette", ()))))
-    if isinstance(details.get("depths"), list):
-        chart = depth_chart(details["depths"], float(details["max_depth_m"]))
+    max_depth_m = number(details.get("max_depth_m"))
+    if (depths := counts(details.get("depths"))) is not None and max_depth_m is not None and max_depth_m > 0:
+        chart = depth_chart(depths, max_depth_m)
         parts.append(titled("predicted against true depth, all valid pixels", chart))
+    elif details.get("depths") is not None:
+        notes.append(f"the depths of head {head}")
     tables = f"<div class=two>{''.join(parts)}</div>"
     confusions = ""
-    if isinstance(confusion, list):
-        names = [str(name) for name in details["classes"]]
+    names = [str(name) for name in details["classes"]] if isinstance(details.get("classes"), list) else []
+    if (confusion := counts(details.get("confusion"), len(names))) is not None:
         chart = titled("confusion: rows are true, columns predicted, in percent", confusion_chart(confusion, names))
         confusions = f"<div class=two>{chart}{titled('most confused', confused_table(confusion, names))}</div>"
+    elif details.get("confusion") is not None:
+        notes.append(f"the confusion of head {head}")
     metric = str(details.get("ranked_by", ""))
-    worst = picture_rows(folder, details.get("worst", ()), metric)
-    fixed = picture_rows(folder, details.get("fixed", ()), metric)
+    worst = picture_rows(folder, mappings(details.get("worst")), metric)
+    fixed = picture_rows(folder, mappings(details.get("fixed")), metric)
     key = f"<p class=soft>{TASKS.get(str(details.get('task')), Task).error_key}</p>"
     worst = f"<h3>worst images by {escape(metric)}</h3>{key}{worst}" if worst else ""
     fixed = f"<h3>the same images at every evaluation</h3>{fixed}" if fixed else ""
@@ -134,12 +166,13 @@ def _result(head: str, rows: list[Row], folder: Path, details: dict[str, Any]) -
 
 
 def _environment(record: dict[str, Any], config: str, rows: list[Row]) -> str:
-    sessions = [session for session in record.get("sessions", ()) if isinstance(session, dict)]
+    sessions = mappings(record.get("sessions"))
     parts = []
     if sessions:
         session = {name: value for name, value in sessions[-1].items() if name != "packages"}
-        session["command"] = " ".join(str(word) for word in session.get("command", ()))
-        packages = _dict(sessions[-1].get("packages"))
+        command = session.get("command", "")
+        session["command"] = " ".join(map(str, command)) if isinstance(command, list) else command
+        packages = mapping(sessions[-1].get("packages"))
         parts = [facts_table(session), folded(f"{len(packages)} packages", facts_table(packages))]
         if len(sessions) > 1:
             times = ((f"from iteration {s.get('start')}", s.get("time")) for s in sessions)
@@ -152,7 +185,8 @@ def _environment(record: dict[str, Any], config: str, rows: list[Row]) -> str:
 
 
 def _title(out: Path, config: dict[str, Any]) -> str:
-    return str(_dict(config.get("card")).get("name") or out.resolve().name)
+    name = mapping(config.get("card")).get("name")
+    return name if isinstance(name, str) and name else out.resolve().name
 
 
 def _first_metric(row: Row) -> str | None:
@@ -175,24 +209,5 @@ def _evals_of(rows: list[Row], head: str) -> list[Row]:
 
 
 def _points(rows: list[Row], name: str) -> list[tuple[float, float]]:
-    points = ((row["iteration"], row.get(name)) for row in rows)
-    return [(x, float(y)) for x, y in points if isinstance(y, int | float) and math.isfinite(y)]
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return ""
-
-
-def _mapping(text: str, parse: Any) -> dict[str, Any]:
-    """The mapping in a file; empty if the file is damaged or missing."""
-    try:
-        return _dict(parse(text))
-    except (ValueError, yaml.YAMLError):
-        return {}
-
-
-def _dict(value: Any) -> dict[str, Any]:
-    return dict(value) if isinstance(value, Mapping) else {}
+    points = ((row["iteration"], number(row.get(name))) for row in rows)
+    return [(x, y) for x, y in points if y is not None]

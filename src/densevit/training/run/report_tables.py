@@ -7,20 +7,22 @@ from pathlib import Path
 from typing import Any, TypeGuard
 
 from densevit.evaluation.panels import PANELS
+from densevit.limits import limits
 from densevit.pages.html import escape, figure, in_line, number, table
+from densevit.training.run.salvage import colour, is_count
 
 MOST_CONFUSED = 8
 
 
-def class_table(per_class: Mapping[str, Any], palette: Sequence[Sequence[int]]) -> str:
-    """IoU, accuracy and pixels of each class, with a bar for the IoU."""
+def class_table(per_class: Mapping[str, Any], palette: Any) -> str:
+    """IoU, accuracy and pixels of each class, with a bar for the IoU; grey where the palette has no colour."""
     classes = {name: values if isinstance(values, dict) else {} for name, values in per_class.items()}
     total = sum(_count(values) for values in classes.values()) or 1
     rows = []
     for index, (name, values) in enumerate(classes.items()):
-        colour = ",".join(str(int(c)) for c in palette[index][:3]) if index < len(palette) else "200,200,200"
+        red, green, blue = colour(palette, index)
         iou, count = values.get("IoU"), _count(values)
-        named = f'<i class=swatch style="background:rgb({colour})"></i>{escape(name)}'
+        named = f'<i class=swatch style="background:rgb({red},{green},{blue})"></i>{escape(name)}'
         bar = f'<div class=barcell><i class=bar style="width:{100 * iou:.1f}%"></i></div>' if _known(iou) else ""
         accuracy, share = _share(values.get("Acc")), f"{count / total:.2%}"
         rows.append((named, _share(iou), bar, accuracy, f"{count:,}", share))
@@ -55,8 +57,11 @@ def picture_rows(folder: Path, images: Iterable[Mapping[str, Any]], metric: str)
     rows = []
     for image in images:
         try:
-            data = base64.b64encode((folder / Path(str(image["file"])).name).read_bytes()).decode()
-        except (OSError, KeyError):
+            path = folder / Path(str(image["file"])).name
+            if not path.is_file() or path.stat().st_size > limits().config_bytes:
+                continue
+            data = base64.b64encode(path.read_bytes()).decode()
+        except (OSError, KeyError, ValueError):  # ValueError for a null byte in the name
             continue
         value = image.get("value")
         caption = f"{metric} {number(value)}" if _known(value) else ""
@@ -69,7 +74,7 @@ def picture_rows(folder: Path, images: Iterable[Mapping[str, Any]], metric: str)
 
 def _count(values: Mapping[str, Any]) -> int:
     count = values.get("pixels")
-    return count if isinstance(count, int) else 0
+    return count if is_count(count) else 0
 
 
 def _known(value: Any) -> TypeGuard[float]:
