@@ -107,8 +107,10 @@ def test_run_lengths__of_a_known_text() -> None:
 
 @pytest.mark.parametrize(
     "counts",
-    [[3, 4], [-1, 193], "zz", [], [[1]], ["a"], "2\x7f", "o" * 40, [1e300], [2**63 - 1, 2**63 - 1, 194]]
-    + [[0.5, 191.5], [10**400], None, {}, "", float("nan"), "~" * 9],
+    [
+        *([3, 4], [-1, 193], "zz", [], [[1]], ["a"], "2\x7f", "o" * 40, [1e300], [2**63 - 1, 2**63 - 1, 194]),
+        *([0.5, 191.5], [10**400], None, {}, "", float("nan"), "~" * 9),
+    ],
 )
 def test_run_lengths__that_do_not_fit_are_refused(counts: Any) -> None:
     with pytest.raises(NoShape, match="run lengths"):

@@ -17,6 +17,11 @@ def default_ignore(end: int) -> int:
     return 255 if end <= 255 else 65535
 
 
+def is_text(name: str) -> bool:
+    """Whether a name can be written to files; JSON can also hold halves of characters."""
+    return not any("\ud800" <= letter <= "\udfff" for letter in name)
+
+
 def read_class_list(path: Path, palette: tuple[Rgb, ...] | None = None, offset: int = 0) -> ClassTable:
     """Read a classes.json; ``palette`` replaces the one in it, and masks count from ``offset``.
 
@@ -92,8 +97,7 @@ def _listed(data: dict[str, Any], key: str, what: str) -> list[Any]:
 def _names(data: dict[str, Any], key: str) -> tuple[str, ...]:
     names = _listed(data, key, "names")
     for name in names:
-        # JSON can hold halves of characters, which no file can.
-        if not isinstance(name, str) or any("\ud800" <= letter <= "\udfff" for letter in name):
+        if not isinstance(name, str) or not is_text(name):
             raise ValueError(f"{key} has {name!r:.40}, which is no name")
     if not names:
         raise ValueError(f"{key} is empty")

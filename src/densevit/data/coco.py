@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from densevit.data.class_list import default_ignore
+from densevit.data.class_list import default_ignore, is_text
 from densevit.data.polygons import (
     NoShape,
     PassedOver,
@@ -167,7 +167,7 @@ def _classes(
     for row in _rows(data, "categories", path):
         key = _key(row.get("id")) if isinstance(row, Mapping) else None
         name = row.get("name") if isinstance(row, Mapping) else None
-        if key is None or not isinstance(name, str | int | float) or not _is_text(str(name)):
+        if key is None or not isinstance(name, str | int | float) or not is_text(str(name)):
             raise DataError(f"{path} has the category {row!r:.80}; an id and a name are accepted; export it again")
         if categories.setdefault(key, str(name)) != str(name):
             raise DataError(
@@ -236,7 +236,7 @@ def _shape(row: Any, photo: CocoPhoto | None, indices: Mapping[str, int]) -> Coc
             area += area_of(points)
     if not area:
         raise NoShape("are points, lines or empty, without an area")
-    return CocoShape(index, row.get("iscrowd") in {1, True, "1"}, area, parts, sizes.pop() if sizes else None)
+    return CocoShape(index, row.get("iscrowd") in {1, "1"}, area, parts, sizes.pop() if sizes else None)
 
 
 def _size_of(runs: Mapping[str, Any], expected: Size | None) -> Size:
@@ -295,8 +295,3 @@ def _order(key: str) -> tuple[bool, int, str]:
 def _name(row: Any, number: int) -> str:
     """The id of an annotation, or its place in the list."""
     return (_key(row.get("id")) if isinstance(row, Mapping) else None) or f"number {number}"
-
-
-def _is_text(name: str) -> bool:
-    """Whether a name can be written to files; JSON can also hold halves of characters."""
-    return not any("\ud800" <= letter <= "\udfff" for letter in name)

@@ -143,9 +143,14 @@ class FolderDataset(FileDataset):
             read_depth, unit_m=config.depth_unit_m, scale=config.depth_scale_m, invalid=config.depth_invalid
         )
 
+    @property
+    def has_shapes(self) -> bool:
+        """Whether the masks are drawn from shapes, of COCO or labelme."""
+        return self.coco is not None or self.read_shapes is not None
+
     def labels(self, index: int) -> NDArray[np.int32]:
         """The mask of an image in class ids; with COCO, all masks are in one file."""
-        if self.masks is None or (self.coco is None and self.read_shapes is None):
+        if self.masks is None or not self.has_shapes:
             return super().labels(index)
         mask = self.masks[index]
         if self.coco is not None:

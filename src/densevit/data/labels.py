@@ -91,9 +91,10 @@ class LabelRule:
             known = np.isin(stored, [value for value in (*self.ignored, self.ignore_index) if _fits(value)])
             outside = stored[far & ~known]
             if outside.size:
+                odd = outside.max() if high > most else outside.min()
                 raise DataError(
-                    f"mask {name} holds {outside.max() if high > most else outside.min()}; class numbers of 0 to {most} "
-                    "are accepted; write class numbers (are these instance numbers, or a colour packed into one number?)"
+                    f"mask {name} holds {odd}; class numbers of 0 to {most} are accepted; write class numbers (are "
+                    "these instance numbers, or a colour packed into one number?)"
                 )
             stored = np.where(far, self.ignore_index, stored)
             low = min(self.ignore_index, 0)
