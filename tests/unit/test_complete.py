@@ -161,7 +161,7 @@ def test_complete__says_where_class_names_belong(tmp_path):
 
 def test_complete__a_damaged_class_list_is_named(root):
     (root / "classes.json").write_text("{")
-    with pytest.raises(DataError, match="classes.json is not valid JSON"):
+    with pytest.raises(DataError, match=r"classes\.json is not valid JSON"):
         complete(raw(root))
 
 
