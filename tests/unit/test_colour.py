@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from densevit.errors import ConfigError, DataError, ShapeError
+from densevit.errors import DataError, ShapeError
 from densevit.tasks.colour import (
     Rgb,
     colourise_depth,
@@ -62,10 +62,12 @@ def test_default_palette__is_empty_for_no_classes():
     assert default_palette(0) == ()
 
 
-def test_default_palette__refuses_more_than_a_byte_can_index():
-    with pytest.raises(ConfigError) as caught:
-        default_palette(257)
-    assert str(caught.value) == "257 colours are needed but an 8-bit palette has 256; give fewer classes"
+def test_default_palette__has_different_colours_for_a_thousand_classes_and_then_repeats():
+    assert len(set(default_palette(1203))) == 1203
+    palette = default_palette(6000)
+    assert palette[:1203] == default_palette(1203)
+    assert len(palette) == 6000
+    assert len(set(palette)) > 4000
 
 
 @pytest.mark.parametrize("names", [STREETS, ROOMS])

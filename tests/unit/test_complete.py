@@ -43,6 +43,20 @@ def test_complete__lays_out_a_preset_with_the_classes_of_the_data(root):
     assert (config.model.encoder.embed_dim, config.fit.short_side, config.augment.crop) == (192, 512, (512, 512))
 
 
+def test_complete__takes_over_the_ignore_value_of_many_classes(root):
+    (root / "classes.json").write_text(json.dumps({"classes": [str(i) for i in range(300)], "ignore_index": -1}))
+    task = TrainConfig.parse(complete(raw(root))).tasks["labels"]
+    assert (task.ignore_index, len(task.palette)) == (-1, 300)
+
+
+def test_complete__keeps_the_background_of_the_data(root):
+    sources = [{"train": {"root": str(root), "split": "train", "background": "sky"}}]
+    assert TrainConfig.parse(complete(raw(root, sources=sources))).tasks["labels"].background == "sky"
+    named = {"labels": {"kind": "segmentation", "classes": NAMES}}
+    assert TrainConfig.parse(complete(raw(root, sources=sources, tasks=named))).tasks["labels"].background == "sky"
+    assert TrainConfig.parse(complete(raw(root))).tasks["labels"].background is None
+
+
 def test_complete__keeps_what_the_config_says_itself(root):
     model = {"preset": "segmenter-ti-mask", "encoder": {"drop_path": 0.3}}
     config = TrainConfig.parse(
@@ -147,7 +161,7 @@ def test_complete__says_where_class_names_belong(tmp_path):
 
 def test_complete__a_damaged_class_list_is_named(root):
     (root / "classes.json").write_text("{")
-    with pytest.raises(DataError, match="is not a class list"):
+    with pytest.raises(DataError, match=r"classes\.json is not valid JSON"):
         complete(raw(root))
 
 

@@ -91,6 +91,15 @@ def test_write_labels__goes_to_16_bit_beyond_256_classes(tmp_path, num_classes, 
     assert read_labels(tmp_path / "m.png").tolist() == labels.tolist()
 
 
+def test_write_labels__of_many_classes_ignores_65535_and_255_is_a_class(tmp_path):
+    labels = np.array([[0, 255, 65535, 299]])
+    write_labels(tmp_path / "m.png", labels, np.zeros((300, 3), np.uint8))
+    assert read_labels(tmp_path / "m.png").tolist() == labels.tolist()
+    assert "0 to 299 (a palette of 300 colours) and 65535 (ignore)" in refusal(
+        lambda: write_labels(tmp_path / "m.png", np.array([[300]]), np.zeros((300, 3), np.uint8))
+    )
+
+
 @pytest.mark.parametrize("label", [-1, 3, 254, 256])
 def test_write_labels__refuses_a_class_without_colour(tmp_path, label):
     path = tmp_path / "m.png"

@@ -233,9 +233,37 @@ def test_ignore_value__may_be_negative(root: Path) -> None:
     assert "holds -2; class numbers of 0 to 65535 are accepted" in refusal(lambda: mask_of(root, **facts))
 
 
-@pytest.mark.parametrize(("facts", "name"), [({}, "class 255"), ({"reduce_zero_label": True}, "class 254")])
+@pytest.mark.parametrize(("facts", "name"), [({}, "class 280"), ({"reduce_zero_label": True}, "class 279")])
 def test_ignore_value__that_is_also_a_class_is_refused(root: Path, facts: dict[str, Any], name: str) -> None:
     grey(random_labels()).save(root / "masks" / "a.png")
-    assert refusal(lambda: mask_of(root, classes=300, **facts), ConfigError) == (
-        f"ignore_index 255 is also the number of class '{name}' in the masks; set ignore_index to a number beyond them"
+    assert refusal(lambda: mask_of(root, classes=300, ignore_index=280, **facts), ConfigError) == (
+        f"ignore_index 280 is also the number of class '{name}' in the masks; set ignore_index to a number beyond them"
     )
+
+
+@pytest.mark.parametrize(
+    ("facts", "ignored"),
+    [({"classes": 255}, 255), ({"classes": 255, "reduce_zero_label": True}, 65535), ({"classes": 256}, 65535)],
+)
+def test_ignore_value__is_65535_where_255_is_a_class(root: Path, facts: dict[str, Any], ignored: int) -> None:
+    labels = np.full(SIZE, ignored, np.uint16)
+    labels[0, 0] = 3
+    Image.fromarray(labels).save(root / "masks" / "a.png")
+    sample = FolderDataset(FolderConfig.parse({"root": root, **facts}))[0]
+    assert sample.ignore_index == ignored
+    assert sample.labels is not None
+    assert (sample.labels == ignored).sum() == labels.size - 1
+
+
+@pytest.mark.parametrize("value", [2_000_000_000, -(10**9), 10**30])
+def test_ignore_index__beyond_the_budget_is_refused(root: Path, value: int) -> None:
+    assert "set DENSEVIT_LIMITS=class_id=NUMBER" in refusal(lambda: LabelRule(None, ignore_index=value), ConfigError)
+
+
+def test_ignore_values__may_be_far_beyond_the_classes(root: Path) -> None:
+    labels = random_labels().astype(np.int32)
+    labels[0, :2], labels[1, 0] = 2_000_000_000, -(2**31)
+    np.save(root / "masks" / "a.npy", labels)
+    found = mask_of(root, ignore_values=[2_000_000_000, -(2**31), 10**30])
+    np.testing.assert_array_equal(found, np.where((labels < 0) | (labels > 9), 255, labels))
+    assert "holds 2000000000; class numbers" in refusal(lambda: mask_of(root, ignore_values=[-(2**31)]))

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from densevit.data import FolderConfig, FolderDataset, classes_of
-from densevit.data.polygons import decode_rle, fill_polygon
+from densevit.data.polygons import NoShape, fill_polygon, fill_runs, run_lengths
 from tests.one_mask import CLASSES, SIZE, mask_of, refusal, write_root
 
 
@@ -85,26 +85,36 @@ def compress(counts: list[int]) -> str:
     return text
 
 
+def decoded(counts: Any, size: tuple[int, ...]) -> NDArray[np.bool_]:
+    canvas = np.zeros(size, np.int32)
+    fill_runs(canvas, run_lengths(counts, (size[0], size[1])), 1)
+    return canvas == 1
+
+
 @pytest.mark.parametrize("seed", range(6))
 def test_run_lengths__of_both_kinds_are_decoded(seed: int) -> None:
     rng = np.random.default_rng(seed)
     mask = np.kron(rng.random((6, 5)) < 0.5, np.ones((1 + 40 * (seed % 2), 3))).astype(bool)
     counts = runs(mask)
     for form in (counts, compress(counts), compress(counts).encode()):
-        np.testing.assert_array_equal(decode_rle(form, mask.shape, "m"), mask)
+        np.testing.assert_array_equal(decoded(form, mask.shape), mask)
 
 
 def test_run_lengths__of_a_known_text() -> None:
     """6 x 1: two zeros, three ones, one zero is "231" in five-bit characters."""
-    np.testing.assert_array_equal(decode_rle("231", (6, 1), "m").ravel(), [0, 0, 1, 1, 1, 0])
+    np.testing.assert_array_equal(decoded("231", (6, 1)).ravel(), [0, 0, 1, 1, 1, 0])
 
 
 @pytest.mark.parametrize(
     "counts",
-    [[3, 4], [-1, 193], "zz", [], [[1]], ["a"], "2\x7f", "o" * 40, [1e300], [2**63 - 1, 2**63 - 1, 194]],
+    [
+        *([3, 4], [-1, 193], "zz", [], [[1]], ["a"], "2\x7f", "o" * 40, [1e300], [2**63 - 1, 2**63 - 1, 194]),
+        *([0.5, 191.5], [10**400], None, {}, "", float("nan"), "~" * 9),
+    ],
 )
 def test_run_lengths__that_do_not_fit_are_refused(counts: Any) -> None:
-    assert "m has run lengths" in refusal(lambda: decode_rle(counts, SIZE, "m"))
+    with pytest.raises(NoShape, match="run lengths"):
+        run_lengths(counts, SIZE)
 
 
 # COCO
@@ -236,38 +246,142 @@ def test_coco__that_lists_a_photo_twice_is_refused_where_the_folder_does_not_tel
     [
         ("{", "is not valid JSON"),
         ("[" * 100_000, "is not valid JSON"),
-        ("[]", "is not COCO's annotations (TypeError"),
-        ({"images": []}, "is not COCO's annotations (KeyError: 'categories')"),
-        (coco([], images=[{"id": 5, "file_name": "a.png", "height": 10**6, "width": 10**6}]), "gives a.png the size"),
-        (coco([{"image_id": 77, "category_id": 2}]), "is not COCO's annotations (KeyError: 77)"),
+        ("[]", "is not COCO's annotations (it holds a list)"),
+        ("null", "is not COCO's annotations (it holds a NoneType)"),
+        ({"images": []}, "is not COCO's annotations (it has no list categories)"),
+        ({**coco([]), "annotations": {}}, "is not COCO's annotations (it has no list annotations)"),
+        (coco([], images=[None]), "has the image None; an id and a file_name are accepted"),
+        (coco([], images=[{"id": 5}]), "has the image {'id': 5}; an id and a file_name are accepted"),
+        (coco([], images=[{"id": [], "file_name": "a.png"}]), "an id and a file_name are accepted"),
+        (coco([], images=[{"id": 5, "file_name": "a.png", "height": 10**6, "width": 10**6}]), "gives the size"),
+        (coco([], images=[{"id": 5, "file_name": "a.png", "height": 0, "width": 16}]), "gives the size 0 x 16"),
+        (coco([], images=[{"id": 5, "file_name": "a.png", "height": "x", "width": 16}]), "invalid literal"),
+        (coco([], images=[{"id": 5, "file_name": n} for n in ("a.png", "b.png")]), "has the image id 5 twice"),
         (coco([], categories=[{"id": 1, "name": "tram"}]), "has categories that the classes lack: tram"),
+        (coco([], categories=[{"id": 1, "name": n} for n in ("car", "bus")]), "has the category 1 twice"),
+        (coco([], categories=[{"id": 1}]), "has the category {'id': 1}; an id and a name are accepted"),
         (coco([], categories=[]), "has no categories; "),
         (coco([], images=[]), "lists none of the photos in"),
     ],
 )
-def test_coco__that_is_malformed_is_refused(root: Path, data: Any, problem: str) -> None:
+def test_coco__that_is_damaged_is_refused(root: Path, data: Any, problem: str) -> None:
     places = write_coco(root, data)
     message = refusal(lambda: FolderDataset(FolderConfig.parse({**places, "classes": CLASSES})))
     assert message.startswith(f"{places['masks']}")
     assert problem in message
+    assert "Error" not in message
+
+
+GOOD = {"category_id": 2, "segmentation": [square(8, 8, 2)]}
+WHOLE = {"size": list(SIZE), "counts": [0, 192]}
+
+NOT_DRAWN: list[tuple[Any, str]] = [
+    (None, "are no annotations"),
+    ({"image_id": 77, "category_id": 2, "segmentation": [square(0, 0, 2)]}, "are of an image that is not listed"),
+    ({"image_id": [5], "category_id": 2, "segmentation": [square(0, 0, 2)]}, "are of an image that is not listed"),
+    ({"category_id": 4, "segmentation": [square(0, 0, 2)]}, "are of a category that is not listed"),
+    ({"category_id": {}, "segmentation": [square(0, 0, 2)]}, "are of a category that is not listed"),
+    ({"segmentation": [square(0, 0, 2)]}, "are of a category that is not listed"),
+    ({"category_id": 2}, "have no outline"),
+    ({"category_id": 2, "segmentation": None}, "have no outline"),
+    ({"category_id": 2, "segmentation": 7}, "have no outline"),
+    ({"category_id": 2, "segmentation": [], "bbox": [0, 0, 3, 3]}, "have no outline, only a box"),
+    ({"category_id": 2, "segmentation": [[]]}, "are points, lines or empty, without an area"),
+    ({"category_id": 2, "segmentation": [[4, 4]]}, "are points, lines or empty, without an area"),
+    ({"category_id": 2, "segmentation": [[4, 4, 8, 8]]}, "are points, lines or empty, without an area"),
+    ({"category_id": 2, "segmentation": [[4, 4, 8, 8, 6, 6]]}, "are points, lines or empty, without an area"),
+    ({"category_id": 2, "segmentation": {"size": list(SIZE), "counts": [192]}}, "are points, lines or empty"),
+    ({"category_id": 2, "segmentation": [["a", "b", "c", "d"]]}, "have points that are not pairs of numbers"),
+    ({"category_id": 2, "segmentation": [None]}, "have points that are not finite pairs"),
+    ({"category_id": 2, "segmentation": [[1, 2, 3]]}, "have points that are not finite pairs"),
+    ({"category_id": 2, "segmentation": [[0, 0, 1e300, 0, 1, 1]]}, "have points that are not finite pairs"),
+    ({"category_id": 2, "segmentation": [[0, 0, None, 0, 1, 1]]}, "have points that are not finite pairs"),
+    ({"category_id": 2, "segmentation": {"size": [3, 3], "counts": [0, 9]}}, "have run lengths of another size than"),
+    (
+        {"category_id": 2, "segmentation": {"size": [10**6] * 2, "counts": [10**12]}},
+        "have run lengths of another size than",
+    ),
+    ({"category_id": 2, "segmentation": {"counts": [0, 192]}}, "have run lengths without a size"),
+    ({"category_id": 2, "segmentation": {"size": list(SIZE), "counts": [0, 9]}}, "have run lengths that do not fill"),
+    ({"category_id": 2, "segmentation": {"size": list(SIZE)}}, "have run lengths that do not fill"),
+]
+
+
+@pytest.mark.parametrize(("annotation", "reason"), NOT_DRAWN)
+def test_coco__passes_over_what_has_no_area_and_says_so(
+    root: Path, annotation: Any, reason: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    data = coco([GOOD])
+    data["annotations"].append({"id": "x7", "image_id": 5, **annotation} if annotation else annotation)
+    labels = draw_coco_file(root, data)
+    assert (labels == 0).sum() == 4
+    assert (labels == 255).sum() == 192 - 4
+    (warning,) = [record.getMessage() for record in caplog.records]
+    assert warning.startswith(f"{root / 'annotations.json'}: 1 of 2 annotations are passed over: 1 {reason}")
+    assert warning.endswith("(such as annotation x7)" if annotation else "(such as annotation number 1)")
+
+
+@pytest.mark.parametrize("annotation", [annotation for annotation, _ in NOT_DRAWN])
+def test_coco__of_which_nothing_can_be_drawn_is_refused(root: Path, annotation: Any) -> None:
+    data = {**coco([]), "annotations": [{"id": 1, "image_id": 5, **annotation} if annotation else annotation]}
+    message = refusal(lambda: draw_coco_file(root, data))
+    assert message.startswith(f"{root / 'annotations.json'} has 1 annotations, of which none can be drawn: 1 ")
+
+
+def test_coco__ignores_the_box_of_an_annotation_without_outline(root: Path) -> None:
+    box = {"category_id": 9, "segmentation": [], "bbox": [6, 6, 4, 4]}
+    labels = draw_coco(root, [GOOD, box], background="other")
+    assert {int(v): int((labels == v).sum()) for v in np.unique(labels)} == {0: 192 - 16, 1: 4, 255: 12}
 
 
 @pytest.mark.parametrize(
-    ("annotation", "problem"),
+    "outline",
     [
-        ({"category_id": 4, "segmentation": [square(0, 0, 2)]}, "annotation 0 has the category 4"),
-        ({"category_id": 2}, "annotation 0 has no segmentation"),
-        ({"category_id": 2, "segmentation": [["a", "b", "c", "d"]]}, "points that are not pairs of numbers"),
-        ({"category_id": 2, "segmentation": [[1, 2, 3]]}, "has a shape with points of (3,)"),
-        ({"category_id": 2, "segmentation": [[0, 0, 1e300, 0, 1, 1]]}, "has a shape with points of (3, 2)"),
-        ({"category_id": 2, "segmentation": {"size": [3, 3], "counts": [9]}}, "annotation 0 is [3, 3] but its photo"),
-        ({"category_id": 2, "segmentation": {"size": list(SIZE), "counts": [9]}}, "that do not add up to its size"),
+        square(2, 3, 4),
+        [[2, 3], [6, 3], [6, 7], [2, 7]],
+        [[[2, 3], [6, 3], [6, 7], [2, 7]]],
+        [square(2, 3, 4), [1, 1]],
+        [[-50, 3, 6, 3, 6, 7, -50, 7], square(2, 3, 4)],
     ],
 )
-def test_coco__with_a_malformed_annotation_is_refused(root: Path, annotation: dict[str, Any], problem: str) -> None:
-    message = refusal(lambda: draw_coco(root, [annotation]))
-    assert message.startswith(f"{root / 'annotations.json'}: annotation 0")
-    assert problem in message
+def test_coco__takes_polygons_in_every_nesting(root: Path, outline: Any) -> None:
+    labels = draw_coco(root, [{"category_id": 2, "segmentation": outline}])
+    assert (labels[3:7, 2:6] == 0).all()
+    assert (labels[:, 6:] == 255).all()
+
+
+def test_coco__matches_ids_of_text_and_numbers(root: Path) -> None:
+    data = coco([{**GOOD, "image_id": "5", "category_id": "2"}, {**GOOD, "image_id": 5.0, "category_id": 9.0}])
+    assert draw_coco_file(root, data)[8, 8] == 1
+    data["categories"] = [{"id": "b", "name": "bus"}, {"id": "a", "name": "car"}]
+    data["annotations"] = [{**GOOD, "image_id": 5, "category_id": "b"}]
+    assert draw_coco_file(root, data)[8, 8] == 1
+
+
+@pytest.mark.parametrize("sides", [{}, {"height": None, "width": None}])
+def test_coco__without_sizes_takes_that_of_the_photo(root: Path, sides: dict[str, Any]) -> None:
+    images = [{"id": 5, "file_name": "a.png", **sides}]
+    assert draw_coco_file(root, coco([GOOD], images=images)).shape == SIZE
+
+
+def test_coco__of_crowds_alone_takes_them_as_objects(root: Path, caplog: pytest.LogCaptureFixture) -> None:
+    crowd = {"category_id": 9, "iscrowd": 1, "segmentation": WHOLE}
+    assert (draw_coco(root, [crowd]) == 1).all()
+    assert "all 1 annotations are crowds (iscrowd), so they are taken as objects" in caplog.text
+    labels = draw_coco(root, [crowd, GOOD])
+    assert {int(v): int((labels == v).sum()) for v in np.unique(labels)} == {0: 4, 255: 188}
+    assert "bus only has crowds (iscrowd), which are ignored" in caplog.text
+
+
+def test_coco__that_claims_a_huge_image_is_compared_with_the_photo_first(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The photo is small, so the mask must not be made."""
+    images = [{"id": 5, "file_name": "a.png", "height": 30_000, "width": 30_000}]
+    places = write_coco(root, coco([], images=images))
+    dataset = FolderDataset(FolderConfig.parse(places))
+    monkeypatch.setattr(np, "full", None)
+    assert "both must have the same height and width" in refusal(lambda: dataset.labels(0))
 
 
 def test_coco__of_another_size_than_the_photo_is_refused(root: Path) -> None:
@@ -351,14 +465,13 @@ def test_labelme__with_a_mask_that_is_no_picture_is_refused(root: Path, mask: An
     ("data", "problem"),
     [
         ("nonsense", "is not valid JSON"),
-        ({"shapes": []}, "is not a file of labelme (KeyError: 'imageHeight')"),
-        (labelme(imageHeight=float("inf")), "is not a file of labelme (OverflowError"),
+        ("[]", "is not a file of labelme (it holds a list)"),
+        ({"imageHeight": 12}, "is not a file of labelme (it has no list shapes)"),
+        (labelme(imageHeight=float("inf")), "imageHeight or imageWidth is inf instead of a whole number"),
+        (labelme(imageHeight=12.5), "imageHeight or imageWidth is 12.5 instead of a whole number"),
+        (labelme(imageHeight=10**6, imageWidth=10**6), "gives the size 1000000 x 1000000, and up to"),
         (labelme(imageHeight=0), "gives the size 0 x 16"),
         (labelme({"label": "tram", "points": [[0, 0], [1, 0], [1, 1]]}), "has a shape 'tram' but the classes are road"),
-        (labelme({"label": "car", "points": [[0, 0]], "shape_type": "point"}), "has a shape with points of (1, 2)"),
-        (labelme({"label": "car", "points": [[0, 0], [1, 1]], "shape_type": "line"}), "has a shape of kind 'line'"),
-        (labelme({"label": "car", "points": [[0, 0], [1, None], [2, 2]]}), "finite pairs"),
-        (labelme({"label": "car", "points": "abc"}), "has points that are not pairs of numbers"),
     ],
 )
 def test_labelme__that_is_malformed_is_refused(root: Path, data: Any, problem: str) -> None:
@@ -366,6 +479,57 @@ def test_labelme__that_is_malformed_is_refused(root: Path, data: Any, problem: s
     message = refusal(lambda: mask_of(root))
     assert message.startswith(str(root / "masks" / "a.json"))
     assert problem in message
+
+
+@pytest.mark.parametrize(
+    ("shape", "reason"),
+    [
+        ({"label": "car", "points": [[0, 0]], "shape_type": "point"}, "are of kind 'point', which has no area"),
+        ({"label": "car", "points": [[0, 0], [1, 1]], "shape_type": "line"}, "are of kind 'line', which has no"),
+        ({"label": "car", "points": [[0, 0], [1, 1]], "shape_type": 7}, "have no kind"),
+        ({"label": "car", "points": [[0, 0], [1, 1]]}, "have too few points for an area"),
+        ({"label": "car", "points": [[0, 0], [1, 1], [2, 2]]}, "have too few points for an area"),
+        ({"label": "car", "points": [[0, 0]], "shape_type": "circle"}, "have too few points for an area"),
+        ({"label": "car", "points": []}, "have points that are not finite pairs|have too few points"),
+        ({"label": "car", "points": None}, "have points that are not finite pairs"),
+        ({"label": "car", "points": [[0, 0], [1, None], [2, 2]]}, "have points that are not finite pairs"),
+        ({"label": "car", "points": "abc"}, "have points that are not pairs of numbers"),
+        ({"points": [[0, 0], [8, 0], [8, 8]]}, "have no label"),
+        (None, "have no label"),
+    ],
+)
+def test_labelme__passes_over_what_has_no_area_and_says_so(
+    root: Path, shape: Any, reason: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    good = {"label": "car", "points": [[0, 0], [8, 0], [8, 8], [0, 8]]}
+    write_labelme(root, labelme(good, shape))
+    assert (mask_of(root) == 1).sum() == 64
+    (warning,) = [record.getMessage() for record in caplog.records]
+    assert any(f"1 of 2 shapes are passed over: 1 {part}" in warning for part in reason.split("|"))
+    assert "shape 1 of a.json" in warning
+
+
+def test_labelme__takes_a_rectangle_of_four_corners(root: Path) -> None:
+    corners = [[2, 3], [6, 3], [6, 7], [2, 7]]
+    write_labelme(root, labelme({"label": "car", "points": corners, "shape_type": "rectangle"}))
+    assert (mask_of(root) == 1).sum() == 16
+
+
+def test_labelme__without_a_size_takes_that_of_the_photo(root: Path) -> None:
+    write_labelme(root, labelme(imageHeight=None))
+    assert mask_of(root).shape == SIZE
+
+
+@pytest.mark.parametrize("note", ["meta.json", "_annotations.coco.json", "b.json"])
+def test_note__among_masks_does_not_make_them_labelmes(root: Path, note: str) -> None:
+    Image.fromarray(np.ones(SIZE, np.uint8)).save(root / "masks" / "a.png")
+    (root / "masks" / note).write_text("{}")
+    assert (mask_of(root) == 1).all()
+
+
+def test_labelme__may_lie_beside_its_photos(root: Path) -> None:
+    (root / "images" / "a.json").write_text(json.dumps(labelme()))
+    assert (mask_of(root, masks=root / "images", images=root / "images") == 255).all()
 
 
 def test_labelme__needs_the_names_of_the_classes(root: Path) -> None:

@@ -235,6 +235,25 @@ def test_segmentation__gives_unknown_pixels_its_own_ignore_index() -> None:
     assert loss(task, torch.zeros(1, 3, 1, 3), target[None]) == pytest.approx(np.log(3))
 
 
+@pytest.mark.parametrize("ignored", [-1, -100, 300, 65535])
+def test_segmentation__of_300_classes_knows_unknown_pixels(ignored: int) -> None:
+    names = tuple(f"class {i}" for i in range(300))
+    task = Segmentation(classes=names)
+    assert task.ignore_index == 65535
+    labels = torch.tensor([[0, 255, 299, ignored]])
+    target = task.read_target(Targets(labels=labels), ClassTable(names, ignore_index=ignored))
+    assert target is not None
+    assert target.tolist() == [[0, 255, 299, 65535]]
+    assert len(set(task.palette)) == 300
+
+
+def test_segmentation__stores_a_background_that_it_has() -> None:
+    assert "background" not in Segmentation(classes=("a", "b")).plain()
+    task = Segmentation(classes=("a", "b"), background="a")
+    assert task.plain()["background"] == "a"
+    assert Segmentation.parse(task.plain()) == task
+
+
 def test_segmentation__takes_labels_without_names_for_its_own() -> None:
     labels = torch.tensor([[0, 2, 255]])
     assert ALL["segmentation"].read_target(Targets(labels=labels), None) is labels
@@ -376,6 +395,8 @@ def test_segmentation__colours_labels_by_its_palette() -> None:
         ({"classes": ()}, "classes: Tuple should have at least 1 item"),
         ({"classes": ("a", "b"), "ignore_index": 1}, "ignore_index 1 is also the id of class 'b'"),
         ({"classes": ("a", "b"), "palette": ((0, 0, 0),)}, "palette has 1 colours for 2 classes"),
+        ({"classes": ("a", "b"), "background": "c"}, "background is 'c', which is no class; name one of them"),
+        ({"classes": tuple(map(str, range(70_000)))}, "there are 70000 classes, and up to"),
         ({"classes": ("a",), "lovasz": 1.0}, "lovasz: unknown key; did you mean 'lovasz_weight'"),
         ({"classes": ("a",), "cross_entropy_weight": 0}, "are all 0, but a head needs a loss; set one of them"),
         ({"classes": ("a", "b"), "class_weights": (1.0, -1.0)}, "class_weights.1: Input should be greater than or"),

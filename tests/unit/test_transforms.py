@@ -1,5 +1,6 @@
 import colorsys
 import random
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -172,6 +173,16 @@ def test_cat_max_ratio__counts_no_ignored_pixels() -> None:
     for seed in range(5):
         first, drawn = (draw(sample, rule(scale=(1.0, 1.0), cat_max_ratio=ratio), seed) for ratio in (1.0, 0.75))
         assert torch.equal(drawn.image, first.image)
+
+
+@pytest.mark.parametrize("ignored", [-1, 65535])
+def test_cat_max_ratio__takes_any_ignore_value(ignored: int) -> None:
+    plain = half_and_half()
+    assert plain.labels is not None
+    labels = np.where(plain.labels == plain.ignore_index, ignored, plain.labels).astype(np.int32)
+    labels[0] = ignored
+    sample = replace(plain, labels=labels, ignore_index=ignored)
+    draw(sample, rule(scale=(1.0, 1.0), cat_max_ratio=0.75), 0)
 
 
 def test_cat_max_ratio__gives_up_where_there_is_one_class() -> None:

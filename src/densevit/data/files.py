@@ -1,5 +1,6 @@
 """A data set of files: images and targets by paths, read on access."""
 
+import unicodedata
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -132,11 +133,16 @@ def _visible_files(folder: Path, suffixes: Collection[str]) -> list[Path]:
     return sorted(p for p in folder.iterdir() if p.suffix.lower() in suffixes and not p.name.startswith("."))
 
 
+def name_key(name: str) -> str:
+    """A name in the form by which files are matched: Macs store accents apart from their letters, others together."""
+    return unicodedata.normalize("NFC", name)
+
+
 def _by_stem(paths: Sequence[Path]) -> dict[str, Path]:
     """The paths by their stems, in order; two files of one stem are refused, since either could be meant."""
     by_stem: dict[str, Path] = {}
     for path in paths:
-        other = by_stem.setdefault(path.stem, path)
+        other = by_stem.setdefault(name_key(path.stem), path)
         if other is not path:
             raise DataError(
                 f"{other} and {path} have the same name up to the suffix, by which photos and targets are matched; "

@@ -1,8 +1,6 @@
 """Data sets in plain folders: ``root/<images|masks|depth|values>/<split>/``, or any two folders of equal stems."""
 
-import json
-import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path, PureWindowsPath
 from typing import Any, Literal, Self
@@ -12,17 +10,20 @@ from numpy.typing import NDArray
 from pydantic import Field, PositiveInt, model_validator
 
 from densevit.data.base import DataConfig, DataPath, contents
-from densevit.data.files import FileDataset, find_bands, match
+from densevit.data.class_list import check_palette, default_ignore, read_class_list, with_palette
+from densevit.data.coco import CocoMasks, read_coco, read_coco_classes
+from densevit.data.files import FileDataset, find_bands, match, name_key, same_size
+from densevit.data.labelme import parse_labelme, read_labelme
 from densevit.data.labels import LabelRule, read_mask
-from densevit.data.polygons import CocoMasks, background_index, read_coco, read_labelme
+from densevit.data.polygons import background_index, warn_once
 from densevit.data.sample import ALL_TARGETS, ClassTable, Rgb, Target, TargetFolder
 from densevit.errors import DataError
 from densevit.io import find_images, read_bands, read_depth
+from densevit.limits import limits, too_much
+from densevit.types import Size
 
 TARGET_SUFFIXES = (".png", ".tif", ".tiff", ".npy", ".pfm", ".bmp", ".gif")
 DEPTH_SUFFIXES = (*TARGET_SUFFIXES, ".exr")
-
-_log = logging.getLogger(__name__)
 
 
 class FolderConfig(DataConfig):
@@ -39,7 +40,8 @@ class FolderConfig(DataConfig):
         mask_format: whether masks hold class numbers or colours; "auto" takes numbers where a mask has one channel.
         unknown_colours: whether colours that the palette lacks are refused or ignored.
         background: class of pixels that no polygon covers (COCO, labelme); None ignores them.
-        ignore_index: value of pixels without a class, unless classes.json has one.
+        ignore_index: value of pixels without a class, unless classes.json has one; with more than 255 classes, 65535
+            instead of 255.
         ignore_values: further numbers in masks that mean no class.
         reduce_zero_label: masks count classes from 1 and 0 is no class, as in ADE20K.
         depth_unit_m: metres per unit of an integer depth map; 0.001 for millimetres.
@@ -78,8 +80,14 @@ class FolderConfig(DataConfig):
             raise ValueError("give root (a folder with images/ and masks/ or depth/), or images and masks")
         if self.full_scale is not None and self.bands is None:
             raise ValueError("full_scale belongs to bands, which is not set; name the bands that the network takes")
+        given = 1 if self.classes is None else self.classes
+        number = given if isinstance(given, int) else len(given)
+        if number < 1:
+            raise ValueError(f"classes is {self.classes}; names, or a number of 1 and more, are accepted")
+        if number > limits().classes:
+            raise ValueError(too_much(f"there are {number} classes", "classes"))
         if self.palette is not None:
-            _check_palette(self.palette)
+            check_palette(self.palette)
         return self
 
     def rule(self, classes: ClassTable | None, **options: Any) -> LabelRule:
@@ -115,6 +123,7 @@ class FolderDataset(FileDataset):
         self.config = config
         self.coco: CocoMasks | None = None
         self.coco_entries: list[str] = []
+        self.read_shapes: partial[NDArray[np.int32]] | None = None
         folder = config.folder("images")
         if folder is None or not folder.is_dir():
             raise DataError(_missing_folder(config, folder))
@@ -134,11 +143,32 @@ class FolderDataset(FileDataset):
             read_depth, unit_m=config.depth_unit_m, scale=config.depth_scale_m, invalid=config.depth_invalid
         )
 
+    @property
+    def has_shapes(self) -> bool:
+        """Whether the masks are drawn from shapes, of COCO or labelme."""
+        return self.coco is not None or self.read_shapes is not None
+
     def labels(self, index: int) -> NDArray[np.int32]:
         """The mask of an image in class ids; with COCO, all masks are in one file."""
-        if self.coco is None:
+        if self.masks is None or not self.has_shapes:
             return super().labels(index)
-        return self.rule(self.coco.labels(self.coco_entries[index]), str(self.coco.path))
+        mask = self.masks[index]
+        if self.coco is not None:
+            entry = self.coco_entries[index]
+            stored = self.coco.labels(entry, self._size(index, self.coco.photos[entry].size))
+        else:
+            assert self.read_shapes is not None
+            stored = self.read_shapes(mask, size=self._size(index, parse_labelme(mask).size))
+        return self.rule(stored, str(mask))
+
+    def _size(self, index: int, claimed: Size | None) -> Size:
+        """The size of a mask: the claimed one, which is checked by the photo before it takes much memory."""
+        if claimed is not None and claimed[0] * claimed[1] <= limits().small_pixels:
+            return claimed
+        photo = self.read_image(self.images[index]).shape
+        if claimed is not None and self.masks is not None:
+            same_size(photo, claimed, self.images[index], self.masks[index])
+        return photo[0], photo[1]
 
     def _find_masks(self, folder: Path) -> None:
         """Set ``masks``, ``rule`` and ``read_mask`` or ``coco`` by the kind of masks in the data set."""
@@ -148,7 +178,7 @@ class FolderDataset(FileDataset):
         classes = read_classes(config)
         if place.suffix.lower() == ".json":
             coco = read_coco(place, classes, config.background)
-            entries = _coco_entries(self.images, coco)
+            entries = coco_entries(self.images, coco)
             left_out = [path for path in self.images if path.name not in entries]
             self.images = [path for path in self.images if path.name in entries]
             if not self.images:
@@ -156,11 +186,13 @@ class FolderDataset(FileDataset):
                     f"{place} lists none of the photos in {folder}; its file_name must be theirs; check both"
                 )
             if left_out:
-                _log.warning("%d photos in %s are not listed in %s and left out", len(left_out), folder, place)
+                warn_once(f"{len(left_out)} photos in {folder} are not listed in {place} and left out")
+            for warning in coco.warnings:
+                warn_once(f"{place}: {warning}")
             self.rule, self.masks = config.rule(coco.classes), [place] * len(self.images)
             self.coco, self.coco_entries = coco, [entries[path.name] for path in self.images]
             return
-        drawn = place.is_dir() and any(path.suffix.lower() == ".json" for path in place.iterdir())
+        drawn = is_labelme(place, folder, self.images)
         self.masks = match(self.images, place, "mask", (".json",) if drawn else TARGET_SUFFIXES)
         self.rule = config.rule(classes)
         if drawn:
@@ -170,21 +202,37 @@ class FolderDataset(FileDataset):
                     "their names"
                 )
             background = background_index(classes, config.background)
-            self.read_mask = partial(read_labelme, classes=classes, background=background)
+            self.read_shapes = partial(read_labelme, classes=classes, background=background)
         else:
             palette = () if classes is None else classes.palette
             unknown = self.rule.ignore_index if config.unknown_colours == "ignore" else None
             self.read_mask = partial(read_mask, palette=palette, mode=config.mask_format, unknown=unknown)
 
 
-def _coco_entries(images: Sequence[Path], coco: CocoMasks) -> dict[str, str]:
+def is_labelme(masks: Path, photos_folder: Path, photos: Iterable[Path]) -> bool:
+    """Whether a folder of masks holds labelme's files: more photos have one than have an image as their mask.
+
+    Other .json files, such as notes, do not count. Where the photos themselves are in the folder, as labelme leaves
+    them, they are no masks.
+    """
+    if not masks.is_dir():
+        return False
+    stems = {name_key(path.stem) for path in photos}
+    found = {
+        suffix: len(stems & {name_key(path.stem) for path in masks.iterdir() if path.suffix.lower() in accepted})
+        for suffix, accepted in (("json", {".json"}), ("image", {*TARGET_SUFFIXES}))
+    }
+    return found["json"] > (0 if masks == photos_folder else found["image"])
+
+
+def coco_entries(images: Sequence[Path], coco: CocoMasks) -> dict[str, str]:
     """Name of an image -> its ``file_name`` in the annotations, which may have folders, also with backslashes."""
     named: dict[str, list[str]] = {}
     for entry in coco.photos:
-        named.setdefault(PureWindowsPath(entry).name, []).append(entry)
+        named.setdefault(name_key(PureWindowsPath(entry).name), []).append(entry)
     entries = {}
     for path in images:
-        matches = named.get(path.name, [])
+        matches = named.get(name_key(path.name), [])
         if len(matches) > 1:  # annotations of images in several folders: the entry of this folder is meant
             ends = [entry for entry in matches if path.as_posix().endswith(f"/{PureWindowsPath(entry).as_posix()}")]
             matches = sorted(ends, key=len)[-1:] or matches
@@ -202,73 +250,24 @@ def class_table(config: FolderConfig) -> ClassTable | None:
     """The classes of the data set after merging and dropping, without reading its images; raises as ``classes_of``."""
     classes, place = read_classes(config), config.folder("masks")
     if place is not None and place.suffix.lower() == ".json" and place.is_file():
-        classes = read_coco(place, classes, config.background).classes
+        classes = read_coco_classes(place, classes, config.background)
     return config.rule(classes).classes
 
 
 def read_classes(config: FolderConfig) -> ClassTable | None:
     """The classes of the config, otherwise of ``root/classes.json``; None if neither names them.
 
-    classes.json holds ``classes`` (names), optionally ``ignore_index`` and ``palette`` (a colour for each), and for
-    each coarser view ``classesN`` (names) with ``to_N`` (the new index of every class).
-
     Raises:
-        DataError: if the file is not such a mapping.
+        DataError: if the file is not a class list.
     """
+    offset = int(config.reduce_zero_label)
     if config.classes is not None:
         names = config.classes
         named = tuple(f"class {i}" for i in range(names)) if isinstance(names, int) else names
-        return _with_palette(ClassTable(named, config.ignore_index), config.palette, "the config")
+        ignore = config.ignore_index if config.ignore_index != 255 else default_ignore(len(named) + offset)
+        return with_palette(ClassTable(named, ignore), config.palette, "the config")
     path = config.root / "classes.json" if config.root else None
-    if path is None or not path.is_file():
-        return None
-    try:
-        data: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        views = {
-            key: (_names(data[key]), tuple(int(i) for i in data[f"to_{key.removeprefix('classes')}"]))
-            for key in data
-            if key.startswith("classes") and key != "classes"
-        }
-        table = ClassTable(_names(data["classes"]), int(data.get("ignore_index", 255)), views)
-        colours = tuple((int(r), int(g), int(b)) for r, g, b in data.get("palette", ()))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DataError(
-            f"{path} is not a class list ({type(error).__name__}: {error}); "
-            'it must look like {"classes": ["road", "sky"], "ignore_index": 255}'
-        ) from None
-    for key, (names, mapping) in table.views.items():
-        if len(mapping) != len(table.names) or not {*mapping} <= {*range(len(names)), table.ignore_index}:
-            raise DataError(f"{path}: to_{key.removeprefix('classes')} must give one index of {key} for each class")
-    return _with_palette(table, config.palette or colours, str(path))
-
-
-def _with_palette(table: ClassTable, palette: tuple[Rgb, ...] | None, source: str) -> ClassTable:
-    if not palette:
-        return table
-    try:
-        _check_palette(palette)
-    except ValueError as error:
-        raise DataError(f"{source}: {error}") from None
-    if len(palette) != len(table.names):
-        raise DataError(
-            f"{source} has {len(palette)} colours in palette for {len(table.names)} classes; one for each is accepted, "
-            "in their order; a class with several colours is several classes, which merge makes one"
-        )
-    return ClassTable(table.names, table.ignore_index, table.views, palette)
-
-
-def _check_palette(palette: tuple[Rgb, ...]) -> None:
-    if any(not 0 <= part <= 255 for colour in palette for part in colour):
-        raise ValueError("palette has a colour beyond 0..255; red, green and blue of 0 to 255 are accepted")
-    if len(set(palette)) != len(palette):
-        twice = next(colour for colour in palette if palette.count(colour) > 1)
-        raise ValueError(f"palette has the colour {twice} twice; each class needs a different one")
-
-
-def _names(value: object) -> tuple[str, ...]:
-    if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
-        raise TypeError(f"{type(value).__name__} instead of a list of names")
-    return tuple(value)
+    return read_class_list(path, config.palette, offset) if path is not None and path.is_file() else None
 
 
 def _missing_folder(config: FolderConfig, images: Path | None) -> str:

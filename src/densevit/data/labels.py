@@ -13,9 +13,7 @@ from densevit.data.sample import ClassTable, Rgb
 from densevit.errors import ConfigError, DataError
 from densevit.io import read_colours, read_labels
 from densevit.io import read_mask as read_stored_mask
-
-MAX_ID = 65535
-"""Largest number in a mask that may be a class."""
+from densevit.limits import limits, too_much
 
 _UNKNOWN = np.iinfo(np.int32).min
 """Marks numbers that are refused in look-up tables."""
@@ -44,6 +42,8 @@ class LabelRule:
         merge: Mapping[str, Sequence[str]] | None = None,
         drop: Sequence[str] = (),
     ) -> None:
+        if abs(ignore_index) > limits().class_id:
+            raise ConfigError(too_much(f"ignore_index is {ignore_index:.6g}", "class_id"))
         self.source, self.ids, self.reduce_zero = source, ids, reduce_zero
         self.ignored = {*ignored, 0} if reduce_zero else {*ignored}
         self.ignore_index = ignore_index if source is None else source.ignore_index
@@ -71,11 +71,12 @@ class LabelRule:
                 )
         # With `ids`, the ignore value may also be the stored number of a class, which it then means.
         ignored = self.ignored | ({self.ignore_index} - {*ids})
+        ignored = {value for value in ignored if 0 <= value <= limits().class_id}  # `__call__` sees to the others
         size = max([*ids, *ignored, 255]) + 2  # the last entry is for all larger numbers
         table = np.full(size, _UNKNOWN, np.int32)
         for stored, index in ids.items():
             table[stored] = final[index]
-        table[[value for value in ignored if value >= 0]] = self.ignore_index
+        table[[*ignored]] = self.ignore_index
         return table
 
     def __call__(self, stored: NDArray[np.int32], name: str) -> NDArray[np.int32]:
@@ -84,14 +85,19 @@ class LabelRule:
         Raises:
             DataError: if a number is neither a class nor ignored, naming the mask ``name``.
         """
-        low, high = int(stored.min()), int(stored.max())
-        if low < 0 or high > MAX_ID:
-            outside = stored[(stored > MAX_ID) | ((stored < 0) & (stored != self.ignore_index))]
+        low, high, most = int(stored.min()), int(stored.max()), limits().class_id
+        if low < 0 or high > most:
+            far = (stored < 0) | (stored > most)
+            known = np.isin(stored, [value for value in (*self.ignored, self.ignore_index) if _fits(value)])
+            outside = stored[far & ~known]
             if outside.size:
+                odd = outside.max() if high > most else outside.min()
                 raise DataError(
-                    f"mask {name} holds {high if high > MAX_ID else outside.min()}; class numbers of 0 to {MAX_ID} are "
-                    "accepted; write class numbers (are these instance numbers, or a colour packed into one number?)"
+                    f"mask {name} holds {odd}; class numbers of 0 to {most} are accepted; write class numbers (are "
+                    "these instance numbers, or a colour packed into one number?)"
                 )
+            stored = np.where(far, self.ignore_index, stored)
+            low = min(self.ignore_index, 0)
         if self._table is None:
             return self.shift(stored).astype(np.int32)
         inside = low >= 0 and high < len(self._table)
@@ -104,7 +110,7 @@ class LabelRule:
 
     def shift(self, stored: NDArray[Any]) -> NDArray[Any]:
         """Stored numbers with ignored values replaced and ``reduce_zero`` applied; unknown numbers are kept."""
-        ignored = np.isin(stored, (*self.ignored, self.ignore_index))
+        ignored = np.isin(stored, [value for value in (*self.ignored, self.ignore_index) if _fits(value)])
         return np.where(ignored, self.ignore_index, stored - self.reduce_zero)
 
     def _refuse(self, stored: NDArray[np.int32], unknown: NDArray[np.bool_], name: str) -> None:
@@ -118,6 +124,11 @@ class LabelRule:
             f"mask {name} holds {', '.join(map(str, values[:8]))}, which no class of this data set has; "
             f"its masks have {numbers} and {self.ignore_index}; check that it is of this data set"
         )
+
+
+def _fits(value: int) -> bool:
+    """Whether a mask can hold a number."""
+    return -(2**31) <= value < 2**31
 
 
 def merge_classes(
@@ -221,9 +232,9 @@ def _from_colours(colours: NDArray[Any], palette: tuple[Rgb, ...], name: str, un
 
 
 @lru_cache(maxsize=4)
-def _colour_table(palette: tuple[Rgb, ...]) -> NDArray[np.int16]:
-    """The class of every 24-bit colour, -1 for none; 32 MB, built once per process."""
-    table = np.full(1 << 24, -1, np.int16)
+def _colour_table(palette: tuple[Rgb, ...]) -> NDArray[Any]:
+    """The class of every 24-bit colour, -1 for none; 32 MB (64 beyond 32,767 classes), built once per process."""
+    table = np.full(1 << 24, -1, np.int16 if len(palette) <= 32_767 else np.int32)
     for index, (red, green, blue) in reversed([*enumerate(palette)]):
         table[(red << 16) | (green << 8) | blue] = index
     return table

@@ -1,11 +1,15 @@
-"""Masks drawn from annotated shapes: polygons and run lengths of COCO, and the files of labelme.
+"""Shapes on a canvas: polygons, run lengths, and what of a file of shapes is passed over.
 
 A pixel belongs to a polygon if its centre is inside by the even-odd rule; the first pixel has its centre at (0.5, 0.5).
+
+One rule holds for all files of shapes: what has an area, a listed image and a listed class is drawn, cut off at the
+edges of the image; everything else is passed over and counted by reason; a file of which nothing can be drawn although
+it has shapes, or that lacks its lists, is an error.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -13,11 +17,52 @@ from numpy.typing import NDArray
 
 from densevit.data.sample import ClassTable
 from densevit.errors import DataError
-from densevit.io import MAX_PIXELS, decode_mask, read_json
+from densevit.limits import limits, too_much
 from densevit.types import Size
 
 _CHUNK = 1 << 20
 """Crossings of edges and rows that are computed at once."""
+
+_FAR = 1e7
+"""Coordinates beyond this are no pixels."""
+
+_log = logging.getLogger(__name__)
+
+
+class NoShape(Exception):
+    """Why something is passed over, in words that follow a number: "3 have no outline"."""
+
+
+@dataclass
+class PassedOver:
+    """What of a file, or of several, is not drawn: how many by reason, with the first as an example."""
+
+    counts: dict[str, int] = field(default_factory=dict)
+    examples: dict[str, str] = field(default_factory=dict)
+
+    def add(self, reason: str, example: str, number: int = 1) -> None:
+        """Count one more."""
+        self.counts[reason] = self.counts.get(reason, 0) + number
+        self.examples.setdefault(reason, example)
+
+    @property
+    def total(self) -> int:
+        """How many are not drawn."""
+        return sum(self.counts.values())
+
+    def __str__(self) -> str:
+        return ", ".join(f"{count} {reason} (such as {self.examples[reason]})" for reason, count in self.counts.items())
+
+
+_warned: set[tuple[str, ...]] = set()
+"""What this process has warned of; a data set is opened several times, and its files are read in every epoch."""
+
+
+def warn_once(message: str, *about: str) -> None:
+    """Log a warning, once per process for what it is ``about``, by default for its text."""
+    if (key := about or (message,)) not in _warned:
+        _warned.add(key)
+        _log.warning("%s", message)
 
 
 def fill_polygon(canvas: NDArray[np.int32], points: NDArray[np.float64], value: int) -> None:
@@ -46,148 +91,112 @@ def fill_polygon(canvas: NDArray[np.int32], points: NDArray[np.float64], value: 
     canvas[top:bottom, left:right][inside] = value
 
 
-def decode_rle(counts: Sequence[int] | str | bytes, size: Size, name: str) -> NDArray[np.bool_]:
-    """Run lengths of COCO -> (H, W): alternate runs of 0 and 1, 0 first, down the columns from left to right.
+def fill_runs(canvas: NDArray[np.int32], lengths: NDArray[np.int64], value: int) -> None:
+    """Set the pixels of ``canvas`` (H, W) in the odd ones of ``run_lengths``."""
+    height, width = canvas.shape
+    flat = np.repeat(np.arange(len(lengths)) % 2 == 1, lengths)
+    canvas[flat.reshape(width, height).T] = value
+
+
+def run_lengths(counts: Any, size: Size) -> NDArray[np.int64]:
+    """COCO's run lengths: alternate runs of 0 and 1, 0 first, down the columns from left to right.
 
     Text is compressed: five bits per character from ASCII 48 on, low ones first, and the sixth bit says that more
     follow. Numbers are signed; from the third on they are differences to the run before the last.
 
     Raises:
-        DataError: if they do not fill the size.
+        NoShape: they are no run lengths, or do not fill the size.
     """
-    runs = _decompress(counts, name) if isinstance(counts, str | bytes) else counts
+    area = size[0] * size[1]
     try:
-        lengths = np.array(runs, np.int64)
-        area = size[0] * size[1]
-        # Each is checked first: a sum of huge runs could wrap around to the right number.
-        fits = lengths.ndim == 1 and bool(((lengths >= 0) & (lengths <= area)).all()) and int(lengths.sum()) == area
+        runs = _decompress(counts) if isinstance(counts, str | bytes) else np.array(counts, np.float64)
+        whole = runs.ndim == 1 and bool(((runs >= 0) & (runs <= area)).all()) and bool((runs == np.rint(runs)).all())
     except (ValueError, TypeError, OverflowError):
-        fits = False
-    if not fits:
-        raise DataError(
-            f"{name} has run lengths that do not add up to its size {size[0]} x {size[1]}; COCO's run lengths, as text "
-            "or numbers, are accepted; export it again"
-        )
-    flat = np.repeat(np.arange(len(lengths)) % 2 == 1, lengths)
-    return flat.reshape(size[1], size[0]).T
+        whole = False
+    # Each is checked before: a sum of huge runs could wrap around to the right number.
+    if not whole or int(runs.sum()) != area:
+        raise NoShape("have run lengths that do not fill their size")
+    return runs.astype(np.int64)
 
 
-def _decompress(text: str | bytes, name: str) -> list[int]:
-    codes = text.encode("latin-1", "replace") if isinstance(text, str) else text
-    runs: list[int] = []
-    value = shift = 0
-    for code in codes:
-        bits = code - 48
-        if not 0 <= bits < 64 or shift > 60:
-            raise DataError(f"{name} has run lengths with the character {chr(code)!r}; COCO's text is accepted")
-        value |= (bits & 31) << shift
-        shift += 5
-        if not bits & 32:
-            if bits & 16:
-                value -= 1 << shift
-            runs.append(value + runs[-2] if len(runs) > 2 else value)
-            value = shift = 0
-    return runs
+def _decompress(text: str | bytes) -> NDArray[np.int64]:
+    """The signed numbers of compressed run lengths, added up; raises ValueError for other text."""
+    codes = np.frombuffer(text.encode("latin-1", "replace") if isinstance(text, str) else text, np.uint8)
+    bits = codes.astype(np.int64) - 48
+    last = (bits & 32) == 0  # the last character of each number
+    if not len(bits) or not last[-1] or not ((bits >= 0) & (bits < 64)).all():
+        raise ValueError("not COCO's text")
+    ends = np.flatnonzero(last)
+    starts = np.concatenate([[0], ends[:-1] + 1])
+    places = np.arange(len(bits)) - np.repeat(starts, ends - starts + 1)
+    if places.max() > 7:  # 40 bits, far more than pixels
+        raise ValueError("a number without end")
+    numbers = np.add.reduceat((bits & 31) << (5 * places), starts)
+    numbers -= ((bits[ends] >> 4) & 1) << (5 * (ends - starts + 1))  # two's complement
+    for first in (1, 2):
+        numbers[first::2] = numbers[first::2].cumsum()
+    return numbers
 
 
-@dataclass(frozen=True)
-class CocoMasks:
-    """The annotations of a COCO file by image.
-
-    Attributes:
-        path: of the file.
-        classes: those of the caller; otherwise ``background``, if there is one, and the categories by their ids.
-        photos: file name -> size and annotations of the image.
-        indices: category id -> class.
-        background: class of pixels that no annotation covers, or the ignore value.
-    """
-
-    path: Path
-    classes: ClassTable
-    photos: Mapping[str, tuple[Size, list[dict[str, Any]]]]
-    indices: Mapping[int, int]
-    background: int
-
-    def labels(self, photo: str) -> NDArray[np.int32]:
-        """The mask (H, W) of an image: small instances cover large ones; a crowd that none covers is ignored.
-
-        Raises:
-            DataError: if an annotation is malformed.
-        """
-        size, annotations = self.photos[photo]
-        canvas = np.full(size, self.background, np.int32)
-        drawn = [self._shape(annotation, size) for annotation in annotations]
-        for crowd, _, value, parts in sorted(drawn, key=lambda shape: (not shape[0], -shape[1])):
-            for part in parts:
-                number = self.classes.ignore_index if crowd else value
-                if part.dtype == np.bool_:
-                    canvas[part] = number
-                else:
-                    fill_polygon(canvas, part, number)
-        return canvas
-
-    def _shape(self, annotation: dict[str, Any], size: Size) -> tuple[bool, float, int, list[NDArray[Any]]]:
-        """(crowd, area, class, polygons or masks) of an annotation."""
-        name = f"{self.path}: annotation {annotation.get('id')}"
-        category, segmentation = annotation.get("category_id"), annotation.get("segmentation")
-        if not isinstance(category, int) or category not in self.indices:
-            raise DataError(f"{name} has the category {category!r}, which is not in the list of categories; fix it")
-        crowd = bool(annotation.get("iscrowd"))
-        if isinstance(segmentation, Mapping) and isinstance(segmentation.get("counts"), str | list):
-            if segmentation.get("size") != list(size):
-                raise DataError(
-                    f"{name} is {segmentation.get('size')} but its photo {list(size)}; both are (height, width) and "
-                    "must agree; export it again"
-                )
-            mask = decode_rle(segmentation["counts"], size, name)
-            return crowd, float(mask.sum()), self.indices[category], [mask]
-        if not isinstance(segmentation, list) or not segmentation:
-            raise DataError(f"{name} has no segmentation (only a box?); polygons or run lengths are accepted; add them")
-        # Polygons of one or two points occur; they have no area and do no harm.
-        polygons = [_points(part, name, at_least=1, flat=True) for part in segmentation]
-        return crowd, sum(map(_area, polygons)), self.indices[category], list(polygons)
-
-
-def read_coco(path: Path, names: ClassTable | None, background: str | None) -> CocoMasks:
-    """Read an ``annotations.json`` of COCO.
-
-    Args:
-        path: the file.
-        names: the classes, to which categories are matched by name; None takes the categories in the order of ids.
-        background: name of the class of pixels that no annotation covers; None ignores them.
+def points_of(raw: Any) -> NDArray[np.float64]:
+    """(N, 2) from pairs of x and y, or from a flat list x, y, x, y.
 
     Raises:
-        DataError: if it is not such a file, or has categories that ``names`` lacks.
+        NoShape: anything else, or numbers that are no pixels.
     """
-    data = read_json(path, "COCO's annotations (images, annotations, categories)")
     try:
-        categories = {int(row["id"]): str(row["name"]) for row in data["categories"]}
-        sizes = {row["id"]: (str(row["file_name"]), (int(row["height"]), int(row["width"]))) for row in data["images"]}
-        photos: dict[str, tuple[Size, list[dict[str, Any]]]] = {name: (size, []) for name, size in sizes.values()}
-        for annotation in data["annotations"]:
-            photos[sizes[annotation["image_id"]][0]][1].append(dict(annotation))
-    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
-        raise DataError(
-            f"{path} is not COCO's annotations ({type(error).__name__}: {error}); images with file_name, height and "
-            "width, categories with id and name, and annotations with image_id are accepted; export it again"
-        ) from None
-    for name, (size, _) in photos.items():
-        if min(size) < 1 or size[0] * size[1] > MAX_PIXELS:
-            raise DataError(
-                f"{path} gives {name} the size {size[0]} x {size[1]}; 1 to {MAX_PIXELS:,} pixels are accepted"
-            )
-    ordered = tuple(dict.fromkeys(categories[key] for key in sorted(categories)))
-    if not ordered:
-        raise DataError(f"{path} has no categories; COCO's annotations with one or more are accepted; export it again")
-    if names is None:
-        names = ClassTable(((background,) if background and background not in ordered else ()) + ordered)
-    if missing := [name for name in ordered if name not in names.names]:
-        raise DataError(
-            f"{path} has categories that the classes lack: {', '.join(missing[:8])}; add them to the classes, where "
-            "drop and merge can remove them"
-        )
-    indices = {key: names.names.index(name) for key, name in categories.items()}
-    return CocoMasks(path, names, photos, indices, background_index(names, background))
+        points = np.array(raw, np.float64)
+    except (ValueError, TypeError, OverflowError):
+        raise NoShape("have points that are not pairs of numbers") from None
+    if points.ndim == 1 and len(points) % 2 == 0:
+        points = points.reshape(-1, 2)
+    if points.ndim != 2 or points.shape[1] != 2 or not (np.abs(points) < _FAR).all():
+        raise NoShape("have points that are not finite pairs (x, y)")
+    return points
+
+
+def area_of(points: NDArray[np.float64]) -> float:
+    """The area of a polygon (N, 2)."""
+    x, y = points.T
+    return float(abs(np.dot(x, np.roll(y, -1)) - np.dot(y, np.roll(x, -1))) / 2)
+
+
+def whole(value: Any) -> int:
+    """A whole number of a JSON file, also as text.
+
+    Raises:
+        ValueError: it is no whole number; also for what ``int`` refuses otherwise.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        raise ValueError(f"{type(value).__name__} instead of a whole number")
+    try:
+        number = int(value)
+    except OverflowError:
+        raise ValueError(f"{value} instead of a whole number") from None
+    if isinstance(value, float) and number != value:
+        raise ValueError(f"{value} instead of a whole number")
+    return number
+
+
+def claimed_size(record: Mapping[str, Any], height: str, width: str, name: str) -> Size | None:
+    """The size that a record claims, None if it claims none.
+
+    Raises:
+        DataError: it is no size of an image.
+    """
+    if record.get(height) is None or record.get(width) is None:
+        return None
+    try:
+        size = (whole(record[height]), whole(record[width]))
+    except ValueError as error:
+        raise DataError(f"{name}: {height} or {width} is {error}; both in pixels are accepted; fix it") from None
+    text = f"{name} gives the size {size[0]:.4g} x {size[1]:.4g}" if max(size) > 10**9 else ""
+    text = text or f"{name} gives the size {size[0]} x {size[1]}"
+    if min(size) < 1:
+        raise DataError(f"{text}; a height and width of 1 and more are accepted; fix it")
+    if size[0] * size[1] > limits().pixels:
+        raise DataError(too_much(text, "pixels"))
+    return size
 
 
 def background_index(classes: ClassTable, background: str | None) -> int:
@@ -204,88 +213,3 @@ def background_index(classes: ClassTable, background: str | None) -> int:
             "accepted; add it to the classes"
         )
     return classes.names.index(background)
-
-
-def read_labelme(path: Path, classes: ClassTable, background: int) -> NDArray[np.int32]:
-    """The mask (H, W) of a labelme file; later shapes cover earlier ones.
-
-    Args:
-        path: the file; polygons, rectangles, circles and masks are drawn.
-        classes: their names are the labels of the shapes.
-        background: class of pixels outside all shapes.
-
-    Raises:
-        DataError: if it is not such a file, or has a label that is no class or a shape without an area.
-    """
-    data = read_json(path, "a file of labelme (shapes, imageHeight, imageWidth)")
-    try:
-        size = (int(data["imageHeight"]), int(data["imageWidth"]))
-        shapes = [
-            (str(s["label"]), s.get("shape_type") or "polygon", s["points"], s.get("mask")) for s in data["shapes"]
-        ]
-    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
-        raise DataError(
-            f"{path} is not a file of labelme ({type(error).__name__}: {error}); shapes with label and points, "
-            "imageHeight and imageWidth are accepted; save it again"
-        ) from None
-    if min(size) < 1 or size[0] * size[1] > MAX_PIXELS:
-        raise DataError(f"{path} gives the size {size[0]} x {size[1]}; 1 to {MAX_PIXELS:,} pixels are accepted; fix it")
-    canvas = np.full(size, background, np.int32)
-    for label, kind, raw, mask in shapes:
-        if label not in classes.names:
-            raise DataError(
-                f"{path} has a shape {label!r} but the classes are {', '.join(classes.names[:8])}; add it to the "
-                "classes, where drop and merge can remove it"
-            )
-        value, points = classes.names.index(label), _points(raw, str(path), at_least=3 if kind == "polygon" else 2)
-        if kind == "polygon":
-            fill_polygon(canvas, points, value)
-        elif kind == "rectangle":
-            (xa, ya), (xb, yb) = points[:2]
-            fill_polygon(canvas, np.array([(xa, ya), (xb, ya), (xb, yb), (xa, yb)]), value)
-        elif kind == "circle":
-            _fill_circle(canvas, points, value)
-        elif kind == "mask":
-            _paste(canvas, points, decode_mask(mask, str(path)), value)
-        else:
-            raise DataError(
-                f"{path} has a shape of kind {kind!r}; polygon, rectangle, circle and mask have an area and are "
-                "accepted; redraw it as one of them"
-            )
-    return canvas
-
-
-def _fill_circle(canvas: NDArray[np.int32], points: NDArray[np.float64], value: int) -> None:
-    """Set the pixels of a circle, given by its centre and a point on it."""
-    (cx, cy), (x, y) = points[:2]
-    rows, columns = np.ogrid[: canvas.shape[0], : canvas.shape[1]]
-    canvas[(rows + 0.5 - cy) ** 2 + (columns + 0.5 - cx) ** 2 <= (x - cx) ** 2 + (y - cy) ** 2] = value
-
-
-def _paste(canvas: NDArray[np.int32], points: NDArray[np.float64], mask: NDArray[np.bool_], value: int) -> None:
-    """Set the pixels of a mask whose first one is at ``points[0]``; what is outside the canvas is cut off."""
-    left, top = points[0].astype(int).tolist()
-    covered = canvas[max(top, 0) : max(top + mask.shape[0], 0), max(left, 0) : max(left + mask.shape[1], 0)]
-    mask = mask[max(-top, 0) :, max(-left, 0) :][: covered.shape[0], : covered.shape[1]]
-    covered[mask] = value
-
-
-def _points(raw: Any, name: str, *, at_least: int, flat: bool = False) -> NDArray[np.float64]:
-    """(N, 2) from pairs of x and y, or from a ``flat`` list x, y, x, y, of which an odd number is refused."""
-    try:
-        points = np.array(raw, np.float64)
-    except (ValueError, TypeError):
-        raise DataError(f"{name} has points that are not pairs of numbers; give x and y in pixels") from None
-    if flat and points.ndim == 1 and len(points) % 2 == 0:
-        points = points.reshape(-1, 2)
-    if points.ndim != 2 or points.shape[1] != 2 or len(points) < at_least or not (np.abs(points) < 1e7).all():
-        raise DataError(
-            f"{name} has a shape with points of {points.shape}; {at_least} or more finite pairs (x, y) are accepted; "
-            "fix it"
-        )
-    return points
-
-
-def _area(points: NDArray[np.float64]) -> float:
-    x, y = points.T
-    return float(abs(np.dot(x, np.roll(y, -1)) - np.dot(y, np.roll(x, -1))) / 2)

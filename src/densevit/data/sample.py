@@ -73,13 +73,14 @@ class ClassTable:
     def lookup(self, wanted: tuple[str, ...], *, ignore_index: int = 255) -> NDArray[np.int64] | None:
         """Table from this data set's ids to those of the ``wanted`` class names, or None if no view has these names.
 
-        Ids without a class, among them 255 and the ignore value of this data set, become ``ignore_index``.
+        Ids without a class become ``ignore_index``, among them 255 where it is no class, the ignore value of this
+        data set, and the last entry, which is thus also right for ids below 0.
         """
         views = [(self.names, tuple(range(len(self.names)))), *self.views.values()]
         mapping = next((mapping for names, mapping in views if names == wanted), None)
         if mapping is None:
             return None
-        size = max(256, self.ignore_index + 1, len(mapping))
+        size = max(256, self.ignore_index + 1, len(mapping) + 1)
         table = np.full(size, ignore_index, dtype=np.int64)
         table[: len(mapping)] = [ignore_index if m == self.ignore_index else m for m in mapping]
         return table

@@ -267,8 +267,7 @@ def _draw_window(
             break
         step = max(min(height // config.crop[0], width // config.crop[1]), 1)  # no finer than the crop will be
         piece = torch.from_numpy(sample.labels[top : top + height : step, left : left + width : step])
-        counts = torch.bincount(piece.flatten(), minlength=sample.ignore_index + 1)
-        counts[sample.ignore_index] = 0
+        counts = torch.bincount(piece[piece != sample.ignore_index])
         if counts.count_nonzero() > 1 and counts.max() < config.cat_max_ratio * counts.sum():
             break
     return (top, left, height, width), inside

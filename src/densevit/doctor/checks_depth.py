@@ -14,6 +14,9 @@ SPARSE = 0.05
 _PLAUSIBLE_M = (0.1, 300.0)
 """A median depth outside this range suggests a wrong unit."""
 
+_RANGES = (("metres", 1.0, 0.5, 100), ("centimetres", 0.01, 100, 1000), ("millimetres", 0.001, 1000, 100_000))
+"""Units with the medians, as stored, for which each is the likely one: 0.5 to 100 m, 1 to 10 m, and from 1 m on."""
+
 _UNITS_APART = 50.0
 """Medians that differ by this factor suggest two units."""
 
@@ -76,11 +79,10 @@ def _check_units(maps: list[DepthFacts], context: Context, findings: Findings) -
 
 def _unit_hint(raw: float, kind: str) -> str:
     """The unit in which a median of ``raw`` would be an everyday depth."""
-    for name, metres in (("metres", 1.0), ("centimetres", 0.01), ("millimetres", 0.001)):
-        if 0.5 <= raw * metres <= 100:
-            if kind == "integers":
-                return f"They look like {name}: set depth_unit_m: {metres:g}."
-            return f"They look like {name}: floats must be metres, so multiply them by {metres:g}."
+    for name, metres, low, high in _RANGES:
+        if low <= raw <= high:
+            key = "depth_unit_m" if kind == "integers" else "depth_scale_m"
+            return f"They look like {name}: set {key}: {metres:g}."
     return ""
 
 

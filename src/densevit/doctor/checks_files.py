@@ -63,7 +63,7 @@ def check_names(splits: list[Split], findings: Findings) -> None:
 
 def _check_names(split: Split, findings: Findings) -> None:
     name, total = split.name, len(split.photos)
-    if not split.polygons and not split.targets:
+    if split.coco is None and not split.targets:
         findings.add("no-targets", f"none of the {total} photos have masks, depth or values", split=name)
     for kind, targets in split.targets.items():
         noun, orphans = _NOUNS[kind], split.orphans[kind]

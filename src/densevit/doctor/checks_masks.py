@@ -78,7 +78,9 @@ def encoding_fault(context: Context) -> str | None:
         return None
     values = _all_values(masks)
     num_classes = context.num_classes
-    if values.tolist() == [0, 255] or (num_classes in {None, 1, 2} and _mixed_0_255(masks)):
+    if (values.tolist() == [0, 255] and (num_classes or 0) <= 255) or (
+        num_classes in {None, 1, 2} and _mixed_0_255(masks)
+    ):
         return "mask-0-255"
     if num_classes is None:
         return None

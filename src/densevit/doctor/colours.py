@@ -54,10 +54,11 @@ def with_class_numbers(
     if classes is None or not classes.palette:
         return samples
     numbers = read_colours(None, classes)
+    reads = {split.name: split.config.mask_format != "index" for split in splits}
     ignores = {split.name: split.config.unknown_colours == "ignore" for split in splits}
     return [
         replace(sample, masks=_as_numbers(mask, numbers, classes.ignore_index if ignores[sample.split] else None))
-        if isinstance(mask := sample.masks, MaskFacts) and mask.colours
+        if isinstance(mask := sample.masks, MaskFacts) and mask.colours and mask.format != "NPY" and reads[sample.split]
         else sample
         for sample in samples
     ]

@@ -15,6 +15,7 @@ from densevit.doctor.checks_duplicates import check_duplicates
 from densevit.doctor.checks_files import check_classes, check_folders, check_names, check_reading
 from densevit.doctor.checks_masks import check_masks
 from densevit.doctor.checks_photos import check_photos, check_target_sizes
+from densevit.doctor.checks_shapes import check_shapes, read_annotations, with_annotations
 from densevit.doctor.colours import read_colours, with_class_numbers
 from densevit.doctor.context import Context
 from densevit.doctor.facts import SampleFacts
@@ -29,7 +30,7 @@ if TYPE_CHECKING:  # it imports torch
     from densevit.training.config import TrainConfig
 
 CONTENT_CHECKS = (
-    *(check_reading, check_photos, check_target_sizes, check_masks, check_classes_seen),
+    *(check_reading, check_photos, check_target_sizes, check_masks, check_shapes, check_classes_seen),
     *(check_depth, check_values, check_duplicates),
 )
 """The checks of what the files contain, in the order of their findings."""
@@ -153,6 +154,9 @@ def _check(
     """Run all checks that depend only on the files, and return what they worked on."""
     check_names(splits, findings)
     classes = check_classes(splits[0].config, splits, findings)
+    annotations = read_annotations(splits, classes, findings)
+    classes = next((coco.classes for coco in annotations.values()), classes)
+    samples = with_annotations(samples, splits, annotations)
     colours = read_colours(colours_file, classes)
     samples = with_class_numbers(samples, splits, classes)
     context = Context(splits, samples, classes, colours, crop, sampled)

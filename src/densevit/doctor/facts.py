@@ -1,5 +1,6 @@
 """What one pass over the files keeps of each: a few hundred bytes, so that 100,000 photos fit in memory."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -7,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from densevit.data import FolderConfig
+from densevit.data.polygons import PassedOver
 from densevit.io.read import LOSSY_FORMATS
 from densevit.types import Size
 
@@ -103,7 +105,11 @@ class MaskFacts(TargetFacts):
     @property
     def has_channels(self) -> bool:
         """Whether the reader refuses it for its channels."""
-        return self.colours or self.mode in {"RGB", "RGBA", "LA", "PA", "CMYK", "YCbCr", "HSV", "LAB"}
+        return (
+            self.colours
+            or "channels" in self.mode
+            or self.mode in {"RGB", "RGBA", "LA", "PA", "CMYK", "YCbCr", "HSV", "LAB"}
+        )
 
     @property
     def has_floats(self) -> bool:
@@ -114,6 +120,19 @@ class MaskFacts(TargetFacts):
     def is_indexed(self) -> bool:
         """Whether its values can be class numbers."""
         return not self.colours and not self.is_lossy
+
+
+@dataclass(frozen=True, slots=True)
+class ShapeFacts(TargetFacts):
+    """Shapes that are drawn as a mask; ``size`` is what their file claims, or that of the photo.
+
+    Attributes:
+        labels: how many shapes of each label are drawn.
+        passed_over: those that are not.
+    """
+
+    labels: Mapping[str, int]
+    passed_over: PassedOver
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +185,7 @@ class SampleFacts:
     split: str
     stem: str
     photo: PhotoFacts | Broken
-    masks: MaskFacts | Broken | None = None
+    masks: MaskFacts | ShapeFacts | Broken | None = None
     depth: DepthFacts | Broken | None = None
     values: ValueFacts | Broken | None = None
 

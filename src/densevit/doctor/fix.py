@@ -21,7 +21,7 @@ from densevit.doctor.checks_masks import encoding_fault, stretched, unknown_colo
 from densevit.doctor.checks_photos import same_aspect, size_faults
 from densevit.doctor.context import Context
 from densevit.doctor.examine import Diagnosis
-from densevit.doctor.facts import Broken, MaskFacts, PhotoFacts, SampleFacts, TargetFacts
+from densevit.doctor.facts import Broken, MaskFacts, PhotoFacts, SampleFacts, ShapeFacts, TargetFacts
 from densevit.doctor.layout import KINDS, Split
 from densevit.doctor.probe import mask_pixels
 from densevit.errors import DataError
@@ -129,6 +129,9 @@ def _files_to_write(context: Context, copy: Copy) -> Iterator[tuple[Path, Path]]
                 copy.fixed.setdefault("name-case", []).append(str(path))
             yield path, Path(kind, split.name, renamed.get(path, path.stem) + path.suffix)
     root = context.splits[0].config.root
+    for coco in [split.coco for split in context.splits if split.coco is not None]:
+        if root is not None and coco.parent != root and coco.is_relative_to(root):
+            yield coco, coco.relative_to(root)
     for path in sorted(root.iterdir()) if root is not None else ():
         if path.is_file() and not path.name.startswith("."):
             yield path, Path(path.name)
@@ -164,7 +167,7 @@ def _fix(context: Context, fault: str | None, sample: SampleFacts, target: Targe
     codes = [code for code, faulty in size_faults(sample) if faulty is target]
     if isinstance(target, MaskFacts):
         return _fix_mask(context, fault, sample, target, codes)
-    if "exif-mask-unturned" not in codes:
+    if "exif-mask-unturned" not in codes or isinstance(target, ShapeFacts):
         return None
     assert isinstance(sample.photo, PhotoFacts)
     stored = read_stored(Path(target.path))

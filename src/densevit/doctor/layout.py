@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from densevit.data import FolderConfig
-from densevit.data.folder import DEPTH_SUFFIXES, TARGET_SUFFIXES
+from densevit.data.files import name_key
+from densevit.data.folder import DEPTH_SUFFIXES, TARGET_SUFFIXES, is_labelme
 from densevit.data.sample import TARGET_FOLDERS, TargetFolder
 from densevit.errors import DataError
 from densevit.io import IMAGE_SUFFIXES
@@ -33,7 +34,8 @@ class Split:
         strays: files that no reader reads.
         dangling: links to files that do not exist.
         deeper: number of photos in subfolders, which no reader reads either.
-        polygons: masks are outlines in .json files, which are not checked.
+        coco: the file of COCO's annotations, from which masks are drawn; ``targets`` has them once it was read.
+        labelme: masks are drawn from labelme's files, which are the targets.
     """
 
     name: str
@@ -46,7 +48,8 @@ class Split:
     strays: list[Path] = field(default_factory=list)
     dangling: list[Path] = field(default_factory=list)
     deeper: int = 0
-    polygons: bool = False
+    coco: Path | None = None
+    labelme: bool = False
 
     def files(self, stem: str) -> dict[str, Path]:
         """The files of a sample by kind."""
@@ -94,28 +97,28 @@ def read_split(config: FolderConfig, kinds: Iterable[TargetFolder] = KINDS) -> S
             split.strays.append(path)
     for kind in kinds:
         place = config.folder(kind)
-        if kind == "masks" and place is not None and _has_polygons(place):
-            split.polygons = True
+        if kind == "masks" and place is not None and place.suffix.lower() == ".json" and not place.is_dir():
+            split.coco = place
         elif place is not None and place.is_dir():
-            _match(split, kind, place)
+            split.labelme |= kind == "masks" and folder is not None and is_labelme(place, folder, split.photos.values())
+            _match(split, kind, place, in_photos=place == folder)
     return split
 
 
-def _has_polygons(place: Path) -> bool:
-    """Whether this is a file of COCO annotations or a folder of labelme's files."""
-    suffixes = {path.suffix.lower() for path in _entries(place)} if place.is_dir() else {place.suffix.lower()}
-    return ".json" in suffixes and suffixes.isdisjoint(TARGET_SUFFIXES)
-
-
-def _match(split: Split, kind: TargetFolder, folder: Path) -> None:
+def _match(split: Split, kind: TargetFolder, folder: Path, *, in_photos: bool) -> None:
     """Sort the files of a target folder into those with a photo and those without."""
+    readable: tuple[str, ...] = DEPTH_SUFFIXES if kind == "depth" else TARGET_SUFFIXES
+    if kind == "masks" and split.labelme:
+        readable = (".json",)
     files = [path for path in _entries(folder) if not path.is_dir() and not _is_litter(path)]
-    readable = DEPTH_SUFFIXES if kind == "depth" else TARGET_SUFFIXES
-    stems = {path.stem for path in files if path.suffix.lower() in readable}
+    if in_photos:  # the other files are photos, and what is no photo may be a target
+        files = [path for path in files if path.suffix.lower() in readable]
+        split.strays = [path for path in split.strays if path not in files]
+    stems = {name_key(path.stem) for path in files if path.suffix.lower() in readable}
     by_stem: dict[str, Path] = {}
     for path in sorted(files, key=lambda path: path.suffix.lower() not in readable):
         # The reader of folders skips a JPEG mask; here it is a mask, to be reported as a JPEG.
-        is_jpeg = kind == "masks" and path.suffix.lower() in _LOSSY_SUFFIXES and path.stem not in stems
+        is_jpeg = kind == "masks" and path.suffix.lower() in _LOSSY_SUFFIXES and name_key(path.stem) not in stems
         if path.suffix.lower() in readable or is_jpeg:
             _add(split, by_stem, path)
         else:
@@ -135,10 +138,10 @@ def _match(split: Split, kind: TargetFolder, folder: Path) -> None:
 def _add(split: Split, files: dict[str, Path], path: Path) -> None:
     if not path.exists():
         split.dangling.append(path)
-    elif path.stem in files:
-        split.twins.append((files[path.stem], path))
+    elif (stem := name_key(path.stem)) in files:
+        split.twins.append((files[stem], path))
     else:
-        files[path.stem] = path
+        files[stem] = path
 
 
 def _entries(folder: Path) -> list[Path]:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from densevit.doctor.context import Context
-from densevit.doctor.facts import MaskFacts, PhotoFacts, SampleFacts
+from densevit.doctor.facts import MaskFacts, PhotoFacts, SampleFacts, ShapeFacts
 from densevit.errors import DataError, DensevitError
 from densevit.io.stored import data_uri, read_stored, read_stored_photo, resize_nearest, shrink, turn_upright
 from densevit.tasks.colour import colourise_depth, default_palette, overlay, palette_for
@@ -34,7 +34,7 @@ def pictures(sample: SampleFacts, context: Context) -> list[Picture]:
         shown.append((Path(sample.photo.path).name, data_uri(photo)))
     for kind in ("masks", "depth"):
         target = getattr(sample, kind)
-        if target is None:
+        if target is None or isinstance(target, ShapeFacts):
             continue
         with suppress(DensevitError, ValueError):  # unreadable files are findings already
             stored = read_stored(Path(target.path))
@@ -52,7 +52,7 @@ def _draw_mask(small: NDArray[Any], photo: NDArray[np.uint8] | None, context: Co
     """Colours of the classes over the photo; ignored pixels black, numbers without a class magenta."""
     labels = (small if small.ndim == 2 else small[..., 0]).astype(np.int64)
     names = context.classes.names if context.classes is not None else ()
-    palette = palette_for(names) if 0 < len(names) <= 256 else default_palette(16)
+    palette = palette_for(names) if names else default_palette(16)
     ignored = labels == context.ignore_index
     colours = np.array(palette, np.uint8)[labels % len(palette)]
     if names:

@@ -1,6 +1,7 @@
 """The files of one sample -> their facts. No file may stop the pass: what cannot be read becomes ``Broken``."""
 
 import hashlib
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -9,10 +10,21 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from densevit.doctor.facts import THUMB_SIZE, Broken, DepthFacts, MaskFacts, PhotoFacts, SampleFacts, ValueFacts
+from densevit.data.labelme import parse_labelme
+from densevit.doctor.facts import (
+    THUMB_SIZE,
+    Broken,
+    DepthFacts,
+    MaskFacts,
+    PhotoFacts,
+    SampleFacts,
+    ShapeFacts,
+    ValueFacts,
+)
 from densevit.errors import DataError
 from densevit.io import read_depth
 from densevit.io.stored import Stored, read_stored, read_stored_photo, shrink, to_grey, turn_upright
+from densevit.types import Size
 
 MAX_VALUES = 4096
 """Values of a mask that are kept with their counts; a photo taken for a mask has more."""
@@ -36,7 +48,12 @@ def probe(split: str, stem: str, files: dict[str, Path], invalid_depths: tuple[f
     """Read the files of one sample, by kind: ``images``, and any of ``masks``, ``depth`` and ``values``."""
     edges: list[NDArray[np.float32]] = []  # of the photo, for the mask; empty if the photo is broken
     photo = _tolerant(files["images"], lambda path: _photo(path, edges if "masks" in files else None))
-    masks = _tolerant(files["masks"], lambda path: _mask(path, *edges)) if "masks" in files else None
+    masks: MaskFacts | ShapeFacts | Broken | None = None
+    if "masks" in files and files["masks"].suffix.lower() == ".json":
+        size = photo.upright_size if isinstance(photo, PhotoFacts) else (0, 0)
+        masks = _tolerant(files["masks"], lambda path: _shapes(path, size))
+    elif "masks" in files:
+        masks = _tolerant(files["masks"], lambda path: _mask(path, *edges))
     depth = _tolerant(files["depth"], lambda path: _depth(path, invalid_depths)) if "depth" in files else None
     values = _tolerant(files["values"], _values) if "values" in files else None
     return SampleFacts(split, stem, photo, masks, depth, values)
@@ -59,7 +76,7 @@ def _broken_code(path: Path) -> str:
             start = file.read(1024)
     except (OSError, DataError):  # DataError: the file is in a damaged archive
         return "unreadable"
-    return "unreadable" if start.startswith(_MAGIC) or path.suffix.lower() == ".npy" else "not-an-image"
+    return "unreadable" if start.startswith(_MAGIC) or path.suffix.lower() in {".npy", ".json"} else "not-an-image"
 
 
 def _photo(path: Path, edges: list[NDArray[np.float32]] | None) -> PhotoFacts:
@@ -88,9 +105,18 @@ def _photo(path: Path, edges: list[NDArray[np.float32]] | None) -> PhotoFacts:
     )
 
 
+def _shapes(path: Path, photo_size: Size) -> ShapeFacts:
+    file = parse_labelme(path)
+    return ShapeFacts(
+        str(path), file.size or photo_size, Counter(shape.label for shape in file.shapes), file.passed_over
+    )
+
+
 def _mask(path: Path, *edges: NDArray[np.float32]) -> MaskFacts:
     stored = read_stored(path)
     pixels, colours = mask_pixels(stored)
+    channels = stored.pixels.shape[2] if stored.format == "NPY" and stored.pixels.ndim == 3 else 0
+    mode = f"{stored.mode} of {channels} channels" if channels else stored.mode
     values, counts = _unique(pixels)
     num_values = len(values)
     if num_values > MAX_VALUES:
@@ -103,7 +129,7 @@ def _mask(path: Path, *edges: NDArray[np.float32]) -> MaskFacts:
         palette = (table[values] * (65536, 256, 1)).sum(axis=1)
     fits = _fits(edges[0], turn_upright(pixels, stored.orientation)) if edges else None
     size = stored.upright_size
-    return MaskFacts(str(path), size, stored.format, stored.mode, values, counts, num_values, colours, palette, fits)
+    return MaskFacts(str(path), size, stored.format, mode, values, counts, num_values, colours, palette, fits)
 
 
 def mask_pixels(stored: Stored) -> tuple[NDArray[Any], bool]:
@@ -113,6 +139,10 @@ def mask_pixels(stored: Stored) -> tuple[NDArray[Any], bool]:
         DataError: the file holds something else, such as floats.
     """
     pixels = stored.pixels
+    if stored.format == "NPY" and not _may_be_mask(pixels):
+        raise DataError(
+            f"the mask holds an array {pixels.shape} of {pixels.dtype}; one (H, W) array of integers is accepted"
+        )
     if pixels.dtype == bool:
         return pixels.astype(np.uint8), False
     if pixels.dtype.kind == "f" and pixels.ndim == 2 and (pixels == np.rint(pixels)).all():
@@ -127,6 +157,13 @@ def mask_pixels(stored: Stored) -> tuple[NDArray[Any], bool]:
     if stored.mode in {"RGB", "RGBA", "uint8"} and np.array_equal(red, green) and np.array_equal(green, blue):
         return red, False
     return (red.astype(np.int64) << 16) | (green.astype(np.int64) << 8) | blue, True
+
+
+def _may_be_mask(pixels: NDArray[Any]) -> bool:
+    """Whether an array is what the reader of masks accepts, or what ``--write-fixed`` makes of it: floats, colours."""
+    if pixels.dtype.kind not in "iuf" or (pixels.ndim == 3 and pixels.shape[2] not in {3, 4}):
+        return False
+    return pixels.dtype.kind == "f" or -(2**31) <= int(pixels.min()) <= int(pixels.max()) < 2**31
 
 
 def _unique(pixels: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -7,10 +7,12 @@ from torch import Tensor
 
 from densevit.config import nearest
 from densevit.data import DATASETS, DataConfig, Dataset, FolderConfig, FolderDataset, parse_data
+from densevit.data.folder import read_classes
 from densevit.data.sample import TARGET_FOLDERS
 from densevit.data.transforms import Targets, targets_of
 from densevit.errors import ConfigError, DataError
 from densevit.tasks import TASKS, Task
+from densevit.tasks.segmentation import Segmentation
 
 
 def open_for(places: dict[str, Any], kind: str) -> Dataset:
@@ -59,21 +61,39 @@ def choose_head(tasks: dict[str, Task], dataset: Dataset, kind: str, wanted: str
                 f"head {wanted!r} does {tasks[wanted].kind}, not {kind}; choose --task {tasks[wanted].kind}"
             )
         fitting = [wanted]
+    views = {name: _with_background(dataset, tasks[name]) for name in fitting}
     if dataset.classes is not None:
-        tables = {name: tasks[name].class_table for name in fitting}  # a task without classes fits any
-        lookup = dataset.classes.lookup
-        fitting = [name for name, table in tables.items() if table is None or lookup(table.names) is not None]
+        fitting = [name for name in fitting if _fits(tasks[name], views[name])]
     if not fitting and wanted is not None:
         raise DataError(_no_target(wanted, tasks[wanted], dataset))
     if len(fitting) != 1:
         heads = ", ".join(f"{name} ({task.kind})" for name, task in tasks.items())
         problem = "several heads fit" if fitting else "no head fits"
         raise ConfigError(f"{problem} this data set and task {kind}; the model has {heads}; name one with --head")
-    task = tasks[fitting[0]]
+    task, dataset = tasks[fitting[0]], views[fitting[0]]
     if dataset.classes is None and task.class_table is not None and isinstance(dataset, FolderDataset):
         classes = {"classes": task.class_table.names, "ignore_index": task.class_table.ignore_index}
         dataset = FolderDataset(dataset.config.model_copy(update=classes), targets=frozenset({task.target}))
     return fitting[0], dataset
+
+
+def _fits(task: Task, dataset: Dataset) -> bool:
+    """Whether a data set has the classes of a task; a task without classes fits any."""
+    if task.class_table is None or dataset.classes is None:
+        return True
+    return dataset.classes.lookup(task.class_table.names) is not None
+
+
+def _with_background(dataset: Dataset, task: Task) -> Dataset:
+    """A data set of shapes, with the background class that the task learnt; any other is unchanged."""
+    background = task.background if isinstance(task, Segmentation) else None
+    if background is None or not isinstance(dataset, FolderDataset) or not dataset.has_shapes:
+        return dataset
+    listed = read_classes(dataset.config)
+    if dataset.config.background is not None or (listed is not None and background not in listed.names):
+        return dataset
+    changed = dataset.config.model_copy(update={"background": background})
+    return FolderDataset(changed, targets=frozenset({task.target}))
 
 
 def check_targets(dataset: Dataset, tasks: Mapping[str, Task]) -> None:

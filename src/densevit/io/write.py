@@ -61,22 +61,25 @@ def write_labels(path: Path, labels: NDArray[Any], palette: Sequence[Sequence[in
 
     Args:
         path: the PNG.
-        labels: (H, W) integers, 0 <= label < len(palette), or 255 (ignore), which is shown in black.
+        labels: (H, W) integers, 0 <= label < len(palette), or 255 (ignore), which is shown in black; of more than 256
+            classes, 65535 is ignore.
         palette: (K, 3) RGB colours 0..255, one per class.
 
     Raises:
         DataError: labels out of range or not (H, W) integers; the file cannot be written.
     """
     num_colours = len(palette)
+    ignore = 255 if num_colours <= 256 else 65535
     if labels.ndim != 2 or labels.size == 0 or labels.dtype.kind not in "iu":
         raise DataError(
             f"{path} would hold labels {labels.shape} of {labels.dtype}; (H, W) integers are accepted; take the arg max"
         )
-    unknown = labels[(labels < 0) | ((labels >= num_colours) & (labels != 255))]
-    if unknown.size:
+    unknown = labels[(labels < 0) | ((labels >= num_colours) & (labels != ignore))]
+    if unknown.size or num_colours > 65535:
+        label = unknown[0] if unknown.size else num_colours - 1
         raise DataError(
-            f"{path} would hold label {unknown[0]}; 0 to {num_colours - 1} (a palette of {num_colours} colours) and 255"
-            " (ignore) are accepted; check the class names and the palette"
+            f"{path} would hold label {label}; 0 to {min(num_colours, 65535) - 1} (a palette of {num_colours} colours)"
+            f" and {ignore} (ignore) are accepted; check the class names and the palette"
         )
     if num_colours > 256:
         write_png(path, labels.astype(np.uint16))

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from densevit.data.sample import Rgb
-from densevit.errors import ConfigError, DataError, ShapeError
+from densevit.errors import DataError, ShapeError
 
 _Floats = NDArray[np.float64]
 Picture = NDArray[np.uint8]
@@ -79,10 +79,8 @@ _DEPTH_ANCHORS = (
 def default_palette(num_classes: int) -> tuple[Rgb, ...]:
     """Colours that differ as much as possible, neither glaring nor near black.
 
-    Each is the farthest from all before it, so a shorter palette is the beginning of a longer one.
-
-    Raises:
-        ConfigError: ``num_classes`` is not in 0..256.
+    Each is the farthest from all before it, so a shorter palette is the beginning of a longer one. There are some
+    4,700 colours; after these they repeat.
     """
     return _fill((None,) * num_classes)
 
@@ -92,14 +90,13 @@ def palette_for(names: Sequence[str]) -> tuple[Rgb, ...]:
 
     Args:
         names: class names, in upper or lower case.
-
-    Raises:
-        ConfigError: more than 256 names.
     """
     known: list[Rgb | None] = []
+    taken: set[Rgb] = set()
     for name in names:
         colour = _NAMED.get(name.strip().lower())
-        known.append(None if colour in known else colour)
+        known.append(None if colour in taken else colour)
+        taken |= set() if colour is None else {colour}
     return _fill(tuple(known))
 
 
@@ -219,8 +216,6 @@ def draw_edges(picture: Picture, labels: NDArray[Any]) -> Picture:
 @functools.lru_cache(maxsize=32)
 def _fill(known: tuple[Rgb | None, ...]) -> tuple[Rgb, ...]:
     """The known colours, and in the gaps the candidate that is farthest from all colours taken so far."""
-    if len(known) > 256:
-        raise ConfigError(f"{len(known)} colours are needed but an 8-bit palette has 256; give fewer classes")
     candidates = _candidates()
     labs = _to_lab(candidates)
     palette = list(known)
@@ -229,12 +224,17 @@ def _fill(known: tuple[Rgb | None, ...]) -> tuple[Rgb, ...]:
     distance = np.full(len(candidates), np.inf)
     for taken in filter(None, palette):
         distance = np.minimum(distance, np.linalg.norm(labs - _to_lab(np.array(taken)), axis=1))
+    chosen: list[Rgb] = []
     for place, colour in enumerate(palette):
-        if colour is None:
+        if colour is None and len(chosen) >= len(candidates):
+            palette[place] = chosen[len(chosen) % len(candidates)]
+            chosen.append(chosen[len(chosen) % len(candidates)])
+        elif colour is None:
             # Rounded, so that near-ties fall the same way with every maths library.
             best = int(distance.round(9).argmax())
             red, green, blue = candidates[best].tolist()
             palette[place] = (red, green, blue)
+            chosen.append((red, green, blue))
             distance = np.minimum(distance, np.linalg.norm(labs - labs[best], axis=1))
     return tuple(colour for colour in palette if colour is not None)
 

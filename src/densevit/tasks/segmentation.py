@@ -5,12 +5,14 @@ from typing import Any, Literal, Self
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import Field, NonNegativeFloat, model_validator
+from pydantic import Field, NonNegativeFloat, SerializerFunctionWrapHandler, model_serializer, model_validator
 from torch import Tensor
 
+from densevit.data.class_list import default_ignore
 from densevit.data.sample import ClassTable, Rgb
 from densevit.data.transforms import Targets
 from densevit.layers import resize
+from densevit.limits import limits, too_much
 from densevit.tasks.base import Metrics, Task
 from densevit.tasks.colour import Picture, colourise_labels, palette_for
 from densevit.tasks.losses import cross_entropy, dice, divergence, lovasz_softmax, ohem, valid_count
@@ -31,7 +33,9 @@ class Segmentation(Task):
     Attributes:
         classes: names by index.
         palette: colours by index; chosen from the names if not given.
-        ignore_index: value of target pixels that count in neither loss nor metrics.
+        ignore_index: value of target pixels that count in neither loss nor metrics; 255 becomes 65535 where it is a
+            class.
+        background: the class that was learnt where no shape of COCO or labelme is; None if there is none.
         cross_entropy_weight, ohem_weight, dice_weight, lovasz_weight: weights of the losses; 0 leaves one out.
         aux_weight: weight of each auxiliary head's loss, which is cross entropy.
         class_weights: factor of each class on cross entropy and OHEM; all 1 if not given.
@@ -50,6 +54,7 @@ class Segmentation(Task):
     classes: tuple[str, ...] = Field(min_length=1)
     palette: tuple[Rgb, ...] = ()
     ignore_index: int = 255
+    background: str | None = None
     cross_entropy_weight: float = Field(default=1.0, ge=0)
     ohem_weight: float = Field(default=0.0, ge=0)
     dice_weight: float = Field(default=0.0, ge=0)
@@ -65,6 +70,12 @@ class Segmentation(Task):
     def _check(self) -> Self:
         if len(set(self.classes)) != len(self.classes):
             raise ValueError(f"classes holds a name twice: {self.classes}")
+        if len(self.classes) > limits().classes:
+            raise ValueError(too_much(f"there are {len(self.classes)} classes", "classes"))
+        if self.ignore_index == 255 < len(self.classes):
+            object.__setattr__(self, "ignore_index", default_ignore(len(self.classes)))
+        if self.background is not None and self.background not in self.classes:
+            raise ValueError(f"background is {self.background!r}, which is no class; name one of them, or none")
         if 0 <= self.ignore_index < len(self.classes):
             raise ValueError(
                 f"ignore_index {self.ignore_index} is also the id of class {self.classes[self.ignore_index]!r}"
@@ -81,6 +92,11 @@ class Segmentation(Task):
         if len(self.palette) != len(self.classes):
             raise ValueError(f"palette has {len(self.palette)} colours for {len(self.classes)} classes")
         return self
+
+    @model_serializer(mode="wrap")
+    def _serialise(self, inner: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without ``background`` if there is none, so that other models are stored as before."""
+        return {key: value for key, value in inner(self).items() if key != "background" or value is not None}
 
     @property
     def channel_names(self) -> tuple[str, ...]:
@@ -103,7 +119,7 @@ class Segmentation(Task):
         table = None if classes is None else classes.lookup(self.classes, ignore_index=self.ignore_index)
         if table is None:
             return targets.labels if classes is None else None
-        return torch.from_numpy(table)[targets.labels]
+        return torch.from_numpy(table)[targets.labels.clamp(min=-1)]  # -1 is the last entry: no class
 
     def loss(self, output: DenseOutput, target: Tensor, *, align_corners: bool) -> Tensor:
         """The weighted losses at the target's size, plus cross entropy of the auxiliary heads."""

@@ -11,7 +11,7 @@ from typing import Any
 
 from densevit.checkpoints.open import model_facts
 from densevit.config import apply_overrides, merge, nearest, read_yaml
-from densevit.data import DATASETS, ClassTable, classes_of, parse_data
+from densevit.data import DATASETS, ClassTable, DataConfig, FolderConfig, classes_of, parse_data
 from densevit.errors import ConfigError
 from densevit.inference_config import InferenceConfig
 from densevit.presets import preset
@@ -168,15 +168,31 @@ def _expand_preset(raw: Plain) -> Plain:
 
 
 def _with_classes(head: str, task: Any, sources: list[Plain]) -> Any:
-    if not isinstance(task, Mapping) or task.get("kind") != "segmentation" or "classes" in task:
+    if not isinstance(task, Mapping) or task.get("kind") != "segmentation":
         return task
-    table = _classes_for(head, sources)
-    colours = {"palette": table.palette} if table.palette else {}
-    return {**colours, **task, "classes": table.names}
+    if "classes" in task:
+        return _learnt_background(head, sources, task["classes"]) | {**task}
+    table, config = _classes_for(head, sources)
+    below: Plain = {"palette": table.palette} if table.palette else {}
+    if len(table.names) > 255 and not 0 <= table.ignore_index < len(table.names):
+        below["ignore_index"] = table.ignore_index  # the default is the number of a class
+    if isinstance(config, FolderConfig) and config.background in table.names:
+        below["background"] = config.background
+    return {**below, **task, "classes": table.names}
 
 
-def _classes_for(head: str, sources: list[Plain]) -> ClassTable:
-    """The classes of the first source that trains a head."""
+def _learnt_background(head: str, sources: list[Plain], classes: Any) -> Plain:
+    """The background of the first source that trains a head, if it is one of the classes, as a key of the task."""
+    for source in sources:
+        heads, train = source["heads"], source.get("train")
+        if isinstance(heads, list | tuple) and head in heads and isinstance(train, Mapping):
+            name = train.get("background")
+            return {"background": name} if isinstance(classes, list | tuple) and name in classes else {}
+    return {}
+
+
+def _classes_for(head: str, sources: list[Plain]) -> tuple[ClassTable, DataConfig]:
+    """The classes of the first source that trains a head, and its config."""
     for source in sources:
         heads = source["heads"] if isinstance(source["heads"], list | tuple) else ()
         if head in heads and isinstance(source.get("train"), Mapping):
@@ -186,7 +202,7 @@ def _classes_for(head: str, sources: list[Plain]) -> ClassTable:
                 raise ConfigError(f"the source of head {head!r}: {error}") from None
             table = classes_of(config)
             if table is not None:
-                return table
+                return table, config
     raise ConfigError(
         f"the class names of head {head!r} are not known; put classes.json into the data set's root, "
         f"or set tasks.{head}.classes (names) or sources' train.classes (names or a number)"

@@ -1,5 +1,6 @@
 """Faults, each planted by a function into a data set that has none."""
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -29,6 +30,36 @@ def fault(code: str, *also: str) -> Callable[[Callable[[Path], object]], Callabl
 
 FAULTS: list[Fault] = []
 
+OUTLINE = [[2, 2], [40, 2], [40, 30], [2, 30]]
+
+
+def as_coco(root: Path, names: list[str], *more: dict[str, Any], size: tuple[int, int] = SIZE) -> None:
+    """Replace the masks by annotations: an outline in each photo, and in the first ones ``more``."""
+    shutil.rmtree(root / "masks")
+    (root / "annotations").mkdir()
+    for split in ("train", "val"):
+        photos = sorted(path.name for path in (root / "images" / split).iterdir())
+        images = [{"id": i, "file_name": name, "height": size[0], "width": size[1]} for i, name in enumerate(photos)]
+        rows = [{"image_id": i, "segmentation": [OUTLINE]} for i in range(len(photos))] + [
+            {"image_id": 0, **m} for m in more
+        ]
+        data = {
+            "images": images,
+            "categories": [{"id": i, "name": name} for i, name in enumerate(names)],
+            "annotations": [{"id": i, "category_id": 0, **row} for i, row in enumerate(rows)],
+        }
+        (root / "annotations" / f"{split}.json").write_text(json.dumps(data))
+
+
+def as_labelme(root: Path, *more: dict[str, Any]) -> None:
+    """Replace the masks by labelme's files: an outline in each, and ``more``."""
+    for path in sorted((root / "masks").glob("*/*.png")):
+        shapes = [{"label": "wall", "points": OUTLINE}, *more]
+        path.with_suffix(".json").write_text(
+            json.dumps({"imageHeight": SIZE[0], "imageWidth": SIZE[1], "shapes": shapes})
+        )
+        path.unlink()
+
 
 @fault("classes-missing")
 def no_class_names(root: Path) -> None:
@@ -38,6 +69,31 @@ def no_class_names(root: Path) -> None:
 @fault("classes-broken")
 def broken_class_names(root: Path) -> None:
     (root / "classes.json").write_text('{"classes": "wall"}')
+
+
+@fault("annotations-broken")
+def annotations_of_a_category_that_is_no_class(root: Path) -> None:
+    as_coco(root, ["wall", "tram"])
+
+
+@fault("annotations-broken", "class-unseen")
+def shapes_with_a_label_that_is_no_class(root: Path) -> None:
+    as_labelme(root, {"label": "tram", "points": OUTLINE})
+
+
+@fault("annotations-passed-over", "class-unseen")
+def annotations_without_an_outline(root: Path) -> None:
+    as_coco(root, ["wall"], {"segmentation": [], "bbox": [1, 1, 5, 5]})
+
+
+@fault("annotations-passed-over", "class-unseen")
+def shapes_without_an_area(root: Path) -> None:
+    as_labelme(root, {"label": "wall", "points": OUTLINE[:2], "shape_type": "line"})
+
+
+@fault("mask-size", "class-unseen")
+def annotations_of_smaller_photos(root: Path) -> None:
+    as_coco(root, ["wall"], size=(24, 32))
 
 
 @fault("classes-twice")

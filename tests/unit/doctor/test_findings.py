@@ -4,12 +4,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
-from densevit.data import FolderConfig
+from densevit.data import FolderConfig, FolderDataset
 from densevit.doctor.examine import Diagnosis, examine
 from densevit.doctor.rules import Finding
 from densevit.errors import DataError
-from tests.unit.doctor.data import SIZE, binary, codes, each, finding, look, photo, with_exif
+from tests.e2e.scenes import CLASSES
+from tests.unit.doctor.data import SIZE, binary, classes, codes, each, finding, look, photo, with_exif
 from tests.unit.doctor.faults import (
     a_grey_photo,
     a_mask_of_half_the_size,
@@ -134,3 +136,71 @@ def test_split__that_is_not_there_is_refused(sound: Path) -> None:
         look(sound, only=("test",))
 
     assert str(caught.value) == f"{sound} has no split 'test'; splits found: train, val; name one of them"
+
+
+def test_depth__of_floats_in_millimetres_names_their_key(root: Path) -> None:
+    for path in sorted((root / "depth").glob("*/*.png")):
+        np.save(path.with_suffix(".npy"), np.asarray(Image.open(path)).astype(np.float32))
+        path.unlink()
+
+    assert "They look like millimetres: set depth_scale_m: 0.001." in finding(look(root), "depth-unit").fix
+    assert codes(look(root, depth_scale_m=0.001)) == set()
+
+
+@pytest.mark.parametrize("photo", ["caf\u00e9", "cafe\u0301"])
+def test_names__are_matched_in_either_unicode_form(photo: str, root: Path) -> None:
+    other = {"caf\u00e9": "cafe\u0301", "cafe\u0301": "caf\u00e9"}[photo]
+    for kind in ("images", "masks", "depth", "values"):
+        (path,) = (root / kind / "train").glob("003.*")
+        path.rename(path.with_stem(photo if kind == "images" else other))
+
+    assert codes(look(root)) == set()
+
+
+ARRAYS = {
+    "one channel": lambda labels: labels[..., None],
+    "two channels": lambda labels: np.stack([labels] * 2, axis=-1),
+    "equal channels": lambda labels: np.stack([labels] * 3, axis=-1),
+    "colours": lambda labels: np.stack([labels, labels // 2, labels], axis=-1),
+    "five channels": lambda labels: np.stack([labels] * 5, axis=-1),
+    "truths": lambda labels: labels > 0,
+    "beyond 32 bits": lambda labels: labels.astype(np.int64) + 2**40,
+    "floats": lambda labels: labels.astype(np.float32),
+    "text": lambda labels: labels.astype(str),
+}
+
+
+@pytest.mark.parametrize("palette", [False, True])
+@pytest.mark.parametrize("name", list(ARRAYS))
+def test_array__that_the_reader_refuses_is_an_error(name: str, palette: bool, root: Path) -> None:
+    if palette:
+        classes(root, palette=[[i, i // 2, i] for i in range(len(CLASSES))])
+    (path,) = (root / "masks" / "train").glob("003.*")
+    np.save(path.with_suffix(".npy"), ARRAYS[name](np.asarray(Image.open(path))))
+    path.unlink()
+
+    with pytest.raises(DataError):
+        FolderDataset(FolderConfig(root=root, split="train"))[3]
+    assert [f for f in look(root).findings if f.severity == "error"]
+
+
+def test_colours__of_masks_that_are_read_as_numbers_are_an_error(root: Path) -> None:
+    palette = np.array([[i, 100, 200] for i in range(len(CLASSES))], np.uint8)
+    classes(root, palette=palette.tolist())
+    each(root, "masks", lambda m: palette[np.where(m == 255, 0, m)])
+
+    assert "mask-colours" not in codes(look(root))
+    assert "mask-colours" in codes(look(root, mask_format="index"))
+
+
+def test_note__among_masks_is_a_stray(root: Path) -> None:
+    (root / "masks" / "train" / "meta.json").write_text("{}")
+
+    assert codes(look(root)) == {"file-stray"}
+
+
+def test_classes__beyond_255_are_no_encoding_fault(root: Path) -> None:
+    classes(root, classes=[f"class {i}" for i in range(300)], ignore_index=65535)
+    each(root, "masks", lambda m: np.where(m > 0, 255, 0).astype(np.uint8))
+
+    assert not codes(look(root)) & {"mask-0-255", "mask-range", "ignore-is-class", "mask-ignored-share"}
