@@ -5,10 +5,10 @@ import re
 import typing
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from densevit.errors import ConfigError
 from densevit.limits import limits, too_much
@@ -150,6 +150,10 @@ def bounded(limit: str) -> AfterValidator:
         return value
 
     return AfterValidator(check)
+
+
+PositiveWidth = Annotated[int, Field(gt=0), bounded("width")]
+"""Channels, or patches or pixels along one side."""
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

@@ -72,10 +72,10 @@ def read_weights(path: Path, *, require_finite: bool = True) -> WeightsFile:
     state = _strip_prefixes(_unwrap(loaded, path))
     _check_storage(state, path)
     if require_finite:
-        bad = [name for name, tensor in state.items() if not _is_finite(tensor)]
+        bad = [name for name, tensor in state.items() if not is_finite(tensor)]
         if bad:
             raise CheckpointError(
-                f"{path} has NaN or infinity in {_some(bad)}; weights must be finite; "
+                f"{path} has NaN or infinity in {some(bad)}; weights must be finite; "
                 "get another copy, or pass require_finite=False to inspect them"
             )
     meta = loaded.get("meta") if isinstance(loaded, Mapping) else None
@@ -187,7 +187,7 @@ def _check_storage(state: Mapping[str, Tensor], path: Path) -> None:
     odd = [name for name, tensor in state.items() if not _is_plain(tensor)]
     if odd:
         raise CheckpointError(
-            f"{path} has sparse, nested, quantised or valueless tensors ({_some(odd)}); weights are plain arrays; "
+            f"{path} has sparse, nested, quantised or valueless tensors ({some(odd)}); weights are plain arrays; "
             "convert them with the program that wrote the file"
         )
     size, stated = path.stat().st_size, sum(tensor.numel() * tensor.element_size() for tensor in state.values())
@@ -202,10 +202,13 @@ def _is_plain(tensor: Tensor) -> bool:
     return not odd and tensor.device.type == "cpu"
 
 
-def _is_finite(tensor: Tensor) -> bool:
+def is_finite(tensor: Tensor) -> bool:
+    """Whether a tensor holds neither NaN nor infinity."""
     if not (tensor.is_floating_point() or tensor.is_complex()):
         return True
-    return bool((tensor.float() if tensor.element_size() == 1 else tensor).isfinite().all())
+    values = tensor.float() if tensor.element_size() == 1 else tensor
+    # A sum needs no memory, and is not finite if a value is not; sums that overflow are looked at value by value.
+    return bool(values.sum().isfinite()) or bool(values.isfinite().all())
 
 
 def _unsafe(path: Path, content: str) -> CheckpointError:
@@ -230,9 +233,7 @@ def _unwrap(loaded: object, path: Path) -> dict[str, Tensor]:
         assert isinstance(loaded, Mapping)
         loaded = loaded[wrappers[0]]
     if not _holds_tensors(loaded, 0):
-        content = (
-            f"keys {_some([str(key) for key in loaded])}" if isinstance(loaded, Mapping) else type(loaded).__name__
-        )
+        content = f"keys {some([str(key) for key in loaded])}" if isinstance(loaded, Mapping) else type(loaded).__name__
         raise CheckpointError(
             f"{path} has no named tensors inside (found {content}); weights are a mapping of names to tensors, bare or "
             f"under one of {', '.join(WRAPPERS)}; save the model's state_dict()"
@@ -256,6 +257,7 @@ def _strip_prefixes(state: dict[str, Tensor]) -> dict[str, Tensor]:
     return state
 
 
-def _some(names: list[str], limit: int = 3) -> str:
+def some(names: list[str], limit: int = 3) -> str:
+    """The first names, and the number of the others."""
     more = f" and {len(names) - limit} more" if len(names) > limit else ""
     return ", ".join(names[:limit]) + more
