@@ -5,12 +5,14 @@ import re
 import typing
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from densevit.errors import ConfigError
+from densevit.limits import limits, too_much
+from densevit.plain_data import check_scalar, parse_yaml, read_text
 
 
 class Config(BaseModel):
@@ -30,6 +32,8 @@ class Config(BaseModel):
         except ValidationError as error:
             problems = "\n".join(f"  {_explain(problem, cls)}" for problem in error.errors())
             raise ConfigError(f"{source} is not a valid {cls.__name__}:\n{problems}") from None
+        except (ArithmeticError, RecursionError) as error:
+            raise ConfigError(f"{source} is not a valid {cls.__name__}: a value is out of range ({error})") from None
 
     def plain(self) -> dict[str, Any]:
         """The config as plain data for YAML and JSON; the inverse of ``parse``."""
@@ -40,14 +44,16 @@ def read_yaml(path: Path) -> dict[str, Any]:
     """Read a YAML mapping.
 
     Raises:
-        ConfigError: if the file is missing, not YAML, or not a mapping.
+        ConfigError: if the file is missing, not YAML, too large, or not a mapping.
     """
     try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+        data = parse_yaml(read_text(path))
     except OSError as error:
         raise ConfigError(f"cannot read config {path}: {error.strerror}; give the path of a YAML file") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not valid YAML: {error}; correct the line named") from None
+    except ValueError as error:
+        raise ConfigError(f"config {path} cannot be used: {error}") from None
     if not isinstance(data, dict):
         raise ConfigError(f"{path} holds {type(data).__name__}, but a config is a mapping of keys to values")
     return data
@@ -91,7 +97,15 @@ def apply_overrides(data: Mapping[str, Any], overrides: Sequence[str], *, option
         if not equals or not key.strip():
             example = {"--set": " optim.lr=3e-5"}.get(option, " key=value")
             raise ConfigError(f"{option} got {pair!r} but takes KEY=VALUE, for example {option}{example}")
-        merged = _set(merged, key.strip().split("."), _scalar(text), f"{option} got {pair!r}")
+        given = f"{option} got {pair if len(pair) < 200 else pair[:200] + '...'!r}"
+        keys = key.strip().split(".")
+        if len(keys) > limits().nesting:
+            raise ConfigError(too_much(f"{given} with {len(keys)} keys in a row", "nesting"))
+        try:
+            value = _scalar(text)
+        except ValueError as error:
+            raise ConfigError(f"{given}: {error}; correct the value, or put a text in quotes") from None
+        merged = _set(merged, keys, value, given)
     return merged
 
 
@@ -106,7 +120,7 @@ def _set(data: Any, path: Sequence[str], value: Any, given: str, parents: tuple[
         return _merged(mapping, {key: _set(mapping.get(key), rest, value, given, (*parents, key))})
     if not isinstance(data, list | tuple):
         raise ConfigError(f"{given} but {where} is {data!r}, which has no keys; set {where} as a whole")
-    if not key.isdecimal() or int(key) >= len(data):
+    if not key.isdecimal() or len(key) > 9 or int(key) >= len(data):
         numbers = f"its items are {where}.0 to {where}.{len(data) - 1}; " if data else ""
         raise ConfigError(f"{given} but {where} is a list of {len(data)}; {numbers}or set {where} as a whole")
     index = int(key)
@@ -114,13 +128,32 @@ def _set(data: Any, path: Sequence[str], value: Any, given: str, parents: tuple[
 
 
 def _scalar(text: str) -> Any:
+    if len(text) > limits().config_bytes:
+        raise ValueError(too_much(f"the value has {len(text):,} characters", "config_bytes"))
     try:
-        value = yaml.safe_load(text)
+        value = parse_yaml(text)
     except yaml.YAMLError:
-        return text
+        value = text
+    check_scalar(text)
     if re.fullmatch(r"[-+]?\d+\.?\d*[eE][-+]?\d+", text.strip()):  # YAML 1.1 reads "3e-5" as text
         return float(text)
     return value
+
+
+def bounded(limit: str) -> AfterValidator:
+    """A validator that refuses numbers above a limit of the budget, and more entries than that in a tuple."""
+
+    def check(value: Any) -> Any:
+        size = len(value) if isinstance(value, tuple) else value
+        if size is not None and size > getattr(limits(), limit):
+            raise ValueError(too_much(f"{size:,} is given", limit))
+        return value
+
+    return AfterValidator(check)
+
+
+PositiveWidth = Annotated[int, Field(gt=0), bounded("width")]
+"""Channels, or patches or pixels along one side."""
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

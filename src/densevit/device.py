@@ -60,8 +60,8 @@ def pick_device(name: str | None) -> "torch.device":
 
     try:
         device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:  # an AssertionError where torch was built without CUDA
+        torch.zeros(1, device=device).item()  # the device "meta" has tensors without values
+    except (ImportError, RuntimeError, AssertionError) as error:  # an AssertionError where torch was built without CUDA
         cause = str(error).splitlines()[0]
         raise ConfigError(f"device {name!r} cannot be used ({cause}); name another such as cpu, or none") from None
     return device

@@ -45,7 +45,7 @@ class Limits:
     text_bytes: int = 2 * 2**30
     config_bytes: int = 10_000_000
     nesting: int = 64
-    nodes: int = 1_000_000
+    nodes: int = 250_000
     digits: int = 1_000
     blocks: int = 1_000
     width: int = 1_000_000

@@ -3,13 +3,14 @@
 from typing import Annotated, Self
 
 import torch
-from pydantic import BeforeValidator, Field, PositiveFloat, SerializeAsAny, model_validator
+from pydantic import BeforeValidator, Field, SerializeAsAny, model_validator
 from torch import Tensor, nn
 
-from densevit.config import Config
+from densevit.config import Config, bounded
 from densevit.decoders import Decoder, DecoderConfig, build_decoder, parse_decoder
 from densevit.encoder import EncoderConfig, VisionTransformer
-from densevit.errors import ShapeError
+from densevit.errors import ConfigError, ShapeError
+from densevit.limits import limits, too_much
 from densevit.types import DenseOutput, Taps
 
 
@@ -23,15 +24,15 @@ class HeadConfig(Config):
     """
 
     decoder: Annotated[SerializeAsAny[DecoderConfig], BeforeValidator(parse_decoder)]
-    out_channels: int = Field(gt=0)
-    taps: tuple[int, ...] | None = Field(default=None, min_length=1)
+    out_channels: Annotated[int, Field(gt=0), bounded("classes")]
+    taps: Annotated[tuple[int, ...] | None, bounded("blocks")] = Field(default=None, min_length=1)
 
 
 class Normalisation(Config):
     """Mean and standard deviation per channel of images in [0, 1]; ImageNet's by default."""
 
-    mean: tuple[float, ...] = (0.485, 0.456, 0.406)
-    std: tuple[PositiveFloat, ...] = (0.229, 0.224, 0.225)
+    mean: tuple[Annotated[float, Field(ge=-1e6, le=1e6)], ...] = (0.485, 0.456, 0.406)
+    std: tuple[Annotated[float, Field(ge=1e-6, le=1e6)], ...] = (0.229, 0.224, 0.225)
 
 
 class ModelConfig(Config):
@@ -46,9 +47,18 @@ class ModelConfig(Config):
         channels = (len(self.normalisation.mean), len(self.normalisation.std), self.encoder.in_channels)
         if len(set(channels)) != 1:
             raise ValueError(f"mean, std and encoder.in_channels have {channels} channels but must agree")
+        if self.num_parts > limits().blocks:
+            raise ValueError(too_much(f"the model has {self.num_parts:,} blocks and branches", "blocks"))
         for name, head in self.heads.items():
             self._check_head(name, head)
         return self
+
+    @property
+    def num_parts(self) -> int:
+        """Number of blocks and branches, each of which has at least one tensor."""
+        stem = sum(self.encoder.stem.layers) if self.encoder.stem else 0
+        heads = sum(head.decoder.num_parts(len(self.head_taps(name))) for name, head in self.heads.items())
+        return self.encoder.taps[-1] + 1 + stem + heads
 
     def _check_head(self, name: str, head: HeadConfig) -> None:
         if not name.isidentifier() or hasattr(nn.ModuleDict(), name):
@@ -92,6 +102,13 @@ class DenseModel(nn.Module):
         super().__init__()
         self.config = config
         self.restore_normalisation()
+        try:
+            self._build(config)
+        except (ArithmeticError, MemoryError, RuntimeError, TypeError, ValueError) as error:
+            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            raise ConfigError(f"no model can be built of this config ({reason}); correct its sizes") from error
+
+    def _build(self, config: ModelConfig) -> None:
         self.encoder = VisionTransformer(config.encoder)
         self.heads = nn.ModuleDict()
         for name, head in config.heads.items():

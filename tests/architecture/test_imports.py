@@ -15,7 +15,19 @@ SRC = ROOT / "src"
 
 # Rooms of src/densevit, lowest first. A room may import its own layer and those below; "densevit" is __init__.py.
 LAYERS = (
-    ("errors", "limits", "types", "config", "device", "memory", "pages", "io", "pixels", "inference_config"),
+    (
+        "errors",
+        "limits",
+        "types",
+        "plain_data",
+        "config",
+        "device",
+        "memory",
+        "pages",
+        "io",
+        "pixels",
+        "inference_config",
+    ),
     ("kernels", "upsampling", "layers", "blocks"),
     ("encoder", "decoders"),
     ("model",),

@@ -145,7 +145,11 @@ def test_images__of_integers_are_refused() -> None:
             {"in_channels": 4},
             "mean, std and encoder.in_channels have (3, 3, 4) channels but must agree",
         ),
-        ({"main": LINEAR}, {"normalisation": {"std": (0.2, 0.0, 0.2)}}, "std.1: Input should be greater than 0"),
+        (
+            {"main": LINEAR},
+            {"normalisation": {"std": (0.2, 0.0, 0.2)}},
+            "std.1: Input should be greater than or equal to 0.000001",
+        ),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )

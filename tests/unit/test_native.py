@@ -11,18 +11,16 @@ from safetensors.torch import load_file, save_file
 
 from densevit.checkpoints.native import (
     METADATA_KEY,
-    SCALE_SUFFIX,
     Bundle,
     Card,
     Storage,
     check_tasks,
-    dequantise_rows,
     load_bundle,
     preset_bundle,
-    quantise_rows,
     read_header,
     save_bundle,
 )
+from densevit.checkpoints.native_tensors import SCALE_SUFFIX, dequantise_rows, quantise_rows
 from densevit.errors import CheckpointError, ConfigError, DataError
 from densevit.inference_config import InferenceConfig
 from densevit.io.outputs import MANIFEST
@@ -320,3 +318,179 @@ def test_save__metadata_are_strict_json_even_with_a_figure_that_is_not_a_number(
     path = tmp_path / "m.safetensors"
     save_bundle(dataclasses.replace(bundle, card=Card(metrics={"labels": {"IoU": float("nan")}})), path)
     assert read_header(path).card.metrics == {"labels": {"IoU": None}}
+
+
+WEIGHT = "encoder.blocks.0.mlp.fc1.weight"
+
+
+def restored(path: Path, metadata: dict[str, Any] | None = None, **tensors: torch.Tensor | None) -> Path:
+    """The file with other tensors, or without those that are None, and other metadata."""
+    with safe_open(path, framework="pt") as file:
+        stored = json.loads(file.metadata()[METADATA_KEY])
+    state = {name: t for name, t in (load_file(path) | tensors).items() if t is not None}
+    save_file(state, path, metadata={METADATA_KEY: json.dumps(stored if metadata is None else metadata)})
+    return path
+
+
+def claimed(path: Path, keys: str, value: Any) -> Path:
+    """The file with another value in the config of its model."""
+    with safe_open(path, framework="pt") as file:
+        metadata = json.loads(file.metadata()[METADATA_KEY])
+    *parents, last = keys.split(".")
+    inner = metadata["model"]
+    for key in parents:
+        inner = inner[key]
+    inner[last] = value
+    return restored(path, metadata)
+
+
+REFUSED = (torch.int8, torch.uint8, torch.int16, torch.int32, torch.int64, torch.bool, torch.complex64)
+
+
+@pytest.mark.parametrize("dtype", [*REFUSED, torch.float8_e4m3fn, torch.float8_e5m2], ids=str)
+def test_load__refuses_weights_of_another_dtype(saved: Path, dtype: torch.dtype) -> None:
+    restored(saved, **{WEIGHT: load_file(saved)[WEIGHT].to(dtype)})
+
+    with pytest.raises(CheckpointError, match=rf"has {WEIGHT} .* dtype {str(dtype).removeprefix('torch.')}; float16"):
+        load_bundle(saved)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64], ids=str)
+def test_load__converts_other_floats(saved: Path, dtype: torch.dtype) -> None:
+    weight = load_file(saved)[WEIGHT].to(dtype)
+
+    loaded = load_bundle(restored(saved, **{WEIGHT: weight})).model.state_dict()[WEIGHT]
+
+    assert loaded.dtype == torch.float32
+    assert torch.equal(loaded, weight.float())
+
+
+def test_load__refuses_counts_that_are_no_integers(saved: Path) -> None:
+    (name, *_) = (name for name in load_file(saved) if name.endswith("num_batches_tracked"))
+
+    with pytest.raises(CheckpointError, match=f"has {name} .* dtype float32; int64 is accepted"):
+        load_bundle(restored(saved, **{name: torch.tensor(1.0)}))
+
+
+@pytest.mark.parametrize(
+    ("dtype", "scale"),
+    [
+        (torch.int8, torch.ones(3)),
+        (torch.int8, torch.ones(64, dtype=torch.int32)),
+        (torch.float32, torch.ones(64)),
+    ],
+    ids=["another length", "integers", "of floats"],
+)
+def test_load__refuses_scales_that_do_not_fit(saved: Path, dtype: torch.dtype, scale: torch.Tensor) -> None:
+    weight = load_file(saved)[WEIGHT].to(dtype)
+
+    with pytest.raises(CheckpointError, match=f"has {WEIGHT} .* with scales of shape"):
+        load_bundle(restored(saved, **{WEIGHT: weight, WEIGHT + SCALE_SUFFIX: scale}))
+
+
+def test_load__refuses_a_scale_of_nothing(saved: Path) -> None:
+    with pytest.raises(CheckpointError, match=f"1 unknown .encoder.none{SCALE_SUFFIX}."):
+        load_bundle(restored(saved, **{f"encoder.none{SCALE_SUFFIX}": torch.ones(2)}))
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_load__refuses_weights_that_are_not_finite(saved: Path, value: float) -> None:
+    weight = load_file(saved)[WEIGHT]
+    weight[3, 5] = value
+
+    with pytest.raises(CheckpointError, match=f"has NaN or infinity in {WEIGHT}; weights must be finite"):
+        load_bundle(restored(saved, **{WEIGHT: weight}))
+
+
+def test_load__refuses_scales_that_are_not_finite(saved: Path) -> None:
+    scale = torch.full((64,), float("nan"))
+
+    with pytest.raises(CheckpointError, match=f"has NaN or infinity in {WEIGHT}"):
+        load_bundle(restored(saved, **{WEIGHT: torch.ones(64, 32, dtype=torch.int8), WEIGHT + SCALE_SUFFIX: scale}))
+
+
+def test_load__takes_finite_weights_whose_sum_overflows(saved: Path) -> None:
+    weight = torch.full((64, 32), 3e38)
+
+    assert torch.equal(load_bundle(restored(saved, **{WEIGHT: weight})).model.state_dict()[WEIGHT], weight)
+
+
+@pytest.mark.parametrize(
+    ("keys", "value"),
+    [
+        *(
+            (f"encoder.{key}", value)
+            for key in ("embed_dim", "patch_size", "num_registers", "in_channels", "depth", "num_heads")
+            for value in (10**9, 2**62, 10**30)
+        ),
+        ("encoder.positions.grid", [10**9, 10**9]),
+        ("encoder.positions.grid", [10**6, 10**6]),
+        ("encoder.positions.num_prefix", 2**62),
+        ("encoder.positions.offset", 1e9),
+        ("encoder.mlp_ratio", 1e300),
+        ("encoder.mlp_ratio", 1e6),
+        ("encoder.taps", list(range(10**5))),
+        ("heads.depth.out_channels", 2**62),
+        ("heads.depth.taps", [0] * 10**5),
+        ("heads.depth.decoder.fusion_channels", 2**62),
+        ("heads.depth.decoder.channels", [10**6] * 4),
+        ("heads.depth.decoder.factors", [1e300, 2, 1, 0.5]),
+        ("heads.depth.decoder.factors", [1e-320, 2, 1, 0.5]),
+        ("heads.depth.decoder.pool", 10**12),
+        ("heads.depth.decoder.head.hidden_channels", 10**12),
+        ("heads.labels.decoder.channels", 10**12),
+        ("heads.labels.decoder.aux_taps", [0] * 10**5),
+        ("heads.labels.decoder", {"kind": "setr_pup", "aux_taps": [0], "aux_convs": 10**7}),
+        ("heads.labels.decoder", {"kind": "segmenter_mask", "depth": 10**7}),
+        ("heads.labels.decoder", {"kind": "segmenter_mask", "depth": 900}),
+        ("encoder.stem", {"layers": [10**7, 1, 1]}),
+        ("encoder.stem", {"layers": [1, 1, 1], "channels": [33, 33, 33]}),
+        ("normalisation.std", [1e-300, 1, 1]),
+        ("normalisation.mean", [1e300, 1, 1]),
+    ],
+    ids=lambda value: str(value)[:40],
+)
+def test_load__refuses_what_a_config_claims_beyond_its_file(saved: Path, keys: str, value: Any) -> None:
+    with pytest.raises(CheckpointError):
+        load_bundle(claimed(saved, keys, value))
+
+
+def test_load__compares_the_number_of_blocks_before_any_is_made(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    heads = {
+        f"head{i}": {"decoder": {"kind": "segmenter_mask", "depth": 90}, "out_channels": 5, "taps": [3]}
+        for i in range(9)
+    }
+    claimed(saved, "heads", heads)
+    with safe_open(saved, framework="pt") as file:
+        metadata = json.loads(file.metadata()[METADATA_KEY])
+    restored(saved, metadata | {"tasks": dict.fromkeys(heads, metadata["tasks"]["labels"])})
+    monkeypatch.setattr(DenseModel, "__init__", lambda *args: pytest.fail("a model is built"))
+
+    with pytest.raises(CheckpointError, match=r"its config claims 823 blocks and branches"):
+        load_bundle(saved)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"format": Infinity}',
+        '{"format": 1e999}',
+        f'{{"format": {"9" * 5000}}}',
+        "[" * 10**5 + "]" * 10**5,
+        '{"format": -1}',
+    ],
+)
+def test_load__refuses_metadata_of_impossible_numbers_and_depth(tmp_path: Path, text: str) -> None:
+    save_file({"a": torch.ones(1)}, tmp_path / "m.safetensors", metadata={METADATA_KEY: text})
+
+    with pytest.raises(CheckpointError):
+        read_header(tmp_path / "m.safetensors")
+
+
+def test_model__that_torch_cannot_build_is_a_config_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DENSEVIT_LIMITS", "width=1e12")
+    encoder = tiny_encoder(embed_dim=10**10, num_heads=1)
+    heads = {"labels": {"decoder": {"kind": "segmenter_linear"}, "out_channels": 2}}
+
+    with torch.device("meta"), pytest.raises(ConfigError, match="no model can be built of this config"):
+        DenseModel(ModelConfig.parse({"encoder": encoder, "heads": heads}))

@@ -1,11 +1,15 @@
 """``open_model``: which file a source names, and options that do not belong to it."""
 
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 import densevit
+from densevit.checkpoints.files import read_state_dict
 from densevit.checkpoints.native import save_bundle
 from densevit.checkpoints.open import model_facts, open_model
 from densevit.errors import CheckpointError, ConfigError
@@ -80,3 +84,33 @@ def test_folder__is_opened_by_the_weights_inside(native: Path, tmp_path: Path) -
     folder.mkdir()
     native.rename(folder / "model.safetensors")
     assert open_model(folder).model.config == model_facts(folder)[0]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
+@pytest.mark.parametrize("name", ["model.safetensors", "other.pth"])
+def test_pipe__is_not_waited_for(name: str, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / name)
+
+    for source in (tmp_path, tmp_path / name):
+        with pytest.raises(CheckpointError, match="is a device or a pipe"):
+            open_model(source)
+
+
+@pytest.mark.parametrize(
+    "source", ["/dev/zero", "a\0b", "x" * 5000, "~no-such-user/m.pth", "dangling.pth"], ids=lambda s: s[:12]
+)
+def test_source__that_is_no_file_is_refused(source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "dangling.pth").symlink_to("nowhere")
+
+    with pytest.raises(CheckpointError):
+        open_model(source)
+    with pytest.raises(CheckpointError):
+        model_facts(source)
+
+
+def test_prefixes__of_endless_names_are_taken_off_a_few_times(tmp_path: Path) -> None:
+    path = tmp_path / "m.safetensors"
+    save_file({"module." * 5000 + "a": torch.ones(1)}, path)
+
+    assert list(read_state_dict(path))[0].startswith("module.")

@@ -1,8 +1,11 @@
 """Read weights files of any program without running code that a file may hold."""
 
+import io
 import logging
+import mmap
 import pickle
 import re
+import stat
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,9 +17,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from densevit.checkpoints.pickle_check import PickleCheck
 from densevit.checkpoints.pickle_stubs import PICKLE_STUBS
 from densevit.errors import CheckpointError
 from densevit.io import atomic_path
+from densevit.io.decode import reason
 
 log = logging.getLogger(__name__)
 
@@ -72,10 +77,10 @@ def read_weights(path: Path, *, require_finite: bool = True) -> WeightsFile:
     state = _strip_prefixes(_unwrap(loaded, path))
     _check_storage(state, path)
     if require_finite:
-        bad = [name for name, tensor in state.items() if not _is_finite(tensor)]
+        bad = [name for name, tensor in state.items() if not is_finite(tensor)]
         if bad:
             raise CheckpointError(
-                f"{path} has NaN or infinity in {_some(bad)}; weights must be finite; "
+                f"{path} has NaN or infinity in {some(bad)}; weights must be finite; "
                 "get another copy, or pass require_finite=False to inspect them"
             )
     meta = loaded.get("meta") if isinstance(loaded, Mapping) else None
@@ -99,7 +104,10 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str,
 def _kind(path: Path) -> Literal["safetensors", "pickle"]:
     """Recognise the format by its first bytes, and check the header length that a safetensors file states."""
     try:
-        size = path.stat().st_size
+        status = path.stat()
+        if not (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)):  # opening a folder fails by itself
+            raise CheckpointError(f"{path} is a device or a pipe, but weights are one file; save it to a file first")
+        size = status.st_size
         with path.open("rb") as file:
             start = file.read(64)
     except FileNotFoundError:
@@ -108,8 +116,8 @@ def _kind(path: Path) -> Literal["safetensors", "pickle"]:
         ) from None
     except IsADirectoryError:
         raise CheckpointError(f"{path} is a folder, but weights are one file; name the file inside it") from None
-    except OSError as error:
-        raise CheckpointError(f"{path} cannot be read: {error.strerror}") from None
+    except (OSError, ValueError) as error:  # ValueError: a null character
+        raise CheckpointError(f"{path} cannot be read: {reason(error)}") from None
     # Safetensors goes first, because a header length can look like the start of a pickle.
     if start[8:9] == b"{":
         header = int.from_bytes(start[:8], "little")
@@ -152,8 +160,8 @@ def _load_safetensors(path: Path) -> object:
 
 
 def _load_pickle(path: Path) -> object:
-    _check_unpacked_size(path)
     try:
+        _check_pickle(path)
         # Given a path, torch would go by the suffix.
         with path.open("rb") as file, torch.serialization.safe_globals(PICKLE_STUBS):
             return torch.load(file, map_location="cpu", weights_only=True)
@@ -162,24 +170,41 @@ def _load_pickle(path: Path) -> object:
         if not classes and "Unsupported" not in str(error):
             raise _damaged(path, error) from None
         raise _unsafe(path, f"more than tensors ({classes[0]})" if classes else "more than tensors") from None
+    except CheckpointError:
+        raise
     except Exception as error:  # a damaged archive can fail in any way
         if "TorchScript" in str(error):
             raise _unsafe(path, "a TorchScript program") from None
         raise _damaged(path, error) from None
 
 
-def _check_unpacked_size(path: Path) -> None:
-    """Refuse an archive that unpacks to more than its size, since torch.save does not compress."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            unpacked = sum(entry.file_size for entry in archive.infolist())
-    except (zipfile.BadZipFile, NotImplementedError, OSError):
-        return  # another format, or damaged, which torch.load reports
-    if unpacked > path.stat().st_size:
-        raise CheckpointError(
-            f"{path} unpacks from {path.stat().st_size} bytes to {unpacked}, but torch.save does not compress; "
-            "the file is of another program or hostile; get another copy"
-        )
+def _check_pickle(path: Path) -> None:
+    """Bound what ``torch.load`` would make of a file, in either format of torch.save."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        if file.read(4) != b"PK\x03\x04":
+            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as stream:
+                check = PickleCheck(size, None)
+                # A magic number, the version, facts about the machine, the weights, and the keys of their storages.
+                _ = all(check.follow(stream) for _ in range(5))
+            return
+    with zipfile.ZipFile(path) as archive:
+        entries = archive.infolist()
+        unpacked = sum(entry.file_size for entry in entries)
+        if unpacked > size:
+            raise CheckpointError(
+                f"{path} unpacks from {size} bytes to {unpacked}, but torch.save does not compress; "
+                "the file is of another program or hostile; get another copy"
+            )
+        if len({entry.filename.lower() for entry in entries}) != len(entries):  # torch ignores case
+            raise _damaged(path, "two entries of the archive have one name")
+        root = entries[0].filename.partition("/")[0] if entries else ""
+        sizes = {entry.filename: entry.file_size for entry in entries}
+        if f"{root}/data.pkl" in sizes:
+            prefix = f"{root}/data/"
+            records = {name.removeprefix(prefix): size for name, size in sizes.items() if name.startswith(prefix)}
+            pickled = archive.read(f"{root}/data.pkl")
+            PickleCheck(len(pickled), records).follow(io.BytesIO(pickled))
 
 
 def _check_storage(state: Mapping[str, Tensor], path: Path) -> None:
@@ -187,7 +212,7 @@ def _check_storage(state: Mapping[str, Tensor], path: Path) -> None:
     odd = [name for name, tensor in state.items() if not _is_plain(tensor)]
     if odd:
         raise CheckpointError(
-            f"{path} has sparse, nested, quantised or valueless tensors ({_some(odd)}); weights are plain arrays; "
+            f"{path} has sparse, nested, quantised or valueless tensors ({some(odd)}); weights are plain arrays; "
             "convert them with the program that wrote the file"
         )
     size, stated = path.stat().st_size, sum(tensor.numel() * tensor.element_size() for tensor in state.values())
@@ -202,10 +227,13 @@ def _is_plain(tensor: Tensor) -> bool:
     return not odd and tensor.device.type == "cpu"
 
 
-def _is_finite(tensor: Tensor) -> bool:
+def is_finite(tensor: Tensor) -> bool:
+    """Whether a tensor holds neither NaN nor infinity."""
     if not (tensor.is_floating_point() or tensor.is_complex()):
         return True
-    return bool((tensor.float() if tensor.element_size() == 1 else tensor).isfinite().all())
+    values = tensor.float() if tensor.element_size() == 1 else tensor
+    # A sum needs no memory, and is not finite if a value is not; sums that overflow are looked at value by value.
+    return bool(values.sum().isfinite()) or bool(values.isfinite().all())
 
 
 def _unsafe(path: Path, content: str) -> CheckpointError:
@@ -230,9 +258,7 @@ def _unwrap(loaded: object, path: Path) -> dict[str, Tensor]:
         assert isinstance(loaded, Mapping)
         loaded = loaded[wrappers[0]]
     if not _holds_tensors(loaded, 0):
-        content = (
-            f"keys {_some([str(key) for key in loaded])}" if isinstance(loaded, Mapping) else type(loaded).__name__
-        )
+        content = f"keys {some([str(key) for key in loaded])}" if isinstance(loaded, Mapping) else type(loaded).__name__
         raise CheckpointError(
             f"{path} has no named tensors inside (found {content}); weights are a mapping of names to tensors, bare or "
             f"under one of {', '.join(WRAPPERS)}; save the model's state_dict()"
@@ -250,12 +276,13 @@ def _holds_tensors(value: object, depth: int) -> bool:
 
 
 def _strip_prefixes(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    for prefix in PREFIXES:
+    for prefix in PREFIXES * MAX_NESTING:
         if all(name.startswith(prefix) for name in state):
-            return _strip_prefixes({name.removeprefix(prefix): tensor for name, tensor in state.items()})
+            state = {name.removeprefix(prefix): tensor for name, tensor in state.items()}
     return state
 
 
-def _some(names: list[str], limit: int = 3) -> str:
+def some(names: list[str], limit: int = 3) -> str:
+    """The first names, and the number of the others."""
     more = f" and {len(names) - limit} more" if len(names) > limit else ""
     return ", ".join(names[:limit]) + more

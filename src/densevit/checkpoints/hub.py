@@ -1,9 +1,11 @@
 """Find weights: those shipped with the package, a local file, or a file on the Hugging Face hub."""
 
 import re
+import stat
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Literal
 
 from densevit.errors import CheckpointError
 
@@ -29,14 +31,39 @@ def resolve(source: str) -> Path:
         return DEFAULT
     if source.startswith(SCHEME):
         return _from_hub(source)
-    path = Path(source).expanduser()
-    if path.is_file():
+    path = local_path(source)
+    if (kind := kind_of(path)) == "file":
         return path
-    if path.is_dir():
+    if kind == "folder":
         raise CheckpointError(f"{source} is a folder, but weights are one file; name the file inside it")
+    if kind == "special":
+        raise CheckpointError(f"{source} is a device or a pipe, but weights are one file; save it to a file first")
     on_hub = re.fullmatch(r"[\w.-]+/[\w.-]+", source) and not path.suffix
     hint = f"for the hub write {SCHEME}{source}" if on_hub else "check the path"
     raise CheckpointError(f"{source} does not exist; give a file or {SCHEME}owner/name[/file][@revision]; {hint}")
+
+
+def local_path(source: str) -> Path:
+    """The path that a source names, with the home folder filled in where there is one."""
+    try:
+        return Path(source).expanduser()
+    except RuntimeError:  # no such user
+        return Path(source)
+
+
+def kind_of(path: Path) -> Literal["file", "folder", "special", "none"]:
+    """What a path leads to; "special" is a device or a pipe.
+
+    Raises:
+        CheckpointError: if the system does not tell.
+    """
+    try:
+        mode = path.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError, ValueError):  # ValueError: a null character
+        return "none"
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error.strerror}; check the path and its permissions") from None
+    return "file" if stat.S_ISREG(mode) else "folder" if stat.S_ISDIR(mode) else "special"
 
 
 def fetch_side_files(source: str, names: Sequence[str]) -> None:

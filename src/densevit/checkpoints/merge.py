@@ -1,6 +1,5 @@
 """Join heads of several checkpoints of one encoder in one model, so that one pass of the encoder feeds all of them."""
 
-import json
 from dataclasses import replace
 from pathlib import Path
 from statistics import median_low
@@ -16,6 +15,7 @@ from densevit.encoder import EncoderConfig
 from densevit.errors import CheckpointError, ConfigError
 from densevit.inference_config import HeadInference, InferenceConfig
 from densevit.model import DenseModel, ModelConfig
+from densevit.plain_data import parse_json_config, read_text
 from densevit.tasks import Task
 
 
@@ -180,7 +180,7 @@ def _metrics(source: HeadSource, donor: Bundle) -> dict[str, Any]:
     if source.figures is None:
         return dict(donor.card.metrics.get(source.head, {}))
     try:
-        return dict(json.loads(source.figures.read_text(encoding="utf-8")))
+        return dict(parse_json_config(read_text(source.figures)))
     except (OSError, ValueError, TypeError) as error:
         raise ConfigError(
             f"cannot read the metrics {source.figures} ({error}); write them with densevit evaluate --json"

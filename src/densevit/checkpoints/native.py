@@ -5,7 +5,6 @@ the card (provenance, licence, metrics). Tensors are stored unchanged, in float1
 channel; loading converts the latter two to float32.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -17,18 +16,19 @@ from pydantic import BeforeValidator, Field, SerializeAsAny, model_validator
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from densevit.checkpoints.files import write_tensors
+from densevit.checkpoints.files import is_finite, some, write_tensors
+from densevit.checkpoints.native_tensors import SCALE_SUFFIX, check_shapes, quantise_rows, read_tensor
 from densevit.config import Config, nearest
 from densevit.errors import CheckpointError, ConfigError
 from densevit.inference_config import InferenceConfig, Protocol, parse_protocol
 from densevit.io import make_folder, to_json
 from densevit.model import DenseModel, ModelConfig
+from densevit.plain_data import parse_json_config
 from densevit.presets import preset
 from densevit.tasks import Task, parse_task
 
 FORMAT = 1
 METADATA_KEY = "densevit"
-SCALE_SUFFIX = ".int8_scale"
 
 AnyTask = Annotated[SerializeAsAny[Task], BeforeValidator(parse_task)]
 
@@ -75,7 +75,7 @@ class Storage(Config):
 class Header(Config):
     """The metadata of a native checkpoint."""
 
-    format: int = FORMAT
+    format: int = Field(default=FORMAT, ge=1)
     model: ModelConfig
     tasks: dict[str, AnyTask]
     fit: InferenceConfig = InferenceConfig()
@@ -176,27 +176,26 @@ def load_bundle(path: Path) -> Bundle:
         CheckpointError: if the file is missing, damaged, of another program, or does not fit its own config.
     """
     header = read_header(path)
-    with torch.device("meta"):
-        model = DenseModel(header.model)
-    expected = model.state_dict()
-    state: dict[str, Tensor] = {}
     with _open(path) as file:
-        names = set(file.keys())
-        for name in names:
-            if name.endswith(SCALE_SUFFIX):
-                continue
-            tensor = file.get_tensor(name)
-            if tensor.dtype == torch.int8 and name + SCALE_SUFFIX in names:
-                tensor = dequantise_rows(tensor, file.get_tensor(name + SCALE_SUFFIX))
-            state[name] = tensor.float() if tensor.is_floating_point() else tensor
-    missing = sorted(set(expected) - set(state))
-    unexpected = sorted(set(state) - set(expected))
-    wrong = [n for n in expected if n in state and state[n].shape != expected[n].shape]
-    if missing or unexpected or wrong:
+        shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118 - no mapping
+        scales = {name for name in shapes if name.endswith(SCALE_SUFFIX) and name.removesuffix(SCALE_SUFFIX) in shapes}
+        # Before any module is made: each block and branch has a tensor, so the file says how many there can be.
+        if header.model.num_parts > len(shapes):
+            raise CheckpointError(
+                f"{path} has {len(shapes)} tensors, but its config claims {header.model.num_parts:,} blocks and "
+                "branches; it is damaged or hostile; download the file again"
+            )
+        try:
+            with torch.device("meta"):
+                model = DenseModel(header.model)
+        except ConfigError as error:
+            raise CheckpointError(f"{path} does not fit its own config: {error}; download the file again") from None
+        expected = model.state_dict()
+        check_shapes(path, {name: shapes[name] for name in shapes if name not in scales}, expected)
+        state = {name: read_tensor(file, name, expected[name], path, scales) for name in expected}
+    if bad := [name for name, tensor in state.items() if not is_finite(tensor)]:
         raise CheckpointError(
-            f"{path} does not fit its own config: {len(missing)} tensors missing ({', '.join(missing[:3])}), "
-            f"{len(unexpected)} unknown ({', '.join(unexpected[:3])}), {len(wrong)} of another shape "
-            f"({', '.join(wrong[:3])}); download the file again"
+            f"{path} has NaN or infinity in {some(bad)}; weights must be finite; get another copy, or train again"
         )
     model.to_empty(device="cpu")
     model.restore_normalisation()
@@ -207,6 +206,8 @@ def load_bundle(path: Path) -> Bundle:
 def is_native(path: Path) -> bool:
     """Whether a file is a native checkpoint, even a damaged one."""
     try:
+        if not path.is_file():  # a pipe would be waited for
+            return False
         with safe_open(path, framework="pt") as file:
             return METADATA_KEY in (file.metadata() or {})
     except (SafetensorError, OSError):
@@ -227,7 +228,7 @@ def read_header(path: Path) -> Header:
             "for pre-trained encoder weights set encoder_weights in a training config"
         )
     try:
-        data = json.loads(metadata[METADATA_KEY])
+        data = parse_json_config(metadata[METADATA_KEY])
         newer = int(data.get("format", 0)) > FORMAT
         if not newer:
             return Header.parse(data, source=str(path))
@@ -236,36 +237,6 @@ def read_header(path: Path) -> Header:
     except ConfigError as error:
         raise CheckpointError(str(error)) from None
     raise CheckpointError(f"{path} has format {data['format']} but this densevit reads up to {FORMAT}; update densevit")
-
-
-def quantise_rows(weight: Tensor) -> tuple[Tensor, Tensor]:
-    """Weights (out, ...) -> int8 of the same shape and float32 scales (out,).
-
-    The scale is the largest magnitude over 127, or a neighbouring float if that reproduces the row exactly, so weights
-    that were dequantised from int8 lose nothing.
-    """
-    rows = weight.float().flatten(1)
-    base = rows.abs().amax(dim=1) / 127
-    base = torch.where(base > 0, base, torch.ones_like(base))
-    best_scale, best_error = base, torch.full_like(base, torch.inf)
-    up, down = torch.full_like(base, torch.inf), torch.zeros_like(base)
-    candidates = [base]
-    for direction in (up, down):
-        candidates += [base.nextafter(direction), base.nextafter(direction).nextafter(direction)]
-    for scale in candidates:
-        error = (_round_rows(rows, scale) * scale[:, None] - rows).abs().amax(dim=1)
-        best_scale = torch.where(error < best_error, scale, best_scale)
-        best_error = torch.minimum(error, best_error)
-    return _round_rows(rows, best_scale).to(torch.int8).view(weight.shape), best_scale
-
-
-def dequantise_rows(weight: Tensor, scale: Tensor) -> Tensor:
-    """int8 (out, ...) and scales (out,) -> float32 weights."""
-    return weight.float() * scale.view(-1, *[1] * (weight.ndim - 1))
-
-
-def _round_rows(rows: Tensor, scale: Tensor) -> Tensor:
-    return (rows / scale[:, None]).round().clamp(-127, 127)
 
 
 def _open(path: Path) -> Any:

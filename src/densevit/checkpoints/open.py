@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from densevit.checkpoints.files import read_weights
-from densevit.checkpoints.hub import DEFAULT_NAME, HUB_FILES, SCHEME, fetch_side_files, resolve
+from densevit.checkpoints.hub import DEFAULT_NAME, HUB_FILES, SCHEME, fetch_side_files, kind_of, local_path, resolve
 from densevit.checkpoints.importers import IMPORTERS, detect
 from densevit.checkpoints.importers.base import ImportOverrides, Source
 from densevit.checkpoints.importers.build import Imported, build
@@ -116,7 +116,7 @@ def _import(
 
 def _is_preset(source: str) -> bool:
     """Whether a source names a preset; a file or folder of the same name goes first."""
-    return source in PRESETS and not Path(source).exists()
+    return source in PRESETS and kind_of(Path(source)) == "none"
 
 
 def _refuse_overrides(description: str, overrides: Mapping[str, Any]) -> None:
@@ -128,7 +128,7 @@ def _refuse_overrides(description: str, overrides: Mapping[str, Any]) -> None:
 
 def _find_model(source: str) -> Path:
     """The weights file of a model; a name that is close to a known one is taken for a typing mistake."""
-    is_name = not (source == DEFAULT_NAME or source.startswith(SCHEME) or Path(source).expanduser().exists())
+    is_name = not (source == DEFAULT_NAME or source.startswith(SCHEME) or kind_of(local_path(source)) != "none")
     if is_name and (hint := did_you_mean(source, (DEFAULT_NAME, *PRESETS))):
         raise CheckpointError(f"there is no model {source!r}{hint}")
     return _find_weights(source)
@@ -136,13 +136,16 @@ def _find_model(source: str) -> Path:
 
 def _find_weights(source: str) -> Path:
     """The weights file that a source names: the file itself, the only one in a folder, or one on the hub."""
-    folder = Path(source).expanduser()
-    if source == DEFAULT_NAME or source.startswith(SCHEME) or not folder.is_dir():
+    folder = local_path(source)
+    if source == DEFAULT_NAME or source.startswith(SCHEME) or kind_of(folder) != "folder":
         return resolve(source)
-    usual = [folder / name for name in FOLDER_FILES if (folder / name).is_file()]
-    files = usual[:1] or sorted(path for path in folder.iterdir() if path.suffix in SUFFIXES)
+    usual = [folder / name for name in FOLDER_FILES if kind_of(folder / name) == "file"]
+    try:
+        files = usual[:1] or sorted(path for path in folder.iterdir() if path.suffix in SUFFIXES)
+    except OSError as error:
+        raise CheckpointError(f"the folder {source} cannot be read: {error.strerror}; check its permissions") from None
     if len(files) == 1:
-        return files[0]
+        return resolve(str(files[0]))  # which refuses devices, pipes and dangling links
     names = ", ".join(path.name for path in files[:5]) or "none"
     raise CheckpointError(
         f"{source} is a folder with {len(files)} weights files ({names}), but one is needed; give the path of the file"

@@ -21,6 +21,10 @@ class DecoderConfig(Config):
         """Number of taps that the decoder reads, or None for any number."""
         return None
 
+    def num_parts(self, num_taps: int) -> int:
+        """Number of blocks and branches that are built for so many taps, each with a tensor or more."""
+        return 1
+
     @property
     def num_readout_tokens(self) -> int:
         """Number of prefix tokens that the decoder reads."""

@@ -8,10 +8,10 @@ from typing import Annotated, Literal, Self
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from densevit.config import Config
+from densevit.config import Config, PositiveWidth, bounded
 from densevit.decoders.base import Decoder, DecoderConfig
 from densevit.kernels.convolution import Conv2d
 from densevit.kernels.linear import Linear
@@ -19,6 +19,7 @@ from densevit.layers import ConvBnRelu, ResidualUnit, learned_resampling, resize
 from densevit.types import DenseOutput, Size, Taps
 from densevit.upsampling.row_bands import upsample_and_classify
 
+Factor = Annotated[float, Field(ge=1 / 64, le=64)]
 BAND_ROWS = 32
 """Rows of its largest maps that a segmentation head computes at once in ``decode_coarse``."""
 
@@ -52,7 +53,7 @@ class DepthHead(Config):
 
     kind: Literal["depth"] = "depth"
     up_to: Literal["double", "image"] = "image"
-    hidden_channels: int = Field(default=32, gt=0)
+    hidden_channels: PositiveWidth = 32
     projection: bool = False
     activation: Literal["relu", "none", "sigmoid"] = "relu"
     scale: float = 1.0
@@ -66,7 +67,7 @@ class RegressionHead(Config):
 
     kind: Literal["regression"] = "regression"
     up_to: Literal["double", "image"] = "image"
-    hidden_channels: int = Field(default=32, gt=0)
+    hidden_channels: PositiveWidth = 32
 
 
 class DptConfig(DecoderConfig):
@@ -90,14 +91,14 @@ class DptConfig(DecoderConfig):
     """
 
     kind: Literal["dpt"] = "dpt"
-    channels: tuple[PositiveInt, PositiveInt, PositiveInt, PositiveInt] = (256, 512, 1024, 1024)
-    factors: tuple[PositiveFloat, PositiveFloat, PositiveFloat, PositiveFloat] = (4, 2, 1, 0.5)
-    fusion_channels: int = Field(default=256, gt=1)
+    channels: tuple[PositiveWidth, PositiveWidth, PositiveWidth, PositiveWidth] = (256, 512, 1024, 1024)
+    factors: tuple[Factor, Factor, Factor, Factor] = (4, 2, 1, 0.5)
+    fusion_channels: Annotated[int, bounded("width")] = Field(default=256, gt=1)
     readout: Literal["ignore", "add", "project"] = "project"
     tap_norm: bool = False
     tap_dropout: float = Field(default=0.0, ge=0, lt=1)
-    pool: int = Field(default=1, ge=1)
-    num_readout: int = Field(default=1, ge=1)
+    pool: PositiveWidth = 1
+    num_readout: PositiveWidth = 1
     batch_norm: bool = False
     residual_bias: bool | None = None
     fusion_up_to: Literal["double", "next_level"] = "next_level"

@@ -61,6 +61,10 @@ class SegmenterMaskConfig(DecoderConfig):
     dropout: float = Field(default=0.1, ge=0, lt=1)
     drop_path: float = Field(default=0.0, ge=0, lt=1)
 
+    def num_parts(self, num_taps: int) -> int:
+        """The transformer blocks and the projections."""
+        return self.depth + 1
+
 
 class SegmenterMask(Decoder):
     """Class tokens pass through transformer blocks with the patch tokens; the cosines of both are the masks.

@@ -13,6 +13,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from densevit.config import PositiveWidth
 from densevit.decoders.base import Decoder, DecoderConfig
 from densevit.layers import ConvBnRelu, upsample
 from densevit.types import DenseOutput, Taps
@@ -81,7 +82,7 @@ class SetrNaiveConfig(DecoderConfig):
     """
 
     kind: Literal["setr_naive"] = "setr_naive"
-    channels: int = Field(default=256, gt=0)
+    channels: PositiveWidth = 256
     form: Form = "mmseg"
     aux_taps: tuple[int, ...] = ()
     aux_convs: int = Field(default=1, gt=0)
@@ -90,6 +91,10 @@ class SetrNaiveConfig(DecoderConfig):
     def aux_positions(self) -> tuple[int, ...]:
         """Positions of the taps that auxiliary heads read."""
         return self.aux_taps
+
+    def num_parts(self, num_taps: int) -> int:
+        """The convolutions of the auxiliary heads, and the main head."""
+        return 1 + len(self.aux_taps) * (1 if self.form == "paper" else self.aux_convs)
 
 
 class SetrNaive(Decoder):
@@ -129,7 +134,7 @@ class SetrPupConfig(DecoderConfig):
     """
 
     kind: Literal["setr_pup"] = "setr_pup"
-    channels: int = Field(default=256, gt=0)
+    channels: PositiveWidth = 256
     form: Form = "mmseg"
     aux_taps: tuple[int, ...] = ()
     aux_convs: int = Field(default=2, gt=0)
@@ -138,6 +143,10 @@ class SetrPupConfig(DecoderConfig):
     def aux_positions(self) -> tuple[int, ...]:
         """Positions of the taps that auxiliary heads read."""
         return self.aux_taps
+
+    def num_parts(self, num_taps: int) -> int:
+        """The convolutions of the auxiliary heads, and the main head."""
+        return 1 + len(self.aux_taps) * (1 if self.form == "paper" else self.aux_convs)
 
 
 class SetrPup(Decoder):
@@ -186,10 +195,14 @@ class SetrMlaConfig(DecoderConfig):
     """
 
     kind: Literal["setr_mla"] = "setr_mla"
-    channels: int = Field(default=256, gt=0)
-    head_channels: int = Field(default=128, gt=0)
+    channels: PositiveWidth = 256
+    head_channels: PositiveWidth = 128
     form: Form = "mmseg"
     aux: bool = False
+
+    def num_parts(self, num_taps: int) -> int:
+        """One level per tap."""
+        return num_taps
 
 
 class SetrMla(Decoder):

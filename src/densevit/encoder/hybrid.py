@@ -4,13 +4,17 @@ Source: ViT-Hybrid (Dosovitskiy et al. 2021, R50+ViT-B/16) as used by DPT (Ranft
 The bottlenecks are not pre-activated; every convolution has standardised weights and TensorFlow's "same" padding.
 """
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 from torch import Tensor, nn
 
-from densevit.config import Config
+from densevit.config import Config, bounded
+
+Layers = Annotated[int, Field(gt=0), bounded("blocks")]
+Channels = Annotated[int, Field(gt=0, multiple_of=32), bounded("width")]  # group norm has 32 groups
 
 Standardisation = Literal["std_plus_eps", "var_plus_eps"]
 
@@ -26,9 +30,9 @@ class HybridStem(Config):
             (w - mean) / sqrt(var + 1e-8), as in transformers and later timm.
     """
 
-    layers: tuple[int, int, int] = (3, 4, 9)
-    channels: tuple[int, int, int] = (256, 512, 1024)
-    stem_channels: int = 64
+    layers: tuple[Layers, Layers, Layers] = (3, 4, 9)
+    channels: tuple[Channels, Channels, Channels] = (256, 512, 1024)
+    stem_channels: Channels = 64
     standardisation: Standardisation = "std_plus_eps"
 
 

@@ -1,15 +1,15 @@
 """Position embeddings: a learned grid with an explicit resampling rule, or rotary angles (RoPE) as in DINOv3."""
 
 import math
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field, PositiveInt
+from pydantic import Field
 from torch import Tensor
 
 from densevit.blocks import Rotation
-from densevit.config import Config
+from densevit.config import Config, PositiveWidth, bounded
 from densevit.types import Size
 
 InterpolationMode = Literal["bilinear", "bicubic"]
@@ -29,10 +29,10 @@ class LearnedPositions(Config):
     """
 
     kind: Literal["learned"] = "learned"
-    grid: tuple[PositiveInt, PositiveInt]
-    num_prefix: int = Field(default=1, ge=0)
+    grid: tuple[PositiveWidth, PositiveWidth]
+    num_prefix: Annotated[int, bounded("width")] = Field(default=1, ge=0)
     mode: InterpolationMode = "bicubic"
-    offset: float = 0.0
+    offset: float = Field(default=0.0, ge=0, lt=1)
     keep_equal_count: bool = False
 
 
@@ -44,7 +44,7 @@ class RotaryPositions(Config):
     """
 
     kind: Literal["rotary"] = "rotary"
-    base: float = 100.0
+    base: float = Field(default=100.0, ge=1, le=1e12)
 
 
 def resample_positions(

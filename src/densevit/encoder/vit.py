@@ -8,12 +8,12 @@ from collections.abc import Collection, Iterator
 from typing import Annotated, Literal, Self
 
 import torch
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from densevit.blocks import Activation, Block, MlpKind, Rotation
-from densevit.config import Config
+from densevit.config import Config, PositiveWidth, bounded
 from densevit.encoder.hybrid import HybridEmbed, HybridStem
 from densevit.encoder.patches import PatchEmbed
 from densevit.encoder.positions import (
@@ -53,13 +53,13 @@ class EncoderConfig(Config):
         stem: DPT-Hybrid's convolutional stem instead of the patch projection.
     """
 
-    embed_dim: int = Field(gt=0)
-    depth: int = Field(gt=0)
+    embed_dim: PositiveWidth
+    depth: Annotated[int, Field(gt=0), bounded("blocks")]
     num_heads: int = Field(gt=0)
-    patch_size: tuple[PositiveInt, PositiveInt] = (16, 16)
-    in_channels: int = Field(default=3, gt=0)
+    patch_size: tuple[PositiveWidth, PositiveWidth] = (16, 16)
+    in_channels: PositiveWidth = 3
     mlp: MlpKind = "mlp"
-    mlp_ratio: float = Field(default=4.0, gt=0)
+    mlp_ratio: Annotated[float, bounded("width")] = Field(default=4.0, gt=0)
     activation: Activation = "gelu"
     norm_eps: float = Field(default=1e-6, gt=0)
     pre_norm: bool = False
@@ -68,7 +68,7 @@ class EncoderConfig(Config):
     layer_scale: float | None = None
     cls_token: bool = True
     dist_token: bool = False
-    num_registers: int = Field(default=0, ge=0)
+    num_registers: Annotated[int, bounded("width")] = Field(default=0, ge=0)
     positions: Annotated[LearnedPositions | RotaryPositions, Field(discriminator="kind")]
     taps: tuple[int, ...] = Field(min_length=1)
     final_norm: bool = False

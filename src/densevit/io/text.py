@@ -1,14 +1,11 @@
 """Read JSON and lists of names."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 from densevit.errors import DataError
 from densevit.io.decode import guarded, require_file
-
-MAX_TEXT_BYTES = 2 * 2**30
-"""Largest text file, since it is read into memory."""
+from densevit.plain_data import parse_json, read_text
 
 
 def read_json(path: Path, expected: str) -> Any:
@@ -19,8 +16,8 @@ def read_json(path: Path, expected: str) -> Any:
     """
     text = _read_text(path, f"{expected} as JSON")
     try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
+        return parse_json(text)
+    except ValueError as error:
         raise DataError(f"{path} is not valid JSON ({error}); {expected} is accepted; export it again") from None
 
 
@@ -38,8 +35,11 @@ def read_lines(path: Path, expected: str) -> list[str]:
 
 def _read_text(path: Path, accepted: str) -> str:
     require_file(path)
-    if (size := path.stat().st_size) > MAX_TEXT_BYTES:
-        raise DataError(f"{path} has {size:,} bytes; up to {MAX_TEXT_BYTES:,} are accepted; split it")
     with guarded(path, accepted):
-        text = path.read_text(encoding="utf-8-sig")
+        try:
+            text = read_text(path, "text_bytes")
+        except UnicodeDecodeError:
+            raise
+        except ValueError as error:
+            raise DataError(f"{path} cannot be read: {error}; {accepted} is accepted") from None
     return text

@@ -4,7 +4,8 @@ Of configs written in Python only literals, names assigned before, and ``dict(..
 """
 
 import ast
-import json
+import logging
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,21 +14,13 @@ import yaml
 
 from densevit.checkpoints.importers.base import Plain
 from densevit.errors import CheckpointError
+from densevit.io.decode import reason
+from densevit.plain_data import check_plain, parse_json_config, parse_yaml, read_text
 
-MAX_BYTES = 10_000_000
-MAX_LENGTH = 1_000_000  # characters; real configs have tens of thousands
+MAX_LENGTH = 1_000_000  # characters of Python; real configs have tens of thousands
+MAX_BASES = 64
+_log = logging.getLogger(__name__)
 UNKNOWN = object()  # the value of an expression that is no literal; left out of the mapping that it is in
-
-
-class _Loader(yaml.SafeLoader):
-    """Safe YAML with tuples, which rstrudel/segmenter writes for image sizes."""
-
-
-def _tuple(loader: yaml.SafeLoader, node: yaml.SequenceNode) -> tuple[Any, ...]:
-    return tuple(loader.construct_sequence(node))
-
-
-_Loader.add_constructor("tag:yaml.org,2002:python/tuple", _tuple)
 
 
 def read_side_files(
@@ -52,11 +45,13 @@ def read_side_files(
                 side["mmseg"] = read_literals(stored, f"the checkpoint {weights}")
             elif config is None and (python_config := _python_config(weights)) is not None:
                 side["mmseg"] = read_config_file(python_config)
-        elif (weights.parent / name).is_file():
+        elif (weights.parent / name).exists():
             side[name] = _read_data_file(weights.parent / name)
     if config is not None:
-        read = read_config_file if config.suffix == ".py" else _read_data_file
-        side[_key(config, wanted)] = read(config)
+        key = _key(config, wanted)
+        # mmsegmentation's own configs have their bases in ../_base_.
+        python = config.suffix == ".py"
+        side[key] = read_config_file(config, folder=config.parent / "..") if python else _read_data_file(config)
     return side
 
 
@@ -90,8 +85,9 @@ def _python_config(weights: Path) -> Path | None:
 def _is_config(path: Path) -> bool:
     """Whether a Python file assigns a model, or a base that may."""
     try:
-        assigned = read_literals(path.read_text(encoding="utf-8"), str(path))
-    except (OSError, UnicodeDecodeError, CheckpointError):
+        assigned = read_literals(read_text(path), str(path))
+    except (OSError, ValueError, CheckpointError) as error:
+        _log.warning("%s is passed over, since it cannot be read as a config: %s", path, error)
         return False
     return "_base_" in assigned or isinstance(assigned.get("model"), dict)
 
@@ -99,11 +95,9 @@ def _is_config(path: Path) -> bool:
 def _read_data_file(path: Path) -> Plain:
     """A config in JSON or YAML."""
     try:
-        if path.stat().st_size > MAX_BYTES:
-            raise ValueError(f"{path.stat().st_size} bytes")
-        text = path.read_text(encoding="utf-8")
-        data = json.loads(text) if path.suffix == ".json" else yaml.load(text, Loader=_Loader)
-    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+        text = read_text(path)
+        data = parse_json_config(text) if path.suffix == ".json" else parse_yaml(text)
+    except (OSError, ValueError, yaml.YAMLError) as error:
         raise CheckpointError(f"the config {path} cannot be read ({error}); correct or remove it") from None
     if not isinstance(data, dict):
         raise CheckpointError(f"{path} holds {type(data).__name__}, but a config is a mapping; correct or remove it")
@@ -130,34 +124,57 @@ def read_literals(text: str, source: str) -> Plain:
                     names[name] = _value(value, names)
                 case ast.AnnAssign(target=ast.Name(id=name), value=ast.expr() as value):
                     names[name] = _value(value, names)
+        known = _known(names.items())
+        check_plain(known)  # names can double what they name, again and again
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         raise CheckpointError(
             f"the config of {source} cannot be read ({type(error).__name__}: {error}); give the model's config file, "
             "which is Python, by --config, or the options that replace it"
         ) from None
-    return _known(names.items())
+    return known
 
 
-def read_config_file(path: Path, *, depth: int = 0) -> Plain:
+def read_config_file(path: Path, *, folder: Path | None = None) -> Plain:
     """A config file merged over its ``_base_`` files, as mmengine does.
 
+    Args:
+        path: the file.
+        folder: its bases must be in this folder or below; by default in the folder of the file.
+
     Raises:
-        CheckpointError: if a file is missing, not Python, or nested too deep.
+        CheckpointError: if a file is missing, not Python, in another folder, or there are too many.
     """
+    return _with_bases(path, path.parent if folder is None else folder, {}, ())
+
+
+def _with_bases(path: Path, folder: Path, read: dict[Path, Plain], above: tuple[Path, ...]) -> Plain:
+    if path in read:
+        return read[path]
+    if path in above or len(above) > MAX_BASES or len(read) > MAX_BASES:
+        raise CheckpointError(f"{path} is a base of itself, or there are more than {MAX_BASES}; correct its _base_")
     try:
-        config = read_literals(path.read_text(encoding="utf-8"), str(path))
-    except (OSError, UnicodeDecodeError) as error:
+        config = read_literals(read_text(path), str(path))
+    except (OSError, ValueError) as error:
         raise CheckpointError(
-            f"cannot read the config {path} ({error}), which may be a base of another; give the complete config that "
-            "the training program wrote into its work folder"
+            f"cannot read the config {path} ({reason(error)}), which may be a base of another; give the complete "
+            "config that the training program wrote into its work folder"
         ) from None
     bases = config.pop("_base_", [])
+    bases = [bases] if isinstance(bases, str) else bases
+    if not isinstance(bases, list | tuple) or not all(isinstance(base, str) for base in bases):
+        raise CheckpointError(f"{path} has _base_ = {bases!r}; a path or a list of paths is accepted; correct it")
     merged: Plain = {}
-    for base in [bases] if isinstance(bases, str) else bases:
-        if depth > 8:
-            raise CheckpointError(f"{path} has bases of bases beyond 8 levels; correct its _base_")
-        merged = _merge(merged, read_config_file(path.parent / base, depth=depth + 1))
-    return _merge(merged, config)
+    for base in bases:
+        place = Path(os.path.normpath(path.parent / base))
+        if not place.is_relative_to(os.path.normpath(folder)):
+            raise CheckpointError(
+                f"{path} has a base {base!r} outside of {folder}; a config that comes with weights reads no files "
+                "elsewhere; copy the base there, or name the config by --config (config=... in Python)"
+            )
+        merged = _merge(merged, _with_bases(place, folder, read, (*above, path)))
+    read[path] = _merge(merged, config)
+    check_plain(read[path])
+    return read[path]
 
 
 def _merge(base: Plain, over: Mapping[str, Any]) -> Plain:
@@ -174,7 +191,7 @@ def _merge(base: Plain, over: Mapping[str, Any]) -> Plain:
 
 def _value(node: ast.expr, names: Mapping[str, Any]) -> Any:
     match node:
-        case ast.Constant(value=value):
+        case ast.Constant(value=str() | int() | float() | None as value):
             return value
         case ast.Name(id=name):
             return names.get(name, UNKNOWN)
