@@ -9,7 +9,7 @@ from densevit.io.depth import read_depth
 from densevit.io.find import find_images
 from densevit.io.mat import mat_length, read_mat_item, read_small_mat
 from densevit.io.read import as_image, decode_mask, read_colours, read_image, read_labels, read_mask, read_values
-from densevit.io.stored import resize_bicubic
+from densevit.io.stored import resize_pillow
 from densevit.io.text import read_json, read_lines
 from densevit.io.write import (
     append_line,
@@ -52,7 +52,7 @@ __all__ = [
     "read_mat_item",
     "read_small_mat",
     "read_values",
-    "resize_bicubic",
+    "resize_pillow",
     "to_json",
     "write_array",
     "write_bytes_atomic",
