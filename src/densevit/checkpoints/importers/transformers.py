@@ -7,8 +7,8 @@ What a config does not state has the default of its config class.
 
 from typing import Any
 
-from densevit.checkpoints.importers.base import ImportedParts, Importer, Plain, Source, depth_task, segmentation
 from densevit.checkpoints.importers import transformers_keys as keys
+from densevit.checkpoints.importers.base import ImportedParts, Importer, Plain, Source, depth_task, segmentation
 from densevit.checkpoints.importers.dpt_rules import depth_head, dpt_from_shapes, hf_neck, segmentation_head
 from densevit.checkpoints.importers.keys import KeyTable, check_keys
 from densevit.checkpoints.importers.transformers_keys import DEPTH_ANYTHING, DINOV2, HYBRID_DPT, PLAIN_DPT
