@@ -11,6 +11,8 @@ from densevit.types import Size
 WindowKind = Literal["segmenter", "mmseg", "setr"]
 WholeKind = Literal["dpt", "transformers", "depth_anything"]
 ProtocolKind = WindowKind | WholeKind
+Resampling = Literal["nearest", "lanczos", "bilinear", "bicubic", "box", "hamming"]
+"""Pillow's filters."""
 
 TTA_SCALES = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
 """The multi-scale set of SETR, Segmenter and mmsegmentation; each scale is run plain and mirrored."""
@@ -147,6 +149,10 @@ class WholeProtocol(Config):
         multiple: both sides become multiples of it.
         keep_aspect: resize both sides by one factor.
         label_offset: the number that the source's program adds to every label it writes.
+        resample: the filter of transformers' resize; the other programs have one of their own.
+        resize: whether transformers resizes at all; else images keep their size.
+        pad_multiple: transformers pads the normalised image with zeros, half on either side, so that its sides become
+            multiples of it; the output is of the padded image, as there.
     """
 
     kind: WholeKind
@@ -154,6 +160,16 @@ class WholeProtocol(Config):
     multiple: PositiveInt
     keep_aspect: bool = True
     label_offset: int = 0
+    resample: Resampling = "bicubic"
+    resize: bool = True
+    pad_multiple: PositiveInt = 1
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        own = (self.resample, self.resize, self.pad_multiple)
+        if self.kind != "transformers" and own != ("bicubic", True, 1):
+            raise ValueError(f"resample, resize and pad_multiple belong to transformers, but kind is {self.kind}")
+        return self
 
 
 Protocol = Annotated[WindowProtocol | WholeProtocol, Field(discriminator="kind")]

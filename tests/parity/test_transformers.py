@@ -4,14 +4,18 @@ Runs where transformers is installed: `make parity`.
 """
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import transformers
 from torch import Tensor, nn
 
 from densevit.checkpoints.importers import IMPORTERS, Source, build
+from densevit.checkpoints.open import open_model
+from densevit.inference.predictor import Predictor
 from densevit.inference.protocols import forward
 from tests.tolerances import PARITY, relative_l2
 
@@ -143,3 +147,32 @@ def test_model_of_transformers__is_reproduced(name: str) -> None:
     theirs = reference(images)
     expected = theirs.logits if head == "labels" else theirs.predicted_depth[:, None]
     assert relative_l2(ours, expected) <= PARITY
+
+
+PROCESSORS: dict[str, dict[str, Any]] = {
+    **{f"filter {number}": {"resample": number} for number in range(6)},
+    "not normalised": {"do_normalize": False},
+    "other statistics": {"image_mean": [0.4, 0.5, 0.6], "image_std": [0.2, 0.3, 0.4]},
+    "another factor": {"rescale_factor": 1 / 127.5},
+    "not rescaled": {"do_rescale": False},
+    "not resized": {"do_resize": False},
+    "padded": {"do_pad": True, "size_divisor": 48, "size": {"height": 80, "width": 80}},
+    "padded without a divisor": {"do_pad": True},
+    "aspect kept": {"keep_aspect_ratio": True, "ensure_multiple_of": 16},
+}
+
+
+@pytest.mark.parametrize("name", PROCESSORS)
+@torch.no_grad()
+def test_image_processor__is_reproduced(name: str, tmp_path: Path) -> None:
+    processor = transformers.DPTImageProcessorPil(**{"size": {"height": 64, "width": 64}, **PROCESSORS[name]})
+    reference = dpt("labels").eval()
+    randomise(reference)
+    reference.save_pretrained(tmp_path)
+    processor.save_pretrained(tmp_path)
+    photo = np.random.default_rng(3).integers(0, 256, (100, 100, 3), dtype=np.uint8)
+
+    ours = Predictor(open_model(tmp_path)).predict(photo, protocol="transformers")["labels"].logits
+
+    theirs = reference(**processor(photo, return_tensors="pt")).logits
+    assert relative_l2(ours, nn.functional.interpolate(theirs, (100, 100), mode="bilinear")[0]) <= PARITY

@@ -147,7 +147,7 @@ def test_mmseg__with_a_setting_that_cannot_be_reproduced_is_refused(tmp_path: Pa
 
     message = refusal(write_mmseg(tmp_path / "w.pth", described))
 
-    assert "decode_head.align_corners=True, but only False can be reproduced" in message
+    assert "align_corners=True in its decode_head, but only False can be reproduced" in message
 
 
 def test_transformers__is_read_from_its_folder(tmp_path: Path) -> None:
@@ -386,10 +386,14 @@ def test_mmseg__takes_the_epsilon_of_the_mask_transformer_from_its_config() -> N
 @pytest.mark.parametrize(
     ("part", "setting", "message"),
     [
-        ("backbone", {"out_origin": True}, "backbone.out_origin=True, but only False"),
-        ("backbone", {"act_cfg": {"type": "ReLU"}}, "backbone.act_cfg.type='ReLU', but only 'GELU'"),
-        ("decode_head", {"up_scale": 2}, "decode_head.up_scale=2, but only 4"),
-        ("decode_head", {"norm_cfg": {"type": "BN", "eps": 1e-3}}, "decode_head.norm_cfg.eps=0.001, but only 1e-05"),
+        ("backbone", {"out_origin": True}, "out_origin=True in its backbone, but only False"),
+        ("backbone", {"act_cfg": {"type": "ReLU"}}, "act_cfg={'type': 'ReLU'} in its backbone, but only GELU"),
+        ("decode_head", {"up_scale": 2}, "up_scale=2 in its decode_head, but only 4"),
+        (
+            "decode_head",
+            {"norm_cfg": {"type": "BN", "eps": 1e-3}},
+            "in its decode_head, but only BN or BN2d or SyncBN or MMSyncBN with eps 1e-05",
+        ),
     ],
 )
 def test_mmseg__with_a_setting_without_counterpart_is_refused(part: str, setting: Any, message: str) -> None:

@@ -1,6 +1,7 @@
 """Resizing as other libraries do it; what is expected here was computed by OpenCV 4.8 and 5.0, which agree."""
 
 import hashlib
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -8,7 +9,8 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from densevit.inference.protocol_resize import opencv_cubic, opencv_linear, pillow_cubic
+from densevit.inference.protocol_resize import centre_padded, opencv_cubic, opencv_linear, pillow
+from densevit.inference_config import Resampling
 from densevit.types import Size
 
 
@@ -57,9 +59,20 @@ def test_opencv_cubic__equals_opencv() -> None:
     assert float(resized.double().sum()) == pytest.approx(81.80533911310698, rel=1e-6)
 
 
-def test_pillow_cubic__equals_pillow() -> None:
+@pytest.mark.parametrize("resample", get_args(Resampling))
+def test_pillow__equals_each_of_its_filters(resample: Resampling) -> None:
     photo = noise(20, 30)
 
-    expected = np.asarray(Image.fromarray(photo).resize((17, 41), Image.Resampling.BICUBIC))
+    expected = np.asarray(Image.fromarray(photo).resize((17, 41), Image.Resampling[resample.upper()]))
 
-    assert np.array_equal(as_pixels(pillow_cubic(photo, (41, 17))), expected)
+    assert np.array_equal(as_pixels(pillow(photo, (41, 17), resample)), expected)
+
+
+@pytest.mark.parametrize(("multiple", "size"), [(1, (5, 6)), (4, (8, 8)), (5, (5, 10))])
+def test_centre_padding__puts_half_on_either_side(multiple: int, size: tuple[int, int]) -> None:
+    padded = centre_padded(torch.ones(1, 3, 5, 6), multiple)
+
+    assert padded.shape[-2:] == size
+    top, left = (size[0] - 5) // 2, (size[1] - 6) // 2
+    assert padded[..., top : top + 5, left : left + 6].min() == 1
+    assert padded.sum() == 3 * 5 * 6

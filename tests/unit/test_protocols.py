@@ -15,7 +15,7 @@ from densevit.inference.predictor import Predictor
 from densevit.inference.protocol_resize import (
     opencv_cubic,
     opencv_linear,
-    pillow_cubic,
+    pillow,
     single_scale_size,
     tta_sizes,
 )
@@ -33,6 +33,10 @@ SEGMENTER = WindowProtocol(kind="segmenter", base=(128, 40), window=(48, 48), st
 DPT = WholeProtocol(kind="dpt", net_size=(64, 64), multiple=32, label_offset=1)
 HF = WholeProtocol(kind="transformers", net_size=(64, 64), multiple=1, keep_aspect=False)
 DA = WholeProtocol(kind="depth_anything", net_size=(42, 42), multiple=14)
+
+
+def as_transformers(image: NDArray[np.uint8], size: tuple[int, int]) -> torch.Tensor:
+    return pillow(image, size, "bicubic")
 
 
 def photo(height: int = 50, width: int = 70) -> NDArray[np.uint8]:
@@ -139,7 +143,7 @@ def test_odd_sides__are_refused_by_dpt() -> None:
     ("protocol", "size", "resize", "mode", "corners"),
     [
         (DPT, (32, 64), opencv_cubic, "bicubic", False),
-        (HF, (64, 64), pillow_cubic, "bicubic", False),
+        (HF, (64, 64), as_transformers, "bicubic", False),
     ],
     ids=["dpt", "transformers"],
 )
@@ -170,7 +174,7 @@ def test_depth_anything__covers_the_net_and_aligns_corners() -> None:
 @pytest.mark.parametrize(("protocol", "mode"), [(DPT, "bicubic"), (HF, "bilinear")], ids=["dpt", "transformers"])
 def test_labels__are_resized_as_the_source_does(protocol: WholeProtocol, mode: str) -> None:
     model = tiny_model("dpt/doubling, segmentation")
-    size, resize = ((32, 64), opencv_cubic) if protocol is DPT else ((64, 64), pillow_cubic)
+    size, resize = ((32, 64), opencv_cubic) if protocol is DPT else ((64, 64), as_transformers)
     with torch.no_grad():
         output = network(model, resize(photo(), size)[None])
     expected = F.interpolate(output, (50, 70), mode=mode, align_corners=False)[0]
@@ -178,6 +182,25 @@ def test_labels__are_resized_as_the_source_does(protocol: WholeProtocol, mode: s
     given = run_protocol(protocol, model, "main", LABELS, photo())
 
     torch.testing.assert_close(given, expected, **SAME_MATHS)
+
+
+def test_transformers__may_neither_resize_nor_spare_the_padding() -> None:
+    model = tiny_model("dpt/doubling, segmentation")
+    protocol = WholeProtocol(kind="transformers", net_size=(64, 64), multiple=1, resize=False, pad_multiple=32)
+    padded = F.pad((as_transformers(photo(50, 90), (50, 90))[None] - model.mean) / model.std, (3, 3, 7, 7))
+    with torch.no_grad():
+        output = network(model, padded * model.std + model.mean)
+    expected = F.interpolate(output, (50, 90), mode="bilinear", align_corners=False)[0]
+
+    given = run_protocol(protocol, model, "main", LABELS, photo(50, 90))
+
+    torch.testing.assert_close(given, expected, **SAME_MATHS)
+
+
+@pytest.mark.parametrize("setting", [{"resample": "box"}, {"resize": False}, {"pad_multiple": 2}])
+def test_settings_of_transformers__belong_to_no_other_program(setting: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match="belong to transformers, but kind is dpt"):
+        WholeProtocol.parse({"kind": "dpt", "net_size": (64, 64), "multiple": 32, **setting})
 
 
 def test_tta__averages_every_scale_with_its_mirror_image() -> None:

@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from densevit.inference_config import WholeKind, WholeProtocol, WindowProtocol
-from densevit.io import resize_bicubic
+from densevit.inference_config import Resampling, WholeKind, WholeProtocol, WindowProtocol
+from densevit.io import resize_pillow
 from densevit.types import Size
 
 Method = Literal["minimal", "lower_bound", "upper_bound"]
@@ -117,7 +117,9 @@ _METHODS: dict[WholeKind, Method] = {
 
 
 def whole_size(protocol: WholeProtocol, size: Size) -> Size:
-    """The input size of an image."""
+    """The input size of an image, before it is padded."""
+    if not protocol.resize:
+        return size
     if not protocol.keep_aspect:
         return stretched(protocol.net_size, protocol.multiple)
     return net_size(size, protocol.net_size, protocol.multiple, _METHODS[protocol.kind])
@@ -178,11 +180,18 @@ def opencv_cubic(image: NDArray[np.uint8], size: Size) -> Tensor:
     return exact.float()
 
 
-def pillow_cubic(image: NDArray[np.uint8], size: Size) -> Tensor:
-    """Bicubic resize of uint8 (H, W, 3) as Pillow does it: antialiased, rounded to 8 bits.
+def pillow(image: NDArray[np.uint8], size: Size, resample: Resampling) -> Tensor:
+    """Resize of uint8 (H, W, 3) as Pillow does it: antialiased but for "nearest", rounded to 8 bits.
 
     Returns:
         (3, H', W') float32 in [0, 1].
     """
-    resized = image if image.shape[:2] == size else resize_bicubic(image, size)
+    resized = image if image.shape[:2] == size else resize_pillow(image, size, resample)
     return torch.from_numpy(np.ascontiguousarray(resized)).permute(2, 0, 1).float().div_(255.0)
+
+
+def centre_padded(images: Tensor, multiple: int) -> Tensor:
+    """Pad normalised images (..., h, w) with zeros on all sides, so that their sides become multiples."""
+    vertical, horizontal = (-length % multiple for length in images.shape[-2:])
+    sides = (horizontal // 2, horizontal - horizontal // 2, vertical // 2, vertical - vertical // 2)
+    return F.pad(images, sides) if any(sides) else images

@@ -1,6 +1,5 @@
 """Inference exactly as the published programs do it; their settings are ``inference_config.Protocol``."""
 
-from collections.abc import Callable
 from typing import get_args
 
 import numpy as np
@@ -13,10 +12,11 @@ from densevit.config import nearest
 from densevit.encoder.positions import LearnedPositions
 from densevit.errors import ConfigError, ShapeError
 from densevit.inference.protocol_resize import (
+    centre_padded,
     cover_window,
     opencv_cubic,
     opencv_linear,
-    pillow_cubic,
+    pillow,
     single_scale_size,
     tta_sizes,
     whole_size,
@@ -56,7 +56,7 @@ def tiled_logits(
     network = forward(protocol.kind, model, head)
     size = (image.shape[0], image.shape[1])
     if isinstance(protocol, WholeProtocol):
-        pixels = _normalised(model, _RESIZE[protocol.kind](image, whole_size(protocol, size)))
+        pixels = centre_padded(_normalised(model, _resized(protocol, image)), protocol.pad_multiple)
         return whole_logits(protocol, network, pixels, size=size, labels=task.averages_probabilities)
     if not tta:
         pixels = _normalised(model, opencv_linear(image, single_scale_size(protocol, size)))
@@ -136,12 +136,13 @@ def merge_windows(protocol: WindowProtocol, network: Network, images: Tensor) ->
     return slide(network, images, window_slices(starts, size, protocol.window, protocol.stride))
 
 
-# How each whole-image protocol resizes the image, and labels and values back to the image.
-_RESIZE: dict[WholeKind, Callable[[NDArray[np.uint8], Size], Tensor]] = {
-    "dpt": opencv_cubic,
-    "transformers": pillow_cubic,
-    "depth_anything": opencv_cubic,
-}
+def _resized(protocol: WholeProtocol, image: NDArray[np.uint8]) -> Tensor:
+    """The image (H, W, 3) at the protocol's input size: (3, h, w) in [0, 1]."""
+    size = whole_size(protocol, (image.shape[0], image.shape[1]))
+    return pillow(image, size, protocol.resample) if protocol.kind == "transformers" else opencv_cubic(image, size)
+
+
+# How each whole-image protocol resizes labels and values back to the image.
 _FINAL: dict[WholeKind, tuple[tuple[Mode, bool], tuple[Mode, bool]]] = {
     "dpt": (("bicubic", False), ("bicubic", False)),
     "transformers": (("bilinear", False), ("bicubic", False)),

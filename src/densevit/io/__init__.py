@@ -4,13 +4,13 @@ Readers check their input, so the rest of the library sees plain arrays. Files a
 """
 
 from densevit.io.bands import BAND_SUFFIXES, read_bands
-from densevit.io.decode import IMAGE_SUFFIXES, MAX_PIXELS
+from densevit.io.decode import IMAGE_SUFFIXES, check_pixels
 from densevit.io.depth import read_depth
 from densevit.io.find import FoundPhotos, find_images, find_photos
 from densevit.io.mat import mat_length, read_mat_item, read_small_mat
-from densevit.io.outputs import claim, remove_stale
+from densevit.io.outputs import claim
 from densevit.io.read import as_image, decode_mask, read_colours, read_image, read_labels, read_mask, read_values
-from densevit.io.stored import resize_bicubic
+from densevit.io.stored import resize_pillow
 from densevit.io.text import read_json, read_lines
 from densevit.io.write import (
     append_line,
@@ -31,12 +31,12 @@ from densevit.io.zipped import ZipPath, place
 __all__ = [
     "BAND_SUFFIXES",
     "IMAGE_SUFFIXES",
-    "MAX_PIXELS",
     "FoundPhotos",
     "ZipPath",
     "append_line",
     "as_image",
     "atomic_path",
+    "check_pixels",
     "claim",
     "decode_mask",
     "encode_jpeg",
@@ -56,8 +56,7 @@ __all__ = [
     "read_mat_item",
     "read_small_mat",
     "read_values",
-    "remove_stale",
-    "resize_bicubic",
+    "resize_pillow",
     "to_json",
     "write_array",
     "write_bytes_atomic",

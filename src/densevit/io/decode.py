@@ -13,10 +13,8 @@ from PIL import Image, UnidentifiedImageError
 from densevit.errors import DataError
 from densevit.io.png import check_complete_png
 from densevit.io.zipped import ZipPath
-from densevit.limits import Limits, limits, too_much
+from densevit.limits import limits, too_much
 from densevit.types import Size
-
-MAX_PIXELS = Limits().pixels
 
 FORMATS = {
     "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"),

@@ -96,10 +96,10 @@ def shrink(pixels: NDArray[np.uint8], size: Size) -> NDArray[np.uint8]:
     return np.asarray(picture.resize((size[1], size[0]), Image.Resampling.BOX, reducing_gap=3.0))
 
 
-def resize_bicubic(image: NDArray[np.uint8], size: Size) -> NDArray[np.uint8]:
-    """uint8 (H, W, 3) -> uint8 (*size, 3), antialiased bicubic, bit-equal to Pillow."""
+def resize_pillow(image: NDArray[np.uint8], size: Size, filter_name: str) -> NDArray[np.uint8]:
+    """uint8 (H, W, 3) -> uint8 (*size, 3) by Pillow's filter of that name, such as "bicubic"."""
     picture = Image.fromarray(np.ascontiguousarray(image))
-    return np.array(picture.resize((size[1], size[0]), Image.Resampling.BICUBIC))
+    return np.array(picture.resize((size[1], size[0]), Image.Resampling[filter_name.upper()]))
 
 
 def to_grey(image: NDArray[np.uint8]) -> NDArray[np.uint8]:

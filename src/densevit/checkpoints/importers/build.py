@@ -87,7 +87,7 @@ def build(name: str, importer: Importer, source: Source) -> Imported:
 def _read(importer: Importer, source: Source) -> ImportedParts:
     try:
         return importer.read(source)
-    except (TypeError, ValueError, KeyError, IndexError, AttributeError) as error:
+    except (TypeError, ValueError, KeyError, IndexError, AttributeError, ArithmeticError) as error:
         # Shapes are checked one by one, so what remains are unexpected values in side files.
         raise CheckpointError(
             f"{source.name} looks like {importer.title}, but its config file has an unexpected value "

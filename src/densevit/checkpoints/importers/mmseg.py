@@ -10,8 +10,9 @@ from collections.abc import Sequence
 
 from densevit.checkpoints.importers.base import ImportedParts, Importer, Plain, Source, segmentation
 from densevit.checkpoints.importers.dpt_rules import dpt_from_shapes
-from densevit.checkpoints.importers.mmseg_config import CONV_HEAD, FIXED, MmsegConfig, layer_norm_eps
-from densevit.checkpoints.importers.mmseg_rules import RULES, Kind, reverse_streams
+from densevit.checkpoints.importers.mmseg_config import MmsegConfig, layer_norm_eps
+from densevit.checkpoints.importers.mmseg_keys import NAIVE, PUP, Kind
+from densevit.checkpoints.importers.mmseg_rules import RULES, reverse_streams
 from densevit.checkpoints.importers.segmenter import segmenter_head
 from densevit.checkpoints.importers.setr_paper import HEAD, WINDOWS, setr_head
 from densevit.checkpoints.importers.vit import positions, published_heads, training_image_size, without_class_token
@@ -43,9 +44,8 @@ SEGMENTER_STRIDES = {512: 480, 640: 608}
 def read(source: Source) -> ImportedParts:
     """Import a model whose head is recognised by its tensors, from shapes, config and overrides."""
     config = MmsegConfig(source.side.get("mmseg", {}), source.side.get("meta", {}), source.name)
-    for name, only in FIXED.items():
-        config.require(name, config.part(name), **only)
     kind: Kind = next((name for name, pattern in SIGNATURES.items() if source.has(pattern)), "linear")
+    config.check_model(kind)
     renamed, shapes, encoder = source.renamed(RULES[kind])
     depth = encoder["depth"]
     is_segmenter = kind in ("mask", "linear")
@@ -82,6 +82,12 @@ def read(source: Source) -> ImportedParts:
             f"{source.name} taps the blocks {encoder['taps']} and has a final norm, which mmsegmentation applies to "
             f"block {depth - 1} only; only a head on that block can be reproduced; run the model with mmsegmentation"
         )
+    if head["out_channels"] == 1:
+        raise CheckpointError(
+            f"{source.name} has one output channel (num_classes=1, or out_channels=1), whose sigmoid mmsegmentation "
+            "compares with a threshold; only a channel for each class can be reproduced; run the model with "
+            "mmsegmentation"
+        )
     size = (rule["grid"][0] * encoder["patch_size"][0], rule["grid"][1] * encoder["patch_size"][1])
     protocol = _protocol(config, kind, size)
     names = {"dataset": source.get("dataset", config.dataset), "classes": config.classes}
@@ -104,9 +110,10 @@ def _up(source: Source, shapes: Shapes, config: MmsegConfig, taps: Sequence[int]
             f"{source.name} has {num_aux} auxiliary heads, and by its config its heads read positions {wanted} of the "
             f"tapped blocks {tuple(taps)}; config and weights must agree; give the config of these weights"
         )
-    config.require("decode_head", config.part("decode_head"), up_scale=2 if is_pup else 4, **CONV_HEAD)
-    for head in config.aux_heads:
-        config.require("auxiliary_head", head, up_scale=4, **CONV_HEAD)
+    if config.model:
+        config.check("decode_head", config.part("decode_head"), PUP if is_pup else NAIVE)
+        for head in config.aux_heads:
+            config.check("auxiliary_head", head, NAIVE)
     if num_aux:
         setr["decoder"]["aux_convs"] = shapes.count(f"{HEAD}.aux_heads.0.convs.{{}}.")
     return setr | {"taps": tuple(taps[i] for i in wanted)}
@@ -114,9 +121,12 @@ def _up(source: Source, shapes: Shapes, config: MmsegConfig, taps: Sequence[int]
 
 def _mla(source: Source, shapes: Shapes, config: MmsegConfig, taps: Sequence[int]) -> Plain:
     """The head of SETR-MLA, which reads every level in order, and so do its auxiliary heads."""
-    config.require("decode_head", config.part("decode_head"), up_scale=4, in_index=[0, 1, 2, 3], **CONV_HEAD)
     for index, head in enumerate(config.aux_heads):
-        config.require("auxiliary_head", {"in_index": -1} | head, in_index=index)
+        if (read := head.get("in_index", -1)) != index:
+            raise CheckpointError(
+                f"{source.name} has auxiliary_head.in_index={read!r}, but only {index} can be reproduced there; "
+                "run the model with mmsegmentation"
+            )
     return setr_head(shapes, "mla", "mmseg") | {"taps": tuple(taps)}
 
 
@@ -136,7 +146,6 @@ def _segmenter(source: Source, shapes: Shapes, config: MmsegConfig, taps: Sequen
 
 def _dpt(source: Source, shapes: Shapes, config: MmsegConfig, taps: Sequence[int]) -> Plain:
     """The head of DPT, which ends at half the size of the image and has no auxiliary head."""
-    config.require("decode_head", config.part("decode_head"), in_index=[0, 1, 2, 3], **CONV_HEAD)
     decoder = dpt_from_shapes(shapes, HEAD)
     if "readout" not in decoder:
         stated = config.part("decode_head").get("readout_type", "ignore") if config.model else None
@@ -157,7 +166,7 @@ def _protocol(config: MmsegConfig, kind: Kind, image_size: Size) -> WindowProtoc
         step = strides.get(side, side * 2 // 3)
         window, stride = image_size, (step, step)
     # Released DPT has the position grid of its pre-training, but runs at the size of its training.
-    base = config.base or BASES.get(512 if kind == "dpt" else side)
+    base = BASES.get(512 if kind == "dpt" else side) if config.pipeline is None else config.base
     return WindowProtocol(kind="mmseg", base=base, window=window, stride=stride)
 
 

@@ -5,28 +5,22 @@ from dataclasses import dataclass
 from typing import Any
 
 from densevit.checkpoints.importers.base import Plain
+from densevit.checkpoints.importers.keys import KeyTable, check_keys
+from densevit.checkpoints.importers.mmseg_keys import (
+    BACKBONE,
+    FCN,
+    HEADS,
+    NECK,
+    NORMALISE,
+    PREPROCESSOR,
+    RESIZE_IN_AUGMENTATION,
+    SEGMENTOR,
+    STEPS,
+    TEST_CFG,
+    Kind,
+)
 from densevit.errors import CheckpointError
 from densevit.types import Size
-
-BATCH_NORM_EPS = 1e-5
-
-# Part of the model -> key -> the only supported value, which is mmsegmentation's default too; a dot leads to a key
-# inside the value.
-FIXED: dict[str, Plain] = {
-    "backbone": {
-        "patch_norm": False,
-        "pre_norm": False,
-        "out_origin": False,
-        "patch_pad": "corner",
-        "num_fcs": 2,
-        "act_cfg.type": "GELU",
-    },
-    "neck": {"act_cfg.type": "ReLU", "norm_cfg.eps": BATCH_NORM_EPS},
-    "decode_head": {"align_corners": False, "expand_channels": False},
-}
-
-# The same for heads with convolutions, batch norm and upsampling.
-CONV_HEAD: Plain = {"act_cfg.type": "ReLU", "norm_cfg.eps": BATCH_NORM_EPS, "align_corners": False}
 
 DATASETS = {"ADE20KDataset": "ade20k", "CityscapesDataset": "cityscapes", "PascalContextDataset": "pascal_context"}
 
@@ -60,20 +54,26 @@ class MmsegConfig:
         heads = self.model.get("auxiliary_head") or []
         return [_mapping(head) for head in (heads if isinstance(heads, list | tuple) else [heads])]
 
-    def require(self, name: str, part: Plain, **only: Any) -> None:
-        """Refuse a part of the model with other values; those not stated have these values.
+    def check(self, name: str, part: Plain, table: KeyTable) -> None:
+        """Refuse unknown keys of a part of the config, and values that cannot be reproduced.
 
         Raises:
-            CheckpointError: naming the setting.
+            CheckpointError: naming the key.
         """
-        for key, value in only.items():
-            outer, _, inner = key.partition(".")
-            stated = _mapping(part.get(outer)).get(inner, value) if inner else part.get(outer, value)
-            if (list(stated) if isinstance(stated, tuple) else stated) != value:
-                raise CheckpointError(
-                    f"{self.source} has {name}.{key}={stated!r}, but only {value!r} can be reproduced; "
-                    "run the model with mmsegmentation"
-                )
+        check_keys(part, table, where=name, source=self.source, program="mmsegmentation")
+
+    def check_model(self, kind: Kind) -> None:
+        """Check all parts but the heads of SETR-Naive and PUP; without a config the released values hold."""
+        if not self.model:
+            return
+        self.check("model", self.model, SEGMENTOR)
+        for name, table in (("backbone", BACKBONE), ("neck", NECK), ("decode_head", HEADS[kind])):
+            if self.model.get(name) is not None and (name, kind) != ("decode_head", "up"):
+                self.check(name, self.part(name), table)
+        if kind == "mla":
+            for head in self.aux_heads:
+                self.check("auxiliary_head", head, FCN)
+        self.check("test_cfg", self.part("test_cfg"), TEST_CFG)
 
     def backbone(self, depth: int) -> Plain:
         """Settings of the backbone with mmsegmentation's defaults; empty if the config has no backbone."""
@@ -105,12 +105,17 @@ class MmsegConfig:
 
     @property
     def normalisation(self) -> Plain | None:
-        """Mean and standard deviation of images in [0, 1]."""
-        places = (self.data.get("data_preprocessor"), self.part("data_preprocessor"), self.data.get("img_norm_cfg"))
-        for statistics in map(_mapping, places):
-            if statistics.get("mean") and statistics.get("std"):
-                return {key: tuple(value / 255 for value in statistics[key]) for key in ("mean", "std")}
-        return None
+        """Mean and standard deviation of images in [0, 1]; None if nothing is stated about them."""
+        for place in (self.model.get("data_preprocessor"), self.data.get("data_preprocessor")):
+            if place is not None:
+                self.check("data_preprocessor", _mapping(place), PREPROCESSOR)
+                return _statistics(_mapping(place))
+        steps = [self.data.get("img_norm_cfg"), *self._steps("Normalize")]
+        stated = [_mapping(step) for step in steps if _mapping(step).get("mean") is not None]
+        if not stated:
+            return None
+        self.check("img_norm_cfg", stated[-1], NORMALISE)
+        return _statistics(stated[-1])
 
     @property
     def window(self) -> tuple[Size | None, Size | None] | None:
@@ -123,15 +128,61 @@ class MmsegConfig:
         return _pair(test["crop_size"]), _pair(test["stride"])
 
     @property
+    def pipeline(self) -> list[Plain] | None:
+        """The steps of the test pipeline, those inside others too; None if it is not stated.
+
+        Raises:
+            CheckpointError: if a step cannot be reproduced.
+        """
+        stated = self.data.get("test_pipeline")
+        if not isinstance(stated, list | tuple):
+            return None
+        steps = []
+        queue = [(_mapping(step), False) for step in stated]
+        for step, nested in queue:
+            kind = str(step.get("type")).removeprefix("mmseg.")
+            if kind not in STEPS:
+                raise CheckpointError(
+                    f"{self.source} has the step {kind} in its test_pipeline, but only {', '.join(STEPS)} can be "
+                    "reproduced; run the model with mmsegmentation"
+                )
+            table = RESIZE_IN_AUGMENTATION if nested and kind == "Resize" else STEPS[kind]
+            if table is not None:
+                self.check(f"test_pipeline, step {kind}", step | {"type": kind}, table)
+            inner = step.get("transforms") if kind == "MultiScaleFlipAug" else None
+            queue += [(_mapping(one), True) for one in inner or ()]
+            steps.append(step | {"type": kind})
+        return steps
+
+    def _steps(self, kind: str) -> list[Plain]:
+        return [step for step in self.pipeline or () if step["type"] == kind]
+
+    @property
     def base(self) -> Size | None:
-        """(long, short) to which the test pipeline resizes."""
-        pipeline = self.data.get("test_pipeline")
-        for step in pipeline if isinstance(pipeline, list | tuple) else ():
-            stated = _mapping(step)
-            scale = stated.get("img_scale") or (stated.get("scale") if stated.get("type") == "Resize" else None)
-            if isinstance(scale, list | tuple) and len(scale) == 2 and all(isinstance(n, int) for n in scale):
-                return max(scale), min(scale)
-        return None
+        """(long, short) to which the test pipeline resizes; None if it does not."""
+        scales = [
+            step.get("img_scale") or step.get("scale")
+            for kind in ("MultiScaleFlipAug", "Resize")
+            for step in self._steps(kind)
+        ]
+        stated = [(scale, scale) if isinstance(scale, int) else scale for scale in scales if scale is not None]
+        if not stated:
+            return None
+        scale = stated[0]
+        if len(stated) > 1 or len(scale) != 2 or not all(isinstance(n, int) and n > 0 for n in scale):
+            raise CheckpointError(
+                f"{self.source} resizes to {stated} in its test_pipeline, but only one (width, height) can be "
+                "reproduced; run the model with mmsegmentation"
+            )
+        return max(scale), min(scale)
+
+
+def _statistics(stated: Plain) -> Plain:
+    """Mean and deviation for images in [0, 1] of those for images in [0, 255], which may have none."""
+    mean, std = stated.get("mean"), stated.get("std")
+    if mean is None and std is None:
+        mean, std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
+    return {"mean": tuple(value / 255 for value in mean), "std": tuple(value / 255 for value in std)}
 
 
 def layer_norm_eps(norm_cfg: Any) -> float:

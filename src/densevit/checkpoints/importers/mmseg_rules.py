@@ -2,18 +2,15 @@
 
 from functools import partial
 from itertools import chain
-from typing import Literal
 
 import torch
 
 from densevit.checkpoints.encoder_names import MMSEG_BLOCK
 from densevit.checkpoints.importers.dpt_rules import UNITS
+from densevit.checkpoints.importers.mmseg_keys import Kind
 from densevit.checkpoints.importers.setr_paper import HEAD
 from densevit.checkpoints.importers.vit import MMSEG_VIT
 from densevit.checkpoints.rename import Renamed, Rule, prefixed
-
-Kind = Literal["up", "mla", "mask", "linear", "dpt"]
-"""Names of a head's tensors; "up" is SETR-Naive or PUP."""
 
 
 def _conv_bn(source: str, target: str) -> tuple[Rule, Rule]:

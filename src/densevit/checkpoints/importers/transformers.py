@@ -7,14 +7,18 @@ What a config does not state has the default of its config class.
 
 from typing import Any
 
+from densevit.checkpoints.importers import transformers_keys as keys
 from densevit.checkpoints.importers.base import ImportedParts, Importer, Plain, Source, depth_task, segmentation
 from densevit.checkpoints.importers.dpt_rules import depth_head, dpt_from_shapes, hf_neck, segmentation_head
+from densevit.checkpoints.importers.keys import KeyTable, check_keys
+from densevit.checkpoints.importers.transformers_keys import DEPTH_ANYTHING, DINOV2, HYBRID_DPT, PLAIN_DPT
+from densevit.checkpoints.importers.transformers_processor import preprocessing
 from densevit.checkpoints.importers.vit import NORM_NOT_READ, hf_vit, positions
 from densevit.checkpoints.rename import Renamed, Rule
 from densevit.checkpoints.shapes import Shapes
 from densevit.errors import CheckpointError
 from densevit.inference_config import WholeProtocol
-from densevit.presets import HALF, IMAGENET
+from densevit.presets import IMAGENET
 from densevit.tasks import Task
 
 STEM = "encoder.patch_embed"
@@ -31,28 +35,6 @@ DPT_ENCODER = (
 
 DINO_ENCODER = hf_vit("backbone.", gated=True)
 
-# The only supported value of settings with one implementation here, by part of the config.
-FIXED: dict[str, Plain] = {
-    "dpt": {"hidden_act": "gelu", "head_in_index": -1},
-    "hybrid": {
-        "hidden_act": "gelu",
-        "reassemble_factors": [1, 1, 1, 0.5],
-        "neck_ignore_stages": [0, 1],
-        "embedding_type": "vit_hybrid",
-        "head_in_index": -1,
-    },
-    "bit": {
-        "layer_type": "bottleneck",
-        "num_groups": 32,
-        "hidden_act": "relu",
-        "global_padding": "same",
-        "embedding_dynamic_padding": True,
-        "width_factor": 1,
-    },
-    "depth_anything": {"head_in_index": -1},
-    "dinov2": {"hidden_act": "gelu", "apply_layernorm": True},
-}
-
 
 def read(source: Source) -> ImportedParts:
     """Import a model whose class is recognised by its tensors."""
@@ -61,28 +43,24 @@ def read(source: Source) -> ImportedParts:
     backbone = stated if isinstance(stated, dict) else {}
     if source.has("dpt.*"):
         is_hybrid = source.has(f"{BIT}.*")
-        _require(source, config, "hybrid" if is_hybrid else "dpt")
-        _require(source, backbone if is_hybrid else {}, "bit")
+        _check(source, config, HYBRID_DPT if is_hybrid else PLAIN_DPT)
+        if is_hybrid:
+            _check(source, backbone, keys.BIT, "backbone_config of config.json")
         return _dpt(source, config)
     if source.has("head.head.*"):
         raise CheckpointError(
             f"{source.name} is a DPT of transformers on another backbone (backbone_config), but only its plain or "
             "hybrid ViT can be reproduced; run the model with transformers"
         )
-    _require(source, config, "depth_anything")
-    _require(source, backbone, "dinov2")
+    _check(source, config, DEPTH_ANYTHING)
+    _check(source, backbone, DINOV2, "backbone_config of config.json")
     return _depth_anything(source, config)
 
 
-def _require(source: Source, config: Plain, part: str) -> None:
-    """Refuse settings with another value; those not stated have this value, or do not matter."""
-    for key, value in FIXED[part].items():
-        stated = config.get(key)
-        if stated is not None and (stated.lower() if isinstance(stated, str) else stated) != value:
-            raise CheckpointError(
-                f"{source.name} has {key}={stated!r} in its config.json, but only {value!r} can be reproduced; "
-                "run the model with transformers"
-            )
+def _check(source: Source, config: Plain, table: KeyTable, where: str = "config.json") -> None:
+    """Refuse what cannot be reproduced; null stands for the default, as there."""
+    stated = {key: value for key, value in config.items() if value is not None}
+    check_keys(stated, table, where=where, source=source.name, program="transformers")
 
 
 def _dpt(source: Source, config: Plain) -> ImportedParts:
@@ -125,7 +103,7 @@ def _dpt(source: Source, config: Plain) -> ImportedParts:
     else:
         decoder["head"] = _depth_head(shapes, head)
     heads = {name: {"decoder": decoder, "out_channels": task.out_channels}}
-    normalisation, protocol = _preprocessing(source, 480 if segments else 384, 1, HALF)
+    normalisation, protocol = _preprocessing(source, size=480 if segments else 384, resample=2)  # bilinear
     short_side, provenance = min(protocol.net_size), f"transformers, {source.name}"
     return ImportedParts(renamed, encoder, heads, normalisation, task, short_side, protocol, provenance)
 
@@ -170,7 +148,14 @@ def _depth_anything(source: Source, config: Plain) -> ImportedParts:
     decoder = dpt_from_shapes(shapes, head) | _factors(config)
     decoder |= {"readout": "ignore", "fusion_up_to": "next_level", "head": depth}
     heads = {"depth": {"decoder": decoder, "out_channels": 1}}
-    normalisation, protocol = _preprocessing(source, 518, encoder["patch_size"][0], IMAGENET)
+    normalisation, protocol = _preprocessing(
+        source,
+        size=518,
+        ensure_multiple_of=encoder["patch_size"][0],
+        keep_aspect_ratio=True,
+        image_mean=IMAGENET["mean"],
+        image_std=IMAGENET["std"],
+    )
     short_side, provenance = min(protocol.net_size), f"transformers, {source.name}"
     task = depth_task(max_depth_m)
     return ImportedParts(renamed, encoder, heads, normalisation, task, short_side, protocol, provenance)
@@ -200,19 +185,9 @@ def _labels(config: Plain) -> list[Any]:
     return [] if all(str(name).startswith("LABEL_") for name in ordered) else ordered
 
 
-def _preprocessing(source: Source, side: int, multiple: int, normalisation: Plain) -> tuple[Plain, WholeProtocol]:
+def _preprocessing(source: Source, **published: Any) -> tuple[Plain, WholeProtocol]:
     """The statistics and the resizing of the image processor, or the given ones of the published models."""
-    stated = source.side.get("preprocessor_config.json", {})
-    statistics = {"mean": stated.get("image_mean"), "std": stated.get("image_std")}
-    size = stated.get("size", side)
-    height, width = (size["height"], size["width"]) if isinstance(size, dict) else (size, size)
-    protocol = WholeProtocol(
-        kind="transformers",
-        net_size=(height, width),
-        multiple=stated.get("ensure_multiple_of", multiple),
-        keep_aspect=stated.get("keep_aspect_ratio", multiple > 1),
-    )
-    return statistics if all(statistics.values()) else normalisation, protocol
+    return preprocessing(source.side.get("preprocessor_config.json", {}), source.name, published)
 
 
 IMPORTER = Importer(
