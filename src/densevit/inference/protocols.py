@@ -26,7 +26,15 @@ from densevit.inference.separable_resize import Mode, Resize
 from densevit.inference.sliding_window import clamped_starts
 from densevit.inference.tiled_logits import StitchedLogits, TiledLogits, whole
 from densevit.inference.tta import TtaMean
-from densevit.inference_config import Protocol, ProtocolKind, WholeKind, WholeProtocol, WindowKind, WindowProtocol
+from densevit.inference_config import (
+    Protocol,
+    ProtocolKind,
+    WholeKind,
+    WholeProtocol,
+    WindowKind,
+    WindowProtocol,
+    checked_input_size,
+)
 from densevit.layers import resize
 from densevit.model import DenseModel, ModelConfig
 from densevit.tasks import Task
@@ -56,14 +64,14 @@ def tiled_logits(
     network = forward(protocol.kind, model, head)
     size = (image.shape[0], image.shape[1])
     if isinstance(protocol, WholeProtocol):
-        pixels = _normalised(model, _RESIZE[protocol.kind](image, whole_size(protocol, size)))
+        pixels = _normalised(model, _RESIZE[protocol.kind](image, checked_input_size(whole_size(protocol, size), size)))
         return whole_logits(protocol, network, pixels, size=size, labels=task.averages_probabilities)
     if not tta:
-        pixels = _normalised(model, opencv_linear(image, single_scale_size(protocol, size)))
+        pixels = _normalised(model, opencv_linear(image, checked_input_size(single_scale_size(protocol, size), size)))
         return window_logits(protocol, network, pixels, size=size)
     mean = TtaMean(probabilities=True)
     for scaled_size in tta_sizes(protocol, size):
-        pixels = _normalised(model, opencv_linear(image, scaled_size))
+        pixels = _normalised(model, opencv_linear(image, checked_input_size(scaled_size, size)))
         for mirrored in (False, True):
             view = pixels.flip(-1) if mirrored else pixels
             mean.add(window_logits(protocol, network, view, size=size), mirrored=mirrored)
