@@ -158,7 +158,7 @@ class WindowProtocol(Config):
             and any(w > MAX_OVERLAP * s for w, s in zip(self.window, self.stride, strict=True))
         ):
             raise ValueError(
-                f"stride {self.stride} is tiny for the window {self.window}; 1 / {MAX_OVERLAP} of it or more is accepted"
+                f"stride {self.stride} is tiny for the window {self.window}; at least 1 / {MAX_OVERLAP} is accepted"
             )
         if self.kind == "segmenter" and (self.window is None or self.window[0] != self.window[1]):
             raise ValueError(f"protocol segmenter needs a square window, but window is {self.window}")
