@@ -30,7 +30,7 @@ class Config(BaseModel):
         try:
             return cls.model_validate(data)
         except ValidationError as error:
-            problems = "\n".join(f"  {_explain(problem, cls)}" for problem in error.errors())
+            problems = "\n".join(f"  {_explain(problem, cls)}" for problem in _causes(error))
             raise ConfigError(f"{source} is not a valid {cls.__name__}:\n{problems}") from None
         except (ArithmeticError, RecursionError) as error:
             raise ConfigError(f"{source} is not a valid {cls.__name__}: a value is out of range ({error})") from None
@@ -166,6 +166,17 @@ def nearest(name: str, known: Iterable[str]) -> str:
     """``"; did you mean 'x'?"`` when a known name is close, else the list of known names."""
     options = sorted(set(known))
     return did_you_mean(name, options) or f"; known: {', '.join(options)}"
+
+
+def _causes(error: ValidationError) -> list[Any]:
+    """The problems, without those of lists that are too short only because their items are wrong."""
+    problems = error.errors()
+    return [
+        problem
+        for problem in problems
+        if problem["type"] != "too_short"
+        or not any(other is not problem and other["loc"][: len(problem["loc"])] == problem["loc"] for other in problems)
+    ]
 
 
 def _explain(problem: Any, model: type[BaseModel]) -> str:

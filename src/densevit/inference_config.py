@@ -3,9 +3,11 @@
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal, Self, get_args
 
-from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt, field_serializer, model_validator
+from pydantic import BeforeValidator, Field, PositiveFloat, field_serializer, model_validator
 
-from densevit.config import Config
+from densevit.config import Config, PositiveWidth, bounded
+from densevit.errors import ConfigError
+from densevit.limits import limits, too_much
 from densevit.types import Size
 
 WindowKind = Literal["segmenter", "mmseg", "setr"]
@@ -17,7 +19,25 @@ Resampling = Literal["nearest", "lanczos", "bilinear", "bicubic", "box", "hammin
 TTA_SCALES = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
 """The multi-scale set of SETR, Segmenter and mmsegmentation; each scale is run plain and mirrored."""
 
-Pair = tuple[PositiveInt, PositiveInt]
+Pair = tuple[PositiveWidth, PositiveWidth]
+Scale = Annotated[PositiveFloat, bounded("scale")]
+
+
+MAX_OVERLAP = 32
+"""Windows along one side that a pixel may be in; the published protocols have up to 3."""
+
+
+def checked_input_size(input_size: Size, image_size: Size) -> Size:
+    """The size (H, W) that an image is resized to, within the budget.
+
+    Raises:
+        ConfigError: if the image is enlarged beyond it.
+    """
+    height, width = input_size
+    if height * width > max(limits().input_pixels, image_size[0] * image_size[1]):
+        claim = f"the image of {image_size[0]} x {image_size[1]} would be enlarged to {height} x {width} pixels"
+        raise ConfigError(too_much(claim, "input_pixels"))
+    return input_size
 
 
 class HeadInference(Config):
@@ -29,8 +49,8 @@ class HeadInference(Config):
         flip: average with the result for the mirrored image.
     """
 
-    short_side: PositiveInt
-    window: PositiveInt | None = None
+    short_side: PositiveWidth
+    window: PositiveWidth | None = None
     flip: bool = False
 
 
@@ -56,9 +76,9 @@ class InferenceConfig(Config):
             side of images that are run whole.
     """
 
-    short_side: int = Field(default=512, gt=0)
-    max_long_side: int = Field(default=2048, gt=0)
-    window: PositiveInt | None = None
+    short_side: PositiveWidth = 512
+    max_long_side: PositiveWidth = 2048
+    window: PositiveWidth | None = None
     flip: bool = False
     heads: dict[str, Annotated[HeadInference, BeforeValidator(_from_short_side)]] = Field(default_factory=dict)
 
@@ -125,7 +145,7 @@ class WindowProtocol(Config):
     base: Pair | None
     window: Pair | None = None
     stride: Pair | None = None
-    tta_scales: tuple[PositiveFloat, ...] = Field(default=TTA_SCALES, min_length=1)
+    tta_scales: tuple[Scale, ...] = Field(default=TTA_SCALES, min_length=1, max_length=64)
     tta_of: Literal["base", "photo"] = "base"
 
     @model_validator(mode="after")
@@ -134,6 +154,14 @@ class WindowProtocol(Config):
             raise ValueError(f"window is {self.window} and stride {self.stride}, but they come together; give both")
         if self.window and self.stride and (self.stride[0] > self.window[0] or self.stride[1] > self.window[1]):
             raise ValueError(f"stride {self.stride} exceeds the window {self.window} and would leave gaps")
+        if (
+            self.window
+            and self.stride
+            and any(w > MAX_OVERLAP * s for w, s in zip(self.window, self.stride, strict=True))
+        ):
+            raise ValueError(
+                f"stride {self.stride} is tiny for the window {self.window}; at least 1 / {MAX_OVERLAP} is accepted"
+            )
         if self.kind == "segmenter" and (self.window is None or self.window[0] != self.window[1]):
             raise ValueError(f"protocol segmenter needs a square window, but window is {self.window}")
         return self
@@ -157,9 +185,9 @@ class WholeProtocol(Config):
 
     kind: WholeKind
     net_size: Pair
-    multiple: PositiveInt
+    multiple: PositiveWidth
     keep_aspect: bool = True
-    label_offset: int = 0
+    label_offset: int = Field(default=0, ge=0, le=255)
     resample: Resampling = "bicubic"
     resize: bool = True
     pad_multiple: PositiveInt = 1

@@ -36,6 +36,7 @@ class Limits:
         workers: processes that read data.
         batch: examples of a batch, windows at once.
         scale: factor on an image's sides.
+        input_pixels: of an image that was enlarged for the encoder.
     """
 
     pixels: int = 1_000_000_000
@@ -55,6 +56,7 @@ class Limits:
     workers: int = 1_024
     batch: int = 1_000_000
     scale: int = 64
+    input_pixels: int = 100_000_000
 
 
 def limits() -> Limits:

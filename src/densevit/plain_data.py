@@ -32,7 +32,11 @@ class Loader(yaml.SafeLoader):
         return super().compose_node(parent, index)
 
 
-Loader.add_constructor("tag:yaml.org,2002:python/tuple", lambda loader, node: tuple(loader.construct_sequence(node)))
+def _tuple(loader: Loader, node: yaml.SequenceNode) -> tuple[Any, ...]:
+    return tuple(loader.construct_sequence(node))
+
+
+Loader.add_constructor("tag:yaml.org,2002:python/tuple", _tuple)
 
 
 def read_text(path: Path, limit: str = "config_bytes") -> str:
@@ -54,7 +58,7 @@ def read_text(path: Path, limit: str = "config_bytes") -> str:
         return (start + file.read()).decode("utf-8-sig")
 
 
-def parse_json(text: str | bytes) -> Any:
+def parse_json(text: str) -> Any:
     """Parse JSON; infinity, NaN, and half a surrogate pair, which cannot be written again, are refused.
 
     Raises:
@@ -62,14 +66,14 @@ def parse_json(text: str | bytes) -> Any:
     """
     try:
         data = json.loads(text, parse_constant=_no_constant, parse_float=_finite)
-        if (b"\\u" if isinstance(text, bytes) else "\\u") in text:
+        if "\\u" in text:
             json.dumps(data, ensure_ascii=False).encode()
     except RecursionError:
         raise ValueError("it is nested too deep") from None
     return data
 
 
-def parse_json_config(text: str | bytes) -> Any:
+def parse_json_config(text: str) -> Any:
     """``parse_json`` for a config, whose number of values, nesting and numbers are bounded too.
 
     Raises:

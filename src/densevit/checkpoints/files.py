@@ -73,7 +73,7 @@ def read_weights(path: Path, *, require_finite: bool = True) -> WeightsFile:
     Raises:
         CheckpointError: if the file is missing, damaged, of another kind, has no weights, or opening it would run code.
     """
-    loaded = _load_safetensors(path) if _kind(path) == "safetensors" else _load_pickle(path)
+    loaded = _load_safetensors(path) if _kind(path) == "safetensors" else load_pickle(path)
     state = _strip_prefixes(_unwrap(loaded, path))
     _check_storage(state, path)
     if require_finite:
@@ -159,7 +159,12 @@ def _load_safetensors(path: Path) -> object:
         raise _damaged(path, error) from None
 
 
-def _load_pickle(path: Path) -> object:
+def load_pickle(path: Path) -> object:
+    """What torch.save wrote, after a check of what reading it would make; no code of the file is run.
+
+    Raises:
+        CheckpointError: if the file is damaged, claims more than it holds, or holds more than tensors.
+    """
     try:
         _check_pickle(path)
         # Given a path, torch would go by the suffix.

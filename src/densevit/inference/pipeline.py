@@ -12,7 +12,7 @@ from typing import Any, Self
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import Field, PositiveFloat, model_validator
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from densevit.config import Config
@@ -21,7 +21,7 @@ from densevit.inference import protocols
 from densevit.inference.sliding_window import SlidingWindow, SlidingWindowRunner
 from densevit.inference.tiled_logits import TiledLogits, resized_logits
 from densevit.inference.tta import TtaMean
-from densevit.inference_config import InferenceConfig, Protocol, WholeProtocol
+from densevit.inference_config import InferenceConfig, Protocol, Scale, WholeProtocol, checked_input_size
 from densevit.model import DenseModel
 from densevit.pixels import fit_image
 from densevit.tasks import Task
@@ -49,7 +49,7 @@ class InferenceOptions(Config):
     """
 
     windows: SlidingWindow | None = None
-    scales: tuple[PositiveFloat, ...] = Field(default=(1.0,), min_length=1)
+    scales: tuple[Scale, ...] = Field(default=(1.0,), min_length=1)
     flip: bool = False
     protocol: Protocol | None = None
     tta: bool = False
@@ -126,10 +126,10 @@ class Plan:
         """The size (H, W) that an image is resized to for a view."""
         if self.own_pixels and self.windows is not None:
             factor = self.windows.scale * scale
-            return max(round(size[0] * factor), 1), max(round(size[1] * factor), 1)
+            return checked_input_size((max(round(size[0] * factor), 1), max(round(size[1] * factor), 1)), size)
         plain = self.config.input_size(size, patch_size)
         height, width = (max(round(n * scale / p), 1) * p for n, p in zip(plain, patch_size, strict=True))
-        return height, width
+        return checked_input_size((height, width), size)
 
 
 def plans(config: InferenceConfig, options: InferenceOptions, heads: Mapping[str, Task]) -> Iterator[Plan]:

@@ -26,7 +26,15 @@ from densevit.inference.separable_resize import Mode, Resize
 from densevit.inference.sliding_window import clamped_starts
 from densevit.inference.tiled_logits import StitchedLogits, TiledLogits, whole
 from densevit.inference.tta import TtaMean
-from densevit.inference_config import Protocol, ProtocolKind, WholeKind, WholeProtocol, WindowKind, WindowProtocol
+from densevit.inference_config import (
+    Protocol,
+    ProtocolKind,
+    WholeKind,
+    WholeProtocol,
+    WindowKind,
+    WindowProtocol,
+    checked_input_size,
+)
 from densevit.layers import resize
 from densevit.model import DenseModel, ModelConfig
 from densevit.tasks import Task
@@ -59,11 +67,11 @@ def tiled_logits(
         pixels = centre_padded(_normalised(model, _resized(protocol, image)), protocol.pad_multiple)
         return whole_logits(protocol, network, pixels, size=size, labels=task.averages_probabilities)
     if not tta:
-        pixels = _normalised(model, opencv_linear(image, single_scale_size(protocol, size)))
+        pixels = _normalised(model, opencv_linear(image, checked_input_size(single_scale_size(protocol, size), size)))
         return window_logits(protocol, network, pixels, size=size)
     mean = TtaMean(probabilities=True)
     for scaled_size in tta_sizes(protocol, size):
-        pixels = _normalised(model, opencv_linear(image, scaled_size))
+        pixels = _normalised(model, opencv_linear(image, checked_input_size(scaled_size, size)))
         for mirrored in (False, True):
             view = pixels.flip(-1) if mirrored else pixels
             mean.add(window_logits(protocol, network, view, size=size), mirrored=mirrored)
@@ -138,7 +146,8 @@ def merge_windows(protocol: WindowProtocol, network: Network, images: Tensor) ->
 
 def _resized(protocol: WholeProtocol, image: NDArray[np.uint8]) -> Tensor:
     """The image (H, W, 3) at the protocol's input size: (3, h, w) in [0, 1]."""
-    size = whole_size(protocol, (image.shape[0], image.shape[1]))
+    image_size = (image.shape[0], image.shape[1])
+    size = checked_input_size(whole_size(protocol, image_size), image_size)
     return pillow(image, size, protocol.resample) if protocol.kind == "transformers" else opencv_cubic(image, size)
 
 

@@ -5,7 +5,7 @@ All heads share one encoder pass per window.
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 import torch
@@ -14,13 +14,14 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from densevit.config import Config
+from densevit.config import Config, PositiveWidth, bounded
 from densevit.errors import ConfigError
 from densevit.inference.batching import Batch, in_batches
 from densevit.inference.coarse_blending import blend_at_stride
 from densevit.inference.separable_resize import Axis, Resize
 from densevit.inference.tiled_logits import GetLogits, StitchedLogits, TiledLogits, to_hold
-from densevit.inference_config import InferenceConfig
+from densevit.inference_config import InferenceConfig, Scale
+from densevit.limits import limits
 from densevit.model import DenseModel
 from densevit.pixels import LARGE_IMAGE, fit_image, to_tensor
 from densevit.types import Size
@@ -45,19 +46,19 @@ class SlidingWindow(Config):
         scale: factor on the image's sides before the windows are laid over it.
     """
 
-    window: int | None = Field(default=None, gt=0)
-    overlap: int | None = Field(default=None, ge=0)
+    window: PositiveWidth | None = None
+    overlap: Annotated[int | None, bounded("width")] = Field(default=None, ge=0)
     blend: Literal["uniform", "hann"] = "uniform"
     batch: Batch = "auto"
     small: Literal["shrink", "pad"] = "shrink"
     fill: Literal["edge", "mean"] = "edge"
     accumulate: Literal["exact", "stride"] = "exact"
-    scale: float = Field(default=1.0, gt=0)
+    scale: Scale = 1.0
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if isinstance(self.batch, int) and self.batch < 1:
-            raise ValueError(f"batch is {self.batch} but must be at least 1, or 'auto'")
+        if isinstance(self.batch, int) and not 1 <= self.batch <= limits().batch:
+            raise ValueError(f"batch is {self.batch} but must be at least 1 and at most {limits().batch:,}, or 'auto'")
         if self.window is not None and self.overlap is not None and self.overlap >= self.window:
             raise ValueError(f"overlap {self.overlap} must be below the window {self.window}")
         return self

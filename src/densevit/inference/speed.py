@@ -9,7 +9,7 @@ import torch
 from pydantic import Field
 
 from densevit.checkpoints.native import Bundle
-from densevit.config import Config, apply_overrides, merge, read_yaml
+from densevit.config import Config, PositiveWidth, apply_overrides, merge, read_yaml
 from densevit.encoder.patches import resample_patch_weight
 from densevit.encoder.token_merging_rules import AnyMerging
 from densevit.errors import ConfigError
@@ -31,8 +31,8 @@ class SpeedConfig(Config):
     """
 
     merging: AnyMerging | None = None
-    patch_size: int | None = Field(default=None, gt=0)
-    short_side: int | None = Field(default=None, gt=0)
+    patch_size: int | None = Field(default=None, gt=0, le=512)
+    short_side: PositiveWidth | None = None
     whole: bool = False
     exit_block: int | None = Field(default=None, ge=0)
     engine: Literal["torch", "compile", "onnxruntime", "openvino"] = "torch"
