@@ -53,9 +53,9 @@ def read_side_files(
             elif config is None and (python_config := _python_config(weights)) is not None:
                 side["mmseg"] = read_config_file(python_config)
         elif (weights.parent / name).is_file():
-            side[name] = _read_data_file(weights.parent / name)
+            side[name] = read_data_file(weights.parent / name)
     if config is not None:
-        read = read_config_file if config.suffix == ".py" else _read_data_file
+        read = read_config_file if config.suffix == ".py" else read_data_file
         side[_key(config, wanted)] = read(config)
     return side
 
@@ -96,7 +96,7 @@ def _is_config(path: Path) -> bool:
     return "_base_" in assigned or isinstance(assigned.get("model"), dict)
 
 
-def _read_data_file(path: Path) -> Plain:
+def read_data_file(path: Path) -> Plain:
     """A config in JSON or YAML."""
     try:
         if path.stat().st_size > MAX_BYTES:
