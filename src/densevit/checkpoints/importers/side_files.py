@@ -82,7 +82,7 @@ def _python_config(weights: Path) -> Path | None:
         if len(configs) != 1:
             raise CheckpointError(
                 f"{weights.parent} holds several Python configs, of which one may belong to {weights.name}; "
-                "name it by --config (config=... in Python)"
+                "name it to `densevit convert` by --config (config=... in Python)"
             )
     return configs[0] if configs else None
 
@@ -133,7 +133,7 @@ def read_literals(text: str, source: str) -> Plain:
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         raise CheckpointError(
             f"the config of {source} cannot be read ({type(error).__name__}: {error}); give the model's config file, "
-            "which is Python, by --config, or the options that replace it"
+            "which is Python, to `densevit convert` by --config, or the options that replace it"
         ) from None
     return _known(names.items())
 
