@@ -156,7 +156,11 @@ def annotations(rng: random.Random, folder: Path) -> Words:
     """A data set with odd classes.json, COCO annotations or labelme files."""
     root = _data_set(rng, folder)
     classes = {"classes": list(CLASSES), "ignore_index": 255}
-    shapes = {"imageHeight": 40, "imageWidth": 56, "shapes": [{"label": CLASSES[0], "points": [[1, 1], [9, 9], [1, 9]]}]}
+    shapes = {
+        "imageHeight": 40,
+        "imageWidth": 56,
+        "shapes": [{"label": CLASSES[0], "points": [[1, 1], [9, 9], [1, 9]]}],
+    }
     coco = {
         "images": [{"id": 1, "file_name": "0.png", "height": 40, "width": 56}],
         "annotations": [{"id": 1, "image_id": 1, "category_id": 1, "segmentation": [[1, 1, 9, 1, 9, 9]], "iscrowd": 0}],

@@ -1,4 +1,7 @@
+import json
+import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -7,15 +10,17 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from densevit.checkpoints.encoder import encoder_config_from_state, load_encoder_weights
+from densevit.checkpoints.encoder_side import check_encoder_side
 from densevit.checkpoints.rename import LoadReport, Renamed, Row, Rule, collapse, rename, require_total
 from densevit.encoder import EncoderConfig, VisionTransformer
+from densevit.encoder.positions import LearnedPositions, positions_for
 from densevit.errors import CheckpointError
 
 State = dict[str, Tensor]
 
 ADVICE = (
     "make the encoder's config agree (encoder_config_from_state reads it from the weights), "
-    "or name tensors in ignore or allow_missing"
+    "or keep only the encoder's tensors in the file (in Python, load_encoder_weights can leave out names)"
 )
 
 
@@ -128,17 +133,22 @@ def chunked(name: str) -> str:
 
 
 @pytest.mark.parametrize(
-    "named",
+    ("named", "positions"),
     [
-        lambda name: name.replace("reg_token", "register_tokens").replace("mlp.fc1", "mlp.w12").replace("fc2", "w3"),
-        lambda name: chunked(name),
-        lambda name: chunked(name).replace("mlp.fc1", "mlp.w12").replace("fc2", "w3"),
-        lambda name: name.replace("ls1.gamma", "gamma_1").replace("ls2.gamma", "gamma_2"),
+        (
+            lambda name: (
+                name.replace("reg_token", "register_tokens").replace("mlp.fc1", "mlp.w12").replace("fc2", "w3")
+            ),
+            learned(),
+        ),
+        (lambda name: chunked(name), learned()),
+        (lambda name: chunked(name).replace("mlp.fc1", "mlp.w12").replace("fc2", "w3"), learned()),
+        (lambda name: name.replace("ls1.gamma", "gamma_1").replace("ls2.gamma", "gamma_2"), {"kind": "rotary"}),
     ],
     ids=["dinov2", "dinov2 in chunks", "dinov2 in chunks, swiglu", "timm's eva"],
 )
-def test_other_names__are_understood(named: Callable[[str], str]) -> None:
-    facts: dict[str, Any] = {"mlp": "swiglu", "layer_scale": 0.1, "num_registers": 3}
+def test_other_names__are_understood(named: Callable[[str], str], positions: dict[str, Any]) -> None:
+    facts: dict[str, Any] = {"mlp": "swiglu", "layer_scale": 0.1, "num_registers": 3, "positions": positions}
     source, encoder = built(**facts), fresh(**facts)
     state = {named(name): tensor for name, tensor in source.state_dict().items()}
 
@@ -497,7 +507,12 @@ def test_config_from_state__is_that_of_the_encoder(facts: dict[str, Any]) -> Non
     asked: dict[str, Any] = {"num_heads": expected.num_heads, "norm_eps": expected.norm_eps, "final_norm": True}
 
     found = encoder_config_from_state(
-        built(**facts).state_dict(), source="w.pth", activation=expected.activation, mode="bicubic", **asked
+        built(**facts).state_dict(),
+        source="w.pth",
+        activation=expected.activation,
+        mode="bicubic",
+        antialias=False,
+        **asked,
     )
 
     assert found == expected
@@ -622,3 +637,126 @@ def test_collapse__joins_runs_of_numbers() -> None:
     names = ["b.0.w", "b.1.w", "b.2.w", "b.4.w", "b.7.v", "norm"]
 
     assert collapse(names) == ["b.{0..2,4}.w", "b.7.v", "norm"]
+
+
+def test_positions__are_antialiased_only_where_the_config_says() -> None:
+    draw = torch.Generator().manual_seed(4)
+    stored = torch.randn(1, 48, 5, generator=draw)
+    grid = stored.unflatten(1, (6, 8)).permute(0, 3, 1, 2)
+
+    for antialias in (False, True):
+        rule = LearnedPositions(grid=(6, 8), num_prefix=0, antialias=antialias)
+        expected = F.interpolate(grid, (3, 5), mode="bicubic", align_corners=False, antialias=antialias)
+        assert torch.equal(positions_for(stored, rule, (3, 5)), expected.flatten(2).transpose(1, 2))
+    assert not LearnedPositions(grid=(6, 8)).antialias
+
+
+@pytest.mark.parametrize(
+    ("added", "facts", "antialias"),
+    [
+        ({}, {}, True),  # timm
+        ({"mask_token": torch.zeros(1, 16)}, {}, False),  # DINOv2
+        ({"register_tokens": torch.zeros(1, 2, 16), "mask_token": torch.zeros(1, 16)}, {}, True),
+        ({}, {"offset": 0.1}, False),
+        ({}, {"antialias": False}, False),
+        ({}, {"mode": "bilinear"}, False),
+    ],
+)
+def test_config_from_state__antialiases_as_the_program_with_these_names(
+    added: State, facts: dict[str, Any], antialias: bool
+) -> None:
+    known = {"num_heads": 2, "norm_eps": 1e-6, "activation": "gelu", "mode": "bicubic"} | facts
+
+    positions = encoder_config_from_state(built().state_dict() | added, source="file", **known).positions
+
+    assert isinstance(positions, LearnedPositions)
+    assert positions.antialias == antialias
+
+
+def test_registers_without_rows__are_none() -> None:
+    state = built().state_dict() | {"reg_token": torch.zeros(1, 0, 16)}
+    encoder = fresh()
+
+    report = load(encoder, state)
+
+    assert same(encoder, built())
+    assert rows(report, "ignored") == [("reg_token", "holds no token")]
+
+
+def test_decoder_of_mae__is_ignored() -> None:
+    added = {"decoder_embed.weight": torch.zeros(8, 16), "decoder_blocks.0.attn.qkv.weight": torch.zeros(24, 8)}
+
+    assert {name for name, _ in rows(load(fresh(), built().state_dict() | added), "ignored")} == set(added)
+
+
+def kinds(drop: str = "", **added: Tensor) -> State:
+    """Tensors of a plain ViT, without those whose name a pattern begins, and with others."""
+    state = {name: tensor for name, tensor in built().state_dict().items() if not (drop and re.match(drop, name))}
+    return state | {name.replace("__", "."): tensor for name, tensor in added.items()}
+
+
+SCALE = {"blocks__0__gamma_1": torch.ones(16)}
+TELL_TALES: dict[str, State] = {
+    "EVA-02": kinds(r"blocks\.\d+\.attn\.qkv\.bias", blocks__0__attn__q_bias=torch.zeros(16))
+    | {"blocks.0.mlp.fc2.weight": torch.zeros(16, 32)},
+    "which it adds to learned ones": kinds(**SCALE),
+    "rotary positions only": kinds("pos_embed", **SCALE),
+    "PE-Core": kinds(norm_pre__weight=torch.ones(16), attn_pool__latent=torch.zeros(1, 1, 16)),
+    "PE-Spatial": kinds(r"norm\.", norm_pre__bias=torch.ones(16)),
+    "normalises after each": kinds(r"cls_token|norm\.|.*qkv\.bias", fc_norm__weight=torch.ones(16)),
+    "BEiT": kinds(blocks__0__attn__relative_position_bias_table=torch.zeros(4, 2)),
+}
+
+
+@pytest.mark.parametrize("kind", TELL_TALES)
+@pytest.mark.parametrize("prefix", ["", "backbone."])
+def test_encoder_of_another_kind__is_refused_by_what_it_is(kind: str, prefix: str) -> None:
+    state = {prefix + name: tensor for name, tensor in TELL_TALES[kind].items()}
+
+    assert kind in refusal(fresh(), state)
+    with pytest.raises(CheckpointError, match=re.escape(kind)):
+        encoder_config_from_state(state, source="file", num_heads=2, norm_eps=1e-6, activation="gelu", mode="bicubic")
+
+
+TIMM = {"architecture": "vit_small_patch16_224", "num_classes": 0, "pretrained_cfg": {"tag": "x"}}
+
+
+def side(folder: Path, facts: dict[str, Any]) -> None:
+    (folder / "config.json").write_text(json.dumps(facts))
+    check_encoder_side(folder / "model.safetensors", "file", config())
+
+
+@pytest.mark.parametrize(
+    "facts",
+    [
+        TIMM,
+        TIMM | {"architecture": "vit_base_patch14_reg4_dinov2.lvd142m"},
+        TIMM | {"architecture": "vit_small_patch16_dinov3", "model_args": {"img_size": 64, "num_heads": 2}},
+        {"model_type": "dinov2", "num_attention_heads": 2, "hidden_act": "gelu"},
+        {"model_type": "depth_anything", "backbone_config": {"num_attention_heads": 2}},
+        {"some": "other program"},
+    ],
+)
+def test_config_beside_an_encoder__may_be_of_a_plain_vit(facts: dict[str, Any], tmp_path: Path) -> None:
+    side(tmp_path, facts)
+
+
+@pytest.mark.parametrize(
+    ("facts", "words"),
+    [
+        (TIMM | {"architecture": "eva02_tiny_patch14_224.mim_in22k"}, "eva02_tiny_patch14_224 of timm .* EVA-02"),
+        (TIMM | {"architecture": "vit_pe_spatial_tiny_patch16_512"}, "Perception Encoder"),
+        (TIMM | {"architecture": "vit_base_patch16_rope_ape_224"}, "rotary positions"),
+        (TIMM | {"architecture": "vit_base_patch16_rpn_224"}, "normalises after each residual"),
+        (TIMM | {"architecture": "swin_tiny_patch4_window7_224"}, "another model"),
+        (TIMM | {"model_args": {"mlp_layer": "geglu"}}, "mlp_layer='geglu'"),
+        (TIMM | {"model_args": {"use_rot_pos_emb": True}}, "not known: use_rot_pos_emb"),
+        (TIMM | {"model_args": {"num_heads": 4}}, "4 attention heads by its config.json, but the encoder has 2"),
+        (TIMM | {"adapter": "lora"}, "not known: adapter"),
+        ({"model_type": "beit"}, "model_type 'beit'"),
+        ({"model_type": "vit", "num_attention_heads": 8}, "8 attention heads"),
+    ],
+)
+def test_config_beside_an_encoder__is_obeyed(facts: dict[str, Any], words: str, tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=words):
+        side(tmp_path, facts)

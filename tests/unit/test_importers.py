@@ -69,7 +69,8 @@ def test_segmenter__without_variant_asks_for_the_heads(tmp_path: Path) -> None:
 
     assert refusal(path) == (
         f"{path} does not say num_heads (attention heads of the encoder), nor does a config file next to it; "
-        "put the config of the model into the same folder, or give --num-heads (num_heads=... in Python)"
+        "put the config of the model into the same folder, or give --num-heads to "
+        "`densevit convert` (num_heads=... in Python)"
     )
 
 
@@ -112,14 +113,14 @@ def test_mmseg__with_two_configs_beside_asks_which(tmp_path: Path) -> None:
     for name in ("a.py", "b.py"):
         (tmp_path / name).write_text(f"model = {MMSEG.description['mmseg_model_cfg']!r}\n")
 
-    assert "name it by --config" in refusal(path)
+    assert "name it to `densevit convert` by --config" in refusal(path)
     assert import_file(str(path), config=tmp_path / "a.py").bundle.model.config.encoder.num_heads == 2
 
 
 def test_mmseg__without_any_config_asks(tmp_path: Path) -> None:
     message = refusal(write_mmseg(tmp_path / "setr.pth", with_meta=False))
 
-    assert "give --num-heads and --taps (num_heads=..., taps=... in Python)" in message
+    assert "give --num-heads and --taps to `densevit convert` (num_heads=..., taps=... in Python)" in message
 
 
 @pytest.mark.parametrize("bias", [True, False])

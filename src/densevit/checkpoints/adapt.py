@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from densevit.checkpoints.encoder import load_encoder_weights
+from densevit.checkpoints.encoder import copy_encoder_weights
 from densevit.checkpoints.native import Bundle
 from densevit.checkpoints.rename import LoadReport, Row
 from densevit.decoders import build_decoder
@@ -39,7 +39,7 @@ def start_from(model: DenseModel, tasks: Mapping[str, Task], donor: Bundle, sour
         trained, new = getattr(donor_encoder, setting), getattr(encoder, setting)
         if trained != new:
             _log.warning("the encoder of %s was trained with %s %s but the model has %s", source, setting, trained, new)
-    report = load_encoder_weights(
+    report = copy_encoder_weights(
         model.encoder,
         donor.model.encoder.state_dict(),
         source=source,

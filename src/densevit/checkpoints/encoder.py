@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from densevit.blocks import Activation
+from densevit.checkpoints.encoder_kinds import antialiases, refuse_other_kinds
 from densevit.checkpoints.encoder_names import PATCH_WEIGHT, TOKENS, read_encoder, split_positions, stored_tokens
 from densevit.checkpoints.rename import LoadReport, Renamed, Row, require_total
 from densevit.checkpoints.shapes import Shapes, encoder_from_shapes
@@ -44,6 +45,20 @@ def load_encoder_weights(
     Raises:
         CheckpointError: if a tensor of the file has no counterpart in the encoder or vice versa, or shapes differ.
     """
+    refuse_other_kinds(state, source)
+    return copy_encoder_weights(encoder, state, source=source, grid=grid, ignore=ignore, allow_missing=allow_missing)
+
+
+def copy_encoder_weights(
+    encoder: VisionTransformer,
+    state: Mapping[str, Tensor],
+    *,
+    source: str,
+    grid: Size | None = None,
+    ignore: Sequence[str] = (),
+    allow_missing: Sequence[str] = (),
+) -> LoadReport:
+    """``load_encoder_weights`` for weights that are known to be of a plain ViT, such as those of another model here."""
     config = encoder.config
     renamed = read_encoder(state, source)
     targets = encoder.state_dict()
@@ -69,7 +84,7 @@ def load_encoder_weights(
         {name: tensor.shape for name, tensor in targets.items()},
         source=source,
         advice="make the encoder's config agree (encoder_config_from_state reads it from the weights), "
-        "or name tensors in ignore or allow_missing",
+        "or keep only the encoder's tensors in the file (in Python, load_encoder_weights can leave out names)",
     )
     missing = {row.name for row in rows if row.status == "missing"}
     for name, target in targets.items():  # these share their memory with the parameters
@@ -157,10 +172,13 @@ def _adapt_positions(
     num_prefix, grid = split_positions(stored.shape[1], tokens, source, grids=grids)
     changes = []
     stored = stored.float()
-    patches = resample_positions(stored[:, num_prefix:], grid, rule.grid, mode=rule.mode, offset=rule.offset)
+    patches = resample_positions(
+        stored[:, num_prefix:], grid, rule.grid, mode=rule.mode, offset=rule.offset, antialias=rule.antialias
+    )
     if grid != rule.grid:
         offset = f", offset {rule.offset:g}" if rule.offset else ""
-        changes.append(f"grid {_by(grid)} -> {_by(rule.grid)} ({rule.mode}{offset})")
+        antialias = ", antialias" if rule.antialias else ""
+        changes.append(f"grid {_by(grid)} -> {_by(rule.grid)} ({rule.mode}{offset}{antialias})")
     rows = {token: stored[:, index] for index, token in enumerate(tokens[:num_prefix])}  # each (1, C)
     counts = (int(config.cls_token), int(config.dist_token), config.num_registers)
     built = [(name, index) for name, count in zip(TOKENS, counts, strict=True) for index in range(count)]
@@ -193,6 +211,7 @@ def encoder_config_from_state(
     norm_eps: float | None = None,
     activation: Activation | None = None,
     mode: InterpolationMode | None = None,
+    antialias: bool | None = None,
     offset: float = 0.0,
     base: float = 100.0,
     grid: Size | None = None,
@@ -208,6 +227,8 @@ def encoder_config_from_state(
         norm_eps: required, since shapes do not tell it.
         activation: required unless the feed-forward is SwiGLU.
         mode: how learned positions are interpolated; required where there are any.
+        antialias: of learned positions; by default as the program with these names does it: on in timm and in DINOv2
+            with registers, for "bicubic" without an offset.
         offset: of learned positions.
         base: of rotary positions.
         grid: (h, w) of learned positions, where it is not square.
@@ -218,6 +239,7 @@ def encoder_config_from_state(
         CheckpointError: if a required argument is missing, or the weights are not those of a plain ViT.
         ConfigError: if the values contradict one another.
     """
+    refuse_other_kinds(state, source)
     tensors = read_encoder(state, source).tensors
     if "patch_embed.stem_conv.weight" in tensors:
         raise CheckpointError(
@@ -243,5 +265,6 @@ def encoder_config_from_state(
     if positions is not None:
         num_prefix, grid = split_positions(positions.shape[1], stored_tokens(tensors), source, grids=(grid,))
         rule = {"kind": "learned", "grid": grid, "num_prefix": num_prefix, "mode": mode, "offset": offset}
+        rule["antialias"] = mode == "bicubic" and not offset and antialiases(state) if antialias is None else antialias
     config |= required | {"positions": rule, "taps": taps or (config["depth"] - 1,), "final_norm": final_norm}
     return EncoderConfig.parse(config, source=f"the config read from {source}")

@@ -57,6 +57,7 @@ ENCODER_RULES = (
     Rule("pre_logits.{rest}", reason=PRETRAINING_HEAD),
     Rule("fc_norm.{param}", reason=PRETRAINING_HEAD),
     Rule("attn_pool.{rest}", reason=PRETRAINING_HEAD),
+    Rule("decoder_{rest}", reason=_PRETRAINING),  # MAE
     Rule("mask_token", reason=_PRETRAINING),
     Rule("local_cls_norm.{param}", reason=_PRETRAINING),
     Rule("rope_embed.periods", reason=_ROTARY),
@@ -157,7 +158,11 @@ def read_encoder(state: Mapping[str, Tensor], source: str) -> Renamed:
     outside = {key: f"not under {prefix}" for key in state if not key.startswith(prefix)}
     completed = _with_key_biases(inside)
     renamed = rename(completed, _rules_for(completed))
-    return Renamed(renamed.tensors, renamed.sources, outside | renamed.ignored, renamed.unused)
+    # transformers' DINOv3 without registers stores a tensor without rows.
+    empty = [name for name in TOKENS if name in renamed.tensors and not renamed.tensors[name].numel()]
+    tensors = {name: tensor for name, tensor in renamed.tensors.items() if name not in empty}
+    ignored = {key: "holds no token" for name in empty for key in renamed.sources[name]}
+    return Renamed(tensors, renamed.sources, outside | renamed.ignored | ignored, renamed.unused)
 
 
 def _with_key_biases(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

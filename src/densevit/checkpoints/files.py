@@ -34,8 +34,17 @@ WRAPPERS = ("state_dict", "model", "model_ema", "ema", "state_dict_ema", "module
 # Levels of wrappers inside wrappers; a hostile pickle can contain itself.
 MAX_NESTING = 4
 
-# Prefixes that DataParallel and torch.compile write before every name.
-PREFIXES = ("module.", "_orig_mod.")
+# Prefixes that DataParallel, Lightning and the modules of training scripts write before every name.
+PREFIXES = ("module.", "model.", "net.", "network.", "_forward_module.")
+
+# Names that wrappers of modules write anywhere inside a name: torch.compile, FSDP, activation checkpoints.
+INNER = ("_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.")
+
+# Tensors beside a model in a checkpoint: a counter of averages, losses, metrics, and averages of the weights.
+BESIDE = re.compile(
+    r"n_averaged$|(criterion|loss|losses|loss_fn|metrics?|(train|val|test)_\w+)(\.|$)"
+    r"|(ema|ema_model|model_ema|averaged_model|swa_model|teacher)\."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +83,7 @@ def read_weights(path: Path, *, require_finite: bool = True) -> WeightsFile:
         CheckpointError: if the file is missing, damaged, of another kind, has no weights, or opening it would run code.
     """
     loaded = _load_safetensors(path) if _kind(path) == "safetensors" else load_pickle(path)
-    state = _strip_prefixes(_unwrap(loaded, path))
+    state = _strip_prefixes(_unwrap(loaded, path), path)
     _check_storage(state, path)
     if require_finite:
         bad = [name for name, tensor in state.items() if not is_finite(tensor)]
@@ -264,6 +273,8 @@ def _unwrap(loaded: object, path: Path) -> dict[str, Tensor]:
         loaded = loaded[wrappers[0]]
     if not _holds_tensors(loaded, 0):
         content = f"keys {some([str(key) for key in loaded])}" if isinstance(loaded, Mapping) else type(loaded).__name__
+        if isinstance(loaded, Mapping) and {"state", "param_groups"} <= set(loaded):
+            content = "the state of an optimiser"
         raise CheckpointError(
             f"{path} has no named tensors inside (found {content}); weights are a mapping of names to tensors, bare or "
             f"under one of {', '.join(WRAPPERS)}; save the model's state_dict()"
@@ -280,11 +291,26 @@ def _holds_tensors(value: object, depth: int) -> bool:
     return named or (depth > 0 and any(_holds_tensors(value.get(name), depth - 1) for name in WRAPPERS))
 
 
-def _strip_prefixes(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    for prefix in PREFIXES * MAX_NESTING:
-        if all(name.startswith(prefix) for name in state):
-            state = {name.removeprefix(prefix): tensor for name, tensor in state.items()}
-    return state
+def _strip_prefixes(state: dict[str, Tensor], path: Path, depth: int = 0) -> dict[str, Tensor]:
+    """Names without what wrappers of modules add to all of them, and without tensors beside the model."""
+    clean = {_without_inner(name): tensor for name, tensor in state.items()}
+    if len(clean) < len(state):
+        return state  # two names would become one
+    for prefix in PREFIXES if depth < MAX_NESTING * len(PREFIXES) else ():
+        inside = {name.removeprefix(prefix): tensor for name, tensor in clean.items() if name.startswith(prefix)}
+        beside = [name for name in clean if not name.startswith(prefix)]
+        if inside and all(BESIDE.match(name) for name in beside):
+            left_out = [name for name in beside if name != "n_averaged"]
+            if left_out:
+                log.warning("%s holds %s beside the model under %r; taking the model", path, some(left_out), prefix)
+            return _strip_prefixes(inside, path, depth + 1)
+    return clean
+
+
+def _without_inner(name: str) -> str:
+    for inner in INNER:
+        name = name.replace(inner, "")
+    return name
 
 
 def some(names: list[str], limit: int = 3) -> str:

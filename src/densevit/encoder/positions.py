@@ -21,7 +21,9 @@ class LearnedPositions(Config):
     Attributes:
         grid: (h, w) of the stored grid.
         num_prefix: number of prefix tokens (class, distillation, registers, in this order) that have a vector.
-        mode: interpolation to another grid size (always align_corners=False, without antialiasing).
+        mode: interpolation to another grid size (always align_corners=False).
+        antialias: shrink the grid with antialiasing; the weights of "bicubic" differ then in enlarging too. So do
+            timm, and DINOv2 with registers.
         offset: 0.0 interpolates to the target size. 0.1 reproduces DINOv2's code, which passes a scale of
             (h + 0.1) / h_stored instead and so shifts every sample point.
         keep_equal_count: whether another grid with the same number of patches (4 x 4 for 2 x 8) uses the vectors
@@ -32,6 +34,7 @@ class LearnedPositions(Config):
     grid: tuple[PositiveWidth, PositiveWidth]
     num_prefix: Annotated[int, bounded("width")] = Field(default=1, ge=0)
     mode: InterpolationMode = "bicubic"
+    antialias: bool = False
     offset: float = Field(default=0.0, ge=0, lt=1)
     keep_equal_count: bool = False
 
@@ -48,7 +51,7 @@ class RotaryPositions(Config):
 
 
 def resample_positions(
-    positions: Tensor, old: Size, new: Size, *, mode: InterpolationMode, offset: float = 0.0
+    positions: Tensor, old: Size, new: Size, *, mode: InterpolationMode, offset: float = 0.0, antialias: bool = False
 ) -> Tensor:
     """Resample (1, h_old * w_old, C) grid vectors to (1, h * w, C) in float32; the identity for equal grids."""
     if old == new:
@@ -56,9 +59,9 @@ def resample_positions(
     grid = positions.float().unflatten(1, old).permute(0, 3, 1, 2)  # (1, C, h_old, w_old)
     if offset:
         scale = (float(new[0] + offset) / old[0], float(new[1] + offset) / old[1])
-        grid = F.interpolate(grid, scale_factor=scale, mode=mode, align_corners=False, antialias=False)
+        grid = F.interpolate(grid, scale_factor=scale, mode=mode, align_corners=False, antialias=antialias)
     else:
-        grid = F.interpolate(grid, size=new, mode=mode, align_corners=False, antialias=False)
+        grid = F.interpolate(grid, size=new, mode=mode, align_corners=False, antialias=antialias)
     return grid.flatten(2).transpose(1, 2).to(positions.dtype)  # (1, N, C)
 
 
@@ -66,7 +69,7 @@ def positions_for(positions: Tensor, rule: LearnedPositions, grid: Size) -> Tens
     """Stored grid vectors (1, N_stored, C) -> the vectors of a grid (1, h * w, C)."""
     if rule.keep_equal_count and grid[0] * grid[1] == positions.shape[1]:
         return positions
-    return resample_positions(positions, rule.grid, grid, mode=rule.mode, offset=rule.offset)
+    return resample_positions(positions, rule.grid, grid, mode=rule.mode, offset=rule.offset, antialias=rule.antialias)
 
 
 def rotary_angles(grid: Size, head_dim: int, *, base: float, device: torch.device) -> Rotation:

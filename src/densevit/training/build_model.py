@@ -6,6 +6,7 @@ from torch import nn
 
 from densevit.checkpoints.adapt import start_from
 from densevit.checkpoints.encoder import load_encoder_weights
+from densevit.checkpoints.encoder_side import check_encoder_side
 from densevit.checkpoints.files import read_state_dict
 from densevit.checkpoints.hub import resolve
 from densevit.checkpoints.native import is_native, load_bundle
@@ -26,6 +27,8 @@ def build_model(config: TrainConfig) -> DenseModel:
         path = resolve(config.encoder_weights)
         # A densevit checkpoint may hold rounded matrices, which only its own reader restores.
         state = load_bundle(path).model.state_dict() if is_native(path) else read_state_dict(path)
+        if not is_native(path):
+            check_encoder_side(path, config.encoder_weights, config.model.encoder)
         report = load_encoder_weights(model.encoder, state, source=config.encoder_weights)
         _log.info("encoder weights\n%s", report)
     if config.init is not None:

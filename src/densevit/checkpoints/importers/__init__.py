@@ -4,10 +4,10 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from densevit.checkpoints.encoder_names import looks_like_encoder
 from densevit.checkpoints.importers import depth_anything, dpt_official, mmseg, segmenter, setr_paper, transformers
 from densevit.checkpoints.importers.base import Importer, ImportOverrides, Source
 from densevit.checkpoints.importers.build import Counts, Imported, build
+from densevit.checkpoints.importers.other_kinds import other_kind
 from densevit.checkpoints.rename import collapse
 from densevit.errors import CheckpointError
 
@@ -35,11 +35,8 @@ def detect(state: Mapping[str, Tensor], source: str) -> str:
     if matching:
         titles = " and ".join(IMPORTERS[name].title for name in matching)
         raise CheckpointError(f"{source} has the names of {titles} in one file; split it into one file per model")
-    if looks_like_encoder(state):
-        raise CheckpointError(
-            f"{source} is a plain encoder without a decoder; "
-            "to train a decoder on it, name the file as encoder_weights in a training config"
-        )
+    if (kind := other_kind(state)) is not None:
+        raise CheckpointError(f"{source} is {kind}")
     names = ", ".join(collapse(sorted(state))[:5])
     raise CheckpointError(
         f"{source} has tensor names of no known program ({names}, ...); known: "

@@ -138,7 +138,7 @@ class Source:
         return CheckpointError(
             f"{self.name} does not say {missing}, nor does a config file next to it; "
             f"{hint or 'put the config of the model into the same folder, or '}"
-            f"give {options} ({keywords} in Python)"
+            f"give {options} to `densevit convert` ({keywords} in Python)"
         )
 
 

@@ -45,6 +45,8 @@ def read(source: Source) -> ImportedParts:
     renamed, shapes, encoder = source.renamed(RULES)
     depth = encoder["depth"]
     published = next((release for release, name in RELEASES.items() if re.fullmatch(name, source.file_name)), None)
+    if published is None and source.overrides.max_depth_m is not None:
+        published = "v2"  # V1 has no metric release with these tensors
     release = source.release(published, RELEASES)
     known = source.require(
         num_heads=published_heads(encoder["embed_dim"], depth),

@@ -150,7 +150,7 @@ class MmsegConfig:
             if table is not None:
                 self.check(f"test_pipeline, step {kind}", step | {"type": kind}, table)
             inner = step.get("transforms") if kind == "MultiScaleFlipAug" else None
-            queue += [(_mapping(one), True) for one in inner or ()]
+            queue += [(_mapping(one), True) for one in (inner or ())]
             steps.append(step | {"type": kind})
         return steps
 
@@ -180,7 +180,7 @@ class MmsegConfig:
 def _statistics(stated: Plain) -> Plain:
     """Mean and deviation for images in [0, 1] of those for images in [0, 255], which may have none."""
     mean, std = stated.get("mean"), stated.get("std")
-    if mean is None and std is None:
+    if mean is None or std is None:
         mean, std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
     return {"mean": tuple(value / 255 for value in mean), "std": tuple(value / 255 for value in std)}
 

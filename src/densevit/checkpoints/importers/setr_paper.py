@@ -132,7 +132,7 @@ def _aux_blocks(source: Source, kind: Kind, depth: int, num_aux: int) -> tuple[i
     if len(blocks) != num_aux:
         raise CheckpointError(
             f"{source.name} has {num_aux} auxiliary heads, each of which reads one block, but the blocks {blocks} were "
-            "given; change --aux-taps (aux_taps=... in Python)"
+            "given; change --aux-taps of `densevit convert` (aux_taps=... in Python)"
         )
     return blocks
 

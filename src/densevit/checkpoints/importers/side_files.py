@@ -46,12 +46,12 @@ def read_side_files(
             elif config is None and (python_config := _python_config(weights)) is not None:
                 side["mmseg"] = read_config_file(python_config)
         elif (weights.parent / name).exists():
-            side[name] = _read_data_file(weights.parent / name)
+            side[name] = read_data_file(weights.parent / name)
     if config is not None:
         key = _key(config, wanted)
         # mmsegmentation's own configs have their bases in ../_base_.
         python = config.suffix == ".py"
-        side[key] = read_config_file(config, folder=config.parent / "..") if python else _read_data_file(config)
+        side[key] = read_config_file(config, folder=config.parent / "..") if python else read_data_file(config)
     return side
 
 
@@ -77,7 +77,7 @@ def _python_config(weights: Path) -> Path | None:
         if len(configs) != 1:
             raise CheckpointError(
                 f"{weights.parent} holds several Python configs, of which one may belong to {weights.name}; "
-                "name it by --config (config=... in Python)"
+                "name it to `densevit convert` by --config (config=... in Python)"
             )
     return configs[0] if configs else None
 
@@ -92,7 +92,7 @@ def _is_config(path: Path) -> bool:
     return "_base_" in assigned or isinstance(assigned.get("model"), dict)
 
 
-def _read_data_file(path: Path) -> Plain:
+def read_data_file(path: Path) -> Plain:
     """A config in JSON or YAML."""
     try:
         text = read_text(path)
@@ -129,7 +129,7 @@ def read_literals(text: str, source: str) -> Plain:
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         raise CheckpointError(
             f"the config of {source} cannot be read ({type(error).__name__}: {error}); give the model's config file, "
-            "which is Python, by --config, or the options that replace it"
+            "which is Python, to `densevit convert` by --config, or the options that replace it"
         ) from None
     return known
 

@@ -64,7 +64,7 @@ def positions(
         wanted = "a square grid" if image_size is None else f"the grid {grid[0]} x {grid[1]} of such images"
         raise CheckpointError(
             f"{shapes.source} has {rows} positions, {num_prefix} of them for prefix tokens, which is not {wanted}; "
-            "give the size of the training images by --image-size (image_size=(height, width) in Python)"
+            "give the size of the training images to `densevit convert` by --image-size (image_size=... in Python)"
         )
     rule = {"kind": "learned", "grid": grid, "num_prefix": num_prefix, "mode": mode, "offset": offset}
     return rule | {"keep_equal_count": keep_equal_count}
