@@ -12,7 +12,7 @@ SRC = ROOT / "src"
 PACKAGES = ("densevit", "densevit_lab")
 
 # Raised, like the budgets of the rooms below, only with an ADR that argues for it.
-LIBRARY_LINES = 27_400  # the goal is 27,000: ADR 16 says what is still too long
+LIBRARY_LINES = 27_700  # the goal is 27,000: ADR 16 says what is still too long
 FILE_LINES = 300
 FUNCTION_LINES = 60
 
