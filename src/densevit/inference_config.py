@@ -190,7 +190,7 @@ class WholeProtocol(Config):
     label_offset: int = Field(default=0, ge=0, le=255)
     resample: Resampling = "bicubic"
     resize: bool = True
-    pad_multiple: PositiveInt = 1
+    pad_multiple: PositiveWidth = 1
 
     @model_validator(mode="after")
     def _check(self) -> Self:

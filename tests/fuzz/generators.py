@@ -187,7 +187,7 @@ def configs(rng: random.Random, folder: Path) -> Words:
         1: "b0: &b0 [x, x, x]\n" + "\n".join(f"b{i}: &b{i} [" + f"*b{i - 1}, " * 9 + "x]" for i in range(1, 12)),
         2: "[" * 5000,
         3: f"patch_size: {rng.choice(('2026-02-30', '0x_', '!!timestamp x', '!!bool x', '9' * 5000, '.inf', '1e400'))}",
-        4: "merging: {kind: tome, r: %r}" % (rng.choice(_ODD),),
+        4: f"merging: {{kind: tome, r: {rng.choice(_ODD)!r}}}",
         5: f"short_side: {rng.choice((10**9, 0, -5, 2**70, '.nan'))}",
     }  # fmt: skip
     _put(folder / "c.yaml", damaged(rng, lines[rng.randrange(6)].encode("utf-8", "surrogatepass")))

@@ -81,8 +81,8 @@ def _become(words: list[str], log: Path) -> None:
         file = os.open(log, os.O_WRONLY | os.O_CREAT)
         os.dup2(file, 1)
         os.dup2(file, 2)
-        sys.stdout = open(1, "w", encoding="utf-8", closefd=False, errors="strict", buffering=1)  # noqa: SIM115, PTH123
-        sys.stderr = open(2, "w", encoding="utf-8", closefd=False, errors="strict", buffering=1)  # noqa: SIM115, PTH123
+        sys.stdout = open(1, "w", encoding="utf-8", closefd=False, errors="strict", buffering=1)  # noqa: SIM115
+        sys.stderr = open(2, "w", encoding="utf-8", closefd=False, errors="strict", buffering=1)  # noqa: SIM115
         sys.argv = ["densevit", *words]
         main()
     except SystemExit as error:

@@ -358,6 +358,11 @@ def test_coco__matches_ids_of_text_and_numbers(root: Path) -> None:
     assert draw_coco_file(root, data)[8, 8] == 1
 
 
+@pytest.mark.parametrize("mark", [0, None, [], {}, "no", [1]])
+def test_coco__takes_any_other_mark_than_1_for_an_object(root: Path, mark: Any) -> None:
+    assert (draw_coco(root, [{**GOOD, "iscrowd": mark}]) == 0).sum() == 4
+
+
 @pytest.mark.parametrize("sides", [{}, {"height": None, "width": None}])
 def test_coco__without_sizes_takes_that_of_the_photo(root: Path, sides: dict[str, Any]) -> None:
     images = [{"id": 5, "file_name": "a.png", **sides}]
@@ -487,6 +492,7 @@ def test_labelme__that_is_malformed_is_refused(root: Path, data: Any, problem: s
         ({"label": "car", "points": [[0, 0]], "shape_type": "point"}, "are of kind 'point', which has no area"),
         ({"label": "car", "points": [[0, 0], [1, 1]], "shape_type": "line"}, "are of kind 'line', which has no"),
         ({"label": "car", "points": [[0, 0], [1, 1]], "shape_type": 7}, "have no kind"),
+        ({"label": "car", "points": [[0, 0], [1, 1]], "shape_type": [7]}, "have no kind"),
         ({"label": "car", "points": [[0, 0], [1, 1]]}, "have too few points for an area"),
         ({"label": "car", "points": [[0, 0], [1, 1], [2, 2]]}, "have too few points for an area"),
         ({"label": "car", "points": [[0, 0]], "shape_type": "circle"}, "have too few points for an area"),

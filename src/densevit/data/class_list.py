@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from densevit.data.polygons import whole
+from densevit.data.polygons import shown, whole
 from densevit.data.sample import ClassTable, Rgb
 from densevit.errors import DataError
 from densevit.io import read_json
@@ -48,7 +48,7 @@ def read_class_list(path: Path, palette: tuple[Rgb, ...] | None = None, offset: 
     except (ValueError, TypeError) as error:
         raise DataError(f"{path} is not a class list ({error}); {_EXAMPLE}") from None
     if abs(ignore) > limits().class_id:
-        raise DataError(too_much(f"{path} has the ignore_index {ignore:.6g}", "class_id"))
+        raise DataError(too_much(f"{path} has the ignore_index {shown(ignore)}", "class_id"))
     if len(names) > limits().classes:
         raise DataError(too_much(f"{path} has {len(names)} classes", "classes"))
     for key, (view, mapping) in views.items():

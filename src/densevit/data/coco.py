@@ -236,7 +236,7 @@ def _shape(row: Any, photo: CocoPhoto | None, indices: Mapping[str, int]) -> Coc
             area += area_of(points)
     if not area:
         raise NoShape("are points, lines or empty, without an area")
-    return CocoShape(index, row.get("iscrowd") in {1, "1"}, area, parts, sizes.pop() if sizes else None)
+    return CocoShape(index, row.get("iscrowd") in (1, "1"), area, parts, sizes.pop() if sizes else None)
 
 
 def _size_of(runs: Mapping[str, Any], expected: Size | None) -> Size:

@@ -111,8 +111,10 @@ def _shape(row: Any) -> LabelmeShape:
     if not isinstance(row, Mapping) or not isinstance(row.get("label"), str | int | float):
         raise NoShape("have no label")
     kind = row.get("shape_type") or "polygon"
+    if not isinstance(kind, str):
+        raise NoShape("have no kind")
     if kind not in {*_POLYGONS, "rectangle", "circle", "mask"}:
-        raise NoShape(f"are of kind {kind!r}, which has no area" if isinstance(kind, str) else "have no kind")
+        raise NoShape(f"are of kind {kind!r:.40}, which has no area")
     points = points_of(row.get("points"))
     if len(points) < {"polygon": 3, "rotation": 3, "mask": 1}.get(kind, 2) or (
         kind in _POLYGONS and not area_of(points)

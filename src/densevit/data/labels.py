@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from densevit.config import nearest
+from densevit.data.polygons import shown
 from densevit.data.sample import ClassTable, Rgb
 from densevit.errors import ConfigError, DataError
 from densevit.io import read_colours, read_labels
@@ -43,7 +44,7 @@ class LabelRule:
         drop: Sequence[str] = (),
     ) -> None:
         if abs(ignore_index) > limits().class_id:
-            raise ConfigError(too_much(f"ignore_index is {ignore_index:.6g}", "class_id"))
+            raise ConfigError(too_much(f"ignore_index is {shown(ignore_index)}", "class_id"))
         self.source, self.ids, self.reduce_zero = source, ids, reduce_zero
         self.ignored = {*ignored, 0} if reduce_zero else {*ignored}
         self.ignore_index = ignore_index if source is None else source.ignore_index

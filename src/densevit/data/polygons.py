@@ -178,6 +178,11 @@ def whole(value: Any) -> int:
     return number
 
 
+def shown(number: int) -> str:
+    """A number for messages; JSON can hold thousands of digits."""
+    return str(number) if abs(number) < 10**18 else "(over 18 digits)"
+
+
 def claimed_size(record: Mapping[str, Any], height: str, width: str, name: str) -> Size | None:
     """The size that a record claims, None if it claims none.
 
@@ -190,8 +195,7 @@ def claimed_size(record: Mapping[str, Any], height: str, width: str, name: str) 
         size = (whole(record[height]), whole(record[width]))
     except ValueError as error:
         raise DataError(f"{name}: {height} or {width} is {error}; both in pixels are accepted; fix it") from None
-    text = f"{name} gives the size {size[0]:.4g} x {size[1]:.4g}" if max(size) > 10**9 else ""
-    text = text or f"{name} gives the size {size[0]} x {size[1]}"
+    text = f"{name} gives the size {shown(size[0])} x {shown(size[1])}"
     if min(size) < 1:
         raise DataError(f"{text}; a height and width of 1 and more are accepted; fix it")
     if size[0] * size[1] > limits().pixels:
