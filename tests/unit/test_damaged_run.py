@@ -156,6 +156,16 @@ def test_odd_files_in_the_folder__do_not_stop_a_resumed_run(name: str, text: str
     json.loads((run / "environment.json").read_text())
 
 
+@pytest.mark.parametrize("resume", [True, False])
+@pytest.mark.parametrize("name", ["environment.json", "log.jsonl", "report.html", "model.safetensors"])
+def test_files_of_others__are_not_replaced(name: str, resume: bool, dataset: Path, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / name).write_text("of another program")
+    with pytest.raises(ConfigError, match=rf"run holds {name} but no config.yaml, .*; choose another --out"):
+        train(run_config(dataset), tmp_path / "run", resume=resume)
+    assert [path.read_text() for path in (tmp_path / "run").iterdir()] == ["of another program"]
+
+
 # Replays
 
 

@@ -120,6 +120,26 @@ def test_room__is_made_by_what_nobody_used_for_a_day(model: DenseModel, tmp_path
     assert {path.name for path in tmp_path.iterdir()} == {"new", cache.directory.name}
 
 
+@pytest.mark.parametrize("extra", [None, "used", "photo.jpg", "link"])
+def test_room__is_never_made_by_folders_of_others(extra: str | None, model: DenseModel, tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    folder.mkdir()
+    (folder / "depth.npy").write_bytes(bytes(1000))
+    names = [] if extra is None else ["used"] if extra == "used" else ["used", extra]
+    for name in names:
+        (folder / name).mkdir() if extra == "used" else (folder / name).touch()
+    if extra == "link":
+        (folder / "link").unlink()
+        folder.rename(tmp_path.parent / f"{tmp_path.name}-elsewhere")
+        folder.symlink_to(tmp_path.parent / f"{tmp_path.name}-elsewhere")
+    for path in (*folder.iterdir(), folder):
+        os.utime(path, (0, 0))
+
+    FeatureCache(tmp_path, model).make_room(1000, max_gb=1000e-9)
+
+    assert (folder / "depth.npy").exists()
+
+
 def saved(array: np.ndarray[Any, Any]) -> bytes:
     file = io.BytesIO()
     np.save(file, array)

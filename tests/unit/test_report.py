@@ -1,5 +1,6 @@
 """The report of a run folder and what it is made of: pictures, what an evaluation saw, charts, the page."""
 
+import base64
 import json
 import os
 import random
@@ -493,3 +494,17 @@ def test_report__does_not_wait_for_a_pipe(run: Path) -> None:
         path.unlink()
         os.mkfifo(path)
     assert "config.yaml (it is no file" in report_of(run)
+
+
+@pytest.mark.parametrize("kind", ["link", "text"])
+def test_report__embeds_nothing_but_pictures(kind: str, run: Path, tmp_path: Path) -> None:
+    (tmp_path / "key").write_text("secret")
+    picture = next(last_details(run).parent.glob("*.jpg"))
+    count = report_of(run).count("<img")
+    picture.unlink()
+    picture.symlink_to(tmp_path / "key") if kind == "link" else picture.write_text("secret")
+
+    page = report_of(run)
+
+    assert base64.b64encode(b"secret").decode() not in page
+    assert page.count("<img") == count - 1

@@ -71,7 +71,14 @@ def test_workers__follow_the_budget(dataset: Path, monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.parametrize(
-    "optim", [{"betas": [0.9, 1.0]}, {"betas": [-0.1, 0.9]}, {"kind": "sgd", "nesterov": True, "momentum": 0}], ids=str
+    "optim",
+    [
+        {"betas": [0.9, 1.0]},
+        {"betas": [-0.1, 0.9]},
+        {"kind": "sgd", "nesterov": True, "momentum": 0},
+        {"lr": 1e30, "head_lr_mult": 1e6, "weight_decay": 10},
+    ],
+    ids=str,
 )
 def test_optimiser_that_torch_refuses__is_an_error_of_the_config(optim: dict[str, Any]) -> None:
     with pytest.raises(ConfigError):
@@ -80,7 +87,7 @@ def test_optimiser_that_torch_refuses__is_an_error_of_the_config(optim: dict[str
 
 @pytest.mark.parametrize("kind", ["adamw", "sgd"])
 def test_largest_rates__do_not_overflow(kind: str) -> None:
-    rates = {"lr": 1e6, "head_lr_mult": 1e6, "weight_decay": 1e6, "clip_norm": 1e30}
+    rates = {"lr": 1e25, "head_lr_mult": 1e5, "weight_decay": 1e5, "clip_norm": 1e30}
     model = tiny_model("segmenter_linear")
     optimiser = build_optimiser(OptimConfig.parse({"kind": kind, **rates}), model)
     for parameter in model.parameters():

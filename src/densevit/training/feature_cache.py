@@ -130,7 +130,7 @@ class FeatureCache:
             )
         (self.directory / "used").touch()
         missing = max(needed - _size_of(self.directory), 0)
-        others = sorted((f for f in self.root.iterdir() if f.is_dir() and f != self.directory), key=_last_used)
+        others = sorted((f for f in self.root.iterdir() if f != self.directory and _is_cache(f)), key=_last_used)
         total = needed + sum(_size_of(folder) for folder in others)
         for folder in others:
             if total <= max_gb * _GB or time.time() - _last_used(folder) < UNUSED_S:
@@ -174,6 +174,12 @@ def _size_of(folder: Path) -> int:
     return sum(file.stat().st_size for file in folder.glob("*.npy"))
 
 
+def _is_cache(folder: Path) -> bool:
+    """Whether a folder holds nothing but features, so that it may be deleted; ``directory`` may have other folders."""
+    if folder.is_symlink() or not (folder / "used").is_file():
+        return False
+    return all(file.suffix == ".npy" or file.name == "used" for file in folder.iterdir())
+
+
 def _last_used(folder: Path) -> float:
-    marker = folder / "used"
-    return (marker if marker.exists() else folder).stat().st_mtime
+    return (folder / "used").stat().st_mtime

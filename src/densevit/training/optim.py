@@ -33,7 +33,7 @@ class OptimConfig(Config):
     """
 
     kind: Literal["adamw", "sgd"] = "adamw"
-    lr: float = Field(default=6e-5, gt=0, le=1e6)
+    lr: float = Field(default=6e-5, gt=0, le=1e30)
     head_lr_mult: float = Field(default=10.0, gt=0, le=1e6)
     neck_lr_mult: float | None = Field(default=None, gt=0, le=1e6)
     layer_decay: float | None = Field(default=None, gt=0, le=1)
@@ -45,6 +45,9 @@ class OptimConfig(Config):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
+        fastest = self.lr * max(1.0, self.head_lr_mult, self.neck_lr_mult or 0.0)
+        if fastest * max(self.weight_decay, 1.0) / (1 - self.betas[0]) > 1e37:  # AdamW's first step, in float32
+            raise ValueError("lr with its multipliers, weight_decay and betas is beyond float32; lower lr")
         if self.nesterov and self.kind == "sgd" and not self.momentum:
             raise ValueError("nesterov needs a momentum, but it is 0; set momentum, such as 0.9, or nesterov: false")
         return self

@@ -125,7 +125,7 @@ def create_slots(optimiser: torch.optim.Optimizer) -> None:
 def _read_facts(path: Path) -> dict[str, Any] | None:
     try:
         facts = json.loads((path / FACTS).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
     return facts if isinstance(facts, dict) and isinstance(facts.get("files"), dict) else None
 

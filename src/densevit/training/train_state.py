@@ -31,6 +31,8 @@ from densevit.training.run.recorder import HeadMetrics
 from densevit.training.seeds import restore_random_state
 from densevit.training.sharded_checkpoint import create_slots, load_sharded, save_sharded
 
+_WRITTEN = ("environment.json", "log.jsonl", "report.html", "best.safetensors", "model.safetensors")
+"""Files that a run writes after its config.yaml, and replaces."""
 _log = logging.getLogger(__name__)
 
 
@@ -174,11 +176,17 @@ def claim_folder(config: TrainConfig, out: Path, *, resume: bool) -> None:
     """Make the folder of a run.
 
     Raises:
-        ConfigError: if it holds a run that is not to be resumed.
+        ConfigError: if it holds a run that is not to be resumed, or files of others with the names of a run's.
     """
     path = out / "config.yaml"
     if path.exists() and not resume:
         raise ConfigError(f"{out} already holds a run; pass --resume to continue it, or another --out")
+    foreign = [name for name in _WRITTEN if not path.exists() and (out / name).exists()]
+    if foreign:
+        raise ConfigError(
+            f"{out} holds {', '.join(foreign)} but no config.yaml, so it is not the folder of a run, which would "
+            "replace them; choose another --out"
+        )
     try:
         earlier = path.read_text(encoding="utf-8", errors="replace") if path.exists() else None
     except OSError as error:

@@ -12,6 +12,7 @@ from densevit.pages.html import escape, figure, in_line, number, table
 from densevit.training.run.salvage import colour, is_count
 
 MOST_CONFUSED = 8
+_JPEG = b"\xff\xd8"
 
 
 def class_table(per_class: Mapping[str, Any], palette: Any) -> str:
@@ -53,19 +54,28 @@ def metrics_table(metrics: Mapping[str, Any], best: Mapping[str, Any]) -> str:
 
 
 def picture_rows(folder: Path, images: Iterable[Mapping[str, Any]], metric: str) -> str:
-    """The pictures of some images, embedded, with name and metric; images whose file is missing are left out."""
+    """The pictures of some images, embedded, with name and metric.
+
+    Images whose file is missing, a link, or no JPEG are left out.
+    """
     rows = []
     for image in images:
         try:
             path = folder / Path(str(image["file"])).name
-            if not path.is_file() or path.stat().st_size > limits().config_bytes:
+            if path.is_symlink() or not path.is_file() or path.stat().st_size > limits().config_bytes:
                 continue
-            data = base64.b64encode(path.read_bytes()).decode()
+            data = path.read_bytes()
         except (OSError, KeyError, ValueError):  # ValueError for a null byte in the name
+            continue
+        if not data.startswith(_JPEG):
             continue
         value = image.get("value")
         caption = f"{metric} {number(value)}" if _known(value) else ""
-        rows.append(figure(f"data:image/jpeg;base64,{data}", str(image.get("name", "")), value=caption))
+        rows.append(
+            figure(
+                f"data:image/jpeg;base64,{base64.b64encode(data).decode()}", str(image.get("name", "")), value=caption
+            )
+        )
     if not rows:
         return ""
     heads = "".join(f"<span>{panel}</span>" for panel in PANELS)
