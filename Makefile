@@ -17,7 +17,7 @@ PYTEST := OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest
 # the files of tests/e2e, which take longest though they have few tests.
 WORKERS ?= 2
 
-.PHONY: help demo test sanitize gpu parity reference lint format types clean
+.PHONY: help demo test sanitize fuzz gpu parity reference lint format types clean
 .NOTPARALLEL:
 
 help:  ## list the targets
@@ -32,6 +32,9 @@ test: $(VENV)/.dev  ## run the tests that need no accelerator
 
 sanitize: $(VENV)/.dev  ## run the tests of the C kernels under ASan and UBSan (Linux, gcc)
 	$(BIN)/python -m tests.sanitize
+
+fuzz: $(VENV)/.dev  ## feed hostile inputs to the commands: make fuzz SECONDS=600 SEED=7
+	$(BIN)/python -m tests.fuzz --seconds $(or $(SECONDS),60) --seed $(or $(SEED),0)
 
 gpu: $(VENV)/.dev  ## run the tests that need an accelerator, then measure there: gpu.json
 	$(PYTEST) -m gpu

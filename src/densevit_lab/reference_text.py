@@ -101,7 +101,8 @@ CLI = """\
 | 0 | success |
 | 1 | outputs differ (`densevit parity`), or the data has errors (`densevit doctor`) |
 | 2 | a mistake in the command, with a message that says what to do, or an image that could not be predicted |
-| 130, 143 | interrupted by Ctrl-C or SIGTERM |
+| 70 | a fault of densevit; the message names a file to report it with |
+| 129, 130, 143 | ended by SIGHUP, Ctrl-C or SIGTERM; finished files are kept and unfinished ones removed |
 
 ## densevit
 

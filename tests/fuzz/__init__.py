@@ -1,1 +1,1 @@
-"""Hostile inputs by seed: files of every kind that are damaged, false or odd, and the commands that must survive them."""
+"""Hostile inputs by seed: damaged, false or odd files of every kind, and the commands that must survive them."""

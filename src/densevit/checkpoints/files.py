@@ -19,6 +19,7 @@ from torch import Tensor
 
 from densevit.checkpoints.pickle_check import PickleCheck
 from densevit.checkpoints.pickle_stubs import PICKLE_STUBS
+from densevit.checkpoints.prefixes import some, strip_prefixes
 from densevit.errors import CheckpointError
 from densevit.io import atomic_path
 from densevit.io.decode import reason
@@ -33,18 +34,6 @@ WRAPPERS = ("state_dict", "model", "model_ema", "ema", "state_dict_ema", "module
 
 # Levels of wrappers inside wrappers; a hostile pickle can contain itself.
 MAX_NESTING = 4
-
-# Prefixes that DataParallel, Lightning and the modules of training scripts write before every name.
-PREFIXES = ("module.", "model.", "net.", "network.", "_forward_module.")
-
-# Names that wrappers of modules write anywhere inside a name: torch.compile, FSDP, activation checkpoints.
-INNER = ("_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.")
-
-# Tensors beside a model in a checkpoint: a counter of averages, losses, metrics, and averages of the weights.
-BESIDE = re.compile(
-    r"n_averaged$|(criterion|loss|losses|loss_fn|metrics?|(train|val|test)_\w+)(\.|$)"
-    r"|(ema|ema_model|model_ema|averaged_model|swa_model|teacher)\."
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +72,7 @@ def read_weights(path: Path, *, require_finite: bool = True) -> WeightsFile:
         CheckpointError: if the file is missing, damaged, of another kind, has no weights, or opening it would run code.
     """
     loaded = _load_safetensors(path) if _kind(path) == "safetensors" else load_pickle(path)
-    state = _strip_prefixes(_unwrap(loaded, path), path)
+    state = strip_prefixes(_unwrap(loaded, path), path)
     _check_storage(state, path)
     if require_finite:
         bad = [name for name, tensor in state.items() if not is_finite(tensor)]
@@ -289,31 +278,3 @@ def _holds_tensors(value: object, depth: int) -> bool:
         return False
     named = any(isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in value.items())
     return named or (depth > 0 and any(_holds_tensors(value.get(name), depth - 1) for name in WRAPPERS))
-
-
-def _strip_prefixes(state: dict[str, Tensor], path: Path, depth: int = 0) -> dict[str, Tensor]:
-    """Names without what wrappers of modules add to all of them, and without tensors beside the model."""
-    clean = {_without_inner(name): tensor for name, tensor in state.items()}
-    if len(clean) < len(state):
-        return state  # two names would become one
-    for prefix in PREFIXES if depth < MAX_NESTING * len(PREFIXES) else ():
-        inside = {name.removeprefix(prefix): tensor for name, tensor in clean.items() if name.startswith(prefix)}
-        beside = [name for name in clean if not name.startswith(prefix)]
-        if inside and all(BESIDE.match(name) for name in beside):
-            left_out = [name for name in beside if name != "n_averaged"]
-            if left_out:
-                log.warning("%s holds %s beside the model under %r; taking the model", path, some(left_out), prefix)
-            return _strip_prefixes(inside, path, depth + 1)
-    return clean
-
-
-def _without_inner(name: str) -> str:
-    for inner in INNER:
-        name = name.replace(inner, "")
-    return name
-
-
-def some(names: list[str], limit: int = 3) -> str:
-    """The first names, and the number of the others."""
-    more = f" and {len(names) - limit} more" if len(names) > limit else ""
-    return ", ".join(names[:limit]) + more

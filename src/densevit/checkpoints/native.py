@@ -16,7 +16,8 @@ from pydantic import BeforeValidator, Field, SerializeAsAny, model_validator
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from densevit.checkpoints.files import is_finite, some, write_tensors
+from densevit.checkpoints.files import is_finite, write_tensors
+from densevit.checkpoints.prefixes import some
 from densevit.checkpoints.native_tensors import SCALE_SUFFIX, check_shapes, quantise_rows, read_tensor
 from densevit.config import Config, nearest
 from densevit.errors import CheckpointError, ConfigError

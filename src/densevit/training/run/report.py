@@ -7,11 +7,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from densevit.errors import DataError
 from densevit.evaluation.snapshots import load_evaluation
 from densevit.io import write_bytes_atomic
+from densevit.plain_data import parse_yaml
 from densevit.pages.charts import confusion_chart, depth_chart, line_chart
 from densevit.pages.html import cards, escape, facts_table, folded, in_line, page, section, titled
 from densevit.tasks import TASKS, Task
@@ -37,7 +36,7 @@ def write_report(out: Path) -> Path:
     if not rows:
         raise DataError(f"{out} has no log.jsonl with lines of a run; name a run folder that densevit train wrote")
     text = read_text(out / "config.yaml", notes)
-    config = parse_mapping(text, "config.yaml", yaml.safe_load, notes)
+    config = parse_mapping(text, "config.yaml", parse_yaml, notes)
     record = parse_mapping(read_text(out / "environment.json", notes), "environment.json", parse_json, notes)
     last = max(row["iteration"] for row in rows)
     folder, details = load_evaluation(out, until=last, notes=notes) or (out, {"heads": {}})
