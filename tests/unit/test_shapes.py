@@ -358,6 +358,15 @@ def test_coco__matches_ids_of_text_and_numbers(root: Path) -> None:
     assert draw_coco_file(root, data)[8, 8] == 1
 
 
+def test_coco__of_lvis_names_photos_by_their_address(root: Path) -> None:
+    images = [{"id": 5, "coco_url": "http://images.example/train2017/a.png", "height": SIZE[0], "width": SIZE[1]}]
+    categories = [{"id": i, "name": f"class {i}"} for i in range(1, 1204)]
+    annotation = {"category_id": 1203, "segmentation": [square(8, 8, 2)]}
+    (root / "classes.json").unlink()
+    labels = draw_coco_file(root, coco([annotation], images=images, categories=categories))
+    assert {int(v): int((labels == v).sum()) for v in np.unique(labels)} == {1202: 4, 65535: 188}
+
+
 @pytest.mark.parametrize("mark", [0, None, [], {}, "no", [1]])
 def test_coco__takes_any_other_mark_than_1_for_an_object(root: Path, mark: Any) -> None:
     assert (draw_coco(root, [{**GOOD, "iscrowd": mark}]) == 0).sum() == 4

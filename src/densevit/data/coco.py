@@ -196,7 +196,8 @@ def _photos(data: Any, path: Path) -> tuple[dict[str, CocoPhoto], dict[str | Non
     photos: dict[str, CocoPhoto] = {}
     by_id: dict[str | None, CocoPhoto] = {}
     for row in _rows(data, "images", path):
-        name = row.get("file_name") if isinstance(row, Mapping) else None
+        # LVIS has no file_name but the address of the photo, of which the last part is its name.
+        name = row.get("file_name", row.get("coco_url")) if isinstance(row, Mapping) else None
         if not isinstance(name, str) or (key := _key(row.get("id"))) is None:
             raise DataError(f"{path} has the image {row!r:.80}; an id and a file_name are accepted; export it again")
         size = claimed_size(row, "height", "width", f"{path}: image {name}")

@@ -13,6 +13,7 @@ from densevit.data.labels import LabelRule
 from densevit.data.sample import ClassTable, Sample, Target
 from densevit.errors import DataError
 from densevit.io import BAND_SUFFIXES, read_depth, read_image, read_labels, read_values
+from densevit.types import Size
 
 
 @dataclass
@@ -68,7 +69,7 @@ class FileDataset:
         """
         path = self.images[index]
         image = self.read_image(path)
-        labels = None if self.masks is None else self.labels(index)
+        labels = None if self.masks is None else self.labels(index, (image.shape[0], image.shape[1]))
         depth = None if self.depths is None else self.read_depth(self.depths[index])
         values = None if self.values is None else read_values(self.values[index])
         for target, paths in ((labels, self.masks), (depth, self.depths), (values, self.values)):
@@ -82,8 +83,8 @@ class FileDataset:
         name = path.stem if self.names is None else self.names[index]
         return Sample(name, image, labels, depth, values, self.normals, self.rule.ignore_index)
 
-    def labels(self, index: int) -> NDArray[np.int32]:
-        """The mask of an image in class ids, without reading the image.
+    def labels(self, index: int, size: Size | None = None) -> NDArray[np.int32]:
+        """The mask of an image in class ids, without reading the image, whose ``size`` may be given.
 
         Raises:
             DataError: if there are no masks, the file is broken, or it holds an unknown class.

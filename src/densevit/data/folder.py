@@ -148,27 +148,29 @@ class FolderDataset(FileDataset):
         """Whether the masks are drawn from shapes, of COCO or labelme."""
         return self.coco is not None or self.read_shapes is not None
 
-    def labels(self, index: int) -> NDArray[np.int32]:
+    def labels(self, index: int, size: Size | None = None) -> NDArray[np.int32]:
         """The mask of an image in class ids; with COCO, all masks are in one file."""
         if self.masks is None or not self.has_shapes:
             return super().labels(index)
         mask = self.masks[index]
         if self.coco is not None:
             entry = self.coco_entries[index]
-            stored = self.coco.labels(entry, self._size(index, self.coco.photos[entry].size))
+            stored = self.coco.labels(entry, self._size(index, self.coco.photos[entry].size, size))
         else:
             assert self.read_shapes is not None
-            stored = self.read_shapes(mask, size=self._size(index, parse_labelme(mask).size))
+            stored = self.read_shapes(mask, size=self._size(index, parse_labelme(mask).size, size))
         return self.rule(stored, str(mask))
 
-    def _size(self, index: int, claimed: Size | None) -> Size:
-        """The size of a mask: the claimed one, which is checked by the photo before it takes much memory."""
-        if claimed is not None and claimed[0] * claimed[1] <= limits().small_pixels:
-            return claimed
-        photo = self.read_image(self.images[index]).shape
+    def _size(self, index: int, claimed: Size | None, photo: Size | None) -> Size:
+        """The size of a mask: that of the photo, with which the claimed one is compared before anything is drawn."""
+        if photo is None and claimed is not None and claimed[0] * claimed[1] <= limits().small_pixels:
+            return claimed  # without reading the photo
+        if photo is None:
+            height, width = self.read_image(self.images[index]).shape[:2]
+            photo = (height, width)
         if claimed is not None and self.masks is not None:
             same_size(photo, claimed, self.images[index], self.masks[index])
-        return photo[0], photo[1]
+        return photo
 
     def _find_masks(self, folder: Path) -> None:
         """Set ``masks``, ``rule`` and ``read_mask`` or ``coco`` by the kind of masks in the data set."""
