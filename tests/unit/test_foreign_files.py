@@ -1,4 +1,4 @@
-"""Files as training scripts write them: prefixes, tensors beside the model, and models of programs that are not read."""
+"""Files as training scripts write them: prefixes, tensors beside the model, and models that no importer reads."""
 
 import logging
 from pathlib import Path

@@ -68,7 +68,8 @@ def build(name: str, importer: Importer, source: Source) -> Imported:
         renamed,
         {key: tensor.shape for key, tensor in targets.items()},
         source=source.name,
-        advice=f"it was read as {importer.title}; correct its config file, or name another program to `densevit convert` by --as",
+        advice=f"it was read as {importer.title}; correct its config file, or name another program by --as of "
+        "`densevit convert`",
     )
     # Copies, since tensors of a file may share memory.
     state = {
