@@ -20,6 +20,7 @@ from pydantic.fields import FieldInfo
 
 from densevit.config import Config
 from densevit_lab import reference_text as text
+from densevit_lab.reference_importers import importer_keys_page
 from densevit_lab.reference_text import Row, escape, paragraphs, sentence, slug, table
 
 ROOT = Path(__file__).parents[2]
@@ -33,6 +34,7 @@ def pages() -> dict[str, str]:
         "docs/reference/config.md": config_page(),
         "docs/reference/cli.md": cli_page(),
         "docs/reference/findings.md": findings_page(),
+        "docs/reference/importer-keys.md": importer_keys_page(),
     }
 
 

@@ -13,7 +13,8 @@ from densevit.checkpoints.open import import_file
 from densevit.errors import CheckpointError, DensevitError
 from densevit.inference_config import WindowProtocol
 from densevit_lab.parity.fixture import Fixture
-from tests.parity.foreign import FIXTURES, HF, MMSEG, write_transformers
+from densevit_lab.reference_importers import SECTIONS, importer_keys_page
+from tests.parity.foreign import FIXTURES, HF, MMSEG, write_segmenter, write_transformers
 
 
 def refusal(source: Path, **options: Any) -> str:
@@ -198,3 +199,29 @@ def test_mmseg__with_one_output_channel_is_refused() -> None:
         build(
             "mmseg", IMPORTERS["mmseg"], Source("x", state, {"mmseg": {"model": MMSEG.description["mmseg_model_cfg"]}})
         )
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("net_kwargs:\n  rotary: true", "keys in its variant.yml, net_kwargs that are not known: rotary"),
+        ("net_kwargs:\n  n_heads: 2\n  decoder:\n    gate: 1", "variant.yml, decoder that are not known: gate"),
+        ("dataset_kwargs:\n  normalization: half", "normalization='half' in its variant.yml, dataset_kwargs"),
+        ("ema_kwargs: {}", "keys in its variant.yml that are not known: ema_kwargs"),
+    ],
+)
+def test_segmenter__is_refused_by_the_name_of_the_key(line: str, words: str, tmp_path: Path) -> None:
+    path = write_segmenter(tmp_path)
+    (tmp_path / "variant.yml").write_text(line + "\n")
+
+    with pytest.raises(CheckpointError, match=words):
+        import_file(str(path), num_heads=2, decoder_heads=2, image_size=(64, 64))
+
+
+def test_page_of_keys__has_every_table() -> None:
+    page = importer_keys_page()
+
+    for tables in SECTIONS.values():
+        for title, keys in tables.items():
+            section = page.split(f"### {title}\n")[1].split("\n#")[0]
+            assert all(f"`{key}`" in section for key in keys), title

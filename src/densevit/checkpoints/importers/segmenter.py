@@ -4,6 +4,7 @@ Fixed for this program: LayerNorm eps 1e-5 throughout, bilinear positions, the f
 of 0.5 for ViT and rounded ImageNet ones for DeiT, decoder heads of 64 channels for the published widths.
 """
 
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -11,6 +12,8 @@ import torch
 
 from densevit.checkpoints.encoder_names import PRETRAINING_HEAD
 from densevit.checkpoints.importers.base import ImportedParts, Importer, Plain, Source, segmentation
+from densevit.checkpoints.importers.keys import KeyTable, check_keys
+from densevit.checkpoints.importers.segmenter_keys import DATASET, DECODER, INFERENCE, NET, VARIANT
 from densevit.checkpoints.importers.vit import positions, published_heads, timm_vit, training_image_size
 from densevit.checkpoints.rename import Rule
 from densevit.checkpoints.shapes import Shapes
@@ -42,15 +45,16 @@ RULES = (
 def read(source: Source) -> ImportedParts:
     """Import a linear or mask transformer decoder on ViT or DeiT."""
     renamed, shapes, encoder = source.renamed(RULES)
-    net = _section(source, "net_kwargs")
-    data = _section(source, "dataset_kwargs")
-    inference = _section(source, "inference_kwargs")
+    variant = source.side.get("variant.yml", {})
+    _check(source, "variant.yml", variant, VARIANT)
+    sections = {"net_kwargs": NET, "dataset_kwargs": DATASET, "inference_kwargs": INFERENCE}
+    net, data, inference = (_section(source, variant, name, table) for name, table in sections.items())
     dim, depth = encoder["embed_dim"], encoder["depth"]
     heads = source.require(num_heads=net.get("n_heads") or published_heads(dim, depth))
     image_size = training_image_size(source, encoder, net.get("image_size"))
     rule = positions(shapes, encoder, mode="bilinear", image_size=image_size, keep_equal_count=True)
-    kind = net.get("normalization") or ("deit" if encoder["dist_token"] else "vit")
-    stated = net.get("decoder") or {}
+    kind = data.get("normalization") or net.get("normalization") or ("deit" if encoder["dist_token"] else "vit")
+    stated = _section(source, net, "decoder", DECODER)
     head = segmenter_head(
         source, shapes, dropout=stated.get("dropout", 0.1), drop_path=stated.get("drop_path_rate") or 0.0
     )
@@ -75,9 +79,16 @@ def read(source: Source) -> ImportedParts:
     return ImportedParts(renamed, encoder, {"labels": head}, normalisation, task, short, protocol, provenance)
 
 
-def _section(source: Source, name: str) -> Plain:
-    section: Any = source.side.get("variant.yml", {}).get(name)
-    return dict(section) if isinstance(section, dict) else {}
+def _section(source: Source, config: Mapping[str, Any], name: str, table: KeyTable) -> Plain:
+    """A part of the config, checked; empty if it is not there."""
+    stated = config.get(name)
+    section = dict(stated) if isinstance(stated, dict) else {}
+    _check(source, f"variant.yml, {name}", section, table)
+    return section
+
+
+def _check(source: Source, where: str, section: Mapping[str, Any], table: KeyTable) -> None:
+    check_keys(section, table, where=where, source=source.name, program="rstrudel/segmenter")
 
 
 def segmenter_head(source: Source, shapes: Shapes, *, num_heads: int | None = None, **settings: Any) -> Plain:
