@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator
 
 import pytest
 import yaml
-from safetensors import safe_open
 
 from tests.fuzz.generators import GENERATORS
 from tests.fuzz.harness import fuzz, run
@@ -24,10 +23,10 @@ def unguarded(*_: object) -> Iterator[None]:
 PLANTED: dict[str, tuple[str, object]] = {
     "images": ("densevit.io.decode.guarded", unguarded),
     "masks": ("densevit.io.read.require_array", lambda _path, array, *_: array),
-    "depths": ("densevit.io.read.guarded", unguarded),
+    "depths": ("densevit.doctor.probe.Broken", None),
     "annotations": ("densevit.io.text.parse_json", json.loads),
     "configs": ("densevit.config.parse_yaml", yaml.safe_load),
-    "checkpoints": ("densevit.checkpoints.native._open", lambda path: safe_open(path, framework="pt")),
+    "checkpoints": ("densevit.checkpoints.files._damaged", lambda *_: ZeroDivisionError("planted")),
     "names": ("densevit.io.write._SURROGATE", re.compile("(?!)")),
 }
 

@@ -17,8 +17,8 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from densevit.checkpoints.files import is_finite, write_tensors
-from densevit.checkpoints.prefixes import some
 from densevit.checkpoints.native_tensors import SCALE_SUFFIX, check_shapes, quantise_rows, read_tensor
+from densevit.checkpoints.prefixes import some
 from densevit.config import Config, nearest
 from densevit.errors import CheckpointError, ConfigError
 from densevit.inference_config import InferenceConfig, Protocol, parse_protocol

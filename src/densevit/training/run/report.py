@@ -10,9 +10,9 @@ from typing import Any
 from densevit.errors import DataError
 from densevit.evaluation.snapshots import load_evaluation
 from densevit.io import write_bytes_atomic
-from densevit.plain_data import parse_yaml
 from densevit.pages.charts import confusion_chart, depth_chart, line_chart
 from densevit.pages.html import cards, escape, facts_table, folded, in_line, page, section, titled
+from densevit.plain_data import parse_yaml
 from densevit.tasks import TASKS, Task
 from densevit.training.run.log import Row, read_log
 from densevit.training.run.progress import duration
