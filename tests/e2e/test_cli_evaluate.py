@@ -343,7 +343,10 @@ def test_evaluate__a_data_folder_that_does_not_exist(refusal, tmp_path):
 def test_evaluate__a_damaged_class_list_is_named(refusal, dataset, tmp_path, text):
     root = shutil.copytree(dataset, tmp_path / "data")
     (root / "classes.json").write_text(text)
-    assert refusal("--data", root, "--split", "val").startswith(f"{root / 'classes.json'} is not a class list (")
+    message = refusal("--data", root, "--split", "val")
+    assert message.startswith(
+        (f"{root / 'classes.json'} is not a class list (", f"{root / 'classes.json'} is not valid")
+    )
 
 
 def test_evaluate__regression_values_may_lie_anywhere(evaluate, dataset, tmp_path):

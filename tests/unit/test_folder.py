@@ -279,21 +279,15 @@ def test_check__takes_classes_and_the_ignore_value_alone() -> None:
         ('{"classes": {"0": "road"}}', "classes is a dict, not a list of names"),
         ('{"classes": []}', "classes is empty"),
         ('{"classes": ["road", 1]}', "classes has 1, which is no name"),
-        ('{"classes": ["road", "\\ud800"]}', "classes has '\\ud800', which is no name"),
         ('{"classes": ["road"], "ignore_index": "none"}', "invalid literal"),
         ('{"classes": ["road"], "ignore_index": null}', "NoneType instead of a whole number"),
         ('{"classes": ["road"], "ignore_index": true}', "bool instead of a whole number"),
         ('{"classes": ["road"], "ignore_index": [255]}', "list instead of a whole number"),
-        ('{"classes": ["road"], "ignore_index": Infinity}', "inf instead of a whole number"),
-        ('{"classes": ["road"], "ignore_index": 1e400}', "inf instead of a whole number"),
-        ('{"classes": ["road"], "ignore_index": NaN}', "cannot convert float NaN"),
         ('{"classes": ["road"], "ignore_index": 0.5}', "0.5 instead of a whole number"),
-        ('{"classes": ["road"], "palette": [[1e400, 0, 0]]}', "inf instead of a whole number"),
         ('{"classes": ["road"], "palette": [[0, 0]]}', "palette is not a list of [red, green, blue]"),
         ('{"classes": ["road"], "palette": {"road": [0, 0, 0]}}', "palette is not a list of"),
         ('{"classes": ["road"], "palette": null}', "palette is not a list of"),
         ('{"classes": ["road"], "classes2": ["a", "b"]}', "to_2 is missing"),
-        ('{"classes": ["road"], "classes2": ["a"], "to_2": [-Infinity]}', "-inf instead of a whole number"),
         ('{"classes": ["road"], "classes2": ["a"], "to_2": 0}', "to_2 is a int, not a list of whole numbers"),
     ],
 )
@@ -304,7 +298,19 @@ def test_classes_json__that_is_no_class_list_is_refused(root: Path, text: str, r
     assert message.endswith('; it must look like {"classes": ["road", "sky"], "ignore_index": 255}')
 
 
-@pytest.mark.parametrize("text", ["{", "\\", '{"classes": ' + "[" * 100_000 + "]" * 100_000 + "}"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{",
+        "\\",
+        '{"classes": ' + "[" * 100_000 + "]" * 100_000 + "}",
+        '{"classes": ["road", "\\ud800"]}',
+        '{"classes": ["road"], "ignore_index": Infinity}',
+        '{"classes": ["road"], "ignore_index": 1e400}',
+        '{"classes": ["road"], "ignore_index": NaN}',
+        '{"classes": ["road"], "classes2": ["a"], "to_2": [-Infinity]}',
+    ],
+)
 def test_classes_json__that_is_no_json_is_refused(root: Path, text: str) -> None:
     (root / "classes.json").write_text(text)
     assert " is not valid JSON (" in refusal(lambda: read_classes(FolderConfig(root=root)))
@@ -334,7 +340,7 @@ def test_classes__of_the_config_are_bounded(root: Path, classes: Any) -> None:
 def test_names__are_matched_in_either_unicode_form(root: Path, photo: str) -> None:
     other = {"caf\u00e9": "cafe\u0301", "cafe\u0301": "caf\u00e9"}[photo]
     for kind, name in (("images", photo), ("masks", other)):
-        (path,) = (root / kind / "val").iterdir()
+        (path,) = (root / kind / "val").glob("[!.]*")
         path.rename(path.with_stem(name))
     (root / "depth" / "val" / "p3.png").rename(root / "depth" / "val" / f"{other}.png")
     (root / "values" / "val" / "p3.npy").rename(root / "values" / "val" / f"{other}.npy")
@@ -371,7 +377,7 @@ def test_values__that_are_no_map_of_floats_are_refused(root: Path, array: NDArra
 def test_values__cut_short_are_refused(root: Path, keep: int) -> None:
     path = root / "values" / "val" / "p3.npy"
     path.write_bytes(path.read_bytes()[:keep])
-    pattern = f"{re.escape(str(path))} is (empty|damaged).*; copy"
+    pattern = f"{re.escape(str(path))} (is empty|is damaged|claims an array).*; copy"
     assert re.match(pattern, refusal(lambda: dataset(root=root, split="val")[0]))
 
 

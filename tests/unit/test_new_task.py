@@ -179,7 +179,7 @@ def test_new_task__is_predicted_and_saved(predictor: Predictor, tmp_path: Path) 
     record = prediction.save(tmp_path / "out", "a")
 
     assert record["heads"]["flow"] == {"task": "flow", "values": "a.flow.npy", "colours": "a.flow.colours.png"}
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {"a.json", "a.flow.npy", "a.flow.colours.png"}
+    assert {path.name for path in (tmp_path / "out").glob("[!.]*")} == {"a.json", "a.flow.npy", "a.flow.colours.png"}
     values = np.load(tmp_path / "out" / "a.flow.npy")
     assert values.shape == (2, *image.shape[:2])
     np.testing.assert_array_equal(values, prediction["flow"].prediction)

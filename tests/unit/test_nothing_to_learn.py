@@ -26,7 +26,8 @@ def ignored(dataset: Path, tmp_path: Path) -> Path:
     """A copy of the data set in which every mask pixel of split train is ignored."""
     root = tmp_path / "data"
     shutil.copytree(dataset, root)
-    for mask in (root / "masks" / "train").iterdir():
+    for mask in (root / "masks" / "train").glob("[!.]*"):
+        mask.unlink()
         write_png(mask, np.full((48, 64), 255, np.uint8))
     return root
 
@@ -52,7 +53,7 @@ def test_run_without_a_target_pixel__is_an_error_and_leaves_no_model(
 
 
 def test_run_with_one_batch_of_targets__is_trained(ignored: Path, dataset: Path, tmp_path: Path) -> None:
-    masks = sorted((ignored / "masks" / "train").iterdir())
+    masks = sorted((ignored / "masks" / "train").glob("[!.]*"))
     shutil.copy(dataset / "masks" / "train" / masks[0].name, masks[0])
 
     assert train(run_config(ignored, iterations=2 * len(masks)), tmp_path / "run").exists()

@@ -97,7 +97,8 @@ def test_values__are_those_of_the_same_photo(
         found = dataset.read()
     wanted = result.labels if task is LABELS else result.depth if isinstance(task, Depth) else result.values
     assert np.array_equal(found, wanted.reshape(found.shape))
-    assert not [p for p in tmp_path.iterdir() if p.name.startswith(".")]
+    assert not list(tmp_path.glob("*.densevit-partial"))
+    assert not list(tmp_path.glob(".*.densevit-partial"))
 
 
 def test_depth__is_written_in_millimetres_on_demand(tmp_path: Path) -> None:

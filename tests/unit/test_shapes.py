@@ -481,7 +481,7 @@ def test_labelme__with_a_mask_that_is_no_picture_is_refused(root: Path, mask: An
         ("nonsense", "is not valid JSON"),
         ("[]", "is not a file of labelme (it holds a list)"),
         ({"imageHeight": 12}, "is not a file of labelme (it has no list shapes)"),
-        (labelme(imageHeight=float("inf")), "imageHeight or imageWidth is inf instead of a whole number"),
+        (labelme(imageHeight=float("inf")), "is not valid JSON (a number is Infinity"),
         (labelme(imageHeight=12.5), "imageHeight or imageWidth is 12.5 instead of a whole number"),
         (labelme(imageHeight=10**6, imageWidth=10**6), "gives the size 1000000 x 1000000, and up to"),
         (labelme(imageHeight=0), "gives the size 0 x 16"),

@@ -85,14 +85,16 @@ def read_weights(path: Path, *, require_finite: bool = True) -> WeightsFile:
     return WeightsFile(state, meta if isinstance(meta, Mapping) else {})
 
 
-def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None) -> None:
-    """Write tensors to a safetensors file, atomically.
+def write_tensors(
+    path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None, *, internal: bool = False
+) -> None:
+    """Write tensors to a safetensors file; see ``densevit.io.atomic_path``.
 
     Raises:
         DataError: if it cannot be written.
     """
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    with atomic_path(path) as temporary:
+    with atomic_path(path, internal=internal) as temporary:
         try:
             save_file(plain, temporary, metadata)
         except SafetensorError as error:  # such as a full disk

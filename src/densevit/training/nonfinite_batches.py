@@ -70,7 +70,7 @@ def save_nonfinite(
             "losses": {head: str(value) for head, value in zip(heads, losses[number].tolist(), strict=True)},
             "gradient_norm": str(norm.item()),
         }
-        write_tensors(path, tensors)
+        write_tensors(path, tensors, internal=True)
         write_json(path.with_suffix(".json"), record, internal=True)
 
 
