@@ -18,7 +18,7 @@ def to_tensor(image: NDArray[Any]) -> Tensor:
     """uint8, uint16 or float32 in [0, 1], (H, W, C) -> float32 (C, H, W) in [0, 1]."""
     if image.dtype == np.uint16:  # older torch cannot convert it
         image = image.astype(np.float32) / 65535
-    pixels = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)
+    pixels = _as_tensor(image).permute(2, 0, 1)
     return pixels.float() if pixels.is_floating_point() else pixels.float().div_(255.0)
 
 
@@ -38,7 +38,7 @@ def fit_image(image: NDArray[Any], size: Size, *, large: int = LARGE_IMAGE) -> T
     """
     if image.shape[0] * image.shape[1] <= large or image.dtype != np.uint8 or image.shape[:2] == size:
         return resize_image(to_tensor(image), size)
-    pixels = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None]
+    pixels = _as_tensor(image).permute(2, 0, 1)[None]
     resized = F.interpolate(pixels, size=size, mode="bilinear", align_corners=False, antialias=True)[0]
     return resized.contiguous().float().div_(255.0)
 
@@ -55,3 +55,9 @@ def resize_nearest(values: Tensor, size: Size) -> Tensor:
 def _nearest_indices(old: int, new: int) -> Tensor:
     """Index of the old pixel under the centre of each new pixel."""
     return ((torch.arange(new, dtype=torch.float64) + 0.5) * old / new).long().clamp_(max=old - 1)
+
+
+def _as_tensor(image: NDArray[Any]) -> Tensor:
+    contiguous = np.ascontiguousarray(image)
+    # To numpy, a single row or column is contiguous whatever its stride; torch refuses a negative one.
+    return torch.from_numpy(contiguous if min(contiguous.strides) > 0 else contiguous.copy())

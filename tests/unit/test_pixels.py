@@ -157,3 +157,10 @@ def test_resize_nearest__keeps_the_type_and_every_leading_axis() -> None:
 
     assert (resized.dtype, resized.shape) == (torch.float64, (2, 3, 2, 3))
     torch.testing.assert_close(resized, values[:, :, 1::2, 1::2], **EXACT)
+
+
+@pytest.mark.parametrize("shape", [(5, 1), (1, 5), (1, 1)])
+def test_to_tensor__takes_mirrored_images_of_one_row_or_column(shape: Size) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (*shape, 3), dtype=np.uint8)
+    mirrored = to_tensor(np.ascontiguousarray(image[::-1, ::-1]))
+    assert torch.equal(mirrored, to_tensor(image).flip(1, 2))
