@@ -1,5 +1,6 @@
 """Every key of a config beside a checkpoint is used, checked, or ignored for a reason; others are refused by name."""
 
+import ast
 import json
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ import pytest
 
 from densevit.checkpoints.importers import IMPORTERS, Imported, Source, build
 from densevit.checkpoints.importers.keys import check_keys, checked, ignored, used
+from densevit.checkpoints.importers.python_config import WHOLE, Unknown
 from densevit.checkpoints.importers.transformers_processor import preprocessing
 from densevit.checkpoints.open import import_file
 from densevit.errors import CheckpointError, DensevitError
@@ -74,6 +76,7 @@ def changed(folder: Path, name: str, **changes: Any) -> Path:
         ("preprocessor_config.json", {"resample": "bilinear"}),
         ("preprocessor_config.json", {"size": {"shortest_edge": 64}}),
         ("preprocessor_config.json", {"rescale_factor": 0}),
+        ("preprocessor_config.json", {"image_std": [0.5, 0.5, 0.0]}),
         ("preprocessor_config.json", {"sharpen": True}),
     ],
 )
@@ -155,6 +158,48 @@ STATISTICS = {"mean": [123.0, 116.0, 103.0], "std": [58.0, 57.0, 57.0]}
 def test_mmseg__is_refused_by_the_name_of_the_key(key: str, change: dict[str, Any]) -> None:
     with pytest.raises(CheckpointError, match=key):
         mmseg_with(**change)
+
+
+COMPUTED = Unknown(ast.parse("make(1)").body[0])
+
+
+@pytest.mark.parametrize(
+    ("place", "change"),
+    [
+        ("model", {"model": {WHOLE: COMPUTED}}),
+        ("model.backbone", {"model": {"backbone": COMPUTED}}),
+        ("model.backbone.num_heads", {"backbone": {"num_heads": COMPUTED}}),
+        ("model.backbone.out_indices[1]", {"backbone": {"out_indices": [0, COMPUTED]}}),
+        ("model.backbone.norm_cfg.eps", {"backbone": {"norm_cfg": {"type": "LN", "eps": COMPUTED}}}),
+        ("model.backbone.act_cfg", {"backbone": {"act_cfg": COMPUTED}}),
+        ("model.backbone", {"backbone": {WHOLE: COMPUTED}}),
+        ("model.decode_head.act_cfg", {"decode_head": {"act_cfg": COMPUTED}}),
+        ("model.decode_head.norm_cfg.type", {"decode_head": {"norm_cfg": {"type": COMPUTED}}}),
+        ("model.decode_head.in_index", {"decode_head": {"in_index": COMPUTED}}),
+        ("model.auxiliary_head[0]", {"model": {"auxiliary_head": [COMPUTED]}}),
+        ("model.test_cfg.stride", {"test_cfg": {"mode": "slide", "crop_size": (32, 32), "stride": COMPUTED}}),
+        ("data_preprocessor.mean[0]", {"data_preprocessor": {"bgr_to_rgb": True, "mean": [COMPUTED] * 3, "std": [1]}}),
+        ("img_norm_cfg.to_rgb", {"img_norm_cfg": {**STATISTICS, "to_rgb": COMPUTED}}),
+        ("test_pipeline", {"test_pipeline": COMPUTED}),
+        ("test_pipeline[0].scale", {"test_pipeline": [{"type": "Resize", "scale": COMPUTED, "keep_ratio": True}]}),
+        ("dataset_type", {"dataset_type": COMPUTED}),
+    ],
+)
+def test_mmseg__is_refused_where_a_value_that_is_read_is_computed(place: str, change: dict[str, Any]) -> None:
+    with pytest.raises(CheckpointError) as error:
+        mmseg_with(**change)
+
+    assert str(error.value).startswith(f"x: {place} is computed in the config (make(1)), and nothing in it is run;")
+
+
+def test_mmseg__may_compute_what_is_not_read() -> None:
+    unread = {"optimizer": COMPUTED, "train_pipeline": [COMPUTED], "hooks": {WHOLE: COMPUTED}}
+    step = {"type": "Collect", "meta_keys": COMPUTED}
+    parts = {"model": {"train_cfg": COMPUTED, "init_cfg": {WHOLE: COMPUTED}}, "decode_head": {"loss_decode": COMPUTED}}
+
+    plain, computed = mmseg_with(), mmseg_with(**unread, **parts, test_pipeline=[step])
+
+    assert computed.bundle.model.config == plain.bundle.model.config
 
 
 def test_mmseg__without_an_activation_in_the_neck_has_none() -> None:

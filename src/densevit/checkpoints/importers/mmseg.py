@@ -13,6 +13,7 @@ from densevit.checkpoints.importers.dpt_rules import dpt_from_shapes
 from densevit.checkpoints.importers.mmseg_config import MmsegConfig, layer_norm_eps
 from densevit.checkpoints.importers.mmseg_keys import NAIVE, PUP, Kind
 from densevit.checkpoints.importers.mmseg_rules import RULES, reverse_streams
+from densevit.checkpoints.importers.python_config import Settings
 from densevit.checkpoints.importers.segmenter import segmenter_head
 from densevit.checkpoints.importers.setr_paper import HEAD, WINDOWS, setr_head
 from densevit.checkpoints.importers.vit import positions, published_heads, training_image_size, without_class_token
@@ -43,7 +44,8 @@ SEGMENTER_STRIDES = {512: 480, 640: 608}
 
 def read(source: Source) -> ImportedParts:
     """Import a model whose head is recognised by its tensors, from shapes, config and overrides."""
-    config = MmsegConfig(source.side.get("mmseg", {}), source.side.get("meta", {}), source.name)
+    data = Settings(source.side.get("mmseg", {}), source.name)
+    config = MmsegConfig(data, source.side.get("meta", {}), source.name)
     kind: Kind = next((name for name, pattern in SIGNATURES.items() if source.has(pattern)), "linear")
     config.check_model(kind)
     renamed, shapes, encoder = source.renamed(RULES[kind])

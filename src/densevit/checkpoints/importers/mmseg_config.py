@@ -19,6 +19,7 @@ from densevit.checkpoints.importers.mmseg_keys import (
     TEST_CFG,
     Kind,
 )
+from densevit.checkpoints.importers.python_config import Settings
 from densevit.errors import CheckpointError
 from densevit.types import Size
 
@@ -35,26 +36,26 @@ class MmsegConfig:
         source: what messages call it.
     """
 
-    data: Mapping[str, Any]
+    data: Settings
     meta: Mapping[str, Any]
     source: str
 
     @property
-    def model(self) -> Plain:
+    def model(self) -> Mapping[str, Any]:
         """The segmentor."""
         return _mapping(self.data.get("model"))
 
-    def part(self, name: str) -> Plain:
+    def part(self, name: str) -> Mapping[str, Any]:
         """A part of the segmentor, such as ``backbone``, ``decode_head`` or ``test_cfg``."""
         return _mapping(self.model.get(name))
 
     @property
-    def aux_heads(self) -> list[Plain]:
+    def aux_heads(self) -> list[Mapping[str, Any]]:
         """The auxiliary heads."""
         heads = self.model.get("auxiliary_head") or []
         return [_mapping(head) for head in (heads if isinstance(heads, list | tuple) else [heads])]
 
-    def check(self, name: str, part: Plain, table: KeyTable) -> None:
+    def check(self, name: str, part: Mapping[str, Any], table: KeyTable) -> None:
         """Refuse unknown keys of a part of the config, and values that cannot be reproduced.
 
         Raises:
@@ -128,7 +129,7 @@ class MmsegConfig:
         return _pair(test["crop_size"]), _pair(test["stride"])
 
     @property
-    def pipeline(self) -> list[Plain] | None:
+    def pipeline(self) -> list[Settings] | None:
         """The steps of the test pipeline, those inside others too; None if it is not stated.
 
         Raises:
@@ -154,7 +155,7 @@ class MmsegConfig:
             steps.append(step | {"type": kind})
         return steps
 
-    def _steps(self, kind: str) -> list[Plain]:
+    def _steps(self, kind: str) -> list[Settings]:
         return [step for step in self.pipeline or () if step["type"] == kind]
 
     @property
@@ -177,7 +178,7 @@ class MmsegConfig:
         return max(scale), min(scale)
 
 
-def _statistics(stated: Plain) -> Plain:
+def _statistics(stated: Mapping[str, Any]) -> Plain:
     """Mean and deviation for images in [0, 1] of those for images in [0, 255], which may have none."""
     mean, std = stated.get("mean"), stated.get("std")
     if mean is None or std is None:
@@ -190,8 +191,8 @@ def layer_norm_eps(norm_cfg: Any) -> float:
     return float(_mapping(norm_cfg).get("eps", 1e-5))
 
 
-def _mapping(value: Any) -> Plain:
-    return dict(value) if isinstance(value, Mapping) else {}
+def _mapping(value: Any) -> Settings:
+    return value if isinstance(value, Settings) else Settings(value if isinstance(value, Mapping) else {}, "")
 
 
 def _pair(value: Any) -> Size:

@@ -1,26 +1,21 @@
-"""Read the config files next to weights, as data; nothing in them is run.
+"""Read the config files next to weights, as data; nothing in them is run."""
 
-Of configs written in Python only literals, names assigned before, and ``dict(...)`` are read.
-"""
-
-import ast
 import logging
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from densevit.checkpoints.importers.base import Plain
+from densevit.checkpoints.importers.python_config import WHOLE, Settings, Unknown, check_values, read_literals
 from densevit.errors import CheckpointError
 from densevit.io.decode import reason
-from densevit.plain_data import check_plain, parse_json_config, parse_yaml, read_text
+from densevit.plain_data import parse_json_config, parse_yaml, read_text
 
-MAX_LENGTH = 1_000_000  # characters of Python; real configs have tens of thousands
 MAX_BASES = 64
 _log = logging.getLogger(__name__)
-UNKNOWN = object()  # the value of an expression that is no literal; left out of the mapping that it is in
 
 
 def read_side_files(
@@ -89,7 +84,10 @@ def _is_config(path: Path) -> bool:
     except (OSError, ValueError, CheckpointError) as error:
         _log.warning("%s is passed over, since it cannot be read as a config: %s", path, error)
         return False
-    return "_base_" in assigned or isinstance(assigned.get("model"), dict)
+    model = assigned.get("model", assigned.get(WHOLE))
+    if isinstance(model, Unknown) and "_base_" not in assigned:  # scripts have a model too, so that it is no error
+        _log.warning("%s is passed over: it computes its model (%s); if it is a config, give --config", path, model)
+    return "_base_" in assigned or isinstance(model, dict)
 
 
 def read_data_file(path: Path) -> Plain:
@@ -102,36 +100,6 @@ def read_data_file(path: Path) -> Plain:
     if not isinstance(data, dict):
         raise CheckpointError(f"{path} holds {type(data).__name__}, but a config is a mapping; correct or remove it")
     return data
-
-
-def read_literals(text: str, source: str) -> Plain:
-    """The assignments of a config in Python; values that only running it would give are left out.
-
-    Args:
-        text: such as the ``cfg`` that mmsegmentation stores in a checkpoint.
-        source: what messages call it.
-
-    Raises:
-        CheckpointError: if it is not Python.
-    """
-    try:
-        if len(text) > MAX_LENGTH:
-            raise ValueError(f"{len(text)} characters")
-        names: Plain = {}
-        for statement in ast.parse(text).body:
-            match statement:
-                case ast.Assign(targets=[ast.Name(id=name)], value=value):
-                    names[name] = _value(value, names)
-                case ast.AnnAssign(target=ast.Name(id=name), value=ast.expr() as value):
-                    names[name] = _value(value, names)
-        known = _known(names.items())
-        check_plain(known)  # names can double what they name, again and again
-    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-        raise CheckpointError(
-            f"the config of {source} cannot be read ({type(error).__name__}: {error}); give the model's config file, "
-            "which is Python, to `densevit convert` by --config, or the options that replace it"
-        ) from None
-    return known
 
 
 def read_config_file(path: Path, *, folder: Path | None = None) -> Plain:
@@ -159,7 +127,7 @@ def _with_bases(path: Path, folder: Path, read: dict[Path, Plain], above: tuple[
             f"cannot read the config {path} ({reason(error)}), which may be a base of another; give the complete "
             "config that the training program wrote into its work folder"
         ) from None
-    bases = config.pop("_base_", [])
+    bases = Settings({"_base_": config.pop("_base_", [])}, str(path))["_base_"]
     bases = [bases] if isinstance(bases, str) else bases
     if not isinstance(bases, list | tuple) or not all(isinstance(base, str) for base in bases):
         raise CheckpointError(f"{path} has _base_ = {bases!r}; a path or a list of paths is accepted; correct it")
@@ -173,7 +141,7 @@ def _with_bases(path: Path, folder: Path, read: dict[Path, Plain], above: tuple[
             )
         merged = _merge(merged, _with_bases(place, folder, read, (*above, path)))
     read[path] = _merge(merged, config)
-    check_plain(read[path])
+    check_values(read[path])
     return read[path]
 
 
@@ -187,29 +155,3 @@ def _merge(base: Plain, over: Mapping[str, Any]) -> Plain:
         else:
             merged[key] = value
     return merged
-
-
-def _value(node: ast.expr, names: Mapping[str, Any]) -> Any:
-    match node:
-        case ast.Constant(value=str() | int() | float() | None as value):
-            return value
-        case ast.Name(id=name):
-            return names.get(name, UNKNOWN)
-        case ast.UnaryOp(op=ast.USub(), operand=ast.Constant(value=int() | float() as value)):
-            return -value
-        case ast.List(elts=items) | ast.Tuple(elts=items):
-            values = [_value(item, names) for item in items]
-            if any(value is UNKNOWN for value in values):
-                return UNKNOWN
-            return values if isinstance(node, ast.List) else tuple(values)
-        case ast.Dict(keys=keys, values=values):
-            pairs = [(_value(k, names) if k else None, _value(v, names)) for k, v in zip(keys, values, strict=True)]
-            return _known(pairs)
-        case ast.Call(func=ast.Name(id="dict"), args=[], keywords=keywords):
-            return _known((keyword.arg, _value(keyword.value, names)) for keyword in keywords)
-    return UNKNOWN
-
-
-def _known(pairs: Iterable[tuple[Any, Any]]) -> dict[Any, Any]:
-    """The mapping of the pairs with known keys and values."""
-    return {key: value for key, value in pairs if isinstance(key, str | int) and value is not UNKNOWN}
