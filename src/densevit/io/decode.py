@@ -71,9 +71,9 @@ def decode(path: Path, convert: Callable[[Image.Image, str], _T]) -> _T:
         DataError: no such file, not an image of ``FORMATS``, damaged or cut short, or beyond ``limits``.
     """
     with guarded(path), open_image(path) as image:
-        has_16_bits = any(";16" in str(tile[3]) for tile in image.tile)
+        has_16_bits = any(";16" in str(tile[3]) for tile in getattr(image, "tile", ()))
         image.load()
-        image.info[SIXTEEN_BITS] = has_16_bits  # of colours, Pillow keeps the upper 8
+        image.info[SIXTEEN_BITS] = has_16_bits
         check_complete_png(image, path)
         result = convert(upright(image, str(path)), str(path))
     return result

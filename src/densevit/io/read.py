@@ -3,7 +3,6 @@
 import base64
 import binascii
 import io
-import logging
 import math
 import os
 import sys
@@ -16,17 +15,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from densevit.errors import DataError
-from densevit.io.decode import SIXTEEN_BITS, decode, guarded, require_file, upright
+from densevit.io.dark import warn_if_dark
+from densevit.io.decode import decode, guarded, require_file, upright
 from densevit.io.zipped import ZipPath, place
 
 LOSSY_FORMATS = frozenset({"JPEG", "MPO"})
 """Pillow's names of formats that change values; MPO is a JPEG with a second image inside, as phones write it."""
-
-_DARK = 8192
-"""A 16-bit photo without larger values is almost black; of 10 or 12 bits, 1023 or 4095 would be white."""
-
-_log = logging.getLogger(__name__)
-_named_dark: set[str] = set()  # files are read in every epoch
 
 
 def read_image(path: Path) -> NDArray[np.uint8]:
@@ -46,7 +40,7 @@ def read_image(path: Path) -> NDArray[np.uint8]:
     Raises:
         DataError: no such file, not an image, damaged or cut short, beyond ``limits``, values of unknown range.
     """
-    return decode(place(path), _to_photo)
+    return decode(place(path), lambda image, name: _to_rgb(warn_if_dark(image, name), name))
 
 
 def as_image(source: object) -> NDArray[np.uint8]:
@@ -197,25 +191,6 @@ def require_array(path: Path, array: NDArray[Any], accepted: str, fits: Callable
     if array.size == 0 or not fits(array):
         raise DataError(f"{path} holds an array {array.shape} of {array.dtype}; {accepted} is accepted")
     return array
-
-
-def _to_photo(image: Image.Image, name: str) -> NDArray[np.uint8]:
-    """``_to_rgb``, with a warning of a file that 16 bits make almost black."""
-    if image.mode.startswith("I"):
-        peak = int(np.asarray(image).max())
-    else:  # the upper 8 bits, also of alpha, which does not count
-        colours = image.getextrema()[:3] if image.info.get(SIXTEEN_BITS) and image.mode in {"RGB", "RGBA"} else ()
-        peak = max((int(high) * 256 + 255 for _, high in colours), default=0)
-    if 0 < peak < _DARK and name not in _named_dark:
-        _named_dark.add(name)
-        white = max((1 << peak.bit_length()) - 1, 255)
-        _log.warning(
-            "%s holds 16-bit values up to %d, of which 65535 becomes white, so the photo is almost black; if that is "
-            "not meant, run TIFFs and PNGs by densevit predict with --stream --range 0,%d, or scale the values up to "
-            "65535",
-            name, peak, white,
-        )  # fmt: skip
-    return _to_rgb(image, name)
 
 
 def _to_rgb(image: Image.Image, name: str) -> NDArray[np.uint8]:
