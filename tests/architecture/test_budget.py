@@ -12,7 +12,7 @@ SRC = ROOT / "src"
 PACKAGES = ("densevit", "densevit_lab")
 
 # Raised, like the budgets of the rooms below, only with an ADR that argues for it.
-LIBRARY_LINES = 31_400  # 27,000 before the rules for hostile input: ADR 17
+LIBRARY_LINES = 31_650  # 27,000 before the rules for hostile input: ADR 17
 FILE_LINES = 300
 FUNCTION_LINES = 60
 
@@ -30,7 +30,7 @@ ROOMS: dict[tuple[str, ...], int] = {
     ("kernels", "upsampling"): 3_000,
     ("encoder", "decoders", "layers", "blocks", "model", "inference_config", "presets"): 3_400,
     ("io", "data", "tasks"): 7_200,  # ADR 17
-    ("checkpoints",): 5_250,  # ADR 17: sets of keys, bounds of pickles
+    ("checkpoints",): 5_480,  # ADR 17: sets of keys, bounds of pickles, computed values of configs
     ("inference",): 3_100,  # ADR 16 and 17
     ("engines", "export"): 1_500,
     ("evaluation", "training"): 5_000,

@@ -372,3 +372,25 @@ def test_evaluate__reduce_zero_label_measures_masks_that_count_from_1(evaluate, 
     reduced = evaluate(*options, tmp_path / "masks", "--reduce-zero-label")
 
     assert (reduced["mIoU"], reduced["per_class"]) == (plain["mIoU"], plain["per_class"])
+
+
+def test_evaluate__background_is_named_for_shapes_only(evaluate, refusal, odd, tmp_path):
+    photos = sorted((odd / "images" / "val").iterdir())
+    names = json.loads((odd / "classes.json").read_text())["classes"]
+    (tmp_path / "classes.json").write_text(json.dumps({"classes": names}))
+    shutil.copytree(odd / "images" / "val", tmp_path / "images")
+    images, annotations = [], []
+    for number, path in enumerate(photos):
+        width, height = Image.open(path).size
+        images.append({"id": number, "file_name": path.name, "width": width, "height": height})
+        corner = [0, 0, 9, 0, 9, 9, 0, 9]
+        annotations.append({"id": number, "image_id": number, "category_id": 1, "segmentation": [corner]})
+    coco = {"images": images, "categories": [{"id": 1, "name": names[1]}], "annotations": annotations}
+    (tmp_path / "annotations.json").write_text(json.dumps(coco))
+
+    options = ("--data", tmp_path, "--head", "segmenter")
+    shapes, everywhere = evaluate(*options), evaluate(*options, "--background", names[0])
+
+    assert everywhere["background"] == names[0]
+    assert everywhere["mIoU"] != shapes["mIoU"]
+    assert "has no shapes" in refusal("--data", odd, "--split", "val", "--background", names[0])

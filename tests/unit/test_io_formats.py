@@ -367,6 +367,19 @@ def test_picture__is_what_people_can_look_at(count: int, dtype: Any) -> None:
     np.testing.assert_allclose(picture / 255, shown, atol=1 / 254)
 
 
+@pytest.mark.parametrize("bits", [1, 8, 10, 12, 14, 16])
+def test_picture__of_16_bits_shows_the_bits_that_are_used(bits: int) -> None:
+    stored = np.random.default_rng(0).integers(0, 2**bits, (64, 80, 3)).astype(np.uint16)
+    dead = stored.copy()
+    dead[5, 5] = 65535  # a single pixel of a sensor does not make the others black
+    expected = stored >> max(bits - 8, 0)
+
+    np.testing.assert_array_equal(Sample("s", stored).picture, expected)
+    np.testing.assert_array_equal(np.delete(Sample("s", dead).picture, 5, axis=0), np.delete(expected, 5, axis=0))
+    assert (Sample("s", dead).picture[5, 5] == 255).all()
+    assert not Sample("s", np.zeros((4, 4, 1), np.uint16)).picture.any()
+
+
 # Text
 
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from densevit.errors import DensevitError
 from densevit.evaluation.selection import choose_head, open_for
 from densevit.tasks import Segmentation
 
@@ -61,3 +62,36 @@ def test_background__stays_ignored_where_the_head_has_none(write, tmp_path: Path
     tasks = {"labels": Segmentation(classes=("floor", "cat"))}
     _, dataset = choose_head(tasks, open_for({"root": tmp_path}, "segmentation"), "segmentation", None)
     assert (dataset[0].labels == 255).sum() == 192 - 16
+
+
+@pytest.mark.parametrize("write", [coco, coco_with_classes, labelme])
+def test_background__may_be_named_for_a_head_that_does_not_know_it(write, tmp_path: Path) -> None:
+    write_photo(tmp_path)
+    write(tmp_path)
+    tasks = {"labels": Segmentation(classes=("floor", "cat"))}
+    dataset = open_for({"root": tmp_path, "background": "floor"}, "segmentation")
+    _, dataset = choose_head(tasks, dataset, "segmentation", None)
+    labels = dataset[0].labels
+    assert labels is not None
+    assert {int(v): int((labels == v).sum()) for v in np.unique(labels)} == {0: 192 - 16, 1: 16}
+
+
+def masks(root: Path) -> None:
+    (root / "masks").mkdir()
+    Image.fromarray(np.zeros(SIZE, np.uint8)).save(root / "masks" / "a.png")
+
+
+@pytest.mark.parametrize(
+    ("write", "places", "words"),
+    [
+        (masks, {"background": "floor"}, "has no shapes of COCO or labelme; leave it out"),
+        (coco, {"background": "floor", "kind": "pascal_context"}, "--dataset pascal_context has no shapes"),
+        (coco_with_classes, {"background": "wall"}, "background is 'wall' but the classes are floor, cat"),
+    ],
+)
+def test_background__that_does_not_fit_the_data_is_refused(write, places, words: str, tmp_path: Path) -> None:
+    write_photo(tmp_path)
+    write(tmp_path)
+    with pytest.raises(DensevitError) as error:
+        open_for({"root": tmp_path, **places}, "segmentation")
+    assert words in str(error.value)

@@ -35,6 +35,10 @@ def evaluate(
     reduce_zero_label: Annotated[
         bool, typer.Option("--reduce-zero-label", help="Masks count from 1 and 0 is no class, as in ADE20K.")
     ] = False,
+    background: Annotated[
+        str | None,
+        typer.Option(help="Class of pixels that no shape of COCO or labelme covers, if the model does not know it."),
+    ] = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the metrics here.")] = None,
     device: shared.Device = None,
     protocol: shared.Protocol = None,
@@ -62,6 +66,7 @@ def evaluate(
     places = {"root": data, "split": split, "images": images, "masks": masks, "depth": depth, "values": values}
     settings: dict[str, Any] = {key: value for key, value in places.items() if value is not None}
     settings |= {"reduce_zero_label": True} if reduce_zero_label else {}
+    settings |= {"background": background} if background is not None else {}
     settings |= {"kind": dataset_kind} if dataset_kind != "folder" else {}
     shared.claim_outputs([json_file], [data, images, masks, depth, values, Path(model)], overwrite=overwrite)
     dataset = open_for(settings, task)
@@ -71,6 +76,7 @@ def evaluate(
     )
     options = predictor.options(**views, protocol=protocol, tta=tta)
     stamp: dict[str, Any] = {"task": task, "data": str(data or images), "split": split}
+    stamp |= {} if background is None else {"background": background}
     stamp |= {} if protocol is None else {"protocol": protocol, "tta": tta}
     stamp |= {} if options.has_default_views else {"way": options.way()}
     stamp |= {"speed": switches} if (switches := predictor.speed.set_values()) else {}

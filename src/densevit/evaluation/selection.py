@@ -20,7 +20,7 @@ def open_for(places: dict[str, Any], kind: str) -> Dataset:
 
     Raises:
         ConfigError: if there is no such task, or no place is given.
-        DataError: if there is no such data.
+        DataError: if there is no such data, or a background is named for data without shapes.
     """
     if kind not in TASKS:
         raise ConfigError(f"task {kind!r} is unknown{nearest(kind, TASKS)}")
@@ -29,6 +29,8 @@ def open_for(places: dict[str, Any], kind: str) -> Dataset:
     if not {"root", "images"} & places.keys():
         raise ConfigError(f"no data was named; give --data DIR, or --images DIR and --{folder} DIR")
     if places.get("kind", "folder") != "folder":
+        if "background" in places:
+            raise ConfigError(_no_shapes(places["background"], f"--dataset {places['kind']}"))
         try:
             other = parse_data(places)
         except ValueError as error:
@@ -40,7 +42,17 @@ def open_for(places: dict[str, Any], kind: str) -> Dataset:
         raise DataError(
             f"{config.root or config.images} has no folder {folder}/ for task {kind}; add it, or give --{folder} DIR"
         )
+    if config.background is not None and not dataset.has_shapes:
+        raise DataError(_no_shapes(config.background, str(config.root or config.images)))
     return dataset
+
+
+def _no_shapes(background: str, data: str) -> str:
+    """The message for a background of data whose masks hold a class for every pixel."""
+    return (
+        f"--background is {background!r}, the class of pixels that no shape covers, but {data} has no shapes of COCO "
+        "or labelme; leave it out"
+    )
 
 
 def choose_head(tasks: dict[str, Task], dataset: Dataset, kind: str, wanted: str | None) -> tuple[str, Dataset]:

@@ -56,6 +56,9 @@ _STRANGERS = {
 }
 _ACCEPTED = "JPEG, PNG, WebP, AVIF, TIFF, GIF, BMP, PPM and JPEG 2000 are accepted"
 
+SIXTEEN_BITS = "densevit: 16 bits"
+"""Key of ``info`` that tells whether a decoded file has 16 bits for each channel."""
+
 _log = logging.getLogger(__name__)
 _limit_lock = threading.Lock()
 _T = TypeVar("_T")
@@ -68,7 +71,9 @@ def decode(path: Path, convert: Callable[[Image.Image, str], _T]) -> _T:
         DataError: no such file, not an image of ``FORMATS``, damaged or cut short, or beyond ``limits``.
     """
     with guarded(path), open_image(path) as image:
+        has_16_bits = any(";16" in str(tile[3]) for tile in getattr(image, "tile", ()))
         image.load()
+        image.info[SIXTEEN_BITS] = has_16_bits
         check_complete_png(image, path)
         result = convert(upright(image, str(path)), str(path))
     return result

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from densevit.errors import DataError
+from densevit.io.dark import warn_if_dark
 from densevit.io.decode import decode, guarded, require_file, upright
 from densevit.io.zipped import ZipPath, place
 
@@ -27,7 +28,8 @@ def read_image(path: Path) -> NDArray[np.uint8]:
 
     EXIF orientation is applied. Transparent parts are composited on white. 16-bit grey is scaled from 0..65535; float
     pixels from 0..1 if all are in that range, else from 0..255. CMYK, YCCK, LAB, HSV and palettes are converted;
-    embedded colour profiles are ignored. The first frame of an animation or multi-page file is read.
+    embedded colour profiles are ignored. The first frame of an animation or multi-page file is read. A warning names
+    files of 16 bits whose values are so low, as those of 12-bit cameras are, that the photo is almost black.
 
     Args:
         path: a file in one of ``FORMATS``, whatever its extension.
@@ -38,7 +40,7 @@ def read_image(path: Path) -> NDArray[np.uint8]:
     Raises:
         DataError: no such file, not an image, damaged or cut short, beyond ``limits``, values of unknown range.
     """
-    return decode(place(path), _to_rgb)
+    return decode(place(path), lambda image, name: _to_rgb(warn_if_dark(image, name), name))
 
 
 def as_image(source: object) -> NDArray[np.uint8]:
