@@ -10,7 +10,7 @@ import torch
 
 from densevit.data.sample import Dataset
 from densevit.errors import ConfigError, DataError
-from densevit.evaluation.evaluate import evaluate
+from densevit.evaluation.evaluate import check_measured, evaluate
 from densevit.evaluation.selection import open_dataset
 from densevit.inference_config import InferenceConfig
 from densevit.io import write_png
@@ -65,7 +65,7 @@ def test_evaluation_without_a_target_pixel__is_an_error(ignored: Path, tmp_path:
     data = open_dataset(config.sources[0].train, ("coarse",), dict(config.tasks))
 
     with pytest.raises(DataError, match=r"'coarse': no pixel of the targets in \d+ images counts.*ignore_index 255"):
-        evaluated(data, config)
+        check_measured(evaluated(data, config), config.tasks, len(data))
 
 
 def run_config_of_val(root: Path) -> TrainConfig:

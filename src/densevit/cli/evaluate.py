@@ -60,6 +60,7 @@ def evaluate(
     fractions and metres.
     """
     from densevit import load
+    from densevit.evaluation.evaluate import check_measured
     from densevit.evaluation.selection import choose_head, open_for
     from densevit.io import write_json
 
@@ -88,6 +89,9 @@ def evaluate(
     ]
     if json_file is not None:
         write_json(json_file, records[0] if len(records) == 1 else {"model": model, "heads": records})
+    # After the figures, of which other heads may have some.
+    for (name, head_dataset), record in zip(chosen, records, strict=True):
+        check_measured({name: record}, predictor.tasks, len(head_dataset))
 
 
 def _measure(predictor: "Predictor", head: str, dataset: "Dataset", options: "InferenceOptions") -> dict[str, Any]:

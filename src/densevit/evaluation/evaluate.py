@@ -1,7 +1,7 @@
 """Evaluation: every image at its own size against its target, in memory that does not grow with the data set."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -47,11 +47,11 @@ def evaluate(
         add: sums a tensor over all processes in place, so that all of them get the metrics of the whole data set.
 
     Returns:
-        Per head what its metrics compute.
+        Per head what its metrics compute, NaN if no pixel of its targets counts (``check_measured``).
 
     Raises:
         ConfigError: if a head has one class, which cannot be measured.
-        DataError: if the data set is empty, has no target for a head, or none of whose pixels counts.
+        DataError: if the data set is empty, or has no target for a head.
     """
     for head, task in tasks.items():
         check_classes(head, task)
@@ -85,12 +85,20 @@ def evaluate(
                 add(sums)
         entropy = {head: float(add(torch.tensor(total, dtype=torch.float64))) for head, total in entropy.items()}
     computed = {head: values.compute() for head, values in metrics.items()}
-    for head, task in tasks.items():
-        if math.isnan(computed[head][task.headline[0]]):
-            raise DataError(nothing_known(head, task, f"{len(dataset)} images"))
     for head, total in entropy.items():
         computed[head]["mean_entropy"] = total / len(dataset)
     return computed
+
+
+def check_measured(metrics: Mapping[str, Mapping[str, Any]], tasks: Mapping[str, Task], num_images: int) -> None:
+    """Refuse an evaluation that has measured nothing.
+
+    Raises:
+        DataError: if no pixel of the targets of a head counted.
+    """
+    for head, values in metrics.items():
+        if math.isnan(values[tasks[head].headline[0]]):
+            raise DataError(nothing_known(head, tasks[head], f"{num_images} images"))
 
 
 def check_classes(head: str, task: Task) -> None:

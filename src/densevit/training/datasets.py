@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import Tensor
 
-from densevit.evaluation.evaluate import check_classes, evaluate
+from densevit.evaluation.evaluate import check_classes, check_measured, evaluate
 from densevit.evaluation.selection import check_targets, open_dataset
 from densevit.model import DenseModel
 from densevit.tasks import Task
@@ -79,5 +79,7 @@ def validate(
         if source.val is not None:
             chosen = {head: tasks[head] for head in source.heads}
             dataset = open_dataset(source.val, source.heads, tasks)
-            metrics |= evaluate(model, chosen, config.fit, dataset, encode=encode, **options)
+            measured = evaluate(model, chosen, config.fit, dataset, encode=encode, **options)
+            check_measured(measured, tasks, len(dataset))
+            metrics |= measured
     return metrics
