@@ -84,12 +84,20 @@ def test_manifest__that_is_damaged_loses_no_other_entry(tmp_path, damage):
     assert may_replace(tmp_path / "b")
 
 
-def test_manifest__does_not_grow_when_the_same_is_written_again(tmp_path):
-    write_bytes_atomic(tmp_path / "a", b"same")
-    before = (tmp_path / MANIFEST).read_bytes()
-    write_bytes_atomic(tmp_path / "a", b"same")
-    assert (tmp_path / MANIFEST).read_bytes() == before
-    assert json.loads(before)["name"] == "a"
+def test_output__that_was_copied_is_still_ours_and_one_of_equal_size_is_not(tmp_path):
+    path = tmp_path / "a"
+    write_bytes_atomic(path, b"ours")
+    assert json.loads((tmp_path / MANIFEST).read_text())["name"] == "a"
+    os.utime(path, ns=(0, 0))
+    assert may_replace(path)
+    path.write_bytes(b"mine")
+    assert not may_replace(path)
+
+
+def test_output__that_is_as_written_is_not_read_again(tmp_path, monkeypatch):
+    write_bytes_atomic(tmp_path / "a", b"ours")
+    monkeypatch.setattr("densevit.io.outputs._sha256", lambda _: pytest.fail("a folder of results would be read"))
+    assert may_replace(tmp_path / "a")
 
 
 def test_manifest__keeps_names_that_are_not_utf8(tmp_path):

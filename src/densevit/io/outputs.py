@@ -1,7 +1,8 @@
 """The rule for files that exist already: only what densevit wrote, and nobody has changed since, may be replaced.
 
-Each folder with results has a manifest, a hidden text file with one JSON object a line: the name, size and SHA-256 of
-every file that was written there. The last line about a name counts, and damaged lines are skipped.
+Each folder with results has a manifest, a hidden text file with one JSON object a line: the name, size, SHA-256 and
+time of every file that was written there. The last line about a name counts, and damaged lines are skipped. A file with
+another time, such as a copy, is compared by its hash.
 """
 
 import hashlib
@@ -12,7 +13,7 @@ import time
 import uuid
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import IO
 
@@ -69,10 +70,12 @@ def may_replace(path: Path) -> bool:
     """Whether a file is as densevit wrote it; also where there is none."""
     entry = _manifest(path.parent).get(path.name)
     try:
-        size = path.stat().st_size
+        status = path.stat()
     except FileNotFoundError:
         return True
-    return entry is not None and entry[0] == size and entry[1] == _sha256(path)
+    if entry is None or entry.bytes != status.st_size:
+        return False
+    return entry.changed_ns == status.st_mtime_ns or entry.sha256 == _sha256(path)
 
 
 def refuse_to_replace(path: Path) -> None:
@@ -87,10 +90,9 @@ def refuse_to_replace(path: Path) -> None:
 
 def record(path: Path) -> None:
     """Enter a finished file in the manifest of its folder."""
-    entry = (path.stat().st_size, _sha256(path))
-    if _manifest(path.parent).get(path.name) == entry:
-        return
-    line = json.dumps({"name": path.name, "bytes": entry[0], "sha256": entry[1]}) + "\n"
+    status = path.stat()
+    entry = _Entry(status.st_size, _sha256(path), status.st_mtime_ns)
+    line = json.dumps({"name": path.name, **asdict(entry)}) + "\n"
     with (path.parent / MANIFEST).open("ab+") as file:
         if file.tell():
             file.seek(-1, os.SEEK_END)
@@ -163,19 +165,28 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """A file as it was written."""
+
+    bytes: int
+    sha256: str
+    changed_ns: int
+
+
 @dataclass
 class _Known:
     """What has been read of a manifest so far."""
 
     read: int = 0
-    entries: dict[str, tuple[int, str]] = field(default_factory=dict)
+    entries: dict[str, _Entry] = field(default_factory=dict)
 
 
 _known: dict[Path, _Known] = {}
 
 
-def _manifest(folder: Path) -> dict[str, tuple[int, str]]:
-    """Size and hash by name; only lines that were added since the last call are read."""
+def _manifest(folder: Path) -> dict[str, _Entry]:
+    """The entries by name; only lines that were added since the last call are read."""
     path = folder / MANIFEST
     try:
         size = path.stat().st_size
@@ -199,4 +210,6 @@ def _read_lines(file: IO[bytes], known: _Known) -> None:
         known.read += len(line)
         with suppress(ValueError, KeyError, TypeError, RecursionError):
             entry = json.loads(line)
-            known.entries[str(entry["name"])] = (int(entry["bytes"]), str(entry["sha256"]))
+            known.entries[str(entry["name"])] = _Entry(
+                int(entry["bytes"]), str(entry["sha256"]), int(entry.get("changed_ns", -1))
+            )
