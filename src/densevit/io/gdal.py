@@ -4,6 +4,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +23,7 @@ _ACCEPTED = "a GeoTIFF, COG, TIFF or PNG of 8 or 16 bits, or of floats in [0, 1]
 
 def has_rasterio() -> bool:
     """Whether rasterio is installed."""
-    try:
-        import rasterio  # noqa: F401
-    except ImportError:
-        return False
-    return True
+    return find_spec("rasterio") is not None
 
 
 @contextmanager

@@ -60,10 +60,9 @@ def claim(outputs: Iterable[Path], *, inputs: Sequence[Path] = (), overwrite: bo
             if not may_replace(target):
                 refused.append(target)
     if refused and not overwrite:
-        raise DataError(_refusal(refused))
-    for target in refused:
-        if target.is_file():
-            record(target)  # from here on it may be replaced
+        raise DataError(refusal(refused))
+    for target in filter(Path.is_file, refused):
+        record(target)  # from here on it may be replaced
 
 
 def may_replace(path: Path) -> bool:
@@ -76,16 +75,6 @@ def may_replace(path: Path) -> bool:
     if entry is None or entry.bytes != status.st_size:
         return False
     return entry.changed_ns == status.st_mtime_ns or entry.sha256 == _sha256(path)
-
-
-def refuse_to_replace(path: Path) -> None:
-    """Raise unless ``may_replace``.
-
-    Raises:
-        DataError: the file is somebody's, or was changed.
-    """
-    if not may_replace(path):
-        raise DataError(_refusal([path]))
 
 
 def record(path: Path) -> None:
@@ -128,8 +117,8 @@ def _is_alive(path: Path) -> bool:
         os.kill(int(process), 0)
     except (ProcessLookupError, OverflowError):
         return False
-    except OSError:  # of another user
-        return True
+    except OSError:  # a process of another user
+        pass
     return True
 
 
@@ -152,7 +141,8 @@ def _refuse_input(target: Path, inputs: Sequence[Path]) -> None:
             )
 
 
-def _refusal(paths: Sequence[Path]) -> str:
+def refusal(paths: Sequence[Path]) -> str:
+    """The message about files that may not be replaced."""
     more = f" and {len(paths) - 1} more files exist" if len(paths) > 1 else " exists"
     return (
         f"{paths[0]}{more}, and densevit did not write what is there now; only its own unchanged results are replaced; "

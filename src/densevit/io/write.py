@@ -17,7 +17,7 @@ from PIL import Image
 
 from densevit.errors import DataError, OutputError
 from densevit.io.decode import reason
-from densevit.io.outputs import record, refuse_to_replace, temporary_path
+from densevit.io.outputs import may_replace, record, refusal, temporary_path
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
@@ -196,8 +196,8 @@ def atomic_path(path: Path, *, sync: bool = False, internal: bool = False) -> It
         if target.exists() and not target.is_file():
             raise DataError(f"{path} is a folder or a device; choose the name of a file")
         target.parent.mkdir(parents=True, exist_ok=True)
-        if not internal:
-            refuse_to_replace(target)
+        if not internal and not may_replace(target):
+            raise DataError(refusal([target]))
         temporary.touch()
         mode = temporary.stat().st_mode  # as the umask grants it; some writers (safetensors) grant only the owner
         yield temporary
