@@ -12,7 +12,7 @@ SRC = ROOT / "src"
 PACKAGES = ("densevit", "densevit_lab")
 
 # Raised, like the budgets of the rooms below, only with an ADR that argues for it.
-LIBRARY_LINES = 31_650  # 27,000 before the rules for hostile input: ADR 17
+LIBRARY_LINES = 31_700  # 27,000 before the rules for hostile input: ADR 17
 FILE_LINES = 300
 FUNCTION_LINES = 60
 

@@ -156,6 +156,13 @@ def test_odd_files_in_the_folder__do_not_stop_a_resumed_run(name: str, text: str
     json.loads((run / "environment.json").read_text())
 
 
+def test_model__that_was_changed_after_the_run_wrote_it_is_kept(run: Path, dataset: Path) -> None:
+    (run / "model.safetensors").write_bytes(b"tuned by hand")
+    with pytest.raises(ConfigError, match=r"model\.safetensors, which somebody changed .* move it away and resume"):
+        train(run_config(dataset), run, resume=True)
+    assert (run / "model.safetensors").read_bytes() == b"tuned by hand"
+
+
 @pytest.mark.parametrize("resume", [True, False])
 @pytest.mark.parametrize("name", ["environment.json", "log.jsonl", "report.html", "model.safetensors"])
 def test_files_of_others__are_not_replaced(name: str, resume: bool, dataset: Path, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from densevit.errors import CheckpointError, ConfigError, DataError
 from densevit.evaluation.evaluate import nothing_known
 from densevit.io import make_folder
 from densevit.io.decode import reason
+from densevit.io.outputs import may_replace
 from densevit.training.batches import Batch
 from densevit.training.checkpoint import (
     check_names,
@@ -176,7 +177,8 @@ def claim_folder(config: TrainConfig, out: Path, *, resume: bool) -> None:
     """Make the folder of a run.
 
     Raises:
-        ConfigError: if it holds a run that is not to be resumed, or files of others with the names of a run's.
+        ConfigError: if it holds a run that is not to be resumed, files of others with the names of a run's, or models
+            that were changed.
     """
     path = out / "config.yaml"
     if path.exists() and not resume:
@@ -186,6 +188,12 @@ def claim_folder(config: TrainConfig, out: Path, *, resume: bool) -> None:
         raise ConfigError(
             f"{out} holds {', '.join(foreign)} but no config.yaml, so it is not the folder of a run, which would "
             "replace them; choose another --out"
+        )
+    changed = [name for name in ("best.safetensors", "model.safetensors") if not may_replace(out / name)]
+    if changed:
+        raise ConfigError(
+            f"{out} holds {', '.join(changed)}, which somebody changed after the run wrote it, and which the run would "
+            "replace; move it away and resume again"
         )
     try:
         earlier = path.read_text(encoding="utf-8", errors="replace") if path.exists() else None
