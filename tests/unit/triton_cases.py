@@ -7,7 +7,7 @@ import torch
 
 from densevit.upsampling import Decoded, cuda, plain
 
-SIZES = [((2, 3), (4, 7), False), ((5, 4), (3, 300), True), ((3, 3), (2, 5), False), ((2, 5), (2, 5), False)]
+SIZES = [((2, 3), (4, 7), False), ((5, 4), (1, 260), True), ((3, 3), (2, 5), False), ((2, 5), (2, 5), False)]
 NAN, INFINITY = float("nan"), float("inf")
 ODD = {
     "finite": {},
@@ -34,7 +34,7 @@ def compare(logits: torch.Tensor, new: tuple[int, int], *, align_corners: bool) 
 
 
 def main() -> None:
-    for classes, sizes in ((1, SIZES[:1]), (2, SIZES[3:]), (7, SIZES), (256, SIZES[2:3]), (300, SIZES[1:3])):
+    for classes, sizes in ((1, SIZES[:1]), (2, SIZES[3:]), (7, SIZES), (256, SIZES[2:3]), (300, SIZES[2:3])):
         for old, new, align_corners in sizes:
             logits = torch.randn(classes, *old, generator=torch.Generator().manual_seed(classes))
             for name, values in ODD.items() if classes < 256 else list(ODD.items())[:2]:
