@@ -11,7 +11,7 @@ INTRODUCTION = """\
 # Keys of other programs' configs
 
 What `densevit convert`, and every command that takes the checkpoint of another program, does with each key of the
-configs beside it. A *used* key is obeyed; a *checked* one has values that can be reproduced, and any other value is
+configs next to it. A *used* key is obeyed; a *checked* one has values that can be reproduced, and any other value is
 refused by its name; an *ignored* one does not change the model's output, for the reason given. A key that is not listed
 is refused, so that nothing is passed over. How to come from each program is in [migrate](../how-to/migrate.md).
 

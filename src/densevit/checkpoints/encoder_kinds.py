@@ -40,7 +40,7 @@ TELL_TALES: dict[str, Callable[[Names], bool]] = {
     "BEiT, which adds relative positions in its attention": lambda names: names.has(
         r".*relative_position_bias(_table|\..*)"
     ),
-    "EVA-02, which rotates queries and keys beside its learned positions": lambda names: (
+    "EVA-02, which rotates queries and keys in addition to learned ones": lambda names: (
         names.has(_POSITIONS) and names.has(_BIASES) and names.gated
     ),
     "a ViT of timm's Eva class with rotary positions (vit_*_rope_ape, PE-Lang), which it adds to learned ones": (
@@ -51,10 +51,10 @@ TELL_TALES: dict[str, Callable[[Names], bool]] = {
             names.has(_LAYER_SCALE) and not (names.has("cls_token") and names.has("(reg_token|storage_tokens)"))
         )
     ),
-    "PE-Core, which rotates queries and keys beside its learned positions": lambda names: (
+    "PE-Core, which rotates queries and keys in addition to learned ones": lambda names: (
         names.has(r"norm_pre\.weight") and names.has(r"attn_pool\.latent")
     ),
-    "PE-Spatial, which rotates queries and keys beside its learned positions": lambda names: (
+    "PE-Spatial, which rotates queries and keys in addition to learned ones": lambda names: (
         names.has(r"cls_token")
         and names.has(r"norm_pre\.bias")
         and not names.has(r"norm\.weight")

@@ -49,8 +49,8 @@ TRANSFORMERS_TYPES = (
 
 # Names of timm's models that are no plain ViT, and what they are.
 OTHER_ARCHITECTURES = {
-    r"eva02_.*": "EVA-02, which rotates queries and keys beside its learned positions",
-    r"vit_pe_.*": "a Perception Encoder, which rotates queries and keys beside its learned positions",
+    r"eva02_.*": "EVA-02, which rotates queries and keys in addition to learned ones",
+    r"vit_pe_.*": "a Perception Encoder, which rotates queries and keys in addition to learned ones",
     r".*_rope.*": "a ViT with rotary positions other than those of DINOv3",
     r"vit_s?relpos_.*": "a ViT with relative positions",
     r".*_rpn_.*": "a ViT that normalises after each residual branch",

@@ -3,15 +3,14 @@
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, PositiveInt, ValidationInfo, field_validator, model_validator
+from pydantic import Field, PositiveInt, field_validator, model_validator
 
 from densevit.checkpoints.native import AnyTask, Card, Storage, check_tasks
-from densevit.config import Config, nearest
+from densevit.config import Config, bounded, nearest
 from densevit.data import AnyData
 from densevit.data.transforms import AugmentConfig
 from densevit.errors import ConfigError
 from densevit.inference_config import InferenceConfig
-from densevit.limits import limits, too_much
 from densevit.model import ModelConfig
 from densevit.training.distillation import TeacherConfig
 from densevit.training.lora import LoraConfig
@@ -23,17 +22,6 @@ from densevit.types import Size
 
 Steps = Annotated[int, Field(gt=0, le=10**12)]
 """A number of steps; the product with ``accumulate`` still fits into 64 bits."""
-
-
-def within(value: int, limit: str) -> int:
-    """The value, if it is within a limit of the budget.
-
-    Raises:
-        ValueError: it is not.
-    """
-    if value > getattr(limits(), limit):
-        raise ValueError(too_much(f"{value:,} is given", limit))
-    return value
 
 
 class SourceConfig(Config):
@@ -49,14 +37,9 @@ class SourceConfig(Config):
     train: AnyData
     val: AnyData | None = None
     heads: tuple[str, ...] = Field(min_length=1)
-    batch_size: int = Field(default=8, gt=0)
+    batch_size: Annotated[int, bounded("batch")] = Field(default=8, gt=0)
     weight: float = Field(default=1.0, gt=0, le=1e6)
     augment: AugmentConfig | None = None
-
-    @field_validator("batch_size")
-    @classmethod
-    def _check_batch_size(cls, value: int) -> int:
-        return within(value, "batch")
 
 
 class FeaturesConfig(Config):
@@ -128,7 +111,7 @@ class TrainConfig(Config):
     lora: LoraConfig | None = None
     teacher: TeacherConfig | None = None
     features: FeaturesConfig | None = None
-    accumulate: int = Field(default=1, gt=0)
+    accumulate: Annotated[int, bounded("batch")] = Field(default=1, gt=0)
     precision: Literal["float32", "bf16", "fp16"] = "float32"
     checkpoint_blocks: bool = False
     compile: bool = False
@@ -136,7 +119,7 @@ class TrainConfig(Config):
     max_bad_steps: Steps = 5
     ema: float | None = Field(default=None, gt=0, lt=1)
     seed: int = Field(default=0, gt=-(2**32), lt=2**32)
-    workers: int = Field(default=0, ge=0)
+    workers: Annotated[int, bounded("workers")] = Field(default=0, ge=0)
     eval_every: Steps = 1000
     checkpoint_every: Steps = 500
     log_every: Steps = 50
@@ -155,11 +138,6 @@ class TrainConfig(Config):
         if self.freeze == "none":
             return 0
         return self.model.encoder.taps[-1] + 1 if self.freeze == "encoder" else self.freeze
-
-    @field_validator("workers", "accumulate")
-    @classmethod
-    def _check_numbers(cls, value: int, info: ValidationInfo) -> int:
-        return within(value, "workers" if info.field_name == "workers" else "batch")
 
     @field_validator("freeze", mode="before")
     @classmethod
