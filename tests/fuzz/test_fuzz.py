@@ -3,6 +3,7 @@
 import contextlib
 import json
 import re
+import time
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -44,7 +45,9 @@ def test_generator__finds_nothing_in_the_product(name, tmp_path):
 
 
 def take_memory() -> None:
-    bytearray(2**33)
+    held = bytearray(2**32)
+    while held:
+        time.sleep(1)
 
 
 def take_time() -> None:
@@ -52,7 +55,7 @@ def take_time() -> None:
         pass
 
 
-@pytest.mark.parametrize(("body", "end"), [(take_memory, "memory"), (take_time, "time")])
-def test_harness__stops_what_takes_too_much(body: Callable[[], None], end: str, monkeypatch, tmp_path):
+@pytest.mark.parametrize(("body", "seconds", "end"), [(take_memory, 120, "memory"), (take_time, 3, "time")])
+def test_harness__stops_what_takes_too_much(body: Callable[[], None], seconds: float, end: str, monkeypatch, tmp_path):
     monkeypatch.setattr("densevit.checkpoints.catalogue.catalogue", body)
-    assert run(["models"], tmp_path / "log", seconds=3)[0] == end
+    assert run(["models"], tmp_path / "log", seconds=seconds)[0] == end
