@@ -17,6 +17,7 @@ from densevit.data.labelme import parse_labelme, read_labelme
 from densevit.data.labels import LabelRule, read_mask
 from densevit.data.polygons import background_index, warn_once
 from densevit.data.sample import ALL_TARGETS, ClassTable, Rgb, Target, TargetFolder
+from densevit.data.splits import SplitConfig
 from densevit.errors import DataError
 from densevit.io import find_images, read_bands, read_depth
 from densevit.limits import limits, too_much
@@ -33,10 +34,16 @@ class FolderConfig(DataConfig):
         root: folder or zip archive with ``images/`` and any of ``masks/``, ``depth/`` and ``values/`` (.npy of
             (H, W, K) floats for regression), each with one folder per split, and classes.json.
         split: name of the split's folder; None if the files are directly in ``images/`` and the others.
-        images, masks, depth, values: these folders themselves, instead of ``root`` and ``split``. ``masks`` may be a
-            file of COCO annotations, or a folder of labelme's .json files.
+        images, masks, depth, values: these folders themselves, instead of ``root`` and ``split``; or templates of file
+            names below the root, such as ``{split}/{name}_mask.png`` (see ``templates``). ``masks`` may be a file of
+            COCO annotations, or a folder of labelme's .json files.
+        pairs: CSV file with the columns image and any of mask, depth, values and split; paths are relative to it.
+        splits: how photos are divided that have no folders, lists or column for it.
+        tasks: Label Studio's JSON export, which says which photo the ``{task}`` of a mask's name is.
         classes: class names, or the number of unnamed classes, instead of classes.json.
         palette: colour of every class in RGB masks, instead of ``palette`` in classes.json.
+        class_values: stored number of every class, such as 0, 128 and 255, where they do not count from 0.
+        stray_values: whether numbers in masks that no class has are refused, or taken for the nearest class.
         mask_format: whether masks hold class numbers or colours; "auto" takes numbers where a mask has one channel.
         unknown_colours: whether colours that the palette lacks are refused or ignored.
         background: class of pixels that no polygon covers (COCO, labelme); None ignores them.
@@ -59,8 +66,13 @@ class FolderConfig(DataConfig):
     masks: DataPath | None = None
     depth: DataPath | None = None
     values: DataPath | None = None
+    pairs: DataPath | None = None
+    splits: SplitConfig | None = None
+    tasks: DataPath | None = None
     classes: tuple[str, ...] | int | None = None
     palette: tuple[Rgb, ...] | None = None
+    class_values: tuple[int, ...] | None = None
+    stray_values: Literal["refuse", "nearest"] = "refuse"
     mask_format: Literal["auto", "index", "colour"] = "auto"
     unknown_colours: Literal["refuse", "ignore"] = "refuse"
     background: str | None = None
