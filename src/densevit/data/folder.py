@@ -1,6 +1,5 @@
 """Data sets of files on disk or in zip archives, found by ``find_pairs`` and read on access."""
 
-from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -162,7 +161,9 @@ class FolderDataset(FileDataset):
                 f"{pairs.places['masks']} and are left out"
             )
         files = {
-            pair.image: tuple((index[name], path) for name, path in zip(pair.regions, pair.targets["masks"], strict=True))
+            pair.image: tuple(
+                (index[name], path) for name, path in zip(pair.regions, pair.targets["masks"], strict=True)
+            )
             for pair in self.pairs
         }
         self.rule = self.config.rule(classes, ids=None)

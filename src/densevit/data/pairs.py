@@ -224,9 +224,7 @@ def _pair(path: Path, values: Values) -> Pair:
     return Pair(name or name_key(path.stem), path, {}, values.get("split", ""))
 
 
-def _add_targets(
-    found: Pairs, column: Column, photos: list[Values], split: str, places: dict[str, int] | None
-) -> None:
+def _add_targets(found: Pairs, column: Column, photos: list[Values], split: str, places: dict[str, int] | None) -> None:
     """Give the pairs, all of one ``split`` if it is named, their targets of one kind."""
     kind = column.kind
     assert kind != "images"
