@@ -39,7 +39,7 @@ def test_class_values__name_classes_by_number_where_nothing_else_does(tmp_path: 
 
 
 def test_stray_values__are_refused_by_default(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="a.png holds 7, which no class of this data set has"):
+    with pytest.raises(DataError, match=r"a\.png holds 7, which no class of this data set has"):
         labels_of(tmp_path, row(0, 7), **GREY)
 
 

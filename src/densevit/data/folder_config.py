@@ -158,7 +158,7 @@ class FolderConfig(DataConfig):
         return super().rule(classes, ignore_index=self.ignore_index, **options)
 
     def folder(self, kind: Literal["images"] | TargetFolder) -> Path | None:
-        """The folder or template of one kind of file, or for masks a file of COCO annotations; None if there is none."""
+        """Folder or template of one kind of file, or for masks a file of COCO annotations; None if there is none."""
         given: Path | None = getattr(self, kind)
         if given is not None:
             return self.below_root(given)
