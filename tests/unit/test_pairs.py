@@ -212,6 +212,15 @@ def test_split__that_is_not_there_is_refused_with_those_that_are(tmp_path: Path)
     )
 
 
+@pytest.mark.parametrize("facts", [{"images": "{name}.jpg"}, {"images": "."}])
+def test_split__of_data_without_splits_is_refused(tmp_path: Path, facts: dict[str, str]) -> None:
+    root = make(tmp_path, "a.jpg")
+    assert refusal(lambda: found(root=root, split="val", **facts)) == (
+        f"{root} has no splits, and 'val' was named; leave the split out, set splits (shares that are drawn), or write "
+        "{split} where the names of its files have it"
+    )
+
+
 def test_splits__are_drawn_for_photos_without(tmp_path: Path) -> None:
     root = make(tmp_path, *(f"images/{i}.jpg" for i in range(10)))
     everything = found(root=root, splits={"val": 0.3})

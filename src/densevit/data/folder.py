@@ -197,11 +197,11 @@ def class_table(config: FolderConfig) -> ClassTable | None:
     classes, place = read_classes(config), config.folder("masks")
     if place is not None and place.suffix.lower() == ".json" and place.is_file():
         classes = read_coco_classes(place, classes, config.background)
-    elif classes is None and place is not None and place.suffix.lower() == ".json" and is_template(config.masks):
+    elif config.pairs is not None or (place is not None and place.suffix.lower() == ".json"):
         pairs = find_pairs(config)
-        files = {pair.targets["masks"][0]: pair for pair in pairs.pairs if "masks" in pair.targets}
+        files = [pair.targets["masks"][0] for pair in pairs.pairs if "masks" in pair.targets]
         if pairs.shapes == "coco" and files:
-            classes = read_coco_classes(next(iter(files)), classes, config.background)
+            classes = read_coco_classes(files[0], classes, config.background)
     return config.rule(classes).classes
 
 

@@ -107,13 +107,18 @@ def find_pairs(config: "FolderConfig") -> Pairs:
     if config.splits is not None:
         splits = divide([p.name for p in found.pairs], [p.split for p in found.pairs], config.splits)
         found.pairs = [replace(pair, split=split) for pair, split in zip(found.pairs, splits, strict=True)]
-    if config.split is not None and (found.splits() or is_template(config.images) or config.pairs is not None):
+    if config.split is not None and found.pairs:
         _select(found, config.split, str(config.pairs or config.root or config.images))
     return found
 
 
 def _select(found: Pairs, split: str, place: str) -> None:
     """Keep the pairs of a split."""
+    if not found.splits():
+        raise DataError(
+            f"{place} has no splits, and {split!r} was named; leave the split out, set splits (shares that are drawn), "
+            "or write {split} where the names of its files have it"
+        )
     name = find_split(split, found.splits())
     if name is None:
         raise no_split(split, found.splits(), place)
