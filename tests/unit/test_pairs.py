@@ -264,6 +264,24 @@ def test_config__with_templates_that_do_not_fit_is_refused(facts: dict[str, str]
     assert reason in str(caught.value)
 
 
+@pytest.mark.parametrize("facts", [{"images": "x/{name}.jpg"}, {"images": "{name}.jpg", "masks": "x/{name}.jpg"}])
+def test_folder__of_a_template_must_exist(tmp_path: Path, facts: dict[str, str]) -> None:
+    message = refusal(lambda: found(root=make(tmp_path, "a.jpg"), **facts))
+    assert message.startswith(f"there is no folder {tmp_path / 'x'}, in which {{name}}.jpg should find a ")
+
+
+def test_twins__of_another_split_do_not_matter(tmp_path: Path) -> None:
+    root = make(tmp_path, "train/a.jpg", "train/a.png", "val/b.jpg")
+    assert len(found(root=root, images="{split}/{name}.*").twins) == 1
+    assert found(root=root, images="{split}/{name}.*", split="val").twins == []
+
+
+def test_dataset__says_which_names_differ_in_case(tmp_path: Path) -> None:
+    root = make(tmp_path, "images/A.jpg", "masks/a.png")
+    message = refusal(lambda: FolderDataset(FolderConfig(root=root)))
+    assert message.endswith("(upper and lower case differ in A.jpg and a.png)")
+
+
 def test_images__that_no_file_matches_are_refused(tmp_path: Path) -> None:
     root = make(tmp_path, "a.png")
     message = refusal(lambda: FolderDataset(FolderConfig(root=root, images=Path("{name}_image.png"))))

@@ -106,10 +106,12 @@ class FolderDataset(FileDataset):
             wrong |= {pair.image for pair, file in zip(self.pairs, files, strict=True) if self._is_refused(file)}
         missing = [pair.image for pair in self.pairs if pair.image in wrong]
         if missing:
-            what = WHAT[kind]
+            what, hint = WHAT[kind], ""
+            if case := [(photo, path) for photo, path in pairs.case if photo in missing]:
+                hint = f" (upper and lower case differ in {case[0][0].name} and {case[0][1].name})"
             raise DataError(
                 f"{len(missing)} of {len(self.pairs)} photos have no {what} in {pairs.places[kind]}, for example "
-                f"{missing[0].name}; each photo needs a {what} of the same name with one of {', '.join(suffixes)}"
+                f"{missing[0].name}; each photo needs a {what} of the same name with one of {', '.join(suffixes)}{hint}"
             )
         return files
 

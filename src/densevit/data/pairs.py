@@ -124,6 +124,8 @@ def _select(found: Pairs, split: str, place: str) -> None:
         raise no_split(split, found.splits(), place)
     found.pairs = [pair for pair in found.pairs if pair.split == name]
     photos = {pair.image for pair in found.pairs}
+    files = {path for pair in found.pairs for paths in pair.targets.values() for path in paths} | photos
+    found.twins = [pair for pair in found.twins if pair[0] in files]
     found.missing = {kind: [path for path in paths if path in photos] for kind, paths in found.missing.items()}
     found.case = [pair for pair in found.case if pair[0] in photos]
     for kind, paths in found.orphans.items():
@@ -201,8 +203,12 @@ def _from_columns(config: "FolderConfig", split: str = "") -> Pairs:
     photos, *targets = (column for kind in _ALL if (column := _column(config, kind)) is not None)
     if config.images is not None and photos.plain and not photos.base.is_dir():
         raise missing_folder(config)
-    if not photos.base.is_dir():
-        raise DataError(f"there is no folder {photos.base}, in which {photos.place} should find photos; check the path")
+    for column in (photos, *targets):
+        if not column.found and not column.base.is_dir():
+            raise DataError(
+                f"there is no folder {column.base}, in which {column.template.text} should find a {WHAT[column.kind]}; "
+                "check the path"
+            )
     left = list_columns([photos, *targets])
     found = Pairs(places={column.kind: column.place for column in (photos, *targets)})
     found.litter, found.dangling, found.passed_over = len(left.litter), sorted(left.dangling), left.passed_over
