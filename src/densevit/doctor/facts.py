@@ -12,6 +12,9 @@ from densevit.data.polygons import PassedOver
 from densevit.io.read import LOSSY_FORMATS
 from densevit.types import Size
 
+MARKED_SHARE, MARKED_GAP = 0.01, 2.0
+"""A largest depth in more than this share of the pixels, and so many times the next, marks a missing measurement."""
+
 THUMB_SIZE: Size = (16, 18)
 """(H, W) of the grey thumbnails by which near-duplicates are found."""
 
@@ -144,7 +147,9 @@ class DepthFacts(TargetFacts):
         colours: it has more than one channel.
         valid: share of the pixels that are finite and above 0.
         quantiles: 1, 50 and 99 % of the valid pixels, then the smallest and the largest.
-        saturated: share of the valid pixels at the largest value of a 16-bit image.
+        top_share: share of the valid pixels at the largest value.
+        below_top: the largest of the other valid values, 0 if there is none.
+        lowest: the one value below 0, -inf if there are several, 0 if there is none.
         levels: number of different values, at most 1025.
         slope: correlation of value and row (top to bottom) over the valid pixels.
     """
@@ -155,9 +160,19 @@ class DepthFacts(TargetFacts):
     nan: int
     negative: int
     quantiles: tuple[float, ...] = (0.0,) * 5
-    saturated: float = 0.0
+    top_share: float = 0.0
+    below_top: float = 0.0
+    lowest: float = 0.0
     levels: int = 0
     slope: float = 0.0
+
+    @property
+    def marker(self) -> float | None:
+        """The largest value where it seems to mean that nothing was measured: frequent, and far above all others."""
+        top = self.quantiles[4]
+        if self.top_share <= MARKED_SHARE or self.levels < 2:
+            return None
+        return top if (self.bits == 16 and top >= 65535) or top > MARKED_GAP * self.below_top else None
 
     def metres(self, config: FolderConfig) -> NDArray[np.float64]:
         """The quantiles in metres, as the map is read."""

@@ -216,8 +216,10 @@ def _depth(path: Path, invalid: tuple[float, ...]) -> DepthFacts:
     depth[np.isin(depth, np.array(invalid, np.float32))] = 0
     finite = np.isfinite(depth)
     valid = finite & (depth > 0)
-    negative = int((finite & (depth < 0)).sum())
-    facts = replace(facts, nan=int((~finite).sum()), negative=negative, valid=float(valid.mean()))
+    below = depth[finite & (depth < 0)]
+    lowest = 0.0 if not below.size else float(below[0]) if below.min() == below.max() else -np.inf
+    missing = int((~finite).sum())
+    facts = replace(facts, nan=missing, negative=below.size, lowest=lowest, valid=float(valid.mean()))
     known = depth[valid]
     if not known.size:
         return facts
@@ -228,7 +230,8 @@ def _depth(path: Path, invalid: tuple[float, ...]) -> DepthFacts:
     return replace(
         facts,
         quantiles=tuple(float(q) for q in quantiles),
-        saturated=float((known >= 65535).mean()) if bits == 16 else 0.0,
+        top_share=float((known == known.max()).mean()),
+        below_top=float(known.max(initial=0, where=known < known.max())),
         levels=min(len(np.unique(sample)), 1025),
         slope=float(np.prod(unit_vectors(np.stack([rows, sample]).astype(np.float64)), axis=0).sum()),
     )
