@@ -6,8 +6,18 @@ from densevit.doctor.checks_classes import histograms
 from densevit.doctor.context import Context
 from densevit.doctor.examine import Diagnosis
 from densevit.doctor.facts import SampleFacts, size_text
+from densevit.doctor.palettes import colour_shares
 from densevit.doctor.pictures import Picture, legend, pictures
-from densevit.doctor.report import HEAD, class_columns, headline, remarks, split_records, split_row
+from densevit.doctor.report import (
+    COLOUR_HEAD,
+    HEAD,
+    class_columns,
+    colour_name,
+    headline,
+    remarks,
+    split_records,
+    split_row,
+)
 from densevit.doctor.rules import Finding, listed
 from densevit.doctor.scan import evenly_spaced
 from densevit.pages import html
@@ -30,6 +40,7 @@ def page(diagnosis: Diagnosis, data: str) -> str:
         "<h2>Splits</h2>",
         html.table(HEAD, rows, numbers={1}),
         _classes(context),
+        _colours(context),
         _sizes(splits),
         "<h2>Samples</h2>",
         *(_row(pictures(sample, context)) for sample in evenly_spaced(context.samples, MAX_SAMPLES)),
@@ -82,6 +93,15 @@ def _classes(context: Context) -> str:
         rows.append(row)
     rows.append(["<i>ignored</i>", *(cells[-1] for cells in columns.values())])
     return "<h2>Classes</h2>" + html.table(["class", *columns], rows)
+
+
+def _colours(context: Context) -> str:
+    """The colours in masks that no class list explains."""
+    rows = []
+    for row in colour_shares(context):
+        swatch = f"<span class=swatch style='background:#{row.colour:06x}'></span>"
+        rows.append([swatch + colour_name(row), f"{row.share:.2%}", str(row.masks)])
+    return "<h2>Colours in the masks</h2>" + html.table(COLOUR_HEAD, rows, numbers={1, 2}) if rows else ""
 
 
 def _sizes(splits: list[dict[str, Any]]) -> str:

@@ -8,10 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from densevit.doctor.context import Context
-from densevit.doctor.facts import MaskFacts, PhotoFacts, SampleFacts, ShapeFacts
+from densevit.doctor.facts import PhotoFacts, SampleFacts, ShapeFacts
+from densevit.doctor.palettes import class_colours, css
 from densevit.errors import DataError, DensevitError
 from densevit.io.stored import data_uri, read_stored, read_stored_photo, resize_nearest, shrink, turn_upright
-from densevit.tasks.colour import colourise_depth, default_palette, overlay, palette_for
+from densevit.tasks.colour import colourise_depth, overlay
 from densevit.types import Size
 
 SIDE = 280
@@ -40,29 +41,43 @@ def pictures(sample: SampleFacts, context: Context) -> list[Picture]:
             stored = read_stored(Path(target.path))
             pixels = turn_upright(stored.pixels, stored.orientation)
             small = resize_nearest(pixels, _fit(pixels.shape[:2]))
-            if small.ndim == 3 and (kind == "depth" or (isinstance(target, MaskFacts) and target.colours)):
-                drawn = np.ascontiguousarray(small[..., :3]).astype(np.uint8)
+            if kind == "depth":
+                flat = small[..., :3].astype(np.uint8) if small.ndim == 3 else colourise_depth(small)
+                drawn = np.ascontiguousarray(flat)
             else:
-                drawn = colourise_depth(small) if kind == "depth" else _draw_mask(small, photo, context)
+                drawn = _draw_mask(small, stored.palette, photo, context)
             shown.append((Path(target.path).name, data_uri(drawn, kind="PNG")))
     return shown
 
 
-def _draw_mask(small: NDArray[Any], photo: NDArray[np.uint8] | None, context: Context) -> NDArray[np.uint8]:
-    """Colours of the classes over the photo; ignored pixels black, numbers without a class magenta."""
+def _draw_mask(
+    small: NDArray[Any], palette: NDArray[np.uint8] | None, photo: NDArray[np.uint8] | None, context: Context
+) -> NDArray[np.uint8]:
+    """A mask over the photo: in its own colours if it has some and the classes have no names, else in theirs."""
+    if small.ndim == 3 and small.shape[2] >= 3 and not (small == small[..., :1])[..., :3].all():
+        return _over(photo, small[..., :3].astype(np.uint8))
     labels = (small if small.ndim == 2 else small[..., 0]).astype(np.int64)
-    names = context.classes.names if context.classes is not None else ()
-    palette = palette_for(names) if names else default_palette(16)
+    if palette is not None and context.classes is None and labels.max() < len(palette):
+        return _over(photo, palette[labels])
+    return draw_labels(labels, photo, context)
+
+
+def draw_labels(labels: NDArray[np.int64], photo: NDArray[np.uint8] | None, context: Context) -> NDArray[np.uint8]:
+    """Colours of the classes over the photo; ignored pixels black, numbers without a class magenta."""
+    palette = class_colours(context)
     ignored = labels == context.ignore_index
     colours = np.array(palette, np.uint8)[labels % len(palette)]
-    if names:
-        colours[(labels < 0) | (labels >= len(names))] = (255, 0, 255)
+    if context.classes is not None:
+        colours[(labels < 0) | (labels >= len(palette))] = (255, 0, 255)
     colours[ignored] = 0
-    if photo is None or photo.shape != colours.shape:
-        return colours
-    picture = overlay(photo, colours)
-    picture[ignored] = picture[ignored] // 4
+    picture = _over(photo, colours)
+    if photo is not None and photo.shape == colours.shape:
+        picture[ignored] = photo[ignored] // 4
     return picture
+
+
+def _over(photo: NDArray[np.uint8] | None, colours: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    return colours if photo is None or photo.shape != colours.shape else overlay(photo, colours)
 
 
 def _fit(size: tuple[int, ...]) -> Size:
@@ -75,4 +90,4 @@ def legend(context: Context) -> list[tuple[str, str]]:
     names = context.classes.names if context.classes is not None else ()
     if not 0 < len(names) <= 256:
         return []
-    return [(name, "#{:02x}{:02x}{:02x}".format(*rgb)) for name, rgb in zip(names, palette_for(names), strict=True)]
+    return [(name, css(colour)) for name, colour in zip(names, class_colours(context), strict=True)]

@@ -10,6 +10,7 @@ from densevit.doctor.context import Context
 from densevit.doctor.examine import Diagnosis
 from densevit.doctor.facts import DepthFacts, PhotoFacts, ValueFacts, size_text
 from densevit.doctor.layout import KINDS
+from densevit.doctor.palettes import ColourShare, class_colours, colour_shares, css
 from densevit.doctor.rules import Finding, listed
 
 MAX_FILES, MAX_SIZES = 1000, 50
@@ -20,6 +21,8 @@ MAX_CLASSES = 24
 
 HEAD = ("split", "photos", "targets", "height x width", "depth in m")
 """Columns of the table of splits."""
+
+COLOUR_HEAD = ("colour", "share of the pixels", "masks")
 
 
 def split_records(context: Context) -> list[dict[str, Any]]:
@@ -102,13 +105,13 @@ Table = tuple[str, tuple[str, ...], list[tuple[str, ...]]]
 
 
 def tables(diagnosis: Diagnosis, name: str) -> list[Table]:
-    """The splits, and the classes if there are any."""
+    """The splits, and the classes and colours if there are any."""
     rows = [split_row(record) for record in split_records(diagnosis.context)]
     width = len(HEAD) if any(row[-1] for row in rows) else len(HEAD) - 1
     splits: Table = (name, HEAD[:width], [row[:width] for row in rows])
     by_split = histograms(diagnosis.context)
     if diagnosis.context.classes is None or not by_split:
-        return [splits]
+        return [splits, *_colours(diagnosis.context)]
     names = diagnosis.context.classes.names
     columns = class_columns(by_split)
     shares = next(iter(by_split.values())).shares
@@ -120,7 +123,18 @@ def tables(diagnosis: Diagnosis, name: str) -> list[Table]:
         title = f"the {half} most and least frequent of {len(names)} classes"
     rows = [(f"{i} {names[i]}", *(cells[i] for cells in columns.values())) for i in chosen]
     rows.append(("ignored", *(cells[-1] for cells in columns.values())))
-    return [splits, (title, ("class", *columns), rows)]
+    return [splits, (title, ("class", *columns), rows), *_colours(diagnosis.context)]
+
+
+def _colours(context: Context) -> list[Table]:
+    """The colours in masks, or of their palettes, where no class list says what they mean."""
+    rows = [(colour_name(row), f"{row.share:.2%}", str(row.masks)) for row in colour_shares(context)]
+    return [("colours in the masks", COLOUR_HEAD, rows)] if rows else []
+
+
+def colour_name(row: ColourShare) -> str:
+    """A colour of masks, after its number if it has one."""
+    return f"#{row.colour:06x}" if row.number is None else f"{row.number} #{row.colour:06x}"
 
 
 def lines(finding: Finding, context: Context) -> list[str]:
@@ -140,7 +154,12 @@ def as_record(diagnosis: Diagnosis, data: str) -> dict[str, Any]:
         "sampled": context.sampled,
         "counts": diagnosis.count(),
         "classes": list(context.classes.names) if context.classes is not None else [],
+        "class_colours": [css(colour) for colour in class_colours(context)] if context.classes is not None else [],
         "ignore_index": context.ignore_index,
+        "mask_colours": [
+            {"number": row.number, "colour": f"#{row.colour:06x}", "share": row.share, "masks": row.masks}
+            for row in colour_shares(context)
+        ],
         "splits": [record | {"sizes": record["sizes"][:MAX_SIZES]} for record in split_records(context)],
         "findings": [
             {

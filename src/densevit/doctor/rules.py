@@ -184,7 +184,7 @@ CHECKS: dict[str, Check] = {
     "depth-normalised": _warning("depth scaled to 0..1 per photo has no unit",
         "export metres, or learn quantity: disparity"),
     "depth-inverted": _warning("values grow towards the bottom, where things are near, as in disparity",
-        "export depth, which is focal length x baseline / disparity; or learn quantity: disparity"),
+        "export depth; it is focal length x baseline / disparity (quantity: disparity takes depth too)"),
     "depth-saturated": _warning("a frequent largest value often means no measurement but is read as far away",
         "write 0 instead"),
     "depth-levels": _note("few different values: it was 8-bit once and lost detail", "export it from its source"),

@@ -143,7 +143,9 @@ def test_depth__of_floats_in_millimetres_names_their_key(root: Path) -> None:
         np.save(path.with_suffix(".npy"), np.asarray(Image.open(path)).astype(np.float32))
         path.unlink()
 
-    assert "They look like millimetres: set depth_scale_m: 0.001, which makes it" in finding(look(root), "depth-unit").fix
+    assert (
+        "They look like millimetres: set depth_scale_m: 0.001, which makes it" in finding(look(root), "depth-unit").fix
+    )
     assert codes(look(root, depth_scale_m=0.001)) == set()
 
 
