@@ -13,6 +13,7 @@ from densevit.doctor.checks_classes import check_classes_seen
 from densevit.doctor.checks_depth import check_depth, check_values
 from densevit.doctor.checks_duplicates import check_duplicates
 from densevit.doctor.checks_files import check_classes, check_folders, check_names, check_reading
+from densevit.doctor.checks_groups import check_groups
 from densevit.doctor.checks_masks import check_masks
 from densevit.doctor.checks_photos import check_photos, check_target_sizes
 from densevit.doctor.checks_shapes import check_shapes, read_annotations, with_annotations
@@ -153,6 +154,7 @@ def _check(
 ) -> Context:
     """Run all checks that depend only on the files, and return what they worked on."""
     check_names(splits, findings)
+    check_groups(splits, findings)
     classes = check_classes(splits[0].config, splits, findings)
     annotations = read_annotations(splits, classes, findings)
     classes = next((coco.classes for coco in annotations.values()), classes)

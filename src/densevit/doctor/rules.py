@@ -138,6 +138,8 @@ CHECKS: dict[str, Check] = {
     "leak-exact": _warning("metrics on training photos are too good", "remove them from one of the splits"),
     "leak-near": _warning("nearly equal photos in both splits make the metrics too good",
         "split by scene, place or video instead of by photo"),
+    "leak-groups": _note("photos of one video, patient or place in both splits make the metrics too good",
+        "nothing, if the names mean something else"),
     # masks
     "mask-jpeg": _error("JPEG blurs class numbers, and the mask is refused",
         "export the masks again as PNG; JPEG masks cannot be fixed"),

@@ -272,6 +272,17 @@ def a_mirrored_copy_in_val(root: Path) -> None:
         save(path, np.asarray(Image.open(path))[:, ::-1].copy())
 
 
+def renamed(root: Path, name: Callable[[str, int], str]) -> None:
+    """Name photos and their targets by their split and number."""
+    for path in sorted(root.glob("*/*/*.*")):
+        path.rename(path.with_stem(name(path.parent.name, int(path.stem))))
+
+
+@fault("leak-groups")
+def a_patient_in_two_splits(root: Path) -> None:
+    renamed(root, lambda split, i: f"patient{i // 3 if split == 'train' else 2}_{i}")
+
+
 @fault("mask-jpeg")
 def masks_as_jpeg(root: Path) -> None:
     for path in root.glob("masks/*/*.png"):
