@@ -1,13 +1,13 @@
 """How masks are encoded, and whether the numbers in them are the intended classes."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from densevit.doctor.context import Context, LabelledMasks
-from densevit.doctor.facts import MaskFacts
+from densevit.doctor.facts import MaskFacts, ShapeFacts
 from densevit.doctor.rules import Findings, listed
 
 _BLUR_VALUES, _BLUR_SHARE = 8, 0.25
@@ -27,15 +27,15 @@ def check_masks(context: Context, findings: Findings) -> None:
     """Check encodings, numbers and contents."""
     _check_encodings(context, findings)
     labelled = context.indexed_masks()
-    if not labelled:
-        return
     masks = [mask for mask, _ in labelled]
     fault = encoding_fault(context)
+    _check_contents(context, context.class_counts(), fault, findings)
+    if not labelled:
+        return
     if fault is None:
         _check_range(context, labelled, findings)
     else:
         _report_encoding(fault, context, masks, findings)
-    _check_contents(context, labelled, fault, findings)
     _check_palettes(masks, findings)
     _check_turned(masks, findings)
 
@@ -123,7 +123,7 @@ def _report_encoding(code: str, context: Context, masks: list[MaskFacts], findin
     findings.add_share(code, affected, len(masks), text)
 
 
-def _check_range(context: Context, masks: LabelledMasks, findings: Findings) -> None:
+def _check_range(context: Context, masks: Sequence[tuple[MaskFacts, NDArray[np.int64]]], findings: Findings) -> None:
     """Find numbers without a class."""
     num_classes, ignore = context.num_classes, context.ignore_index
     if num_classes is None:
@@ -165,8 +165,8 @@ def _range_hint(numbers: set[int], masks: list[MaskFacts], context: Context) -> 
 def _check_contents(context: Context, masks: LabelledMasks, fault: str | None, findings: Findings) -> None:
     """Find masks with no class or a single one."""
     ignore = context.ignore_index
-    ignored_masks: list[MaskFacts] = []
-    single: list[MaskFacts] = []
+    ignored_masks: list[MaskFacts | ShapeFacts] = []
+    single: list[MaskFacts | ShapeFacts] = []
     ignored = total = 0
     for mask, labels in masks:
         named = labels if fault == "mask-0-255" else labels[labels != ignore]
@@ -174,13 +174,21 @@ def _check_contents(context: Context, masks: LabelledMasks, fault: str | None, f
         total += int(mask.counts.sum())
         if not named.size:
             ignored_masks.append(mask)
-        elif len(named) == 1 and mask.num_values <= 2:
+        elif len(named) == 1 and len(labels) <= 2:
             single.append(mask)
     findings.add_share("mask-ignored", ignored_masks, len(masks), "masks are ignored everywhere")
     if context.num_classes != 1:
         findings.add_share("mask-one-class", single, len(masks), "masks hold only one class")
     if ignored > total / 2 and fault != "mask-0-255":
-        findings.add("mask-ignored-share", f"{ignored / total:.0%} of all mask pixels are ignored")
+        hint = ""
+        if is_without_background(context):
+            hint = "What no shape covers is ignored: set background to the name of its class if it has one. Otherwise"
+        findings.add("mask-ignored-share", f"{ignored / total:.0%} of all mask pixels are ignored", hint=hint)
+
+
+def is_without_background(context: Context) -> bool:
+    """Whether masks are drawn from shapes, and what none covers has no class."""
+    return any(split.shapes is not None and split.config.background is None for split in context.splits)
 
 
 def _check_palettes(masks: list[MaskFacts], findings: Findings) -> None:

@@ -1,6 +1,6 @@
 """What the checks work on: files by name, the facts of each, and the classes."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -11,13 +11,15 @@ from numpy.typing import NDArray
 
 from densevit.data import ClassTable
 from densevit.data.labels import LabelRule
-from densevit.doctor.facts import MaskFacts, SampleFacts
+from densevit.data.pairs import Pairs
+from densevit.doctor.facts import MaskFacts, SampleFacts, ShapeFacts
 from densevit.doctor.layout import Split
+from densevit.doctor.unread import Unread
 from densevit.types import Size
 
 _T = TypeVar("_T")
 
-LabelledMasks = list[tuple[MaskFacts, NDArray[np.int64]]]
+LabelledMasks = Sequence[tuple[MaskFacts | ShapeFacts, NDArray[np.int64]]]
 """Masks with the class of each of their ``values``."""
 
 TRAIN = ("train", "training")
@@ -29,20 +31,24 @@ class Context:
     """All that is known of a data set.
 
     Attributes:
-        splits: files by name.
+        pairs: the files by name, and what was left over.
+        splits: the pairs by split.
         samples: facts of the files that were read.
         classes: the class table, None if unknown or broken.
         colours: class number by colour 0xRRGGBB, where a colour map is known.
         crop: (height, width) of training crops, if known.
         sampled: only a part of the files was read, so nothing can be said about what is absent.
+        unread: what was not looked at.
     """
 
+    pairs: Pairs
     splits: list[Split]
     samples: list[SampleFacts]
     classes: ClassTable | None = None
     colours: Mapping[int, int] = field(default_factory=dict)
     crop: Size | None = None
     sampled: bool = False
+    unread: Sequence[Unread] = ()
 
     @property
     def num_classes(self) -> int | None:
@@ -69,7 +75,12 @@ class Context:
         samples = [sample for sample in self.samples if split is None or sample.split == split]
         return [(sample, facts) for sample in samples for facts in sample.files() if isinstance(facts, kind)]
 
-    def indexed_masks(self, split: str | None = None) -> LabelledMasks:
+    def class_counts(self, split: str | None = None) -> LabelledMasks:
+        """``indexed_masks``, and the masks that are drawn."""
+        drawn = [(shapes, shapes.values) for _, shapes in self.of(ShapeFacts, split) if shapes.values.size]
+        return [*self.indexed_masks(split), *drawn]
+
+    def indexed_masks(self, split: str | None = None) -> list[tuple[MaskFacts, NDArray[np.int64]]]:
         """Masks whose values can be class numbers, each with the class ids that training sees; unknown numbers stay."""
         rule = partial(LabelRule, None, ignore_index=self.ignore_index)
         rules = {

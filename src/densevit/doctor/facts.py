@@ -1,7 +1,7 @@
 """What one pass over the files keeps of each: a few hundred bytes, so that 100,000 photos fit in memory."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -127,15 +127,19 @@ class MaskFacts(TargetFacts):
 
 @dataclass(frozen=True, slots=True)
 class ShapeFacts(TargetFacts):
-    """Shapes that are drawn as a mask; ``size`` is what their file claims, or that of the photo.
+    """A mask that is drawn, from shapes or from a file for each class; ``size`` is claimed, or that of the photo.
 
     Attributes:
         labels: how many shapes of each label are drawn.
         passed_over: those that are not.
+        values: int64, sorted: the class numbers that are drawn; empty if it cannot be.
+        counts: int64, pixels of each.
     """
 
     labels: Mapping[str, int]
     passed_over: PassedOver
+    values: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
+    counts: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
 
 
 @dataclass(frozen=True, slots=True)

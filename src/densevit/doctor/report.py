@@ -128,7 +128,9 @@ def tables(diagnosis: Diagnosis, name: str) -> list[Table]:
 
 def _colours(context: Context) -> list[Table]:
     """The colours in masks, or of their palettes, where no class list says what they mean."""
-    rows = [(colour_name(row), f"{row.share:.2%}", str(row.masks)) for row in colour_shares(context)]
+    rows: list[tuple[str, ...]] = [
+        (colour_name(row), f"{row.share:.2%}", str(row.masks)) for row in colour_shares(context)
+    ]
     return [("colours in the masks", COLOUR_HEAD, rows)] if rows else []
 
 

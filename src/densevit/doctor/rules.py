@@ -156,6 +156,8 @@ CHECKS: dict[str, Check] = {
     "annotations-broken": _error("training stops at it", "fix the file, or export it again"),
     "annotations-passed-over": _warning("what is passed over is not learnt, and its pixels count as background",
         "give it an outline, or remove it if that is intended"),
+    "annotations-no-photo": _warning("their annotations are not used",
+        "add the photos, or nothing if they were removed on purpose"),
     "mask-floats": _error("class numbers are integers, and the mask is refused", "save them as integers", True),
     "mask-size": _error("photo and mask must have the same size", "resize the mask with nearest neighbour", True),
     "mask-transposed": _error("height and width are swapped", "transpose or rotate it; look which is right"),

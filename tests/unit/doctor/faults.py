@@ -76,22 +76,30 @@ def annotations_of_a_category_that_is_no_class(root: Path) -> None:
     as_coco(root, ["wall", "tram"])
 
 
-@fault("annotations-broken", "class-unseen")
+@fault("annotations-broken")
 def shapes_with_a_label_that_is_no_class(root: Path) -> None:
     as_labelme(root, {"label": "tram", "points": OUTLINE})
 
 
-@fault("annotations-passed-over", "class-unseen")
+@fault("annotations-no-photo", "class-unseen", "mask-one-class", "mask-ignored-share")
+def annotations_of_a_photo_that_is_gone(root: Path) -> None:
+    as_coco(root, ["wall"])
+    (root / "images" / "train" / "003.png").unlink()
+    for kind in ("depth", "values"):
+        shutil.rmtree(root / kind)
+
+
+@fault("annotations-passed-over", "class-unseen", "mask-one-class", "mask-ignored-share")
 def annotations_without_an_outline(root: Path) -> None:
     as_coco(root, ["wall"], {"segmentation": [], "bbox": [1, 1, 5, 5]})
 
 
-@fault("annotations-passed-over", "class-unseen")
+@fault("annotations-passed-over", "class-unseen", "mask-one-class", "mask-ignored-share")
 def shapes_without_an_area(root: Path) -> None:
     as_labelme(root, {"label": "wall", "points": OUTLINE[:2], "shape_type": "line"})
 
 
-@fault("mask-size", "class-unseen")
+@fault("mask-size", "class-unseen", "mask-one-class")
 def annotations_of_smaller_photos(root: Path) -> None:
     as_coco(root, ["wall"], size=(24, 32))
 
@@ -111,7 +119,7 @@ def an_empty_split(root: Path) -> None:
     (root / "images" / "test").mkdir()
 
 
-@fault("split-empty")
+@fault("split-empty", "file-stray")
 def photos_one_folder_too_deep(root: Path) -> None:
     save(root / "images" / "test" / "city" / "a.png", photo(900))
 
