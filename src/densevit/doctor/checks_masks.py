@@ -182,7 +182,7 @@ def _check_contents(context: Context, masks: LabelledMasks, fault: str | None, f
     if ignored > total / 2 and fault != "mask-0-255":
         hint = ""
         if is_without_background(context):
-            hint = "What no shape covers is ignored: set background to the name of its class if it has one. Otherwise"
+            hint = "What no shape covers is ignored: if it has a class, set background to its name."
         findings.add("mask-ignored-share", f"{ignored / total:.0%} of all mask pixels are ignored", hint=hint)
 
 
