@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from densevit.config import read_yaml
+from densevit.config import merge, read_yaml
 from densevit.data import DATASETS, FolderConfig, parse_data
 from densevit.data.base import DataConfig
 from densevit.data.discover import discover
@@ -93,8 +93,9 @@ def _read(file: Path, given: Mapping[str, Any], *remarks: str) -> Described:
     kind = data.get("kind", "folder")
     if kind in DATASETS and "root" in DATASETS[kind][0].model_fields:
         data.setdefault("root", ".")
-    merged = {**data, **{key: value for key, value in given.items() if key != "kind"}}
-    config = _parsed(merged, str(file))
+    if "splits" in given and isinstance(splits := data.get("splits"), dict):
+        data["splits"] = {key: value for key, value in splits.items() if key != "names"}  # a new draw
+    config = _parsed(merge(data, {key: value for key, value in given.items() if key != "kind"}), str(file))
     if given.get("kind", config.kind) != config.kind:
         raise ConfigError(f"{file} has kind {config.kind!r} but --dataset is {given['kind']!r}; leave --dataset out")
     return Described(_beside(config, file.parent, given), remarks, file)
