@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from densevit.config import merge, read_yaml
+from densevit.config import merge, nearest, read_yaml
 from densevit.data import DATASETS, FolderConfig, parse_data
 from densevit.data.base import DataConfig
 from densevit.data.discover import discover
@@ -56,6 +56,7 @@ def describe(path: Path | None, **given: Any) -> Described:
         if not given.keys() & set(_PLACES):
             raise ConfigError("no data was named; give --data PATH, or --images and one of --masks, --depth, --values")
         return Described(_parsed(given, "the data options"))
+    _check_kind(given.get("kind", "folder"))
     path = place(path)
     if path.suffix.lower() in _SUFFIXES and not path.is_dir():
         return _read(path, given)
@@ -75,6 +76,12 @@ def describe(path: Path | None, **given: Any) -> Described:
     except NotImplementedError:
         found = Described(_parsed({"root": path, **given}, "the data options"))
     return Described(found.config, (*remarks, *found.remarks), found.source)
+
+
+def _check_kind(kind: str) -> None:
+    kinds = [name for name, (config, _) in DATASETS.items() if "split" in config.model_fields]
+    if kind not in kinds:
+        raise ConfigError(f"the data set kind {kind!r} has no root with splits{nearest(kind, kinds)}")
 
 
 def is_description(data: Mapping[str, Any]) -> bool:
@@ -168,6 +175,11 @@ def _found(value: Path, config: DataConfig) -> Path:
 def _relative(path: Path, folder: Path) -> str:
     text = str(path.relative_to(folder)) if path.is_relative_to(folder) else str(path)
     return text.removesuffix("!")
+
+
+def description_file(number: int) -> str:
+    """The name in a run folder of the description of a source's data."""
+    return DESCRIPTION if number == 0 else f"dataset-{number + 1}.yaml"
 
 
 def differences(one: DataConfig, other: DataConfig) -> list[str]:
