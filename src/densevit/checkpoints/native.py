@@ -1,8 +1,8 @@
 """The native checkpoint: one safetensors file from which the model is rebuilt.
 
 Its metadata hold, as JSON, the model's config, the tasks (class names, palette, unit, range), the inference config, the
-card (provenance, licence, metrics), and the description of the data that the heads learnt from. Tensors are stored unchanged, in float16, or as int8 with one scale per output
-channel; loading converts the latter two to float32.
+card (provenance, licence, metrics), and the description of the data that the heads learnt from. Tensors are stored
+unchanged, in float16, or as int8 with one scale per output channel; loading converts the latter two to float32.
 """
 
 from collections.abc import Mapping

@@ -94,8 +94,8 @@ def _read(file: Path, given: Mapping[str, Any], *remarks: str) -> Described:
     data = read_yaml(file)
     if not is_description(data):
         raise ConfigError(
-            f"{file} is no description of densevit's: its keys are {', '.join(map(str, list(data)[:8])) or 'none'}; one "
-            f"with {', '.join(_PLACES)} or kind is accepted; give the folder of the data instead"
+            f"{file} is no description of densevit's: its keys are {', '.join(map(str, list(data)[:8])) or 'none'}; "
+            f"one with {', '.join(_PLACES)} or kind is accepted; give the folder of the data instead"
         )
     kind = data.get("kind", "folder")
     if kind in DATASETS and "root" in DATASETS[kind][0].model_fields:
@@ -218,4 +218,3 @@ def _split_differences(one: Any, other: Any) -> list[str]:
 def _shown(value: Any) -> str:
     text = "none" if value is None else repr(value)
     return text if len(text) <= 80 else f"{text[:77]}..."
-

@@ -91,16 +91,16 @@ def training_splits(config: DataConfig) -> tuple[DataConfig, DataConfig | None, 
             draw = SplitConfig()
             config = config.model_copy(update={"splits": draw})
             remarks.append(
-                f"no splits: {draw.val:.0%} of the photos are drawn for val (seed {draw.seed}); set splits or --split-by "
-                "to change it"
+                f"no splits: {draw.val:.0%} of the photos are drawn for val (seed {draw.seed}); set splits, or "
+                "--split-by, to change it"
             )
         config = with_drawn_names(config)
         names = split_names(config)
     train, val = split_for("train", names), split_for("val", names)
     if names and train is None:
         raise DataError(
-            f"the data have the splits {', '.join(names)}, and none to train on; one called train is needed; rename it, "
-            "or name photos in splits"
+            f"the data have the splits {', '.join(names)}, and none to train on; one called train is needed; rename "
+            "one, or name photos in splits"
         )
     if val is None:
         remarks.append("no split val: the run is not evaluated; add one, or set splits to draw it")
