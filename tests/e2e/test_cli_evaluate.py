@@ -285,8 +285,8 @@ def test_evaluate__a_class_out_of_range_names_file_and_ids(refusal, dataset, tmp
 
 
 def test_evaluate__an_unknown_split_is_answered_with_those_there_are(refusal, dataset):
-    message = refusal("--data", dataset, "--split", "valid", "--head", "dpt")
-    assert message == f"{dataset} has no split 'valid'; splits found: train, val"
+    message = refusal("--data", dataset, "--split", "night", "--head", "dpt")
+    assert message == f"{dataset} has no split 'night'; splits found: train, val"
 
 
 def test_evaluate__a_split_that_was_not_named_is_asked_for(refusal, dataset, trained, tmp_path):
@@ -335,8 +335,8 @@ def test_evaluate__an_unknown_task_is_answered_with_the_nearest(refusal, dataset
 def test_evaluate__no_data_at_all(refusal, trained, tmp_path):
     model = shutil.copy(trained, tmp_path)  # outside its run folder
     assert refusal("--task", "depth", model=model) == (
-        "no data was named; give --data PATH, or --images and one of --masks, --depth and --values; only a model in its "
-        "run folder knows where its data are"
+        "no data was named; give --data PATH, or --images and one of --masks, --depth and --values; only a model in "
+        "its run folder knows where its data are"
     )
 
 

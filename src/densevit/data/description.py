@@ -11,7 +11,8 @@ from densevit.config import merge, nearest, read_yaml
 from densevit.data import DATASETS, FolderConfig, parse_data
 from densevit.data.base import DataConfig
 from densevit.data.discover import discover
-from densevit.data.relocation import is_template, portable
+from densevit.data.relocation import portable
+from densevit.data.templates import is_template
 from densevit.errors import ConfigError, DataError
 from densevit.io import place, write_bytes_atomic
 

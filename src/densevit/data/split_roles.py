@@ -1,23 +1,13 @@
 """Which split of a data set is for training, which for evaluation, and draws that all commands repeat exactly."""
 
-from collections.abc import Sequence
-from typing import Literal, get_args
+from typing import get_args
 
 from densevit.data.base import DataConfig
 from densevit.data.folder import FolderConfig
 from densevit.data.pairs import find_pairs
-from densevit.data.splits import SplitConfig
+from densevit.data.splits import SplitConfig, find_split, split_key
 from densevit.errors import DataError
 from densevit.limits import limits
-
-Role = Literal["train", "val", "test"]
-
-NAMES: dict[Role, tuple[str, ...]] = {
-    "train": ("train", "training"),
-    "val": ("val", "valid", "validation", "dev"),
-    "test": ("test", "testing"),
-}
-"""The names of splits by what they are for, in lower case."""
 
 
 def split_names(config: DataConfig) -> list[str]:
@@ -27,25 +17,9 @@ def split_names(config: DataConfig) -> list[str]:
         DataError: there is no such folder or file.
     """
     if isinstance(config, FolderConfig):
-        try:
-            return find_pairs(config.model_copy(update={"split": None})).splits()
-        except NotImplementedError:
-            return _folders(config)
+        return find_pairs(config.model_copy(update={"split": None})).splits()
     field = type(config).model_fields.get("split")
     return [] if field is None else [str(name) for name in get_args(field.annotation)]
-
-
-def _folders(config: FolderConfig) -> list[str]:
-    folder = None if config.root is None else config.root / "images"
-    if folder is None or config.images is not None or not folder.is_dir():
-        return []
-    return sorted((path.name for path in folder.iterdir() if path.is_dir()), key=lambda name: (name != "train", name))
-
-
-def split_for(role: Role, names: Sequence[str]) -> str | None:
-    """The split of a role among the names of some, such as "valid" for val; None if there is none."""
-    folded = {name.casefold(): name for name in reversed(names)}
-    return next((folded[name] for name in NAMES[role] if name in folded), None)
 
 
 def with_split(config: DataConfig, split: str | None) -> DataConfig:
@@ -64,13 +38,13 @@ def with_drawn_names(config: DataConfig) -> DataConfig:
     """
     if not isinstance(config, FolderConfig) or config.splits is None or config.splits.names is not None:
         return config
-    names: dict[str, list[str]] = {}
+    names: dict[str, list[str]] = {"val": []}
     for pair in find_pairs(config.model_copy(update={"split": None})).pairs:
-        if pair.split not in ("", "train"):
+        if split_key(pair.split) != "train":
             names.setdefault(pair.split, []).append(pair.name)
     if sum(map(len, names.values())) > limits().nodes // 8:
         return config
-    lists = {split: tuple(names[split]) for split in sorted(names, key=lambda name: (name != "val", name))}
+    lists = {split: tuple(listed) for split, listed in names.items() if listed}
     return config.model_copy(update={"splits": SplitConfig(names=lists)})
 
 
@@ -84,8 +58,6 @@ def training_splits(config: DataConfig) -> tuple[DataConfig, DataConfig | None, 
     """
     remarks = []
     names = split_names(config)
-    if not names:
-        return with_split(config, "train"), with_split(config, "val"), []
     if isinstance(config, FolderConfig):
         if not names and config.splits is None:
             draw = SplitConfig()
@@ -96,7 +68,7 @@ def training_splits(config: DataConfig) -> tuple[DataConfig, DataConfig | None, 
             )
         config = with_drawn_names(config)
         names = split_names(config)
-    train, val = split_for("train", names), split_for("val", names)
+    train, val = find_split("train", names), find_split("val", names)
     if names and train is None:
         raise DataError(
             f"the data have the splits {', '.join(names)}, and none to train on; one called train is needed; rename "

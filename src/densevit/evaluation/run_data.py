@@ -13,8 +13,8 @@ from densevit.config import merge, nearest, read_yaml
 from densevit.data import DataConfig, Dataset, FolderConfig, parse_data
 from densevit.data.description import DESCRIPTION, Described, describe, description_file, differences, is_description
 from densevit.data.relocation import relocated
-from densevit.data.split_roles import split_for, split_names, with_drawn_names, with_split
-from densevit.data.splits import SplitConfig
+from densevit.data.split_roles import split_names, with_drawn_names, with_split
+from densevit.data.splits import SplitConfig, find_split, split_key
 from densevit.errors import ConfigError, DataError
 from densevit.evaluation.selection import choose_head, open_for
 from densevit.io import place
@@ -202,7 +202,7 @@ def _with_split(config: DataConfig, run: TrainedOn | None, split: str | None) ->
         return _checked_split(config, split)
     names = split_names(config)
     learnt = {**run.train, **(run.val or {})}.get("split") if run.val else None
-    chosen = learnt if learnt in names else split_for("val", names) or split_for("test", names)
+    chosen = learnt if learnt in names else find_split("val", names) or find_split("test", names)
     return with_split(config, chosen)
 
 
@@ -222,6 +222,6 @@ def _differences(run: TrainedOn | None, config: DataConfig) -> tuple[str, ...]:
     found = differences(_evaluated(run, root), config)
     was = {**run.train, **(run.val or {})}.get("split") if run.val else None
     split = getattr(config, "split", None)
-    if was is not None and split != was:
+    if was is not None and (split is None or split_key(split) != split_key(was)):
         found.append(f"split is {split!r} instead of {was!r}")
     return tuple(found)
