@@ -45,20 +45,18 @@ ReduceZeroLabel = Annotated[
 ]
 
 
-def data_keys(
-    *, split_by: str | None = None, classes: str | None = None, reduce_zero_label: bool = False, **places: Any
-) -> dict[str, Any]:
-    """The keys of ``describe`` that the options stand for, without those that were not given.
+def data_keys(**options: Any) -> dict[str, Any]:
+    """The keys of ``describe`` that the options above stand for, by their names here, without those not given.
 
     Raises:
         DataError: if ``classes`` names a file that is not a class list.
     """
-    keys = {key: value for key, value in places.items() if value is not None}
-    if split_by is not None:
-        keys["splits"] = {"by": split_by}
-    if reduce_zero_label:
-        keys["reduce_zero_label"] = True
-    return keys | ({} if classes is None else _class_keys(classes, offset=int(reduce_zero_label)))
+    keys = {key: value for key, value in options.items() if value is not None and value is not False}
+    if "split_by" in keys:
+        keys["splits"] = {"by": keys.pop("split_by")}
+    if "classes" in keys:
+        keys |= _class_keys(keys["classes"], offset=int("reduce_zero_label" in keys))
+    return keys
 
 
 def _class_keys(text: str, *, offset: int) -> dict[str, Any]:

@@ -7,11 +7,12 @@ from typing import Any
 
 import yaml
 
-from densevit.config import read_yaml
+from densevit.config import merge, nearest, read_yaml
 from densevit.data import DATASETS, FolderConfig, parse_data
 from densevit.data.base import DataConfig
 from densevit.data.discover import discover
-from densevit.data.relocation import is_template, portable
+from densevit.data.relocation import portable
+from densevit.data.templates import is_template
 from densevit.errors import ConfigError, DataError
 from densevit.io import place, write_bytes_atomic
 
@@ -56,6 +57,7 @@ def describe(path: Path | None, **given: Any) -> Described:
         if not given.keys() & set(_PLACES):
             raise ConfigError("no data was named; give --data PATH, or --images and one of --masks, --depth, --values")
         return Described(_parsed(given, "the data options"))
+    _check_kind(given.get("kind", "folder"))
     path = place(path)
     if path.suffix.lower() in _SUFFIXES and not path.is_dir():
         return _read(path, given)
@@ -77,6 +79,12 @@ def describe(path: Path | None, **given: Any) -> Described:
     return Described(found.config, (*remarks, *found.remarks), found.source)
 
 
+def _check_kind(kind: str) -> None:
+    kinds = [name for name, (config, _) in DATASETS.items() if "split" in config.model_fields]
+    if kind not in kinds:
+        raise ConfigError(f"the data set kind {kind!r} has no root with splits{nearest(kind, kinds)}")
+
+
 def is_description(data: Mapping[str, Any]) -> bool:
     """Whether a mapping is a description of ours, not that of another program, such as YOLO."""
     return data.get("kind") in DATASETS or bool(data.keys() & FolderConfig.model_fields.keys())
@@ -87,14 +95,15 @@ def _read(file: Path, given: Mapping[str, Any], *remarks: str) -> Described:
     data = read_yaml(file)
     if not is_description(data):
         raise ConfigError(
-            f"{file} is no description of densevit's: its keys are {', '.join(map(str, list(data)[:8])) or 'none'}; one "
-            f"with {', '.join(_PLACES)} or kind is accepted; give the folder of the data instead"
+            f"{file} is no description of densevit's: its keys are {', '.join(map(str, list(data)[:8])) or 'none'}; "
+            f"one with {', '.join(_PLACES)} or kind is accepted; give the folder of the data instead"
         )
     kind = data.get("kind", "folder")
     if kind in DATASETS and "root" in DATASETS[kind][0].model_fields:
         data.setdefault("root", ".")
-    merged = {**data, **{key: value for key, value in given.items() if key != "kind"}}
-    config = _parsed(merged, str(file))
+    if "splits" in given and isinstance(splits := data.get("splits"), dict):
+        data["splits"] = {key: value for key, value in splits.items() if key != "names"}  # a new draw
+    config = _parsed(merge(data, {key: value for key, value in given.items() if key != "kind"}), str(file))
     if given.get("kind", config.kind) != config.kind:
         raise ConfigError(f"{file} has kind {config.kind!r} but --dataset is {given['kind']!r}; leave --dataset out")
     return Described(_beside(config, file.parent, given), remarks, file)
@@ -169,6 +178,11 @@ def _relative(path: Path, folder: Path) -> str:
     return text.removesuffix("!")
 
 
+def description_file(number: int) -> str:
+    """The name in a run folder of the description of a source's data."""
+    return DESCRIPTION if number == 0 else f"dataset-{number + 1}.yaml"
+
+
 def differences(one: DataConfig, other: DataConfig) -> list[str]:
     """What differs between two descriptions, apart from where the files are, in sentences.
 
@@ -205,4 +219,3 @@ def _split_differences(one: Any, other: Any) -> list[str]:
 def _shown(value: Any) -> str:
     text = "none" if value is None else repr(value)
     return text if len(text) <= 80 else f"{text[:77]}..."
-

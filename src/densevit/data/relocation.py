@@ -6,12 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from densevit.data import DataConfig, parse_data
+from densevit.data.templates import is_template
 from densevit.io import place
-
-
-def is_template(path: Path) -> bool:
-    """Whether a path is a template of names below the root, not a folder or file."""
-    return any(mark in str(path) for mark in "{*")
 
 
 def portable(config: DataConfig) -> dict[str, Any]:
