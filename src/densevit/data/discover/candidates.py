@@ -33,6 +33,7 @@ class Candidate:
         remarks: sentences on what was found, assumed and passed over.
         without: number of photos that lack a target, in splits that have any.
         unused: number of photos in each split that has no target at all.
+        files: names of further files that it uses.
     """
 
     photos: Group
@@ -42,6 +43,7 @@ class Candidate:
     remarks: list[str] = field(default_factory=list)
     without: int = 0
     unused: dict[str, int] = field(default_factory=dict)
+    files: frozenset[str] = frozenset()
 
     def config_keys(self) -> dict[str, Any]:
         """All keys of ``FolderConfig``."""
