@@ -1,6 +1,5 @@
 """Data sets of files on disk or in zip archives, found by ``find_pairs`` and read on access."""
 
-from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -142,13 +141,7 @@ class FolderDataset(FileDataset):
             background_index(classes, config.background)
             self.shapes = LabelmeReader(classes, config.background)
             return
-        if config.class_values is not None:
-            self.read_mask = partial(read_grey, lossy=config.stray_values == "nearest")
-            return
-        palette = () if classes is None else classes.palette
-        strict = {"refuse": None, "ignore": self.rule.ignore_index, "nearest": "nearest"}[config.unknown_colours]
-        lossy = config.unknown_colours == "nearest"
-        self.read_mask = partial(read_mask, palette=palette, mode=config.mask_format, unknown=strict, lossy=lossy)
+        self.read_mask = mask_reader(config, classes, self.rule.ignore_index)
 
     def _set_regions(self, pairs: Pairs, classes: ClassTable) -> None:
         """Keep the photos that have files of classes or regions."""
@@ -186,6 +179,16 @@ class FolderDataset(FileDataset):
                 warn_once(f"{file}: {warning}")
         self.rule, self.shapes = config.rule(coco.classes, ids=None), coco
         self.masks = [files[pair.image] for pair in self.pairs]
+
+
+def mask_reader(config: FolderConfig, classes: ClassTable | None, ignore_index: int) -> partial[NDArray[np.int32]]:
+    """The function path -> stored numbers for masks that are images."""
+    if config.class_values is not None:
+        return partial(read_grey, lossy=config.stray_values == "nearest")
+    palette = () if classes is None else classes.palette
+    strict = {"refuse": None, "ignore": ignore_index, "nearest": "nearest"}[config.unknown_colours]
+    lossy = config.unknown_colours == "nearest"
+    return partial(read_mask, palette=palette, mode=config.mask_format, unknown=strict, lossy=lossy)
 
 
 def class_table(config: FolderConfig) -> ClassTable | None:

@@ -48,11 +48,11 @@ def histograms(context: Context) -> dict[str, Histogram]:
         pixels, photos = np.zeros(num_classes, np.int64), np.zeros(num_classes, np.int64)
         ignored = 0
         masks = context.class_counts(split.name)
-        for mask, labels in masks:
+        for labels, counts, _ in masks:
             valid = (labels >= 0) & (labels < num_classes) & (labels != ignore)
-            pixels[labels[valid]] += mask.counts[valid]
-            photos[labels[valid]] += 1
-            ignored += int(mask.counts[labels == ignore].sum())
+            np.add.at(pixels, labels[valid], counts[valid])
+            photos[np.unique(labels[valid])] += 1
+            ignored += int(counts[labels == ignore].sum())
         if masks:
             by_split[split.name] = Histogram(pixels, photos, ignored)
     return by_split

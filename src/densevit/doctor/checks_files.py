@@ -73,8 +73,10 @@ def check_names(splits: Sequence[Split], findings: Findings) -> None:
         if not split.targets:
             findings.add("no-targets", f"none of the {total} photos have masks, depth or values", split=split.name)
         for kind in split.targets:
-            text = f"photos have no {WHAT[kind]}"
-            findings.add_share("target-missing", split.missing(kind), total, text, split=split.name)
+            text, code = f"photos have no {WHAT[kind]}", "target-missing"
+            if kind == "masks" and split.regions:
+                text, code = f"{text} and are left out", "annotations-passed-over"
+            findings.add_share(code, split.missing(kind), total, text, split=split.name)
 
 
 def check_left_over(

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from densevit.doctor.context import Context, LabelledMasks
+from densevit.doctor.context import Context, Labelled
 from densevit.doctor.facts import MaskFacts, ShapeFacts
 from densevit.doctor.rules import Findings, listed
 
@@ -43,6 +43,7 @@ def check_masks(context: Context, findings: Findings) -> None:
 def _check_encodings(context: Context, findings: Findings) -> None:
     masks = [mask for _, mask in context.of(MaskFacts)]
     total = len(masks)
+    masks = [mask for mask in masks if mask.read is None]
     jpeg = [mask for mask in masks if mask.is_lossy]
     findings.add_share("mask-jpeg", jpeg, total, "masks are JPEG files, whatever their suffix")
     findings.add_share("mask-floats", [mask for mask in masks if mask.has_floats], total, "masks hold floats")
@@ -162,16 +163,16 @@ def _range_hint(numbers: set[int], masks: list[MaskFacts], context: Context) -> 
     return ""
 
 
-def _check_contents(context: Context, masks: LabelledMasks, fault: str | None, findings: Findings) -> None:
+def _check_contents(context: Context, masks: list[Labelled], fault: str | None, findings: Findings) -> None:
     """Find masks with no class or a single one."""
     ignore = context.ignore_index
     ignored_masks: list[MaskFacts | ShapeFacts] = []
     single: list[MaskFacts | ShapeFacts] = []
     ignored = total = 0
-    for mask, labels in masks:
+    for labels, counts, mask in masks:
         named = labels if fault == "mask-0-255" else labels[labels != ignore]
-        ignored += int(mask.counts[labels == ignore].sum())
-        total += int(mask.counts.sum())
+        ignored += int(counts[labels == ignore].sum())
+        total += int(counts.sum())
         if not named.size:
             ignored_masks.append(mask)
         elif len(named) == 1 and len(labels) <= 2:
@@ -188,7 +189,7 @@ def _check_contents(context: Context, masks: LabelledMasks, fault: str | None, f
 
 def is_without_background(context: Context) -> bool:
     """Whether masks are drawn from shapes, and what none covers has no class."""
-    return any(split.shapes is not None and split.config.background is None for split in context.splits)
+    return any(split.is_drawn and split.config.background is None for split in context.splits)
 
 
 def _check_palettes(masks: list[MaskFacts], findings: Findings) -> None:

@@ -5,14 +5,17 @@ from pathlib import PureWindowsPath
 
 from densevit.data import ClassTable
 from densevit.data.files import name_key
+from densevit.data.folder import mask_reader
 from densevit.data.pairs import Pairs
 from densevit.data.polygons import PassedOver, background_index
+from densevit.data.regions import RegionReader, class_indices
 from densevit.data.shapes import CocoReader, LabelmeReader, read_coco_files
 from densevit.doctor.context import Context
+from densevit.doctor.drawing import StoredMask
 from densevit.doctor.facts import ShapeFacts
 from densevit.doctor.layout import Split
 from densevit.doctor.rules import Findings, listed
-from densevit.errors import DataError
+from densevit.errors import DataError, DensevitError
 
 
 def set_readers(splits: Sequence[Split], classes: ClassTable | None, findings: Findings) -> ClassTable | None:
@@ -24,11 +27,10 @@ def set_readers(splits: Sequence[Split], classes: ClassTable | None, findings: F
     for split in splits:
         if split.shapes == "coco":
             _read_coco(split, classes, findings)
-        elif split.shapes == "labelme" and classes is not None:
+        elif classes is not None and "masks" in split.targets:
             try:
-                background_index(classes, split.config.background)
-                split.reader = LabelmeReader(classes, split.config.background)
-            except DataError as error:
+                _set_reader(split, classes)
+            except DensevitError as error:
                 findings.add("annotations-broken", str(error), split=split.name)
     readers = [split.reader for split in splits if isinstance(split.reader, CocoReader)]
     for reader in readers[1:]:
@@ -38,6 +40,26 @@ def set_readers(splits: Sequence[Split], classes: ClassTable | None, findings: F
             hint = f"Set classes to the names of all: {listed(readers[0].classes.names, 8)}."
             findings.add("annotations-broken", text, [first, other], hint=hint)
     return readers[0].classes if readers else classes
+
+
+def _set_reader(split: Split, classes: ClassTable) -> None:
+    """Set the reader of labelme's files, of regions, or of images whose numbers stand for others."""
+    config = split.config.model_copy(update={"merge": {}, "drop": ()})
+    if split.shapes == "labelme":
+        background_index(classes, config.background)
+        split.reader = LabelmeReader(classes, config.background)
+    elif split.regions:
+        masks, regions = split.targets["masks"], {name for names in split.regions.values() for name in names}
+        index = class_indices(sorted(regions), classes, str(config.masks))
+        files = {
+            split.photos[name]: tuple((index[region], path) for region, path in zip(own, masks[name], strict=True))
+            for name, own in split.regions.items()
+        }
+        split.reader = RegionReader(files, background_index(classes, config.background))
+        split.class_names = classes.names
+    elif config.class_values is not None or (classes.palette and config.mask_format != "index"):
+        rule = config.rule(classes)
+        split.stored = StoredMask(mask_reader(config, classes, rule.ignore_index), rule)
 
 
 def _read_coco(split: Split, classes: ClassTable | None, findings: Findings) -> None:

@@ -19,8 +19,8 @@ from densevit.types import Size
 
 _T = TypeVar("_T")
 
-LabelledMasks = Sequence[tuple[MaskFacts | ShapeFacts, NDArray[np.int64]]]
-"""Masks with the class of each of their ``values``."""
+Labelled = tuple[NDArray[np.int64], NDArray[np.int64], MaskFacts | ShapeFacts]
+"""Class ids, pixels of each, and their mask."""
 
 TRAIN = ("train", "training")
 VAL = ("val", "valid", "validation", "test")
@@ -75,10 +75,12 @@ class Context:
         samples = [sample for sample in self.samples if split is None or sample.split == split]
         return [(sample, facts) for sample in samples for facts in sample.files() if isinstance(facts, kind)]
 
-    def class_counts(self, split: str | None = None) -> LabelledMasks:
-        """``indexed_masks``, and the masks that are drawn."""
-        drawn = [(shapes, shapes.values) for _, shapes in self.of(ShapeFacts, split) if shapes.values.size]
-        return [*self.indexed_masks(split), *drawn]
+    def class_counts(self, split: str | None = None) -> list[Labelled]:
+        """The classes of all masks that have some, with the pixels of each."""
+        indexed = [(ids, mask.counts, mask) for mask, ids in self.indexed_masks(split)]
+        read = [(*mask.read, mask) for _, mask in self.of(MaskFacts, split) if mask.read is not None]
+        drawn = [(shapes.values, shapes.counts, shapes) for _, shapes in self.of(ShapeFacts, split)]
+        return [*indexed, *read, *(item for item in drawn if item[0].size)]
 
     def indexed_masks(self, split: str | None = None) -> list[tuple[MaskFacts, NDArray[np.int64]]]:
         """Masks whose values can be class numbers, each with the class ids that training sees; unknown numbers stay."""

@@ -25,7 +25,7 @@ from densevit.doctor.checks_groups import check_groups
 from densevit.doctor.checks_masks import check_masks
 from densevit.doctor.checks_photos import check_photos, check_target_sizes
 from densevit.doctor.checks_shapes import check_listed, check_shapes, set_readers
-from densevit.doctor.colours import read_colours, with_class_numbers
+from densevit.doctor.colours import read_colours
 from densevit.doctor.context import Context
 from densevit.doctor.facts import SampleFacts
 from densevit.doctor.layout import KINDS, Split, read_layout, split_of
@@ -100,7 +100,6 @@ def examine(
     jobs = jobs_of(splits, sample)
     report = None if progress is None else lambda done: progress(done, len(jobs))
     samples = scan(jobs, workers=min(workers, len(jobs) // 32), progress=report)
-    samples = with_class_numbers(samples, splits, classes)
     context = Context(pairs, splits, samples, classes, read_colours(colours, classes), crop)
     sampled = len(jobs) < sum(len(split.photos) for split in splits)
     context = replace(context, sampled=sampled, unread=not_looked_at(config, pairs, splits, len(jobs), only))
@@ -140,8 +139,9 @@ def fast_check(
         splits.append(replace(split_of(pairs, config, name, kinds), name=role))
     if any(split.photos for split in splits):
         classes = _check_names(splits, findings)
-        samples = with_class_numbers(_read_some(splits), splits, classes)
-        context = Context(all_pairs, splits, samples, classes, read_colours(None, classes), crop, sampled=True)
+        context = Context(
+            all_pairs, splits, _read_some(splits), classes, read_colours(None, classes), crop, sampled=True
+        )
         _check_contents(context, findings)
     return list(dict.fromkeys(findings.by_severity()))
 

@@ -78,6 +78,10 @@ class TargetFacts:
     size: Size
 
 
+ClassCounts = tuple[NDArray[np.int64], NDArray[np.int64]]
+"""Class ids, int64 and sorted, and the pixels of each."""
+
+
 @dataclass(frozen=True, slots=True)
 class MaskFacts(TargetFacts):
     """A mask.
@@ -89,6 +93,8 @@ class MaskFacts(TargetFacts):
         colours: it has three channels that differ, or four.
         palette: 0xRRGGBB of each of ``values`` in a palette image, else None.
         fits: correlation of its outlines with those of the photo for each of the eight orientations; None if unknown.
+        read: what training reads, where stored values stand for classes by a palette or by class_values; None where
+            they are the class numbers, or where training refuses them.
     """
 
     format: str
@@ -99,6 +105,7 @@ class MaskFacts(TargetFacts):
     colours: bool
     palette: NDArray[np.int64] | None
     fits: tuple[float, ...] | None = None
+    read: ClassCounts | None = None
 
     @property
     def is_lossy(self) -> bool:
@@ -122,7 +129,7 @@ class MaskFacts(TargetFacts):
     @property
     def is_indexed(self) -> bool:
         """Whether its values can be class numbers."""
-        return not self.colours and not self.is_lossy
+        return not self.colours and not self.is_lossy and self.read is None
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,7 +37,7 @@ def fix_target(context: Context, fault: str | None, sample: SampleFacts, target:
 def _fix_mask(
     context: Context, fault: str | None, sample: SampleFacts, mask: MaskFacts, size_codes: list[str]
 ) -> Fixed | None:
-    if mask.is_lossy or (mask.colours and unknown_colours(mask, context.colours).size):
+    if mask.read is not None or mask.is_lossy or (mask.colours and unknown_colours(mask, context.colours).size):
         return None
     turn = "exif-mask-unturned" in size_codes
     resize = "mask-size" in size_codes and same_aspect(sample)

@@ -9,7 +9,7 @@ from densevit.data import FolderConfig
 from densevit.data.pairs import Pairs, find_pairs
 from densevit.data.sample import TARGET_FOLDERS, TargetFolder
 from densevit.data.shapes import ShapeReader
-from densevit.doctor.drawing import Drawing, drawing_of
+from densevit.doctor.drawing import Drawing, StoredMask, drawing_of
 from densevit.errors import DataError
 
 KINDS = tuple(TARGET_FOLDERS.values())
@@ -25,7 +25,10 @@ class Split:
         photos: by the names of their pairs, in order.
         targets: of each kind that the data set has, by the name of the pair; several where each shows one class.
         shapes: whether masks are drawn from COCO's annotations or labelme's files.
+        regions: the class of each of several masks, by the name of the pair.
         reader: draws them; None if they are not drawn, or cannot be.
+        stored: reads masks that are images, where their numbers are not those of the classes.
+        class_names: of the classes, where masks are drawn from several files.
     """
 
     name: str
@@ -33,7 +36,15 @@ class Split:
     photos: dict[str, Path] = field(default_factory=dict)
     targets: dict[TargetFolder, dict[str, tuple[Path, ...]]] = field(default_factory=dict)
     shapes: Literal["coco", "labelme"] | None = None
+    regions: dict[str, tuple[str, ...]] = field(default_factory=dict)
     reader: ShapeReader | None = None
+    stored: StoredMask | None = None
+    class_names: tuple[str, ...] = ()
+
+    @property
+    def is_drawn(self) -> bool:
+        """Whether masks are drawn from shapes, or from a file for each class."""
+        return self.shapes is not None or bool(self.regions)
 
     def files(self, name: str) -> dict[str, Path]:
         """The files of a sample by kind; the first of several."""
@@ -43,9 +54,9 @@ class Split:
     def drawing(self, name: str) -> Drawing | None:
         """How the mask of a sample is drawn; None if it is stored."""
         file = self.targets.get("masks", {}).get(name)
-        if self.shapes is None or file is None:
+        if not self.is_drawn or file is None or (self.shapes is None and self.reader is None):
             return None
-        return drawing_of(self.reader, self.photos[name], file[0])
+        return drawing_of(self.reader, self.photos[name], file[0], self.class_names)
 
     def missing(self, kind: TargetFolder) -> list[Path]:
         """Photos without a target of a kind."""
@@ -80,6 +91,7 @@ def split_of(pairs: Pairs, config: FolderConfig, name: str, kinds: Iterable[Targ
     missing = {kind: {*pairs.missing.get(kind, ())} for kind in kinds}
     has = [kind for kind in kinds if any(kind in pair.targets or pair.image in missing[kind] for pair in chosen)]
     split.shapes = pairs.shapes
+    split.regions = {pair.name: pair.regions for pair in chosen if pair.regions}
     split.targets = {kind: {p.name: p.targets[kind] for p in chosen if kind in p.targets} for kind in has}
     return split
 

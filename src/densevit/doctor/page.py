@@ -1,5 +1,6 @@
 """The diagnosis as one HTML page that contains its pictures."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from densevit.doctor.checks_classes import histograms
@@ -17,6 +18,7 @@ from densevit.doctor.report import (
     remarks,
     split_records,
     split_row,
+    unread,
 )
 from densevit.doctor.rules import Finding, listed
 from densevit.doctor.scan import evenly_spaced
@@ -25,7 +27,7 @@ from densevit.pages import html
 MAX_EXAMPLES, MAX_NAMES, MAX_SAMPLES = 3, 12, 6
 
 
-def page(diagnosis: Diagnosis, data: str) -> str:
+def page(diagnosis: Diagnosis, data: str, recognised: Sequence[str] = ()) -> str:
     """The whole page, which needs no other file."""
     context = diagnosis.context
     title = f"Data set {data}"
@@ -35,6 +37,8 @@ def page(diagnosis: Diagnosis, data: str) -> str:
     parts = [
         f"<h1>{html.escape(title)}</h1><p><b>{html.escape(headline(diagnosis))}</b></p>",
         f"<p class=soft>{html.escape('; '.join(remarks(diagnosis)))}</p>",
+        _list("What the data are", recognised),
+        _list("Not looked at", unread(diagnosis)),
         "<h2>Findings</h2>" if diagnosis.findings else "",
         *(_finding(finding, by_path, context) for finding in diagnosis.findings),
         "<h2>Splits</h2>",
@@ -46,6 +50,11 @@ def page(diagnosis: Diagnosis, data: str) -> str:
         *(_row(pictures(sample, context)) for sample in evenly_spaced(context.samples, MAX_SAMPLES)),
     ]
     return html.page(title, *parts)
+
+
+def _list(title: str, lines: Sequence[str]) -> str:
+    items = "".join(f"<li>{_sentence(line)}</li>" for line in lines)
+    return f"<h2>{title}</h2><ul>{items}</ul>" if lines else ""
 
 
 def _finding(finding: Finding, by_path: dict[str, SampleFacts], context: Context) -> str:
@@ -83,7 +92,7 @@ def _classes(context: Context) -> str:
     colours = legend(context)
     if not by_split or not colours:
         return ""
-    columns = class_columns(by_split)
+    columns = class_columns(by_split, context)
     most = max(float(histogram.shares.max(initial=0)) for histogram in by_split.values()) or 1
     rows = []
     for index, (name, colour) in enumerate(colours):

@@ -87,6 +87,8 @@ def colour_shares(context: Context) -> list[ColourShare]:
 
 
 def _keys(mask: MaskFacts, *, named: bool) -> list[tuple[int | None, int]]:
+    if mask.read is not None:
+        return []
     if mask.colours and not mask.is_lossy:
         return [(None, colour) for colour in mask.values.tolist()]
     if mask.palette is not None and not named:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from densevit.data import FolderConfig
 from densevit.data.sample import Sample
-from densevit.doctor.drawing import Drawing
+from densevit.doctor.drawing import Drawing, StoredMask
 from densevit.doctor.facts import (
     THUMB_SIZE,
     Broken,
@@ -45,7 +45,11 @@ _T = TypeVar("_T")
 
 
 def probe(
-    split: str, name: str, files: Mapping[str, Path], config: FolderConfig | None = None, drawing: Drawing | None = None
+    split: str,
+    name: str,
+    files: Mapping[str, Path],
+    config: FolderConfig | None = None,
+    reader: Drawing | StoredMask | None = None,
 ) -> SampleFacts:
     """Read the files of one sample.
 
@@ -54,16 +58,18 @@ def probe(
         name: of its pair.
         files: by kind: ``images``, and any of ``masks``, ``depth`` and ``values``.
         config: how they are read.
-        drawing: draws the mask, if it is not stored.
+        reader: draws the mask, or reads the classes of a stored one, where these are not its numbers.
     """
     edges: list[NDArray[np.float32]] = []  # of the photo, for the mask; empty if the photo is broken
     photo = _tolerant(files["images"], lambda path: _photo(path, edges if "masks" in files else None, config))
     masks: MaskFacts | ShapeFacts | Broken | None = None
-    if drawing is not None:
+    if isinstance(reader, Drawing):
         size = photo.upright_size if isinstance(photo, PhotoFacts) else None
-        masks = _tolerant(drawing.named, lambda _: drawing.facts(size))
+        masks = _tolerant(reader.named, lambda _: reader.facts(size))
     elif "masks" in files:
         masks = _tolerant(files["masks"], lambda path: _mask(path, *edges))
+        if reader is not None and isinstance(masks, MaskFacts):
+            masks = replace(masks, read=reader.counts(files["masks"]))
     invalid = config.depth_invalid if config is not None else ()
     depth = _tolerant(files["depth"], lambda path: _depth(path, invalid)) if "depth" in files else None
     values = _tolerant(files["values"], _values) if "values" in files else None

@@ -1,6 +1,7 @@
 """The diagnosis summarised, for terminal, page and JSON."""
 
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -8,7 +9,7 @@ import numpy as np
 from densevit.doctor.checks_classes import Histogram, histograms
 from densevit.doctor.context import Context
 from densevit.doctor.examine import Diagnosis
-from densevit.doctor.facts import DepthFacts, PhotoFacts, ValueFacts, size_text
+from densevit.doctor.facts import DepthFacts, PhotoFacts, ShapeFacts, ValueFacts, size_text
 from densevit.doctor.layout import KINDS
 from densevit.doctor.palettes import ColourShare, class_colours, colour_shares, css
 from densevit.doctor.rules import Finding, listed
@@ -31,6 +32,7 @@ def split_records(context: Context) -> list[dict[str, Any]]:
     records = []
     for split in context.splits:
         sizes = Counter(photo.upright_size for _, photo in context.of(PhotoFacts, split.name)).most_common()
+        shapes = _shapes(context, split.name)
         record: dict[str, Any] = {
             "name": split.name,
             "photos": len(split.photos),
@@ -39,6 +41,8 @@ def split_records(context: Context) -> list[dict[str, Any]]:
             "sizes": [{"height": h, "width": w, "photos": count} for (h, w), count in sizes],
             "num_sizes": len(sizes),
         }
+        if shapes:
+            record["shapes"] = dict(shapes)
         if split.name in by_split and context.classes is not None:
             histogram = by_split[split.name]
             columns = zip(histogram.pixels.tolist(), histogram.shares.tolist(), histogram.photos.tolist(), strict=True)
@@ -60,6 +64,14 @@ def split_records(context: Context) -> list[dict[str, Any]]:
     return records
 
 
+def _shapes(context: Context, split: str) -> Counter[str]:
+    """How many shapes of each label are drawn in a split."""
+    drawn: Counter[str] = Counter()
+    for _, facts in context.of(ShapeFacts, split):
+        drawn.update(facts.labels)
+    return drawn
+
+
 def split_row(record: dict[str, Any]) -> tuple[str, ...]:
     """Cells of a split under ``HEAD``."""
     targets = ", ".join(f"{number} {kind}" for kind, number in record["targets"].items()) or "none"
@@ -74,11 +86,15 @@ def split_row(record: dict[str, Any]) -> tuple[str, ...]:
     return record["name"] or "-", str(record["photos"]), targets, size_range, depth
 
 
-def class_columns(by_split: dict[str, Histogram]) -> dict[str, list[str]]:
+def class_columns(by_split: dict[str, Histogram], context: Context) -> dict[str, list[str]]:
     """For each split with masks, a cell per class and one for ignored pixels."""
     columns = {}
+    names = context.classes.names if context.classes is not None else ()
     for name, histogram in by_split.items():
         cells = [f"{share:.2%}, {n} photos" for share, n in zip(histogram.shares, histogram.photos, strict=True)]
+        drawn = _shapes(context, name)
+        if drawn:
+            cells = [f"{cell}, {drawn[label]} shapes" for cell, label in zip(cells, names, strict=True)]
         columns[name or "pixels"] = [*cells, f"{histogram.ignored_share:.2%} of all"]
     return columns
 
@@ -93,10 +109,18 @@ def remarks(diagnosis: Diagnosis) -> list[str]:
     context = diagnosis.context
     total = sum(len(split.photos) for split in context.splits)
     lines = [f"{len(context.samples)} of {total} photos opened in {diagnosis.seconds:.0f} s"]
+    shapes = sum(sum(facts.labels.values()) for _, facts in context.of(ShapeFacts))
+    return [*lines, f"{shapes} shapes drawn"] if shapes else lines
+
+
+def unread(diagnosis: Diagnosis) -> list[str]:
+    """What was not looked at, in words."""
+    context = diagnosis.context
+    lines = [item.line() for item in context.unread]
     if context.sampled:
-        lines.append("absent classes, copies and leaks are not reported, since only a part was opened")
+        lines.append("copies and leaks but of equal files, and classes that are absent, since only a part was opened")
     if context.of(ValueFacts):
-        lines.append("value maps are checked only for shape and NaN")
+        lines.append("what value maps hold, besides their shape and NaN")
     return lines
 
 
@@ -113,7 +137,7 @@ def tables(diagnosis: Diagnosis, name: str) -> list[Table]:
     if diagnosis.context.classes is None or not by_split:
         return [splits, *_colours(diagnosis.context)]
     names = diagnosis.context.classes.names
-    columns = class_columns(by_split)
+    columns = class_columns(by_split, diagnosis.context)
     shares = next(iter(by_split.values())).shares
     title, chosen = "classes", list(range(len(names)))
     if len(names) > MAX_CLASSES:
@@ -147,11 +171,12 @@ def lines(finding: Finding, context: Context) -> list[str]:
     return [what, f"why: {finding.check.why}", f"fix: {finding.fix}{safe}"]
 
 
-def as_record(diagnosis: Diagnosis, data: str) -> dict[str, Any]:
+def as_record(diagnosis: Diagnosis, data: str, recognised: Sequence[str] = ()) -> dict[str, Any]:
     """The diagnosis for JSON."""
     context = diagnosis.context
     return {
         "data": data,
+        "recognised": [*recognised],
         "seconds": round(diagnosis.seconds, 1),
         "sampled": context.sampled,
         "counts": diagnosis.count(),
@@ -163,6 +188,10 @@ def as_record(diagnosis: Diagnosis, data: str) -> dict[str, Any]:
             for row in colour_shares(context)
         ],
         "splits": [record | {"sizes": record["sizes"][:MAX_SIZES]} for record in split_records(context)],
+        "not_looked_at": [
+            {"what": item.what, "files": item.count, "example": str(item.example) if item.example else None}
+            for item in context.unread
+        ],
         "findings": [
             {
                 "code": finding.code,

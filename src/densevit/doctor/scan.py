@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import TypeVar
 
 from densevit.data import FolderConfig
-from densevit.doctor.drawing import Drawing
+from densevit.doctor.drawing import Drawing, StoredMask
 from densevit.doctor.facts import Broken, SampleFacts
 from densevit.doctor.layout import Split
 from densevit.doctor.probe import probe
 
-Job = tuple[str, str, dict[str, Path], FolderConfig, Drawing | None]
-"""Split, name of the pair, files by kind, how they are read, and how the mask is drawn if it is not stored."""
+Job = tuple[str, str, dict[str, Path], FolderConfig, Drawing | StoredMask | None]
+"""Split, name of the pair, files by kind, how they are read, and how the mask is drawn or read."""
 
 _CHUNK = 16
 """Samples per message to a process: more would make the progress bar jump, fewer cost messages."""
@@ -26,7 +26,7 @@ _T = TypeVar("_T")
 def jobs_of(splits: Sequence[Split], sample: int | None) -> list[Job]:
     """The samples to read: all, or ``sample`` of each split, evenly spaced."""
     return [
-        (split.name, name, split.files(name), split.config, split.drawing(name))
+        (split.name, name, split.files(name), split.config, split.drawing(name) or split.stored)
         for split in splits
         for name in evenly_spaced(list(split.photos), sample)
     ]

@@ -73,7 +73,7 @@ def broken_class_names(root: Path) -> None:
 
 @fault("annotations-broken")
 def annotations_of_a_category_that_is_no_class(root: Path) -> None:
-    as_coco(root, ["wall", "tram"])
+    as_coco(root, ["wall", "tram"], {"category_id": 1, "segmentation": [OUTLINE]})
 
 
 @fault("annotations-broken")
