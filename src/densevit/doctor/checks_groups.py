@@ -47,4 +47,7 @@ def check_groups(splits: Sequence[Split], findings: Findings) -> None:
         f"by their names, photos form {len(set(groups.values()))} groups, of which {len(members)} are in several "
         f"splits: {listed([repr(member) for member in members], 4)}"
     )
-    findings.add("leak-groups", text, files, hint=f"If so, set splits.by: '{pattern}' (--split-by).")
+    hint = f"If so, set splits.by: '{pattern}' (--split-by)."
+    if splits[0].config.splits is None:  # the data have their splits
+        hint = "If so, move the photos of each group into one split."
+    findings.add("leak-groups", text, files, hint=hint)

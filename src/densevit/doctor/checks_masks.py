@@ -1,11 +1,13 @@
 """How masks are encoded, and whether the numbers in them are the intended classes."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from densevit.data.mask_values import MaskValues, judge_values
 from densevit.doctor.context import Context, Labelled
 from densevit.doctor.facts import MaskFacts, ShapeFacts
 from densevit.doctor.rules import Findings, listed
@@ -26,6 +28,7 @@ _TURNS = (
 def check_masks(context: Context, findings: Findings) -> None:
     """Check encodings, numbers and contents."""
     _check_encodings(context, findings)
+    _check_strays(context, findings)
     labelled = context.indexed_masks()
     masks = [mask for mask, _ in labelled]
     fault = encoding_fault(context)
@@ -83,8 +86,9 @@ def encoding_fault(context: Context) -> str | None:
         num_classes in {None, 1, 2} and _mixed_0_255(masks)
     ):
         return "mask-0-255"
+    spread = "mask-spread" if spread_values(context) is not None else None
     if num_classes is None:
-        return None
+        return spread
     if num_classes > 2 and len(values) > 2 and values.max() >= num_classes:
         steps = stretched(num_classes)
         if np.isin(values, steps).all() and np.isin(steps[1:-1], values).any():
@@ -92,12 +96,40 @@ def encoding_fault(context: Context) -> str | None:
     named = values[values != context.ignore_index]
     if named.size and named.min() == 1 and named.max() == num_classes:
         return "mask-off-by-one"
-    return None
+    return spread
 
 
 def stretched(num_classes: int) -> NDArray[np.int64]:
     """Class numbers spread over 0..255."""
     return np.rint(np.arange(num_classes) * 255 / (num_classes - 1)).astype(np.int64)
+
+
+def spread_values(context: Context) -> MaskValues | None:
+    """What the numbers of all masks stand for, where they are not those of classes, by the rule for unknown masks."""
+    masks = [mask for mask, _ in context.indexed_masks()]
+    number = context.num_classes
+    known = set() if number is None else {*range(number), context.ignore_index}
+    if not masks or context.reduces_zero or known.issuperset(_all_values(masks).tolist()):
+        return None
+    judged = judge_values([(mask.values, mask.counts) for mask in masks])
+    return judged if len(judged.keys.get("class_values", ())) > 2 else None
+
+
+def _check_strays(context: Context, findings: Findings) -> None:
+    """Find numbers that none of the config's ``class_values`` is."""
+    for split in context.splits:
+        values = split.config.class_values
+        masks = [mask for _, mask in context.of(MaskFacts, split.name)] if values is not None else []
+        known = [*(values or ()), *split.config.ignore_values, context.ignore_index]
+        odd = {mask.path: mask for mask in masks if not np.isin(mask.values, known).all()}
+        if not odd:
+            continue
+        numbers = np.setdiff1d(_all_values([*odd.values()]), known)
+        pixels = sum(int(mask.counts[~np.isin(mask.values, known)].sum()) for mask in masks)
+        share = pixels / sum(int(mask.counts.sum()) for mask in masks)
+        code = "mask-strays" if split.config.stray_values == "refuse" else "mask-nearest"
+        text = f"masks hold {listed(numbers.tolist(), 8)}, in {share:.2%} of all pixels, which no class has"
+        findings.add_share(code, [*odd.values()], len(masks), text, split=split.name)
 
 
 def _all_values(masks: list[MaskFacts]) -> NDArray[np.int64]:
@@ -113,15 +145,28 @@ def _mixed_0_255(masks: list[MaskFacts]) -> bool:
 
 def _report_encoding(code: str, context: Context, masks: list[MaskFacts], findings: Findings) -> None:
     values, num_classes = _all_values(masks), context.num_classes
-    affected = masks
+    affected, hint = masks, ""
     if code == "mask-0-255":
         affected = [mask for mask in masks if 255 in mask.values]
         text = "masks hold " + ("only 0 and 255" if len(values) == 2 else "0 and 255 where others hold 0 and 1")
     elif code == "mask-stretched":
         text = f"masks hold {listed(values.tolist(), 6)}, {num_classes} classes spread over 0..255"
+    elif code == "mask-spread":
+        judged = spread_values(context)
+        assert judged is not None
+        text, hint = f"masks hold {judged.held}", _spread_hint(judged.keys, num_classes)
+        text += " and stray numbers" if "stray_values" in judged.keys else ""
     else:
         text = f"masks hold 1 to {num_classes} and never 0, for {num_classes} classes"
-    findings.add_share(code, affected, len(masks), text)
+    findings.add_share(code, affected, len(masks), text, hint=hint)
+
+
+def _spread_hint(keys: Mapping[str, Any], num_classes: int | None) -> str:
+    values = [*keys["class_values"]]
+    strays = " and stray_values: nearest" if "stray_values" in keys else ""
+    if num_classes is not None and num_classes != len(values):
+        return f"They look like {len(values)} classes, but {num_classes} are listed; if so, list them."
+    return f"They look like {len(values)} classes: set class_values: {values}{strays}."
 
 
 def _check_range(context: Context, masks: Sequence[tuple[MaskFacts, NDArray[np.int64]]], findings: Findings) -> None:

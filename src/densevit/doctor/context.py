@@ -86,7 +86,10 @@ class Context:
         """Masks whose values can be class numbers, each with the class ids that training sees; unknown numbers stay."""
         rule = partial(LabelRule, None, ignore_index=self.ignore_index)
         rules = {
-            s.name: rule(ignored=s.config.ignore_values, reduce_zero=s.config.reduce_zero_label) for s in self.splits
+            s.name: rule(ignored=s.config.ignore_values, reduce_zero=s.config.reduce_zero_label)
+            for s in self.splits
+            if s.config.class_values is None
         }
         masks = [(sample.split, mask) for sample, mask in self.of(MaskFacts, split) if mask.is_indexed]
+        masks = [(name, mask) for name, mask in masks if name in rules]
         return [(mask, rules[name].shift(mask.values)) for name, mask in masks]

@@ -22,10 +22,10 @@ from numpy.typing import NDArray
 from densevit.data import ClassTable, FolderConfig, FolderDataset
 from densevit.data.description import write_description
 from densevit.data.labels import merge_classes
-from densevit.doctor.checks_masks import encoding_fault
+from densevit.doctor.checks_masks import encoding_fault, spread_values
 from densevit.doctor.context import Context
 from densevit.doctor.examine import Diagnosis
-from densevit.doctor.facts import Broken, SampleFacts, TargetFacts
+from densevit.doctor.facts import Broken, MaskFacts, SampleFacts, TargetFacts
 from densevit.doctor.fix_pixels import Fixed, fix_target
 from densevit.doctor.layout import Split
 from densevit.errors import DataError
@@ -167,7 +167,10 @@ def _is_rewritten(split: Split) -> bool:
 
 def _labels_of(split: Split) -> Callable[[str], NDArray[np.int32]]:
     """The masks as training reads them, by the name of the pair."""
-    dataset = FolderDataset(split.config, targets=frozenset({"labels"}))
+    config = split.config
+    if config.class_values is not None:
+        config = config.model_copy(update={"stray_values": "nearest"})
+    dataset = FolderDataset(config, targets=frozenset({"labels"}))
     index = {pair.image: number for number, pair in enumerate(dataset.pairs)}
     return lambda name: dataset.labels(index[split.photos[name]])
 
@@ -207,15 +210,29 @@ def _write_sample(
     copy: Copy,
 ) -> None:
     """Write a photo with its targets, each corrected, as class numbers, or as it is."""
+    written: list[tuple[str, Path, Fixed | None]] = []
     for kind, source in split.files(sample.stem).items():
         facts = getattr(sample, kind) if kind != "images" else None
         fixed = fix_target(context, fault, sample, facts) if isinstance(facts, TargetFacts) else None
-        if kind == "masks" and labels is not None:
-            if fixed is None:
-                fixed = _as_png(labels(sample.stem)), []
-            else:
-                fixed = _merged(fixed[0], split.config, context.classes), fixed[1]
+        if kind == "masks" and labels is not None and fixed is not None:
+            fixed = _merged(fixed[0], split.config, context.classes), fixed[1]
+        elif kind == "masks" and labels is not None:
+            try:
+                fixed = _as_png(labels(sample.stem)), _stray_codes(split, facts)
+            except DataError:
+                copy.leave_out("mask-refused", dict.fromkeys(split.files(sample.stem).values()))
+                return
+        written.append((kind, source, fixed))
+    for kind, source, fixed in written:
         _write(copy, fixed, source, place.of(kind, source.suffix))
+
+
+def _stray_codes(split: Split, facts: object) -> list[str]:
+    """The code of strays that became the nearest class."""
+    values = split.config.class_values
+    if values is None or split.config.stray_values == "nearest" or not isinstance(facts, MaskFacts):
+        return []
+    return [] if facts.read is not None else ["mask-strays"]
 
 
 def _as_png(labels: NDArray[Any]) -> NDArray[Any]:
@@ -271,6 +288,8 @@ def _write_meaning(context: Context, folder: Path, *, rewritten: bool) -> None:
             if path.is_file() and not path.name.startswith(".") and not is_meaning:
                 make_folder(folder)
                 (folder / path.name).write_bytes(path.read_bytes())
+    if classes is None and (judged := spread_values(context)) is not None:
+        classes = ClassTable(judged.keys["classes"], context.ignore_index)
     if classes is not None and not (folder / "classes.json").exists():
         table = merge_classes(classes, config.merge, config.drop)[0] if rewritten else classes
         make_folder(folder)

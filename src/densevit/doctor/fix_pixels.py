@@ -1,12 +1,13 @@
 """The corrected content of one target, where that is beyond doubt."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from densevit.doctor.checks_masks import stretched, unknown_colours
+from densevit.doctor.checks_masks import spread_values, stretched, unknown_colours
 from densevit.doctor.checks_photos import same_aspect, size_faults
 from densevit.doctor.context import Context
 from densevit.doctor.facts import MaskFacts, PhotoFacts, SampleFacts, ShapeFacts, TargetFacts
@@ -41,7 +42,7 @@ def _fix_mask(
         return None
     turn = "exif-mask-unturned" in size_codes
     resize = "mask-size" in size_codes and same_aspect(sample)
-    renumber = fault is not None and mask.is_indexed
+    renumber = fault is not None and mask.is_indexed and (fault != "mask-spread" or bool(fixed_values(context)))
     if not (turn or resize or mask.has_channels or mask.has_floats or renumber):
         return None
     stored = read_stored(Path(mask.path))
@@ -50,7 +51,7 @@ def _fix_mask(
     if mask.colours:
         colours, numbers = np.array(sorted(context.colours.items()), np.int64).T
         labels = numbers[np.searchsorted(colours, labels)]
-    elif fault is not None:
+    elif renumber and fault is not None:
         if fault != "mask-0-255" or 255 in mask.values:
             codes.append(fault)
         labels = _renumber(labels, fault, context)
@@ -71,4 +72,19 @@ def _renumber(labels: NDArray[np.int64], fault: str, context: Context) -> NDArra
         return np.where(labels == 255, 1, labels)
     if fault == "mask-off-by-one":
         return np.where(labels == context.ignore_index, labels, labels - 1)
+    if fault == "mask-spread":
+        return to_nearest(labels, fixed_values(context))
     return np.searchsorted(stretched(context.num_classes or 2), labels)
+
+
+def fixed_values(context: Context) -> tuple[int, ...]:
+    """The number of every class in masks of spread numbers; empty if there are not as many as classes."""
+    judged = spread_values(context)
+    values = judged.keys["class_values"] if judged is not None else ()
+    return tuple(values) if context.num_classes in {None, len(values)} else ()
+
+
+def to_nearest(labels: NDArray[np.int64], values: Sequence[int]) -> NDArray[np.int64]:
+    """The class whose number is nearest, the lower one of two."""
+    numbers = np.array(values, np.int64)
+    return np.searchsorted((numbers[1:] + numbers[:-1]) // 2, labels, side="left")

@@ -1,13 +1,14 @@
 """What the doctor did not look at, so that silence about it is not taken for praise."""
 
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from densevit.data import FolderConfig
 from densevit.data.pairs import Pairs
-from densevit.data.sample import TargetFolder
-from densevit.doctor.layout import KINDS, Split
+from densevit.doctor.layout import Split
+from densevit.doctor.rules import listed
 from densevit.io import walk
 
 _KNOWN = {"classes.json", "dataset.yaml"}
@@ -59,12 +60,6 @@ def not_looked_at(
     return found
 
 
-def kinds_not_read(splits: Iterable[Split], all_splits: Iterable[Split]) -> list[TargetFolder]:
-    """Kinds of targets that the data set has and the examination left out."""
-    read = {kind for split in splits for kind in split.targets}
-    return [kind for kind in KINDS if kind not in read and any(kind in split.targets for split in all_splits)]
-
-
 def _by_reason(pairs: Pairs) -> list[Unread]:
     """The files that were passed over."""
     reasons: dict[str, list[Path]] = {}
@@ -81,12 +76,18 @@ def _elsewhere(config: FolderConfig, pairs: Pairs) -> list[Unread]:
     known |= {*pairs.passed_over, *pairs.dangling, *(path for paths in pairs.orphans.values() for path in paths)}
     known |= {path for pair in pairs.twins for path in pair}
     known |= {path for path in (config.pairs, config.tasks) if path is not None}
-    groups: dict[tuple[str, str], list[Path]] = {}
+    groups: dict[str, list[Path]] = {}
     for relative, path in walk(config.root).files.items():
         if path not in known and relative not in _KNOWN:
-            folder, _, _ = relative.rpartition("/")
-            groups.setdefault((folder.partition("/")[0], path.suffix.lower()), []).append(path)
+            folder = relative.partition("/")[0] if "/" in relative else ""
+            groups.setdefault(folder, []).append(path)
     return [
-        Unread(f"{suffix or 'other'} files in {folder or 'the root'}, which belong to no pair", len(paths), paths[0])
-        for (folder, suffix), paths in groups.items()
+        Unread(f"files in {folder or 'the root'}, which belong to no pair: {_suffixes(paths)}", len(paths), paths[0])
+        for folder, paths in groups.items()
     ]
+
+
+def _suffixes(paths: Sequence[Path]) -> str:
+    """How many files have each suffix."""
+    counts = Counter(path.suffix.lower() or "without suffix" for path in paths)
+    return listed([f"{count} {suffix}" for suffix, count in counts.most_common()], 4)

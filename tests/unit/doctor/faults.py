@@ -2,8 +2,9 @@
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,11 +19,12 @@ class Fault(NamedTuple):
     code: str
     plant: Callable[[Path], object]
     also: frozenset[str] = frozenset()  # what such data has as well, and rightly
+    keys: Mapping[str, Any] = MappingProxyType({})  # of the config
 
 
-def fault(code: str, *also: str) -> Callable[[Callable[[Path], object]], Callable[[Path], object]]:
+def fault(code: str, *also: str, **keys: Any) -> Callable[[Callable[[Path], object]], Callable[[Path], object]]:
     def keep(plant: Callable[[Path], object]) -> Callable[[Path], object]:
-        FAULTS.append(Fault(code, plant, frozenset(also)))
+        FAULTS.append(Fault(code, plant, frozenset(also), keys))
         return plant
 
     return keep
@@ -337,6 +339,35 @@ def some_masks_of_0_and_255(root: Path) -> None:
 @fault("mask-stretched")
 def masks_spread_to_be_seen(root: Path) -> None:
     each(root, "masks", lambda m: np.where(m == 255, 0, m) * np.uint8(85))
+
+
+def in_greys(labels: NDArray[Any]) -> NDArray[np.uint8]:
+    """Numbers that stand for the classes, the first for ignored pixels too."""
+    table = np.zeros(256, np.uint8)
+    table[:4] = GREYS
+    return table[labels]
+
+
+def strays(labels: NDArray[Any]) -> NDArray[np.uint8]:
+    """``in_greys`` with a few numbers near those of the classes."""
+    greys = in_greys(labels)
+    greys[::9, ::13] = greys[::9, ::13].clip(4, 250) - np.uint8(4)
+    greys[4::9, 5::13] = greys[4::9, 5::13].clip(0, 250) + np.uint8(3)
+    return greys
+
+
+@fault("mask-spread")
+def masks_of_greys(root: Path) -> None:
+    each(root, "masks", in_greys)
+
+
+GREYS = (0, 90, 180, 250)
+
+
+@fault("mask-strays", class_values=GREYS)
+@fault("mask-nearest", class_values=GREYS, stray_values="nearest")
+def masks_of_greys_with_strays(root: Path) -> None:
+    each(root, "masks", strays)
 
 
 @fault("mask-off-by-one")
