@@ -30,6 +30,8 @@ IMAGES = (".png", ".jpg")
         ("{name}/{name}_mask.png", "a/a_mask.png", {"name": "a"}),
         ("{name}/{name}_mask.png", "a/b_mask.png", None),
         ("{name}-*-mask.png", "a-17-mask.png", {"name": "a"}),
+        ("*_{name}_*_mask.png", "x_a_7_mask_mask.png", {"name": "a_7"}),
+        ("*-{name}/{name}.png", "a-b-c/c.png", {"name": "c"}),
         ("v1.0/{name}", "v1.0/a", {"name": "a"}),
         ("{split}/_annotations.coco.json", "valid/_annotations.coco.json", {"split": "valid"}),
         ("task-{task}-by-*-tag-{class}-*.png", "task-7-by-1-tag-crop-0.png", {"task": "7", "class": "crop"}),
@@ -63,6 +65,7 @@ def test_specific__is_larger_for_what_says_more_about_a_name() -> None:
         ("{folder}_{name}.png", "has {folder} within a name"),
         ("a{folder}/{name}.png", "has {folder} within a name"),
         ("{name}" + "*" * 9, "is too long"),
+        ("*{name}*{name}*", "is too long; up to 1000 characters and 4 placeholders"),
         ("{name}" + "a" * 1000, "is too long"),
     ],
 )
