@@ -1,11 +1,14 @@
+import re
 import zipfile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from densevit.data import FolderConfig, FolderDataset
 from densevit.data.discover import discover
-from tests.layouts import LAYOUTS
+from tests.layouts import LAYOUTS, truth
 
 
 def pack(folder: Path) -> Path:
@@ -32,3 +35,34 @@ def test_discover__recognises(name: str, packed: bool, tmp_path: Path) -> None:
     assert found.config.masks is not None or layout.classes is None
     remarks = "\n".join(found.remarks)
     assert [text for text in layout.said if text not in remarks] == [], remarks
+
+
+def opened(config: FolderConfig, split: str) -> FolderDataset:
+    return FolderDataset(config.model_copy(update={"split": split or None}))
+
+
+@pytest.mark.parametrize("packed", [False, True], ids=["folder", "zip"])
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_discover__config_reads_the_right_pixels(name: str, packed: bool, tmp_path: Path) -> None:
+    layout, root = LAYOUTS[name], tmp_path / "data"
+    layout.make(root)
+    config = discover(pack(root) if packed else root).config
+    assert isinstance(config, FolderConfig)
+    if layout.photos.keys() == {""}:
+        config = config.model_copy(update={"splits": None})
+
+    for split, number in layout.photos.items():
+        dataset = opened(config, split)
+        assert len(dataset) == number
+        for index in range(number):
+            sample = dataset[index]
+            i = int(re.findall(r"\d", sample.name)[-1])
+            assert sample.image.shape[2] == 3
+            if layout.classes is not None:
+                assert sample.labels is not None
+                expected = np.array(layout.classes)[truth(i)]
+                step = sample.labels.shape[0] // expected.shape[0]
+                agree = (sample.labels[step // 2 :: step, step // 2 :: step] == expected).mean()
+                assert agree >= (1 if step == 1 else 0.99)
+            else:
+                assert sample.depth is not None or sample.values is not None

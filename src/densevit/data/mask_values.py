@@ -83,7 +83,7 @@ def judge_values(masks: Sequence[Histogram]) -> MaskValues:
     if named[0] == 0 and len(named) >= _DENSE * number and not _stepped(values):
         ignored = f"; {_IGNORED} is ignored" if _IGNORED in values else ""
         if number == 2:
-            classes = ("background", "foreground")
+            classes: tuple[str, ...] = ("background", "foreground")
             text = f"masks hold {held}, taken for background and foreground{ignored}; set classes to name them"
         else:
             classes = tuple(f"class {index}" for index in range(number))
@@ -113,8 +113,9 @@ def judge_colours(masks: Sequence[Histogram]) -> MaskValues:
     keys: dict[str, Any] = {"classes": names, "palette": tuple(as_rgb(int(value)) for value in chosen)}
     text = f"masks have {len(chosen)} colours ({held}), taken for one class each and named after them"
     if len(chosen) < len(values):
-        keys["unknown_colours"] = "ignore"
-        text += f"; {len(values) - len(chosen):,} others, in {stray:.1%} of the pixels, are ignored (unknown_colours)"
+        keys["unknown_colours"] = "nearest"
+        text += f"; {len(values) - len(chosen):,} stray colours, in {stray:.1%} of the pixels, become the nearest"
+        text += " (unknown_colours: refuse to stop at them, ignore to leave them out)"
     return MaskValues(held, keys, f"{text}; set classes to name them in this order")
 
 
@@ -170,7 +171,8 @@ def _clusters(values: NDArray[np.int64], counts: NDArray[np.int64]) -> MaskValue
         return None
     grey = np.zeros(256)
     grey[values] = counts / total
-    left, centres, sharp = grey.copy(), [], True
+    left, sharp = grey.copy(), True
+    centres: list[int] = []
     while left.sum() > 0 and len(centres) < 17:
         centre = int(left.argmax())
         peak = _around(left, centre, _PEAK)
