@@ -20,6 +20,9 @@ SAMPLES = 5
 MASKS = 200
 """So many masks are read for their classes; all, if there are no more."""
 
+_GREY_NOISE = 16
+"""By how much red, green and blue of a grey JPEG may differ."""
+
 _FEW, _COVERED = 32, 0.9
 """An image whose most frequent values, so many, cover that share of it is a mask."""
 
@@ -34,6 +37,7 @@ class Held:
         colours: of three channels, as 0xRRGGBB.
         lossy: they are JPEG files.
         palette: of the first palette image; empty without one.
+        spread_out: numbers are stored as red, green and blue alike, which only ``class_values`` reads.
     """
 
     number: int
@@ -41,6 +45,7 @@ class Held:
     colours: tuple[Histogram, ...]
     lossy: bool
     palette: tuple[Rgb, ...]
+    spread_out: bool = False
 
     def judge(self) -> MaskValues:
         """What the values mean."""
@@ -48,14 +53,19 @@ class Held:
             return MaskValues("", problem=f"{len(self.values)} masks hold numbers and {len(self.colours)} hold colours")
         if not self.values and not self.colours:
             return MaskValues("nothing that can be read", problem="none of the masks can be read")
-        return judge_values(self.values) if self.values else judge_colours(self.colours)
+        judged = judge_values(self.values) if self.values else judge_colours(self.colours)
+        if self.spread_out and judged.keys:
+            judged.keys.setdefault("class_values", tuple(range(len(judged.keys["classes"]))))
+        if self.lossy and self.colours and judged.keys:
+            judged.keys["unknown_colours"] = "nearest"
+        return judged
 
 
 def read_masks(tree: Tree, group: Group, number: int = MASKS) -> Held:
     """The values of some masks, evenly spread over the group; broken ones are left to those who need them."""
     values: list[Histogram] = []
     colours: list[Histogram] = []
-    lossy = False
+    lossy = spread_out = False
     palette: tuple[Rgb, ...] = ()
     for file in group.sample(number):
         try:
@@ -64,8 +74,8 @@ def read_masks(tree: Tree, group: Group, number: int = MASKS) -> Held:
             continue
         lossy |= stored.format in LOSSY_FORMATS
         pixels = stored.pixels
-        if pixels.ndim == 3 and lossy and (pixels[..., :3] == pixels[..., :1]).all():
-            pixels = pixels[..., 0]
+        if pixels.ndim == 3 and np.ptp(pixels[..., :3], axis=2).max() <= _GREY_NOISE * (stored.format in LOSSY_FORMATS):
+            pixels, spread_out = pixels[..., 1], True
         if pixels.ndim == 3 and pixels.shape[2] >= 3:
             colours.append(_count(_packed(pixels)))
         elif pixels.ndim == 2 or pixels.shape[2] <= 2:
@@ -73,7 +83,14 @@ def read_masks(tree: Tree, group: Group, number: int = MASKS) -> Held:
             values.append(_count(plain.astype(np.int64)))
         if stored.palette is not None and not palette:
             palette = tuple((int(r), int(g), int(b)) for r, g, b in stored.palette)
-    return Held(len(values) + len(colours), tuple(values), tuple(colours), lossy, palette)
+    if colours and spread_out:  # masks of black only are grey by chance
+        colours += [_as_colours(histogram) for histogram in values]
+        values, spread_out = [], False
+    return Held(len(values) + len(colours), tuple(values), tuple(colours), lossy, palette, spread_out)
+
+
+def _as_colours(grey: Histogram) -> Histogram:
+    return grey[0] * 0x010101, grey[1]
 
 
 def role_by_content(tree: Tree, group: Group) -> Role:

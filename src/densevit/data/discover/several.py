@@ -99,7 +99,7 @@ def _by_class(photos: Group, names: Mapping[str, Key], masks: Group, form: str) 
         return None
     ending = next(iter(masks.files.values())).suffix
     start = masks.place.replace(FOLDER, "") + literal(masks.prefix)
-    template = start + form.replace("{name}_{class}", _joined(masks, names)) + literal(masks.suffix) + ending
+    template = start + (_joined(masks, names) if form == "{name}_{class}" else form) + literal(masks.suffix) + ending
     ordered = sorted(classes)
     listed, background = with_background(ordered)
     keys = {"masks": Path(template), "classes": listed, "background": background}
