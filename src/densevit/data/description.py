@@ -101,12 +101,18 @@ def _read(file: Path, given: Mapping[str, Any], *remarks: str) -> Described:
     kind = data.get("kind", "folder")
     if kind in DATASETS and "root" in DATASETS[kind][0].model_fields:
         data.setdefault("root", ".")
-    if "splits" in given and isinstance(splits := data.get("splits"), dict):
-        data["splits"] = {key: value for key, value in splits.items() if key != "names"}  # a new draw
-    config = _parsed(merge(data, {key: value for key, value in given.items() if key != "kind"}), str(file))
+    config = _parsed(with_keys(data, {key: value for key, value in given.items() if key != "kind"}), str(file))
     if given.get("kind", config.kind) != config.kind:
         raise ConfigError(f"{file} has kind {config.kind!r} but --dataset is {given['kind']!r}; leave --dataset out")
     return Described(_beside(config, file.parent, given), remarks, file)
+
+
+def with_keys(data: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """A description with some keys replaced; keys of ``splits`` draw anew, so lists of names go."""
+    old = dict(data)
+    if "splits" in given and isinstance(splits := old.get("splits"), Mapping):
+        old["splits"] = {key: value for key, value in splits.items() if key != "names"}
+    return merge(old, given)
 
 
 def _beside(config: DataConfig, folder: Path, given: Mapping[str, Any]) -> DataConfig:
