@@ -160,13 +160,13 @@ def write_description(config: DataConfig, path: Path, *, internal: bool = False)
     """
     config = without_split(config)
     folder = path.parent.absolute()
-    data = {"kind": config.kind, **config.model_dump(mode="json", exclude_defaults=True)}
-    data.pop("split", None)
+    given = config.model_dump(mode="json", exclude_defaults=True, exclude={"kind", "split"})
+    data = {"kind": config.kind}
     for name, value in config:
         if isinstance(value, Path) and not is_template(value):
             data[name] = _relative(_found(value, config), folder)
-        elif name == "root" and value is None:
-            data[name] = None
+        elif name in given or (name == "root" and value is None):
+            data[name] = given.get(name)
     text = yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=120)
     write_bytes_atomic(path, (_HEADING + text).encode(), internal=internal)
 
