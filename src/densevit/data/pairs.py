@@ -1,6 +1,5 @@
 """Photos and their targets, found by one rule for training, evaluation and the doctor."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
@@ -13,21 +12,21 @@ from densevit.data.matching import (
     TARGET_SUFFIXES,
     WHAT,
     Column,
-    Leftover,
     Values,
     is_labelme,
     list_columns,
     match_targets,
 )
 from densevit.data.pair_list import read_pair_list
+from densevit.data.regions import task_places
 from densevit.data.sample import TargetFolder
 from densevit.data.splits import divide, find_split, no_split, sorted_splits
 from densevit.data.templates import Template, is_template, split_template
-from densevit.errors import ConfigError, DataError
-from densevit.io import BAND_SUFFIXES, IMAGE_SUFFIXES, ZipPath, is_litter, natural_key, walk
+from densevit.errors import DataError
+from densevit.io import BAND_SUFFIXES, IMAGE_SUFFIXES, natural_key, walk
 
 if TYPE_CHECKING:
-    from densevit.data.folder import FolderConfig
+    from densevit.data.folder_config import FolderConfig
 
 KINDS: tuple[TargetFolder, ...] = get_args(TargetFolder)
 
@@ -56,7 +55,7 @@ class Pairs:
     """The pairs of a data set, and what was left over.
 
     Attributes:
-        pairs: in natural order of their names.
+        pairs: in natural order of their photos' paths.
         missing: photos that lack a target, by kind; the keys are the kinds that the data set has.
         orphans: targets without a photo, by kind.
         twins: files that claim the same place.
@@ -67,6 +66,8 @@ class Pairs:
         places: where the files of each kind are, for messages.
         shapes: whether masks are drawn from COCO's annotations, of which one file is of many photos, or from
             labelme's files; None where they are images.
+        regions: all that ``{class}`` stands for, also in other splits; empty without it.
+        split_of: the split of each orphan.
     """
 
     pairs: list[Pair] = field(default_factory=list)
@@ -79,6 +80,8 @@ class Pairs:
     litter: int = 0
     places: dict[str, str] = field(default_factory=dict)
     shapes: Literal["coco", "labelme"] | None = None
+    regions: tuple[str, ...] = ()
+    split_of: dict[Path, str] = field(default_factory=dict, repr=False)
 
     def splits(self) -> list[str]:
         """Names of the splits, train first, then val and its other names, then the rest."""
@@ -117,6 +120,8 @@ def _select(found: Pairs, split: str, place: str) -> None:
     photos = {pair.image for pair in found.pairs}
     found.missing = {kind: [path for path in paths if path in photos] for kind, paths in found.missing.items()}
     found.case = [pair for pair in found.case if pair[0] in photos]
+    for kind, paths in found.orphans.items():
+        found.orphans[kind] = [path for path in paths if found.split_of.get(path, "") in {"", name}]
 
 
 def _unique(pairs: list[Pair]) -> list[Pair]:
@@ -181,6 +186,8 @@ def _extend(found: Pairs, more: Pairs) -> None:
     found.litter += more.litter
     found.places |= more.places
     found.shapes = found.shapes or more.shapes
+    found.regions = tuple(sorted({*found.regions, *more.regions}))
+    found.split_of |= more.split_of
 
 
 def _from_columns(config: "FolderConfig", split: str = "") -> Pairs:
@@ -205,7 +212,10 @@ def _from_columns(config: "FolderConfig", split: str = "") -> Pairs:
     ordered = sorted(taken.values(), key=lambda item: natural_key(item[0]))
     found.pairs = [_pair(path, values) for path, values in ordered]
     for column in targets:
-        _add_targets(found, column, [values for _, values in ordered], left)
+        places = None
+        if column.kind == "masks" and config.tasks is not None:
+            places = task_places(config.below_root(config.tasks), [path for path, _ in ordered])
+        _add_targets(found, column, [values for _, values in ordered], split, places)
     return found
 
 
@@ -214,19 +224,24 @@ def _pair(path: Path, values: Values) -> Pair:
     return Pair(name or name_key(path.stem), path, {}, values.get("split", ""))
 
 
-def _add_targets(found: Pairs, column: Column, photos: list[Values], left: Leftover) -> None:
-    """Give the pairs their targets of one kind."""
+def _add_targets(
+    found: Pairs, column: Column, photos: list[Values], split: str, places: dict[str, int] | None
+) -> None:
+    """Give the pairs, all of one ``split`` if it is named, their targets of one kind."""
     kind = column.kind
     assert kind != "images"
-    matches = match_targets(photos, column)
+    matches = match_targets(photos, column, places)
     for number, files in matches.files.items():
         files = sorted(files, key=lambda item: natural_key(item[0]))
         found.pairs[number].targets[kind] = tuple(path for path, _ in files)
         if "class" in column.template.fields:
             regions = tuple(values["class"] for _, values in files)
             found.pairs[number] = replace(found.pairs[number], regions=regions)
+            found.regions = tuple(sorted({*found.regions, *regions}))
     found.missing[kind] = [pair.image for pair in found.pairs if kind not in pair.targets]
-    found.orphans[kind] = [path for path, _ in matches.orphans]
+    orphans = [(path, values.get("split", split)) for path, values in matches.orphans]
+    found.orphans[kind] = [path for path, own in orphans if own == split or not split]
+    found.split_of |= dict(orphans)
     found.twins += matches.twins
     found.case += [(found.pairs[number].image, path) for number, path in matches.case]
     found.passed_over |= dict.fromkeys(matches.copies, "a lossy copy of the file next to it")

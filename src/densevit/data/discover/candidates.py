@@ -1,0 +1,263 @@
+"""A way to read a data set, and the one that is recognised by names alone."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from densevit.data.discover.contents import role_by_content
+from densevit.data.discover.groups import FOLDER, Group, Key, Match, group, match, settle, widen
+from densevit.data.discover.roles import OLD, SET, Role, words_of
+from densevit.data.discover.tree import File, Tree
+from densevit.data.sample import TargetFolder
+from densevit.data.templates import Template, is_template
+from densevit.errors import DataError
+from densevit.io import read_json
+
+KINDS: tuple[TargetFolder, ...] = ("masks", "depth", "values")
+
+_MOST_GROUPS = 200
+_MOST = 0.5
+"""A target that fewer photos have is of other photos."""
+
+
+@dataclass
+class Candidate:
+    """A way to read a data set.
+
+    Attributes:
+        photos: their group.
+        targets: the group of each kind; those of a file of COCO are not in it.
+        pairs: keys of the photos with targets.
+        keys: of ``FolderConfig``, besides what the groups say.
+        remarks: sentences on what was found, assumed and passed over.
+        without: number of photos that lack a target, in splits that have any.
+        unused: number of photos in each split that has no target at all.
+        files: names of further files that it uses.
+    """
+
+    photos: Group
+    targets: dict[TargetFolder, Group]
+    pairs: frozenset[Key]
+    keys: dict[str, Any] = field(default_factory=dict)
+    remarks: list[str] = field(default_factory=list)
+    without: int = 0
+    unused: dict[str, int] = field(default_factory=dict)
+    files: frozenset[str] = frozenset()
+
+    def config_keys(self) -> dict[str, Any]:
+        """All keys of ``FolderConfig``."""
+        found: dict[str, Any] = {"images": Path(self.photos.template())}
+        found |= {kind: Path(group.template()) for kind, group in self.targets.items()}
+        return found | self.keys
+
+    @property
+    def splits(self) -> list[str]:
+        """The splits that folders or files name, if any."""
+        return sorted({key[0] for key in self.pairs if key[0]})
+
+
+def by_names(tree: Tree, given: Mapping[str, Any]) -> list[Candidate]:
+    """Photos and targets of matching names, the most photos first; several targets of a kind are several candidates."""
+    groups = group(tree.pixels)[:_MOST_GROUPS] + _labelme_groups(tree)
+    if given.get("masks") is not None and _is_annotations(Path(given["masks"])):
+        groups = [one for one in groups if one.role != "masks"]
+    photos = _given(tree, "images", given) or [one for one in groups if one.role == "images"]
+    if not any(_targets(tree, one, groups, given) for one in photos):
+        _look_inside(tree, groups)
+        photos = _given(tree, "images", given) or [one for one in groups if one.role == "images"]
+    found: list[Candidate] = []
+    for one in _merged(photos):
+        targets = _targets(tree, one, groups, given)
+        found.extend(_combine(one, targets))
+    return _best(found)
+
+
+def _targets(
+    tree: Tree, photos: Group, groups: Sequence[Group], given: Mapping[str, Any]
+) -> dict[TargetFolder, list[Match]]:
+    """The groups of each kind that most photos have a target in."""
+    found: dict[TargetFolder, list[Match]] = {}
+    for kind in KINDS:
+        options = _given(tree, kind, given) or _merged([one for one in groups if one.role == kind])
+        matches = [one for option in options if (one := match(photos, option)) is not None and _is_most(photos, one)]
+        plain = [one for one in matches if not one.targets.coloured]
+        if chosen := plain or matches:
+            most = max(len(one.keys) for one in chosen)
+            found[kind] = [one for one in chosen if len(one.keys) >= _MOST * most]
+    return found
+
+
+def _is_most(photos: Group, one: Match) -> bool:
+    """Whether most photos of the splits that have any target have one."""
+    splits = {key[0] for key in one.keys}
+    return len(one.keys) >= _MOST * sum(key[0] in splits for key in one.photos.files)
+
+
+def _combine(photos: Group, targets: Mapping[TargetFolder, list[Match]]) -> list[Candidate]:
+    """A candidate for each choice of masks, with the depth and values of the same photos."""
+    combined: list[Candidate] = []
+    masks = targets.get("masks", [])
+    others = {kind: matches for kind, matches in targets.items() if kind != "masks"}
+    for choice in [{"masks": [one]} for one in masks] or [{}]:
+        for kind, first in [*others.items()][:1] or [(None, [None])]:
+            for one in first:
+                chosen: dict[TargetFolder, Match] = {kind: m[0] for kind, m in {**others, **choice}.items()}  # type: ignore[arg-type]
+                if kind is not None and one is not None:
+                    chosen[kind] = one
+                if chosen:
+                    combined.append(_candidate(photos, chosen))
+    return combined
+
+
+def _candidate(photos: Group, chosen: Mapping[TargetFolder, Match]) -> Candidate:
+    first = next(iter(chosen.values()))
+    same = {kind: one for kind, one in chosen.items() if one.photos.form == first.photos.form}
+    keys = frozenset.intersection(*(one.keys for one in same.values()))
+    splits = {key[0] for key in keys}
+    without = sum(key[0] in splits and key not in keys for key in first.photos.files)
+    unused: dict[str, int] = {}
+    for key in first.photos.files:
+        if key[0] not in splits:
+            unused[key[0]] = unused.get(key[0], 0) + 1
+    groups, left = settle([first.photos, *(one.targets for one in same.values())], keys)
+    wide = widen(groups[0], groups[1:])
+    before = {id(file): key for key, file in wide[0].files.items()}
+    left = frozenset(before[id(groups[0].files[key])] for key in left)
+    return Candidate(wide[0], dict(zip(same, wide[1:], strict=True)), left, without=without, unused=unused)
+
+
+def _best(found: list[Candidate]) -> list[Candidate]:
+    """Without those that have a small part of the photos, or whose folders say that nobody uses them any more."""
+    if not found:
+        return []
+    most = max(len(one.pairs) for one in found)
+    current = [one for one in found if not is_old(one)] or found
+    chosen = [one for one in current if len(one.pairs) >= 0.1 * most or len(one.pairs) >= 20]
+    for one in found:
+        if one not in chosen:
+            size = f"{len(one.pairs)} photos of {folder_of(one)} are passed over; name this folder to use them"
+            chosen[0].remarks.append(size)
+    return sorted(chosen, key=lambda one: -len(one.pairs))
+
+
+def is_old(one: Candidate) -> bool:
+    """Whether the folder of the photos is one of a former version, a copy or the like."""
+    return bool({*words_of(folder_of(one))} & OLD)
+
+
+def folder_of(one: Candidate) -> str:
+    """The folder that all photos of a candidate are in, below the root; "." for the root itself."""
+    folders = [file.folders for file in one.photos.files.values()]
+    common = folders[0] if folders else ()
+    for other in folders:
+        length = next((i for i, pair in enumerate(zip(common, other, strict=False)) if pair[0] != pair[1]), None)
+        common = common[: min(len(common), len(other)) if length is None else length]
+    return "/".join(common) or "."
+
+
+def sets_of(one: Candidate) -> dict[str, int]:
+    """Folders that are data sets by their names, such as Dataset 1 and Dataset 2, with the number of photos."""
+    if FOLDER not in one.photos.folders:
+        return {}
+    sets: dict[str, int] = {}
+    for key in one.pairs:
+        if not SET.search(top := key[1].split("/")[0]):
+            return {}
+        sets[top] = sets.get(top, 0) + 1
+    return sets if len(sets) > 1 else {}
+
+
+def _merged(groups: Iterable[Group]) -> list[Group]:
+    """Groups that differ in their extensions only become one, where no name occurs twice."""
+    merged: dict[object, Group] = {}
+    for one in groups:
+        key = (one.form, one.role) if not one.fixed else one.fixed
+        other = merged.get(key)
+        if other is None:
+            merged[key] = one
+        elif other.files.keys() & one.files.keys() or (".json" in other.endings | one.endings):
+            merged[(key, *one.endings)] = one
+        else:
+            both = {**other.files, **one.files}
+            endings = other.endings | one.endings
+            merged[key] = Group(one.folders, one.prefix, one.suffix, one.role, one.coloured, both, endings)
+    return [*merged.values()]
+
+
+def _look_inside(tree: Tree, groups: Sequence[Group]) -> None:
+    """Take the roles from the files, where names tell nothing, or the same of all."""
+    told = {one.role for one in groups if one.role not in ("", "none")}
+    largest = max((len(one.files) for one in groups), default=0)
+    for one in groups:
+        if (one.role == "" or len(told) < 2) and one.role != "none" and 20 * len(one.files) >= largest:
+            one.role = role_by_content(tree, one) if ".json" not in one.endings else one.role
+
+
+def _labelme_groups(tree: Tree) -> list[Group]:
+    """Groups of .json files that are labelme's."""
+    found = []
+    for one in group(tree.having(".json"))[:_MOST_GROUPS]:
+        if any(_is_labelme(tree.path(file)) for file in one.sample(3)):
+            one.role = "masks"
+            found.append(one)
+    return found
+
+
+def _is_labelme(path: Path) -> bool:
+    try:
+        data = read_json(path, "a file of labelme")
+    except DataError:
+        return False
+    return isinstance(data, Mapping) and isinstance(data.get("shapes"), list)
+
+
+def _is_annotations(path: Path) -> bool:
+    return path.suffix.lower() == ".json" and "{name}" not in path.name
+
+
+def _given(tree: Tree, kind: Role, given: Mapping[str, Any]) -> list[Group]:
+    """The groups that a given folder or template has; empty where none is given.
+
+    Raises:
+        DataError: it has no file.
+    """
+    if (value := given.get(kind)) is None or (kind == "masks" and _is_annotations(Path(value))):
+        return []
+    text = Path(value).as_posix()
+    root = tree.root.as_posix().rstrip("/")
+    text = text.removeprefix(f"{root}/") if text.startswith(f"{root}/") else text.removeprefix("./")
+    if is_template(Path(text)):
+        return [_from_template(tree, text, kind)]
+    folders = tuple(part for part in text.split("/") if part not in ("", "."))
+    files = [file for file in (*tree.pixels, *tree.having(".json")) if file.folders[: len(folders)] == folders]
+    groups = [one for one in group(files) if ".json" not in one.endings or one in _labelme_groups(tree)]
+    groups = [one for one in groups if one.role != "none"] or groups
+    if not groups:
+        raise DataError(
+            f"{kind} is {value}, where {tree.root} has no file that can be read; a folder or a template of names such "
+            f"as {kind}/{{name}}.png is accepted; check it"
+        )
+    for one in groups:
+        one.role = kind
+    return _merged(groups)
+
+
+def _from_template(tree: Tree, text: str, kind: Role) -> Group:
+    template = Template(text, [])
+    one = Group((), role=kind, fixed=text)
+    for file in tree.files:
+        if (values := template.match(file.inside)) is not None:
+            key = (values.get("split", ""), values.get("folder", ""), values.get("name", ""))
+            one.files.setdefault(key, file)
+            one.endings.add(file.suffix.lower())
+    if not one.files:
+        raise DataError(
+            f"{kind} is {text}, which no file in {tree.root} matches ({_examples(tree.files)}); check the template"
+        )
+    return one
+
+
+def _examples(files: Sequence[File]) -> str:
+    shown = ", ".join(file.inside for file in files[:3])
+    return f"it has {shown}{', ...' if len(files) > 3 else ''}" if files else "it is empty"
