@@ -72,10 +72,7 @@ def describe(path: Path | None, **given: Any) -> Described:
         if is_description(read_yaml(file)):
             return _read(file, given, f"described by {file}")
         remarks = (f"{file} is no description of densevit's, and passed over",)
-    try:
-        found = discover(path, **{key: value for key, value in given.items() if key != "kind"})
-    except NotImplementedError:
-        found = Described(_parsed({"root": path, **given}, "the data options"))
+    found = discover(path, **{key: value for key, value in given.items() if key != "kind"})
     return Described(found.config, (*remarks, *found.remarks), found.source)
 
 
@@ -161,7 +158,7 @@ def write_description(config: DataConfig, path: Path, *, internal: bool = False)
     config = without_split(config)
     folder = path.parent.absolute()
     given = config.model_dump(mode="json", exclude_defaults=True, exclude={"kind", "split"})
-    data = {"kind": config.kind}
+    data: dict[str, Any] = {"kind": config.kind}
     for name, value in config:
         if isinstance(value, Path) and not is_template(value):
             data[name] = _relative(_found(value, config), folder)
