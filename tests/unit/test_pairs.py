@@ -50,7 +50,7 @@ def refusal(action: Callable[[], object]) -> str:
     ("files", "facts", "expected"),
     [
         pytest.param(
-            ["1_image.png", "1_mask.png", "1_annotation.png", "10_image.png", "10_mask.png", "2_image.png", "2_mask.png"],
+            ["1_image.png", "1_mask.png", "1_note.png", "10_image.png", "10_mask.png", "2_image.png", "2_mask.png"],
             {"images": "{name}_image.*", "masks": "{name}_mask.*"},
             [("1", "", "1_image.png", "1_mask.png"), ("2", "", "2_image.png", "2_mask.png"),
              ("10", "", "10_image.png", "10_mask.png")],
@@ -166,8 +166,9 @@ def test_names__are_matched_in_either_unicode_form(tmp_path: Path, photo: str, m
 
 
 def test_leftovers__are_listed(tmp_path: Path) -> None:
-    root = make(tmp_path, "images/a.jpg", "images/b.jpg", "images/C.jpg", "images/c.txt", "images/d.jpg", "images/d.png",
-                "images/deep/e.jpg", "masks/a.png", "masks/c.png", "masks/d.png", "masks/x.png", "masks/a.jpg")  # fmt: skip
+    photos = ["a.jpg", "b.jpg", "C.jpg", "c.txt", "d.jpg", "d.png", "deep/e.jpg"]
+    masks = ["a.png", "c.png", "d.png", "x.png", "a.jpg"]
+    root = make(tmp_path, *(f"images/{name}" for name in photos), *(f"masks/{name}" for name in masks))
     (root / "masks" / "gone.png").symlink_to(root / "nowhere.png")
     pairs = found(root=root, images="images", masks="masks")
     assert [path.name for path in pairs.missing["masks"]] == ["b.jpg"]
@@ -218,6 +219,12 @@ def test_splits__are_drawn_for_photos_without(tmp_path: Path) -> None:
     val = found(root=root, splits={"val": 0.3}, split="val")
     assert [pair.name for pair in val.pairs] == [pair.name for pair in everything.pairs if pair.split == "val"]
     assert len(val.pairs) == 3
+
+
+def test_root__may_have_braces_in_its_name(tmp_path: Path) -> None:
+    root = make(tmp_path / "{old} *data*", "images/a.jpg", "masks/a.png")
+    templates = {"images": "images/{name}.*", "masks": "masks/{name}.*"}
+    assert names_of(found(root=root, **templates)) == names_of(found(root=root)) == [("a", "", "a.jpg", "a.png")]
 
 
 def test_mask__of_several_photos_is_refused(tmp_path: Path) -> None:

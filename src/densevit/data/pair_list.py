@@ -18,7 +18,8 @@ COLUMNS = ("image", "mask", "depth", "values", "split")
 _ALIASES = {"images": "image", "photo": "image", "masks": "mask", "label": "mask", "value": "values"}
 _KINDS: dict[str, TargetFolder] = {"mask": "masks", "depth": "depth", "values": "values"}
 _EXPECTED = (
-    "a table with the columns image and any of mask, depth, values and split, separated by comma, semicolon or tab,"
+    "a table in UTF-8 with the columns image and any of mask, depth, values and split, separated by comma, semicolon "
+    "or tab,"
 )
 
 

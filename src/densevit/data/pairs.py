@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from densevit.data.folder_config import FolderConfig
 
 KINDS: tuple[TargetFolder, ...] = get_args(TargetFolder)
+_ALL: tuple[Literal["images"] | TargetFolder, ...] = ("images", *KINDS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +140,7 @@ def _from_list(config: "FolderConfig") -> Pairs:
     rows, kinds = read_pair_list(config.pairs, config.root)
     found = Pairs(places=dict.fromkeys(("images", *kinds), str(config.pairs)))
     for row in rows:
-        targets = {kind: (path,) for kind, path in row.targets.items()}
+        targets: dict[TargetFolder, tuple[Path, ...]] = {kind: (path,) for kind, path in row.targets.items()}
         found.pairs.append(Pair(row.name, row.image, targets, row.split))
     found.pairs.sort(key=lambda pair: natural_key(Path(pair.name)))
     found.missing = {kind: [pair.image for pair in found.pairs if kind not in pair.targets] for kind in kinds}
@@ -192,7 +193,7 @@ def _extend(found: Pairs, more: Pairs) -> None:
 
 def _from_columns(config: "FolderConfig", split: str = "") -> Pairs:
     """Pairs of plain folders and templates; ``split`` is that of all photos."""
-    photos, *targets = (column for kind in ("images", *KINDS) if (column := _column(config, kind)) is not None)
+    photos, *targets = (column for kind in _ALL if (column := _column(config, kind)) is not None)
     if config.images is not None and photos.plain and not photos.base.is_dir():
         raise missing_folder(config)
     if not photos.base.is_dir():
@@ -224,9 +225,7 @@ def _pair(path: Path, values: Values) -> Pair:
     return Pair(name or name_key(path.stem), path, {}, values.get("split", ""))
 
 
-def _add_targets(
-    found: Pairs, column: Column, photos: list[Values], split: str, places: dict[str, int] | None
-) -> None:
+def _add_targets(found: Pairs, column: Column, photos: list[Values], split: str, places: dict[str, int] | None) -> None:
     """Give the pairs, all of one ``split`` if it is named, their targets of one kind."""
     kind = column.kind
     assert kind != "images"
@@ -256,14 +255,16 @@ def _column(config: "FolderConfig", kind: Literal["images"] | TargetFolder) -> C
         suffixes = DEPTH_SUFFIXES if kind == "depth" else TARGET_SUFFIXES
     if kind == "masks":
         suffixes += LOSSY_SUFFIXES
-    given = config.folder(kind)
-    if given is None:
-        return None
-    if is_template(given):
-        base, text = split_template(given)
+    written: Path | None = getattr(config, kind)
+    if written is not None and is_template(written):
+        base, text = split_template(written)
+        base = base if config.root is None else config.root / base
         template = Template(text, suffixes)
         shared = text.lower().endswith(".json") and "name" not in template.fields
         return Column(kind, base, template, shared=shared)
+    given = config.folder(kind)
+    if given is None:
+        return None
     if kind == "masks" and given.suffix.lower() == ".json" and not given.is_dir():
         if not given.is_file():
             raise DataError(f"{given} does not exist; a file of COCO's annotations is accepted; check the path")
@@ -272,7 +273,7 @@ def _column(config: "FolderConfig", kind: Literal["images"] | TargetFolder) -> C
         what = WHAT[kind]
         raise DataError(f"{what} folder {given} does not exist; give the folder that holds one {what} per photo")
     images = config.folder("images")
-    if kind == "masks" and images is not None and not is_template(images) and images.is_dir():
+    if kind == "masks" and images is not None and not is_template(config.images) and images.is_dir():
         photos = [path for path in walk(images, 0).files.values() if path.suffix.lower() in IMAGE_SUFFIXES]
         if is_labelme(given, images, photos):
             return Column(kind, given, Template("{name}.json"), plain=True)
