@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from densevit.doctor.context import Context
-from densevit.doctor.facts import PhotoFacts, SampleFacts, ShapeFacts
+from densevit.doctor.facts import MaskFacts, PhotoFacts, SampleFacts, ShapeFacts
 from densevit.doctor.palettes import class_colours, css
 from densevit.errors import DataError, DensevitError
 from densevit.io.stored import data_uri, read_stored, read_stored_photo, resize_nearest, shrink, turn_upright
@@ -33,21 +33,53 @@ def pictures(sample: SampleFacts, context: Context) -> list[Picture]:
             return []
         photo = shrink(photo, _fit(photo.shape[:2]))
         shown.append((Path(sample.photo.path).name, data_uri(photo)))
-    for kind in ("masks", "depth"):
-        target = getattr(sample, kind)
-        if target is None or isinstance(target, ShapeFacts):
-            continue
-        with suppress(DensevitError, ValueError):  # unreadable files are findings already
-            stored = read_stored(Path(target.path))
-            pixels = turn_upright(stored.pixels, stored.orientation)
-            small = resize_nearest(pixels, _fit(pixels.shape[:2]))
-            if kind == "depth":
-                flat = small[..., :3].astype(np.uint8) if small.ndim == 3 else colourise_depth(small)
-                drawn = np.ascontiguousarray(flat)
-            else:
-                drawn = _draw_mask(small, stored.palette, photo, context)
-            shown.append((Path(target.path).name, data_uri(drawn, kind="PNG")))
+    for target, draw in ((sample.masks, _mask), (sample.depth, _depth)):
+        if target is not None:
+            with suppress(DensevitError, ValueError):  # unreadable files are findings already
+                shown.append((Path(target.path).name, data_uri(draw(sample, photo, context), kind="PNG")))
     return shown
+
+
+def _depth(sample: SampleFacts, photo: NDArray[np.uint8] | None, context: Context) -> NDArray[np.uint8]:
+    assert sample.depth is not None
+    small, _ = _small(Path(sample.depth.path))
+    return np.ascontiguousarray(small[..., :3].astype(np.uint8) if small.ndim == 3 else colourise_depth(small))
+
+
+def _mask(sample: SampleFacts, photo: NDArray[np.uint8] | None, context: Context) -> NDArray[np.uint8]:
+    """The mask as training reads it, else as it is stored."""
+    labels = labels_of(sample, context)
+    if labels is not None:
+        small = resize_nearest(labels, _fit(labels.shape))
+        return draw_labels(small.astype(np.int64), photo, context)
+    assert sample.masks is not None
+    small, palette = _small(Path(sample.masks.path))
+    return _draw_mask(small, palette, photo, context)
+
+
+def labels_of(sample: SampleFacts, context: Context) -> NDArray[np.int32] | None:
+    """Classes before merging, of a mask that is drawn or whose numbers stand for others; None for other masks.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    facts = sample.masks
+    split = next(split for split in context.splits if split.name == sample.split)
+    drawing = split.drawing(sample.stem)
+    if isinstance(facts, ShapeFacts):
+        if drawing is None or drawing.reader is None or not facts.values.size:
+            raise DataError(f"{facts.path} cannot be drawn")
+        return drawing.reader.draw(drawing.photo, drawing.file, facts.size)
+    if isinstance(facts, MaskFacts) and facts.read is not None and split.stored is not None:
+        return split.stored.rule(split.stored.read(Path(facts.path)), facts.path)
+    return None
+
+
+def _small(path: Path) -> tuple[NDArray[Any], NDArray[np.uint8] | None]:
+    """A file as stored, upright and at the size of the page, and its palette."""
+    stored = read_stored(path)
+    pixels = turn_upright(stored.pixels, stored.orientation)
+    return resize_nearest(pixels, _fit(pixels.shape[:2])), stored.palette
 
 
 def _draw_mask(
