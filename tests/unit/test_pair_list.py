@@ -1,3 +1,5 @@
+import json
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -5,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from densevit.data import FolderConfig, FolderDataset
+from densevit.data import FolderConfig, FolderDataset, classes_of
 from densevit.data.pairs import Pairs, find_pairs
 from densevit.errors import DataError
 
@@ -88,6 +90,33 @@ def test_table__may_have_absolute_paths_and_those_below_the_root(folder: Path, t
     ]
 
 
+@pytest.mark.parametrize("photo", ["photos/a.jpg", "ABSOLUTE"])
+def test_table__in_an_archive_names_files_in_it_and_others(folder: Path, photo: str) -> None:
+    photo = photo.replace("ABSOLUTE", str(folder / "photos/a.jpg"))
+    with zipfile.ZipFile(folder / "data.zip", "w") as archive:
+        archive.writestr("list.csv", f"image,mask\n{photo},labels/1.png\n")
+        for name in ("photos/a.jpg", "labels/1.png"):
+            archive.write(folder / name, name)
+    pairs = find_pairs(FolderConfig.parse({"pairs": folder / "data.zip!" / "list.csv"}))
+    expected = Path(photo) if Path(photo).is_absolute() else folder / "data.zip!" / photo
+    assert [(pair.image, pair.targets["masks"]) for pair in pairs.pairs] == [
+        (expected, (folder / "data.zip!" / "labels/1.png",))
+    ]
+
+
+def test_classes__of_annotations_in_a_table_are_known(tmp_path: Path) -> None:
+    images = [{"id": i, "file_name": f"{i}.png"} for i in range(2)]
+    (tmp_path / "all.json").write_text(
+        json.dumps({"images": images, "annotations": [], "categories": [{"id": 1, "name": "weed"}]})
+    )
+    for i in range(2):
+        (tmp_path / f"{i}.png").touch()
+    (tmp_path / "list.csv").write_text("image,mask\n0.png,all.json\n1.png,all.json\n")
+    table = classes_of(FolderConfig.parse({"pairs": tmp_path / "list.csv", "background": "soil"}))
+    assert table is not None
+    assert table.names == ("soil", "weed")
+
+
 def test_split__of_the_column_is_selected(folder: Path) -> None:
     assert [pair.name for pair in found(folder, TABLE, split="validation").pairs] == ["photos/b, c"]
 
@@ -111,7 +140,9 @@ def test_splits__are_drawn_without_a_column(folder: Path) -> None:
         ("", "is empty (0 bytes)"),
         ("image,mask\nphotos/b, c.jpg,labels/2.png\n", "has 3 cells in row 2 but 2 columns; put names that have a"),
         ('image,mask\n"photos/a.jpg,labels/1.png\n', "is not a table ("),
-        (b"image,mask\n\xff\xfe\n", "UTF-8"),
+        (b"image,mask\n\xff\xfe\n", "is not UTF-8 text; a CSV table"),
+        (TABLE.encode("utf-16"), "is not UTF-8 text"),
+        (f"image,mask\nphotos/a.jpg,{'9' * 9000}\n", "lists 1 files that do not exist"),
     ],
 )  # fmt: skip
 def test_table__that_is_wrong_is_refused(folder: Path, text: str | bytes, reason: str) -> None:
@@ -131,3 +162,11 @@ def test_dataset__reads_the_files_of_a_table(tmp_path: Path) -> None:
     assert sample.name == "photo"
     assert sample.labels is not None
     assert sample.labels.tolist() == [[1, 1], [1, 1]]
+
+
+def test_classes__may_be_next_to_the_table(folder: Path) -> None:
+    (folder / "classes.json").write_text('{"classes": ["road", "sky"]}')
+    found(folder, TABLE)
+    table = classes_of(FolderConfig(pairs=folder / "list.csv"))
+    assert table is not None
+    assert table.names == ("road", "sky")

@@ -106,10 +106,12 @@ class FolderDataset(FileDataset):
             wrong |= {pair.image for pair, file in zip(self.pairs, files, strict=True) if self._is_refused(file)}
         missing = [pair.image for pair in self.pairs if pair.image in wrong]
         if missing:
-            what = WHAT[kind]
+            what, hint = WHAT[kind], ""
+            if case := [(photo, path) for photo, path in pairs.case if photo in missing]:
+                hint = f" (upper and lower case differ in {case[0][0].name} and {case[0][1].name})"
             raise DataError(
                 f"{len(missing)} of {len(self.pairs)} photos have no {what} in {pairs.places[kind]}, for example "
-                f"{missing[0].name}; each photo needs a {what} of the same name with one of {', '.join(suffixes)}"
+                f"{missing[0].name}; each photo needs a {what} of the same name with one of {', '.join(suffixes)}{hint}"
             )
         return files
 
@@ -201,16 +203,16 @@ def class_table(config: FolderConfig) -> ClassTable | None:
     classes, place = read_classes(config), config.folder("masks")
     if place is not None and place.suffix.lower() == ".json" and place.is_file():
         classes = read_coco_classes(place, classes, config.background)
-    elif classes is None and place is not None and place.suffix.lower() == ".json" and is_template(config.masks):
+    elif config.pairs is not None or (place is not None and place.suffix.lower() == ".json"):
         pairs = find_pairs(config)
-        files = {pair.targets["masks"][0]: pair for pair in pairs.pairs if "masks" in pair.targets}
+        files = [pair.targets["masks"][0] for pair in pairs.pairs if "masks" in pair.targets]
         if pairs.shapes == "coco" and files:
-            classes = read_coco_classes(next(iter(files)), classes, config.background)
+            classes = read_coco_classes(files[0], classes, config.background)
     return config.rule(classes).classes
 
 
 def read_classes(config: FolderConfig) -> ClassTable | None:
-    """The classes of the config, otherwise of ``root/classes.json`` or the names of files; None if nothing names them.
+    """The classes of the config, of classes.json, or of the names of files, in this order; None if nothing names them.
 
     Raises:
         DataError: if the file is not a class list.
@@ -221,7 +223,8 @@ def read_classes(config: FolderConfig) -> ClassTable | None:
         named = tuple(f"class {i}" for i in range(names)) if isinstance(names, int) else names
         ignore = config.ignore_index if config.ignore_index != 255 else default_ignore(len(named) + offset)
         return with_palette(ClassTable(named, ignore), config.palette, "the config")
-    path = config.root / "classes.json" if config.root else None
+    folder = config.root or (config.pairs.parent if config.pairs is not None else None)
+    path = folder / "classes.json" if folder is not None else None
     if path is not None and path.is_file():
         return read_class_list(path, config.palette, offset)
     if config.class_values is not None:
