@@ -25,6 +25,9 @@ _RADIUS, _PEAK = 12, 2
 _SHARPNESS = 0.6
 """The share of a cluster that is at its peak; a photo of even greys has 0.2."""
 
+_SKIRT, _SKIRT_SHARE = 40, 0.05
+"""So near a class, values of less than that share of it are its stray values, not another class."""
+
 _RARE, _MOST_STRAY = 0.002, 0.1
 """The smallest class among stray values, and the most of them, as shares of all pixels."""
 
@@ -171,7 +174,7 @@ def _clusters(values: NDArray[np.int64], counts: NDArray[np.int64]) -> MaskValue
         return None
     grey = np.zeros(256)
     grey[values] = counts / total
-    left, sharp = grey.copy(), True
+    left, sharp, skirts = grey.copy(), True, 0.0
     centres: list[int] = []
     while left.sum() > 0 and len(centres) < 17:
         centre = int(left.argmax())
@@ -179,15 +182,19 @@ def _clusters(values: NDArray[np.int64], counts: NDArray[np.int64]) -> MaskValue
         even = (left.sum() - peak) * (2 * _PEAK + 1) / max(int((left > 0).sum()), 64)
         if peak < max(_RARE, 4 * even):
             break
-        around = _around(left, centre, _RADIUS)
-        sharp &= peak >= _SHARPNESS * around
+        near = [_around(grey, other, _PEAK) for other in centres if abs(other - centre) <= _SKIRT]
+        if near and peak < _SKIRT_SHARE * max(near):  # ringing of a JPEG around a class
+            skirts += peak
+            left[max(centre - _PEAK, 0) : centre + _PEAK + 1] = 0
+            continue
+        sharp &= peak >= _SHARPNESS * _around(left, centre, _RADIUS)
         centres.append(centre)
         left[max(centre - _RADIUS, 0) : centre + _RADIUS + 1] = 0
     chosen = np.sort(np.array(centres, np.int64))
     stray = 1 - grey[chosen].sum() if len(centres) else 1.0
-    far = float(left.sum())
+    far = float(left.sum()) + skirts
     others = len(values) - len(chosen)
-    if not sharp or not 2 <= len(chosen) <= 16 or chosen[-1] < 240 or far > _MOST_STRAY / 2 or stray > 2 * _MOST_STRAY:
+    if not sharp or not 2 <= len(chosen) <= 16 or chosen[-1] < 240 or far > _MOST_STRAY / 2 or stray > 4 * _MOST_STRAY:
         return None
     if others == 0 or (stray > _MOST_STRAY and others < 8):
         return None

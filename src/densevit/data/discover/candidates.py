@@ -1,5 +1,6 @@
 """A way to read a data set, and the one that is recognised by names alone."""
 
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +17,7 @@ from densevit.io import read_json
 
 KINDS: tuple[TargetFolder, ...] = ("masks", "depth", "values")
 
-_MOST_GROUPS = 200
+_MOST_GROUPS, _MOST_FOLDERS, _DEEPEST, _MOST_CHOICES = 200, 8, 4, 20
 _MOST = 0.5
 """A target that fewer photos have is of other photos."""
 
@@ -59,27 +60,45 @@ class Candidate:
 
 def by_names(tree: Tree, given: Mapping[str, Any]) -> list[Candidate]:
     """Photos and targets of matching names, the most photos first; several targets of a kind are several candidates."""
-    groups = group(tree.pixels)[:_MOST_GROUPS] + _labelme_groups(tree)
-    if given.get("masks") is not None and _is_annotations(Path(given["masks"])):
+    drawn = _labelme_groups(tree)
+    named = {kind: _given(tree, kind, given, drawn) for kind in ("images", *KINDS)}
+    groups = [*group(tree.pixels)[:_MOST_GROUPS], *drawn]
+    if given.get("masks") is not None and not named["masks"]:  # annotations of COCO
         groups = [one for one in groups if one.role != "masks"]
-    photos = _given(tree, "images", given) or [one for one in groups if one.role == "images"]
-    if not any(_targets(tree, one, groups, given) for one in photos):
+    found = _pair(groups, named)
+    if not found:
         _look_inside(tree, groups)
-        photos = _given(tree, "images", given) or [one for one in groups if one.role == "images"]
-    found: list[Candidate] = []
-    for one in _merged(photos):
-        targets = _targets(tree, one, groups, given)
-        found.extend(_combine(one, targets))
+        found = _pair(groups, named)
     return _best(found)
 
 
+def by_folders(tree: Tree, given: Mapping[str, Any]) -> list[Candidate]:
+    """Photos and targets in folders whose names do not say what they hold, told by the files."""
+    drawn = _labelme_groups(tree)
+    named = {kind: _given(tree, kind, given, drawn) for kind in ("images", *KINDS)}
+    for level in range(_DEEPEST):
+        names = {file.folders[level] for file in tree.pixels if len(file.folders) > level}
+        if 1 < len(names) <= _MOST_FOLDERS:
+            groups = [*group(tree.pixels, names)[:_MOST_GROUPS], *drawn]
+            _look_inside(tree, groups)
+            if found := _pair(groups, named):
+                return _best(found)
+    return []
+
+
+def _pair(groups: Sequence[Group], named: Mapping[Role, list[Group]]) -> list[Candidate]:
+    """The candidates of each group of photos."""
+    photos = named["images"] or _merged([one for one in groups if one.role == "images"])
+    return [one for own in photos for one in _combine(own, _targets(own, groups, named))]
+
+
 def _targets(
-    tree: Tree, photos: Group, groups: Sequence[Group], given: Mapping[str, Any]
+    photos: Group, groups: Sequence[Group], named: Mapping[Role, list[Group]]
 ) -> dict[TargetFolder, list[Match]]:
     """The groups of each kind that most photos have a target in."""
     found: dict[TargetFolder, list[Match]] = {}
     for kind in KINDS:
-        options = _given(tree, kind, given) or _merged([one for one in groups if one.role == kind])
+        options = named[kind] or _merged([one for one in groups if one.role == kind])
         matches = [one for option in options if (one := match(photos, option)) is not None and _is_most(photos, one)]
         plain = [one for one in matches if not one.targets.coloured]
         if chosen := plain or matches:
@@ -95,19 +114,11 @@ def _is_most(photos: Group, one: Match) -> bool:
 
 
 def _combine(photos: Group, targets: Mapping[TargetFolder, list[Match]]) -> list[Candidate]:
-    """A candidate for each choice of masks, with the depth and values of the same photos."""
-    combined: list[Candidate] = []
-    masks = targets.get("masks", [])
-    others = {kind: matches for kind, matches in targets.items() if kind != "masks"}
-    for choice in [{"masks": [one]} for one in masks] or [{}]:
-        for kind, first in [*others.items()][:1] or [(None, [None])]:
-            for one in first:
-                chosen: dict[TargetFolder, Match] = {kind: m[0] for kind, m in {**others, **choice}.items()}  # type: ignore[arg-type]
-                if kind is not None and one is not None:
-                    chosen[kind] = one
-                if chosen:
-                    combined.append(_candidate(photos, chosen))
-    return combined
+    """A candidate for each choice of one target of each kind."""
+    if not targets:
+        return []
+    choices = itertools.islice(itertools.product(*targets.values()), _MOST_CHOICES)
+    return [_candidate(photos, dict(zip(targets, choice, strict=True))) for choice in choices]
 
 
 def _candidate(photos: Group, chosen: Mapping[TargetFolder, Match]) -> Candidate:
@@ -147,8 +158,8 @@ def is_old(one: Candidate) -> bool:
 
 
 def folder_of(one: Candidate) -> str:
-    """The folder that all photos of a candidate are in, below the root; "." for the root itself."""
-    folders = [file.folders for file in one.photos.files.values()]
+    """The folder that all photos and targets of a candidate are in, below the root; "." for the root itself."""
+    folders = [file.folders for group in (one.photos, *one.targets.values()) for file in group.files.values()]
     common = folders[0] if folders else ()
     for other in folders:
         length = next((i for i, pair in enumerate(zip(common, other, strict=False)) if pair[0] != pair[1]), None)
@@ -216,7 +227,7 @@ def _is_annotations(path: Path) -> bool:
     return path.suffix.lower() == ".json" and "{name}" not in path.name
 
 
-def _given(tree: Tree, kind: Role, given: Mapping[str, Any]) -> list[Group]:
+def _given(tree: Tree, kind: Role, given: Mapping[str, Any], drawn: Sequence[Group]) -> list[Group]:
     """The groups that a given folder or template has; empty where none is given.
 
     Raises:
@@ -231,7 +242,8 @@ def _given(tree: Tree, kind: Role, given: Mapping[str, Any]) -> list[Group]:
         return [_from_template(tree, text, kind)]
     folders = tuple(part for part in text.split("/") if part not in ("", "."))
     files = [file for file in (*tree.pixels, *tree.having(".json")) if file.folders[: len(folders)] == folders]
-    groups = [one for one in group(files) if ".json" not in one.endings or one in _labelme_groups(tree)]
+    shapes = {id(file) for one in drawn for file in one.files.values()}
+    groups = group(file for file in files if file.suffix.lower() != ".json" or id(file) in shapes)
     groups = [one for one in groups if one.role != "none"] or groups
     if not groups:
         raise DataError(

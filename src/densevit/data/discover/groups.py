@@ -3,7 +3,7 @@
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 from densevit.data.discover.roles import Affixes, Role, affixes_of, is_coloured, role_of, split_of, words_of
@@ -71,12 +71,12 @@ def literal(text: str) -> str:
     return re.sub(r"[{}*]+", "*", text)
 
 
-def group(files: Iterable[File]) -> list[Group]:
-    """Sort files into groups by the form of their names, the largest first."""
+def group(files: Iterable[File], known: Collection[str] = ()) -> list[Group]:
+    """Sort files into groups by the form of their names, the largest first; folders of ``known`` names are no ``{folder}``."""
     groups: dict[tuple[object, ...], Group] = {}
     for file in files:
         affixes = affixes_of(file.stem)
-        folders, key = _form(file, affixes)
+        folders, key = _form(file, affixes, known)
         ending = file.suffix.lower()
         if "{name}" not in folders and not affixes.core:
             affixes = Affixes("", file.stem, "", affixes.role, affixes.coloured)
@@ -84,14 +84,14 @@ def group(files: Iterable[File]) -> list[Group]:
         found = groups.setdefault(
             form, Group(folders, affixes.prefix, affixes.suffix, affixes.role, affixes.coloured, {}, {ending})
         )
-        found.files.setdefault((*key, affixes.core) if "{name}" not in folders else (*key[:2], key[2]), file)
+        found.files.setdefault(key, file)
     result = [part for one in groups.values() for part in _split_tails(one)]
     _take_roles(result)
     return sorted(result, key=lambda one: (-len(one.files), one.place, one.prefix, one.suffix))
 
 
-def _form(file: File, affixes: Affixes) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The folders with placeholders; split and folder, and the name where a folder is it."""
+def _form(file: File, affixes: Affixes, known: Collection[str]) -> tuple[tuple[str, ...], Key]:
+    """The folders with placeholders; split and folder, and the name where a folder is it, otherwise the core."""
     form: list[str] = []
     free: list[str] = []
     split = ""
@@ -100,7 +100,7 @@ def _form(file: File, affixes: Affixes) -> tuple[tuple[str, ...], tuple[str, ...
         if found and split in ("", found):
             split = found
             form.append("{split}".join(literal(part) for part in text.split("{split}")))
-        elif role_of(words_of(folder)):
+        elif folder in known or role_of(words_of(folder)):
             form.append(literal(folder))
         elif form[-1:] == [FOLDER] or FOLDER not in form:
             free.append(folder)
@@ -111,7 +111,7 @@ def _form(file: File, affixes: Affixes) -> tuple[tuple[str, ...], tuple[str, ...
         name = free.pop()
         form[-1:] = [*([FOLDER] if free else []), "{name}"]
         return tuple(form), (split, "/".join(free), name)
-    return tuple(form), (split, "/".join(free))
+    return tuple(form), (split, "/".join(free), affixes.core or file.stem)
 
 
 def _take_roles(groups: Sequence[Group]) -> None:
@@ -179,9 +179,10 @@ def _common(photos: Group, targets: Group) -> frozenset[Key]:
     """The keys of photos that have a target; a split or folder that only one of them has does not matter."""
     keep = [any(key[i] for key in photos.files) and any(key[i] for key in targets.files) for i in (0, 1)]
     theirs = {(key[0] * keep[0], key[1] * keep[1], key[2]) for key in targets.files}
-    if len(theirs) < len(targets.files):
+    ours = {key: (key[0] * keep[0], key[1] * keep[1], key[2]) for key in photos.files}
+    if len(theirs) < len(targets.files) or len({*ours.values()}) < len(ours):
         return frozenset()
-    return frozenset(key for key in photos.files if (key[0] * keep[0], key[1] * keep[1], key[2]) in theirs)
+    return frozenset(key for key, reduced in ours.items() if reduced in theirs)
 
 
 def _variants(one: Group) -> list[Group]:

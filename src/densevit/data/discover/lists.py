@@ -30,6 +30,9 @@ def splits_of_photos(tree: Tree, one: Candidate, given: Mapping[str, Any]) -> tu
         text = f"there is no val; {default.val:.0%} of train are drawn for it (splits.val, splits.seed, --split-by)"
         return {"splits": default}, [*remarks, text]
     lists, remarks = _lists(tree, one)
+    if not lists and (stems := _by_name(one)):
+        counts = ", ".join(f"{split} {len(own)}" for split, own in stems.items())
+        lists, remarks = stems, [f"splits by the names of photos: {counts}", *remarks]
     if lists:
         return {"splits": SplitConfig(names=lists)}, remarks
     default = SplitConfig()
@@ -70,6 +73,17 @@ def _lists(tree: Tree, one: Candidate) -> tuple[dict[str, tuple[str, ...]], list
     if rest := len({*known.values()} - {*taken}):
         remarks.append(f"{rest} photos are in no list and become train")
     return lists, remarks
+
+
+def _by_name(one: Candidate) -> dict[str, tuple[str, ...]]:
+    """Split -> names of photos, where all names say it, such as train_001; empty otherwise."""
+    found: dict[str, list[str]] = {}
+    for _, folder, name in sorted(one.pairs):
+        split = split_key(split_of(name)[1])
+        if split not in ("train", "val", "test"):
+            return {}
+        found.setdefault(split, []).append(f"{folder}/{name}" if folder else name)
+    return {split: tuple(found[split]) for split in sorted_splits(found)} if {"train", "val"} <= found.keys() else {}
 
 
 def _is_split_list(file: File) -> bool:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from densevit.data.discover.candidates import Candidate, by_names, folder_of, sets_of
+from densevit.data.discover.candidates import Candidate, by_folders, by_names, folder_of, sets_of
 from densevit.data.discover.classes import classes_of_masks
 from densevit.data.discover.coco_layout import boxes_only, coco
 from densevit.data.discover.contents import SAMPLES, read_masks
@@ -22,8 +22,15 @@ from densevit.io.stored import read_stored
 if TYPE_CHECKING:
     from densevit.data.description import Described
 
-RECOGNISERS: tuple[Callable[[Tree, Mapping[str, Any]], list[Candidate]], ...] = (brushes, by_names, masks_by_class, coco)
-"""Each finds the ways in which a tree can be read; brush masks settle it, and others are all looked at."""
+RECOGNISERS: tuple[tuple[Callable[[Tree, Mapping[str, Any]], list[Candidate]], str], ...] = (
+    (brushes, ""),
+    (by_names, "masks"),
+    (coco, "masks"),
+    (masks_by_class, "depth"),
+    (by_folders, ""),
+)
+"""Each finds the ways in which a tree can be read, next to what those before it may have found: masks, which makes it
+ambiguous, only depth, or nothing. Brush masks settle it."""
 
 _FAR_MM, _SATURATED, _SPARSE = 20_000, 65_535, 0.5
 _UNITS = ((1 / 256, "1/256 m, as KITTI stores sparse depth"), (0.0002, "1/5000 m, as TUM RGB-D stores it"))
@@ -60,10 +67,9 @@ def discover(root: Path, **given: Any) -> "Described":
 
 def _candidates(tree: Tree, given: Mapping[str, Any]) -> list[Candidate]:
     found: list[Candidate] = []
-    for recognise in RECOGNISERS:
-        if recognise is masks_by_class and any("masks" in one.targets for one in found):
-            continue
-        found += recognise(tree, given)
+    for recognise, beside in RECOGNISERS:
+        if not found or beside == "masks" or (beside == "depth" and not any("masks" in one.config_keys() for one in found)):
+            found += recognise(tree, given)
         if recognise is brushes and found:
             break
     with_masks = [one for one in found if "masks" in one.config_keys()]

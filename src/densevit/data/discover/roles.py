@@ -82,7 +82,7 @@ def words_of(text: str) -> list[str]:
 def role_of(words: Sequence[str]) -> Role:
     """What words say; masks go before photos, since a mask is often said to be an image too."""
     found = {*words}
-    if found & _SHOWN or (found & _DEPTH and found & (_COLOURED - {"rgb"})):
+    if found & _SHOWN or (found & _DEPTH and found & (_COLOURED - {"rgb"} | {"mask", "masks", "valid"})):
         return "none"
     for role, known in (("depth", _DEPTH), ("masks", _MASK), ("values", _VALUES), ("images", _PHOTO)):
         if found & known:
