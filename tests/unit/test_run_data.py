@@ -328,7 +328,8 @@ def test_evaluate__says_that_a_folder_is_not_laid_out_as_the_runs(trained, tmp_p
 
 def test_evaluate__of_a_description_without_splits_takes_the_runs(trained, tmp_path: Path) -> None:
     bundle, data, _ = trained("undrawn")
-    write_description(describe(data, classes=NAMES).config, tmp_path / "data.yaml")
+    config = describe(data, classes=NAMES).config.model_copy(update={"splits": None})
+    write_description(config, tmp_path / "data.yaml")
 
     chosen = selected(bundle, tmp_path / "data.yaml")
 

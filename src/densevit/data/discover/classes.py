@@ -187,11 +187,13 @@ def _share(uncovered: Callable[[Any], float], keys: Sequence[Any]) -> float:
 
 
 def _background(names: list[str], share: float, given: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    if given.get("background") is not None:
-        return {}, []
+    if (own := given.get("background")) is not None:
+        return {"classes": tuple(names) if own in names else (own, *names)}, []
     if share < 0.001:
         return {"classes": tuple(names)}, ["outlines cover the photos, so that there is no background"]
     listed, own = with_background(names)
+    if given.get("classes") is not None and own not in names:
+        return {}, [f"outlines leave {share:.1%} of the photos uncovered, which is ignored; set background to a class"]
     text = f"outlines leave {share:.1%} of the photos uncovered, which is the class {own!r}"
     return {"classes": listed, "background": own}, [f"{text}; set background to another class, or null to ignore it"]
 
