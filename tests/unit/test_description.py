@@ -79,10 +79,10 @@ def test_write__never_replaces_a_file_of_somebody_else(tmp_path: Path) -> None:
 def test_describe__takes_the_folder_of_the_file_for_the_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "data" / "photos").mkdir(parents=True)
     monkeypatch.chdir(tmp_path)
-    config = described(Path("data/dataset.yaml"), "images: photos\nmasks: ../labels\ntasks: tasks.json\n")
+    config = described(Path("data/dataset.yaml"), "images: photos\ndepth: ../z\nmasks: '{task}.png'\ntasks: t.json\n")
     assert isinstance(config, FolderConfig)
     assert (config.root, config.images) == (Path("data"), Path("data/photos"))
-    assert (config.masks, config.tasks) == (Path("data/../labels"), Path("data/tasks.json"))
+    assert (config.depth, config.tasks, config.masks) == (Path("data/../z"), Path("data/t.json"), Path("{task}.png"))
     table = described(Path("data/dataset.yaml"), "pairs: list.csv\n")
     assert isinstance(table, FolderConfig)
     assert (table.root, table.pairs) == (Path("data"), Path("data/list.csv"))

@@ -181,7 +181,7 @@ CASES = {
 }
 
 
-def run_of(case: Case, root: Path, out: Path, data: Path | None = None) -> Bundle:
+def run_of(case: Case, root: Path, out: Path, data: Path | None = None, **facts: Any) -> Bundle:
     """Two steps on the data set, described by the case's keys or by a file."""
     if data is None:
         case.write(root)
@@ -195,6 +195,7 @@ def run_of(case: Case, root: Path, out: Path, data: Path | None = None) -> Bundl
         "fit": {"short_side": 32},
         "iterations": 2,
         "pictures": 0,
+        **facts,
     }
     out.parent.mkdir(parents=True, exist_ok=True)
     config = out.parent / f"{out.name}.yaml"
@@ -282,6 +283,12 @@ def test_run__on_an_archive_is_evaluated_on_its_folder(tmp_path: Path) -> None:
     for path in (tmp_path / "data", tmp_path / "data.zip", tmp_path / "data" / "dataset.yaml"):
         chosen = selected(bundle, path)
         assert (figures(bundle, chosen), chosen.differs) == (json.dumps(bundle.card.metrics["main"]), ())
+
+
+def test_run__on_cached_features_has_the_figures_of_the_model(tmp_path: Path) -> None:
+    facts = {"freeze": "encoder", "features": {"directory": str(tmp_path / "features")}}
+    bundle = run_of(CASES["float_depth"], tmp_path / "data", tmp_path / "out", **facts)
+    assert figures(bundle, selected(bundle, tmp_path / "data")) == json.dumps(bundle.card.metrics["main"])
 
 
 # What is asked for, and what differs
