@@ -1,3 +1,5 @@
+import json
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -5,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from densevit.data import FolderConfig, FolderDataset
+from densevit.data import FolderConfig, FolderDataset, classes_of
 from densevit.data.pairs import Pairs, find_pairs
 from densevit.errors import DataError
 
@@ -86,6 +88,33 @@ def test_table__may_have_absolute_paths_and_those_below_the_root(folder: Path, t
     assert [(pair.image, pair.targets["masks"]) for pair in pairs.pairs] == [
         (folder / "photos/a.jpg", (folder / "labels/1.png",))
     ]
+
+
+@pytest.mark.parametrize("photo", ["photos/a.jpg", "ABSOLUTE"])
+def test_table__in_an_archive_names_files_in_it_and_others(folder: Path, photo: str) -> None:
+    photo = photo.replace("ABSOLUTE", str(folder / "photos/a.jpg"))
+    with zipfile.ZipFile(folder / "data.zip", "w") as archive:
+        archive.writestr("list.csv", f"image,mask\n{photo},labels/1.png\n")
+        for name in ("photos/a.jpg", "labels/1.png"):
+            archive.write(folder / name, name)
+    pairs = find_pairs(FolderConfig.parse({"pairs": folder / "data.zip!" / "list.csv"}))
+    expected = Path(photo) if Path(photo).is_absolute() else folder / "data.zip!" / photo
+    assert [(pair.image, pair.targets["masks"]) for pair in pairs.pairs] == [
+        (expected, (folder / "data.zip!" / "labels/1.png",))
+    ]
+
+
+def test_classes__of_annotations_in_a_table_are_known(tmp_path: Path) -> None:
+    images = [{"id": i, "file_name": f"{i}.png"} for i in range(2)]
+    (tmp_path / "all.json").write_text(
+        json.dumps({"images": images, "annotations": [], "categories": [{"id": 1, "name": "weed"}]})
+    )
+    for i in range(2):
+        (tmp_path / f"{i}.png").touch()
+    (tmp_path / "list.csv").write_text("image,mask\n0.png,all.json\n1.png,all.json\n")
+    table = classes_of(FolderConfig.parse({"pairs": tmp_path / "list.csv", "background": "soil"}))
+    assert table is not None
+    assert table.names == ("soil", "weed")
 
 
 def test_split__of_the_column_is_selected(folder: Path) -> None:

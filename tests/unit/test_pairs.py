@@ -212,6 +212,15 @@ def test_split__that_is_not_there_is_refused_with_those_that_are(tmp_path: Path)
     )
 
 
+@pytest.mark.parametrize("facts", [{"images": "{name}.jpg"}, {"images": "."}])
+def test_split__of_data_without_splits_is_refused(tmp_path: Path, facts: dict[str, str]) -> None:
+    root = make(tmp_path, "a.jpg")
+    assert refusal(lambda: found(root=root, split="val", **facts)) == (
+        f"{root} has no splits, and 'val' was named; leave the split out, set splits (shares that are drawn), or write "
+        "{split} where the names of its files have it"
+    )
+
+
 def test_splits__are_drawn_for_photos_without(tmp_path: Path) -> None:
     root = make(tmp_path, *(f"images/{i}.jpg" for i in range(10)))
     everything = found(root=root, splits={"val": 0.3})
@@ -253,6 +262,24 @@ def test_config__with_templates_that_do_not_fit_is_refused(facts: dict[str, str]
     with pytest.raises(ConfigError) as caught:
         FolderConfig.parse({"root": ".", **facts})
     assert reason in str(caught.value)
+
+
+@pytest.mark.parametrize("facts", [{"images": "x/{name}.jpg"}, {"images": "{name}.jpg", "masks": "x/{name}.jpg"}])
+def test_folder__of_a_template_must_exist(tmp_path: Path, facts: dict[str, str]) -> None:
+    message = refusal(lambda: found(root=make(tmp_path, "a.jpg"), **facts))
+    assert message.startswith(f"there is no folder {tmp_path / 'x'}, in which {{name}}.jpg should find a ")
+
+
+def test_twins__of_another_split_do_not_matter(tmp_path: Path) -> None:
+    root = make(tmp_path, "train/a.jpg", "train/a.png", "val/b.jpg")
+    assert len(found(root=root, images="{split}/{name}.*").twins) == 1
+    assert found(root=root, images="{split}/{name}.*", split="val").twins == []
+
+
+def test_dataset__says_which_names_differ_in_case(tmp_path: Path) -> None:
+    root = make(tmp_path, "images/A.jpg", "masks/a.png")
+    message = refusal(lambda: FolderDataset(FolderConfig(root=root)))
+    assert message.endswith("(upper and lower case differ in A.jpg and a.png)")
 
 
 def test_images__that_no_file_matches_are_refused(tmp_path: Path) -> None:

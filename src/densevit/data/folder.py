@@ -106,10 +106,12 @@ class FolderDataset(FileDataset):
             wrong |= {pair.image for pair, file in zip(self.pairs, files, strict=True) if self._is_refused(file)}
         missing = [pair.image for pair in self.pairs if pair.image in wrong]
         if missing:
-            what = WHAT[kind]
+            what, hint = WHAT[kind], ""
+            if case := [(photo, path) for photo, path in pairs.case if photo in missing]:
+                hint = f" (upper and lower case differ in {case[0][0].name} and {case[0][1].name})"
             raise DataError(
                 f"{len(missing)} of {len(self.pairs)} photos have no {what} in {pairs.places[kind]}, for example "
-                f"{missing[0].name}; each photo needs a {what} of the same name with one of {', '.join(suffixes)}"
+                f"{missing[0].name}; each photo needs a {what} of the same name with one of {', '.join(suffixes)}{hint}"
             )
         return files
 
@@ -197,11 +199,11 @@ def class_table(config: FolderConfig) -> ClassTable | None:
     classes, place = read_classes(config), config.folder("masks")
     if place is not None and place.suffix.lower() == ".json" and place.is_file():
         classes = read_coco_classes(place, classes, config.background)
-    elif classes is None and place is not None and place.suffix.lower() == ".json" and is_template(config.masks):
+    elif config.pairs is not None or (place is not None and place.suffix.lower() == ".json"):
         pairs = find_pairs(config)
-        files = {pair.targets["masks"][0]: pair for pair in pairs.pairs if "masks" in pair.targets}
+        files = [pair.targets["masks"][0] for pair in pairs.pairs if "masks" in pair.targets]
         if pairs.shapes == "coco" and files:
-            classes = read_coco_classes(next(iter(files)), classes, config.background)
+            classes = read_coco_classes(files[0], classes, config.background)
     return config.rule(classes).classes
 
 

@@ -93,7 +93,7 @@ def _find(text: str, bases: Sequence[Path]) -> Path | None:
     for form in dict.fromkeys((text, unicodedata.normalize("NFC", text), unicodedata.normalize("NFD", text))):
         for written in dict.fromkeys((form, form.replace("\\", "/"))):
             for base in bases:
-                file = place(base / written)
+                file = place(written) if Path(written).is_absolute() else place(base / written)
                 if file.is_file():
                     return file
     return None

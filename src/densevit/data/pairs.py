@@ -107,18 +107,25 @@ def find_pairs(config: "FolderConfig") -> Pairs:
     if config.splits is not None:
         splits = divide([p.name for p in found.pairs], [p.split for p in found.pairs], config.splits)
         found.pairs = [replace(pair, split=split) for pair, split in zip(found.pairs, splits, strict=True)]
-    if config.split is not None and (found.splits() or is_template(config.images) or config.pairs is not None):
+    if config.split is not None and found.pairs:
         _select(found, config.split, str(config.pairs or config.root or config.images))
     return found
 
 
 def _select(found: Pairs, split: str, place: str) -> None:
     """Keep the pairs of a split."""
+    if not found.splits():
+        raise DataError(
+            f"{place} has no splits, and {split!r} was named; leave the split out, set splits (shares that are drawn), "
+            "or write {split} where the names of its files have it"
+        )
     name = find_split(split, found.splits())
     if name is None:
         raise no_split(split, found.splits(), place)
     found.pairs = [pair for pair in found.pairs if pair.split == name]
     photos = {pair.image for pair in found.pairs}
+    files = {path for pair in found.pairs for paths in pair.targets.values() for path in paths} | photos
+    found.twins = [pair for pair in found.twins if pair[0] in files]
     found.missing = {kind: [path for path in paths if path in photos] for kind, paths in found.missing.items()}
     found.case = [pair for pair in found.case if pair[0] in photos]
     for kind, paths in found.orphans.items():
@@ -196,8 +203,12 @@ def _from_columns(config: "FolderConfig", split: str = "") -> Pairs:
     photos, *targets = (column for kind in _ALL if (column := _column(config, kind)) is not None)
     if config.images is not None and photos.plain and not photos.base.is_dir():
         raise missing_folder(config)
-    if not photos.base.is_dir():
-        raise DataError(f"there is no folder {photos.base}, in which {photos.place} should find photos; check the path")
+    for column in (photos, *targets):
+        if not column.found and not column.base.is_dir():
+            raise DataError(
+                f"there is no folder {column.base}, in which {column.template.text} should find a {WHAT[column.kind]}; "
+                "check the path"
+            )
     left = list_columns([photos, *targets])
     found = Pairs(places={column.kind: column.place for column in (photos, *targets)})
     found.litter, found.dangling, found.passed_over = len(left.litter), sorted(left.dangling), left.passed_over
