@@ -1,4 +1,4 @@
-"""What the numbers or colours in masks mean, judged from how often each occurs. Used where nothing names the classes."""
+"""What the numbers or colours in masks mean where nothing names their classes, judged from how often each occurs."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -154,7 +154,10 @@ def _binary(held: str, values: tuple[int, ...]) -> MaskValues:
 def _spread(held: str, values: NDArray[np.int64], stray: float = 0.0, others: int = 0) -> MaskValues:
     numbers = tuple(int(value) for value in values)
     shown = ", ".join(map(str, numbers[:8])) + (" ..." if len(numbers) > 8 else "")
-    keys: dict[str, Any] = {"class_values": numbers, "classes": tuple(f"class {index}" for index in range(len(numbers)))}
+    keys: dict[str, Any] = {
+        "class_values": numbers,
+        "classes": tuple(f"class {index}" for index in range(len(numbers))),
+    }
     if len(numbers) == 2 and numbers[0] == 0:
         keys["classes"] = ("background", "foreground")
     text = f"masks hold {held}, taken for {len(numbers)} classes"
@@ -164,7 +167,9 @@ def _spread(held: str, values: NDArray[np.int64], stray: float = 0.0, others: in
             f"masks hold {shown} and {others} stray values in {stray:.1%} of the pixels, which become the nearest of "
             f"{len(numbers)} classes (stray_values: refuse to stop at them)"
         )
-    return MaskValues(shown if others else held, keys, f"{text} by class_values; set classes to name them in this order")
+    return MaskValues(
+        shown if others else held, keys, f"{text} by class_values; set classes to name them in this order"
+    )
 
 
 def _clusters(values: NDArray[np.int64], counts: NDArray[np.int64]) -> MaskValues | None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from densevit.data.discover.contents import role_by_content
-from densevit.data.discover.groups import FOLDER, Group, Key, Match, group, match, settle, widen
+from densevit.data.discover.groups import FOLDER, Group, Key, Match, common_start, group, match, settle, widen
 from densevit.data.discover.roles import OLD, SET, Role, words_of
 from densevit.data.discover.tree import File, Tree
 from densevit.data.sample import TargetFolder
@@ -18,6 +18,8 @@ from densevit.io import read_json
 KINDS: tuple[TargetFolder, ...] = ("masks", "depth", "values")
 
 _MOST_GROUPS, _MOST_FOLDERS, _DEEPEST, _MOST_CHOICES = 200, 8, 4, 20
+_ROLES: tuple[Role, ...] = ("images", *KINDS)
+
 _MOST = 0.5
 """A target that fewer photos have is of other photos."""
 
@@ -61,7 +63,7 @@ class Candidate:
 def by_names(tree: Tree, given: Mapping[str, Any]) -> list[Candidate]:
     """Photos and targets of matching names, the most photos first; several targets of a kind are several candidates."""
     drawn = _labelme_groups(tree)
-    named = {kind: _given(tree, kind, given, drawn) for kind in ("images", *KINDS)}
+    named = {kind: _given(tree, kind, given, drawn) for kind in _ROLES}
     groups = [*group(tree.pixels)[:_MOST_GROUPS], *drawn]
     if given.get("masks") is not None and not named["masks"]:  # annotations of COCO
         groups = [one for one in groups if one.role != "masks"]
@@ -75,7 +77,7 @@ def by_names(tree: Tree, given: Mapping[str, Any]) -> list[Candidate]:
 def by_folders(tree: Tree, given: Mapping[str, Any]) -> list[Candidate]:
     """Photos and targets in folders whose names do not say what they hold, told by the files."""
     drawn = _labelme_groups(tree)
-    named = {kind: _given(tree, kind, given, drawn) for kind in ("images", *KINDS)}
+    named = {kind: _given(tree, kind, given, drawn) for kind in _ROLES}
     for level in range(_DEEPEST):
         names = {file.folders[level] for file in tree.pixels if len(file.folders) > level}
         if 1 < len(names) <= _MOST_FOLDERS:
@@ -159,12 +161,8 @@ def is_old(one: Candidate) -> bool:
 
 def folder_of(one: Candidate) -> str:
     """The folder that all photos and targets of a candidate are in, below the root; "." for the root itself."""
-    folders = [file.folders for group in (one.photos, *one.targets.values()) for file in group.files.values()]
-    common = folders[0] if folders else ()
-    for other in folders:
-        length = next((i for i, pair in enumerate(zip(common, other, strict=False)) if pair[0] != pair[1]), None)
-        common = common[: min(len(common), len(other)) if length is None else length]
-    return "/".join(common) or "."
+    groups = (one.photos, *one.targets.values())
+    return "/".join(common_start(file.folders for group in groups for file in group.files.values())) or "."
 
 
 def sets_of(one: Candidate) -> dict[str, int]:
