@@ -37,11 +37,6 @@ def several_data_sets(root: Path) -> None:
         LAYOUTS["extensions_in_one_folder"].make(root / name)
 
 
-def several_trees(root: Path) -> None:
-    for name in ("alpha", "beta"):
-        LAYOUTS["suffixes"].make(root / name)
-
-
 def two_cameras(root: Path) -> None:
     for i in range(6):
         save(root / f"left/{i}.png", photo(i))
@@ -98,7 +93,6 @@ def archive_inside(root: Path) -> None:
         (two_kinds_of_masks, "which hold black, blue, red"),
         (masks_and_coco, "--masks 'masks/{name}.png' or --masks 'annotations/instances_default.json'"),
         (several_data_sets, "several data sets: Dataset 1 (6 photos), Dataset 2 (6 photos)"),
-        (several_trees, "several data sets: alpha (6 photos), beta (6 photos)"),
         (two_cameras, "--images 'left/{name}.png' or --images 'right/{name}.png'"),
         (photos_only, "6 .png"),
         (empty, "no photos with masks"),
@@ -169,7 +163,18 @@ def test_discover__old_versions_are_passed_over(tmp_path: Path) -> None:
 
     assert isinstance(found.config, FolderConfig)
     assert str(found.config.images) == "data/frames/{name}.color.png"
-    assert any("6 photos of old-version/data/frames are passed over" in remark for remark in found.remarks)
+    assert any("12 other images, such as old-version/data/frames" in remark for remark in found.remarks)
+
+
+def test_discover__scenes_are_one_data_set(tmp_path: Path) -> None:
+    for name in ("alpha", "beta"):
+        LAYOUTS["suffixes"].make(tmp_path / name)
+
+    found = discover(tmp_path)
+
+    assert isinstance(found.config, FolderConfig)
+    assert str(found.config.images) == "{folder}/images/{name}_image.png"
+    assert any("photos of 2 folders, such as alpha and beta, are one data set" in remark for remark in found.remarks)
 
 
 def test_discover__photos_without_masks_are_said(tmp_path: Path) -> None:

@@ -25,7 +25,10 @@ _RADIUS, _PEAK = 12, 2
 _SHARPNESS = 0.6
 """The share of a cluster that is at its peak; a photo of even greys has 0.2."""
 
-_SKIRT, _SKIRT_SHARE = 40, 0.05
+_ENDS = 4
+"""Clusters so near 0 or 255 are at it; compression moves them a little."""
+
+_SKIRT, _SKIRT_SHARE = 40, 0.25
 """So near a class, values of less than that share of it are its stray values, not another class."""
 
 _RARE, _MOST_STRAY = 0.002, 0.1
@@ -199,14 +202,15 @@ def _clusters(values: NDArray[np.int64], counts: NDArray[np.int64]) -> MaskValue
     stray = 1 - grey[chosen].sum() if len(centres) else 1.0
     far = float(left.sum()) + skirts
     others = len(values) - len(chosen)
-    if not sharp or not 2 <= len(chosen) <= 16 or chosen[-1] < 240 or far > _MOST_STRAY / 2 or stray > 4 * _MOST_STRAY:
+    if not sharp or not 2 <= len(chosen) <= 16 or chosen[-1] < 240 or far > 1.5 * _MOST_STRAY or stray > 4 * _MOST_STRAY:
         return None
     if others == 0 or (stray > _MOST_STRAY and others < 8):
         return None
     small = np.isin(values, chosen, invert=True)
     if counts[small].max() > 0.02 * counts[~small].min() and others < 8:
         return None  # few numbers that are frequent are classes, such as 0, 1, 2 and 255
-    return _spread("", chosen, float(stray), others)
+    ends = np.where(chosen <= _ENDS, 0, np.where(chosen >= 255 - _ENDS, 255, chosen))
+    return _spread("", ends, float(stray), others)
 
 
 def _around(grey: NDArray[np.float64], centre: int, radius: int) -> float:

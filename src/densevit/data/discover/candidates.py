@@ -126,18 +126,22 @@ def _combine(photos: Group, targets: Mapping[TargetFolder, list[Match]]) -> list
 def _candidate(photos: Group, chosen: Mapping[TargetFolder, Match]) -> Candidate:
     first = next(iter(chosen.values()))
     same = {kind: one for kind, one in chosen.items() if one.photos.form == first.photos.form}
-    keys = frozenset.intersection(*(one.keys for one in same.values()))
+    keys = _current(frozenset.intersection(*(one.keys for one in same.values())))
     splits = {key[0] for key in keys}
-    without = sum(key[0] in splits and key not in keys for key in first.photos.files)
+    without = sum(key[0] in splits and key not in keys and not is_old(key[1]) for key in first.photos.files)
     unused: dict[str, int] = {}
+    remarks: list[str] = []
     for key in first.photos.files:
         if key[0] not in splits:
             unused[key[0]] = unused.get(key[0], 0) + 1
+    if len(folders := sorted({key[1] for key in keys})) > 1:
+        remarks.append(f"photos of {len(folders)} folders, such as {folders[0]} and {folders[1]}, are one data set")
     groups, left = settle([first.photos, *(one.targets for one in same.values())], keys)
     wide = widen(groups[0], groups[1:])
     before = {id(file): key for key, file in wide[0].files.items()}
     left = frozenset(before[id(groups[0].files[key])] for key in left)
-    return Candidate(wide[0], dict(zip(same, wide[1:], strict=True)), left, without=without, unused=unused)
+    targets = dict(zip(same, wide[1:], strict=True))
+    return Candidate(wide[0], targets, left, remarks=remarks, without=without, unused=unused)
 
 
 def _best(found: list[Candidate]) -> list[Candidate]:
@@ -145,7 +149,7 @@ def _best(found: list[Candidate]) -> list[Candidate]:
     if not found:
         return []
     most = max(len(one.pairs) for one in found)
-    current = [one for one in found if not is_old(one)] or found
+    current = [one for one in found if not is_old(folder_of(one))] or found
     chosen = [one for one in current if len(one.pairs) >= 0.1 * most or len(one.pairs) >= 20]
     for one in found:
         if one not in chosen:
@@ -154,9 +158,15 @@ def _best(found: list[Candidate]) -> list[Candidate]:
     return sorted(chosen, key=lambda one: -len(one.pairs))
 
 
-def is_old(one: Candidate) -> bool:
-    """Whether the folder of the photos is one of a former version, a copy or the like."""
-    return bool({*words_of(folder_of(one))} & OLD)
+def is_old(folder: str) -> bool:
+    """Whether a folder is one of a former version, a copy or the like, by its name."""
+    return not OLD.isdisjoint(words_of(folder))
+
+
+def _current(keys: frozenset[Key]) -> frozenset[Key]:
+    """The keys without those of old folders, where the others have a folder that tells them apart."""
+    current = frozenset(key for key in keys if not is_old(key[1]))
+    return current if common_start(tuple(key[1].split("/")) for key in current) not in ((), ("",)) else keys
 
 
 def folder_of(one: Candidate) -> str:
