@@ -50,7 +50,7 @@ def refusal(action: Callable[[], object]) -> str:
     ("files", "facts", "expected"),
     [
         pytest.param(
-            ["1_image.png", "1_mask.png", "1_annotation.png", "10_image.png", "10_mask.png", "2_image.png", "2_mask.png"],
+            ["1_image.png", "1_mask.png", "1_note.png", "10_image.png", "10_mask.png", "2_image.png", "2_mask.png"],
             {"images": "{name}_image.*", "masks": "{name}_mask.*"},
             [("1", "", "1_image.png", "1_mask.png"), ("2", "", "2_image.png", "2_mask.png"),
              ("10", "", "10_image.png", "10_mask.png")],
@@ -166,8 +166,9 @@ def test_names__are_matched_in_either_unicode_form(tmp_path: Path, photo: str, m
 
 
 def test_leftovers__are_listed(tmp_path: Path) -> None:
-    root = make(tmp_path, "images/a.jpg", "images/b.jpg", "images/C.jpg", "images/c.txt", "images/d.jpg", "images/d.png",
-                "images/deep/e.jpg", "masks/a.png", "masks/c.png", "masks/d.png", "masks/x.png", "masks/a.jpg")  # fmt: skip
+    photos = ["a.jpg", "b.jpg", "C.jpg", "c.txt", "d.jpg", "d.png", "deep/e.jpg"]
+    masks = ["a.png", "c.png", "d.png", "x.png", "a.jpg"]
+    root = make(tmp_path, *(f"images/{name}" for name in photos), *(f"masks/{name}" for name in masks))
     (root / "masks" / "gone.png").symlink_to(root / "nowhere.png")
     pairs = found(root=root, images="images", masks="masks")
     assert [path.name for path in pairs.missing["masks"]] == ["b.jpg"]
@@ -211,6 +212,15 @@ def test_split__that_is_not_there_is_refused_with_those_that_are(tmp_path: Path)
     )
 
 
+@pytest.mark.parametrize("facts", [{"images": "{name}.jpg"}, {"images": "."}])
+def test_split__of_data_without_splits_is_refused(tmp_path: Path, facts: dict[str, str]) -> None:
+    root = make(tmp_path, "a.jpg")
+    assert refusal(lambda: found(root=root, split="val", **facts)) == (
+        f"{root} has no splits, and 'val' was named; leave the split out, set splits (shares that are drawn), or write "
+        "{split} where the names of its files have it"
+    )
+
+
 def test_splits__are_drawn_for_photos_without(tmp_path: Path) -> None:
     root = make(tmp_path, *(f"images/{i}.jpg" for i in range(10)))
     everything = found(root=root, splits={"val": 0.3})
@@ -218,6 +228,12 @@ def test_splits__are_drawn_for_photos_without(tmp_path: Path) -> None:
     val = found(root=root, splits={"val": 0.3}, split="val")
     assert [pair.name for pair in val.pairs] == [pair.name for pair in everything.pairs if pair.split == "val"]
     assert len(val.pairs) == 3
+
+
+def test_root__may_have_braces_in_its_name(tmp_path: Path) -> None:
+    root = make(tmp_path / "{old} *data*", "images/a.jpg", "masks/a.png")
+    templates = {"images": "images/{name}.*", "masks": "masks/{name}.*"}
+    assert names_of(found(root=root, **templates)) == names_of(found(root=root)) == [("a", "", "a.jpg", "a.png")]
 
 
 def test_mask__of_several_photos_is_refused(tmp_path: Path) -> None:
@@ -246,6 +262,24 @@ def test_config__with_templates_that_do_not_fit_is_refused(facts: dict[str, str]
     with pytest.raises(ConfigError) as caught:
         FolderConfig.parse({"root": ".", **facts})
     assert reason in str(caught.value)
+
+
+@pytest.mark.parametrize("facts", [{"images": "x/{name}.jpg"}, {"images": "{name}.jpg", "masks": "x/{name}.jpg"}])
+def test_folder__of_a_template_must_exist(tmp_path: Path, facts: dict[str, str]) -> None:
+    message = refusal(lambda: found(root=make(tmp_path, "a.jpg"), **facts))
+    assert message.startswith(f"there is no folder {tmp_path / 'x'}, in which {{name}}.jpg should find a ")
+
+
+def test_twins__of_another_split_do_not_matter(tmp_path: Path) -> None:
+    root = make(tmp_path, "train/a.jpg", "train/a.png", "val/b.jpg")
+    assert len(found(root=root, images="{split}/{name}.*").twins) == 1
+    assert found(root=root, images="{split}/{name}.*", split="val").twins == []
+
+
+def test_dataset__says_which_names_differ_in_case(tmp_path: Path) -> None:
+    root = make(tmp_path, "images/A.jpg", "masks/a.png")
+    message = refusal(lambda: FolderDataset(FolderConfig(root=root)))
+    assert message.endswith("(upper and lower case differ in A.jpg and a.png)")
 
 
 def test_images__that_no_file_matches_are_refused(tmp_path: Path) -> None:

@@ -1,8 +1,8 @@
 """Data sets of files on disk or in zip archives, found by ``find_pairs`` and read on access."""
 
-from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -79,7 +79,7 @@ class FolderDataset(FileDataset):
         """Refuse data without a photo, and files that claim the same place."""
         if not pairs.pairs:
             folder = self.config.folder("images")
-            if folder is not None and not is_template(folder):  # both say what the folder has
+            if folder is not None and not is_template(self.config.images):  # both say what the folder has
                 (find_bands if self.config.bands is not None else lambda folder: find_images([folder]))(folder)
             others = ", ".join(path.name for path in [*pairs.passed_over][:3])
             raise DataError(
@@ -106,10 +106,12 @@ class FolderDataset(FileDataset):
             wrong |= {pair.image for pair, file in zip(self.pairs, files, strict=True) if self._is_refused(file)}
         missing = [pair.image for pair in self.pairs if pair.image in wrong]
         if missing:
-            what = WHAT[kind]
+            what, hint = WHAT[kind], ""
+            if case := [(photo, path) for photo, path in pairs.case if photo in missing]:
+                hint = f" (upper and lower case differ in {case[0][0].name} and {case[0][1].name})"
             raise DataError(
                 f"{len(missing)} of {len(self.pairs)} photos have no {what} in {pairs.places[kind]}, for example "
-                f"{missing[0].name}; each photo needs a {what} of the same name with one of {', '.join(suffixes)}"
+                f"{missing[0].name}; each photo needs a {what} of the same name with one of {', '.join(suffixes)}{hint}"
             )
         return files
 
@@ -146,9 +148,11 @@ class FolderDataset(FileDataset):
             self.read_mask = partial(read_grey, lossy=config.stray_values == "nearest")
             return
         palette = () if classes is None else classes.palette
-        strict = {"refuse": None, "ignore": self.rule.ignore_index, "nearest": "nearest"}[config.unknown_colours]
         lossy = config.unknown_colours == "nearest"
-        self.read_mask = partial(read_mask, palette=palette, mode=config.mask_format, unknown=strict, lossy=lossy)
+        others: int | Literal["nearest"] | None = "nearest" if lossy else None
+        if config.unknown_colours == "ignore":
+            others = self.rule.ignore_index
+        self.read_mask = partial(read_mask, palette=palette, mode=config.mask_format, unknown=others, lossy=lossy)
 
     def _set_regions(self, pairs: Pairs, classes: ClassTable) -> None:
         """Keep the photos that have files of classes or regions."""
@@ -162,7 +166,9 @@ class FolderDataset(FileDataset):
                 f"{pairs.places['masks']} and are left out"
             )
         files = {
-            pair.image: tuple((index[name], path) for name, path in zip(pair.regions, pair.targets["masks"], strict=True))
+            pair.image: tuple(
+                (index[name], path) for name, path in zip(pair.regions, pair.targets["masks"], strict=True)
+            )
             for pair in self.pairs
         }
         self.rule = self.config.rule(classes, ids=None)
@@ -193,11 +199,11 @@ def class_table(config: FolderConfig) -> ClassTable | None:
     classes, place = read_classes(config), config.folder("masks")
     if place is not None and place.suffix.lower() == ".json" and place.is_file():
         classes = read_coco_classes(place, classes, config.background)
-    elif classes is None and place is not None and place.suffix.lower() == ".json" and is_template(place):
+    elif config.pairs is not None or (place is not None and place.suffix.lower() == ".json"):
         pairs = find_pairs(config)
-        files = {pair.targets["masks"][0]: pair for pair in pairs.pairs if "masks" in pair.targets}
+        files = [pair.targets["masks"][0] for pair in pairs.pairs if "masks" in pair.targets]
         if pairs.shapes == "coco" and files:
-            classes = read_coco_classes(next(iter(files)), classes, config.background)
+            classes = read_coco_classes(files[0], classes, config.background)
     return config.rule(classes).classes
 
 

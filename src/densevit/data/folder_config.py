@@ -120,7 +120,9 @@ class FolderConfig(DataConfig):
                 raise ValueError(f"{kind} is {getattr(self, kind)}; it needs {{name}}, so that each photo has its own")
         if self.tasks is not None and "task" not in fields.get("masks", ()):
             raise ValueError("tasks is set, but masks has no {task}; write it where the names of files have the task")
-        if self.pairs is not None and (given := [kind for kind in ("images", "masks", "depth", "values") if getattr(self, kind)]):
+        if self.pairs is not None and (
+            given := [kind for kind in ("images", "masks", "depth", "values") if getattr(self, kind)]
+        ):
             raise ValueError(f"pairs and {given[0]} are both set; either may list the files; remove one")
 
     def _check_values(self) -> None:
@@ -156,7 +158,7 @@ class FolderConfig(DataConfig):
         return super().rule(classes, ignore_index=self.ignore_index, **options)
 
     def folder(self, kind: Literal["images"] | TargetFolder) -> Path | None:
-        """The folder or template of one kind of file, or for masks a file of COCO annotations; None if there is none."""
+        """Folder or template of one kind of file, or for masks a file of COCO annotations; None if there is none."""
         given: Path | None = getattr(self, kind)
         if given is not None:
             return self.below_root(given)

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from densevit.data.folder_config import FolderConfig
 
 KINDS: tuple[TargetFolder, ...] = get_args(TargetFolder)
+_ALL: tuple[Literal["images"] | TargetFolder, ...] = ("images", *KINDS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,18 +107,25 @@ def find_pairs(config: "FolderConfig") -> Pairs:
     if config.splits is not None:
         splits = divide([p.name for p in found.pairs], [p.split for p in found.pairs], config.splits)
         found.pairs = [replace(pair, split=split) for pair, split in zip(found.pairs, splits, strict=True)]
-    if config.split is not None and (found.splits() or is_template(config.images) or config.pairs is not None):
+    if config.split is not None and found.pairs:
         _select(found, config.split, str(config.pairs or config.root or config.images))
     return found
 
 
 def _select(found: Pairs, split: str, place: str) -> None:
     """Keep the pairs of a split."""
+    if not found.splits():
+        raise DataError(
+            f"{place} has no splits, and {split!r} was named; leave the split out, set splits (shares that are drawn), "
+            "or write {split} where the names of its files have it"
+        )
     name = find_split(split, found.splits())
     if name is None:
         raise no_split(split, found.splits(), place)
     found.pairs = [pair for pair in found.pairs if pair.split == name]
     photos = {pair.image for pair in found.pairs}
+    files = {path for pair in found.pairs for paths in pair.targets.values() for path in paths} | photos
+    found.twins = [pair for pair in found.twins if pair[0] in files]
     found.missing = {kind: [path for path in paths if path in photos] for kind, paths in found.missing.items()}
     found.case = [pair for pair in found.case if pair[0] in photos]
     for kind, paths in found.orphans.items():
@@ -139,7 +147,7 @@ def _from_list(config: "FolderConfig") -> Pairs:
     rows, kinds = read_pair_list(config.pairs, config.root)
     found = Pairs(places=dict.fromkeys(("images", *kinds), str(config.pairs)))
     for row in rows:
-        targets = {kind: (path,) for kind, path in row.targets.items()}
+        targets: dict[TargetFolder, tuple[Path, ...]] = {kind: (path,) for kind, path in row.targets.items()}
         found.pairs.append(Pair(row.name, row.image, targets, row.split))
     found.pairs.sort(key=lambda pair: natural_key(Path(pair.name)))
     found.missing = {kind: [pair.image for pair in found.pairs if kind not in pair.targets] for kind in kinds}
@@ -192,11 +200,15 @@ def _extend(found: Pairs, more: Pairs) -> None:
 
 def _from_columns(config: "FolderConfig", split: str = "") -> Pairs:
     """Pairs of plain folders and templates; ``split`` is that of all photos."""
-    photos, *targets = (column for kind in ("images", *KINDS) if (column := _column(config, kind)) is not None)
+    photos, *targets = (column for kind in _ALL if (column := _column(config, kind)) is not None)
     if config.images is not None and photos.plain and not photos.base.is_dir():
         raise missing_folder(config)
-    if not photos.base.is_dir():
-        raise DataError(f"there is no folder {photos.base}, in which {photos.place} should find photos; check the path")
+    for column in (photos, *targets):
+        if not column.found and not column.base.is_dir():
+            raise DataError(
+                f"there is no folder {column.base}, in which {column.template.text} should find a {WHAT[column.kind]}; "
+                "check the path"
+            )
     left = list_columns([photos, *targets])
     found = Pairs(places={column.kind: column.place for column in (photos, *targets)})
     found.litter, found.dangling, found.passed_over = len(left.litter), sorted(left.dangling), left.passed_over
@@ -224,9 +236,7 @@ def _pair(path: Path, values: Values) -> Pair:
     return Pair(name or name_key(path.stem), path, {}, values.get("split", ""))
 
 
-def _add_targets(
-    found: Pairs, column: Column, photos: list[Values], split: str, places: dict[str, int] | None
-) -> None:
+def _add_targets(found: Pairs, column: Column, photos: list[Values], split: str, places: dict[str, int] | None) -> None:
     """Give the pairs, all of one ``split`` if it is named, their targets of one kind."""
     kind = column.kind
     assert kind != "images"
@@ -256,14 +266,16 @@ def _column(config: "FolderConfig", kind: Literal["images"] | TargetFolder) -> C
         suffixes = DEPTH_SUFFIXES if kind == "depth" else TARGET_SUFFIXES
     if kind == "masks":
         suffixes += LOSSY_SUFFIXES
-    given = config.folder(kind)
-    if given is None:
-        return None
-    if is_template(given):
-        base, text = split_template(given)
+    written: Path | None = getattr(config, kind)
+    if written is not None and is_template(written):
+        base, text = split_template(written)
+        base = base if config.root is None else config.root / base
         template = Template(text, suffixes)
         shared = text.lower().endswith(".json") and "name" not in template.fields
         return Column(kind, base, template, shared=shared)
+    given = config.folder(kind)
+    if given is None:
+        return None
     if kind == "masks" and given.suffix.lower() == ".json" and not given.is_dir():
         if not given.is_file():
             raise DataError(f"{given} does not exist; a file of COCO's annotations is accepted; check the path")
@@ -272,7 +284,7 @@ def _column(config: "FolderConfig", kind: Literal["images"] | TargetFolder) -> C
         what = WHAT[kind]
         raise DataError(f"{what} folder {given} does not exist; give the folder that holds one {what} per photo")
     images = config.folder("images")
-    if kind == "masks" and images is not None and not is_template(images) and images.is_dir():
+    if kind == "masks" and images is not None and not is_template(config.images) and images.is_dir():
         photos = [path for path in walk(images, 0).files.values() if path.suffix.lower() in IMAGE_SUFFIXES]
         if is_labelme(given, images, photos):
             return Column(kind, given, Template("{name}.json"), plain=True)

@@ -91,7 +91,9 @@ class Template:
         seen: set[str] = set()
         wild = [place for place, (name, _) in enumerate(self._parsed) if name]
         for place, (name, text) in enumerate(self._parsed):
-            following = "" if name != "*" or place == wild[-1] or self._repeats else self._parsed[place + 1][0] or "text"
+            following = (
+                "" if name != "*" or place == wild[-1] or self._repeats else self._parsed[place + 1][0] or "text"
+            )
             if not name:
                 pieces.append(re.escape(text))
             elif following == "text":
