@@ -187,9 +187,7 @@ def split_then_kind(root: Path) -> None:
         save(root / split_of(i) / f"masks/{i}.png", truth(i))
 
 
-@layout(
-    images="img_dir/{split}/{name}.jpg", masks="ann_dir/{split}/{name}.png", photos=TRAIN_VAL, splits=None, **INDEX
-)
+@layout(images="img_dir/{split}/{name}.jpg", masks="ann_dir/{split}/{name}.png", photos=TRAIN_VAL, splits=None, **INDEX)
 def kind_then_split(root: Path) -> None:
     for i in range(6):
         save(root / "img_dir" / split_of(i) / f"{i}.jpg", photo(i))
@@ -340,7 +338,11 @@ def cvat_coco(root: Path) -> None:
 def label_studio_coco(root: Path) -> None:
     for i in range(6):
         save(root / f"images/my photo {i}.png", photo(i))
-    forms = ("images\\my photo {}.png", "images/0a1b2c3d-my%20photo%20{}.png", "/data/local-files/?d=a/my%20photo%20{}.png")
+    forms = (
+        "images\\my photo {}.png",
+        "images/0a1b2c3d-my%20photo%20{}.png",
+        "/data/local-files/?d=a/my%20photo%20{}.png",
+    )
     write(root / "result.json", coco({i: forms[i % 3].format(i) for i in range(6)}))
 
 

@@ -79,10 +79,13 @@ def test_write__never_replaces_a_file_of_somebody_else(tmp_path: Path) -> None:
 def test_describe__takes_the_folder_of_the_file_for_the_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "data" / "photos").mkdir(parents=True)
     monkeypatch.chdir(tmp_path)
-    config = described(Path("data/dataset.yaml"), "images: photos\nmasks: ../labels\npairs: list.csv\n")
+    config = described(Path("data/dataset.yaml"), "images: photos\ndepth: ../z\nmasks: '{task}.png'\ntasks: t.json\n")
     assert isinstance(config, FolderConfig)
     assert (config.root, config.images) == (Path("data"), Path("data/photos"))
-    assert (config.masks, config.pairs) == (Path("data/../labels"), Path("data/list.csv"))
+    assert (config.depth, config.tasks, config.masks) == (Path("data/../z"), Path("data/t.json"), Path("{task}.png"))
+    table = described(Path("data/dataset.yaml"), "pairs: list.csv\n")
+    assert isinstance(table, FolderConfig)
+    assert (table.root, table.pairs) == (Path("data"), Path("data/list.csv"))
 
 
 def test_describe__looks_for_plain_folders_below_the_root_first(tmp_path: Path) -> None:

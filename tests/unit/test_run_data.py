@@ -181,7 +181,7 @@ CASES = {
 }
 
 
-def run_of(case: Case, root: Path, out: Path, data: Path | None = None) -> Bundle:
+def run_of(case: Case, root: Path, out: Path, data: Path | None = None, **facts: Any) -> Bundle:
     """Two steps on the data set, described by the case's keys or by a file."""
     if data is None:
         case.write(root)
@@ -195,6 +195,7 @@ def run_of(case: Case, root: Path, out: Path, data: Path | None = None) -> Bundl
         "fit": {"short_side": 32},
         "iterations": 2,
         "pictures": 0,
+        **facts,
     }
     out.parent.mkdir(parents=True, exist_ok=True)
     config = out.parent / f"{out.name}.yaml"
@@ -284,6 +285,12 @@ def test_run__on_an_archive_is_evaluated_on_its_folder(tmp_path: Path) -> None:
         assert (figures(bundle, chosen), chosen.differs) == (json.dumps(bundle.card.metrics["main"]), ())
 
 
+def test_run__on_cached_features_has_the_figures_of_the_model(tmp_path: Path) -> None:
+    facts = {"freeze": "encoder", "features": {"directory": str(tmp_path / "features")}}
+    bundle = run_of(CASES["float_depth"], tmp_path / "data", tmp_path / "out", **facts)
+    assert figures(bundle, selected(bundle, tmp_path / "data")) == json.dumps(bundle.card.metrics["main"])
+
+
 # What is asked for, and what differs
 
 
@@ -328,7 +335,8 @@ def test_evaluate__says_that_a_folder_is_not_laid_out_as_the_runs(trained, tmp_p
 
 def test_evaluate__of_a_description_without_splits_takes_the_runs(trained, tmp_path: Path) -> None:
     bundle, data, _ = trained("undrawn")
-    write_description(describe(data, classes=NAMES).config, tmp_path / "data.yaml")
+    config = describe(data, classes=NAMES).config.model_copy(update={"splits": None})
+    write_description(config, tmp_path / "data.yaml")
 
     chosen = selected(bundle, tmp_path / "data.yaml")
 

@@ -53,8 +53,9 @@ def unused_roots(data: Mapping[str, Any]) -> list[str]:
     """Names of categories that no annotation has and others name as their supercategory, as Roboflow writes one."""
     rows = [row for row in data["categories"] if isinstance(row, Mapping)]
     used = used_categories(data)
-    above = {row.get("supercategory") for row in rows if row.get("supercategory") != row.get("name")}
-    return [str(row["name"]) for row in rows if row.get("name") in above and key_of(row.get("id")) not in used]
+    above = {str(row.get("supercategory")) for row in rows if row.get("supercategory") != row.get("name")}
+    names = [(str(row.get("name")), key_of(row.get("id"))) for row in rows]
+    return [name for name, key in names if name in above and key not in used]
 
 
 def photo_names(entry: str) -> Iterator[str]:

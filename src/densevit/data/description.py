@@ -11,6 +11,7 @@ from densevit.config import merge, nearest, read_yaml
 from densevit.data import DATASETS, FolderConfig, parse_data
 from densevit.data.base import DataConfig
 from densevit.data.discover import discover
+from densevit.data.pairs import KINDS
 from densevit.data.relocation import portable
 from densevit.data.templates import is_template
 from densevit.errors import ConfigError, DataError
@@ -72,8 +73,18 @@ def describe(path: Path | None, **given: Any) -> Described:
         if is_description(read_yaml(file)):
             return _read(file, given, f"described by {file}")
         remarks = (f"{file} is no description of densevit's, and passed over",)
+    config = _parsed({"root": path, **given}, "the data options")
+    if "pairs" in given:
+        return Described(config, remarks)
+    if _is_own_layout(path) and not given.keys() & {"images", *KINDS, "tasks"}:
+        return Described(config, (*remarks, f"images/ and classes.json of {path}, in densevit's own layout"))
     found = discover(path, **{key: value for key, value in given.items() if key != "kind"})
     return Described(found.config, (*remarks, *found.remarks), found.source)
+
+
+def _is_own_layout(root: Path) -> bool:
+    """Whether somebody has arranged the files for densevit, so that nothing has to be recognised."""
+    return (root / "images").is_dir() and (root / "classes.json").is_file()
 
 
 def _check_kind(kind: str) -> None:

@@ -1,4 +1,4 @@
-"""What the numbers or colours in masks mean, judged from how often each occurs. Used where nothing names the classes."""
+"""What the numbers or colours in masks mean where nothing names their classes, judged from how often each occurs."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -25,7 +25,10 @@ _RADIUS, _PEAK = 12, 2
 _SHARPNESS = 0.6
 """The share of a cluster that is at its peak; a photo of even greys has 0.2."""
 
-_SKIRT, _SKIRT_SHARE = 40, 0.05
+_ENDS = 4
+"""Clusters so near 0 or 255 are at it; compression moves them a little."""
+
+_SKIRT, _SKIRT_SHARE = 40, 0.25
 """So near a class, values of less than that share of it are its stray values, not another class."""
 
 _RARE, _MOST_STRAY = 0.002, 0.1
@@ -154,7 +157,10 @@ def _binary(held: str, values: tuple[int, ...]) -> MaskValues:
 def _spread(held: str, values: NDArray[np.int64], stray: float = 0.0, others: int = 0) -> MaskValues:
     numbers = tuple(int(value) for value in values)
     shown = ", ".join(map(str, numbers[:8])) + (" ..." if len(numbers) > 8 else "")
-    keys: dict[str, Any] = {"class_values": numbers, "classes": tuple(f"class {index}" for index in range(len(numbers)))}
+    keys: dict[str, Any] = {
+        "class_values": numbers,
+        "classes": tuple(f"class {index}" for index in range(len(numbers))),
+    }
     if len(numbers) == 2 and numbers[0] == 0:
         keys["classes"] = ("background", "foreground")
     text = f"masks hold {held}, taken for {len(numbers)} classes"
@@ -164,7 +170,9 @@ def _spread(held: str, values: NDArray[np.int64], stray: float = 0.0, others: in
             f"masks hold {shown} and {others} stray values in {stray:.1%} of the pixels, which become the nearest of "
             f"{len(numbers)} classes (stray_values: refuse to stop at them)"
         )
-    return MaskValues(shown if others else held, keys, f"{text} by class_values; set classes to name them in this order")
+    return MaskValues(
+        shown if others else held, keys, f"{text} by class_values; set classes to name them in this order"
+    )
 
 
 def _clusters(values: NDArray[np.int64], counts: NDArray[np.int64]) -> MaskValues | None:
@@ -194,14 +202,15 @@ def _clusters(values: NDArray[np.int64], counts: NDArray[np.int64]) -> MaskValue
     stray = 1 - grey[chosen].sum() if len(centres) else 1.0
     far = float(left.sum()) + skirts
     others = len(values) - len(chosen)
-    if not sharp or not 2 <= len(chosen) <= 16 or chosen[-1] < 240 or far > _MOST_STRAY / 2 or stray > 4 * _MOST_STRAY:
+    if not sharp or not 2 <= len(chosen) <= 16 or chosen[-1] < 240 or far > 1.5 * _MOST_STRAY or stray > 4 * _MOST_STRAY:
         return None
     if others == 0 or (stray > _MOST_STRAY and others < 8):
         return None
     small = np.isin(values, chosen, invert=True)
     if counts[small].max() > 0.02 * counts[~small].min() and others < 8:
         return None  # few numbers that are frequent are classes, such as 0, 1, 2 and 255
-    return _spread("", chosen, float(stray), others)
+    ends = np.where(chosen <= _ENDS, 0, np.where(chosen >= 255 - _ENDS, 255, chosen))
+    return _spread("", ends, float(stray), others)
 
 
 def _around(grey: NDArray[np.float64], centre: int, radius: int) -> float:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from densevit.data.discover.contents import role_by_content
-from densevit.data.discover.groups import FOLDER, Group, Key, Match, group, match, settle, widen
+from densevit.data.discover.groups import FOLDER, Group, Key, Match, common_start, group, match, settle, widen
 from densevit.data.discover.roles import OLD, SET, Role, words_of
 from densevit.data.discover.tree import File, Tree
 from densevit.data.sample import TargetFolder
@@ -18,6 +18,8 @@ from densevit.io import read_json
 KINDS: tuple[TargetFolder, ...] = ("masks", "depth", "values")
 
 _MOST_GROUPS, _MOST_FOLDERS, _DEEPEST, _MOST_CHOICES = 200, 8, 4, 20
+_ROLES: tuple[Role, ...] = ("images", *KINDS)
+
 _MOST = 0.5
 """A target that fewer photos have is of other photos."""
 
@@ -61,7 +63,7 @@ class Candidate:
 def by_names(tree: Tree, given: Mapping[str, Any]) -> list[Candidate]:
     """Photos and targets of matching names, the most photos first; several targets of a kind are several candidates."""
     drawn = _labelme_groups(tree)
-    named = {kind: _given(tree, kind, given, drawn) for kind in ("images", *KINDS)}
+    named = {kind: _given(tree, kind, given, drawn) for kind in _ROLES}
     groups = [*group(tree.pixels)[:_MOST_GROUPS], *drawn]
     if given.get("masks") is not None and not named["masks"]:  # annotations of COCO
         groups = [one for one in groups if one.role != "masks"]
@@ -75,7 +77,7 @@ def by_names(tree: Tree, given: Mapping[str, Any]) -> list[Candidate]:
 def by_folders(tree: Tree, given: Mapping[str, Any]) -> list[Candidate]:
     """Photos and targets in folders whose names do not say what they hold, told by the files."""
     drawn = _labelme_groups(tree)
-    named = {kind: _given(tree, kind, given, drawn) for kind in ("images", *KINDS)}
+    named = {kind: _given(tree, kind, given, drawn) for kind in _ROLES}
     for level in range(_DEEPEST):
         names = {file.folders[level] for file in tree.pixels if len(file.folders) > level}
         if 1 < len(names) <= _MOST_FOLDERS:
@@ -124,18 +126,22 @@ def _combine(photos: Group, targets: Mapping[TargetFolder, list[Match]]) -> list
 def _candidate(photos: Group, chosen: Mapping[TargetFolder, Match]) -> Candidate:
     first = next(iter(chosen.values()))
     same = {kind: one for kind, one in chosen.items() if one.photos.form == first.photos.form}
-    keys = frozenset.intersection(*(one.keys for one in same.values()))
+    keys = _current(frozenset.intersection(*(one.keys for one in same.values())))
     splits = {key[0] for key in keys}
-    without = sum(key[0] in splits and key not in keys for key in first.photos.files)
+    without = sum(key[0] in splits and key not in keys and not is_old(key[1]) for key in first.photos.files)
     unused: dict[str, int] = {}
+    remarks: list[str] = []
     for key in first.photos.files:
         if key[0] not in splits:
             unused[key[0]] = unused.get(key[0], 0) + 1
+    if len(folders := sorted({key[1] for key in keys})) > 1:
+        remarks.append(f"photos of {len(folders)} folders, such as {folders[0]} and {folders[1]}, are one data set")
     groups, left = settle([first.photos, *(one.targets for one in same.values())], keys)
     wide = widen(groups[0], groups[1:])
     before = {id(file): key for key, file in wide[0].files.items()}
     left = frozenset(before[id(groups[0].files[key])] for key in left)
-    return Candidate(wide[0], dict(zip(same, wide[1:], strict=True)), left, without=without, unused=unused)
+    targets = dict(zip(same, wide[1:], strict=True))
+    return Candidate(wide[0], targets, left, remarks=remarks, without=without, unused=unused)
 
 
 def _best(found: list[Candidate]) -> list[Candidate]:
@@ -143,7 +149,7 @@ def _best(found: list[Candidate]) -> list[Candidate]:
     if not found:
         return []
     most = max(len(one.pairs) for one in found)
-    current = [one for one in found if not is_old(one)] or found
+    current = [one for one in found if not is_old(folder_of(one))] or found
     chosen = [one for one in current if len(one.pairs) >= 0.1 * most or len(one.pairs) >= 20]
     for one in found:
         if one not in chosen:
@@ -152,19 +158,21 @@ def _best(found: list[Candidate]) -> list[Candidate]:
     return sorted(chosen, key=lambda one: -len(one.pairs))
 
 
-def is_old(one: Candidate) -> bool:
-    """Whether the folder of the photos is one of a former version, a copy or the like."""
-    return bool({*words_of(folder_of(one))} & OLD)
+def is_old(folder: str) -> bool:
+    """Whether a folder is one of a former version, a copy or the like, by its name."""
+    return not OLD.isdisjoint(words_of(folder))
+
+
+def _current(keys: frozenset[Key]) -> frozenset[Key]:
+    """The keys without those of old folders, where the others have a folder that tells them apart."""
+    current = frozenset(key for key in keys if not is_old(key[1]))
+    return current if common_start(tuple(key[1].split("/")) for key in current) not in ((), ("",)) else keys
 
 
 def folder_of(one: Candidate) -> str:
     """The folder that all photos and targets of a candidate are in, below the root; "." for the root itself."""
-    folders = [file.folders for group in (one.photos, *one.targets.values()) for file in group.files.values()]
-    common = folders[0] if folders else ()
-    for other in folders:
-        length = next((i for i, pair in enumerate(zip(common, other, strict=False)) if pair[0] != pair[1]), None)
-        common = common[: min(len(common), len(other)) if length is None else length]
-    return "/".join(common) or "."
+    groups = (one.photos, *one.targets.values())
+    return "/".join(common_start(file.folders for group in groups for file in group.files.values())) or "."
 
 
 def sets_of(one: Candidate) -> dict[str, int]:

@@ -3,7 +3,6 @@
 import csv
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +11,7 @@ from densevit.data.class_list import read_class_list
 from densevit.data.class_names import PASCAL_VOC
 from densevit.data.coco import read_coco
 from densevit.data.discover.candidates import Candidate
-from densevit.data.discover.contents import MASKS, Held, read_masks
+from densevit.data.discover.contents import Held, read_masks
 from densevit.data.discover.several import with_background
 from densevit.data.discover.tree import File, Tree
 from densevit.data.labelme import parse_labelme, read_labelme
@@ -122,9 +121,9 @@ def _voc(held: Held, one: Candidate) -> tuple[dict[str, Any], list[str]] | None:
         return None
     palette = tuple(_voc_colour(index) for index in range(len(PASCAL_VOC)))
     void = _voc_colour(255)
-    if held.values and held.palette[: len(palette)] == palette:
-        if max(int(v) for values, _ in held.values for v in values if v != 255) < len(palette):
-            return {"classes": PASCAL_VOC}, ["masks have the palette of Pascal VOC, and its 21 classes; 255 is ignored"]
+    numbers = {int(value) for values, _ in held.values for value in values} - {255}
+    if numbers and held.palette[: len(palette)] == palette and max(numbers) < len(palette):
+        return {"classes": PASCAL_VOC}, ["masks have the palette of Pascal VOC, and its 21 classes; 255 is ignored"]
     codes = {int(value) for values, _ in held.colours for value in values}
     known = {red << 16 | green << 8 | blue for red, green, blue in (*palette, void)}
     if codes and codes <= known:
@@ -187,11 +186,13 @@ def _share(uncovered: Callable[[Any], float], keys: Sequence[Any]) -> float:
 
 
 def _background(names: list[str], share: float, given: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    if given.get("background") is not None:
-        return {}, []
+    if (own := given.get("background")) is not None:
+        return {"classes": tuple(names) if own in names else (own, *names)}, []
     if share < 0.001:
         return {"classes": tuple(names)}, ["outlines cover the photos, so that there is no background"]
     listed, own = with_background(names)
+    if given.get("classes") is not None and own not in names:
+        return {}, [f"outlines leave {share:.1%} of the photos uncovered, which is ignored; set background to a class"]
     text = f"outlines leave {share:.1%} of the photos uncovered, which is the class {own!r}"
     return {"classes": listed, "background": own}, [f"{text}; set background to another class, or null to ignore it"]
 
@@ -202,7 +203,7 @@ def _listed(tree: Tree) -> Listed | None:
         for file in tree.named(fits):
             try:
                 listed = read(tree, file)
-            except (DataError, ValueError, IndexError):
+            except (DataError, ValueError, IndexError, csv.Error):
                 continue
             if listed is not None and 0 < len(listed.names) <= limits().classes:
                 return listed

@@ -1,7 +1,6 @@
 """Annotations of COCO, as Roboflow, CVAT, Label Studio, FiftyOne and others lay them out."""
 
 import re
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import Any
 
 from densevit.data.coco_rows import photo_names, unused_roots
 from densevit.data.discover.candidates import Candidate
-from densevit.data.discover.groups import FOLDER, Group, Key, literal
+from densevit.data.discover.groups import FOLDER, Group, Key, common_start, literal
 from densevit.data.discover.roles import split_of
 from densevit.data.discover.tree import File, Tree
 from densevit.data.files import name_key
@@ -55,10 +54,15 @@ def coco(tree: Tree, given: Mapping[str, Any]) -> list[Candidate]:
     return [one for one in found if one is not None]
 
 
-def boxes_only(tree: Tree, given: Mapping[str, Any]) -> str:
-    """What to say of annotations that have no outline; "" without such."""
-    for one in _coco_files(tree, given):
-        if not one.outlines and one.boxes:
+def why_not(tree: Tree) -> str:
+    """Why annotations that are there cannot be used; "" without such."""
+    for one in _coco_files(tree, {}):
+        if one.outlines:
+            return (
+                f"{one.file.inside} lists {len(one.photos)} photos, of which none is there "
+                f"({', '.join(one.photos[:1])}); export the data with its images, or put them next to it"
+            )
+        if one.boxes:
             return (
                 f"{one.file.inside} holds {one.boxes} boxes and no outline, from which no mask can be drawn; export "
                 "the data with segmentation (polygons or run lengths)"
@@ -128,9 +132,7 @@ def _split_template(file: File) -> tuple[str, str]:
     return "/".join(parts) + file.suffix, split
 
 
-def _coco_candidate(
-    tree: Tree, template: str, files: list[CocoFile], given: Mapping[str, Any]
-) -> Candidate | None:
+def _coco_candidate(tree: Tree, template: str, files: list[CocoFile], given: Mapping[str, Any]) -> Candidate | None:
     """The photos that some files of annotations list; None if they are not in the tree."""
     by_name: dict[str, list[File]] = {}
     for file in tree.pixels:
@@ -180,7 +182,7 @@ def _same_place(photo: File, annotations: File, entry: str) -> int:
 def _photo_group(listed: Mapping[Key, File], has_splits: bool) -> Group:
     """The group of the photos of annotations, whose folders are the same up to the split and what varies."""
     forms = {key: _folders_form(key, file, has_splits) for key, file in listed.items()}
-    common = _common_start([*forms.values()])
+    common = common_start(forms.values())
     deeper = any(len(form) > len(common) for form in forms.values())
     one = Group((*common, *([FOLDER] if deeper else [])), role="images")
     for key, file in listed.items():
@@ -197,11 +199,3 @@ def _folders_form(key: Key, file: File, has_splits: bool) -> tuple[str, ...]:
         own = has_splits and found and found == key[0]
         form.append("{split}".join(map(literal, text.split("{split}"))) if own else literal(folder))
     return tuple(form)
-
-
-def _common_start(forms: list[tuple[str, ...]]) -> tuple[str, ...]:
-    common = forms[0]
-    for form in forms:
-        length = next((i for i, pair in enumerate(zip(common, form, strict=False)) if pair[0] != pair[1]), None)
-        common = common[: min(len(common), len(form)) if length is None else length]
-    return common

@@ -1,6 +1,5 @@
 """Groups of files whose names are of one form, and which groups belong together as photos and targets."""
 
-import os
 import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
@@ -72,7 +71,12 @@ def literal(text: str) -> str:
 
 
 def group(files: Iterable[File], known: Collection[str] = ()) -> list[Group]:
-    """Sort files into groups by the form of their names, the largest first; folders of ``known`` names are no ``{folder}``."""
+    """Sort files into groups by the form of their names, the largest first.
+
+    Args:
+        files: those to sort.
+        known: names of folders that are written as they are, and not as ``{folder}``.
+    """
     groups: dict[tuple[object, ...], Group] = {}
     for file in files:
         affixes = affixes_of(file.stem)
@@ -196,7 +200,8 @@ def _variants(one: Group) -> list[Group]:
     if not head and not tail:
         return [one]
     cut = {
-        (split, folder, name[len(head) : len(name) - len(tail)]): file for (split, folder, name), file in one.files.items()
+        (split, folder, name[len(head) : len(name) - len(tail)]): file
+        for (split, folder, name), file in one.files.items()
     }
     if len(cut) < len(one.files) or any(not key[2] for key in cut):
         return [one]
@@ -204,7 +209,20 @@ def _variants(one: Group) -> list[Group]:
 
 
 def _prefix(names: Sequence[str]) -> str:
-    return os.path.commonprefix(list(names))
+    """What all names begin with."""
+    if not names:
+        return ""
+    low, high = min(names), max(names)
+    return low[: next((i for i, pair in enumerate(zip(low, high, strict=False)) if pair[0] != pair[1]), len(low))]
+
+
+def common_start(paths: Iterable[tuple[str, ...]]) -> tuple[str, ...]:
+    """The folders that all paths begin with."""
+    paths = {*paths}
+    if not paths:
+        return ()
+    low, high = min(paths), max(paths)
+    return low[: next((i for i, pair in enumerate(zip(low, high, strict=False)) if pair[0] != pair[1]), len(low))]
 
 
 def widen(photos: Group, targets: Sequence[Group]) -> list[Group]:
@@ -238,7 +256,7 @@ def settle(groups: Sequence[Group], keys: Iterable[Key]) -> tuple[list[Group], f
         return [*groups], keys
     splits, folders = {key[0] for key in keys}, [key[1].split("/") if key[1] else [] for key in keys]
     split = splits.pop() if len(splits) == 1 else ""
-    common = [*os.path.commonprefix([tuple(parts) for parts in folders])] if folders else []
+    common = common_start(tuple(parts) for parts in folders)
     shared = "/".join(common)
     settled = []
     for one in groups:

@@ -21,8 +21,8 @@ def splits_of_photos(tree: Tree, one: Candidate, given: Mapping[str, Any]) -> tu
     if given.get("splits") is not None or given.get("pairs") is not None:
         return {}, []
     if names := one.splits:
-        counts = {name: sum(key[0] == name for key in one.pairs) for name in sorted_splits(names)}
-        remarks = [f"splits by folders: {', '.join(f'{name} {count}' for name, count in counts.items())}"]
+        counts = ", ".join(f"{name} {sum(key[0] == name for key in one.pairs)}" for name in sorted_splits(names))
+        remarks = [f"splits by folders: {counts}"]
         keys = {split_key(name) for name in names}
         if "val" in keys or "train" not in keys:
             return {}, remarks
@@ -56,7 +56,9 @@ def _lists(tree: Tree, one: Candidate) -> tuple[dict[str, tuple[str, ...]], list
         if names and file.stem.lower() != "trainval":
             files.append(file.inside)
             found.setdefault(split_key(split_of(file.stem)[1]), {}).update(dict.fromkeys(names))
-    remarks = [f"{', '.join(unread[:3])} may hold splits and is passed over; set splits.names to use them"] if unread else []
+    remarks = (
+        [f"{', '.join(unread[:3])} may hold splits and is passed over; set splits.names to use them"] if unread else []
+    )
     if len(found) < 2:
         return {}, remarks
     taken: dict[str, str] = {}

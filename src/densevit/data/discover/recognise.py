@@ -9,7 +9,7 @@ import numpy as np
 
 from densevit.data.discover.candidates import Candidate, by_folders, by_names, folder_of, sets_of
 from densevit.data.discover.classes import classes_of_masks
-from densevit.data.discover.coco_layout import boxes_only, coco
+from densevit.data.discover.coco_layout import coco, why_not
 from densevit.data.discover.contents import SAMPLES, read_masks
 from densevit.data.discover.lists import splits_of_photos
 from densevit.data.discover.several import brushes, masks_by_class
@@ -66,18 +66,21 @@ def discover(root: Path, **given: Any) -> "Described":
 
 
 def _candidates(tree: Tree, given: Mapping[str, Any]) -> list[Candidate]:
+    """The ways in which a tree can be read."""
     found: list[Candidate] = []
     for recognise, beside in RECOGNISERS:
-        if not found or beside == "masks" or (beside == "depth" and not any("masks" in one.config_keys() for one in found)):
+        drawn = any("masks" in one.config_keys() for one in found)
+        if not found or beside == "masks" or (beside == "depth" and not drawn):
             found += recognise(tree, given)
         if recognise is brushes and found:
             break
     with_masks = [one for one in found if "masks" in one.config_keys()]
     if given.get("masks") is not None:
         return with_masks
-    if with_masks:  # depth of the same photos belongs to the masks
-        found = [one for one in found if one in with_masks or one.photos.files.keys() - with_masks[0].photos.files.keys()]
-    return found
+    if not with_masks:
+        return found
+    photos = {key for one in with_masks for key in one.photos.files}  # their depth is theirs
+    return [one for one in found if one in with_masks or one.photos.files.keys() - photos]
 
 
 def _only(tree: Tree, found: list[Candidate]) -> Candidate:
@@ -88,23 +91,19 @@ def _only(tree: Tree, found: list[Candidate]) -> Candidate:
     """
     if not found:
         raise DataError(_nothing(tree))
-    if len(found) == 1:
-        if sets := sets_of(found[0]):
-            raise _several_sets(tree, {f"{folder_of(found[0])}/{name}".removeprefix("./"): n for name, n in sets.items()})
-        return found[0]
-    plausible = [one for one in found if not _problem(tree, one)]
-    if len(plausible) == 1:
-        others = ", ".join(_where(other) for other in found if other is not plausible[0])
-        plausible[0].remarks.append(f"{others} holds no classes, as far as can be seen, and is passed over")
-        return plausible[0]
-    found = plausible or found
-    places = {folder_of(one): len(one.pairs) for one in found}
-    if len(places) == len(found) and "." not in places and not _nested(places):
-        if len({frozenset(path for path in one.config_keys() if path == "masks") for one in found}) == 1 and len(
-            {str(one.config_keys().get("masks")) for one in found}
-        ) == len(found):
+    plausible = found if len(found) == 1 else [one for one in found if not _problem(tree, one)] or found
+    if len(plausible) > 1:
+        places = {folder_of(one): len(one.pairs) for one in plausible}
+        if len(places) == len(plausible) and "." not in places and not _nested(places):
             raise _several_sets(tree, places)
-    raise DataError(_choice(tree, found))
+        raise DataError(_choice(tree, plausible))
+    (one,) = plausible
+    if sets := sets_of(one):
+        place = folder_of(one)
+        raise _several_sets(tree, {name if place == "." else f"{place}/{name}": n for name, n in sets.items()})
+    if others := ", ".join(_where(other) for other in found if other is not one):
+        one.remarks.append(f"{others} holds no classes, as far as can be seen, and is passed over")
+    return one
 
 
 def _nested(places: Mapping[str, int]) -> bool:
@@ -121,7 +120,9 @@ def _several_sets(tree: Tree, places: Mapping[str, int]) -> DataError:
 
 def _choice(tree: Tree, found: Sequence[Candidate]) -> str:
     """The message that lists the ways to read a data set, with what to write for each."""
-    kind = next((k for k in ("masks", "depth", "values", "images") if len({_path(one, k) for one in found}) > 1), "images")
+    kind = next(
+        (k for k in ("masks", "depth", "values", "images") if len({_path(one, k) for one in found}) > 1), "images"
+    )
     shown = [f"{_path(one, kind)} ({len(one.pairs)} photos{_holds(tree, one, kind)})" for one in found[:6]]
     options = " or ".join(f"--{kind} '{_path(one, kind)}'" for one in found[:6])
     what = {"masks": "masks", "depth": "depth maps", "values": "value maps", "images": "photos"}[kind]
@@ -174,7 +175,9 @@ def _depth(tree: Tree, one: Candidate, given: Mapping[str, Any]) -> tuple[dict[s
     remarks: list[str] = []
     if saturated > 0.001 * total and "depth_invalid" not in given:
         keys["depth_invalid"] = (float(_SATURATED),)
-        remarks.append(f"depth of {_SATURATED} in {saturated / total:.1%} of the pixels is no measurement (depth_invalid)")
+        remarks.append(
+            f"depth of {_SATURATED} in {saturated / total:.1%} of the pixels is no measurement (depth_invalid)"
+        )
     if floats:
         unit, key = ("metres", "depth_scale_m")
         if high > 1000 and "depth_scale_m" not in given:
@@ -213,8 +216,8 @@ _NOTES = (".json", ".txt", ".csv", ".yaml", ".yml", ".xml")
 
 def _nothing(tree: Tree) -> str:
     """The message for a tree that no rule explains."""
-    if boxes := boxes_only(tree, {}):
-        return f"{tree.root}: {boxes}"
+    if reason := why_not(tree):
+        return f"{tree.root}: {reason}"
     kinds = Counter(file.suffix.lower() or "no extension" for file in tree.files).most_common(5)
     held = ", ".join(f"{number} {kind}" for kind, number in kinds) or "no file"
     example = f", such as {tree.pixels[0].inside}" if tree.pixels else ""

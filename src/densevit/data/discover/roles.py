@@ -3,6 +3,7 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 Role = Literal["images", "masks", "depth", "values", "none", ""]
@@ -19,8 +20,8 @@ _PHOTO = _words(
 )
 _MASK = _words(
     "mask masks label labels labelid labelids labeltrainid labeltrainids lbl lbls annotation annotations annot annots "
-    "ann anns gt groundtruth ground truth seg segs segm segmentation segmentations segmentationclass segmentationclassaug "
-    "semantic target targets trimap trimaps gtfine gtcoarse manual"
+    "ann anns gt groundtruth ground truth seg segs segm segmentation segmentations segmentationclass "
+    "segmentationclassaug semantic target targets trimap trimaps gtfine gtcoarse manual"
 )
 _DEPTH = _words("depth depths depthmap depthmaps")
 _VALUES = _words("values normal normals")
@@ -68,7 +69,8 @@ class Affixes:
     coloured: bool = False
 
 
-def words_of(text: str) -> list[str]:
+@lru_cache(maxsize=100_000)
+def words_of(text: str) -> tuple[str, ...]:
     """The words of a name in lower case, also where they are joined as in JPEGImages or trainannot."""
     words = [piece.lower() for piece in _PIECE.findall(text)]
     joined: list[str] = []
@@ -76,10 +78,11 @@ def words_of(text: str) -> list[str]:
         found = _JOINED.match(word)
         joined.extend(found.groups() if found else (word,))
     whole = text.lower()
-    return [whole] if whole in _MASK | _SHOWN else joined
+    return (whole,) if whole in _MASK or whole in _SHOWN else tuple(joined)
 
 
-def role_of(words: Sequence[str]) -> Role:
+@lru_cache(maxsize=100_000)
+def role_of(words: tuple[str, ...]) -> Role:
     """What words say; masks go before photos, since a mask is often said to be an image too."""
     found = {*words}
     if found & _SHOWN or (found & _DEPTH and found & (_COLOURED - {"rgb"} | {"mask", "masks", "valid"})):
@@ -95,6 +98,7 @@ def is_coloured(words: Sequence[str]) -> bool:
     return bool({*words} & _COLOURED and {*words} & _MASK)
 
 
+@lru_cache(maxsize=100_000)
 def split_of(component: str) -> tuple[str, str]:
     """A folder's name with ``{split}`` in the place of the split that it names, and that split; "" if it names none."""
     found = _SPLIT.search(component)
@@ -120,13 +124,14 @@ def affixes_of(stem: str) -> Affixes:
     return Affixes(head, core, tail, role, is_coloured(words))
 
 
+@lru_cache(maxsize=100_000)
 def _says(token: str) -> bool:
     """Whether a token says what a file is, and nothing else."""
     words = [word for word in words_of(token) if not word.isdigit()]
     return (
         not (token[0].isdigit() or token[-1].isdigit())
-        and any(role_of([word]) for word in words)
-        and all(word in _FILLERS or role_of([word]) for word in words)
+        and any(role_of((word,)) for word in words)
+        and all(word in _FILLERS or role_of((word,)) for word in words)
     )
 
 

@@ -1,9 +1,10 @@
 """The files of a folder or zip archive, walked once."""
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from densevit.errors import DataError
 from densevit.io import IMAGE_SUFFIXES, walk
@@ -16,20 +17,16 @@ _PAPERS = {".md", ".rst", ".txt", ".pdf", ".html", ".docx", ""}
 
 @dataclass(frozen=True, slots=True)
 class File:
-    """A file by its folders and name, both below the root of its tree."""
+    """A file by its folders and name, both below the root of its tree; the name is ``stem`` and ``suffix``."""
 
     folders: tuple[str, ...]
-    name: str
+    stem: str
+    suffix: str
 
     @property
-    def stem(self) -> str:
-        """The name without its extension."""
-        return PurePosixPath(self.name).stem
-
-    @property
-    def suffix(self) -> str:
-        """The extension as written."""
-        return PurePosixPath(self.name).suffix
+    def name(self) -> str:
+        """The name with its extension as written."""
+        return self.stem + self.suffix
 
     @property
     def inside(self) -> str:
@@ -55,7 +52,7 @@ class Tree:
     def files(self) -> list[File]:
         """All files, litter apart."""
         split = (name.split("/") for name in self.paths)
-        return [File(tuple(parts[:-1]), parts[-1]) for parts in split]
+        return [File(tuple(parts[:-1]), *os.path.splitext(parts[-1])) for parts in split]  # noqa: PTH122 -- many names
 
     @cached_property
     def pixels(self) -> list[File]:
