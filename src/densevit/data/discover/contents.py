@@ -75,7 +75,7 @@ def read_masks(tree: Tree, group: Group, number: int = MASKS) -> Held:
             continue
         lossy |= stored.format in LOSSY_FORMATS
         pixels = stored.pixels
-        if pixels.ndim == 3 and np.ptp(pixels[..., :3], axis=2).max() <= _GREY_NOISE * (stored.format in LOSSY_FORMATS):
+        if pixels.ndim == 3 and _is_grey(pixels, _GREY_NOISE * (stored.format in LOSSY_FORMATS)):
             pixels, spread_out = pixels[..., 1], True
         if pixels.ndim == 3 and pixels.shape[2] >= 3:
             colours.append(_count(_packed(pixels)))
@@ -88,6 +88,14 @@ def read_masks(tree: Tree, group: Group, number: int = MASKS) -> Held:
         colours += [_as_colours(histogram) for histogram in values]
         values, spread_out = [], False
     return Held(len(values) + len(colours), tuple(values), tuple(colours), lossy, palette, spread_out)
+
+
+def _is_grey(pixels: NDArray[Any], noise: int) -> bool:
+    """Whether red, green and blue are alike."""
+    if pixels.shape[2] < 3:
+        return False
+    red, green, blue = np.moveaxis(pixels[..., :3].astype(np.int16), -1, 0)
+    return all(bool((np.abs(green - other) <= noise).all()) for other in (red, blue))
 
 
 def _as_colours(grey: Histogram) -> Histogram:
