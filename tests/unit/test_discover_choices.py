@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from densevit.data import FolderConfig
+from densevit.data import FolderConfig, FolderDataset
 from densevit.data.discover import discover
 from densevit.errors import DataError
 from tests.layouts import COLOURS, LAYOUTS, coco, depth_mm, labelme, photo, save, truth, write
@@ -151,7 +151,7 @@ def test_discover__names_what_is_not_there(tmp_path: Path) -> None:
 
     with pytest.raises(DataError, match="no file that can be read"):
         discover(tmp_path / "data", masks="labels")
-    with pytest.raises(DataError, match="which no file in .* matches"):
+    with pytest.raises(DataError, match=r"which no file in .* matches"):
         discover(tmp_path / "data", masks="masks/{name}.tif")
 
 
@@ -181,7 +181,11 @@ def test_discover__photos_without_masks_are_said(tmp_path: Path) -> None:
     LAYOUTS["suffixes"].make(tmp_path)
     (tmp_path / "masks/002_mask.png").unlink()
 
-    assert any("1 photos have no target" in remark for remark in discover(tmp_path).remarks)
+    found = discover(tmp_path)
+
+    assert any("1 photos have no target and are left out" in remark for remark in found.remarks)
+    assert isinstance(found.config, FolderConfig)
+    assert len(FolderDataset(found.config.model_copy(update={"splits": None}))) == 5
 
 
 def test_discover__leftovers_are_counted(tmp_path: Path) -> None:

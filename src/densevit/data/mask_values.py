@@ -202,7 +202,13 @@ def _clusters(values: NDArray[np.int64], counts: NDArray[np.int64]) -> MaskValue
     stray = 1 - grey[chosen].sum() if len(centres) else 1.0
     far = float(left.sum()) + skirts
     others = len(values) - len(chosen)
-    if not sharp or not 2 <= len(chosen) <= 16 or chosen[-1] < 240 or far > 1.5 * _MOST_STRAY or stray > 4 * _MOST_STRAY:
+    if (
+        not sharp
+        or not 2 <= len(chosen) <= 16
+        or chosen[-1] < 240
+        or far > 1.5 * _MOST_STRAY
+        or stray > 4 * _MOST_STRAY
+    ):
         return None
     if others == 0 or (stray > _MOST_STRAY and others < 8):
         return None

@@ -59,6 +59,8 @@ def discover(root: Path, **given: Any) -> "Described":
     if "values" in one.targets and "normal" in one.targets["values"].template().lower():
         keys["normals"] = True
         remarks.append("values are surface normals, by their name; set normals: false to change it")
+    if one.without:
+        keys["missing_targets"] = "leave_out"
     found, said = splits_of_photos(tree, one, given)
     keys, remarks = keys | found, remarks + said + _passed_over(tree, one)
     kept = {key: value for key, value in given.items() if key not in ("images", "masks", "depth", "values", "root")}
@@ -195,7 +197,9 @@ def _passed_over(tree: Tree, one: Candidate) -> list[str]:
     """What of a tree is not used."""
     remarks = []
     if one.without:
-        remarks.append(f"{one.without} photos have no target and are left out")
+        remarks.append(
+            f"{one.without} photos have no target and are left out (missing_targets: refuse to stop at them)"
+        )
     for split, number in sorted(one.unused.items()):
         remarks.append(f"{number} photos of {split or 'no split'} have no target and are not used")
     used = {id(file) for group in (one.photos, *one.targets.values()) for file in group.files.values()}
