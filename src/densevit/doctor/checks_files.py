@@ -74,8 +74,8 @@ def check_names(splits: Sequence[Split], findings: Findings) -> None:
             findings.add("no-targets", f"none of the {total} photos have masks, depth or values", split=split.name)
         for kind in split.targets:
             text, code = f"photos have no {WHAT[kind]}", "target-missing"
-            if kind == "masks" and split.regions:
-                text, code = f"{text} and are left out", "annotations-passed-over"
+            if split.config.missing_targets == "leave_out" or (kind == "masks" and split.regions):
+                text, code = f"{text} and are left out", "target-left-out"
             findings.add_share(code, split.missing(kind), total, text, split=split.name)
 
 

@@ -126,9 +126,8 @@ def _check_strays(context: Context, findings: Findings) -> None:
             continue
         numbers = np.setdiff1d(_all_values([*odd.values()]), known)
         pixels = sum(int(mask.counts[~np.isin(mask.values, known)].sum()) for mask in masks)
-        share = pixels / sum(int(mask.counts.sum()) for mask in masks)
         code = "mask-strays" if split.config.stray_values == "refuse" else "mask-nearest"
-        text = f"masks hold {listed(numbers.tolist(), 8)}, in {share:.2%} of all pixels, which no class has"
+        text = f"masks hold {listed(numbers.tolist(), 8)}, in {pixels} pixels together, which no class has"
         findings.add_share(code, [*odd.values()], len(masks), text, split=split.name)
 
 

@@ -1,6 +1,7 @@
 """Masks that are drawn from shapes: COCO's annotations and labelme's files, as the data set's readers take them."""
 
 from collections.abc import Sequence
+from math import inf
 from pathlib import PureWindowsPath
 
 from densevit.data import ClassTable
@@ -18,14 +19,25 @@ from densevit.doctor.rules import Findings, listed
 from densevit.errors import DataError, DensevitError
 
 
-def set_readers(splits: Sequence[Split], classes: ClassTable | None, findings: Findings) -> ClassTable | None:
+def set_readers(
+    splits: Sequence[Split], classes: ClassTable | None, findings: Findings, *, most_bytes: float = inf
+) -> ClassTable | None:
     """Give the splits whose masks are drawn their reader; what is wrong with COCO's annotations becomes findings.
+
+    Args:
+        splits: all of them.
+        classes: those that are listed.
+        findings: the list that grows.
+        most_bytes: annotations in larger files are not opened, nor looked at.
 
     Returns:
         The classes, which COCO's annotations also name.
     """
     for split in splits:
-        if split.shapes == "coco":
+        files = {paths[0] for paths in split.targets.get("masks", {}).values()} if split.shapes == "coco" else set()
+        if sum(path.stat().st_size for path in files) > most_bytes:
+            split.targets.pop("masks")
+        elif split.shapes == "coco":
             _read_coco(split, classes, findings)
         elif classes is not None and "masks" in split.targets:
             try:

@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import zip_longest
+from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -47,6 +48,9 @@ CONTENT_CHECKS = (
 
 FAST_PHOTOS = 24
 """Photos of each split that are read before a run."""
+
+FAST_ANNOTATIONS = 50e6
+"""Bytes of annotations of COCO up to which they are read before a run; training reads larger ones, and checks them."""
 
 FAST_SECONDS = 4.0
 """Time after which no further photo is read before a run, since large ones must not delay it."""
@@ -138,7 +142,7 @@ def fast_check(
         name = next((pair.split for pair in pairs.pairs), "")
         splits.append(replace(split_of(pairs, config, name, kinds), name=role))
     if any(split.photos for split in splits):
-        classes = _check_names(splits, findings)
+        classes = _check_names(splits, findings, most_bytes=FAST_ANNOTATIONS)
         context = Context(
             all_pairs, splits, _read_some(splits), classes, read_colours(None, classes), crop, sampled=True
         )
@@ -171,11 +175,12 @@ def check_run(config: "TrainConfig") -> list[Finding]:
     return [finding for finding in findings if finding.severity == "warning"]
 
 
-def _check_names(splits: list[Split], findings: Findings) -> ClassTable | None:
+def _check_names(splits: list[Split], findings: Findings, *, most_bytes: float = inf) -> ClassTable | None:
     """Run the checks that open no photo and no mask, and set the readers of masks that are drawn."""
     check_names(splits, findings)
     check_groups(splits, findings)
-    return set_readers(splits, check_classes(splits[0].config, splits, findings), findings)
+    classes = check_classes(splits[0].config, splits, findings)
+    return set_readers(splits, classes, findings, most_bytes=most_bytes)
 
 
 def _check_contents(context: Context, findings: Findings) -> None:

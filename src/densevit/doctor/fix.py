@@ -31,7 +31,7 @@ from densevit.doctor.layout import Split
 from densevit.errors import DataError
 from densevit.io import make_folder, write_array, write_json, write_png
 
-_KEPT = ("depth_unit_m", "depth_scale_m", "depth_invalid", "normals", "bands", "full_scale")
+_KEPT = ("depth_unit_m", "depth_scale_m", "depth_invalid", "normals", "bands", "full_scale", "missing_targets")
 """Keys of a config that a copy needs too, in a dataset.yaml."""
 
 _MEANING = (
@@ -133,7 +133,9 @@ def _write_all(context: Context, folder: Path, copy: Copy, progress: Callable[[i
         for name in split.photos:
             sample = samples[split.name, name]
             done += 1
-            if not any(isinstance(facts, Broken) for facts in sample.files()):
+            if split.is_drawn and "masks" in split.targets and name not in split.targets["masks"]:
+                copy.leave_out("target-left-out", split.files(name).values())  # as training does
+            elif not any(isinstance(facts, Broken) for facts in sample.files()):
                 place = _Place(folder, split.name, names[name])
                 _write_sample(context, split, sample, labels, place, fault, copy)
                 copy.note("name-case", [path for path in split.files(name).values() if path in renamed])

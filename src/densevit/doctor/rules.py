@@ -108,6 +108,7 @@ CHECKS: dict[str, Check] = {
     "split-missing": _note("without a validation split, quality is unknown", "move some photos to images/val"),
     "no-targets": _warning("nothing can be learnt from photos without targets", "add masks/, depth/ or values/"),
     "target-missing": _error("a split that lacks targets is refused", "add the files, or move these photos elsewhere"),
+    "target-left-out": _warning("nothing is learnt from a photo without a target", "nothing, if that is intended"),
     "target-orphan": _warning("it is never read; often its photo has a different name", "rename or remove it", True),
     "name-case": _error("names must be equal; Linux tells Photo from photo", "rename the target like the photo", True),
     "name-twice": _error("files are matched by stem, and either could be meant", "rename or remove one"),

@@ -148,6 +148,11 @@ def a_photo_without_mask(root: Path) -> None:
     (root / "masks" / "train" / "003.png").unlink()
 
 
+@fault("target-left-out", missing_targets="leave_out")
+def a_photo_without_depth(root: Path) -> None:
+    (root / "depth" / "train" / "003.png").unlink()
+
+
 @fault("target-orphan")
 def a_mask_without_photo(root: Path) -> None:
     save(root / "masks" / "train" / "999.png", mask(3))

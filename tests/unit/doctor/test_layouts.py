@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from densevit.data import ClassTable, FolderConfig, FolderDataset
+from densevit.data.description import describe
 from densevit.data.pairs import find_pairs
 from densevit.data.splits import SplitConfig
 from densevit.doctor.checks_classes import histograms
@@ -208,7 +209,7 @@ def test_photo__without_a_region_is_left_out_and_said(root: Path, tmp_path: Path
     for path in (made[0] / "regions").glob("003_*"):
         path.unlink()
 
-    found = finding(examine(config_of(made)), "annotations-passed-over")
+    found = finding(examine(config_of(made)), "target-left-out")
 
     assert found.what == "1 of 12 photos have no mask and are left out"
 
@@ -262,12 +263,37 @@ def test_nothing__is_said_where_all_was_looked_at(root: Path) -> None:
     assert unread(look(root)) == []
 
 
-def test_fast_check__opens_no_large_annotations(root: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("most", "found"), [(1e6, ["annotations-broken"]), (10, [])])
+def test_fast_check__opens_no_large_annotations(
+    most: float, found: list[str], root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder, keys = coco(root, tmp_path / "theirs")
-    (folder / "images" / "train" / "000.png").write_bytes(b"")
-    places = {split: FolderConfig.parse({"root": folder, "split": split, **keys}) for split in ("train", "val")}
+    (folder / "annotations" / "train.json").write_text('{"images": []}')
+    places = {"train": FolderConfig.parse({"root": folder, "split": "train", **keys})}
+    monkeypatch.setattr("densevit.doctor.examine.FAST_ANNOTATIONS", most)
 
-    assert [f.code for f in fast_check(places, kinds=["masks"]) if f.severity == "error"] == ["empty-file"]
+    assert [f.code for f in fast_check(places, kinds=["masks"])] == found
+
+
+def test_copy__lacks_photos_that_annotations_do_not_list(root: Path, tmp_path: Path) -> None:
+    folder, keys = coco(root, tmp_path / "theirs")
+    for kind in ("depth", "values"):
+        shutil.rmtree(folder / kind)
+    save(folder / "images" / "train" / "new.png", photo(77))
+
+    copy = write_fixed(examine(config_of((folder, keys))), tmp_path / "copy")
+
+    assert copy.left_out["target-left-out"] == [str(folder / "images" / "train" / "new.png")]
+    assert labels_of(FolderConfig(root=tmp_path / "copy")).keys() == labels_of(config_of((folder, keys))).keys()
+
+
+def test_copy__keeps_what_depth_means(root: Path, tmp_path: Path) -> None:
+    keys = {"depth_unit_m": 0.0002, "depth_invalid": (7.0,)}
+    write_fixed(look(root, **keys), tmp_path / "copy")
+
+    config = describe(tmp_path / "copy").config
+    assert isinstance(config, FolderConfig)
+    assert (config.depth_unit_m, config.depth_invalid) == (0.0002, (7.0,))
 
 
 def test_folder__without_photos_is_refused(tmp_path: Path) -> None:
