@@ -117,7 +117,7 @@ def _paints(held: Held, palette: Sequence[Rgb]) -> bool:
 
 def _voc(held: Held, one: Candidate) -> tuple[dict[str, Any], list[str]] | None:
     """The classes of Pascal VOC, where masks have its folder and its colours."""
-    if "SegmentationClass" not in one.targets["masks"].place:
+    if "SegmentationClass" not in one.targets["masks"].place or "JPEGImages" not in one.photos.place:
         return None
     palette = tuple(_voc_colour(index) for index in range(len(PASCAL_VOC)))
     void = _voc_colour(255)
