@@ -65,6 +65,17 @@ def suffixes(root: Path) -> None:
             fakes.save(blocks(seed, 0, 1, 2), root / split / "day" / f"{seed}_mask.png")
 
 
+def regions(root: Path) -> None:
+    for split, seeds in (("train", (0, 1)), ("val", (2, 3))):
+        for seed in seeds:
+            fakes.save(noise(seed), root / split / f"{seed}.png")
+            for number, name in enumerate(NAMES):
+                fakes.save(
+                    (blocks(seed, 0, 1, 2, 3) == number).astype(np.uint8) * 255,
+                    root / split / f"{seed}" / f"{name}.png",
+                )
+
+
 def table(root: Path) -> None:
     for seed in range(4):
         fakes.save(noise(seed), root / "photos" / f"{seed}.png")
@@ -151,6 +162,27 @@ CASES = {
     "coco_background": Case(coco, {"background": "rest"}),
     "labelme": Case(labelme, {"classes": ("a", "b")}),
     "labelme_background": Case(labelme, {"classes": NAMES, "background": "c"}),
+    "grey": Case(
+        masks(0, 128, 255, 131),
+        {"classes": NAMES, "class_values": [0, 128, 255], "stray_values": "nearest"},
+        ("class_values", "stray_values"),
+    ),
+    "regions": Case(
+        regions,
+        {
+            "images": "{split}/{name}.png",
+            "masks": "{split}/{name}/{class}.png",
+            "classes": ["rest", *NAMES],
+            "background": "rest",
+        },
+        ("masks",),
+    ),
+    "bands": Case(
+        masks(0, 1, 2),
+        {"classes": NAMES, "images": "images/{split}/{name}.png", "masks": "masks/{split}/{name}.png"}
+        | {"bands": [3, 2, 1], "full_scale": 300},
+        ("bands", "full_scale"),
+    ),
     "templates": Case(
         suffixes,
         {"images": "{split}/{folder}/{name}_image.png", "masks": "{split}/{folder}/{name}_mask.png", "classes": NAMES},
