@@ -262,7 +262,7 @@ def _write(copy: Copy, fixed: Fixed | None, source: Path, target: Path) -> None:
         write_array(target, pixels)
     else:
         write_png(target.with_suffix(".png"), pixels)
-    for code in codes or ["drawn"]:
+    for code in codes or ["as-class-numbers"]:
         copy.note(code, [source])
 
 
@@ -295,11 +295,11 @@ def _write_meaning(context: Context, folder: Path, *, rewritten: bool) -> None:
     if classes is not None and not (folder / "classes.json").exists():
         table = merge_classes(classes, config.merge, config.drop)[0] if rewritten else classes
         make_folder(folder)
-        write_json(folder / "classes.json", _class_list(table))
+        write_json(folder / "classes.json", _class_list(table), internal=True)
     kept = {key: getattr(config, key) for key in _KEPT}
     kept = {key: value for key, value in kept.items() if value != FolderConfig.model_fields[key].get_default()}
     if kept:
-        write_description(FolderConfig.parse({"root": folder, **kept}), folder / "dataset.yaml")
+        write_description(FolderConfig.parse({"root": folder, **kept}), folder / "dataset.yaml", internal=True)
 
 
 def _class_list(table: ClassTable) -> dict[str, Any]:

@@ -5,7 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from densevit.data import FolderConfig
+from densevit.data.splits import SplitConfig
 from densevit.doctor.checks_groups import group_by_name
+from densevit.doctor.examine import examine
 from tests.unit.doctor.data import codes, finding, look
 from tests.unit.doctor.faults import a_patient_in_two_splits, renamed
 
@@ -53,8 +56,20 @@ def test_group__in_two_splits_is_named_with_the_key(root: Path) -> None:
 
     assert found.what == ("by their names, photos form 4 groups, of which 1 are in several splits: 'patient2_'")
     assert len(found.files) == 8
-    assert "set splits.by: '" in found.fix
+    assert "move the photos of each group into one split" in found.fix
     assert codes(look(root, sample=2)) == {"leak-groups"}
+
+
+def test_group__in_two_drawn_splits_is_mended_by_the_key(root: Path) -> None:
+    renamed(root, lambda split, i: f"patient{i // 3}_{i}")
+    flat = FolderConfig(images=root / "images" / "train", masks=root / "masks" / "train", splits=SplitConfig(val=0.3))
+    found = finding(examine(flat), "leak-groups")
+    by = re.search(r"set splits\.by: '(.+)' \(--split-by\)", found.fix)
+    assert by is not None
+
+    mended = flat.model_copy(update={"splits": SplitConfig(val=0.3, by=by[1])})
+
+    assert "leak-groups" not in codes(examine(mended))
 
 
 def test_groups__that_are_apart_are_no_finding(root: Path) -> None:
