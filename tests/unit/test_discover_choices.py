@@ -287,6 +287,34 @@ def test_discover__unit_of_depth(factor: int, sparse: bool, unit: float, tmp_pat
     assert any("depth_unit_m" in remark for remark in found.remarks)
 
 
+def test_discover__depth_of_8_bits_is_no_measurement(tmp_path: Path) -> None:
+    for i in range(6):
+        save(tmp_path / f"rgb/{i}.png", photo(i))
+        save(tmp_path / f"depth/{i}.png", photo(i)[..., 0])
+
+    with pytest.raises(DataError, match="depth map of 8 bits"):
+        discover(tmp_path)
+
+    for i in range(6):
+        save(tmp_path / f"labels/{i}.png", truth(i))
+    found = discover(tmp_path)
+    assert isinstance(found.config, FolderConfig)
+    assert found.config.depth is None
+    assert any("depth is passed over" in remark for remark in found.remarks)
+
+
+def test_discover__class_list_with_views_stays_in_its_file(tmp_path: Path) -> None:
+    LAYOUTS["suffixes"].make(tmp_path)
+    views = {"classes2": ["x", "y"], "to_2": [0, 1, 1]}
+    write(tmp_path / "classes.json", json.dumps({"classes": ["a", "b", "c"], "ignore_index": 254, **views}))
+
+    found = discover(tmp_path)
+
+    assert isinstance(found.config, FolderConfig)
+    assert found.config.classes is None
+    assert "3 classes of classes.json" in found.remarks
+
+
 def test_discover__categories_may_differ_between_splits(tmp_path: Path) -> None:
     for split, rename in (("train", "cell"), ("valid", "debris")):
         text = coco({0: "0.jpg"}).replace('"cell"', f'"{rename}"')
