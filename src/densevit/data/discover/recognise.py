@@ -11,7 +11,7 @@ from densevit.data.discover.coco_layout import coco, why_not
 from densevit.data.discover.contents import SAMPLES, read_masks
 from densevit.data.discover.depth import unit_of_depth
 from densevit.data.discover.lists import splits_of_photos
-from densevit.data.discover.several import brushes, masks_by_class
+from densevit.data.discover.several import brushes, given_regions, masks_by_class
 from densevit.data.discover.tree import PIXEL_SUFFIXES, Tree, walk_tree
 from densevit.data.folder import FolderConfig
 from densevit.errors import DataError
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 RECOGNISERS: tuple[tuple[Callable[[Tree, Mapping[str, Any]], list[Candidate]], str], ...] = (
     (brushes, ""),
+    (given_regions, ""),
     (by_names, "masks"),
     (coco, "masks"),
     (masks_by_class, "depth"),
@@ -75,7 +76,7 @@ def _candidates(tree: Tree, given: Mapping[str, Any]) -> list[Candidate]:
         drawn = any("masks" in one.config_keys() for one in found)
         if not found or beside == "masks" or (beside == "depth" and not drawn):
             found += recognise(tree, given)
-        if recognise is brushes and found:
+        if recognise in (brushes, given_regions) and found:
             break
     with_masks = [one for one in found if "masks" in one.config_keys()]
     if given.get("masks") is not None:
