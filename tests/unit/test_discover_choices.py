@@ -343,3 +343,17 @@ def test_discover__a_category_may_be_the_background(tmp_path: Path) -> None:
 
     assert isinstance(config, FolderConfig)
     assert (config.classes, config.background) == (("_background_", "nucleus"), "_background_")
+
+
+@pytest.mark.parametrize("name", ["cvat_coco", "labelme_beside_photos"])
+def test_discover__given_classes_of_outlines(name: str, tmp_path: Path) -> None:
+    LAYOUTS[name].make(tmp_path)
+
+    bare = discover(tmp_path, classes=("nucleus", "cell"))
+    full = discover(tmp_path, classes=("soil", "nucleus", "cell"), background="soil")
+
+    assert isinstance(bare.config, FolderConfig)
+    assert (bare.config.classes, bare.config.background) == (("nucleus", "cell"), None)
+    assert any("uncovered, which is ignored" in remark for remark in bare.remarks)
+    assert isinstance(full.config, FolderConfig)
+    assert (full.config.classes, full.config.background) == (("soil", "nucleus", "cell"), "soil")
