@@ -80,6 +80,13 @@ def regression(root: Path) -> None:
         save(root / f"masks/{i}.png", photo(i)[..., 0])
 
 
+def table_of_pairs(root: Path) -> None:
+    for i in range(6):
+        save(root / f"{i}/x{i}.png", photo(i))
+        save(root / f"{i}/y{6 - i}.png", truth(i))
+    write(root / "list.csv", "image,mask\n" + "".join(f"{i}/x{i}.png,{i}/y{6 - i}.png\n" for i in range(6)))
+
+
 def archive_inside(root: Path) -> None:
     LAYOUTS["suffixes"].make(root / "x")
     shutil.make_archive(str(root / "export"), "zip", root / "x")
@@ -102,6 +109,7 @@ def archive_inside(root: Path) -> None:
         (brushes_without_tasks, "export JSON too"),
         (regression, "are these photos, numbers of instances, or values of a regression"),
         (archive_inside, "export.zip"),
+        (table_of_pairs, "list.csv lists pairs, so give it with --pairs"),
     ],
 )
 def test_discover__asks_its_owner(make: Make, said: str, tmp_path: Path) -> None:

@@ -66,9 +66,10 @@ def by_names(tree: Tree, given: Mapping[str, Any]) -> list[Candidate]:
     if given.get("masks") is not None and not named["masks"]:  # annotations of COCO
         groups = [one for one in groups if one.role != "masks"]
     found = _pair(groups, named)
-    if not found:
-        _look_inside(tree, groups)
-        found = _pair(groups, named)
+    for told in (False, True):
+        if not found:
+            _look_inside(tree, groups, told=told)
+            found = _pair(groups, named)
     return _best(found)
 
 
@@ -80,7 +81,7 @@ def by_folders(tree: Tree, given: Mapping[str, Any]) -> list[Candidate]:
         names = {file.folders[level] for file in tree.pixels if len(file.folders) > level}
         if 1 < len(names) <= _MOST_FOLDERS:
             groups = [*group(tree.pixels, names)[:_MOST_GROUPS], *drawn]
-            _look_inside(tree, groups)
+            _look_inside(tree, groups, told=False)
             if found := _pair(groups, named):
                 return _best(found)
     return []
@@ -185,10 +186,11 @@ def sets_of(one: Candidate) -> dict[str, int]:
     return sets if len(sets) > 1 else {}
 
 
-def _look_inside(tree: Tree, groups: Sequence[Group]) -> None:
-    """Take the roles from the files, where names tell nothing, or the same of all."""
-    told = {one.role for one in groups if one.role not in ("", "none")}
+def _look_inside(tree: Tree, groups: Sequence[Group], *, told: bool) -> None:
+    """Take the roles from the files where names tell nothing, or also where they are ``told`` and the same of all."""
+    roles = {one.role for one in groups if one.role not in ("", "none")}
     largest = max((len(one.files) for one in groups), default=0)
     for one in groups:
-        if (one.role == "" or len(told) < 2) and one.role != "none" and 20 * len(one.files) >= largest:
-            one.role = role_by_content(tree, one) if ".json" not in one.endings else one.role
+        unknown = one.role == "" or (told and len(roles) < 2 and one.role != "none")
+        if unknown and 20 * len(one.files) >= largest and ".json" not in one.endings:
+            one.role = role_by_content(tree, one)

@@ -15,7 +15,7 @@ from densevit.data.discover.several import brushes, given_regions, masks_by_clas
 from densevit.data.discover.tree import PIXEL_SUFFIXES, Tree, walk_tree
 from densevit.data.folder import FolderConfig
 from densevit.errors import DataError
-from densevit.io import place
+from densevit.io import place, read_lines
 
 if TYPE_CHECKING:
     from densevit.data.description import Described
@@ -187,8 +187,17 @@ def _passed_over(tree: Tree, one: Candidate, said: str) -> list[str]:
     return remarks
 
 
-_FEW_NOTES = 1_000
+_FEW_NOTES, _FEW_TABLES = 1_000, 20
 _NOTES = (".json", ".txt", ".csv", ".yaml", ".yml", ".xml")
+
+
+def _is_pair_list(path: Path) -> bool:
+    """Whether the first line of a table names photos and targets."""
+    try:
+        head = read_lines(path, "a table")[0].lower()
+    except DataError:
+        return False
+    return "image" in head and any(kind in head for kind in ("mask", "depth", "values"))
 
 
 def _nothing(tree: Tree) -> str:
@@ -198,6 +207,8 @@ def _nothing(tree: Tree) -> str:
     kinds = Counter(file.suffix.lower() or "no extension" for file in tree.files).most_common(5)
     held = ", ".join(f"{number} {kind}" for kind, number in kinds) or "no file"
     example = f", such as {tree.pixels[0].inside}" if tree.pixels else ""
+    if tables := [file for file in tree.having(".csv")[:_FEW_TABLES] if _is_pair_list(tree.path(file))]:
+        example += f"; {tables[0].inside} lists pairs, so give it with --pairs '{tree.path(tables[0])}'"
     if archives := tree.having(".zip"):
         example += f"; name the archive itself, such as '{tree.path(archives[0])}'"
     return (
