@@ -54,6 +54,8 @@ def classes_of_masks(tree: Tree, one: Candidate, given: Mapping[str, Any]) -> tu
         return _labelme(tree, one, given)
     if given.get("classes") is not None:
         return {}, []
+    if (own := next(iter(tree.named(lambda name: name == "classes.json")), None)) is not None:
+        return _classes_json(tree, own)
     held = read_masks(tree, one.targets["masks"])
     listed = _listed(tree)
     keys, remarks = _named(held, listed, one) if listed is not None else _unnamed(tree, held, one)
@@ -148,7 +150,7 @@ def _labelme(tree: Tree, one: Candidate, given: Mapping[str, Any]) -> tuple[dict
     labels = sorted({shape.label for file in files for shape in file.shapes})
     if len(labels) > limits().classes or not labels:
         raise DataError(f"{tree.root}: {group.template()} has {len(labels)} labels; one or more are accepted; check it")
-    names: Sequence[str] = given.get("classes") or labels
+    names = _given_names(given) or labels
     text = f"{len(labels)} classes are the labels of {len(files)} files of labelme: {', '.join(labels[:8])}"
     paths = {key: tree.path(file) for key, file in group.files.items()}
     photos = {key: tree.path(file) for key, file in one.photos.files.items()}
@@ -164,7 +166,7 @@ def _labelme(tree: Tree, one: Candidate, given: Mapping[str, Any]) -> tuple[dict
 
 def _background_of_coco(tree: Tree, one: Candidate, given: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
     """The background of annotations whose classes are known."""
-    names = [*(given.get("classes") or one.keys["classes"])]
+    names = _given_names(given) or [*one.keys["classes"]]
     template, masks = str(one.keys["masks"]), {}
     for split in one.splits or [""]:
         masks[split] = read_coco(tree.root / template.replace("{split}", split), ClassTable((*names,)), None)
@@ -179,6 +181,12 @@ def _background_of_coco(tree: Tree, one: Candidate, given: Mapping[str, Any]) ->
     return _background(names, _share(uncovered, entries), given)
 
 
+def _given_names(given: Mapping[str, Any]) -> list[str]:
+    """The classes that are given, which may be their number; empty without them."""
+    classes = given.get("classes") or ()
+    return [f"class {index}" for index in range(classes)] if isinstance(classes, int) else [*classes]
+
+
 def _share(uncovered: Callable[[Any], float], keys: Sequence[Any]) -> float:
     """The share of the pixels of some photos that no shape covers."""
     chosen = keys[:: max(len(keys) // _DRAWN, 1)][:_DRAWN]
@@ -186,14 +194,15 @@ def _share(uncovered: Callable[[Any], float], keys: Sequence[Any]) -> float:
 
 
 def _background(names: list[str], share: float, given: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    if (own := given.get("background")) is not None:
-        return {"classes": tuple(names) if own in names else (own, *names)}, []
+    if given.get("background") is not None:
+        return {}, []
     if share < 0.001:
         return {"classes": tuple(names)}, ["outlines cover the photos, so that there is no background"]
     listed, own = with_background(names)
+    text = f"outlines leave {share:.1%} of the photos uncovered"
     if given.get("classes") is not None and own not in names:
-        return {}, [f"outlines leave {share:.1%} of the photos uncovered, which is ignored; set background to a class"]
-    text = f"outlines leave {share:.1%} of the photos uncovered, which is the class {own!r}"
+        return {}, [f"{text}, which is ignored; set background to one of the classes to change it"]
+    text += f", which is the class {own!r}"
     return {"classes": listed, "background": own}, [f"{text}; set background to another class, or null to ignore it"]
 
 
@@ -210,9 +219,14 @@ def _listed(tree: Tree) -> Listed | None:
     return None
 
 
-def _classes_json(tree: Tree, file: File) -> Listed | None:
+def _classes_json(tree: Tree, file: File) -> tuple[dict[str, Any], list[str]]:
+    """Keys for a class list of our own form; one with coarser views stays in its file."""
     table = read_class_list(tree.path(file))
-    return Listed(file.inside, table.names, table.palette)
+    remarks = [f"{len(table.names)} classes of {file.inside}"]
+    if table.views and not file.folders:
+        return {}, remarks
+    keys: dict[str, Any] = {"classes": table.names, "ignore_index": table.ignore_index}
+    return keys | ({"palette": table.palette} if table.palette else {}), remarks
 
 
 def _labelmap(tree: Tree, file: File) -> Listed | None:
@@ -248,7 +262,6 @@ def _names_txt(tree: Tree, file: File) -> Listed | None:
 _TABLE = (("name", "class", "label"), ("r", "red"), ("g", "green"), ("b", "blue"))
 
 _LISTS: tuple[tuple[Callable[[str], bool], Callable[[Tree, File], Listed | None]], ...] = (
-    (lambda name: name == "classes.json", _classes_json),
     (lambda name: name == "labelmap.txt", _labelmap),
     (lambda name: name == "_classes.csv", _classes_csv),
     (lambda name: name.endswith(".csv") and "class" in name, _classes_csv),

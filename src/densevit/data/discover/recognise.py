@@ -5,25 +5,24 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from densevit.data.discover.candidates import Candidate, by_folders, by_names, folder_of, sets_of
 from densevit.data.discover.classes import classes_of_masks
 from densevit.data.discover.coco_layout import coco, why_not
 from densevit.data.discover.contents import SAMPLES, read_masks
+from densevit.data.discover.depth import unit_of_depth
 from densevit.data.discover.lists import splits_of_photos
-from densevit.data.discover.several import brushes, masks_by_class
+from densevit.data.discover.several import brushes, given_regions, masks_by_class
 from densevit.data.discover.tree import PIXEL_SUFFIXES, Tree, walk_tree
 from densevit.data.folder import FolderConfig
 from densevit.errors import DataError
-from densevit.io import place
-from densevit.io.stored import read_stored
+from densevit.io import place, read_lines
 
 if TYPE_CHECKING:
     from densevit.data.description import Described
 
 RECOGNISERS: tuple[tuple[Callable[[Tree, Mapping[str, Any]], list[Candidate]], str], ...] = (
     (brushes, ""),
+    (given_regions, ""),
     (by_names, "masks"),
     (coco, "masks"),
     (masks_by_class, "depth"),
@@ -31,9 +30,6 @@ RECOGNISERS: tuple[tuple[Callable[[Tree, Mapping[str, Any]], list[Candidate]], s
 )
 """Each finds the ways in which a tree can be read, next to what those before it may have found: masks, which makes it
 ambiguous, only depth, or nothing. Brush masks settle it."""
-
-_FAR_MM, _SATURATED, _SPARSE = 20_000, 65_535, 0.5
-_UNITS = ((1 / 256, "1/256 m, as KITTI stores sparse depth"), (0.0002, "1/5000 m, as TUM RGB-D stores it"))
 
 
 def discover(root: Path, **given: Any) -> "Described":
@@ -54,7 +50,13 @@ def discover(root: Path, **given: Any) -> "Described":
         found, said = classes_of_masks(tree, one, given)
         keys, remarks = keys | found, remarks + said
     if "depth" in one.targets:
-        found, said = _depth(tree, one, given)
+        try:
+            found, said = unit_of_depth(tree, one, given)
+        except DataError as error:
+            if "masks" not in keys:
+                raise
+            found, said = {}, [f"depth is passed over: {error}"]
+            del keys["depth"]
         keys, remarks = keys | found, remarks + said
     if "values" in one.targets and "normal" in one.targets["values"].template().lower():
         keys["normals"] = True
@@ -62,7 +64,7 @@ def discover(root: Path, **given: Any) -> "Described":
     if one.without:
         keys["missing_targets"] = "leave_out"
     found, said = splits_of_photos(tree, one, given)
-    keys, remarks = keys | found, remarks + said + _passed_over(tree, one)
+    keys, remarks = keys | found, [*remarks, *said, *_passed_over(tree, one, " ".join([*remarks, *said]))]
     kept = {key: value for key, value in given.items() if key not in ("images", "masks", "depth", "values", "root")}
     return Described(FolderConfig(root=tree.root, **(keys | kept)), tuple(remarks))
 
@@ -74,7 +76,7 @@ def _candidates(tree: Tree, given: Mapping[str, Any]) -> list[Candidate]:
         drawn = any("masks" in one.config_keys() for one in found)
         if not found or beside == "masks" or (beside == "depth" and not drawn):
             found += recognise(tree, given)
-        if recognise is brushes and found:
+        if recognise in (brushes, given_regions) and found:
             break
     with_masks = [one for one in found if "masks" in one.config_keys()]
     if given.get("masks") is not None:
@@ -160,41 +162,8 @@ def _what(one: Candidate) -> str:
     return f"{len(one.pairs):,} photos {keys['images']} with {' and '.join(targets)}"
 
 
-def _depth(tree: Tree, one: Candidate, given: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    """The unit of depth maps, guessed from their numbers where that of millimetres is not plausible."""
-    high, total, valid, saturated, floats = 0.0, 0, 0, 0, False
-    for file in one.targets["depth"].sample(4 * SAMPLES):
-        try:
-            pixels = read_stored(tree.path(file)).pixels
-        except DataError:
-            continue
-        floats |= pixels.dtype.kind == "f"
-        full = (pixels == _SATURATED) if pixels.dtype.itemsize == 2 else np.zeros(pixels.shape, bool)
-        good = pixels[np.isfinite(pixels) & (pixels > 0) & ~full]
-        high = max(high, float(good.max()) if good.size else 0.0)
-        total, valid, saturated = total + pixels.size, valid + good.size, saturated + int(full.sum())
-    keys: dict[str, Any] = {}
-    remarks: list[str] = []
-    if saturated > 0.001 * total and "depth_invalid" not in given:
-        keys["depth_invalid"] = (float(_SATURATED),)
-        remarks.append(
-            f"depth of {_SATURATED} in {saturated / total:.1%} of the pixels is no measurement (depth_invalid)"
-        )
-    if floats:
-        unit, key = ("metres", "depth_scale_m")
-        if high > 1000 and "depth_scale_m" not in given:
-            keys["depth_scale_m"], unit = 0.001, "millimetres"
-    else:
-        unit, key = "millimetres", "depth_unit_m"
-        if high > _FAR_MM and "depth_unit_m" not in given:
-            keys["depth_unit_m"], unit = _UNITS[valid > _SPARSE * total]
-    if key not in given:
-        remarks.append(f"depth up to {high:,.6g} is taken for {unit}; set {key} to change it")
-    return keys, remarks
-
-
-def _passed_over(tree: Tree, one: Candidate) -> list[str]:
-    """What of a tree is not used."""
+def _passed_over(tree: Tree, one: Candidate, said: str) -> list[str]:
+    """What of a tree is not used, and not named in what is said of it."""
     remarks = []
     if one.without:
         remarks.append(
@@ -207,7 +176,10 @@ def _passed_over(tree: Tree, one: Candidate) -> list[str]:
     images = [file for file in other if file.suffix.lower() in PIXEL_SUFFIXES]
     if images:
         remarks.append(f"{len(images)} other images, such as {images[0].inside}, are passed over")
-    kinds = Counter(file.suffix.lower() for file in other if file.suffix.lower() in _NOTES)
+    notes = [file for file in other if file.suffix.lower() in _NOTES]
+    if len(notes) < _FEW_NOTES:
+        notes = [file for file in notes if file.inside not in said]
+    kinds = Counter(file.suffix.lower() for file in notes)
     if kinds:
         remarks.append(f"passed over: {', '.join(f'{number} {kind}' for kind, number in sorted(kinds.items()))}")
     if tree.litter:
@@ -215,7 +187,17 @@ def _passed_over(tree: Tree, one: Candidate) -> list[str]:
     return remarks
 
 
+_FEW_NOTES, _FEW_TABLES = 1_000, 20
 _NOTES = (".json", ".txt", ".csv", ".yaml", ".yml", ".xml")
+
+
+def _is_pair_list(path: Path) -> bool:
+    """Whether the first line of a table names photos and targets."""
+    try:
+        head = read_lines(path, "a table")[0].lower()
+    except DataError:
+        return False
+    return "image" in head and any(kind in head for kind in ("mask", "depth", "values"))
 
 
 def _nothing(tree: Tree) -> str:
@@ -225,6 +207,8 @@ def _nothing(tree: Tree) -> str:
     kinds = Counter(file.suffix.lower() or "no extension" for file in tree.files).most_common(5)
     held = ", ".join(f"{number} {kind}" for kind, number in kinds) or "no file"
     example = f", such as {tree.pixels[0].inside}" if tree.pixels else ""
+    if tables := [file for file in tree.having(".csv")[:_FEW_TABLES] if _is_pair_list(tree.path(file))]:
+        example += f"; {tables[0].inside} lists pairs, so give it with --pairs '{tree.path(tables[0])}'"
     if archives := tree.having(".zip"):
         example += f"; name the archive itself, such as '{tree.path(archives[0])}'"
     return (
