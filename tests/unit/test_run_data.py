@@ -18,6 +18,7 @@ from densevit.data.description import describe, write_description
 from densevit.errors import ConfigError, DataError, DensevitError
 from densevit.evaluation import run_data
 from densevit.evaluation.evaluate import evaluate
+from densevit.io import to_json
 from densevit.training.resolve_config import resolve_config
 from densevit.training.train import train
 from tests.contract import fakes
@@ -245,8 +246,13 @@ def selected(bundle: Bundle, path: Path | None, *, source: Path = Path("model"),
 
 
 def figures(bundle: Bundle, chosen: run_data.Selected) -> str:
-    """All metrics, as text in which NaN equals NaN."""
-    return json.dumps(evaluate(bundle.model, bundle.tasks, bundle.fit, chosen.dataset)["main"])
+    """All metrics, as a card holds them."""
+    return to_json(evaluate(bundle.model, bundle.tasks, bundle.fit, chosen.dataset)["main"])
+
+
+def of_run(bundle: Bundle) -> str:
+    """The metrics of the run's last evaluation."""
+    return to_json(bundle.card.metrics["main"])
 
 
 @pytest.fixture(scope="module")
@@ -271,14 +277,13 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple[B
 def test_evaluate__on_a_copy_of_the_data_gives_the_figures_of_the_run(trained, name: str, tmp_path: Path) -> None:
     bundle, data, out = trained(name)
     copy = shutil.copytree(data, tmp_path / "elsewhere")
-    of_run = json.dumps(bundle.card.metrics["main"])
 
     chosen = selected(bundle, copy)
 
-    assert (figures(bundle, chosen), chosen.differs) == (of_run, ())
+    assert (figures(bundle, chosen), chosen.differs) == (of_run(bundle), ())
     assert str(data) not in json.dumps([run.plain() for run in bundle.trained_on])
     in_place = selected(bundle, None, source=out)
-    assert (figures(bundle, in_place), in_place.differs) == (of_run, ())
+    assert (figures(bundle, in_place), in_place.differs) == (of_run(bundle), ())
 
 
 @pytest.mark.parametrize(("name", "key"), [(name, key) for name, case in CASES.items() for key in case.drop])
@@ -293,7 +298,7 @@ def test_evaluate__needs_every_key_of_the_description(trained, name: str, key: s
         changed = figures(bundle, selected(replace(bundle, trained_on=(without,)), data))
     except DensevitError:
         return
-    assert changed != json.dumps(bundle.card.metrics["main"])
+    assert changed != of_run(bundle)
 
 
 def _nothing(path: Path, **given: Any) -> None:
@@ -304,7 +309,7 @@ def _nothing(path: Path, **given: Any) -> None:
 def test_evaluate__reads_an_archive_of_the_data_as_the_run_did(trained, name: str, tmp_path: Path) -> None:
     bundle, data, _ = trained(name)
     chosen = selected(bundle, fakes.pack(data, tmp_path / "data.zip"))
-    assert (figures(bundle, chosen), chosen.differs) == (json.dumps(bundle.card.metrics["main"]), ())
+    assert (figures(bundle, chosen), chosen.differs) == (of_run(bundle), ())
 
 
 def test_run__on_an_archive_is_evaluated_on_its_folder(tmp_path: Path) -> None:
@@ -314,13 +319,13 @@ def test_run__on_an_archive_is_evaluated_on_its_folder(tmp_path: Path) -> None:
     bundle = run_of(case, tmp_path, tmp_path / "out", fakes.pack(tmp_path / "data", tmp_path / "data.zip"))
     for path in (tmp_path / "data", tmp_path / "data.zip", tmp_path / "data" / "dataset.yaml"):
         chosen = selected(bundle, path)
-        assert (figures(bundle, chosen), chosen.differs) == (json.dumps(bundle.card.metrics["main"]), ())
+        assert (figures(bundle, chosen), chosen.differs) == (of_run(bundle), ())
 
 
 def test_run__on_cached_features_has_the_figures_of_the_model(tmp_path: Path) -> None:
     facts = {"freeze": "encoder", "features": {"directory": str(tmp_path / "features")}}
     bundle = run_of(CASES["float_depth"], tmp_path / "data", tmp_path / "out", **facts)
-    assert figures(bundle, selected(bundle, tmp_path / "data")) == json.dumps(bundle.card.metrics["main"])
+    assert figures(bundle, selected(bundle, tmp_path / "data")) == of_run(bundle)
 
 
 # What is asked for, and what differs
@@ -342,7 +347,7 @@ def test_evaluate__measures_what_is_asked_and_says_what_differs(trained, given: 
         return
     chosen = selected(bundle, data, **given)
     assert chosen.differs == (differs,)
-    assert figures(bundle, chosen) != json.dumps(bundle.card.metrics["main"])
+    assert figures(bundle, chosen) != of_run(bundle)
     assert chosen.record()["differs_from_run"] == [differs]
 
 
@@ -372,7 +377,7 @@ def test_evaluate__of_a_description_without_splits_takes_the_runs(trained, tmp_p
 
     chosen = selected(bundle, tmp_path / "data.yaml")
 
-    assert figures(bundle, chosen) == json.dumps(bundle.card.metrics["main"])
+    assert figures(bundle, chosen) == of_run(bundle)
     assert chosen.remarks == ("the data have no splits; those of the run are taken; set splits to change it",)
 
 
@@ -382,7 +387,7 @@ def test_evaluate__is_not_moved_by_photos_that_were_added(trained, tmp_path: Pat
     for seed in range(6, 12):
         fakes.save(noise(seed), copy / "images" / f"{seed}.png")
         fakes.save(blocks(seed, 0, 1, 2), copy / "masks" / f"{seed}.png")
-    assert figures(bundle, selected(bundle, copy)) == json.dumps(bundle.card.metrics["main"])
+    assert figures(bundle, selected(bundle, copy)) == of_run(bundle)
 
 
 def test_evaluate__a_draw_of_ones_own_is_compared_with_the_runs(trained) -> None:
@@ -427,3 +432,35 @@ def test_checkpoint__with_a_description_that_is_none_is_refused(trained, tmp_pat
     save_bundle(broken, tmp_path / "m.safetensors")
     with pytest.raises(ConfigError, match="the checkpoint's description of its data cannot be read"):
         selected(load_bundle(tmp_path / "m.safetensors"), data, classes=NAMES, split="val")
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        ({"kind": "python", "factory": "tests.unit.test_run_data:never", "root": None}, "come from Python code"),
+        ({"masks": "../../secret"}, "masks is '../../secret', which leads out of the folder of the data"),
+        (
+            {"images": "/etc/{split}/{name}.png"},
+            "images is '/etc/{split}/{name}.png', which leads out of the folder of the data",
+        ),
+        ({"root": ".."}, "root is '..', which leads out of the folder of the data"),
+    ],
+)
+def test_checkpoint__cannot_run_code_or_read_elsewhere(trained, change, problem: str, tmp_path: Path) -> None:
+    bundle, data, _ = trained("index")
+    keys = {} if "kind" in change else bundle.trained_on[0].train
+    run = TrainedOn(heads=("main",), train={key: v for key, v in {**keys, **change}.items() if v is not None}, val={})
+    chosen = selected(replace(bundle, trained_on=(run,)), data, classes=NAMES, split="val")
+    assert problem in chosen.differs[0]
+
+
+def never(**arguments: Any) -> None:
+    raise AssertionError("a checkpoint has run code")
+
+
+def test_run__on_data_of_python_code_needs_a_word_to_run_it_again(trained, tmp_path: Path) -> None:
+    bundle, _, _ = trained("index")
+    (tmp_path / "dataset.yaml").write_text("kind: python\nfactory: tests.contract.fakes:make_samples\n")
+    run = TrainedOn(heads=("main",), train={"kind": "python", "factory": "tests.contract.fakes:make_samples"})
+    with pytest.raises(ConfigError, match=r"which is run only on demand; give --data .*dataset\.yaml"):
+        selected(replace(bundle, trained_on=(run,)), None, source=tmp_path)

@@ -4,6 +4,7 @@ Figures are only comparable if the data meant the same, so whatever differs from
 """
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,8 @@ from densevit.data.description import (
     is_description,
     with_keys,
 )
-from densevit.data.relocation import relocated
+from densevit.data.in_memory import PythonConfig
+from densevit.data.relocation import check_harmless, relocated
 from densevit.data.split_roles import split_names, with_drawn_names, with_split
 from densevit.data.splits import SplitConfig, find_split, split_key
 from densevit.errors import ConfigError, DataError
@@ -155,7 +157,18 @@ def _opened_as_in_run(
     root = place(path)
     if not root.is_dir() or ((file := root / DESCRIPTION).is_file() and is_description(read_yaml(file))):
         return None
+    inner = root / str(run.train.get("root") or ".")  # a folder or archive around the run's root
+    if inner != root and inner.is_dir():
+        with suppress(DataError, ConfigError):
+            return _opened_at(inner, run, kind, split, given)
+    return _opened_at(root, run, kind, split, given)
+
+
+def _opened_at(
+    root: Path, run: TrainedOn, kind: str, split: str | None, given: Mapping[str, Any]
+) -> tuple[Dataset, DataConfig, tuple[str, ...]]:
     try:
+        check_harmless(_plain(run))
         config = parse_data(with_keys(_evaluated(run, root).plain(), given))
     except ValueError as error:
         raise ConfigError(str(error)) from None
@@ -174,10 +187,17 @@ def _of_run_folder(model: Model, run: TrainedOn | None, given: Mapping[str, Any]
             "in its run folder knows where its data are"
         )
     described = describe(file, **given)
+    if isinstance(described.config, PythonConfig):
+        raise ConfigError(f"the data of the run come from Python code, which is run only on demand; give --data {file}")
     root = getattr(described.config, "root", None)
     if root is not None and not root.exists():
         raise DataError(f"the data of the run were in {root}, which is not there; name their place with --data DIR")
     return replace(described, remarks=(f"those of the run, in {root or file}", *described.remarks))
+
+
+def _plain(run: TrainedOn) -> dict[str, Any]:
+    """The description of the data of a run's evaluations, or else of its training."""
+    return {key: value for key, value in {**run.train, **(run.val or {})}.items() if value is not None}
 
 
 def _evaluated(run: TrainedOn, root: Path) -> DataConfig:
@@ -186,9 +206,8 @@ def _evaluated(run: TrainedOn, root: Path) -> DataConfig:
     Raises:
         ConfigError: the checkpoint's description is none of ours.
     """
-    data = {key: value for key, value in {**run.train, **(run.val or {})}.items() if value is not None}
     try:
-        return relocated(data, root)
+        return relocated(_plain(run), root)
     except ValueError as error:
         raise ConfigError(f"the checkpoint's description of its data cannot be read: {error}") from None
 
@@ -211,7 +230,7 @@ def _with_split(config: DataConfig, run: TrainedOn | None, split: str | None) ->
     if split is not None or run is None or "split" not in type(config).model_fields:
         return _checked_split(config, split)
     names = split_names(config)
-    learnt = {**run.train, **(run.val or {})}.get("split") if run.val else None
+    learnt = _plain(run).get("split") if run.val else None
     chosen = learnt if learnt in names else find_split("val", names) or find_split("test", names)
     return with_split(config, chosen)
 
@@ -230,7 +249,7 @@ def _differences(run: TrainedOn | None, config: DataConfig) -> tuple[str, ...]:
         return ()
     root = getattr(config, "root", None) or Path()
     found = differences(_evaluated(run, root), config)
-    was = {**run.train, **(run.val or {})}.get("split") if run.val else None
+    was = _plain(run).get("split") if run.val else None
     split = getattr(config, "split", None)
     if was is not None and (split is None or split_key(split) != split_key(was)):
         found.append(f"split is {split!r} instead of {was!r}")
