@@ -140,7 +140,9 @@ def test_splits__are_drawn_without_a_column(folder: Path) -> None:
         ("", "is empty (0 bytes)"),
         ("image,mask\nphotos/b, c.jpg,labels/2.png\n", "has 3 cells in row 2 but 2 columns; put names that have a"),
         ('image,mask\n"photos/a.jpg,labels/1.png\n', "is not a table ("),
-        (b"image,mask\n\xff\xfe\n", "UTF-8"),
+        (b"image,mask\n\xff\xfe\n", "is not UTF-8 text; a CSV table"),
+        (TABLE.encode("utf-16"), "is not UTF-8 text"),
+        (f"image,mask\nphotos/a.jpg,{'9' * 9000}\n", "lists 1 files that do not exist"),
     ],
 )  # fmt: skip
 def test_table__that_is_wrong_is_refused(folder: Path, text: str | bytes, reason: str) -> None:
@@ -160,3 +162,11 @@ def test_dataset__reads_the_files_of_a_table(tmp_path: Path) -> None:
     assert sample.name == "photo"
     assert sample.labels is not None
     assert sample.labels.tolist() == [[1, 1], [1, 1]]
+
+
+def test_classes__may_be_next_to_the_table(folder: Path) -> None:
+    (folder / "classes.json").write_text('{"classes": ["road", "sky"]}')
+    found(folder, TABLE)
+    table = classes_of(FolderConfig(pairs=folder / "list.csv"))
+    assert table is not None
+    assert table.names == ("road", "sky")

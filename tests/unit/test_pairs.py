@@ -249,6 +249,7 @@ def test_mask__of_several_photos_is_refused(tmp_path: Path) -> None:
     ("facts", "reason"),
     [
         ({"images": "{nome}.jpg"}, "the template {nome}.jpg has '{nome}'"),
+        ({"images": "{name}.*", "masks": "{name}.*"}, "images is {name}.*, and so is a target"),
         ({"images": "{split}/photo.jpg"}, "a template of photos needs {name} or {folder}"),
         ({"images": "{class}/{name}.jpg"}, "images has {class}, which only masks may have"),
         ({"images": "{name}.jpg", "masks": "{split}/{name}.png"}, "masks has {split}, which images lacks"),

@@ -66,6 +66,12 @@ def test_classes__of_other_splits_count_too(root: Path) -> None:
     assert row_of({**facts, "split": "train"})[0] == 1
 
 
+def test_classes__of_names_are_bounded(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DENSEVIT_LIMITS", "classes=1")
+    with pytest.raises(DataError, match=r"the names of the masks have 2 classes, .* DENSEVIT_LIMITS=classes=NUMBER"):
+        row_of(config(root))
+
+
 def test_classes__of_the_config_give_the_order(root: Path) -> None:
     assert row_of(config(root, classes=["weed", "crop"])) == [0, 0, 1, 255, 255, 255]
 

@@ -87,13 +87,22 @@ def test_lists__that_do_not_fit_are_refused(names: dict[str, list[str]], reason:
 
 def test_draw__divides_train_where_the_data_have_splits() -> None:
     given = ["Train"] * 40 + ["test"] * 10
-    splits = [*drawn(given=given, val=0.25, test=0.5).values()]
+    splits = [*drawn(given=given, val=0.25).values()]
     assert {name: splits.count(name) for name in {*splits}} == {"Train": 30, "val": 10, "test": 10}
 
 
-def test_draw__leaves_a_val_that_the_data_have() -> None:
-    given = ["train"] * 40 + ["valid"] * 10
-    assert [*drawn(given=given).values()] == given
+def test_draw__divides_train_and_val_anew_where_the_data_have_both() -> None:
+    given = ["train"] * 30 + ["valid"] * 10 + ["test"] * 10
+    splits = drawn(given=given, by=r"patient\d")
+    assert [*splits.values()][40:] == ["test"] * 10
+    divided = {(name.split("/")[0], split) for name, split in [*splits.items()][:40]}
+    assert sorted(split for _, split in divided) == ["train"] * 4 + ["valid"]
+
+
+def test_draw__of_a_test_takes_the_one_that_the_data_have() -> None:
+    splits = [*drawn(given=["train"] * 40 + ["test"] * 10, val=0, test=0.5).values()]
+    assert splits.count("test") == 25
+    assert splits[40:].count("train") > 0
 
 
 @pytest.mark.parametrize(

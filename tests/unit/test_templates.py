@@ -1,3 +1,5 @@
+import random
+
 import pytest
 
 from densevit.data.templates import Template, split_template
@@ -32,7 +34,9 @@ IMAGES = (".png", ".jpg")
         ("{name}-*-mask.png", "a-17-mask.png", {"name": "a"}),
         ("*_{name}_*_mask.png", "x_a_7_mask_mask.png", {"name": "a_7"}),
         ("*-{name}/{name}.png", "a-b-c/c.png", {"name": "c"}),
-        ("v1.0/{name}", "v1.0/a", {"name": "a"}),
+        ("v1.0/{name}", "v1.0/a.png", {"name": "a.png"}),
+        ("v1.0/{name}", "v1.0/a.txt", None),
+        ("{name}.png", "a.jpg.png", {"name": "a.jpg"}),
         ("{split}/_annotations.coco.json", "valid/_annotations.coco.json", {"split": "valid"}),
         ("task-{task}-by-*-tag-{class}-*.png", "task-7-by-1-tag-crop-0.png", {"task": "7", "class": "crop"}),
         ("caf\u00e9_{name}.png", "caf\u00e9_1.png", {"name": "1"}),
@@ -73,6 +77,33 @@ def test_template__that_cannot_be_understood_is_refused(template: str, reason: s
     with pytest.raises(ConfigError) as caught:
         Template(template)
     assert reason in str(caught.value)
+
+
+def all_readings(parts: list[str], text: str, values: dict[str, str]) -> list[dict[str, str]]:
+    """All placeholders with which the parts make up the text, by trying every length of each."""
+    if not parts:
+        return [] if text else [values]
+    part, *rest = parts
+    name = part.strip("{}")
+    known = values.get(name) if part[0] == "{" else part if part != "*" else None
+    if known is not None:
+        return all_readings(rest, text.removeprefix(known), values) if text.startswith(known) else []
+    ends = [end for end in range(part != "*", len(text) + 1) if "/" not in text[:end]]
+    found = [all_readings(rest, text[end:], values if part == "*" else {**values, name: text[:end]}) for end in ends]
+    return [reading for readings in found for reading in readings]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_template__matches_what_a_search_of_all_readings_matches(seed: int) -> None:
+    rng = random.Random(seed)
+    matched = 0
+    for _ in range(1000):
+        parts = rng.choices(["{name}", "{class}", "{split}", "*", "a", "b", "_", "/"], k=rng.randint(1, 4))
+        text = "".join(rng.choices("ab_/", k=rng.randint(1, 7)))
+        values, expected = Template("".join(parts)).match(text), all_readings(parts, text, {})
+        assert values in expected if expected else values is None, (parts, text)
+        matched += values is not None
+    assert matched > 50
 
 
 def test_template__takes_hostile_names_without_long_searches() -> None:

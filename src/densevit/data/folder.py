@@ -208,7 +208,7 @@ def class_table(config: FolderConfig) -> ClassTable | None:
 
 
 def read_classes(config: FolderConfig) -> ClassTable | None:
-    """The classes of the config, otherwise of ``root/classes.json`` or the names of files; None if nothing names them.
+    """The classes of the config, of classes.json, or of the names of files, in this order; None if nothing names them.
 
     Raises:
         DataError: if the file is not a class list.
@@ -219,7 +219,8 @@ def read_classes(config: FolderConfig) -> ClassTable | None:
         named = tuple(f"class {i}" for i in range(names)) if isinstance(names, int) else names
         ignore = config.ignore_index if config.ignore_index != 255 else default_ignore(len(named) + offset)
         return with_palette(ClassTable(named, ignore), config.palette, "the config")
-    path = config.root / "classes.json" if config.root else None
+    folder = config.root or (config.pairs.parent if config.pairs is not None else None)
+    path = folder / "classes.json" if folder is not None else None
     if path is not None and path.is_file():
         return read_class_list(path, config.palette, offset)
     if config.class_values is not None:

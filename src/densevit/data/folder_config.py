@@ -26,7 +26,8 @@ class FolderConfig(DataConfig):
         images, masks, depth, values: these folders themselves, instead of ``root`` and ``split``; or templates of file
             names below the root, such as ``{split}/{name}_mask.png`` (see ``templates``). ``masks`` may be a file of
             COCO annotations, or a folder of labelme's .json files.
-        pairs: CSV file with the columns image and any of mask, depth, values and split; paths are relative to it.
+        pairs: CSV file with the columns image and any of mask, depth, values and split; paths are relative to its
+            folder, where classes.json is looked for too, or else to the root.
         splits: how photos are divided that have no folders, lists or column for it.
         tasks: Label Studio's JSON export, which says which photo the ``{task}`` of a mask's name is.
         classes: class names, or the number of unnamed classes, instead of classes.json.
@@ -110,6 +111,8 @@ class FolderConfig(DataConfig):
                         f"{kind} has {{{min(wrong)}}}, which only masks may have, and task only with tasks: a JSON "
                         "export of Label Studio"
                     )
+        if "images" in fields and self.images in (self.masks, self.depth, self.values):
+            raise ValueError(f"images is {self.images}, and so is a target; say how their names or folders differ")
         if "images" in fields and not fields["images"] & {"name", "folder"}:
             raise ValueError(f"images is {self.images}; a template of photos needs {{name}} or {{folder}}")
         for kind, own in fields.items():

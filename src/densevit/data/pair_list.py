@@ -18,8 +18,8 @@ COLUMNS = ("image", "mask", "depth", "values", "split")
 _ALIASES = {"images": "image", "photo": "image", "masks": "mask", "label": "mask", "value": "values"}
 _KINDS: dict[str, TargetFolder] = {"mask": "masks", "depth": "depth", "values": "values"}
 _EXPECTED = (
-    "a table in UTF-8 with the columns image and any of mask, depth, values and split, separated by comma, semicolon "
-    "or tab,"
+    "a CSV table in UTF-8 with the columns image and any of mask, depth, values and split, separated by comma, "
+    "semicolon or tab,"
 )
 
 
@@ -60,7 +60,7 @@ def read_pair_list(path: Path, root: Path | None = None) -> tuple[list[Row], lis
         if not row.get("image"):
             raise DataError(f"{path} has no image in row {number}; each row needs one; add it or remove the row")
         files = {column: _find(text, bases) for column, text in row.items() if column in ("image", *_KINDS) and text}
-        missing += [f"{row[column]} (row {number})" for column, file in files.items() if file is None]
+        missing += [f"{row[column]:.200} (row {number})" for column, file in files.items() if file is None]
         targets = {_KINDS[column]: file for column, file in files.items() if column != "image" and file is not None}
         image = files["image"] or Path(row["image"])
         found.append(Row(_name(row["image"]), image, targets, row.get("split", "")))
@@ -94,9 +94,16 @@ def _find(text: str, bases: Sequence[Path]) -> Path | None:
         for written in dict.fromkeys((form, form.replace("\\", "/"))):
             for base in bases:
                 file = place(written) if Path(written).is_absolute() else place(base / written)
-                if file.is_file():
+                if _is_file(file):
                     return file
     return None
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # such as a name that is too long
+        return False
 
 
 def _name(text: str) -> str:

@@ -15,6 +15,7 @@ from densevit.data.files import name_key, same_size
 from densevit.data.sample import ClassTable
 from densevit.errors import DataError
 from densevit.io import read_json, read_region
+from densevit.limits import limits, too_much
 from densevit.types import Size
 
 _TASKS = "Label Studio's JSON export (a list of tasks with id and data)"
@@ -48,9 +49,15 @@ class RegionReader:
 
 
 def region_classes(regions: Iterable[str], background: str | None, ignore_index: int = 255) -> ClassTable:
-    """The classes that ``{class}`` stands for in names of files, sorted, after the background if it has a name."""
+    """The classes that ``{class}`` stands for in names of files, sorted, after the background if it has a name.
+
+    Raises:
+        DataError: there are more than ``limits`` accept, as where it stands for numbers of objects.
+    """
     names = sorted({*regions} - {background})
     listed = (*([background] if background is not None else []), *names)
+    if len(listed) > limits().classes:
+        raise DataError(too_much(f"the names of the masks have {len(listed)} classes", "classes"))
     return ClassTable(listed, ignore_index if ignore_index != 255 else default_ignore(len(listed)))
 
 

@@ -28,7 +28,7 @@ class SplitConfig(Config):
 
     Attributes:
         val, test: shares of the photos, or of their groups, that are drawn at random; the others are train. Where the
-            data have a split of that name, none is drawn; where they have train, it is the one that is divided.
+            data have splits, train is divided together with those that are drawn, and the others stay as they are.
         seed: of the draw, which does not depend on the order of the photos.
         by: regular expression whose first group (or whole match) in a photo's name is its group, such as a patient or
             a video; groups are never divided.
@@ -68,16 +68,18 @@ def divide(names: Sequence[str], given: Sequence[str], config: SplitConfig) -> l
     """
     if config.names is not None:
         return _listed(names, config.names)
-    has = {split_key(split) for split in given}
-    shares = {split: share for split, share in (("test", config.test), ("val", config.val)) if split not in has}
-    divided = [name for name, split in zip(names, given, strict=True) if split_key(split) in {"", "train"}]
-    groups = {name: group_of(name, config.by) for name in divided}
-    drawn = _draw(set(groups.values()), shares, config.seed)
-    own = [split if split_key(split) not in {"", "train"} else None for split in given]
-    return [
-        split if split is not None else drawn.get(groups[name], before or "train")
-        for name, split, before in zip(names, own, given, strict=True)
-    ]
+    shares = {split: share for split, share in (("val", config.val), ("test", config.test)) if share > 0}
+    called = {split_key(split): split for split in sorted({*given}, reverse=True)}  # "valid" stays "valid"
+    keys = [split_key(split) for split in given]
+    groups = {
+        name: group_of(name, config.by) for name, key in zip(names, keys, strict=True) if key in {"", "train", *shares}
+    }
+    drawn = _draw({*groups.values()}, shares, config.seed)
+    splits = []
+    for name, split in zip(names, given, strict=True):
+        key = drawn.get(groups[name], "train") if name in groups else ""
+        splits.append(called.get(key, key) if key else split)
+    return splits
 
 
 def group_of(name: str, by: str | None) -> str:
@@ -102,9 +104,8 @@ def _draw(groups: Iterable[str], shares: Mapping[str, float], seed: int) -> dict
     """Group -> split for those that are drawn; each share takes at least one while one is left for train."""
     ranked = sorted(groups, key=lambda group: (hashlib.blake2b(f"{seed}:{group}".encode()).digest(), group))
     drawn: dict[str, str] = {}
-    wanted = {split: max(round(share * len(ranked)), 1) for split, share in shares.items() if share > 0}
-    for split in ("val", "test"):
-        for _ in range(wanted.get(split, 0)):
+    for split, share in shares.items():
+        for _ in range(max(round(share * len(ranked)), 1)):
             if len(drawn) + 1 < len(ranked):
                 drawn[ranked[len(drawn)]] = split
     return drawn

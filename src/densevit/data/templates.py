@@ -19,8 +19,9 @@ _MOST_WILDCARDS = 8
 class Template:
     """A pattern of paths relative to a folder.
 
-    Besides ``PLACEHOLDERS``, ``*`` is any text without a slash; at the end, ``.*`` is any of the ``suffixes``. A
-    suffix is matched in upper and lower case. A placeholder that stands twice has the same text in both places.
+    Besides ``PLACEHOLDERS``, ``*`` is any text without a slash; at the end, ``.*`` is any of the ``suffixes``. A path
+    also needs one of them where the template has no suffix. A suffix is matched in upper and lower case. A placeholder
+    that stands twice has the same text in both places.
 
     Args:
         text: the pattern, with slashes.
@@ -114,6 +115,8 @@ class Template:
 
     def match(self, relative: str) -> dict[str, str] | None:
         """The placeholders of a path, each as long as it can be from left to right; None if it does not match."""
+        if not self._end and self.suffixes and not relative.lower().endswith(self.suffixes):
+            return None
         return self._values(self._pattern.match(relative))
 
     def readings(self, relative: str) -> Iterator[dict[str, str]]:

@@ -44,7 +44,13 @@ def read_rows(path: Path, expected: str) -> tuple[str, list[list[str]]]:
     Raises:
         DataError: no such file, too large, not text, or quotes that do not end.
     """
-    text = _read_text(path, expected).replace("\r\n", "\n").replace("\r", "\n")
+    try:
+        text = _read_text(path, expected)
+    except DataError as error:
+        if isinstance(error.__cause__, UnicodeDecodeError):
+            raise DataError(f"{path} is not UTF-8 text; {expected} is accepted; save it as CSV in UTF-8") from None
+        raise
+    text = text.replace("\r\n", "\n").replace("\r", "\n")
     head = next((line for line in text.split("\n") if line.strip()), "")
     if found := re.fullmatch(r"sep=([,;\t])", head.strip(" "), re.IGNORECASE):  # as spreadsheets write it
         text = text.replace(head, "", 1)
