@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from densevit.data import FolderConfig
+from densevit.data import FolderConfig, FolderDataset
 from densevit.data.discover import discover
 from densevit.errors import DataError
 from tests.layouts import COLOURS, LAYOUTS, coco, depth_mm, labelme, photo, save, truth, write
@@ -151,7 +151,7 @@ def test_discover__names_what_is_not_there(tmp_path: Path) -> None:
 
     with pytest.raises(DataError, match="no file that can be read"):
         discover(tmp_path / "data", masks="labels")
-    with pytest.raises(DataError, match="which no file in .* matches"):
+    with pytest.raises(DataError, match=r"which no file in .* matches"):
         discover(tmp_path / "data", masks="masks/{name}.tif")
 
 
@@ -181,7 +181,11 @@ def test_discover__photos_without_masks_are_said(tmp_path: Path) -> None:
     LAYOUTS["suffixes"].make(tmp_path)
     (tmp_path / "masks/002_mask.png").unlink()
 
-    assert any("1 photos have no target" in remark for remark in discover(tmp_path).remarks)
+    found = discover(tmp_path)
+
+    assert any("1 photos have no target and are left out" in remark for remark in found.remarks)
+    assert isinstance(found.config, FolderConfig)
+    assert len(FolderDataset(found.config.model_copy(update={"splits": None}))) == 5
 
 
 def test_discover__leftovers_are_counted(tmp_path: Path) -> None:
@@ -281,6 +285,34 @@ def test_discover__unit_of_depth(factor: int, sparse: bool, unit: float, tmp_pat
     assert isinstance(found.config, FolderConfig)
     assert found.config.depth_unit_m == unit
     assert any("depth_unit_m" in remark for remark in found.remarks)
+
+
+def test_discover__depth_of_8_bits_is_no_measurement(tmp_path: Path) -> None:
+    for i in range(6):
+        save(tmp_path / f"rgb/{i}.png", photo(i))
+        save(tmp_path / f"depth/{i}.png", photo(i)[..., 0])
+
+    with pytest.raises(DataError, match="depth map of 8 bits"):
+        discover(tmp_path)
+
+    for i in range(6):
+        save(tmp_path / f"labels/{i}.png", truth(i))
+    found = discover(tmp_path)
+    assert isinstance(found.config, FolderConfig)
+    assert found.config.depth is None
+    assert any("depth is passed over" in remark for remark in found.remarks)
+
+
+def test_discover__class_list_with_views_stays_in_its_file(tmp_path: Path) -> None:
+    LAYOUTS["suffixes"].make(tmp_path)
+    views = {"classes2": ["x", "y"], "to_2": [0, 1, 1]}
+    write(tmp_path / "classes.json", json.dumps({"classes": ["a", "b", "c"], "ignore_index": 254, **views}))
+
+    found = discover(tmp_path)
+
+    assert isinstance(found.config, FolderConfig)
+    assert found.config.classes is None
+    assert "3 classes of classes.json" in found.remarks
 
 
 def test_discover__categories_may_differ_between_splits(tmp_path: Path) -> None:

@@ -121,6 +121,29 @@ def test_judge_colours__stray_ones_are_the_nearest() -> None:
     assert judged.keys["unknown_colours"] == "nearest"
 
 
+def test_judge_colours__of_a_few_pixels_are_stray() -> None:
+    mask = coloured(masks(0, 1)[0], 0, 0x00FF00)
+    mask[0, :3] = 0x00FE00
+
+    assert judge_colours([histogram(mask)]).keys["classes"] == ("black", "green")
+
+
+def test_judge_colours__of_jpegs() -> None:
+    made = []
+    for mask in masks(0, 1, 2):
+        buffer = io.BytesIO()
+        Image.fromarray(np.array([(0, 0, 0), (255, 0, 0), (0, 0, 255)], np.uint8)[mask]).save(
+            buffer, "JPEG", quality=90
+        )
+        pixels = np.asarray(Image.open(buffer)).astype(np.int64)
+        made.append(histogram(pixels[..., 0] << 16 | pixels[..., 1] << 8 | pixels[..., 2]))
+
+    judged = judge_colours(made)
+
+    assert judged.keys["classes"] == ("black", "blue", "red")
+    assert judged.keys["unknown_colours"] == "nearest"
+
+
 def test_judge_colours__refuses_photos() -> None:
     photo = np.random.default_rng(0).integers(0, 1 << 24, (64, 64))
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from densevit.data.class_list import default_ignore, is_text
-from densevit.data.coco_rows import id_order, key_of, rows_of, used_categories
+from densevit.data.coco_rows import id_order, key_of, rows_of, unused_roots
 from densevit.data.polygons import (
     NoShape,
     PassedOver,
@@ -185,9 +185,9 @@ def _classes(
         names = ClassTable(listed, default_ignore(len(listed)))
     known = {*names.names}
     if unknown := [name for name in ordered if name not in known]:
-        used = used_categories(data)  # the others, such as the root of Roboflow's tree, need no class
-        categories = {key: name for key, name in categories.items() if name in known or key in used}
-        unknown = [name for name in unknown if name in categories.values()]
+        roots = {*unused_roots(data)} - known  # that of Roboflow's tree needs no class
+        categories = {key: name for key, name in categories.items() if name not in roots}
+        unknown = [name for name in unknown if name not in roots]
     if unknown:
         raise DataError(
             f"{path} has categories that the classes lack: {', '.join(unknown[:8])}; add them to the classes, where "

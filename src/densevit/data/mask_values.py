@@ -1,5 +1,6 @@
 """What the numbers or colours in masks mean where nothing names their classes, judged from how often each occurs."""
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -36,6 +37,9 @@ _RARE, _MOST_STRAY = 0.002, 0.1
 
 _INSTANCES = 1000
 """Larger numbers are often class x 1000 + instance."""
+
+_COLOUR_RADIUS, _MOST_COLOURS, _STRAY_PIXELS = 40, 4096, 8
+"""How far stray colours are from theirs in a channel; how many are looked at; colours of fewer pixels are stray."""
 
 _PER_MASK = 64
 """A mask of more numbers is a photo, a regression target or holds instances."""
@@ -107,12 +111,12 @@ def judge_colours(masks: Sequence[Histogram]) -> MaskValues:
         masks: a histogram of each mask that was read, of 0xRRGGBB.
     """
     values, counts = _sum(masks)
-    frequent = values[counts >= _RARE / 2 * counts.sum()]
-    stray = 1 - counts[np.isin(values, frequent)].sum() / counts.sum()
-    chosen = values if len(values) <= MOST_CLASSES else frequent
+    chosen = _colour_centres(values, counts)
+    if chosen is None:
+        return MaskValues(f"{len(values):,} colours", problem=f"the masks hold {len(values):,} colours")
+    stray = 1 - counts[np.isin(values, chosen)].sum() / counts.sum()
+    chosen = np.unique(_snapped(chosen)) if len(chosen) < len(values) else chosen
     held = ", ".join(colour_name(int(value)) for value in chosen[:8]) + (" ..." if len(chosen) > 8 else "")
-    if len(chosen) > MOST_CLASSES or (len(values) > MOST_CLASSES and stray > _MOST_STRAY):
-        return MaskValues(held, problem=f"the masks hold {len(values):,} colours")
     if len(chosen) < 2:
         return MaskValues(held, problem=f"the masks that were read hold only {held}")
     names = tuple(colour_name(int(value)) for value in chosen)
@@ -123,6 +127,60 @@ def judge_colours(masks: Sequence[Histogram]) -> MaskValues:
         text += f"; {len(values) - len(chosen):,} stray colours, in {stray:.1%} of the pixels, become the nearest"
         text += " (unknown_colours: refuse to stop at them, ignore to leave them out)"
     return MaskValues(held, keys, f"{text}; set classes to name them in this order")
+
+
+def _colour_centres(values: NDArray[np.int64], counts: NDArray[np.int64]) -> NDArray[np.int64] | None:
+    """The colours of classes, in order, without stray ones near to them or rare; None where there are too many."""
+    order = np.argsort(-counts, kind="stable")[:_MOST_COLOURS]
+    left, total = counts[order].astype(np.float64), counts.sum()
+    channels = np.stack([values[order] >> 16, values[order] >> 8 & 255, values[order] & 255], axis=-1)
+    exact = len(values) <= MOST_CLASSES
+    centres: list[int] = []
+    found: list[tuple[NDArray[np.int64], float]] = []
+    covered = 0.0
+    while left.any():
+        place = int(left.argmax())
+        distance = np.abs(channels - channels[place]).max(axis=-1)
+        peak, around = left[distance <= 2 * _PEAK].sum(), left[distance <= _COLOUR_RADIUS].sum()
+        if exact:  # a few colours are classes, except for those of some pixels
+            if left[place] < max(_STRAY_PIXELS, _RARE / 100 * total):
+                break
+            left[place] = 0
+        elif around < _RARE * total:
+            break
+        elif around < _SKIRT_SHARE * _mixed(channels[place], found):
+            left[distance <= _COLOUR_RADIUS] = 0
+            continue
+        elif peak < _SHARPNESS * around:
+            return None
+        else:
+            left[distance <= _COLOUR_RADIUS] = 0
+        covered += around
+        found.append((channels[place], float(around)))
+        centres.append(int(values[order[place]]))
+        if len(centres) > MOST_CLASSES:
+            return None
+    if not exact and covered < (1 - 1.5 * _MOST_STRAY) * total:
+        return None
+    return np.sort(np.array(centres or [int(values[order[0]])], np.int64))
+
+
+def _mixed(colour: NDArray[np.int64], found: Sequence[tuple[NDArray[np.int64], float]]) -> float:
+    """The pixels of the rarer of two classes that a colour is between, as in blurred edges; 0 if it is not."""
+    most = 0.0
+    for (one, pixels), (other, others) in itertools.combinations(found, 2):
+        step = other - one
+        share = np.clip(((colour - one) @ step) / (step @ step), 0, 1)
+        if np.abs(one + share * step - colour).max() <= _COLOUR_RADIUS:
+            most = max(most, min(pixels, others))
+    return most
+
+
+def _snapped(colours: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Colours whose channels are at 0 or 255 where compression moved them a little."""
+    channels = np.stack([colours >> 16, colours >> 8 & 255, colours & 255], axis=-1)
+    channels = np.where(channels <= _ENDS, 0, np.where(channels >= 255 - _ENDS, 255, channels))
+    return np.asarray(channels @ np.array([1 << 16, 1 << 8, 1]))
 
 
 def as_rgb(colour: int) -> Rgb:
@@ -202,7 +260,13 @@ def _clusters(values: NDArray[np.int64], counts: NDArray[np.int64]) -> MaskValue
     stray = 1 - grey[chosen].sum() if len(centres) else 1.0
     far = float(left.sum()) + skirts
     others = len(values) - len(chosen)
-    if not sharp or not 2 <= len(chosen) <= 16 or chosen[-1] < 240 or far > 1.5 * _MOST_STRAY or stray > 4 * _MOST_STRAY:
+    if (
+        not sharp
+        or not 2 <= len(chosen) <= 16
+        or chosen[-1] < 240
+        or far > 1.5 * _MOST_STRAY
+        or stray > 4 * _MOST_STRAY
+    ):
         return None
     if others == 0 or (stray > _MOST_STRAY and others < 8):
         return None

@@ -54,6 +54,8 @@ def classes_of_masks(tree: Tree, one: Candidate, given: Mapping[str, Any]) -> tu
         return _labelme(tree, one, given)
     if given.get("classes") is not None:
         return {}, []
+    if (own := next(iter(tree.named(lambda name: name == "classes.json")), None)) is not None:
+        return _classes_json(tree, own)
     held = read_masks(tree, one.targets["masks"])
     listed = _listed(tree)
     keys, remarks = _named(held, listed, one) if listed is not None else _unnamed(tree, held, one)
@@ -117,7 +119,7 @@ def _paints(held: Held, palette: Sequence[Rgb]) -> bool:
 
 def _voc(held: Held, one: Candidate) -> tuple[dict[str, Any], list[str]] | None:
     """The classes of Pascal VOC, where masks have its folder and its colours."""
-    if "SegmentationClass" not in one.targets["masks"].place:
+    if "SegmentationClass" not in one.targets["masks"].place or "JPEGImages" not in one.photos.place:
         return None
     palette = tuple(_voc_colour(index) for index in range(len(PASCAL_VOC)))
     void = _voc_colour(255)
@@ -210,9 +212,14 @@ def _listed(tree: Tree) -> Listed | None:
     return None
 
 
-def _classes_json(tree: Tree, file: File) -> Listed | None:
+def _classes_json(tree: Tree, file: File) -> tuple[dict[str, Any], list[str]]:
+    """Keys for a class list of our own form; one with coarser views stays in its file."""
     table = read_class_list(tree.path(file))
-    return Listed(file.inside, table.names, table.palette)
+    remarks = [f"{len(table.names)} classes of {file.inside}"]
+    if table.views and not file.folders:
+        return {}, remarks
+    keys: dict[str, Any] = {"classes": table.names, "ignore_index": table.ignore_index}
+    return keys | ({"palette": table.palette} if table.palette else {}), remarks
 
 
 def _labelmap(tree: Tree, file: File) -> Listed | None:
@@ -248,7 +255,6 @@ def _names_txt(tree: Tree, file: File) -> Listed | None:
 _TABLE = (("name", "class", "label"), ("r", "red"), ("g", "green"), ("b", "blue"))
 
 _LISTS: tuple[tuple[Callable[[str], bool], Callable[[Tree, File], Listed | None]], ...] = (
-    (lambda name: name == "classes.json", _classes_json),
     (lambda name: name == "labelmap.txt", _labelmap),
     (lambda name: name == "_classes.csv", _classes_csv),
     (lambda name: name.endswith(".csv") and "class" in name, _classes_csv),

@@ -57,7 +57,7 @@ def coco(tree: Tree, given: Mapping[str, Any]) -> list[Candidate]:
 def why_not(tree: Tree) -> str:
     """Why annotations that are there cannot be used; "" without such."""
     for one in _coco_files(tree, {}):
-        if one.outlines:
+        if one.outlines and one.photos:
             return (
                 f"{one.file.inside} lists {len(one.photos)} photos, of which none is there "
                 f"({', '.join(one.photos[:1])}); export the data with its images, or put them next to it"

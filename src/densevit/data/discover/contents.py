@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -74,19 +75,27 @@ def read_masks(tree: Tree, group: Group, number: int = MASKS) -> Held:
             continue
         lossy |= stored.format in LOSSY_FORMATS
         pixels = stored.pixels
-        if pixels.ndim == 3 and np.ptp(pixels[..., :3], axis=2).max() <= _GREY_NOISE * (stored.format in LOSSY_FORMATS):
+        if pixels.ndim == 3 and _is_grey(pixels, _GREY_NOISE * (stored.format in LOSSY_FORMATS)):
             pixels, spread_out = pixels[..., 1], True
         if pixels.ndim == 3 and pixels.shape[2] >= 3:
             colours.append(_count(_packed(pixels)))
         elif pixels.ndim == 2 or pixels.shape[2] <= 2:
             plain = pixels if pixels.ndim == 2 else pixels[..., 0]
-            values.append(_count(plain.astype(np.int64)))
+            values.append(_count(plain))
         if stored.palette is not None and not palette:
             palette = tuple((int(r), int(g), int(b)) for r, g, b in stored.palette)
     if colours and spread_out:  # masks of black only are grey by chance
         colours += [_as_colours(histogram) for histogram in values]
         values, spread_out = [], False
     return Held(len(values) + len(colours), tuple(values), tuple(colours), lossy, palette, spread_out)
+
+
+def _is_grey(pixels: NDArray[Any], noise: int) -> bool:
+    """Whether red, green and blue are alike."""
+    if pixels.shape[2] < 3:
+        return False
+    red, green, blue = np.moveaxis(pixels[..., :3].astype(np.int16), -1, 0)
+    return all(bool((np.abs(green - other) <= noise).all()) for other in (red, blue))
 
 
 def _as_colours(grey: Histogram) -> Histogram:
@@ -117,25 +126,28 @@ def _looks(stored: Stored) -> Role:
     return "masks" if _is_flat(pixels) else "images"
 
 
-def _is_flat(pixels: NDArray[np.generic]) -> bool:
+def _is_flat(pixels: NDArray[Any]) -> bool:
     """Whether few values or colours cover nearly the whole image, as they do in a mask but not in a photo."""
     channels = 1 if pixels.ndim == 2 else pixels.shape[2]
     if channels == 1 and pixels.dtype == np.bool_:
         return True
     if channels == 2:
         return False
-    flat = pixels.reshape(-1) if channels == 1 else _packed(pixels).reshape(-1)
-    counts = np.sort(np.unique(flat, return_counts=True)[1])[::-1]
-    return bool(counts[:_FEW].sum() >= _COVERED * flat.size and len(counts) <= max(flat.size // 16, 4))
+    counts = np.sort(_count(pixels if channels == 1 else _packed(pixels))[1])[::-1]
+    size = pixels.shape[0] * pixels.shape[1]
+    return bool(counts[:_FEW].sum() >= _COVERED * size and len(counts) <= max(size // 16, 4))
 
 
-def _packed(pixels: NDArray[np.generic]) -> NDArray[np.int64]:
-    red, green, blue = np.moveaxis(pixels[..., :3].astype(np.int64), -1, 0)
+def _packed(pixels: NDArray[Any]) -> NDArray[np.int32]:
+    red, green, blue = np.moveaxis(pixels[..., :3].astype(np.int32), -1, 0)
     return (red << 16) | (green << 8) | blue
 
 
-def _count(values: NDArray[np.int64]) -> Histogram:
-    found, counts = np.unique(values, return_counts=True)
+def _count(values: NDArray[Any]) -> Histogram:
+    flat = values.reshape(-1)
+    starts = np.flatnonzero(np.concatenate([[True], flat[1:] != flat[:-1]]))  # runs of equal values are few in masks
+    found, places = np.unique(flat[starts], return_inverse=True)
+    counts = np.bincount(places.reshape(-1), weights=np.diff(np.append(starts, flat.size)))
     return found.astype(np.int64), counts.astype(np.int64)
 
 

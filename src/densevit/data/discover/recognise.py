@@ -5,19 +5,17 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from densevit.data.discover.candidates import Candidate, by_folders, by_names, folder_of, sets_of
 from densevit.data.discover.classes import classes_of_masks
 from densevit.data.discover.coco_layout import coco, why_not
 from densevit.data.discover.contents import SAMPLES, read_masks
+from densevit.data.discover.depth import unit_of_depth
 from densevit.data.discover.lists import splits_of_photos
 from densevit.data.discover.several import brushes, masks_by_class
 from densevit.data.discover.tree import PIXEL_SUFFIXES, Tree, walk_tree
 from densevit.data.folder import FolderConfig
 from densevit.errors import DataError
 from densevit.io import place
-from densevit.io.stored import read_stored
 
 if TYPE_CHECKING:
     from densevit.data.description import Described
@@ -31,9 +29,6 @@ RECOGNISERS: tuple[tuple[Callable[[Tree, Mapping[str, Any]], list[Candidate]], s
 )
 """Each finds the ways in which a tree can be read, next to what those before it may have found: masks, which makes it
 ambiguous, only depth, or nothing. Brush masks settle it."""
-
-_FAR_MM, _SATURATED, _SPARSE = 20_000, 65_535, 0.5
-_UNITS = ((1 / 256, "1/256 m, as KITTI stores sparse depth"), (0.0002, "1/5000 m, as TUM RGB-D stores it"))
 
 
 def discover(root: Path, **given: Any) -> "Described":
@@ -54,13 +49,21 @@ def discover(root: Path, **given: Any) -> "Described":
         found, said = classes_of_masks(tree, one, given)
         keys, remarks = keys | found, remarks + said
     if "depth" in one.targets:
-        found, said = _depth(tree, one, given)
+        try:
+            found, said = unit_of_depth(tree, one, given)
+        except DataError as error:
+            if "masks" not in keys:
+                raise
+            found, said = {}, [f"depth is passed over: {error}"]
+            del keys["depth"]
         keys, remarks = keys | found, remarks + said
     if "values" in one.targets and "normal" in one.targets["values"].template().lower():
         keys["normals"] = True
         remarks.append("values are surface normals, by their name; set normals: false to change it")
+    if one.without:
+        keys["missing_targets"] = "leave_out"
     found, said = splits_of_photos(tree, one, given)
-    keys, remarks = keys | found, remarks + said + _passed_over(tree, one)
+    keys, remarks = keys | found, [*remarks, *said, *_passed_over(tree, one, " ".join([*remarks, *said]))]
     kept = {key: value for key, value in given.items() if key not in ("images", "masks", "depth", "values", "root")}
     return Described(FolderConfig(root=tree.root, **(keys | kept)), tuple(remarks))
 
@@ -158,44 +161,13 @@ def _what(one: Candidate) -> str:
     return f"{len(one.pairs):,} photos {keys['images']} with {' and '.join(targets)}"
 
 
-def _depth(tree: Tree, one: Candidate, given: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    """The unit of depth maps, guessed from their numbers where that of millimetres is not plausible."""
-    high, total, valid, saturated, floats = 0.0, 0, 0, 0, False
-    for file in one.targets["depth"].sample(4 * SAMPLES):
-        try:
-            pixels = read_stored(tree.path(file)).pixels
-        except DataError:
-            continue
-        floats |= pixels.dtype.kind == "f"
-        full = (pixels == _SATURATED) if pixels.dtype.itemsize == 2 else np.zeros(pixels.shape, bool)
-        good = pixels[np.isfinite(pixels) & (pixels > 0) & ~full]
-        high = max(high, float(good.max()) if good.size else 0.0)
-        total, valid, saturated = total + pixels.size, valid + good.size, saturated + int(full.sum())
-    keys: dict[str, Any] = {}
-    remarks: list[str] = []
-    if saturated > 0.001 * total and "depth_invalid" not in given:
-        keys["depth_invalid"] = (float(_SATURATED),)
-        remarks.append(
-            f"depth of {_SATURATED} in {saturated / total:.1%} of the pixels is no measurement (depth_invalid)"
-        )
-    if floats:
-        unit, key = ("metres", "depth_scale_m")
-        if high > 1000 and "depth_scale_m" not in given:
-            keys["depth_scale_m"], unit = 0.001, "millimetres"
-    else:
-        unit, key = "millimetres", "depth_unit_m"
-        if high > _FAR_MM and "depth_unit_m" not in given:
-            keys["depth_unit_m"], unit = _UNITS[valid > _SPARSE * total]
-    if key not in given:
-        remarks.append(f"depth up to {high:,.6g} is taken for {unit}; set {key} to change it")
-    return keys, remarks
-
-
-def _passed_over(tree: Tree, one: Candidate) -> list[str]:
-    """What of a tree is not used."""
+def _passed_over(tree: Tree, one: Candidate, said: str) -> list[str]:
+    """What of a tree is not used, and not named in what is said of it."""
     remarks = []
     if one.without:
-        remarks.append(f"{one.without} photos have no target and are left out")
+        remarks.append(
+            f"{one.without} photos have no target and are left out (missing_targets: refuse to stop at them)"
+        )
     for split, number in sorted(one.unused.items()):
         remarks.append(f"{number} photos of {split or 'no split'} have no target and are not used")
     used = {id(file) for group in (one.photos, *one.targets.values()) for file in group.files.values()}
@@ -203,7 +175,10 @@ def _passed_over(tree: Tree, one: Candidate) -> list[str]:
     images = [file for file in other if file.suffix.lower() in PIXEL_SUFFIXES]
     if images:
         remarks.append(f"{len(images)} other images, such as {images[0].inside}, are passed over")
-    kinds = Counter(file.suffix.lower() for file in other if file.suffix.lower() in _NOTES)
+    notes = [file for file in other if file.suffix.lower() in _NOTES]
+    if len(notes) < _FEW_NOTES:
+        notes = [file for file in notes if file.inside not in said]
+    kinds = Counter(file.suffix.lower() for file in notes)
     if kinds:
         remarks.append(f"passed over: {', '.join(f'{number} {kind}' for kind, number in sorted(kinds.items()))}")
     if tree.litter:
@@ -211,6 +186,7 @@ def _passed_over(tree: Tree, one: Candidate) -> list[str]:
     return remarks
 
 
+_FEW_NOTES = 1_000
 _NOTES = (".json", ".txt", ".csv", ".yaml", ".yml", ".xml")
 
 

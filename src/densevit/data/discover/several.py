@@ -98,8 +98,9 @@ def _by_class(photos: Group, names: Mapping[str, Key], masks: Group, form: str) 
     if (FOLDER in masks.folders) != (form != "{name}_{class}"):
         return None
     ending = next(iter(masks.files.values())).suffix
-    start = masks.place.replace(FOLDER, "") + literal(masks.prefix)
-    template = start + (_joined(masks, names) if form == "{name}_{class}" else form) + literal(masks.suffix) + ending
+    named = {"{class}/{name}": ("{class}/", "{name}"), "{name}/{class}": ("{name}/", "{class}")}
+    folder, name = named.get(form) or ("", _joined(masks, names))
+    template = f"{masks.place.replace(FOLDER, folder)}{literal(masks.prefix)}{name}{literal(masks.suffix)}{ending}"
     ordered = sorted(classes)
     listed, background = with_background(ordered)
     keys = {"masks": Path(template), "classes": listed, "background": background}
