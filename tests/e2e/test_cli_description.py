@@ -11,7 +11,7 @@ import yaml
 
 from densevit.checkpoints.native import read_header
 from tests.contract import fakes
-from tests.e2e.test_cli_data import write_run
+from tests.e2e.runs import write_run
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.layouts import LAYOUTS
-from tests.unit.test_run_data import Case, figures, of_run, run_of, selected
+from tests.unit.described_runs import Case, figures, of_run, run_of, selected
 
 
 def task_of(name: str) -> str:

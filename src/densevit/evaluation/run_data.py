@@ -39,6 +39,7 @@ class Selected:
 
     Attributes:
         head: its name.
+        task: its kind.
         dataset: with its targets.
         config: of the data set, with the split.
         remarks: sentences on what was found and assumed.
@@ -46,6 +47,7 @@ class Selected:
     """
 
     head: str
+    task: str
     dataset: Dataset
     config: DataConfig
     remarks: tuple[str, ...] = ()
@@ -61,7 +63,7 @@ class Selected:
         """What a file of figures says about the data."""
         source = getattr(self.config, "root", None) or getattr(self.config, "images", None) or self.config.kind
         differs = {"differs_from_run": list(self.differs)} if self.differs else {}
-        return {"data": str(source).removesuffix("!"), "split": self.split, **differs}
+        return {"task": self.task, "data": str(source).removesuffix("!"), "split": self.split, **differs}
 
     @property
     def title(self) -> str:
@@ -89,20 +91,20 @@ class Model:
     trained_on: tuple[TrainedOn, ...] = ()
 
 
-def only_kind(tasks: Mapping[str, Task]) -> str:
+def _only_kind(tasks: Mapping[str, Task]) -> str:
     """The kind of task of all heads if they have one, otherwise segmentation."""
     kinds = {task.kind for task in tasks.values()}
     return kinds.pop() if len(kinds) == 1 else "segmentation"
 
 
 def select(
-    model: Model, kind: str, head: str | None, path: Path | None, split: str | None, given: Mapping[str, Any]
+    model: Model, kind: str | None, head: str | None, path: Path | None, split: str | None, given: Mapping[str, Any]
 ) -> Selected:
     """The head to measure and its data.
 
     Args:
         model: the model.
-        kind: of the task.
+        kind: of the task; by default that of all heads, or segmentation.
         head: its name; by default the one whose task and classes fit.
         path: folder, zip archive or dataset.yaml; without one, and without places in ``given``, the data of the run.
         split: by default that of the run's evaluations.
@@ -112,6 +114,7 @@ def select(
         ConfigError: no head fits, or no data was named.
         DataError: the data are not there, or do not fit the head.
     """
+    kind = kind or _only_kind(model.tasks)
     if kind not in TASKS:
         raise ConfigError(f"task {kind!r} is unknown{nearest(kind, TASKS)}")
     heads = [name for name, task in model.tasks.items() if task.kind == kind] if head is None else [head]
@@ -137,7 +140,7 @@ def select(
     name, dataset = choose_head(model.tasks, dataset, kind, head)
     if isinstance(config, FolderConfig) and isinstance(dataset, FolderDataset):  # the head may know the background
         config = config.model_copy(update={"background": dataset.config.background})
-    return Selected(name, dataset, config, remarks, differs + _differences(run, config))
+    return Selected(name, kind, dataset, config, remarks, differs + _differences(run, config))
 
 
 def _is_unnamed(path: Path | None, given: Mapping[str, Any]) -> bool:
