@@ -30,13 +30,13 @@ ROOMS: dict[tuple[str, ...], int] = {
     ("kernels", "upsampling"): 3_000,
     ("encoder", "decoders", "layers", "blocks", "model", "inference_config", "presets"): 3_400,
     ("io", "data", "tasks"): 8_950,  # ADR 17; 7,200 before templates, tables, splits and regions
-    ("checkpoints",): 5_480,  # ADR 17: sets of keys, bounds of pickles, computed values of configs
+    ("checkpoints",): 5_520,  # ADR 17: sets of keys, bounds of pickles, computed values of configs
     ("inference",): 3_100,  # ADR 16 and 17
     ("engines", "export"): 1_500,
-    ("evaluation", "training"): 5_000,
+    ("evaluation", "training"): 5_300,
     ("doctor", "tuning", "studies", "explain"): 4_600,
     ("serve",): 1_200,
-    ("cli",): 1_570,  # ADR 17: the boundary and the batch of photos
+    ("cli",): 1_720,  # ADR 17: the boundary and the batch of photos
     ("densevit_lab",): 3_360,  # 2,800 for benchmark and parity, the rest generates the reference: ADR 16
 }
 

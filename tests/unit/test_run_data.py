@@ -1,252 +1,20 @@
 """A model is evaluated on its run's data exactly as the run read them, whatever their form, or what differs is said."""
 
-import csv
 import json
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-import yaml
-from numpy.typing import NDArray
 
 from densevit.checkpoints.native import Bundle, TrainedOn, load_bundle, save_bundle
 from densevit.data.description import describe, write_description
 from densevit.errors import ConfigError, DataError, DensevitError
 from densevit.evaluation import run_data
-from densevit.evaluation.evaluate import evaluate
-from densevit.training.resolve_config import resolve_config
-from densevit.training.train import train
 from tests.contract import fakes
-from tests.factories import tiny_encoder
-
-SIZE = (32, 32)
-PALETTE = ((10, 20, 30), (200, 0, 0), (0, 200, 0))
-NAMES = ("a", "b", "c")
-
-
-def noise(seed: int, high: int = 256, channels: int = 3) -> NDArray[np.uint8]:
-    shape = (*SIZE, channels) if channels > 1 else SIZE
-    return np.random.default_rng(seed).integers(0, high, shape, dtype=np.uint8)
-
-
-def blocks(seed: int, *values: int) -> NDArray[np.uint8]:
-    """Stripes of the values, which no two seeds have at the same places."""
-    return np.roll(np.repeat(np.array(values, np.uint8), 5)[np.arange(32) % (5 * len(values))], seed)[None].repeat(
-        32, 0
-    )
-
-
-def split_folders(root: Path, targets: Callable[[int], NDArray[Any]], kind: str = "masks") -> None:
-    for split, seeds in (("train", (0, 1)), ("val", (2, 3))):
-        for seed in seeds:
-            fakes.save(noise(seed), root / "images" / split / f"{seed}.png")
-            if kind == "values":
-                (root / kind / split).mkdir(parents=True, exist_ok=True)
-                np.save(root / kind / split / f"{seed}.npy", targets(seed))
-            else:
-                fakes.save(targets(seed), root / kind / split / f"{seed}.png")
-
-
-def one_folder(root: Path, *, groups: bool = False) -> None:
-    for seed in range(6):
-        name = f"{'xyz'[seed // 2]}{seed}" if groups else str(seed)
-        fakes.save(noise(seed), root / "images" / f"{name}.png")
-        fakes.save(blocks(seed, 0, 1, 2), root / "masks" / f"{name}.png")
-
-
-def suffixes(root: Path) -> None:
-    for split, seeds in (("train", (0, 1)), ("valid", (2, 3))):
-        for seed in seeds:
-            fakes.save(noise(seed), root / split / "day" / f"{seed}_image.png")
-            fakes.save(blocks(seed, 0, 1, 2), root / split / "day" / f"{seed}_mask.png")
-
-
-def regions(root: Path) -> None:
-    for split, seeds in (("train", (0, 1)), ("val", (2, 3))):
-        for seed in seeds:
-            fakes.save(noise(seed), root / split / f"{seed}.png")
-            for number, name in enumerate(NAMES):
-                fakes.save(
-                    (blocks(seed, 0, 1, 2, 3) == number).astype(np.uint8) * 255,
-                    root / split / f"{seed}" / f"{name}.png",
-                )
-
-
-def table(root: Path) -> None:
-    for seed in range(4):
-        fakes.save(noise(seed), root / "photos" / f"{seed}.png")
-        fakes.save(blocks(seed, 0, 1, 2), root / "labels" / f"m{seed}.png")
-    rows = [(f"photos/{i}.png", f"labels/m{i}.png", "train" if i < 2 else "val") for i in range(4)]
-    with (root / "list.csv").open("w", newline="") as file:
-        csv.writer(file).writerows([("image", "mask", "split"), *rows])
-
-
-def coco(root: Path) -> None:
-    for split, seeds in (("train", (0, 1)), ("val", (2, 3))):
-        for seed in seeds:
-            fakes.save(noise(seed), root / "images" / split / f"{seed}.png")
-        square = [4, 4, 20, 4, 20, 20, 4, 20]
-        (root / "annotations").mkdir(exist_ok=True)
-        shapes = [{"id": s, "image_id": s, "category_id": 1 + s % 2, "segmentation": [square]} for s in seeds]
-        images = [{"id": s, "file_name": f"{s}.png", "height": 32, "width": 32} for s in seeds]
-        categories = [{"id": 1, "name": "a"}, {"id": 2, "name": "b"}]
-        data = {"images": images, "categories": categories, "annotations": shapes}
-        (root / "annotations" / f"{split}.json").write_text(json.dumps(data))
-
-
-def labelme(root: Path) -> None:
-    for split, seeds in (("train", (0, 1)), ("val", (2, 3))):
-        for seed in seeds:
-            fakes.save(noise(seed), root / "images" / split / f"{seed}.png")
-            shape = {"label": "ab"[seed % 2], "points": [[4, 4], [20, 4], [20, 20], [4, 20]]}
-            (root / "masks" / split).mkdir(parents=True, exist_ok=True)
-            file = {"imageHeight": 32, "imageWidth": 32, "shapes": [shape]}
-            (root / "masks" / split / f"{seed}.json").write_text(json.dumps(file))
-
-
-def float_depth(root: Path) -> None:
-    split_folders(root, lambda seed: np.zeros(SIZE, np.uint8), "depth")
-    for path in (root / "depth").rglob("*.png"):
-        metres = noise(int(path.stem), channels=1).astype(np.float32) + 1
-        metres[:5] = 99
-        np.save(path.with_suffix(".npy"), metres)
-        path.unlink()
-
-
-def int_depth(seed: int) -> NDArray[np.uint16]:
-    depth = noise(seed, channels=1).astype(np.uint16) * 40 + 40
-    depth[:5] = 9_000
-    return depth
-
-
-@dataclass(frozen=True)
-class Case:
-    """A data set.
-
-    Attributes:
-        write: writes it into a folder.
-        keys: what a description says about it.
-        drop: keys without which it would be read as something else.
-        task: what is learnt.
-    """
-
-    write: Callable[[Path], object]
-    keys: dict[str, Any]
-    drop: tuple[str, ...] = ()
-    task: str = "segmentation"
-
-
-def masks(*values: int) -> Callable[[Path], None]:
-    return lambda root: split_folders(root, lambda seed: blocks(seed, *values))
-
-
-CASES = {
-    "index": Case(masks(0, 1, 2), {"classes": NAMES}),
-    "ignored": Case(masks(0, 1, 2, 7), {"classes": NAMES, "ignore_values": [7]}, ("ignore_values",)),
-    "ignore_index": Case(masks(0, 1, 2, 9), {"classes": NAMES, "ignore_index": 9}, ("ignore_index",)),
-    "zero_label": Case(masks(0, 1, 2, 3), {"classes": NAMES, "reduce_zero_label": True}, ("reduce_zero_label",)),
-    "merge": Case(masks(0, 1, 2), {"classes": NAMES, "merge": {"ab": ["a", "b"]}}, ("merge",)),
-    "drop": Case(masks(0, 1, 2), {"classes": NAMES, "drop": ["b"]}, ("drop",)),
-    "colours": Case(
-        lambda root: split_folders(
-            root, lambda seed: np.array([*PALETTE, (9, 9, 9)], np.uint8)[blocks(seed, 0, 1, 2, 3)]
-        ),
-        {"classes": NAMES, "palette": PALETTE, "unknown_colours": "ignore"},
-        ("palette", "unknown_colours"),
-    ),
-    "coco": Case(coco, {}),
-    "coco_background": Case(coco, {"background": "rest"}),
-    "labelme": Case(labelme, {"classes": ("a", "b")}),
-    "labelme_background": Case(labelme, {"classes": NAMES, "background": "c"}),
-    "grey": Case(
-        masks(0, 128, 255, 131),
-        {"classes": NAMES, "class_values": [0, 128, 255], "stray_values": "nearest"},
-        ("class_values", "stray_values"),
-    ),
-    "regions": Case(
-        regions,
-        {
-            "images": "{split}/{name}.png",
-            "masks": "{split}/{name}/{class}.png",
-            "classes": ["rest", *NAMES],
-            "background": "rest",
-        },
-        ("masks",),
-    ),
-    "bands": Case(
-        masks(0, 1, 2),
-        {"classes": NAMES, "images": "images/{split}/{name}.png", "masks": "masks/{split}/{name}.png"}
-        | {"bands": [3, 2, 1], "full_scale": 300},
-        ("bands", "full_scale"),
-    ),
-    "templates": Case(
-        suffixes,
-        {"images": "{split}/{folder}/{name}_image.png", "masks": "{split}/{folder}/{name}_mask.png", "classes": NAMES},
-        ("images", "masks"),
-    ),
-    "pairs": Case(table, {"pairs": "list.csv", "classes": NAMES}, ("pairs",)),
-    "drawn": Case(one_folder, {"classes": NAMES, "splits": {"val": 0.4, "seed": 3}}, ("splits",)),
-    "undrawn": Case(one_folder, {"classes": NAMES}, ("splits",)),
-    "groups": Case(
-        lambda root: one_folder(root, groups=True), {"classes": NAMES, "splits": {"val": 0.3, "by": "^."}}, ("splits",)
-    ),
-    "depth": Case(
-        lambda root: split_folders(root, int_depth, "depth"),
-        {"depth_unit_m": 0.0005, "depth_invalid": [9000]},
-        ("depth_unit_m", "depth_invalid"),
-        "depth",
-    ),
-    "float_depth": Case(
-        float_depth, {"depth_scale_m": 0.01, "depth_invalid": [99]}, ("depth_scale_m", "depth_invalid"), "depth"
-    ),
-    "normals": Case(
-        lambda root: split_folders(root, lambda s: noise(s).astype(np.float32) / 255 - 0.5, "values"),
-        {"normals": True},
-        (),
-        "regression",
-    ),
-    "camvid": Case(lambda root: fakes.camvid(root), {"kind": "camvid", "drop": ["sky"]}, ("drop",)),
-}
-
-
-def run_of(case: Case, root: Path, out: Path, data: Path | None = None, **facts: Any) -> Bundle:
-    """Two steps on the data set, described by the case's keys or by a file."""
-    if data is None:
-        case.write(root)
-    task: dict[str, Any] = {"kind": case.task}
-    task |= {"channels": ["x", "y", "z"]} if case.task == "regression" else {}
-    task |= {"max_depth_m": 10.0} if case.task == "depth" else {}
-    given = {
-        "model": {"encoder": tiny_encoder().plain(), "heads": {"main": {"decoder": {"kind": "segmenter_linear"}}}},
-        "tasks": {"main": task},
-        "augment": {"crop": [16, 16]},
-        "fit": {"short_side": 32},
-        "iterations": 2,
-        "pictures": 0,
-        **facts,
-    }
-    out.parent.mkdir(parents=True, exist_ok=True)
-    config = out.parent / f"{out.name}.yaml"
-    config.write_text(yaml.safe_dump(json.loads(json.dumps(given))))
-    keys = {key: root / value if key == "pairs" else value for key, value in case.keys.items()}
-    described = describe(data or root, **({} if data else keys))
-    run = resolve_config(config, ["sources.0.batch_size=2"], data=described.config)
-    return load_bundle(train(run, out))
-
-
-def selected(bundle: Bundle, path: Path | None, *, source: Path = Path("model"), **given: Any) -> run_data.Selected:
-    model = run_data.Model(str(source), bundle.tasks, bundle.trained_on)
-    kind = run_data.only_kind(bundle.tasks)
-    return run_data.select(model, kind, None, path, given.pop("split", None), given)
-
-
-def figures(bundle: Bundle, chosen: run_data.Selected) -> str:
-    """All metrics, as text in which NaN equals NaN."""
-    return json.dumps(evaluate(bundle.model, bundle.tasks, bundle.fit, chosen.dataset)["main"])
+from tests.unit.described_runs import CASES, NAMES, blocks, figures, masks, noise, of_run, run_of, selected
 
 
 @pytest.fixture(scope="module")
@@ -271,14 +39,13 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple[B
 def test_evaluate__on_a_copy_of_the_data_gives_the_figures_of_the_run(trained, name: str, tmp_path: Path) -> None:
     bundle, data, out = trained(name)
     copy = shutil.copytree(data, tmp_path / "elsewhere")
-    of_run = json.dumps(bundle.card.metrics["main"])
 
     chosen = selected(bundle, copy)
 
-    assert (figures(bundle, chosen), chosen.differs) == (of_run, ())
+    assert (figures(bundle, chosen), chosen.differs) == (of_run(bundle), ())
     assert str(data) not in json.dumps([run.plain() for run in bundle.trained_on])
     in_place = selected(bundle, None, source=out)
-    assert (figures(bundle, in_place), in_place.differs) == (of_run, ())
+    assert (figures(bundle, in_place), in_place.differs) == (of_run(bundle), ())
 
 
 @pytest.mark.parametrize(("name", "key"), [(name, key) for name, case in CASES.items() for key in case.drop])
@@ -293,7 +60,7 @@ def test_evaluate__needs_every_key_of_the_description(trained, name: str, key: s
         changed = figures(bundle, selected(replace(bundle, trained_on=(without,)), data))
     except DensevitError:
         return
-    assert changed != json.dumps(bundle.card.metrics["main"])
+    assert changed != of_run(bundle)
 
 
 def _nothing(path: Path, **given: Any) -> None:
@@ -304,7 +71,7 @@ def _nothing(path: Path, **given: Any) -> None:
 def test_evaluate__reads_an_archive_of_the_data_as_the_run_did(trained, name: str, tmp_path: Path) -> None:
     bundle, data, _ = trained(name)
     chosen = selected(bundle, fakes.pack(data, tmp_path / "data.zip"))
-    assert (figures(bundle, chosen), chosen.differs) == (json.dumps(bundle.card.metrics["main"]), ())
+    assert (figures(bundle, chosen), chosen.differs) == (of_run(bundle), ())
 
 
 def test_run__on_an_archive_is_evaluated_on_its_folder(tmp_path: Path) -> None:
@@ -314,13 +81,13 @@ def test_run__on_an_archive_is_evaluated_on_its_folder(tmp_path: Path) -> None:
     bundle = run_of(case, tmp_path, tmp_path / "out", fakes.pack(tmp_path / "data", tmp_path / "data.zip"))
     for path in (tmp_path / "data", tmp_path / "data.zip", tmp_path / "data" / "dataset.yaml"):
         chosen = selected(bundle, path)
-        assert (figures(bundle, chosen), chosen.differs) == (json.dumps(bundle.card.metrics["main"]), ())
+        assert (figures(bundle, chosen), chosen.differs) == (of_run(bundle), ())
 
 
 def test_run__on_cached_features_has_the_figures_of_the_model(tmp_path: Path) -> None:
     facts = {"freeze": "encoder", "features": {"directory": str(tmp_path / "features")}}
     bundle = run_of(CASES["float_depth"], tmp_path / "data", tmp_path / "out", **facts)
-    assert figures(bundle, selected(bundle, tmp_path / "data")) == json.dumps(bundle.card.metrics["main"])
+    assert figures(bundle, selected(bundle, tmp_path / "data")) == of_run(bundle)
 
 
 # What is asked for, and what differs
@@ -342,7 +109,7 @@ def test_evaluate__measures_what_is_asked_and_says_what_differs(trained, given: 
         return
     chosen = selected(bundle, data, **given)
     assert chosen.differs == (differs,)
-    assert figures(bundle, chosen) != json.dumps(bundle.card.metrics["main"])
+    assert figures(bundle, chosen) != of_run(bundle)
     assert chosen.record()["differs_from_run"] == [differs]
 
 
@@ -372,7 +139,7 @@ def test_evaluate__of_a_description_without_splits_takes_the_runs(trained, tmp_p
 
     chosen = selected(bundle, tmp_path / "data.yaml")
 
-    assert figures(bundle, chosen) == json.dumps(bundle.card.metrics["main"])
+    assert figures(bundle, chosen) == of_run(bundle)
     assert chosen.remarks == ("the data have no splits; those of the run are taken; set splits to change it",)
 
 
@@ -382,7 +149,7 @@ def test_evaluate__is_not_moved_by_photos_that_were_added(trained, tmp_path: Pat
     for seed in range(6, 12):
         fakes.save(noise(seed), copy / "images" / f"{seed}.png")
         fakes.save(blocks(seed, 0, 1, 2), copy / "masks" / f"{seed}.png")
-    assert figures(bundle, selected(bundle, copy)) == json.dumps(bundle.card.metrics["main"])
+    assert figures(bundle, selected(bundle, copy)) == of_run(bundle)
 
 
 def test_evaluate__a_draw_of_ones_own_is_compared_with_the_runs(trained) -> None:
@@ -427,3 +194,35 @@ def test_checkpoint__with_a_description_that_is_none_is_refused(trained, tmp_pat
     save_bundle(broken, tmp_path / "m.safetensors")
     with pytest.raises(ConfigError, match="the checkpoint's description of its data cannot be read"):
         selected(load_bundle(tmp_path / "m.safetensors"), data, classes=NAMES, split="val")
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        ({"kind": "python", "factory": "tests.unit.test_run_data:never", "root": None}, "come from Python code"),
+        ({"masks": "../../secret"}, "masks is '../../secret', which leads out of the folder of the data"),
+        (
+            {"images": "/etc/{split}/{name}.png"},
+            "images is '/etc/{split}/{name}.png', which leads out of the folder of the data",
+        ),
+        ({"root": ".."}, "root is '..', which leads out of the folder of the data"),
+    ],
+)
+def test_checkpoint__cannot_run_code_or_read_elsewhere(trained, change, problem: str, tmp_path: Path) -> None:
+    bundle, data, _ = trained("index")
+    keys = {} if "kind" in change else bundle.trained_on[0].train
+    run = TrainedOn(heads=("main",), train={key: v for key, v in {**keys, **change}.items() if v is not None}, val={})
+    chosen = selected(replace(bundle, trained_on=(run,)), data, classes=NAMES, split="val")
+    assert problem in chosen.differs[0]
+
+
+def never(**arguments: Any) -> None:
+    raise AssertionError("a checkpoint has run code")
+
+
+def test_run__on_data_of_python_code_needs_a_word_to_run_it_again(trained, tmp_path: Path) -> None:
+    bundle, _, _ = trained("index")
+    (tmp_path / "dataset.yaml").write_text("kind: python\nfactory: tests.contract.fakes:make_samples\n")
+    run = TrainedOn(heads=("main",), train={"kind": "python", "factory": "tests.contract.fakes:make_samples"})
+    with pytest.raises(ConfigError, match=r"which is run only on demand; give --data .*dataset\.yaml"):
+        selected(replace(bundle, trained_on=(run,)), None, source=tmp_path)

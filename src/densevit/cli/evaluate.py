@@ -76,19 +76,11 @@ def evaluate(
     stamp |= {} if options.has_default_views else {"way": options.way()}
     stamp |= {"speed": switches} if (switches := predictor.speed.set_values()) else {}
     known = run_data.Model(model, predictor.tasks, predictor.trained_on)
-    task = task or run_data.only_kind(known.tasks)
     wanted: list[str] | list[None] = shared.head_names(head, decoder) or [None]
     chosen = [run_data.select(known, task, name, data, split, keys) for name in wanted]
     sources.show_remarks(dict.fromkeys(message for one in chosen for message in one.messages))
     records = [
-        {
-            "model": model,
-            "decoder": one.head,
-            "task": task,
-            **one.record(),
-            **stamp,
-            **_measure(predictor, one, options),
-        }
+        {"model": model, "decoder": one.head, **one.record(), **stamp, **_measure(predictor, one, options)}
         for one in chosen
     ]
     if json_file is not None:

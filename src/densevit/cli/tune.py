@@ -70,8 +70,7 @@ def tune(
         torch.set_num_threads(threads)
     bundle = open_model(model)
     known = run_data.Model(model, bundle.tasks, bundle.trained_on)
-    wanted = _only(shared.head_names(head, decoder))
-    chosen_data = run_data.select(known, task or run_data.only_kind(known.tasks), wanted, data, split, keys)
+    chosen_data = run_data.select(known, task, _only(shared.head_names(head, decoder)), data, split, keys)
     sources.show_remarks(chosen_data.messages)
     name, dataset = chosen_data.head, chosen_data.dataset
     switches = default_grid(bundle, name) if grid is None else GridConfig.parse(read_yaml(grid), source=str(grid))
@@ -94,10 +93,8 @@ def tune(
         raise
     points = tuner.points()
     if json_file is not None:
-        write_json(
-            json_file,
-            {"model": model, "head": name, **chosen_data.record(), "budget": budget, "points": _records(points)},
-        )
+        facts = {"model": model, "head": name, "budget": budget, **chosen_data.record()}
+        write_json(json_file, {**facts, "points": _records(points)})
     try:
         chosen = choose(points, limits, tuner.figure)
     except ConfigError:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from densevit.data import DataConfig, parse_data
+from densevit.data.in_memory import PythonConfig
 from densevit.data.templates import is_template
 from densevit.io import place
 
@@ -30,6 +31,20 @@ def portable(config: DataConfig) -> dict[str, Any]:
         whole = value.absolute()
         data[name] = whole.relative_to(base).as_posix() if whole.is_relative_to(base) else whole.name
     return data
+
+
+def check_harmless(data: Mapping[str, Any]) -> None:
+    """Refuse a description from a checkpoint, which anyone may have made, that runs code or leaves the data's folder.
+
+    Raises:
+        ValueError: naming the key.
+    """
+    config = parse_data(data)
+    if isinstance(config, PythonConfig):
+        raise ValueError(f"the data come from Python code, {config.factory}, which a checkpoint cannot ask for")
+    for name, value in config:
+        if isinstance(value, Path) and (value.is_absolute() or ".." in value.parts):
+            raise ValueError(f"{name} is {str(value)!r}, which leads out of the folder of the data")
 
 
 def relocated(data: Mapping[str, Any], root: Path) -> DataConfig:

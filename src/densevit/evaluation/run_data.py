@@ -4,6 +4,7 @@ Figures are only comparable if the data meant the same, so whatever differs from
 """
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,8 @@ from densevit.data.description import (
     is_description,
     with_keys,
 )
-from densevit.data.relocation import relocated
+from densevit.data.in_memory import PythonConfig
+from densevit.data.relocation import check_harmless, relocated
 from densevit.data.split_roles import split_names, with_drawn_names, with_split
 from densevit.data.splits import SplitConfig, find_split, split_key
 from densevit.errors import ConfigError, DataError
@@ -37,6 +39,7 @@ class Selected:
 
     Attributes:
         head: its name.
+        task: its kind.
         dataset: with its targets.
         config: of the data set, with the split.
         remarks: sentences on what was found and assumed.
@@ -44,6 +47,7 @@ class Selected:
     """
 
     head: str
+    task: str
     dataset: Dataset
     config: DataConfig
     remarks: tuple[str, ...] = ()
@@ -59,7 +63,7 @@ class Selected:
         """What a file of figures says about the data."""
         source = getattr(self.config, "root", None) or getattr(self.config, "images", None) or self.config.kind
         differs = {"differs_from_run": list(self.differs)} if self.differs else {}
-        return {"data": str(source).removesuffix("!"), "split": self.split, **differs}
+        return {"task": self.task, "data": str(source).removesuffix("!"), "split": self.split, **differs}
 
     @property
     def title(self) -> str:
@@ -87,20 +91,20 @@ class Model:
     trained_on: tuple[TrainedOn, ...] = ()
 
 
-def only_kind(tasks: Mapping[str, Task]) -> str:
+def _only_kind(tasks: Mapping[str, Task]) -> str:
     """The kind of task of all heads if they have one, otherwise segmentation."""
     kinds = {task.kind for task in tasks.values()}
     return kinds.pop() if len(kinds) == 1 else "segmentation"
 
 
 def select(
-    model: Model, kind: str, head: str | None, path: Path | None, split: str | None, given: Mapping[str, Any]
+    model: Model, kind: str | None, head: str | None, path: Path | None, split: str | None, given: Mapping[str, Any]
 ) -> Selected:
     """The head to measure and its data.
 
     Args:
         model: the model.
-        kind: of the task.
+        kind: of the task; by default that of all heads, or segmentation.
         head: its name; by default the one whose task and classes fit.
         path: folder, zip archive or dataset.yaml; without one, and without places in ``given``, the data of the run.
         split: by default that of the run's evaluations.
@@ -110,6 +114,7 @@ def select(
         ConfigError: no head fits, or no data was named.
         DataError: the data are not there, or do not fit the head.
     """
+    kind = kind or _only_kind(model.tasks)
     if kind not in TASKS:
         raise ConfigError(f"task {kind!r} is unknown{nearest(kind, TASKS)}")
     heads = [name for name, task in model.tasks.items() if task.kind == kind] if head is None else [head]
@@ -135,7 +140,7 @@ def select(
     name, dataset = choose_head(model.tasks, dataset, kind, head)
     if isinstance(config, FolderConfig) and isinstance(dataset, FolderDataset):  # the head may know the background
         config = config.model_copy(update={"background": dataset.config.background})
-    return Selected(name, dataset, config, remarks, differs + _differences(run, config))
+    return Selected(name, kind, dataset, config, remarks, differs + _differences(run, config))
 
 
 def _is_unnamed(path: Path | None, given: Mapping[str, Any]) -> bool:
@@ -155,7 +160,18 @@ def _opened_as_in_run(
     root = place(path)
     if not root.is_dir() or ((file := root / DESCRIPTION).is_file() and is_description(read_yaml(file))):
         return None
+    inner = root / str(run.train.get("root") or ".")  # a folder or archive around the run's root
+    if inner != root and inner.is_dir():
+        with suppress(DataError, ConfigError):
+            return _opened_at(inner, run, kind, split, given)
+    return _opened_at(root, run, kind, split, given)
+
+
+def _opened_at(
+    root: Path, run: TrainedOn, kind: str, split: str | None, given: Mapping[str, Any]
+) -> tuple[Dataset, DataConfig, tuple[str, ...]]:
     try:
+        check_harmless(_plain(run))
         config = parse_data(with_keys(_evaluated(run, root).plain(), given))
     except ValueError as error:
         raise ConfigError(str(error)) from None
@@ -174,10 +190,17 @@ def _of_run_folder(model: Model, run: TrainedOn | None, given: Mapping[str, Any]
             "in its run folder knows where its data are"
         )
     described = describe(file, **given)
+    if isinstance(described.config, PythonConfig):
+        raise ConfigError(f"the data of the run come from Python code, which is run only on demand; give --data {file}")
     root = getattr(described.config, "root", None)
     if root is not None and not root.exists():
         raise DataError(f"the data of the run were in {root}, which is not there; name their place with --data DIR")
     return replace(described, remarks=(f"those of the run, in {root or file}", *described.remarks))
+
+
+def _plain(run: TrainedOn) -> dict[str, Any]:
+    """The description of the data of a run's evaluations, or else of its training."""
+    return {key: value for key, value in {**run.train, **(run.val or {})}.items() if value is not None}
 
 
 def _evaluated(run: TrainedOn, root: Path) -> DataConfig:
@@ -186,9 +209,8 @@ def _evaluated(run: TrainedOn, root: Path) -> DataConfig:
     Raises:
         ConfigError: the checkpoint's description is none of ours.
     """
-    data = {key: value for key, value in {**run.train, **(run.val or {})}.items() if value is not None}
     try:
-        return relocated(data, root)
+        return relocated(_plain(run), root)
     except ValueError as error:
         raise ConfigError(f"the checkpoint's description of its data cannot be read: {error}") from None
 
@@ -211,7 +233,7 @@ def _with_split(config: DataConfig, run: TrainedOn | None, split: str | None) ->
     if split is not None or run is None or "split" not in type(config).model_fields:
         return _checked_split(config, split)
     names = split_names(config)
-    learnt = {**run.train, **(run.val or {})}.get("split") if run.val else None
+    learnt = _plain(run).get("split") if run.val else None
     chosen = learnt if learnt in names else find_split("val", names) or find_split("test", names)
     return with_split(config, chosen)
 
@@ -230,7 +252,7 @@ def _differences(run: TrainedOn | None, config: DataConfig) -> tuple[str, ...]:
         return ()
     root = getattr(config, "root", None) or Path()
     found = differences(_evaluated(run, root), config)
-    was = {**run.train, **(run.val or {})}.get("split") if run.val else None
+    was = _plain(run).get("split") if run.val else None
     split = getattr(config, "split", None)
     if was is not None and (split is None or split_key(split) != split_key(was)):
         found.append(f"split is {split!r} instead of {was!r}")
