@@ -365,3 +365,15 @@ def test_discover__given_classes_of_outlines(name: str, tmp_path: Path) -> None:
     assert any("uncovered, which is ignored" in remark for remark in bare.remarks)
     assert isinstance(full.config, FolderConfig)
     assert (full.config.classes, full.config.background) == (("soil", "nucleus", "cell"), "soil")
+
+
+@pytest.mark.parametrize("place", ["masks/cells", "masks/train"])
+def test_discover__one_folder_of_masks_is_written_as_it_is(place: str, tmp_path: Path) -> None:
+    for i in range(4):
+        save(tmp_path / f"images/{i}.png", photo(i))
+        save(tmp_path / place / f"{i}.png", truth(i))
+
+    config = discover(tmp_path).config
+
+    assert isinstance(config, FolderConfig)
+    assert (str(config.images), str(config.masks)) == ("images/{name}.png", f"{place}/{{name}}.png")

@@ -66,7 +66,7 @@ def discover(root: Path, **given: Any) -> "Described":
     found, said = splits_of_photos(tree, one, given)
     keys, remarks = keys | found, [*remarks, *said, *_passed_over(tree, one, " ".join([*remarks, *said]))]
     kept = {key: value for key, value in given.items() if key not in ("images", "masks", "depth", "values", "root")}
-    return Described(FolderConfig(root=tree.root, **(keys | kept)), tuple(remarks))
+    return Described(FolderConfig.parse({"root": tree.root, **keys, **kept}, source=str(tree.root)), tuple(remarks))
 
 
 def _candidates(tree: Tree, given: Mapping[str, Any]) -> list[Candidate]:
