@@ -240,8 +240,12 @@ def _source(data: Path | DataConfig, kind: str | None) -> Plain:
 
     The root becomes absolute, so that the run can be resumed from any working directory.
     """
-    config = data if isinstance(data, DataConfig) else describe(data, kind=kind).config
-    train, val, remarks = training_splits(config)
+    if not isinstance(data, DataConfig):
+        described = describe(data, kind=kind)
+        data = described.config
+        for remark in described.remarks:
+            _log.info("data: %s", remark)
+    train, val, remarks = training_splits(data)
     for remark in remarks:
         _log.warning("data: %s", remark)
     return {role: _absolute(one).plain() for role, one in (("train", train), ("val", val)) if one is not None}
