@@ -12,7 +12,7 @@ SRC = ROOT / "src"
 PACKAGES = ("densevit", "densevit_lab")
 
 # Raised, like the budgets of the rooms below, only with an ADR that argues for it.
-LIBRARY_LINES = 33_400  # 27,000 before the rules for hostile input: ADR 17; 31,700 before pairs by templates
+LIBRARY_LINES = 37_500  # 27,000 before hostile input: ADR 17; 31,700 before recognised layouts
 FILE_LINES = 300
 FUNCTION_LINES = 60
 
@@ -29,14 +29,14 @@ ROOMS: dict[tuple[str, ...], int] = {
     ("densevit", "types", "errors", "limits", "plain_data", "config", "device", "memory", "pixels", "pages"): 1_400,
     ("kernels", "upsampling"): 3_000,
     ("encoder", "decoders", "layers", "blocks", "model", "inference_config", "presets"): 3_400,
-    ("io", "data", "tasks"): 8_950,  # ADR 17; 7,200 before templates, tables, splits and regions
-    ("checkpoints",): 5_480,  # ADR 17: sets of keys, bounds of pickles, computed values of configs
+    ("io", "data", "tasks"): 11_650,  # ADR 17; 7,200 before templates, tables, splits, regions and recognised layouts
+    ("checkpoints",): 5_520,  # ADR 17: sets of keys, bounds of pickles, computed values of configs
     ("inference",): 3_100,  # ADR 16 and 17
     ("engines", "export"): 1_500,
-    ("evaluation", "training"): 5_000,
+    ("evaluation", "training"): 5_300,
     ("doctor", "tuning", "studies", "explain"): 4_600,
     ("serve",): 1_200,
-    ("cli",): 1_570,  # ADR 17: the boundary and the batch of photos
+    ("cli",): 1_760,  # ADR 17: the boundary and the batch of photos
     ("densevit_lab",): 3_360,  # 2,800 for benchmark and parity, the rest generates the reference: ADR 16
 }
 

@@ -1,39 +1,13 @@
 """``densevit train`` on data that is no plain folder of photos: archives, public layouts, Python, bands."""
 
-import json
-from pathlib import Path
-from typing import Any
-
 import numpy as np
 import pytest
-import yaml
 
 from densevit.checkpoints.native import load_bundle
 from densevit.data.class_names import CITYSCAPES, CITYSCAPES_COLOURS
 from tests.contract import fakes
-from tests.factories import tiny_encoder
+from tests.e2e.runs import write_run
 from tests.unit.rasters import write_array
-
-
-def write_run(path: Path, sources: list[dict[str, Any]] | None, head: str = "segmentation", **facts: Any) -> Path:
-    """A run of two steps on a tiny encoder with one linear head."""
-    channels = facts.pop("in_channels", 3)
-    data: dict[str, Any] = {
-        "model": {
-            "encoder": tiny_encoder(in_channels=channels).plain(),
-            "heads": {"main": {"decoder": {"kind": "segmenter_linear"}}},
-            "normalisation": {"mean": [0.5] * channels, "std": [0.5] * channels},
-        },
-        "tasks": {"main": {"kind": head}},
-        "augment": {"crop": [16, 16]},
-        "fit": {"short_side": 16},
-        "iterations": 2,
-        **facts,
-    }
-    if sources is not None:
-        data["sources"] = sources
-    path.write_text(yaml.safe_dump(json.loads(json.dumps(data))))
-    return path
 
 
 def test_train__reads_a_public_data_set_from_an_archive_with_workers(cli, tmp_path):

@@ -58,9 +58,9 @@ def test_strict__gives_exit_code_1_for_warnings(root: Path, cli: Cli) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((), "doctor needs one data set: its root, or --images with --masks or --depth"),
-        (("{}/nowhere",), "nowhere is not a folder"),
-        (("{}", "--images", "{}/images/train"), "doctor needs one data set"),
+        ((), "no data was named; give --data PATH, or --images and one of"),
+        (("{}/nowhere",), "nowhere does not exist; a folder, a zip archive or a dataset.yaml is accepted"),
+        (("{}", "--data", "{}"), "and --data"),
         (("{}", "--split", "test"), "has no split 'test'; splits found: train, val"),
         (("{}", "--crop", "big"), "--crop got 'big'; HEIGHTxWIDTH in pixels or one side is accepted"),
         (("{}", "--sample", "2", "--write-fixed", "{}-fixed"), "without --sample and --fast"),
@@ -70,6 +70,42 @@ def test_mistake__gives_exit_code_2(arguments: tuple[str, ...], message: str, ro
     outcome = cli("doctor", *(argument.format(root) for argument in arguments))
 
     assert (outcome.code, message in outcome.err) == (2, True)
+
+
+def test_description__is_written_and_taken_again(root: Path, tmp_path: Path, cli: Cli) -> None:
+    described = tmp_path / "dataset.yaml"
+
+    outcome = cli("doctor", root, "--write", described)
+
+    assert outcome.code == 0
+    assert f"next: densevit train --data {described}" in outcome.out
+    assert cli("doctor", described).code == 0
+
+
+def test_description__of_a_person_is_not_replaced(root: Path, tmp_path: Path, cli: Cli) -> None:
+    (tmp_path / "dataset.yaml").write_text("mine: 1")
+
+    outcome = cli("doctor", root, "--write", tmp_path / "dataset.yaml")
+
+    assert outcome.code == 2
+    assert (tmp_path / "dataset.yaml").read_text() == "mine: 1"
+
+
+def test_layout__is_shown_before_what_was_not_looked_at(root: Path, tmp_path: Path, cli: Cli) -> None:
+    flat = tmp_path / "flat"
+    flat.mkdir()
+    for kind, suffix in (("images", "photo"), ("masks", "mask")):
+        for path in (root / kind / "train").glob("*.png"):
+            shutil.copy(path, flat / f"{path.stem}_{suffix}.png")
+    (flat / "pose.txt").write_text("1")
+
+    outcome = cli("doctor", flat, "--json", tmp_path / "d.json", "--html", tmp_path / "d.html")
+
+    said = outcome.out + (tmp_path / "d.html").read_text()
+    assert outcome.out.startswith("data: 6 photos {name}_photo.png with masks {name}_mask.png")
+    assert "not looked at: 1 files: no template matches its name (such as pose.txt)" in outcome.out
+    assert "Not looked at" in said
+    assert json.loads((tmp_path / "d.json").read_text())["not_looked_at"][0]["files"] == 1
 
 
 def test_files__are_written(root: Path, tmp_path: Path, cli: Cli) -> None:

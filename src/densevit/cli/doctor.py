@@ -1,7 +1,8 @@
 """``densevit doctor``: find what is wrong with a data set before training on it."""
 
 import os
-from collections.abc import Callable, Iterator
+import shlex
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,28 +13,36 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from densevit.cli import data_options as sources
 from densevit.cli import options as shared
 from densevit.cli.terminal import printable
 
 if TYPE_CHECKING:
+    from densevit.data import FolderConfig
     from densevit.doctor.examine import Diagnosis
 
 _COLOURS = {"error": "bold red", "warning": "bold yellow", "note": "bold blue"}
 
 
 def doctor(
-    data: Annotated[Path | None, typer.Argument(help="Root of a folder data set.")] = None,
-    images: Annotated[Path | None, typer.Option(help="Folder of photos, instead of DATA.")] = None,
-    masks: Annotated[Path | None, typer.Option(help="Folder of masks, with --images.")] = None,
-    depth: Annotated[Path | None, typer.Option(help="Folder of depth maps, with --images.")] = None,
-    values: Annotated[Path | None, typer.Option(help="Folder of value maps (.npy), with --images.")] = None,
+    root: Annotated[
+        Path | None, typer.Argument(metavar="DATA", help="Data set: a folder, a zip archive, or a dataset.yaml.")
+    ] = None,
+    data: sources.Data = None,
+    images: sources.Images = None,
+    masks: sources.Masks = None,
+    depth: sources.Depth = None,
+    values: sources.Values = None,
+    pairs: sources.PairsFile = None,
+    split_by: sources.SplitBy = None,
     split: Annotated[list[str] | None, typer.Option(help="Check only this split; repeatable.")] = None,
-    classes: Annotated[str | None, typer.Option(help="Number of classes, or names separated by commas.")] = None,
-    ignore_index: Annotated[int, typer.Option(help="Value of pixels without a class, with --classes.")] = 255,
-    reduce_zero_label: Annotated[
-        bool, typer.Option("--reduce-zero-label", help="Masks count from 1, and 0 is no class, as in ADE20K.")
-    ] = False,
-    depth_unit_m: Annotated[float, typer.Option(help="Metres per unit of an integer depth map.")] = 0.001,
+    classes: sources.Classes = None,
+    background: sources.Background = None,
+    ignore_index: Annotated[int | None, typer.Option(help="Value of pixels without a class, instead of 255.")] = None,
+    reduce_zero_label: sources.ReduceZeroLabel = False,
+    depth_unit_m: Annotated[
+        float | None, typer.Option(help="Metres per unit of an integer depth map, instead of 0.001.")
+    ] = None,
     colours: Annotated[Path | None, typer.Option(help="JSON file: the colour of each class in RGB masks.")] = None,
     crop: Annotated[str | None, typer.Option(help="augment.crop of the planned run: HEIGHTxWIDTH or a side.")] = None,
     sample: Annotated[int | None, typer.Option(min=1, help="Open only this many photos of each split.")] = None,
@@ -41,26 +50,31 @@ def doctor(
     workers: Annotated[int | None, typer.Option(min=0, help="Processes; by default one per core, at most 8.")] = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the diagnosis to this JSON file.")] = None,
     html_file: Annotated[Path | None, typer.Option("--html", help="Write a page with pictures to this file.")] = None,
+    write: Annotated[
+        Path | None, typer.Option(help="Write what the data mean to this dataset.yaml, for --data of all commands.")
+    ] = None,
     write_fixed: Annotated[Path | None, typer.Option(help="Write a corrected copy to this new folder.")] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Exit code 1 for warnings too.")] = False,
     overwrite: shared.Overwrite = False,
 ) -> None:
-    """Check a data set: files, sizes, classes, masks, depth, copies and leaks. Nothing is changed in place.
+    """Recognise a data set, and check its files, sizes, classes, masks, depth, copies and leaks.
 
-    The exit code is 0 without errors, 1 with errors in the data, 2 if there is no data to check.
+    Nothing is changed in place. The exit code is 0 without errors, 1 with errors in the data, 2 if there is no data to
+    check.
     """
-    from densevit.data import FolderConfig
     from densevit.doctor.examine import FAST_PHOTOS, examine
-    from densevit.errors import ConfigError
     from densevit.io import write_bytes_atomic, write_json
 
-    if (data is None) == (images is None):
-        raise ConfigError("doctor needs one data set: its root, or --images with --masks or --depth")
-    keys: dict[str, Any] = {"root": data, "images": images, "masks": masks, "depth": depth, "values": values}
-    keys |= {"classes": _classes(classes), "ignore_index": ignore_index, "reduce_zero_label": reduce_zero_label}
-    config = FolderConfig.parse(keys | {"depth_unit_m": depth_unit_m}, source="the options of doctor")
-    read = [data, images, masks, depth, values, colours]
-    shared.claim_outputs([json_file, html_file], read, overwrite=overwrite)
+    place = _one_of(root, data)
+    keys = sources.data_keys(
+        **{"images": images, "masks": masks, "depth": depth, "values": values, "pairs": pairs, "split_by": split_by},
+        **{"classes": classes, "background": background, "ignore_index": ignore_index},
+        **{"reduce_zero_label": reduce_zero_label, "depth_unit_m": depth_unit_m},
+    )
+    read = [*sources.paths_read(place, keys), colours]
+    shared.claim_outputs([json_file, html_file, write], read, overwrite=overwrite)
+    config, recognised = _describe(place, keys, draw=write is not None)
+    _print([f"data: {remark}" for remark in recognised])
     if fast:
         sample = min(sample or FAST_PHOTOS, FAST_PHOTOS)
     scope: dict[str, Any] = {"only": split or (), "sample": sample, "crop": _crop(crop), "colours": colours}
@@ -68,16 +82,21 @@ def doctor(
     console = Console(stderr=True)
     with _progress(console, "reading") as progress:
         diagnosis = examine(config, **scope, workers=cores, progress=progress)
-    name = str(data or images)
+    name = str(place or images or pairs)
     _show(diagnosis, name)
     if json_file is not None:
         from densevit.doctor.report import as_record
 
-        write_json(json_file, as_record(diagnosis, name))
+        write_json(json_file, as_record(diagnosis, name, recognised))
     if html_file is not None:
         from densevit.doctor.page import page
 
-        write_bytes_atomic(html_file, page(diagnosis, name).encode())
+        write_bytes_atomic(html_file, page(diagnosis, name, recognised).encode())
+    if write is not None:
+        from densevit.data.description import write_description
+
+        write_description(config, write)
+        _print([f"description: {write}", f"next: densevit train --data {shlex.quote(str(write))}"])
     if write_fixed is not None:
         _write_copy(diagnosis, write_fixed, console)
     counts = diagnosis.count()
@@ -85,10 +104,39 @@ def doctor(
         raise typer.Exit(1)
 
 
-def _classes(text: str | None) -> int | tuple[str, ...] | None:
-    if text is None:
-        return None
-    return int(text) if text.isdecimal() else tuple(name.strip() for name in text.split(","))
+def _one_of(root: Path | None, data: Path | None) -> Path | None:
+    from densevit.errors import ConfigError
+
+    if root is not None and data is not None:
+        raise ConfigError(f"doctor got the data set {root} and --data {data}; one of them is accepted")
+    return root if root is not None else data
+
+
+def _describe(place: Path | None, keys: dict[str, Any], *, draw: bool) -> "tuple[FolderConfig, tuple[str, ...]]":
+    """The data set, and what was recognised; ``draw`` gives splits to data that have none."""
+    from densevit.data import FolderConfig
+    from densevit.data.description import describe
+    from densevit.data.split_roles import split_names, with_drawn_names
+    from densevit.data.splits import SplitConfig
+    from densevit.errors import ConfigError
+
+    described = describe(place, **keys)
+    config, remarks = described.config, [*described.remarks]
+    if not isinstance(config, FolderConfig):
+        raise ConfigError(
+            f"{place} is described as {config.kind}; doctor checks data sets in files (kind: folder); give the folder "
+            "of such a data set"
+        )
+    if draw and config.splits is None and not split_names(config):
+        shares = SplitConfig()
+        config = config.model_copy(update={"splits": shares})
+        remarks.append(
+            f"no splits: {shares.val:.0%} of the photos are drawn for val (seed {shares.seed}); set splits, or "
+            "--split-by, to change it"
+        )
+    drawn = with_drawn_names(config)
+    assert isinstance(drawn, FolderConfig)
+    return drawn, tuple(remarks)
 
 
 def _crop(text: str | None) -> tuple[int, int] | None:
@@ -122,7 +170,13 @@ def _write_copy(diagnosis: "Diagnosis", out: Path, console: Console) -> None:
         lines += [f"  {title}: {len(files)} files, {code}" for code, files in sorted(by_code.items())]
     if unfixed := copy.unfixed(diagnosis):
         lines.append(f"  not fixed, since no safe way is known: {', '.join(unfixed)}")
-    Console().print(printable("\n".join(lines), lines=True), markup=False, highlight=False, soft_wrap=True)
+    _print(lines)
+
+
+def _print(lines: Iterable[str]) -> None:
+    console = Console()
+    for line in lines:
+        console.print(printable(line), markup=False, highlight=False, soft_wrap=True)
 
 
 def _show(diagnosis: "Diagnosis", name: str) -> None:
@@ -141,4 +195,4 @@ def _show(diagnosis: "Diagnosis", name: str) -> None:
         for line in report.lines(finding, diagnosis.context):
             console.print(f"  {escape(printable(line))}", highlight=False, soft_wrap=True)
     closing = "; ".join([report.headline(diagnosis), *report.remarks(diagnosis)])
-    console.print(printable(closing), markup=False, highlight=False, soft_wrap=True)
+    _print([closing, *(f"not looked at: {line}" for line in report.unread(diagnosis))])

@@ -13,10 +13,10 @@ from densevit.data.files import FileDataset, find_bands, same_size
 from densevit.data.folder_config import FolderConfig as FolderConfig
 from densevit.data.mask_files import read_grey, read_mask
 from densevit.data.matching import DEPTH_SUFFIXES, LOSSY_SUFFIXES, TARGET_SUFFIXES, WHAT
-from densevit.data.pairs import Pairs, find_pairs
+from densevit.data.pairs import Pair, Pairs, find_pairs
 from densevit.data.polygons import background_index, warn_once
 from densevit.data.regions import RegionReader, class_indices, region_classes
-from densevit.data.sample import ALL_TARGETS, ClassTable, Target, TargetFolder
+from densevit.data.sample import ALL_TARGETS, TARGET_FOLDERS, ClassTable, Target, TargetFolder
 from densevit.data.shapes import LabelmeReader, ShapeReader, read_coco_files
 from densevit.data.templates import is_template
 from densevit.errors import DataError
@@ -36,7 +36,7 @@ class FolderDataset(FileDataset):
             place = config.root or config.pairs or config.images
             raise DataError(f"{place} has splits and none was named; splits found: {', '.join(splits)}; name one")
         self._check(pairs)
-        self.pairs = pairs.pairs
+        self.pairs = self._complete(pairs, targets) if config.missing_targets == "leave_out" else pairs.pairs
         super().__init__([], normals=config.normals)
         if config.bands is not None:
             self.read_image = partial(read_bands, bands=config.bands, full_scale=config.full_scale)
@@ -93,6 +93,14 @@ class FolderDataset(FileDataset):
                 "each name may occur once; rename or remove one"
             )
 
+    def _complete(self, pairs: Pairs, targets: frozenset[Target]) -> list[Pair]:
+        """The pairs that have a target of each kind that is wanted and that the data have."""
+        kinds = [folder for target, folder in TARGET_FOLDERS.items() if target in targets and folder in pairs.missing]
+        complete = [pair for pair in pairs.pairs if all(kind in pair.targets for kind in kinds)]
+        if not complete:
+            raise DataError(f"none of the {len(pairs.pairs)} photos has {' and '.join(kinds)}; check where they are")
+        return complete
+
     def _files(self, pairs: Pairs, kind: TargetFolder) -> list[Path] | None:
         """The first file of each photo; None if the data set has none of this kind."""
         if kind not in pairs.missing:
@@ -144,15 +152,7 @@ class FolderDataset(FileDataset):
             background_index(classes, config.background)
             self.shapes = LabelmeReader(classes, config.background)
             return
-        if config.class_values is not None:
-            self.read_mask = partial(read_grey, lossy=config.stray_values == "nearest")
-            return
-        palette = () if classes is None else classes.palette
-        lossy = config.unknown_colours == "nearest"
-        others: int | Literal["nearest"] | None = "nearest" if lossy else None
-        if config.unknown_colours == "ignore":
-            others = self.rule.ignore_index
-        self.read_mask = partial(read_mask, palette=palette, mode=config.mask_format, unknown=others, lossy=lossy)
+        self.read_mask = mask_reader(config, classes, self.rule.ignore_index)
 
     def _set_regions(self, pairs: Pairs, classes: ClassTable) -> None:
         """Keep the photos that have files of classes or regions."""
@@ -192,6 +192,18 @@ class FolderDataset(FileDataset):
                 warn_once(f"{file}: {warning}")
         self.rule, self.shapes = config.rule(coco.classes, ids=None), coco
         self.masks = [files[pair.image] for pair in self.pairs]
+
+
+def mask_reader(config: FolderConfig, classes: ClassTable | None, ignore_index: int) -> partial[NDArray[np.int32]]:
+    """The function path -> stored numbers for masks that are images."""
+    if config.class_values is not None:
+        return partial(read_grey, lossy=config.stray_values == "nearest")
+    palette = () if classes is None else classes.palette
+    lossy = config.unknown_colours == "nearest"
+    others: int | Literal["nearest"] | None = "nearest" if lossy else None
+    if config.unknown_colours == "ignore":
+        others = ignore_index
+    return partial(read_mask, palette=palette, mode=config.mask_format, unknown=others, lossy=lossy)
 
 
 def class_table(config: FolderConfig) -> ClassTable | None:

@@ -36,6 +36,7 @@ class FolderConfig(DataConfig):
         stray_values: whether numbers in masks that are not in ``class_values`` are refused, or taken for the nearest
             one; "nearest" also accepts JPEGs as masks.
         mask_format: whether masks hold class numbers or colours; "auto" takes numbers where a mask has one channel.
+        missing_targets: whether photos without a mask, depth or value map are refused or left out.
         unknown_colours: whether colours that the palette lacks are refused, ignored, or taken for the nearest one;
             "nearest" also accepts JPEGs as masks.
         background: class of pixels that no polygon or region covers (COCO, labelme, ``{class}``); None ignores them.
@@ -66,6 +67,7 @@ class FolderConfig(DataConfig):
     class_values: tuple[int, ...] | None = None
     stray_values: Literal["refuse", "nearest"] = "refuse"
     mask_format: Literal["auto", "index", "colour"] = "auto"
+    missing_targets: Literal["refuse", "leave_out"] = "refuse"
     unknown_colours: Literal["refuse", "ignore", "nearest"] = "refuse"
     background: str | None = None
     ignore_index: int = 255

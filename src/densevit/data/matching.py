@@ -113,6 +113,8 @@ def column_of(config: "FolderConfig", kind: Literal["images"] | TargetFolder) ->
         raise DataError(f"{what} folder {given} does not exist; give the folder that holds one {what} per photo")
     images = config.folder("images")
     if kind == "masks" and images is not None and not is_template(config.images) and images.is_dir():
+        if not any(path.suffix.lower() == ".json" for path in given.iterdir()):  # a walk of both takes long
+            return Column(kind, given, Template("{name}.*", suffixes), plain=True)
         photos = [path for path in walk(images, 0).files.values() if path.suffix.lower() in IMAGE_SUFFIXES]
         if is_labelme(given, images, photos):
             return Column(kind, given, Template("{name}.json"), plain=True)

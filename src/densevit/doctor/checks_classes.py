@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from densevit.doctor.checks_masks import encoding_fault
+from densevit.doctor.checks_masks import encoding_fault, is_without_background
 from densevit.doctor.context import TRAIN, VAL, Context
 from densevit.doctor.rules import Findings, listed
 
@@ -47,12 +47,12 @@ def histograms(context: Context) -> dict[str, Histogram]:
     for split in context.splits:
         pixels, photos = np.zeros(num_classes, np.int64), np.zeros(num_classes, np.int64)
         ignored = 0
-        masks = context.indexed_masks(split.name)
-        for mask, labels in masks:
+        masks = context.class_counts(split.name)
+        for labels, counts, _ in masks:
             valid = (labels >= 0) & (labels < num_classes) & (labels != ignore)
-            pixels[labels[valid]] += mask.counts[valid]
-            photos[labels[valid]] += 1
-            ignored += int(mask.counts[labels == ignore].sum())
+            np.add.at(pixels, labels[valid], counts[valid])
+            photos[np.unique(labels[valid])] += 1
+            ignored += int(counts[labels == ignore].sum())
         if masks:
             by_split[split.name] = Histogram(pixels, photos, ignored)
     return by_split
@@ -88,6 +88,8 @@ def check_classes_seen(context: Context, findings: Findings) -> None:
 
 
 def _unseen_hint(unseen: NDArray[np.bool_], context: Context) -> str:
+    if unseen.any() and is_without_background(context):
+        return "If one is the class of all that no shape covers, set background to its name."
     if unseen.sum() == 1 and len(unseen) > 1:
         if unseen[0] and not context.reduces_zero:
             return "If numbers count from 1 in the masks, set reduce_zero_label: true."

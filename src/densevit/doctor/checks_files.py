@@ -1,16 +1,21 @@
 """Names, folders, and files that cannot be read."""
 
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from densevit.data import ClassTable, FolderConfig
 from densevit.data.folder import read_classes
-from densevit.doctor.context import TRAIN, Context
+from densevit.data.matching import WHAT
+from densevit.data.pairs import Pairs
+from densevit.data.sample import TargetFolder
+from densevit.data.splits import split_key
+from densevit.data.templates import is_template
+from densevit.doctor.context import Context
 from densevit.doctor.facts import Broken
 from densevit.doctor.layout import KINDS, Split
 from densevit.doctor.rules import Findings
 from densevit.errors import DataError
-
-_NOUNS = {"masks": "mask", "depth": "depth map", "values": "value map"}
+from densevit.io import walk
 
 
 def check_classes(config: FolderConfig, splits: list[Split], findings: Findings) -> ClassTable | None:
@@ -33,59 +38,75 @@ def check_classes(config: FolderConfig, splits: list[Split], findings: Findings)
     return table
 
 
-def check_folders(root: Path | None, splits: list[Split], findings: Findings) -> None:
-    """Find splits that exist only for some kinds of file."""
-    names = {split.name for split in splits}
-    if root is None or "" in names:
+def check_folders(root: Path | None, pairs: Pairs, findings: Findings) -> None:
+    """Find splits of plain folders below the root that exist only for some kinds of file, or are empty."""
+    if root is None or not (root / "images").is_dir():
         return
-    with_photos = {path.name for path in (root / "images").iterdir() if path.is_dir()}
-    for kind in KINDS:
-        folders = sorted((root / kind).iterdir()) if (root / kind).is_dir() else []
-        for folder in folders:
-            if folder.is_dir() and not folder.name.startswith(".") and folder.name not in with_photos:
-                text = f"there is a folder {kind}/{folder.name} but no images/{folder.name}"
-                findings.add("split-without-photos", text, [folder])
-    if names & set(TRAIN) and len(names) == len(with_photos) == 1:
-        findings.add("split-missing", f"{', '.join(names)} is the only split")
+    folders = {kind: _folders(root / kind) for kind in ("images", *KINDS)}
+    for name in [name for name in folders["images"] if name not in pairs.splits()] if pairs.splits() else ():
+        folder = root / "images" / name
+        deeper = sum(path.is_relative_to(folder) for path in pairs.passed_over)
+        text = f" (in subfolders, which are not read: {deeper})" if deeper else ""
+        hint = "Move them up, or name each folder." if deeper else ""
+        findings.add("split-empty", f"there are no photos{text}", [folder], split=name, hint=hint)
+    for kind in KINDS if folders["images"] else ():
+        for name in folders[kind]:
+            if name not in folders["images"]:
+                text = f"there is a folder {kind}/{name} but no images/{name}"
+                findings.add("split-without-photos", text, [root / kind / name])
 
 
-def check_names(splits: list[Split], findings: Findings) -> None:
-    """Check each split by its file names."""
+def _folders(folder: Path) -> list[str]:
+    return [name for name in walk(folder, 0).folders if "/" not in name] if folder.is_dir() else []
+
+
+def check_splits(pairs: Pairs, findings: Findings) -> None:
+    """Find that there is nothing to measure with."""
+    if len(pairs.splits()) == 1 and split_key(pairs.splits()[0]) == "train":
+        findings.add("split-missing", f"{pairs.splits()[0]} is the only split")
+
+
+def check_names(splits: Sequence[Split], findings: Findings) -> None:
+    """Find photos without targets."""
     for split in splits:
-        if split.photos:
-            _check_names(split, findings)
-            continue
-        deeper = f" (in subfolders, which are not read: {split.deeper})" if split.deeper else ""
-        hint = "Move them up, or name each folder." if split.deeper else ""
-        folder = split.config.folder("images")
-        findings.add("split-empty", f"there are no photos{deeper}", [folder], split=split.name, hint=hint)
+        total = len(split.photos)
+        if not split.targets:
+            findings.add("no-targets", f"none of the {total} photos have masks, depth or values", split=split.name)
+        for kind in split.targets:
+            text, code = f"photos have no {WHAT[kind]}", "target-missing"
+            if split.config.missing_targets == "leave_out" or (kind == "masks" and split.regions):
+                text, code = f"{text} and are left out", "target-left-out"
+            findings.add_share(code, split.missing(kind), total, text, split=split.name)
 
 
-def _check_names(split: Split, findings: Findings) -> None:
-    name, total = split.name, len(split.photos)
-    if split.coco is None and not split.targets:
-        findings.add("no-targets", f"none of the {total} photos have masks, depth or values", split=name)
-    for kind, targets in split.targets.items():
-        noun, orphans = _NOUNS[kind], split.orphans[kind]
-        missing = [photo for stem, photo in split.photos.items() if stem not in targets]
-        findings.add_share("target-missing", missing, total, f"photos have no {noun} of the same name", split=name)
-        num_targets = len(orphans) + len(targets)
-        findings.add_share("target-orphan", orphans, num_targets, f"{noun}s belong to no photo", split=name)
-    if split.case:
-        photo, target = split.case[0]
-        num_targets = sum(len(targets) for targets in split.targets.values())
+def check_left_over(
+    config: FolderConfig, pairs: Pairs, findings: Findings, kinds: Iterable[TargetFolder] = KINDS
+) -> None:
+    """Find files that belong to nothing, or whose names are in doubt."""
+    used = {path for pair in pairs.pairs for paths in pair.targets.values() for path in paths}
+    total = len(used) + sum(map(len, pairs.orphans.values()))
+    for kind in kinds:
+        orphans = pairs.orphans.get(kind, [])
+        targets = {path for pair in pairs.pairs for path in pair.targets.get(kind, ())}
+        text = f"{WHAT[kind]}s belong to no photo"
+        findings.add_share("target-orphan", orphans, len(orphans) + len(targets), text)
+    if pairs.case:
+        photo, target = pairs.case[0]
         text = "targets differ from the name of their photo in upper and lower case"
         hint = f"{target.name} belongs to {photo.name}:"
-        findings.add_share("name-case", [path for _, path in split.case], num_targets, text, split=name, hint=hint)
-    targets_of = (*split.targets.values(), *split.orphans.values())
-    num_files = sum(map(len, (split.photos, *targets_of, split.twins, split.strays, split.dangling)))
-    same_name = list(dict.fromkeys(path for pair in split.twins for path in pair))
+        findings.add_share("name-case", [path for _, path in pairs.case], total, text, hint=hint)
+    same_name = list(dict.fromkeys(path for pair in pairs.twins for path in pair))
+    # Templates say which files are meant, so that there are others is no surprise.
+    templates = any(is_template(getattr(config, kind)) for kind in ("images", *KINDS))
+    strays = [] if templates else [*pairs.passed_over]
+    reason = "; ".join(dict.fromkeys(pairs.passed_over[path] for path in strays))
+    num_files = total + len(pairs.pairs) + len(pairs.twins) + len(strays) + len(pairs.dangling)
     for code, text, files in (
         ("name-twice", "files have the same name except for the suffix", same_name),
-        ("file-stray", "files are neither photo nor target by their suffix", split.strays),
-        ("file-dangling", "files are links to nowhere", split.dangling),
+        ("file-stray", f"files are passed over: {reason}", strays),
+        ("file-dangling", "files are links to nowhere", pairs.dangling),
     ):
-        findings.add_share(code, files, num_files, text, split=name)
+        findings.add_share(code, files, num_files, text)
 
 
 def check_reading(context: Context, findings: Findings) -> None:

@@ -1,13 +1,15 @@
 """How masks are encoded, and whether the numbers in them are the intended classes."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from densevit.doctor.context import Context, LabelledMasks
-from densevit.doctor.facts import MaskFacts
+from densevit.data.mask_values import MaskValues, judge_values
+from densevit.doctor.context import Context, Labelled
+from densevit.doctor.facts import MaskFacts, ShapeFacts
 from densevit.doctor.rules import Findings, listed
 
 _BLUR_VALUES, _BLUR_SHARE = 8, 0.25
@@ -26,16 +28,17 @@ _TURNS = (
 def check_masks(context: Context, findings: Findings) -> None:
     """Check encodings, numbers and contents."""
     _check_encodings(context, findings)
+    _check_strays(context, findings)
     labelled = context.indexed_masks()
-    if not labelled:
-        return
     masks = [mask for mask, _ in labelled]
     fault = encoding_fault(context)
+    _check_contents(context, context.class_counts(), fault, findings)
+    if not labelled:
+        return
     if fault is None:
         _check_range(context, labelled, findings)
     else:
         _report_encoding(fault, context, masks, findings)
-    _check_contents(context, labelled, fault, findings)
     _check_palettes(masks, findings)
     _check_turned(masks, findings)
 
@@ -43,6 +46,7 @@ def check_masks(context: Context, findings: Findings) -> None:
 def _check_encodings(context: Context, findings: Findings) -> None:
     masks = [mask for _, mask in context.of(MaskFacts)]
     total = len(masks)
+    masks = [mask for mask in masks if mask.read is None]
     jpeg = [mask for mask in masks if mask.is_lossy]
     findings.add_share("mask-jpeg", jpeg, total, "masks are JPEG files, whatever their suffix")
     findings.add_share("mask-floats", [mask for mask in masks if mask.has_floats], total, "masks hold floats")
@@ -82,8 +86,9 @@ def encoding_fault(context: Context) -> str | None:
         num_classes in {None, 1, 2} and _mixed_0_255(masks)
     ):
         return "mask-0-255"
+    spread = "mask-spread" if spread_values(context) is not None else None
     if num_classes is None:
-        return None
+        return spread
     if num_classes > 2 and len(values) > 2 and values.max() >= num_classes:
         steps = stretched(num_classes)
         if np.isin(values, steps).all() and np.isin(steps[1:-1], values).any():
@@ -91,12 +96,39 @@ def encoding_fault(context: Context) -> str | None:
     named = values[values != context.ignore_index]
     if named.size and named.min() == 1 and named.max() == num_classes:
         return "mask-off-by-one"
-    return None
+    return spread
 
 
 def stretched(num_classes: int) -> NDArray[np.int64]:
     """Class numbers spread over 0..255."""
     return np.rint(np.arange(num_classes) * 255 / (num_classes - 1)).astype(np.int64)
+
+
+def spread_values(context: Context) -> MaskValues | None:
+    """What the numbers of all masks stand for, where they are not those of classes, by the rule for unknown masks."""
+    masks = [mask for mask, _ in context.indexed_masks()]
+    number = context.num_classes
+    known = set() if number is None else {*range(number), context.ignore_index}
+    if not masks or context.reduces_zero or known.issuperset(_all_values(masks).tolist()):
+        return None
+    judged = judge_values([(mask.values, mask.counts) for mask in masks])
+    return judged if len(judged.keys.get("class_values", ())) > 2 else None
+
+
+def _check_strays(context: Context, findings: Findings) -> None:
+    """Find numbers that none of the config's ``class_values`` is."""
+    for split in context.splits:
+        values = split.config.class_values
+        masks = [mask for _, mask in context.of(MaskFacts, split.name)] if values is not None else []
+        known = [*(values or ()), *split.config.ignore_values, context.ignore_index]
+        odd = {mask.path: mask for mask in masks if not np.isin(mask.values, known).all()}
+        if not odd:
+            continue
+        numbers = np.setdiff1d(_all_values([*odd.values()]), known)
+        pixels = sum(int(mask.counts[~np.isin(mask.values, known)].sum()) for mask in masks)
+        code = "mask-strays" if split.config.stray_values == "refuse" else "mask-nearest"
+        text = f"masks hold {listed(numbers.tolist(), 8)}, in {pixels} pixels together, which no class has"
+        findings.add_share(code, [*odd.values()], len(masks), text, split=split.name)
 
 
 def _all_values(masks: list[MaskFacts]) -> NDArray[np.int64]:
@@ -112,18 +144,31 @@ def _mixed_0_255(masks: list[MaskFacts]) -> bool:
 
 def _report_encoding(code: str, context: Context, masks: list[MaskFacts], findings: Findings) -> None:
     values, num_classes = _all_values(masks), context.num_classes
-    affected = masks
+    affected, hint = masks, ""
     if code == "mask-0-255":
         affected = [mask for mask in masks if 255 in mask.values]
         text = "masks hold " + ("only 0 and 255" if len(values) == 2 else "0 and 255 where others hold 0 and 1")
     elif code == "mask-stretched":
         text = f"masks hold {listed(values.tolist(), 6)}, {num_classes} classes spread over 0..255"
+    elif code == "mask-spread":
+        judged = spread_values(context)
+        assert judged is not None
+        text, hint = f"masks hold {judged.held}", _spread_hint(judged.keys, num_classes)
+        text += " and stray numbers" if "stray_values" in judged.keys else ""
     else:
         text = f"masks hold 1 to {num_classes} and never 0, for {num_classes} classes"
-    findings.add_share(code, affected, len(masks), text)
+    findings.add_share(code, affected, len(masks), text, hint=hint)
 
 
-def _check_range(context: Context, masks: LabelledMasks, findings: Findings) -> None:
+def _spread_hint(keys: Mapping[str, Any], num_classes: int | None) -> str:
+    values = [*keys["class_values"]]
+    strays = " and stray_values: nearest" if "stray_values" in keys else ""
+    if num_classes is not None and num_classes != len(values):
+        return f"They look like {len(values)} classes, but {num_classes} are listed; if so, list them."
+    return f"They look like {len(values)} classes: set class_values: {values}{strays}."
+
+
+def _check_range(context: Context, masks: Sequence[tuple[MaskFacts, NDArray[np.int64]]], findings: Findings) -> None:
     """Find numbers without a class."""
     num_classes, ignore = context.num_classes, context.ignore_index
     if num_classes is None:
@@ -162,25 +207,33 @@ def _range_hint(numbers: set[int], masks: list[MaskFacts], context: Context) -> 
     return ""
 
 
-def _check_contents(context: Context, masks: LabelledMasks, fault: str | None, findings: Findings) -> None:
+def _check_contents(context: Context, masks: list[Labelled], fault: str | None, findings: Findings) -> None:
     """Find masks with no class or a single one."""
     ignore = context.ignore_index
-    ignored_masks: list[MaskFacts] = []
-    single: list[MaskFacts] = []
+    ignored_masks: list[MaskFacts | ShapeFacts] = []
+    single: list[MaskFacts | ShapeFacts] = []
     ignored = total = 0
-    for mask, labels in masks:
+    for labels, counts, mask in masks:
         named = labels if fault == "mask-0-255" else labels[labels != ignore]
-        ignored += int(mask.counts[labels == ignore].sum())
-        total += int(mask.counts.sum())
+        ignored += int(counts[labels == ignore].sum())
+        total += int(counts.sum())
         if not named.size:
             ignored_masks.append(mask)
-        elif len(named) == 1 and mask.num_values <= 2:
+        elif len(named) == 1 and len(labels) <= 2:
             single.append(mask)
     findings.add_share("mask-ignored", ignored_masks, len(masks), "masks are ignored everywhere")
     if context.num_classes != 1:
         findings.add_share("mask-one-class", single, len(masks), "masks hold only one class")
     if ignored > total / 2 and fault != "mask-0-255":
-        findings.add("mask-ignored-share", f"{ignored / total:.0%} of all mask pixels are ignored")
+        hint = ""
+        if is_without_background(context):
+            hint = "What no shape covers is ignored: if it has a class, set background to its name."
+        findings.add("mask-ignored-share", f"{ignored / total:.0%} of all mask pixels are ignored", hint=hint)
+
+
+def is_without_background(context: Context) -> bool:
+    """Whether masks are drawn from shapes, and what none covers has no class."""
+    return any(split.is_drawn and split.config.background is None for split in context.splits)
 
 
 def _check_palettes(masks: list[MaskFacts], findings: Findings) -> None:

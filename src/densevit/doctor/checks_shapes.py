@@ -1,73 +1,115 @@
 """Masks that are drawn from shapes: COCO's annotations and labelme's files, as the data set's readers take them."""
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from pathlib import Path
+from collections.abc import Sequence
+from math import inf
+from pathlib import PureWindowsPath
 
 from densevit.data import ClassTable
-from densevit.data.coco import CocoMasks, read_coco
-from densevit.data.polygons import PassedOver
-from densevit.data.shapes import coco_entries
+from densevit.data.files import name_key
+from densevit.data.folder import mask_reader
+from densevit.data.pairs import Pairs
+from densevit.data.polygons import PassedOver, background_index
+from densevit.data.regions import RegionReader, class_indices
+from densevit.data.shapes import CocoReader, LabelmeReader, read_coco_files
 from densevit.doctor.context import Context
-from densevit.doctor.facts import PhotoFacts, SampleFacts, ShapeFacts
+from densevit.doctor.drawing import StoredMask
+from densevit.doctor.facts import ShapeFacts
 from densevit.doctor.layout import Split
 from densevit.doctor.rules import Findings, listed
-from densevit.errors import DataError
+from densevit.errors import DataError, DensevitError
 
 
-def read_annotations(splits: Sequence[Split], classes: ClassTable | None, findings: Findings) -> dict[str, CocoMasks]:
-    """The COCO annotations of each split that has them, whose photos become its masks; others become findings."""
-    found: dict[str, CocoMasks] = {}
+def set_readers(
+    splits: Sequence[Split], classes: ClassTable | None, findings: Findings, *, most_bytes: float = inf
+) -> ClassTable | None:
+    """Give the splits whose masks are drawn their reader; what is wrong with COCO's annotations becomes findings.
+
+    Args:
+        splits: all of them.
+        classes: those that are listed.
+        findings: the list that grows.
+        most_bytes: annotations in larger files are not opened, nor looked at.
+
+    Returns:
+        The classes, which COCO's annotations also name.
+    """
     for split in splits:
-        if split.coco is None:
-            continue
-        try:
-            coco = read_coco(split.coco, classes, split.config.background)
-            entries = coco_entries([*split.photos.values()], coco)
-        except DataError as error:
-            findings.add("annotations-broken", str(error), [split.coco], split=split.name)
-            continue
-        split.targets["masks"] = {stem: path for stem, path in split.photos.items() if path in entries}
-        split.orphans["masks"] = []
-        missing = [path for path in split.photos.values() if path not in entries]
-        if len(missing) == len(split.photos):
-            text = f"{split.coco.name} lists none of the photos; its file_name must be theirs"
-            findings.add("annotations-broken", text, [split.coco], split=split.name)
-            continue
-        text = f"photos are not listed in {split.coco.name} and left out"
-        findings.add_share("annotations-passed-over", missing, len(split.photos), text, split=split.name)
+        files = {paths[0] for paths in split.targets.get("masks", {}).values()} if split.shapes == "coco" else set()
+        if sum(path.stat().st_size for path in files) > most_bytes:
+            split.targets.pop("masks")
+        elif split.shapes == "coco":
+            _read_coco(split, classes, findings)
+        elif classes is not None and "masks" in split.targets:
+            try:
+                _set_reader(split, classes)
+            except DensevitError as error:
+                findings.add("annotations-broken", str(error), split=split.name)
+    readers = [split.reader for split in splits if isinstance(split.reader, CocoReader)]
+    for reader in readers[1:]:
+        if reader.classes.names != readers[0].classes.names:
+            first, other = (next(iter(reader.files)) for reader in (readers[0], reader))
+            text = f"{first.name} and {other} have different categories"
+            hint = f"Set classes to the names of all: {listed(readers[0].classes.names, 8)}."
+            findings.add("annotations-broken", text, [first, other], hint=hint)
+    return readers[0].classes if readers else classes
+
+
+def _set_reader(split: Split, classes: ClassTable) -> None:
+    """Set the reader of labelme's files, of regions, or of images whose numbers stand for others."""
+    config = split.config.model_copy(update={"merge": {}, "drop": ()})
+    if split.shapes == "labelme":
+        background_index(classes, config.background)
+        split.reader = LabelmeReader(classes, config.background)
+    elif split.regions:
+        masks, regions = split.targets["masks"], {name for names in split.regions.values() for name in names}
+        index = class_indices(sorted(regions), classes, str(config.masks))
+        files = {
+            split.photos[name]: tuple((index[region], path) for region, path in zip(own, masks[name], strict=True))
+            for name, own in split.regions.items()
+        }
+        split.reader = RegionReader(files, background_index(classes, config.background))
+        split.class_names = classes.names
+    elif config.class_values is not None or (classes.palette and config.mask_format != "index"):
+        rule = config.rule(classes)
+        split.stored = StoredMask(mask_reader(config, classes, rule.ignore_index), rule)
+
+
+def _read_coco(split: Split, classes: ClassTable | None, findings: Findings) -> None:
+    """Read a split's annotations, and keep as its masks those of the photos that they list."""
+    masks = split.targets.get("masks", {})
+    files = {split.photos[name]: paths[0] for name, paths in masks.items()}
+    unique = list(dict.fromkeys(files.values()))
+    try:
+        reader = read_coco_files(files, classes, split.config.background)
+    except DataError as error:
+        findings.add("annotations-broken", str(error), unique[:1], split=split.name)
+        split.targets.pop("masks", None)
+        return
+    split.targets["masks"] = {name: paths for name, paths in masks.items() if split.photos[name] in reader.entries}
+    names = listed([file.name for file in unique], 3)
+    if files and not reader.entries:
+        text = f"{names} lists none of the photos; its file_name must be theirs"
+        findings.add("annotations-broken", text, unique, split=split.name)
+        return
+    missing = [photo for photo in files if photo not in reader.entries]
+    text = f"photos are not listed in {names} and left out"
+    findings.add_share("annotations-passed-over", missing, len(files), text, split=split.name)
+    for file, coco in reader.files.items():
         for warning in coco.warnings:
-            findings.add("annotations-passed-over", warning, [split.coco], split=split.name)
-        found[split.name] = coco
-    return found
+            findings.add("annotations-passed-over", warning, [file], split=split.name)
+    split.reader = reader
 
 
-def with_annotations(
-    samples: list[SampleFacts], splits: Sequence[Split], annotations: Mapping[str, CocoMasks]
-) -> list[SampleFacts]:
-    """Add the shapes of COCO's annotations to the samples that they describe."""
-    entries = {
-        split.name: coco_entries([*split.photos.values()], annotations[split.name])
-        for split in splits
-        if split.name in annotations
-    }
-    photos = {split.name: split.photos for split in splits}
-    completed = []
-    for sample in samples:
-        path = photos[sample.split].get(sample.stem)
-        entry = entries.get(sample.split, {}).get(path) if path is not None else None
-        if path is not None and entry is not None:
-            sample = replace(sample, masks=_facts(path, annotations[sample.split], entry, sample))
-        completed.append(sample)
-    return completed
-
-
-def _facts(path: Path, coco: CocoMasks, entry: str, sample: SampleFacts) -> ShapeFacts:
-    photo = coco.photos[entry]
-    size = sample.photo.upright_size if isinstance(sample.photo, PhotoFacts) else (0, 0)
-    labels = Counter(coco.classes.names[shape.index] for shape in photo.shapes if not shape.crowd)
-    return ShapeFacts(str(path), photo.size or size, labels, PassedOver())
+def check_listed(splits: Sequence[Split], pairs: Pairs, findings: Findings) -> None:
+    """Find photos that COCO's annotations list and that are not there."""
+    names = {name_key(pair.image.name) for pair in pairs.pairs}
+    files = {file: coco for s in splits if isinstance(s.reader, CocoReader) for file, coco in s.reader.files.items()}
+    for file, coco in files.items():
+        absent = [entry for entry in coco.photos if name_key(PureWindowsPath(entry).name) not in names]
+        if absent:
+            total = len(coco.photos)
+            text = f"{len(absent)} of {total} photos that {file.name} lists are not there: {listed(absent, 3)}"
+            findings.add("annotations-no-photo", text, [file])
 
 
 def check_shapes(context: Context, findings: Findings) -> None:
@@ -80,8 +122,8 @@ def check_shapes(context: Context, findings: Findings) -> None:
         for reason, count in shapes.passed_over.counts.items():
             passed.add(reason, shapes.passed_over.examples[reason], count)
     if passed.total:
-        drawn = sum(sum(shapes.labels.values()) for shapes in files)
-        text = f"{passed.total} of {passed.total + drawn} shapes are passed over: {passed}"
+        number = sum(sum(shapes.labels.values()) for shapes in files)
+        text = f"{passed.total} of {passed.total + number} shapes are passed over: {passed}"
         findings.add("annotations-passed-over", text, [shapes for shapes in files if shapes.passed_over.total])
     if context.classes is None:
         return
@@ -90,9 +132,3 @@ def check_shapes(context: Context, findings: Findings) -> None:
     odd = sorted({label for shapes in unknown for label in shapes.labels} - names)
     text = f"files have labels that are no class: {listed(odd, 8)}"
     findings.add_share("annotations-broken", unknown, len(files), text)
-    seen = {label for shapes in files for label in shapes.labels} | {s.config.background for s in context.splits}
-    unseen = [name for name in context.classes.names if name not in seen]
-    if unseen and not context.sampled and all(split.coco is not None or split.labelme for split in context.splits):
-        text = f"{len(unseen)} of {len(names)} classes have no shape: {listed(unseen, 8)}"
-        hint = "If one is the class of all that no shape covers, set train.background to its name."
-        findings.add("class-unseen", text, hint=hint)

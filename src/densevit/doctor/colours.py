@@ -1,14 +1,9 @@
 """Masks whose colours stand for classes."""
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from densevit.data import ClassTable
-from densevit.doctor.facts import MaskFacts, SampleFacts
-from densevit.doctor.layout import Split
 from densevit.errors import DataError
 from densevit.io import read_json
 
@@ -45,32 +40,6 @@ def read_colours(path: Path | None, classes: ClassTable | None) -> dict[int, int
         if colours.setdefault(colour, numbers[name]) != numbers[name]:
             raise DataError(f"{path} gives {name!r} {value!r}, which is the colour of another class; change one")
     return colours
-
-
-def with_class_numbers(
-    samples: list[SampleFacts], splits: list[Split], classes: ClassTable | None
-) -> list[SampleFacts]:
-    """Turn the colours of masks into class numbers as the data set's reader does, where it has a palette."""
-    if classes is None or not classes.palette:
-        return samples
-    numbers = read_colours(None, classes)
-    reads = {split.name: split.config.mask_format != "index" for split in splits}
-    ignores = {split.name: split.config.unknown_colours == "ignore" for split in splits}
-    return [
-        replace(sample, masks=_as_numbers(mask, numbers, classes.ignore_index if ignores[sample.split] else None))
-        if isinstance(mask := sample.masks, MaskFacts) and mask.colours and mask.format != "NPY" and reads[sample.split]
-        else sample
-        for sample in samples
-    ]
-
-
-def _as_numbers(mask: MaskFacts, numbers: dict[int, int], unknown: int | None) -> MaskFacts:
-    labels = [numbers.get(colour, unknown) for colour in mask.values.tolist()]
-    if None in labels:
-        return mask
-    values, places = np.unique(np.array(labels, np.int64), return_inverse=True)
-    counts = np.bincount(places, weights=mask.counts, minlength=len(values)).astype(np.int64)
-    return replace(mask, values=values, counts=counts, num_values=len(values), colours=False, mode="palette")
 
 
 def _packed(colour: Any) -> int | None:

@@ -2,27 +2,38 @@
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import zip_longest
+from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from densevit.data import FolderConfig
+from densevit.data import ClassTable, FolderConfig
+from densevit.data.pairs import Pairs, find_pairs
 from densevit.data.sample import TARGET_FOLDERS, TargetFolder
 from densevit.doctor.checks_classes import check_classes_seen
 from densevit.doctor.checks_depth import check_depth, check_values
 from densevit.doctor.checks_duplicates import check_duplicates
-from densevit.doctor.checks_files import check_classes, check_folders, check_names, check_reading
+from densevit.doctor.checks_files import (
+    check_classes,
+    check_folders,
+    check_left_over,
+    check_names,
+    check_reading,
+    check_splits,
+)
+from densevit.doctor.checks_groups import check_groups
 from densevit.doctor.checks_masks import check_masks
 from densevit.doctor.checks_photos import check_photos, check_target_sizes
-from densevit.doctor.checks_shapes import check_shapes, read_annotations, with_annotations
-from densevit.doctor.colours import read_colours, with_class_numbers
+from densevit.doctor.checks_shapes import check_listed, check_shapes, set_readers
+from densevit.doctor.colours import read_colours
 from densevit.doctor.context import Context
 from densevit.doctor.facts import SampleFacts
-from densevit.doctor.layout import KINDS, Split, read_split, splits_of
+from densevit.doctor.layout import KINDS, Split, read_layout, split_of
 from densevit.doctor.probe import probe
 from densevit.doctor.rules import SEVERITIES, Finding, Findings
 from densevit.doctor.scan import jobs_of, scan
+from densevit.doctor.unread import not_looked_at
 from densevit.errors import DataError
 from densevit.types import Size
 
@@ -37,6 +48,9 @@ CONTENT_CHECKS = (
 
 FAST_PHOTOS = 24
 """Photos of each split that are read before a run."""
+
+FAST_ANNOTATIONS = 50e6
+"""Bytes of annotations of COCO up to which they are read before a run; training reads larger ones, and checks them."""
 
 FAST_SECONDS = 4.0
 """Time after which no further photo is read before a run, since large ones must not delay it."""
@@ -80,14 +94,20 @@ def examine(
         DataError: there is no data set, no such split, or no colour map in ``colours``.
     """
     began = time.perf_counter()
-    splits = [read_split(split) for split in splits_of(config, only)]
+    pairs, splits = read_layout(config, only)
+    findings = Findings()
+    check_folders(config.root if config.images is None and config.pairs is None else None, pairs, findings)
+    check_splits(pairs, findings)
+    check_left_over(config, pairs, findings)
+    classes = _check_names(splits, findings)
+    check_listed(splits, pairs, findings)
     jobs = jobs_of(splits, sample)
     report = None if progress is None else lambda done: progress(done, len(jobs))
     samples = scan(jobs, workers=min(workers, len(jobs) // 32), progress=report)
-    findings = Findings()
-    check_folders(config.root if config.images is None else None, splits, findings)
+    context = Context(pairs, splits, samples, classes, read_colours(colours, classes), crop)
     sampled = len(jobs) < sum(len(split.photos) for split in splits)
-    context = _check(splits, samples, findings, crop, colours, sampled=sampled)
+    context = replace(context, sampled=sampled, unread=not_looked_at(config, pairs, splits, len(jobs), only))
+    _check_contents(context, findings)
     return Diagnosis(findings.by_severity(), context, time.perf_counter() - began)
 
 
@@ -104,17 +124,30 @@ def fast_check(
     Returns:
         Findings, errors first; none for a missing folder, which the data set itself reports.
     """
-    splits: dict[Path, Split] = {}
-    for role, config in places.items():
-        folder = config.folder("images")
-        # Images with bands have their own reader, which the checks do not know.
-        if folder is not None and folder.is_dir() and config.bands is None and folder not in splits:
-            splits[folder] = read_split(config, tuple(kinds))
-            splits[folder].name = role
+    kinds = tuple(kinds)
     findings = Findings()
-    if splits:
-        _check(list(splits.values()), _read_some(list(splits.values())), findings, crop, sampled=True)
-    return findings.by_severity()
+    splits: list[Split] = []
+    seen: list[FolderConfig] = []
+    all_pairs = Pairs()
+    for role, config in places.items():
+        if config in seen:
+            continue
+        seen.append(config)
+        try:
+            pairs = find_pairs(config)
+        except DataError:  # the data set reports it, with the same words
+            continue
+        check_left_over(config, pairs, findings, kinds)
+        all_pairs.pairs += pairs.pairs
+        name = next((pair.split for pair in pairs.pairs), "")
+        splits.append(replace(split_of(pairs, config, name, kinds), name=role))
+    if any(split.photos for split in splits):
+        classes = _check_names(splits, findings, most_bytes=FAST_ANNOTATIONS)
+        context = Context(
+            all_pairs, splits, _read_some(splits), classes, read_colours(None, classes), crop, sampled=True
+        )
+        _check_contents(context, findings)
+    return list(dict.fromkeys(findings.by_severity()))
 
 
 def check_run(config: "TrainConfig") -> list[Finding]:
@@ -142,27 +175,18 @@ def check_run(config: "TrainConfig") -> list[Finding]:
     return [finding for finding in findings if finding.severity == "warning"]
 
 
-def _check(
-    splits: list[Split],
-    samples: list[SampleFacts],
-    findings: Findings,
-    crop: Size | None,
-    colours_file: Path | None = None,
-    *,
-    sampled: bool,
-) -> Context:
-    """Run all checks that depend only on the files, and return what they worked on."""
+def _check_names(splits: list[Split], findings: Findings, *, most_bytes: float = inf) -> ClassTable | None:
+    """Run the checks that open no photo and no mask, and set the readers of masks that are drawn."""
     check_names(splits, findings)
+    check_groups(splits, findings)
     classes = check_classes(splits[0].config, splits, findings)
-    annotations = read_annotations(splits, classes, findings)
-    classes = next((coco.classes for coco in annotations.values()), classes)
-    samples = with_annotations(samples, splits, annotations)
-    colours = read_colours(colours_file, classes)
-    samples = with_class_numbers(samples, splits, classes)
-    context = Context(splits, samples, classes, colours, crop, sampled)
+    return set_readers(splits, classes, findings, most_bytes=most_bytes)
+
+
+def _check_contents(context: Context, findings: Findings) -> None:
+    """Run the checks of what was read."""
     for check in CONTENT_CHECKS:
         check(context, findings)
-    return context
 
 
 def _read_some(splits: list[Split]) -> list[SampleFacts]:

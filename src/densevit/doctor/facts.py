@@ -1,7 +1,7 @@
 """What one pass over the files keeps of each: a few hundred bytes, so that 100,000 photos fit in memory."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,9 @@ from densevit.data import FolderConfig
 from densevit.data.polygons import PassedOver
 from densevit.io.read import LOSSY_FORMATS
 from densevit.types import Size
+
+MARKED_SHARE, MARKED_GAP = 0.01, 2.0
+"""A largest depth in more than this share of the pixels, and so many times the next, marks a missing measurement."""
 
 THUMB_SIZE: Size = (16, 18)
 """(H, W) of the grey thumbnails by which near-duplicates are found."""
@@ -75,6 +78,10 @@ class TargetFacts:
     size: Size
 
 
+ClassCounts = tuple[NDArray[np.int64], NDArray[np.int64]]
+"""Class ids, int64 and sorted, and the pixels of each."""
+
+
 @dataclass(frozen=True, slots=True)
 class MaskFacts(TargetFacts):
     """A mask.
@@ -86,6 +93,8 @@ class MaskFacts(TargetFacts):
         colours: it has three channels that differ, or four.
         palette: 0xRRGGBB of each of ``values`` in a palette image, else None.
         fits: correlation of its outlines with those of the photo for each of the eight orientations; None if unknown.
+        read: what training reads, where stored values stand for classes by a palette or by class_values; None where
+            they are the class numbers, or where training refuses them.
     """
 
     format: str
@@ -96,6 +105,7 @@ class MaskFacts(TargetFacts):
     colours: bool
     palette: NDArray[np.int64] | None
     fits: tuple[float, ...] | None = None
+    read: ClassCounts | None = None
 
     @property
     def is_lossy(self) -> bool:
@@ -119,20 +129,24 @@ class MaskFacts(TargetFacts):
     @property
     def is_indexed(self) -> bool:
         """Whether its values can be class numbers."""
-        return not self.colours and not self.is_lossy
+        return not self.colours and not self.is_lossy and self.read is None
 
 
 @dataclass(frozen=True, slots=True)
 class ShapeFacts(TargetFacts):
-    """Shapes that are drawn as a mask; ``size`` is what their file claims, or that of the photo.
+    """A mask that is drawn, from shapes or from a file for each class; ``size`` is claimed, or that of the photo.
 
     Attributes:
         labels: how many shapes of each label are drawn.
         passed_over: those that are not.
+        values: int64, sorted: the class numbers that are drawn; empty if it cannot be.
+        counts: int64, pixels of each.
     """
 
     labels: Mapping[str, int]
     passed_over: PassedOver
+    values: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
+    counts: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +158,9 @@ class DepthFacts(TargetFacts):
         colours: it has more than one channel.
         valid: share of the pixels that are finite and above 0.
         quantiles: 1, 50 and 99 % of the valid pixels, then the smallest and the largest.
-        saturated: share of the valid pixels at the largest value of a 16-bit image.
+        top_share: share of the valid pixels at the largest value.
+        below_top: the largest of the other valid values, 0 if there is none.
+        lowest: the one value below 0, -inf if there are several, 0 if there is none.
         levels: number of different values, at most 1025.
         slope: correlation of value and row (top to bottom) over the valid pixels.
     """
@@ -155,9 +171,19 @@ class DepthFacts(TargetFacts):
     nan: int
     negative: int
     quantiles: tuple[float, ...] = (0.0,) * 5
-    saturated: float = 0.0
+    top_share: float = 0.0
+    below_top: float = 0.0
+    lowest: float = 0.0
     levels: int = 0
     slope: float = 0.0
+
+    @property
+    def marker(self) -> float | None:
+        """The largest value where it seems to mean that nothing was measured: frequent, and far above all others."""
+        top = self.quantiles[4]
+        if self.top_share <= MARKED_SHARE or self.levels < 2:
+            return None
+        return top if (self.bits == 16 and top >= 65535) or top > MARKED_GAP * self.below_top else None
 
     def metres(self, config: FolderConfig) -> NDArray[np.float64]:
         """The quantiles in metres, as the map is read."""

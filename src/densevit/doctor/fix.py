@@ -3,35 +3,39 @@
 A fix is safe if it restores the intended numbers beyond doubt: 255 to 1 where only 0 and 255 occur, colours of a known
 map, numbers from 1, equal channels, a quarter turn that the sizes prove, nearest resizing at equal aspect, names that
 differ only in case. Files that no reader can open and targets without a photo are left out.
+
+The copy has the layout ``images/<split>/``, whatever that of the data is. Masks whose meaning a classes.json cannot
+hold, such as shapes, or colours and merged classes of a dataset.yaml, become the class numbers that training reads.
 """
 
 import shutil
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from densevit.data.sample import TargetFolder
-from densevit.doctor.checks_masks import encoding_fault, stretched, unknown_colours
-from densevit.doctor.checks_photos import same_aspect, size_faults
+from densevit.data import ClassTable, FolderConfig, FolderDataset
+from densevit.data.labels import merge_classes
+from densevit.doctor.checks_masks import encoding_fault
 from densevit.doctor.context import Context
 from densevit.doctor.examine import Diagnosis
-from densevit.doctor.facts import Broken, MaskFacts, PhotoFacts, SampleFacts, ShapeFacts, TargetFacts
-from densevit.doctor.layout import KINDS, Split
-from densevit.doctor.probe import mask_pixels
+from densevit.doctor.facts import Broken, MaskFacts, SampleFacts, TargetFacts
+from densevit.doctor.fix_meaning import write_meaning
+from densevit.doctor.fix_pixels import Fixed, fix_target
+from densevit.doctor.layout import Split
 from densevit.errors import DataError
 from densevit.io import make_folder, write_array, write_png
-from densevit.io.stored import read_stored, resize_nearest, turn_upright
 
-_FOLDERS: tuple[Literal["images"] | TargetFolder, ...] = ("images", *KINDS)
-
-Fixed = tuple[NDArray[Any], list[str]]
-"""The corrected content of a file, and the codes that it settles."""
+_MEANING = (
+    *("merge", "drop", "ignore_values", "class_values", "palette", "mask_format", "unknown_colours"),
+    *("reduce_zero_label", "stray_values"),
+)
+"""Keys for whose sake the masks of a copy are written as class numbers."""
 
 
 @dataclass(slots=True)
@@ -48,6 +52,16 @@ class Copy:
     left_out: dict[str, list[str]] = field(default_factory=dict)
     copied: int = 0
 
+    def note(self, code: str, files: Iterable[object]) -> None:
+        """Add files that were fixed."""
+        if paths := [str(file) for file in files]:
+            self.fixed.setdefault(code, []).extend(paths)
+
+    def leave_out(self, code: str, files: Iterable[object]) -> None:
+        """Add files that the copy lacks."""
+        if paths := [str(file) for file in files]:
+            self.left_out.setdefault(code, []).extend(paths)
+
     def unfixed(self, diagnosis: Diagnosis) -> list[str]:
         """Codes of the errors and warnings that the copy still has."""
         codes = []
@@ -63,8 +77,9 @@ def write_fixed(diagnosis: Diagnosis, out: Path, *, progress: Callable[[int, int
 
     Args:
         diagnosis: of all files.
-        out: a new folder, which gets ``images/<split>/``, ``masks/<split>/`` and so on, and the files of the root.
-        progress: called with the number of files done and of all.
+        out: a new folder, which gets ``images/<split>/``, ``masks/<split>/`` and so on, classes.json, and of data in
+            this layout the other files of the root.
+        progress: called with the number of samples done and of all.
 
     Raises:
         DataError: ``out`` is in use or overlaps the data set, only a part of the files was read, or writing fails.
@@ -72,17 +87,9 @@ def write_fixed(diagnosis: Diagnosis, out: Path, *, progress: Callable[[int, int
     context = diagnosis.context
     _refuse(context, out)
     copy = Copy()
-    files = list(_files_to_write(context, copy))
-    targets = {target.path: (sample, target) for sample, target in context.of(TargetFacts)}
-    fault = encoding_fault(context)
     temporary = out.with_name(f".densevit-{uuid.uuid4().hex}")
     try:
-        for done, (source, target) in enumerate(files, 1):
-            facts = targets.get(str(source))
-            fixed = None if facts is None else _fix(context, fault, *facts)
-            _write(copy, fixed, source, temporary / target)
-            if progress is not None:
-                progress(done, len(files))
+        _write_all(context, temporary, copy, progress)
         make_folder(temporary)
         with suppress(OSError):
             out.rmdir()  # replaces an empty folder
@@ -102,118 +109,169 @@ def _refuse(context: Context, out: Path) -> None:
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise DataError(f"{out} exists and is not empty; a corrected copy goes to a new folder; name another")
     here = out.resolve()
+    config = context.splits[0].config
+    used = {path.parent for pair in context.pairs.pairs for path in (pair.image, *sum(pair.targets.values(), ()))}
+    for folder in filter(None, (config.root, *used)):
+        if here.is_relative_to(folder.resolve()) or folder.resolve().is_relative_to(here):
+            raise DataError(f"{out} overlaps the data set {folder}; a corrected copy goes to a new folder elsewhere")
+
+
+def _write_all(context: Context, folder: Path, copy: Copy, progress: Callable[[int, int], None] | None) -> None:
+    """Write the samples split by split, then what they mean."""
+    fault = encoding_fault(context)
+    rewritten = any(_is_rewritten(split) for split in context.splits)
+    samples = {(sample.split, sample.stem): sample for sample in context.samples}
+    _note_left_out(context, copy)
+    renamed = {target for _, target in context.pairs.case}
+    done = 0
     for split in context.splits:
-        folders = [split.config.root, *(split.config.folder(kind) for kind in _FOLDERS)]
-        for folder in filter(None, folders):
-            if here.is_relative_to(folder.resolve()) or folder.resolve().is_relative_to(here):
-                raise DataError(
-                    f"{out} overlaps the data set {folder}; a corrected copy goes to a new folder elsewhere"
-                )
+        labels = _labels_of(split) if rewritten else None
+        names = _file_names(split)
+        for name in split.photos:
+            sample = samples[split.name, name]
+            done += 1
+            if split.is_drawn and "masks" in split.targets and name not in split.targets["masks"]:
+                copy.leave_out("target-left-out", split.files(name).values())  # as training does
+            elif not any(isinstance(facts, Broken) for facts in sample.files()):
+                place = _Place(folder, split.name, names[name])
+                _write_sample(context, split, sample, labels, place, fault, copy)
+                copy.note("name-case", [path for path in split.files(name).values() if path in renamed])
+            if progress is not None:
+                progress(done, len(samples))
+    _write_twins(context, folder, copy)
+    write_meaning(context, folder, rewritten=rewritten)
 
 
-def _files_to_write(context: Context, copy: Copy) -> Iterator[tuple[Path, Path]]:
-    """(file, its place in the copy); notes in ``copy`` what is left out or renamed."""
-    left_out: dict[str, str] = {}  # path -> code
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where the files of a sample go."""
+
+    folder: Path
+    split: str
+    name: str
+
+    def of(self, kind: str, suffix: str) -> Path:
+        return self.folder / kind / self.split / f"{self.name}{suffix}"
+
+
+def _is_rewritten(split: Split) -> bool:
+    """Whether masks are written as the class numbers that training reads."""
+    config = split.config
+    given = any(getattr(config, key) != FolderConfig.model_fields[key].get_default() for key in _MEANING[2:])
+    several = any(len(paths) > 1 for paths in split.targets.get("masks", {}).values())
+    return "masks" in split.targets and (
+        given or bool(config.merge or config.drop) or several or split.shapes is not None
+    )
+
+
+def _labels_of(split: Split) -> Callable[[str], NDArray[np.int32]]:
+    """The masks as training reads them, by the name of the pair."""
+    config = split.config
+    if config.class_values is not None:
+        config = config.model_copy(update={"stray_values": "nearest"})
+    dataset = FolderDataset(config, targets=frozenset({"labels"}))
+    index = {pair.image: number for number, pair in enumerate(dataset.pairs)}
+    return lambda name: dataset.labels(index[split.photos[name]])
+
+
+def _file_names(split: Split) -> dict[str, str]:
+    """The name of each pair's files, without folders."""
+    names: dict[str, str] = {}
+    taken: set[str] = set()
+    for name in split.photos:
+        plain = name.removeprefix(f"{split.name}/").replace("/", "_")
+        unique = next(
+            text for text in (plain, *(f"{plain}_{i}" for i in range(1, len(taken) + 2))) if text not in taken
+        )
+        taken.add(unique)
+        names[name] = unique
+    return names
+
+
+def _note_left_out(context: Context, copy: Copy) -> None:
+    """Record the files that the copy lacks."""
     for sample, broken in context.of(Broken):
-        left_out |= {facts.path: broken.code for facts in sample.files() if facts.path not in left_out}
-    for split in context.splits:
-        left_out |= {str(path): "target-orphan" for paths in split.orphans.values() for path in paths}
-        left_out |= {str(path): "file-stray" for path in split.strays}
-        left_out |= {str(path): "file-dangling" for path in split.dangling}
-        renamed = {target: photo.stem for photo, target in split.case}
-        for kind, path in _files_of(split):
-            if (code := left_out.get(str(path))) is not None:
-                copy.left_out.setdefault(code, []).append(str(path))
-                continue
-            if path in renamed:
-                copy.fixed.setdefault("name-case", []).append(str(path))
-            yield path, Path(kind, split.name, renamed.get(path, path.stem) + path.suffix)
-    root = context.splits[0].config.root
-    for coco in [split.coco for split in context.splits if split.coco is not None]:
-        if root is not None and coco.parent != root and coco.is_relative_to(root):
-            yield coco, coco.relative_to(root)
-    for path in sorted(root.iterdir()) if root is not None else ():
-        if path.is_file() and not path.name.startswith("."):
-            yield path, Path(path.name)
+        for facts in sample.files():
+            copy.leave_out(broken.code, [facts.path])
+    for paths in context.pairs.orphans.values():
+        copy.leave_out("target-orphan", paths)
+    copy.leave_out("file-stray", context.pairs.passed_over)
+    copy.leave_out("file-dangling", context.pairs.dangling)
 
 
-def _files_of(split: Split) -> Iterator[tuple[str, Path]]:
-    """(kind, file) of all files of a split, links to nowhere included."""
-    for kind in _FOLDERS:
-        folder = split.config.folder(kind)
-        if folder is not None and folder.is_dir() and (kind == "images" or kind in split.targets):
-            for path in sorted(folder.iterdir()):
-                if not path.is_dir() and not path.name.startswith("."):
-                    yield kind, path
+def _write_sample(
+    context: Context,
+    split: Split,
+    sample: SampleFacts,
+    labels: Callable[[str], NDArray[np.int32]] | None,
+    place: _Place,
+    fault: str | None,
+    copy: Copy,
+) -> None:
+    """Write a photo with its targets, each corrected, as class numbers, or as it is."""
+    written: list[tuple[str, Path, Fixed | None]] = []
+    for kind, source in split.files(sample.stem).items():
+        facts = getattr(sample, kind) if kind != "images" else None
+        fixed = fix_target(context, fault, sample, facts) if isinstance(facts, TargetFacts) else None
+        if kind == "masks" and labels is not None and fixed is not None:
+            fixed = _merged(fixed[0], split.config, context.classes), fixed[1]
+        elif kind == "masks" and labels is not None:
+            try:
+                fixed = _as_png(labels(sample.stem)), _stray_codes(split, facts)
+            except DataError:
+                copy.leave_out("mask-refused", dict.fromkeys(split.files(sample.stem).values()))
+                return
+        written.append((kind, source, fixed))
+    for kind, source, fixed in written:
+        _write(copy, fixed, source, place.of(kind, source.suffix))
+
+
+def _stray_codes(split: Split, facts: object) -> list[str]:
+    """The code of strays that became the nearest class."""
+    values = split.config.class_values
+    if values is None or split.config.stray_values == "nearest" or not isinstance(facts, MaskFacts):
+        return []
+    return [] if facts.read is not None else ["mask-strays"]
+
+
+def _as_png(labels: NDArray[Any]) -> NDArray[Any]:
+    return labels.astype(np.uint8 if labels.max() < 256 else np.uint16)
+
+
+def _merged(labels: NDArray[Any], config: FolderConfig, classes: ClassTable | None) -> NDArray[Any]:
+    """Class numbers after merging and dropping."""
+    if classes is None:
+        return labels
+    final = merge_classes(classes, config.merge, config.drop)[1]
+    table = np.full(max(int(labels.max()) + 1, len(final)), classes.ignore_index, np.int64)
+    table[: len(final)] = final
+    return _as_png(table[labels])
 
 
 def _write(copy: Copy, fixed: Fixed | None, source: Path, target: Path) -> None:
     make_folder(target.parent)
     if fixed is None:
-        shutil.copyfile(source, target)
+        target.write_bytes(source.read_bytes())
         copy.copied += 1
         return
     pixels, codes = fixed
-    if source.suffix.lower() == ".npy":
+    if source.suffix.lower() == ".npy" and codes:
         write_array(target, pixels)
     else:
         write_png(target.with_suffix(".png"), pixels)
-    for code in codes:
-        copy.fixed.setdefault(code, []).append(str(source))
+    for code in codes or ["as-class-numbers"]:
+        copy.note(code, [source])
 
 
-def _fix(context: Context, fault: str | None, sample: SampleFacts, target: TargetFacts) -> Fixed | None:
-    """The corrected content of a file; None if there is nothing to fix, or no safe way."""
-    codes = [code for code, faulty in size_faults(sample) if faulty is target]
-    if isinstance(target, MaskFacts):
-        return _fix_mask(context, fault, sample, target, codes)
-    if "exif-mask-unturned" not in codes or isinstance(target, ShapeFacts):
-        return None
-    assert isinstance(sample.photo, PhotoFacts)
-    stored = read_stored(Path(target.path))
-    pixels = turn_upright(turn_upright(stored.pixels, stored.orientation), sample.photo.orientation)
-    if stored.format != "NPY":
-        if pixels.dtype.kind not in "iu" or pixels.ndim != 2 or pixels.min() < 0 or pixels.max() > 65535:
-            return None  # PNG cannot hold it
-        pixels = pixels.astype(np.uint16)
-    return pixels, ["exif-mask-unturned"]
-
-
-def _fix_mask(
-    context: Context, fault: str | None, sample: SampleFacts, mask: MaskFacts, size_codes: list[str]
-) -> Fixed | None:
-    if mask.is_lossy or (mask.colours and unknown_colours(mask, context.colours).size):
-        return None
-    turn = "exif-mask-unturned" in size_codes
-    resize = "mask-size" in size_codes and same_aspect(sample)
-    renumber = fault is not None and mask.is_indexed
-    if not (turn or resize or mask.has_channels or mask.has_floats or renumber):
-        return None
-    stored = read_stored(Path(mask.path))
-    labels = turn_upright(mask_pixels(stored)[0], stored.orientation).astype(np.int64)
-    codes = ["mask-colours"] if mask.has_channels else ["mask-floats"] if mask.has_floats else []
-    if mask.colours:
-        colours, numbers = np.array(sorted(context.colours.items()), np.int64).T
-        labels = numbers[np.searchsorted(colours, labels)]
-    elif fault is not None:
-        if fault != "mask-0-255" or 255 in mask.values:
-            codes.append(fault)
-        labels = _renumber(labels, fault, context)
-    assert isinstance(sample.photo, PhotoFacts)
-    if turn:
-        labels = turn_upright(labels, sample.photo.orientation)
-        codes.append("exif-mask-unturned")
-    if resize:
-        labels = resize_nearest(labels, sample.photo.upright_size)
-        codes.append("mask-size")
-    if not codes or labels.min() < 0 or labels.max() > 65535:
-        return None
-    return labels.astype(np.uint8 if labels.max() < 256 else np.uint16), codes
-
-
-def _renumber(labels: NDArray[np.int64], fault: str, context: Context) -> NDArray[np.int64]:
-    if fault == "mask-0-255":
-        return np.where(labels == 255, 1, labels)
-    if fault == "mask-off-by-one":
-        return np.where(labels == context.ignore_index, labels, labels - 1)
-    return np.searchsorted(stretched(context.num_classes or 2), labels)
+def _write_twins(context: Context, folder: Path, copy: Copy) -> None:
+    """Keep files of one name beside the first, since either could be meant."""
+    places = {
+        path: (split, kind)
+        for split in context.splits
+        for name in split.photos
+        for kind, path in split.files(name).items()
+    }
+    for first, second in context.pairs.twins:
+        if first in places:
+            split, kind = places[first]
+            _write(copy, None, second, folder / kind / split.name / second.name)

@@ -1,13 +1,25 @@
 """The diagnosis as one HTML page that contains its pictures."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from densevit.doctor.checks_classes import histograms
 from densevit.doctor.context import Context
 from densevit.doctor.examine import Diagnosis
 from densevit.doctor.facts import SampleFacts, size_text
+from densevit.doctor.palettes import colour_shares
 from densevit.doctor.pictures import Picture, legend, pictures
-from densevit.doctor.report import HEAD, class_columns, headline, remarks, split_records, split_row
+from densevit.doctor.report import (
+    COLOUR_HEAD,
+    HEAD,
+    class_columns,
+    colour_name,
+    headline,
+    remarks,
+    split_records,
+    split_row,
+    unread,
+)
 from densevit.doctor.rules import Finding, listed
 from densevit.doctor.scan import evenly_spaced
 from densevit.pages import html
@@ -15,7 +27,7 @@ from densevit.pages import html
 MAX_EXAMPLES, MAX_NAMES, MAX_SAMPLES = 3, 12, 6
 
 
-def page(diagnosis: Diagnosis, data: str) -> str:
+def page(diagnosis: Diagnosis, data: str, recognised: Sequence[str] = ()) -> str:
     """The whole page, which needs no other file."""
     context = diagnosis.context
     title = f"Data set {data}"
@@ -25,16 +37,24 @@ def page(diagnosis: Diagnosis, data: str) -> str:
     parts = [
         f"<h1>{html.escape(title)}</h1><p><b>{html.escape(headline(diagnosis))}</b></p>",
         f"<p class=soft>{html.escape('; '.join(remarks(diagnosis)))}</p>",
+        _list("What the data are", recognised),
+        _list("Not looked at", unread(diagnosis)),
         "<h2>Findings</h2>" if diagnosis.findings else "",
         *(_finding(finding, by_path, context) for finding in diagnosis.findings),
         "<h2>Splits</h2>",
         html.table(HEAD, rows, numbers={1}),
         _classes(context),
+        _colours(context),
         _sizes(splits),
         "<h2>Samples</h2>",
         *(_row(pictures(sample, context)) for sample in evenly_spaced(context.samples, MAX_SAMPLES)),
     ]
     return html.page(title, *parts)
+
+
+def _list(title: str, lines: Sequence[str]) -> str:
+    items = "".join(f"<li>{_sentence(line)}</li>" for line in lines)
+    return f"<h2>{title}</h2><ul>{items}</ul>" if lines else ""
 
 
 def _finding(finding: Finding, by_path: dict[str, SampleFacts], context: Context) -> str:
@@ -72,7 +92,7 @@ def _classes(context: Context) -> str:
     colours = legend(context)
     if not by_split or not colours:
         return ""
-    columns = class_columns(by_split)
+    columns = class_columns(by_split, context)
     most = max(float(histogram.shares.max(initial=0)) for histogram in by_split.values()) or 1
     rows = []
     for index, (name, colour) in enumerate(colours):
@@ -82,6 +102,15 @@ def _classes(context: Context) -> str:
         rows.append(row)
     rows.append(["<i>ignored</i>", *(cells[-1] for cells in columns.values())])
     return "<h2>Classes</h2>" + html.table(["class", *columns], rows)
+
+
+def _colours(context: Context) -> str:
+    """The colours in masks that no class list explains."""
+    rows = []
+    for row in colour_shares(context):
+        swatch = f"<span class=swatch style='background:#{row.colour:06x}'></span>"
+        rows.append([swatch + colour_name(row), f"{row.share:.2%}", str(row.masks)])
+    return "<h2>Colours in the masks</h2>" + html.table(COLOUR_HEAD, rows, numbers={1, 2}) if rows else ""
 
 
 def _sizes(splits: list[dict[str, Any]]) -> str:

@@ -1,8 +1,7 @@
 """The files of one sample -> their facts. No file may stop the pass: what cannot be read becomes ``Broken``."""
 
 import hashlib
-from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -10,7 +9,9 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from densevit.data.labelme import parse_labelme
+from densevit.data import FolderConfig
+from densevit.data.sample import Sample
+from densevit.doctor.drawing import Drawing, StoredMask
 from densevit.doctor.facts import (
     THUMB_SIZE,
     Broken,
@@ -22,9 +23,8 @@ from densevit.doctor.facts import (
     ValueFacts,
 )
 from densevit.errors import DataError
-from densevit.io import read_depth
+from densevit.io import read_bands, read_depth
 from densevit.io.stored import Stored, read_stored, read_stored_photo, shrink, to_grey, turn_upright
-from densevit.types import Size
 
 MAX_VALUES = 4096
 """Values of a mask that are kept with their counts; a photo taken for a mask has more."""
@@ -44,19 +44,36 @@ _MAGIC = (
 _T = TypeVar("_T")
 
 
-def probe(split: str, stem: str, files: dict[str, Path], invalid_depths: tuple[float, ...] = ()) -> SampleFacts:
-    """Read the files of one sample, by kind: ``images``, and any of ``masks``, ``depth`` and ``values``."""
+def probe(
+    split: str,
+    name: str,
+    files: Mapping[str, Path],
+    config: FolderConfig | None = None,
+    reader: Drawing | StoredMask | None = None,
+) -> SampleFacts:
+    """Read the files of one sample.
+
+    Args:
+        split: its split.
+        name: of its pair.
+        files: by kind: ``images``, and any of ``masks``, ``depth`` and ``values``.
+        config: how they are read.
+        reader: draws the mask, or reads the classes of a stored one, where these are not its numbers.
+    """
     edges: list[NDArray[np.float32]] = []  # of the photo, for the mask; empty if the photo is broken
-    photo = _tolerant(files["images"], lambda path: _photo(path, edges if "masks" in files else None))
+    photo = _tolerant(files["images"], lambda path: _photo(path, edges if "masks" in files else None, config))
     masks: MaskFacts | ShapeFacts | Broken | None = None
-    if "masks" in files and files["masks"].suffix.lower() == ".json":
-        size = photo.upright_size if isinstance(photo, PhotoFacts) else (0, 0)
-        masks = _tolerant(files["masks"], lambda path: _shapes(path, size))
+    if isinstance(reader, Drawing):
+        size = photo.upright_size if isinstance(photo, PhotoFacts) else None
+        masks = _tolerant(reader.named, lambda _: reader.facts(size))
     elif "masks" in files:
         masks = _tolerant(files["masks"], lambda path: _mask(path, *edges))
-    depth = _tolerant(files["depth"], lambda path: _depth(path, invalid_depths)) if "depth" in files else None
+        if reader is not None and isinstance(masks, MaskFacts):
+            masks = replace(masks, read=reader.counts(files["masks"]))
+    invalid = config.depth_invalid if config is not None else ()
+    depth = _tolerant(files["depth"], lambda path: _depth(path, invalid)) if "depth" in files else None
     values = _tolerant(files["values"], _values) if "values" in files else None
-    return SampleFacts(split, stem, photo, masks, depth, values)
+    return SampleFacts(split, name, photo, masks, depth, values)
 
 
 def _tolerant(path: Path, read: Callable[[Path], _T]) -> _T | Broken:
@@ -79,9 +96,14 @@ def _broken_code(path: Path) -> str:
     return "unreadable" if start.startswith(_MAGIC) or path.suffix.lower() in {".npy", ".json"} else "not-an-image"
 
 
-def _photo(path: Path, edges: list[NDArray[np.float32]] | None) -> PhotoFacts:
+def _photo(path: Path, edges: list[NDArray[np.float32]] | None, config: FolderConfig | None) -> PhotoFacts:
     """Read a photo and append its outlines to ``edges``."""
-    stored, rgb = read_stored_photo(path)
+    if config is not None and config.bands is not None:
+        image = read_bands(path, bands=config.bands, full_scale=config.full_scale)
+        rgb = Sample(path.stem, image).picture
+        stored = Stored("bands", "bands", 1, 1, rgb)
+    else:
+        stored, rgb = read_stored_photo(path)
     digest = hashlib.blake2b(f"{rgb.shape}".encode(), digest_size=16)
     digest.update(np.ascontiguousarray(rgb).data)
     if edges is not None:
@@ -102,13 +124,6 @@ def _photo(path: Path, edges: list[NDArray[np.float32]] | None) -> PhotoFacts:
         transparent=stored.mode in {"RGBA", "LA", "PA"} and bool((stored.pixels[..., -1] < 255).any()),
         peak=int(stored.pixels.max()) if is_16_bit else 0,
         blank=bool((sparse == rgb[0, 0]).all() and (rgb == rgb[0, 0]).all()),
-    )
-
-
-def _shapes(path: Path, photo_size: Size) -> ShapeFacts:
-    file = parse_labelme(path)
-    return ShapeFacts(
-        str(path), file.size or photo_size, Counter(shape.label for shape in file.shapes), file.passed_over
     )
 
 
@@ -216,8 +231,10 @@ def _depth(path: Path, invalid: tuple[float, ...]) -> DepthFacts:
     depth[np.isin(depth, np.array(invalid, np.float32))] = 0
     finite = np.isfinite(depth)
     valid = finite & (depth > 0)
-    negative = int((finite & (depth < 0)).sum())
-    facts = replace(facts, nan=int((~finite).sum()), negative=negative, valid=float(valid.mean()))
+    below = depth[finite & (depth < 0)]
+    lowest = 0.0 if not below.size else float(below[0]) if below.min() == below.max() else -np.inf
+    missing = int((~finite).sum())
+    facts = replace(facts, nan=missing, negative=below.size, lowest=lowest, valid=float(valid.mean()))
     known = depth[valid]
     if not known.size:
         return facts
@@ -228,7 +245,8 @@ def _depth(path: Path, invalid: tuple[float, ...]) -> DepthFacts:
     return replace(
         facts,
         quantiles=tuple(float(q) for q in quantiles),
-        saturated=float((known >= 65535).mean()) if bits == 16 else 0.0,
+        top_share=float((known == known.max()).mean()),
+        below_top=float(known.max(initial=0, where=known < known.max())),
         levels=min(len(np.unique(sample)), 1025),
         slope=float(np.prod(unit_vectors(np.stack([rows, sample]).astype(np.float64)), axis=0).sum()),
     )

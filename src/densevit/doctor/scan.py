@@ -8,12 +8,14 @@ from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import TypeVar
 
+from densevit.data import FolderConfig
+from densevit.doctor.drawing import Drawing, StoredMask
 from densevit.doctor.facts import Broken, SampleFacts
 from densevit.doctor.layout import Split
 from densevit.doctor.probe import probe
 
-Job = tuple[str, str, dict[str, Path], tuple[float, ...]]
-"""Split, stem, files by kind, and stored depths that mean no measurement."""
+Job = tuple[str, str, dict[str, Path], FolderConfig, Drawing | StoredMask | None]
+"""Split, name of the pair, files by kind, how they are read, and how the mask is drawn or read."""
 
 _CHUNK = 16
 """Samples per message to a process: more would make the progress bar jump, fewer cost messages."""
@@ -24,9 +26,9 @@ _T = TypeVar("_T")
 def jobs_of(splits: Sequence[Split], sample: int | None) -> list[Job]:
     """The samples to read: all, or ``sample`` of each split, evenly spaced."""
     return [
-        (split.name, stem, split.files(stem), split.config.depth_invalid)
+        (split.name, name, split.files(name), split.config, split.drawing(name) or split.stored)
         for split in splits
-        for stem in evenly_spaced(list(split.photos), sample)
+        for name in evenly_spaced(list(split.photos), sample)
     ]
 
 
@@ -85,9 +87,9 @@ def _in_new_process(job: Job) -> SampleFacts:
         with _pool(1) as pool:
             return pool.submit(probe, *job).result()
     except BrokenProcessPool:
-        split, stem, files, _ = job
+        split, name, files, *_ = job
         reason = "or one of its targets crashes the process that reads it"
-        return SampleFacts(split, stem, Broken(str(files["images"]), "unreadable", reason))
+        return SampleFacts(split, name, Broken(str(files["images"]), "unreadable", reason))
 
 
 def _probe_all(chunk: Sequence[Job]) -> list[SampleFacts]:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
-from densevit.checkpoints.native import Bundle, Card
+from densevit.checkpoints.native import Bundle, Card, TrainedOn
 from densevit.checkpoints.open import open_model
 from densevit.config import nearest
 from densevit.device import pick_device
@@ -35,6 +35,7 @@ class Predictor:
         card: provenance, licence and metrics of the weights.
         heads: the heads that run.
         protocol: how the program that the weights come from runs images; None for densevit's own weights.
+        trained_on: the data that the heads learnt from, as far as the checkpoint says.
         speed: the switches that are on, the engine included.
         device: on which the model runs.
     """
@@ -58,6 +59,7 @@ class Predictor:
         self.fit: InferenceConfig = bundle.fit
         self.card: Card = bundle.card
         self.protocol: Protocol | None = bundle.protocol
+        self.trained_on: tuple[TrainedOn, ...] = bundle.trained_on
 
     @classmethod
     def load(

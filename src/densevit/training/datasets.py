@@ -1,10 +1,14 @@
-"""The data sets of a run: opened, checked, cut into batches, encoded ahead, and evaluated on."""
+"""The data sets of a run: opened, checked, cut into batches, encoded ahead, evaluated on, and described."""
 
 import logging
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
+from densevit.checkpoints.native import TrainedOn
+from densevit.data.description import description_file, write_description
+from densevit.data.relocation import portable
 from densevit.evaluation.evaluate import check_classes, check_measured, evaluate
 from densevit.evaluation.selection import check_targets, open_dataset
 from densevit.model import DenseModel
@@ -35,6 +39,25 @@ def open_sources(
     return sources
 
 
+def trained_on(config: TrainConfig) -> tuple[TrainedOn, ...]:
+    """What the checkpoint of a run says about its data."""
+    described = []
+    for source in config.sources:
+        train, val = portable(source.train), None
+        if source.val is not None:
+            other = portable(source.val)
+            val = {key: value for key, value in other.items() if train.get(key) != value}
+            val |= dict.fromkeys(key for key in train if key not in other)
+        described.append(TrainedOn(heads=source.heads, train=train, val=val))
+    return tuple(described)
+
+
+def write_descriptions(config: TrainConfig, out: Path) -> None:
+    """Write the data that each source is evaluated on, or learns from, into a run folder."""
+    for number, source in enumerate(config.sources):
+        write_description(source.val or source.train, out / description_file(number), internal=True)
+
+
 def fill_cache(
     config: TrainConfig, sources: list[SourceBatches], cache: FeatureCache | None, stop_request: StopRequest
 ) -> None:
@@ -47,8 +70,8 @@ def fill_cache(
     if cache is None or config.features is None:
         return
     sizes = [cache.num_bytes(source.augment.crop) for source in sources]
-    # Images of val have any size; they are counted as if they were crops.
-    views = config.features.views + 1
+    # Images of val have any size; they are counted as if they were crops, in float32.
+    views = config.features.views + 2
     needed = sum(size * views * len(source.dataset) for size, source in zip(sizes, sources, strict=True))
     cache.make_room(needed, max_gb=config.features.max_gb)
     for source in sources:
@@ -72,7 +95,7 @@ def validate(
     """Metrics per head on the val split of its source; the options are those of ``evaluate``."""
 
     def encode(images: Tensor) -> Taps:
-        return model.encode(images) if cache is None else cache.taps(images[0], model)
+        return model.encode(images) if cache is None else cache.exact.taps(images[0], model)
 
     metrics: dict[str, dict[str, Any]] = {}
     for source in config.sources:

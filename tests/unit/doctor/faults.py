@@ -2,8 +2,9 @@
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,11 +19,12 @@ class Fault(NamedTuple):
     code: str
     plant: Callable[[Path], object]
     also: frozenset[str] = frozenset()  # what such data has as well, and rightly
+    keys: Mapping[str, Any] = MappingProxyType({})  # of the config
 
 
-def fault(code: str, *also: str) -> Callable[[Callable[[Path], object]], Callable[[Path], object]]:
+def fault(code: str, *also: str, **keys: Any) -> Callable[[Callable[[Path], object]], Callable[[Path], object]]:
     def keep(plant: Callable[[Path], object]) -> Callable[[Path], object]:
-        FAULTS.append(Fault(code, plant, frozenset(also)))
+        FAULTS.append(Fault(code, plant, frozenset(also), keys))
         return plant
 
     return keep
@@ -73,25 +75,33 @@ def broken_class_names(root: Path) -> None:
 
 @fault("annotations-broken")
 def annotations_of_a_category_that_is_no_class(root: Path) -> None:
-    as_coco(root, ["wall", "tram"])
+    as_coco(root, ["wall", "tram"], {"category_id": 1, "segmentation": [OUTLINE]})
 
 
-@fault("annotations-broken", "class-unseen")
+@fault("annotations-broken")
 def shapes_with_a_label_that_is_no_class(root: Path) -> None:
     as_labelme(root, {"label": "tram", "points": OUTLINE})
 
 
-@fault("annotations-passed-over", "class-unseen")
+@fault("annotations-no-photo", "class-unseen", "mask-one-class", "mask-ignored-share")
+def annotations_of_a_photo_that_is_gone(root: Path) -> None:
+    as_coco(root, ["wall"])
+    (root / "images" / "train" / "003.png").unlink()
+    for kind in ("depth", "values"):
+        shutil.rmtree(root / kind)
+
+
+@fault("annotations-passed-over", "class-unseen", "mask-one-class", "mask-ignored-share")
 def annotations_without_an_outline(root: Path) -> None:
     as_coco(root, ["wall"], {"segmentation": [], "bbox": [1, 1, 5, 5]})
 
 
-@fault("annotations-passed-over", "class-unseen")
+@fault("annotations-passed-over", "class-unseen", "mask-one-class", "mask-ignored-share")
 def shapes_without_an_area(root: Path) -> None:
     as_labelme(root, {"label": "wall", "points": OUTLINE[:2], "shape_type": "line"})
 
 
-@fault("mask-size", "class-unseen")
+@fault("mask-size", "class-unseen", "mask-one-class")
 def annotations_of_smaller_photos(root: Path) -> None:
     as_coco(root, ["wall"], size=(24, 32))
 
@@ -111,7 +121,7 @@ def an_empty_split(root: Path) -> None:
     (root / "images" / "test").mkdir()
 
 
-@fault("split-empty")
+@fault("split-empty", "file-stray")
 def photos_one_folder_too_deep(root: Path) -> None:
     save(root / "images" / "test" / "city" / "a.png", photo(900))
 
@@ -136,6 +146,11 @@ def photos_alone(root: Path) -> None:
 @fault("target-missing")
 def a_photo_without_mask(root: Path) -> None:
     (root / "masks" / "train" / "003.png").unlink()
+
+
+@fault("target-left-out", missing_targets="leave_out")
+def a_photo_without_depth(root: Path) -> None:
+    (root / "depth" / "train" / "003.png").unlink()
 
 
 @fault("target-orphan")
@@ -272,6 +287,17 @@ def a_mirrored_copy_in_val(root: Path) -> None:
         save(path, np.asarray(Image.open(path))[:, ::-1].copy())
 
 
+def renamed(root: Path, name: Callable[[str, int], str]) -> None:
+    """Name photos and their targets by their split and number."""
+    for path in sorted(root.glob("*/*/*.*")):
+        path.rename(path.with_stem(name(path.parent.name, int(path.stem))))
+
+
+@fault("leak-groups")
+def a_patient_in_two_splits(root: Path) -> None:
+    renamed(root, lambda split, i: f"patient{i // 3 if split == 'train' else 2}_{i}")
+
+
 @fault("mask-jpeg")
 def masks_as_jpeg(root: Path) -> None:
     for path in root.glob("masks/*/*.png"):
@@ -318,6 +344,35 @@ def some_masks_of_0_and_255(root: Path) -> None:
 @fault("mask-stretched")
 def masks_spread_to_be_seen(root: Path) -> None:
     each(root, "masks", lambda m: np.where(m == 255, 0, m) * np.uint8(85))
+
+
+def in_greys(labels: NDArray[Any]) -> NDArray[np.uint8]:
+    """Numbers that stand for the classes, the first for ignored pixels too."""
+    table = np.zeros(256, np.uint8)
+    table[:4] = GREYS
+    return table[labels]
+
+
+def strays(labels: NDArray[Any]) -> NDArray[np.uint8]:
+    """``in_greys`` with a few numbers near those of the classes."""
+    greys = in_greys(labels)
+    greys[::9, ::13] = greys[::9, ::13].clip(4, 250) - np.uint8(4)
+    greys[4::9, 5::13] = greys[4::9, 5::13].clip(0, 250) + np.uint8(3)
+    return greys
+
+
+@fault("mask-spread")
+def masks_of_greys(root: Path) -> None:
+    each(root, "masks", in_greys)
+
+
+GREYS = (0, 90, 180, 250)
+
+
+@fault("mask-strays", class_values=GREYS)
+@fault("mask-nearest", class_values=GREYS, stray_values="nearest")
+def masks_of_greys_with_strays(root: Path) -> None:
+    each(root, "masks", strays)
 
 
 @fault("mask-off-by-one")

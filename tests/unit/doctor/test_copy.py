@@ -17,6 +17,7 @@ from densevit.io.stored import turn_upright
 from tests.unit.doctor.data import classes, codes, depth_mm, each, look, mask, photo, save
 from tests.unit.doctor.faults import (
     COLOURS,
+    GREYS,
     a_file_of_another_kind,
     a_mask_cut_short,
     a_mask_of_half_the_size,
@@ -28,6 +29,8 @@ from tests.unit.doctor.faults import (
     binary_masks_of_0_and_255,
     masks_in_colours,
     masks_of_floats,
+    masks_of_greys,
+    masks_of_greys_with_strays,
     masks_of_three_equal_channels,
     masks_spread_to_be_seen,
     masks_that_count_from_one,
@@ -48,6 +51,8 @@ SAFE: list[tuple[Callable[[Path], object], str]] = [
     (binary_masks_of_0_and_255, "mask-0-255"),
     (some_masks_of_0_and_255, "mask-0-255"),
     (masks_spread_to_be_seen, "mask-stretched"),
+    (masks_of_greys, "mask-spread"),
+    (masks_of_greys_with_strays, "mask-strays"),
     (masks_that_count_from_one, "mask-off-by-one"),
     (masks_of_floats, "mask-floats"),
     (a_mask_of_half_the_size, "mask-size"),
@@ -64,7 +69,8 @@ def colour_map(root: Path) -> Path:
 def test_copy__is_sound(plant: Callable[[Path], object], code: str, root: Path, tmp_path: Path) -> None:
     plant(root)
     before = {path: path.read_bytes() for path in root.rglob("*") if path.is_file()}
-    diagnosis = look(root, colours=colour_map(root) if plant is masks_in_colours else None)
+    keys = {"class_values": GREYS} if plant is masks_of_greys_with_strays else {}
+    diagnosis = look(root, colours=colour_map(root) if plant is masks_in_colours else None, **keys)
 
     copy = write_fixed(diagnosis, tmp_path / "copy")
 

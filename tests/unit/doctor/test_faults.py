@@ -21,11 +21,11 @@ def test_sound_data__has_no_finding_at_a_glance(sound: Path) -> None:
     assert fast_check(places) == []
 
 
-@pytest.mark.parametrize("planted", FAULTS, ids=lambda planted: planted.plant.__name__)
+@pytest.mark.parametrize("planted", FAULTS, ids=lambda planted: f"{planted.plant.__name__}-{planted.code}")
 def test_fault__is_found_by_its_code_and_no_other(planted: Fault, root: Path) -> None:
     planted.plant(root)
 
-    assert codes(look(root)) == {planted.code} | planted.also
+    assert codes(look(root, **planted.keys)) == {planted.code} | planted.also
 
 
 def test_every_code__has_a_planted_fault() -> None:

@@ -113,22 +113,15 @@ def test_data_set__without_splits_and_by_folders_is_looked_at(root: Path) -> Non
 @pytest.mark.parametrize(
     ("place", "message"),
     [
-        (
-            "nowhere",
-            "{}/nowhere is not a folder; the root of a data set, with images/ in it, is accepted; check the path",
-        ),
-        (
-            "images",
-            "{}/images has no folder images/ (it has train/, val/); put photos in images/<split>/ and their targets "
-            "in masks/<split>/ or depth/<split>/, or name the folders by --images and --masks",
-        ),
+        ("nowhere", "there is no folder {0}/nowhere/images; a data set needs images/<split>"),
+        ("images", "there is no folder {0}/images/images; a data set needs images/<split> and masks/<split> or"),
     ],
 )
 def test_root__that_is_none_is_refused(place: str, message: str, sound: Path) -> None:
     with pytest.raises(DataError) as caught:
         look(sound / place)
 
-    assert str(caught.value) == message.format(sound)
+    assert str(caught.value).startswith(message.format(sound))
 
 
 def test_split__that_is_not_there_is_refused(sound: Path) -> None:
@@ -143,7 +136,9 @@ def test_depth__of_floats_in_millimetres_names_their_key(root: Path) -> None:
         np.save(path.with_suffix(".npy"), np.asarray(Image.open(path)).astype(np.float32))
         path.unlink()
 
-    assert "They look like millimetres: set depth_scale_m: 0.001." in finding(look(root), "depth-unit").fix
+    assert (
+        "They look like millimetres: set depth_scale_m: 0.001, which makes it" in finding(look(root), "depth-unit").fix
+    )
     assert codes(look(root, depth_scale_m=0.001)) == set()
 
 

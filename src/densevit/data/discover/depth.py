@@ -1,0 +1,54 @@
+"""The unit of depth maps, guessed from their numbers."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from densevit.data.discover.candidates import Candidate
+from densevit.data.discover.contents import SAMPLES
+from densevit.data.discover.tree import Tree
+from densevit.errors import DataError
+from densevit.io.stored import read_stored
+
+_FAR_MM, _SATURATED, _SPARSE = 20_000, 65_535, 0.5
+_UNITS = ((1 / 256, "1/256 m, as KITTI stores sparse depth"), (0.0002, "1/5000 m, as TUM RGB-D stores it"))
+
+
+def unit_of_depth(tree: Tree, one: Candidate, given: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """The unit of depth maps, guessed from their numbers where that of millimetres is not plausible."""
+    high, total, valid, saturated, floats = 0.0, 0, 0, 0, False
+    for file in one.targets["depth"].sample(4 * SAMPLES):
+        try:
+            pixels = read_stored(tree.path(file)).pixels
+        except DataError:
+            continue
+        if pixels.ndim != 2 or pixels.dtype.itemsize < 2:
+            kind = "8 bits" if pixels.dtype.itemsize < 2 else f"{pixels.shape[2]} channels"
+            raise DataError(
+                f"{tree.path(file)} is a depth map of {kind}, too coarse or not a measurement; a 16-bit grey PNG, or "
+                "floats in metres as .npy or TIFF, is accepted; export the depth again, or remove it"
+            )
+        floats |= pixels.dtype.kind == "f"
+        full = (pixels == _SATURATED) if pixels.dtype.itemsize == 2 else np.zeros(pixels.shape, bool)
+        good = pixels[np.isfinite(pixels) & (pixels > 0) & ~full]
+        high = max(high, float(good.max()) if good.size else 0.0)
+        total, valid, saturated = total + pixels.size, valid + good.size, saturated + int(full.sum())
+    keys: dict[str, Any] = {}
+    remarks: list[str] = []
+    if saturated > 0.001 * total and "depth_invalid" not in given:
+        keys["depth_invalid"] = (float(_SATURATED),)
+        remarks.append(
+            f"depth of {_SATURATED} in {saturated / total:.1%} of the pixels is no measurement (depth_invalid)"
+        )
+    if floats:
+        unit, key = ("metres", "depth_scale_m")
+        if high > 1000 and "depth_scale_m" not in given:
+            keys["depth_scale_m"], unit = 0.001, "millimetres"
+    else:
+        unit, key = "millimetres", "depth_unit_m"
+        if high > _FAR_MM and "depth_unit_m" not in given:
+            keys["depth_unit_m"], unit = _UNITS[valid > _SPARSE * total]
+    if key not in given:
+        remarks.append(f"depth up to {high:,.6g} is taken for {unit}; set {key} to change it")
+    return keys, remarks
