@@ -105,7 +105,7 @@ def archive_inside(root: Path) -> None:
         (empty, "no photos with masks"),
         (boxes_only, "12 boxes and no outline"),
         (fiftyone_boxes, "FiftyOne's list of boxes"),
-        (coco_without_photos, "lists 1 photos, of which none is there"),
+        (coco_without_photos, "lists 1 photo, of which none is there"),
         (brushes_without_tasks, "export JSON too"),
         (regression, "are these photos, numbers of instances, or values of a regression"),
         (archive_inside, "export.zip"),
@@ -197,7 +197,7 @@ def test_discover__photos_without_masks_are_said(tmp_path: Path) -> None:
 
     found = discover(tmp_path)
 
-    assert any("1 photos have no target and are left out" in remark for remark in found.remarks)
+    assert any("left out: 1 photo without a target" in remark for remark in found.remarks)
     assert isinstance(found.config, FolderConfig)
     assert len(FolderDataset(found.config.model_copy(update={"splits": None}))) == 5
 
@@ -208,7 +208,7 @@ def test_discover__leftovers_are_counted(tmp_path: Path) -> None:
 
     remarks = "\n".join(discover(tmp_path).remarks)
 
-    assert "1 other images, such as teaser.jpg" in remarks
+    assert "passed over: 1 other image, such as teaser.jpg" in remarks
     assert "1 .json" in remarks
     assert "3 files that file managers leave" in remarks
 
@@ -263,8 +263,8 @@ def test_discover__a_name_in_two_lists_is_kept_from_training(tmp_path: Path) -> 
     assert found.config.splits is not None
     assert found.config.splits.names == {"train": ("000", "001"), "val": ("002", "003")}
     remarks = "\n".join(found.remarks)
-    assert "1 photos are in two lists, such as 002" in remarks
-    assert "2 photos are in no list" in remarks
+    assert "in two lists: 1 photo, such as 002" in remarks
+    assert "in no list: 2 photos" in remarks
 
 
 def test_discover__other_lists_of_splits_are_said(tmp_path: Path) -> None:

@@ -225,8 +225,8 @@ def _spread(held: str, values: NDArray[np.int64], stray: float = 0.0, others: in
     if others:
         keys["stray_values"] = "nearest"
         text = (
-            f"masks hold {shown} and {others} stray values in {stray:.1%} of the pixels, which become the nearest of "
-            f"{len(numbers)} classes (stray_values: refuse to stop at them)"
+            f"masks hold {shown} and stray values ({others} others, in {stray:.2%} of the pixels), which become the "
+            f"nearest of {len(numbers)} classes (stray_values: refuse to stop at them)"
         )
     return MaskValues(
         shown if others else held, keys, f"{text} by class_values; set classes to name them in this order"

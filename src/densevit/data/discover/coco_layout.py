@@ -11,7 +11,7 @@ from densevit.data.discover.candidates import Candidate
 from densevit.data.discover.given import below
 from densevit.data.discover.groups import FOLDER, Group, Key, common_start, literal
 from densevit.data.discover.roles import split_of
-from densevit.data.discover.tree import File, Tree
+from densevit.data.discover.tree import File, Tree, counted
 from densevit.data.files import name_key
 from densevit.errors import DataError
 from densevit.io import read_json
@@ -59,7 +59,7 @@ def why_not(tree: Tree) -> str:
     for one in _coco_files(tree, {}):
         if one.outlines and one.photos:
             return (
-                f"{one.file.inside} lists {len(one.photos)} photos, of which none is there "
+                f"{one.file.inside} lists {counted(len(one.photos), 'photo')}, of which none is there "
                 f"({', '.join(one.photos[:1])}); export the data with its images, or put them next to it"
             )
         if one.boxes:

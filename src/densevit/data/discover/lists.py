@@ -5,7 +5,7 @@ from typing import Any
 
 from densevit.data.discover.candidates import Candidate
 from densevit.data.discover.roles import split_of
-from densevit.data.discover.tree import File, Tree
+from densevit.data.discover.tree import File, Tree, counted
 from densevit.data.files import name_key
 from densevit.data.splits import SplitConfig, sorted_splits, split_key
 from densevit.errors import DataError
@@ -71,9 +71,9 @@ def _lists(tree: Tree, one: Candidate) -> tuple[dict[str, tuple[str, ...]], list
     counts = ", ".join(f"{split} {len(names)}" for split, names in lists.items())
     remarks.insert(0, f"splits by the lists {', '.join(files[:4])}: {counts}")
     if twice:
-        remarks.append(f"{len(twice)} photos are in two lists, such as {twice[0]}; they are kept from training")
+        remarks.append(f"in two lists: {counted(len(twice), 'photo')}, such as {twice[0]}, kept from training")
     if rest := len({*known.values()} - {*taken}):
-        remarks.append(f"{rest} photos are in no list and become train")
+        remarks.append(f"in no list: {counted(rest, 'photo')}, taken for train")
     return lists, remarks
 
 

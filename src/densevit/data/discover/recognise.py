@@ -12,7 +12,7 @@ from densevit.data.discover.contents import SAMPLES, read_masks
 from densevit.data.discover.depth import unit_of_depth
 from densevit.data.discover.lists import splits_of_photos
 from densevit.data.discover.several import brushes, given_regions, masks_by_class
-from densevit.data.discover.tree import PIXEL_SUFFIXES, Tree, walk_tree
+from densevit.data.discover.tree import PIXEL_SUFFIXES, Tree, counted, walk_tree
 from densevit.data.folder import FolderConfig
 from densevit.errors import DataError
 from densevit.io import place, read_lines
@@ -115,7 +115,7 @@ def _nested(places: Mapping[str, int]) -> bool:
 
 
 def _several_sets(tree: Tree, places: Mapping[str, int]) -> DataError:
-    listed = ", ".join(f"{place} ({number} photos)" for place, number in sorted(places.items())[:8])
+    listed = ", ".join(f"{place} ({counted(number, 'photo')})" for place, number in sorted(places.items())[:8])
     return DataError(
         f"{tree.root} has several data sets: {listed}; one is accepted; name its folder, such as "
         f"'{tree.root / min(places)}'"
@@ -127,7 +127,7 @@ def _choice(tree: Tree, found: Sequence[Candidate]) -> str:
     kind = next(
         (k for k in ("masks", "depth", "values", "images") if len({_path(one, k) for one in found}) > 1), "images"
     )
-    shown = [f"{_path(one, kind)} ({len(one.pairs)} photos{_holds(tree, one, kind)})" for one in found[:6]]
+    shown = [f"{_path(one, kind)} ({counted(len(one.pairs), 'photo')}{_holds(tree, one, kind)})" for one in found[:6]]
     options = " or ".join(f"--{kind} '{_path(one, kind)}'" for one in found[:6])
     what = {"masks": "masks", "depth": "depth maps", "values": "value maps", "images": "photos"}[kind]
     return f"{tree.root} can be read in several ways, with different {what}: {', '.join(shown)}; choose with {options}"
@@ -159,23 +159,22 @@ def _problem(tree: Tree, one: Candidate) -> str:
 def _what(one: Candidate) -> str:
     keys = one.config_keys()
     targets = [f"{kind} {keys[kind]}" for kind in ("masks", "depth", "values") if kind in keys]
-    return f"{len(one.pairs):,} photos {keys['images']} with {' and '.join(targets)}"
+    return f"{counted(len(one.pairs), 'photo')} {keys['images']} with {' and '.join(targets)}"
 
 
 def _passed_over(tree: Tree, one: Candidate, said: str) -> list[str]:
     """What of a tree is not used, and not named in what is said of it."""
     remarks = []
     if one.without:
-        remarks.append(
-            f"{one.without} photos have no target and are left out (missing_targets: refuse to stop at them)"
-        )
+        text = f"left out: {counted(one.without, 'photo')} without a target"
+        remarks.append(f"{text} (missing_targets: refuse to stop at them)")
     for split, number in sorted(one.unused.items()):
-        remarks.append(f"{number} photos of {split or 'no split'} have no target and are not used")
+        remarks.append(f"not used: {counted(number, 'photo')} of {split or 'no split'} without a target")
     used = {id(file) for group in (one.photos, *one.targets.values()) for file in group.files.values()}
     other = [file for file in tree.files if id(file) not in used and file.inside not in one.files]
     images = [file for file in other if file.suffix.lower() in PIXEL_SUFFIXES]
     if images:
-        remarks.append(f"{len(images)} other images, such as {images[0].inside}, are passed over")
+        remarks.append(f"passed over: {counted(len(images), 'other image')}, such as {images[0].inside}")
     notes = [file for file in other if file.suffix.lower() in _NOTES]
     if len(notes) < _FEW_NOTES:
         notes = [file for file in notes if file.inside not in said]
@@ -183,7 +182,8 @@ def _passed_over(tree: Tree, one: Candidate, said: str) -> list[str]:
     if kinds:
         remarks.append(f"passed over: {', '.join(f'{number} {kind}' for kind, number in sorted(kinds.items()))}")
     if tree.litter:
-        remarks.append(f"{tree.litter} files that file managers leave, such as ._* and Thumbs.db, are passed over")
+        text = "that file managers leave, such as ._* and Thumbs.db"
+        remarks.append(f"passed over: {counted(tree.litter, 'file')} {text}")
     return remarks
 
 

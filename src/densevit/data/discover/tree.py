@@ -72,6 +72,11 @@ class Tree:
         return sorted((file for file in self.files if fits(file.name.lower())), key=lambda file: len(file.folders))
 
 
+def counted(number: int, noun: str) -> str:
+    """A number of things in words: 1 photo, 2,000 photos."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 def walk_tree(root: Path) -> Tree:
     """List a folder or archive; the one folder around everything else, as archives and downloads have, is entered.
 
