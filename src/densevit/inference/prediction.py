@@ -1,7 +1,7 @@
 """The results of one image, head by head."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -20,8 +20,10 @@ from densevit.inference.annotations import (
     cvat_mask,
     labelme_file,
 )
-from densevit.inference.results import DepthResult, HeadResult, SegmentationResult, result_files
+from densevit.inference.results import DepthResult, HeadResult, SegmentationResult, head_result, result_files
+from densevit.inference.tiled_logits import TiledLogits
 from densevit.io import claim, make_folder, write_json
+from densevit.tasks import Task
 from densevit.tasks.colour import Picture
 
 
@@ -182,3 +184,23 @@ class Prediction(Mapping[str, HeadResult]):
         }
         write_json(Path(folder) / f"{stem}.json", record)
         return record
+
+
+def make_predictions(
+    tasks: Mapping[str, Task],
+    images: Sequence[Picture],
+    outputs: Sequence[Mapping[str, TiledLogits]],
+    *,
+    label_offset: int = 0,
+) -> list[Prediction]:
+    """Images and the outputs of their heads -> predictions; see ``HeadResult`` for ``label_offset``."""
+    return [
+        Prediction(
+            image,
+            {
+                head: head_result(head, tasks[head], image, tiled, label_offset=label_offset)
+                for head, tiled in heads.items()
+            },
+        )
+        for image, heads in zip(images, outputs, strict=True)
+    ]
