@@ -31,6 +31,7 @@ class Limits:
         blocks: transformer blocks of an encoder or a decoder.
         width: channels of a layer, patch size, tokens along one side, and other sizes in a model's config.
         parameters: of a model.
+        files: below the folder of a data set.
         classes: of a head or a data set; the confusion matrix of 8,192 takes 0.5 GB, and grows with the square.
         class_id: largest number in a mask.
         workers: processes that read data.
@@ -51,6 +52,7 @@ class Limits:
     blocks: int = 1_000
     width: int = 1_000_000
     parameters: int = 100_000_000_000
+    files: int = 2_000_000
     classes: int = 8_192
     class_id: int = 65_535
     workers: int = 1_024

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 import densevit
+from densevit.checkpoints.native import load_bundle, save_bundle
 from tests.e2e.scenes import CLASSES, CLASSES_JSON, COARSE, TASKS, TO_COARSE, write_dataset, write_model
 
 ODD = (57, 83)  # neither the model's input size nor a multiple of its patch
@@ -283,12 +285,14 @@ def test_evaluate__a_class_out_of_range_names_file_and_ids(refusal, dataset, tmp
 
 
 def test_evaluate__an_unknown_split_is_answered_with_those_there_are(refusal, dataset):
-    message = refusal("--data", dataset, "--split", "valid", "--head", "dpt")
-    assert message == f"{dataset} has no split 'valid'; splits found: train, val"
+    message = refusal("--data", dataset, "--split", "night", "--head", "dpt")
+    assert message == f"{dataset} has no split 'night'; splits found: train, val"
 
 
-def test_evaluate__a_split_that_was_not_named_is_asked_for(refusal, dataset):
-    message = refusal("--data", dataset, "--head", "dpt")
+def test_evaluate__a_split_that_was_not_named_is_asked_for(refusal, dataset, trained, tmp_path):
+    bundle = replace(load_bundle(trained), trained_on=())  # a model that does not know its run's split
+    save_bundle(bundle, tmp_path / "model.safetensors")
+    message = refusal("--data", dataset, "--head", "dpt", model=tmp_path / "model.safetensors")
     assert message == f"{dataset} has splits and none was named; splits found: train, val; name one"
 
 
@@ -328,14 +332,17 @@ def test_evaluate__an_unknown_task_is_answered_with_the_nearest(refusal, dataset
     assert refusal("--task", "x") == "task 'x' is unknown; known: depth, regression, segmentation"
 
 
-def test_evaluate__no_data_at_all(refusal):
-    assert refusal("--task", "depth") == "no data was named; give --data DIR, or --images DIR and --depth DIR"
+def test_evaluate__no_data_at_all(refusal, trained, tmp_path):
+    model = shutil.copy(trained, tmp_path)  # outside its run folder
+    assert refusal("--task", "depth", model=model) == (
+        "no data was named; give --data PATH, or --images and one of --masks, --depth and --values; only a model in "
+        "its run folder knows where its data are"
+    )
 
 
 def test_evaluate__a_data_folder_that_does_not_exist(refusal, tmp_path):
     assert refusal("--data", tmp_path / "none", "--split", "val") == (
-        f"there is no folder {tmp_path / 'none' / 'images' / 'val'}; a data set needs images/<split> and masks/<split> "
-        "or depth/<split> in its root"
+        f"{tmp_path / 'none'} does not exist; a folder, a zip archive or a dataset.yaml is accepted; check the path"
     )
 
 

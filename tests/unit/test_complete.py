@@ -21,7 +21,10 @@ NAMES = ["road", "sky", "tree"]
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """A data set's root with class names, which is all that is read of it here."""
+    """A data set's root with class names, and files of photos that nobody opens here."""
+    for split in ("train", "val"):
+        (tmp_path / "images" / split).mkdir(parents=True)
+        (tmp_path / "images" / split / "a.png").touch()
     (tmp_path / "classes.json").write_text(json.dumps({"classes": NAMES}))
     return tmp_path
 

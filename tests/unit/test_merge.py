@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 import torch
 
 from densevit.checkpoints.merge import MergeConfig, merge_bundles
-from densevit.checkpoints.native import Bundle, Card, load_bundle, save_bundle
+from densevit.checkpoints.native import Bundle, Card, TrainedOn, load_bundle, save_bundle
 from densevit.errors import CheckpointError, ConfigError
 from densevit.inference.predictor import Predictor
 from densevit.inference_config import InferenceConfig
@@ -46,6 +47,20 @@ def checkpoint(
 def merged(*parts: tuple[str, Path, str]) -> Bundle:
     heads = {name: {"checkpoint": path, "head": head} for name, path, head in parts}
     return merge_bundles(MergeConfig.parse({"heads": heads, "card": {"name": "both"}}))
+
+
+def test_merge__keeps_what_each_head_learnt_from_under_its_new_name(tmp_path: Path) -> None:
+    paths = {head: checkpoint(tmp_path / f"{head}.safetensors", head) for head in TASKS}
+    for head, path in paths.items():
+        data = TrainedOn(heads=(head,), train={"kind": "folder", "root": head})
+        save_bundle(replace(load_bundle(path), trained_on=(data,)), path)
+
+    both = merged(("streets", paths["labels"], "labels"), ("metres", paths["depth"], "depth"))
+
+    assert [(data.heads, data.train["root"]) for data in both.trained_on] == [
+        (("streets",), "labels"),
+        (("metres",), "depth"),
+    ]
 
 
 def test_merge__every_head_gives_what_it_gave_alone(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from densevit.checkpoints.native import (
     Bundle,
     Card,
     Storage,
+    TrainedOn,
     check_tasks,
     load_bundle,
     preset_bundle,
@@ -231,10 +232,25 @@ def test_load__refuses_a_truncated_file(saved: Path, keep: int) -> None:
 
 
 def test_load__refuses_a_newer_format_even_with_unknown_entries(saved: Path) -> None:
-    rewrite(saved, format=2, novelty=1)
+    rewrite(saved, format=3, novelty=1)
     with pytest.raises(CheckpointError) as caught:
         load_bundle(saved)
-    assert str(caught.value) == f"{saved} has format 2 but this densevit reads up to 1; update densevit"
+    assert str(caught.value) == f"{saved} has format 3 but this densevit reads up to 2; update densevit"
+
+
+def test_save__writes_what_the_heads_learnt_from_as_format_2(saved: Path) -> None:
+    data = TrainedOn(heads=("labels",), train={"kind": "folder", "background": "sky"}, val={"split": "val"})
+
+    save_bundle(dataclasses.replace(bundle(), trained_on=(data,)), saved)
+
+    assert (read_header(saved).format, read_header(saved).trained_on) == (2, (data,))
+    assert load_bundle(saved).trained_on == (data,)
+
+
+def test_save__without_it_writes_format_1_which_older_programs_read(saved: Path) -> None:
+    with safe_open(saved, framework="pt") as file:
+        metadata = json.loads(file.metadata()[METADATA_KEY])
+    assert (metadata["format"], list(metadata)) == (1, ["format", "model", "tasks", "fit", "card"])
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"format": "one"}'])

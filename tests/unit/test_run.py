@@ -75,7 +75,7 @@ def finished(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_folder__holds_all_that_a_run_leaves(finished: Path) -> None:
     names = {path.name for path in finished.glob("[!.]*")}
     assert names == {
-        "config.yaml", "environment.json", "log.jsonl", "states", "evaluations", "best.safetensors",
+        "config.yaml", "dataset.yaml", "environment.json", "log.jsonl", "states", "evaluations", "best.safetensors",
         "model.safetensors", "report.html",
     }  # fmt: skip
 

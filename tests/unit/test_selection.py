@@ -85,7 +85,7 @@ def masks(root: Path) -> None:
     ("write", "places", "words"),
     [
         (masks, {"background": "floor"}, "has no shapes of COCO or labelme; leave it out"),
-        (coco, {"background": "floor", "kind": "pascal_context"}, "--dataset pascal_context has no shapes"),
+        (coco, {"background": "floor", "kind": "pascal_context"}, "background: Input should be a valid boolean"),
         (coco_with_classes, {"background": "wall"}, "background is 'wall' but the classes are floor, cat"),
     ],
 )

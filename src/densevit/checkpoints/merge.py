@@ -1,5 +1,6 @@
 """Join heads of several checkpoints of one encoder in one model, so that one pass of the encoder feeds all of them."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from statistics import median_low
@@ -8,7 +9,7 @@ from typing import Annotated, Any
 import torch
 from pydantic import Field, PositiveInt
 
-from densevit.checkpoints.native import Bundle, Card, Storage
+from densevit.checkpoints.native import Bundle, Card, Storage, TrainedOn
 from densevit.checkpoints.open import open_model
 from densevit.config import Config
 from densevit.encoder import EncoderConfig
@@ -102,7 +103,19 @@ def merge_bundles(config: MergeConfig) -> Bundle:
     for name, source in config.heads.items():
         model.heads[name].load_state_dict(donors[source.name].model.heads[source.head].state_dict())
     fit = _inference_config(first.fit, inference)
-    return Bundle(model.eval(), tasks, fit, config.card.model_copy(update={"metrics": metrics}))
+    card = config.card.model_copy(update={"metrics": metrics})
+    return Bundle(model.eval(), tasks, fit, card, trained_on=_trained_on(config, donors))
+
+
+def _trained_on(config: MergeConfig, donors: Mapping[str, Bundle]) -> tuple[TrainedOn, ...]:
+    """The data of the donors, each with the names that its heads have in the merged model."""
+    found = []
+    for donor, bundle in donors.items():
+        for data in bundle.trained_on:
+            heads = [name for name, head in config.heads.items() if head.name == donor and head.head in data.heads]
+            if heads:
+                found.append(data.model_copy(update={"heads": tuple(heads)}))
+    return tuple(found)
 
 
 def _head_inference(source: HeadSource, fit: InferenceConfig) -> HeadInference:

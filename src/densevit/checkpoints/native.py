@@ -1,8 +1,8 @@
 """The native checkpoint: one safetensors file from which the model is rebuilt.
 
-Its metadata hold, as JSON, the model's config, the tasks (class names, palette, unit, range), the inference config, and
-the card (provenance, licence, metrics). Tensors are stored unchanged, in float16, or as int8 with one scale per output
-channel; loading converts the latter two to float32.
+Its metadata hold, as JSON, the model's config, the tasks (class names, palette, unit, range), the inference config, the
+card (provenance, licence, metrics), and the description of the data that the heads learnt from. Tensors are stored
+unchanged, in float16, or as int8 with one scale per output channel; loading converts the latter two to float32.
 """
 
 from collections.abc import Mapping
@@ -28,7 +28,8 @@ from densevit.plain_data import parse_json_config
 from densevit.presets import preset
 from densevit.tasks import Task, parse_task
 
-FORMAT = 1
+FORMAT = 2
+"""Format 2 has ``trained_on``; a file without it is of format 1, which older programs read too."""
 METADATA_KEY = "densevit"
 
 AnyTask = Annotated[SerializeAsAny[Task], BeforeValidator(parse_task)]
@@ -50,6 +51,20 @@ class Card(Config):
     data_licence: str = ""
     provenance: tuple[str, ...] = ()
     metrics: dict[str, Any] = Field(default_factory=dict)
+
+
+class TrainedOn(Config):
+    """The description of the data that some heads learnt from, without the place of its files.
+
+    Attributes:
+        heads: names of heads.
+        train: the config of their data set, in the form of ``densevit.data.relocation.portable``.
+        val: the keys in which that of their last evaluation differs, usually its ``split``; None if there was none.
+    """
+
+    heads: tuple[str, ...]
+    train: dict[str, Any]
+    val: dict[str, Any] | None = None
 
 
 class Storage(Config):
@@ -76,17 +91,18 @@ class Storage(Config):
 class Header(Config):
     """The metadata of a native checkpoint."""
 
-    format: int = Field(default=FORMAT, ge=1)
+    format: int = Field(default=1, ge=1)
     model: ModelConfig
     tasks: dict[str, AnyTask]
     fit: InferenceConfig = InferenceConfig()
     card: Card = Card()
     protocol: Protocol | None = None
+    trained_on: tuple[TrainedOn, ...] = ()
 
     def plain(self) -> dict[str, Any]:
-        """The metadata as plain data, without the key of an absent protocol."""
-        data = super().plain()
-        return data if self.protocol is not None else {key: data[key] for key in data if key != "protocol"}
+        """The metadata as plain data, without the keys of an absent protocol and description."""
+        absent = {key for key in ("protocol", "trained_on") if not getattr(self, key)}
+        return {key: value for key, value in super().plain().items() if key not in absent}
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -103,6 +119,7 @@ class Bundle:
 
     Attributes:
         protocol: how the program of an imported checkpoint runs the model; None for native models.
+        trained_on: the data that the heads learnt from, as far as it is known.
     """
 
     model: DenseModel
@@ -110,6 +127,7 @@ class Bundle:
     fit: InferenceConfig
     card: Card
     protocol: Protocol | None = None
+    trained_on: tuple[TrainedOn, ...] = ()
 
     def __post_init__(self) -> None:
         """Check that every head has a task of its width."""
@@ -164,7 +182,13 @@ def save_bundle(bundle: Bundle, path: Path, storage: Storage | None = None) -> N
         else:
             tensors[name] = tensor.half() if kind == "float16" else tensor
     header = Header(
-        model=bundle.model.config, tasks=bundle.tasks, fit=bundle.fit, card=bundle.card, protocol=bundle.protocol
+        format=FORMAT if bundle.trained_on else 1,
+        model=bundle.model.config,
+        tasks=bundle.tasks,
+        fit=bundle.fit,
+        card=bundle.card,
+        protocol=bundle.protocol,
+        trained_on=bundle.trained_on,
     )
     make_folder(path.parent)
     write_tensors(path, tensors, {METADATA_KEY: to_json(header.plain())})
@@ -201,7 +225,7 @@ def load_bundle(path: Path) -> Bundle:
     model.to_empty(device="cpu")
     model.restore_normalisation()
     model.load_state_dict(state, assign=True)
-    return Bundle(model.eval(), dict(header.tasks), header.fit, header.card, header.protocol)
+    return Bundle(model.eval(), dict(header.tasks), header.fit, header.card, header.protocol, header.trained_on)
 
 
 def is_native(path: Path) -> bool:

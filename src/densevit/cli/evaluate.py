@@ -9,36 +9,33 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
+from densevit.cli import data_options as sources
 from densevit.cli import options as shared
 from densevit.cli.terminal import printable
 
 if TYPE_CHECKING:
-    from densevit.data import Dataset
+    from densevit.evaluation.run_data import Selected
     from densevit.inference.pipeline import InferenceOptions
     from densevit.inference.predictor import Predictor
 
 
 def evaluate(
     model: shared.Model = "default",
-    data: Annotated[Path | None, typer.Option(help="Root of a folder data set.")] = None,
-    dataset_kind: Annotated[
-        str, typer.Option("--dataset", help="Kind of --data: folder, or a public one, such as cityscapes.")
-    ] = "folder",
+    data: sources.Data = None,
+    dataset_kind: sources.Kind = None,
     split: shared.Split = None,
-    task: shared.Task = "segmentation",
+    task: shared.Task = None,
     head: shared.HeadToMeasure = None,
     decoder: shared.OldDecoder = None,
-    images: Annotated[Path | None, typer.Option(help="Folder of photos, instead of --data.")] = None,
-    masks: Annotated[Path | None, typer.Option(help="Folder of masks, with --images.")] = None,
-    depth: Annotated[Path | None, typer.Option(help="Folder of depth maps, with --images.")] = None,
-    values: Annotated[Path | None, typer.Option(help="Folder of value maps (.npy), with --images.")] = None,
-    reduce_zero_label: Annotated[
-        bool, typer.Option("--reduce-zero-label", help="Masks count from 1 and 0 is no class, as in ADE20K.")
-    ] = False,
-    background: Annotated[
-        str | None,
-        typer.Option(help="Class of pixels that no shape of COCO or labelme covers, if the model does not know it."),
-    ] = None,
+    images: sources.Images = None,
+    masks: sources.Masks = None,
+    depth: sources.Depth = None,
+    values: sources.Values = None,
+    pairs: sources.PairsFile = None,
+    split_by: sources.SplitBy = None,
+    classes: sources.Classes = None,
+    background: sources.Background = None,
+    reduce_zero_label: sources.ReduceZeroLabel = False,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the metrics here.")] = None,
     device: shared.Device = None,
     protocol: shared.Protocol = None,
@@ -57,47 +54,55 @@ def evaluate(
     """Measure a model: mIoU, aAcc, mAcc and per-class IoU, or AbsRel, RMSE, delta1 and others.
 
     Photos are run as ``predict`` runs them with the same options, and measured at their own size. Metrics are
-    fractions and metres.
+    fractions and metres. A model of densevit reads a copy of its data as its run did; whatever differs is said.
     """
     from densevit import load
+    from densevit.evaluation import run_data
     from densevit.evaluation.evaluate import check_measured
-    from densevit.evaluation.selection import choose_head, open_for
     from densevit.io import write_json
 
-    places = {"root": data, "split": split, "images": images, "masks": masks, "depth": depth, "values": values}
-    settings: dict[str, Any] = {key: value for key, value in places.items() if value is not None}
-    settings |= {"reduce_zero_label": True} if reduce_zero_label else {}
-    settings |= {"background": background} if background is not None else {}
-    settings |= {"kind": dataset_kind} if dataset_kind != "folder" else {}
-    shared.claim_outputs([json_file], [data, images, masks, depth, values, Path(model)], overwrite=overwrite)
-    dataset = open_for(settings, task)
+    keys = sources.data_keys(
+        **{"kind": dataset_kind, "images": images, "masks": masks, "depth": depth, "values": values, "pairs": pairs},
+        **{"split_by": split_by, "classes": classes, "background": background, "reduce_zero_label": reduce_zero_label},
+    )
+    shared.claim_outputs([json_file], [*sources.paths_read(data, keys), Path(model)], overwrite=overwrite)
     predictor = load(model, device=device, speed=speed, engine=engine)
     views = shared.view_options(
         window=window, overlap=overlap, blend=blend, batch=window_batch, scale=scale, scales=scales, flip=flip
     )
     options = predictor.options(**views, protocol=protocol, tta=tta)
-    stamp: dict[str, Any] = {"task": task, "data": str(data or images), "split": split}
-    stamp |= {} if background is None else {"background": background}
+    stamp: dict[str, Any] = {} if background is None else {"background": background}
     stamp |= {} if protocol is None else {"protocol": protocol, "tta": tta}
     stamp |= {} if options.has_default_views else {"way": options.way()}
     stamp |= {"speed": switches} if (switches := predictor.speed.set_values()) else {}
+    known = run_data.Model(model, predictor.tasks, predictor.trained_on)
+    task = task or run_data.only_kind(known.tasks)
     wanted: list[str] | list[None] = shared.head_names(head, decoder) or [None]
-    chosen = [choose_head(predictor.tasks, dataset, task, name) for name in wanted]
+    chosen = [run_data.select(known, task, name, data, split, keys) for name in wanted]
+    sources.show_remarks(dict.fromkeys(message for one in chosen for message in one.messages))
     records = [
-        {"model": model, "decoder": name, **stamp, **_measure(predictor, name, head_dataset, options)}
-        for name, head_dataset in chosen
+        {
+            "model": model,
+            "decoder": one.head,
+            "task": task,
+            **one.record(),
+            **stamp,
+            **_measure(predictor, one, options),
+        }
+        for one in chosen
     ]
     if json_file is not None:
         write_json(json_file, records[0] if len(records) == 1 else {"model": model, "heads": records})
     # After the figures, of which other heads may have some.
-    for (name, head_dataset), record in zip(chosen, records, strict=True):
-        check_measured({name: record}, predictor.tasks, len(head_dataset))
+    for one, record in zip(chosen, records, strict=True):
+        check_measured({one.head: record}, predictor.tasks, len(one.dataset))
 
 
-def _measure(predictor: "Predictor", head: str, dataset: "Dataset", options: "InferenceOptions") -> dict[str, Any]:
+def _measure(predictor: "Predictor", chosen: "Selected", options: "InferenceOptions") -> dict[str, Any]:
     """Measure one head, print its metrics, and return them with the seconds that it took."""
     from densevit.evaluation.evaluate import evaluate
 
+    head, dataset = chosen.head, chosen.dataset
     began = time.perf_counter()
     with Progress(console=Console(stderr=True)) as progress:
         bar = progress.add_task(f"evaluating {head}", total=len(dataset))

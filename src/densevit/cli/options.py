@@ -32,8 +32,12 @@ Overwrite = Annotated[
     bool, typer.Option("--overwrite", help="Replace files that densevit did not write, or that were changed since.")
 ]
 Engine = Annotated[str | None, typer.Option(help="What runs the network: torch, compile, onnxruntime or openvino.")]
-Split = Annotated[str | None, typer.Option(help="Folder of the split inside images/ and masks/ or depth/.")]
-Task = Annotated[str, typer.Option(help="What to measure: segmentation, depth or regression.")]
+Split = Annotated[
+    str | None, typer.Option(help="Split to measure on; by default the one on which the model's run was evaluated.")
+]
+Task = Annotated[
+    str | None, typer.Option(help="What to measure: segmentation, depth or regression; by default what the model does.")
+]
 HeadToMeasure = Annotated[
     list[str] | None, typer.Option("--head", help="Head to measure; by default the one whose task and classes fit.")
 ]

@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from densevit.cli import data_options as sources
+
 
 def train(
     run: Annotated[Path | None, typer.Argument(metavar="[RUN]", help="Run folder to --resume; or give --out.")] = None,
@@ -22,12 +24,17 @@ def train(
     decoder: Annotated[
         list[str] | None, typer.Option(help="Decoder to train on the encoder of --init, such as setr_mla; repeatable.")
     ] = None,
-    data: Annotated[
-        Path | None, typer.Option(help="Root of a data set with splits train and val, a folder or a zip archive.")
-    ] = None,
-    dataset: Annotated[
-        str, typer.Option(help="Kind of --data: folder, or a public data set as downloaded, such as cityscapes.")
-    ] = "folder",
+    data: sources.Data = None,
+    dataset: sources.Kind = None,
+    images: sources.Images = None,
+    masks: sources.Masks = None,
+    depth: sources.Depth = None,
+    values: sources.Values = None,
+    pairs: sources.PairsFile = None,
+    split_by: sources.SplitBy = None,
+    classes: sources.Classes = None,
+    background: sources.Background = None,
+    reduce_zero_label: sources.ReduceZeroLabel = False,
     resume: Annotated[
         bool, typer.Option("--resume", help="Continue the run from its last state; begin it if there is none.")
     ] = False,
@@ -45,6 +52,7 @@ def train(
     written to the run folder. The same command runs on many GPUs under torchrun. Ctrl-C, SIGTERM and SIGHUP save
     a state first; the exit status is then 130, 143 or 129. One run folder takes one run at a time.
     """
+    from densevit.data.description import describe
     from densevit.device import pick_device
     from densevit.errors import ConfigError
     from densevit.training.launch import is_first
@@ -69,12 +77,18 @@ def train(
             raise ConfigError(f"{out} holds no run, it has no config.yaml; name its folder, or begin it with --config")
     if config is None and not (init or preset or recipe) and (decoder or freeze):
         init = "default"
+    keys = sources.data_keys(
+        **{"kind": dataset, "images": images, "masks": masks, "depth": depth, "values": values, "pairs": pairs},
+        **{"split_by": split_by, "classes": classes, "background": background, "reduce_zero_label": reduce_zero_label},
+    )
+    described = None if data is None and not keys else describe(data, **keys)
+    if described is not None and is_first():
+        sources.show_remarks(described.remarks)
     merged = resolve_config(
         config,
         overrides or [],
         preset_name=preset,
-        data=data,
-        dataset=dataset,
+        data=None if described is None else described.config,
         recipe_name=recipe,
         init=init,
         freeze=freeze,

@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 
+from densevit.cli import data_options as sources
 from densevit.cli import options as shared
 
 if TYPE_CHECKING:
@@ -17,13 +18,23 @@ if TYPE_CHECKING:
 
 def tune(
     model: Annotated[str, typer.Argument(help='"default", a checkpoint, or hf://owner/name.')],
-    data: Annotated[Path, typer.Option(help="Root of a folder data set.")],
     budget: Annotated[str, typer.Option(help='Such as "20 ms", "2 GB", or "0.5 mIoU" for what may be lost.')],
     out: Annotated[Path, typer.Option(help="YAML file for --speed; a plot is written next to it, as .svg.")],
+    data: sources.Data = None,
+    dataset_kind: sources.Kind = None,
     split: shared.Split = None,
-    task: shared.Task = "segmentation",
+    task: shared.Task = None,
     head: shared.HeadToMeasure = None,
     decoder: shared.OldDecoder = None,
+    images: sources.Images = None,
+    masks: sources.Masks = None,
+    depth: sources.Depth = None,
+    values: sources.Values = None,
+    pairs: sources.PairsFile = None,
+    split_by: sources.SplitBy = None,
+    classes: sources.Classes = None,
+    background: sources.Background = None,
+    reduce_zero_label: sources.ReduceZeroLabel = False,
     limit: Annotated[int, typer.Option(help="Photos to measure on, spread over the split.")] = 50,
     grid: Annotated[Path | None, typer.Option(help="YAML file with the values of each switch.")] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; those of torch if not given.")] = None,
@@ -42,22 +53,27 @@ def tune(
     from densevit.config import read_yaml
     from densevit.device import pick_device
     from densevit.errors import ConfigError
-    from densevit.evaluation.selection import choose_head, open_for
+    from densevit.evaluation import run_data
     from densevit.io import write_bytes_atomic, write_json
     from densevit.tuning.pareto import Budget, choose
     from densevit.tuning.plot import pareto_svg
     from densevit.tuning.tuner import GridConfig, Tuner, default_grid, preset_text, spread
 
     picture_file = out.with_suffix(".svg")
-    shared.claim_outputs([out, picture_file, json_file], [data, grid, Path(model)], overwrite=overwrite)
+    keys = sources.data_keys(
+        **{"kind": dataset_kind, "images": images, "masks": masks, "depth": depth, "values": values, "pairs": pairs},
+        **{"split_by": split_by, "classes": classes, "background": background, "reduce_zero_label": reduce_zero_label},
+    )
+    read = [*sources.paths_read(data, keys), grid, Path(model)]
+    shared.claim_outputs([out, picture_file, json_file], read, overwrite=overwrite)
     if threads is not None:
         torch.set_num_threads(threads)
-    dataset = open_for({"root": data} | ({} if split is None else {"split": split}), task)
     bundle = open_model(model)
-    names = shared.head_names(head, decoder)
-    if names is not None and len(names) > 1:
-        raise ConfigError(f"--head names {len(names)} heads ({', '.join(names)}) but tune measures one; name one")
-    name, dataset = choose_head(bundle.tasks, dataset, task, None if names is None else names[0])
+    known = run_data.Model(model, bundle.tasks, bundle.trained_on)
+    wanted = _only(shared.head_names(head, decoder))
+    chosen_data = run_data.select(known, task or run_data.only_kind(known.tasks), wanted, data, split, keys)
+    sources.show_remarks(chosen_data.messages)
+    name, dataset = chosen_data.head, chosen_data.dataset
     switches = default_grid(bundle, name) if grid is None else GridConfig.parse(read_yaml(grid), source=str(grid))
     tuner = Tuner(bundle, name, switches.settings(), device=pick_device(device))
     limits = Budget.parse(budget, tuner.figure)
@@ -78,18 +94,29 @@ def tune(
         raise
     points = tuner.points()
     if json_file is not None:
-        write_json(json_file, {"model": model, "head": name, "budget": budget, "points": _records(points)})
+        write_json(
+            json_file,
+            {"model": model, "head": name, **chosen_data.record(), "budget": budget, "points": _records(points)},
+        )
     try:
         chosen = choose(points, limits, tuner.figure)
     except ConfigError:
         Console(markup=False).print(_table(tuner, None))
         raise
     Console(markup=False).print(_table(tuner, chosen))
-    title = f"{model}, {name} on {data.name}{'' if split is None else f' {split}'}"
+    title = f"{model}, {name} on {chosen_data.title}"
     picture = pareto_svg(points, tuner.figure, title=title, budget=limits, chosen=chosen)
     write_bytes_atomic(picture_file, picture.encode())
     write_bytes_atomic(out, preset_text(chosen, tuner.figure, limits, model).encode())
     console.print(f"{chosen.name}: written to {out}", highlight=False, markup=False, soft_wrap=True)
+
+
+def _only(heads: list[str] | None) -> str | None:
+    from densevit.errors import ConfigError
+
+    if heads is not None and len(heads) > 1:
+        raise ConfigError(f"--head names {len(heads)} heads ({', '.join(heads)}) but tune measures one; name one")
+    return None if heads is None else heads[0]
 
 
 def _records(points: "list[Point]") -> list[dict[str, object]]:

@@ -1,30 +1,29 @@
 """Data sets in plain folders: ``root/<images|masks|depth|values>/<split>/``, or any two folders of equal stems."""
 
-from collections.abc import Iterable, Sequence
 from functools import partial
-from pathlib import Path, PureWindowsPath
+from pathlib import Path
 from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, PositiveInt, model_validator
 
-from densevit.data.base import DataConfig, DataPath, contents
+from densevit.data.base import DataConfig, DataPath
 from densevit.data.class_list import check_palette, default_ignore, read_class_list, with_palette
-from densevit.data.coco import CocoMasks, read_coco, read_coco_classes
-from densevit.data.files import FileDataset, find_bands, match, name_key, same_size
-from densevit.data.labelme import parse_labelme, read_labelme
+from densevit.data.coco import read_coco_classes
+from densevit.data.files import FileDataset, find_bands, same_size
 from densevit.data.labels import LabelRule, read_mask
+from densevit.data.matching import DEPTH_SUFFIXES, LOSSY_SUFFIXES, TARGET_SUFFIXES, WHAT
+from densevit.data.pairs import Pairs, find_pairs
 from densevit.data.polygons import background_index, warn_once
 from densevit.data.sample import ALL_TARGETS, ClassTable, Rgb, Target, TargetFolder
-from densevit.data.splits import SplitConfig
+from densevit.data.shapes import LabelmeReader, ShapeReader, read_coco_files
+from densevit.data.splits import SPLIT_NAMES, SplitConfig, find_split, split_key
+from densevit.data.templates import is_template
 from densevit.errors import DataError
-from densevit.io import find_images, read_bands, read_depth
+from densevit.io import ZipPath, find_images, read_bands, read_depth
 from densevit.limits import limits, too_much
 from densevit.types import Size
-
-TARGET_SUFFIXES = (".png", ".tif", ".tiff", ".npy", ".pfm", ".bmp", ".gif")
-DEPTH_SUFFIXES = (*TARGET_SUFFIXES, ".exr")
 
 
 class FolderConfig(DataConfig):
@@ -88,8 +87,8 @@ class FolderConfig(DataConfig):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if self.root is None and self.images is None:
-            raise ValueError("give root (a folder with images/ and masks/ or depth/), or images and masks")
+        if self.root is None and self.images is None and self.pairs is None:
+            raise ValueError("give root (a folder with images/ and masks/ or depth/), or images and masks, or pairs")
         if self.full_scale is not None and self.bands is None:
             raise ValueError("full_scale belongs to bands, which is not set; name the bands that the network takes")
         given = 1 if self.classes is None else self.classes
@@ -108,20 +107,32 @@ class FolderConfig(DataConfig):
         return super().rule(classes, ignore_index=self.ignore_index, **options)
 
     def folder(self, kind: Literal["images"] | TargetFolder) -> Path | None:
-        """The folder of one kind of file, or for masks a file of COCO annotations; None if there is none."""
+        """The folder or template of one kind of file, or for masks a file of COCO annotations; None if there is none."""
         given: Path | None = getattr(self, kind)
-        if given is not None or self.root is None:
-            return given
+        if given is not None:
+            return self.below_root(given)
+        if self.root is None or self.pairs is not None:
+            return None
         folder = self.root / kind
         if self.split is not None:
-            folder /= self.split
+            names = [path.name for path in folder.iterdir() if path.is_dir()] if folder.is_dir() else []
+            folder /= find_split(self.split, names) or self.split
         if folder.is_dir() or kind == "images":
             return folder
         return self._coco_file(self.root) if kind == "masks" else None
 
+    def below_root(self, path: Path) -> Path:
+        """A path of the config: templates are relative to the root, others to it or else to the working directory."""
+        if self.root is None or path.is_absolute() or isinstance(path, ZipPath):
+            return path
+        below = self.root / path
+        return below if is_template(path) or below.exists() else path
+
     def _coco_file(self, root: Path) -> Path | None:
         """The first of the usual places that has COCO annotations of this split."""
-        names = (self.split, f"instances_{self.split}", f"annotations_{self.split}")
+        same = () if self.split is None else SPLIT_NAMES.get(split_key(self.split), ())
+        splits = (self.split, *(name for name in same if name != self.split))
+        names = [name.format(split) for split in splits for name in ("{}", "instances_{}", "annotations_{}")]
         paths = [root / folder / f"{name}.json" for folder in ("annotations", "") for name in names]
         if self.split is None:
             paths = [root / "annotations.json"]
@@ -129,28 +140,27 @@ class FolderConfig(DataConfig):
 
 
 class FolderDataset(FileDataset):
-    """Images with masks, depth maps and value maps of the same stem, read on access."""
+    """Images with masks, depth maps and value maps, as ``find_pairs`` finds them, read on access."""
 
     def __init__(self, config: FolderConfig, *, targets: frozenset[Target] = ALL_TARGETS) -> None:
         self.config = config
-        self.coco: CocoMasks | None = None
-        self.coco_entries: list[str] = []
-        self.read_shapes: partial[NDArray[np.int32]] | None = None
-        folder = config.folder("images")
-        if folder is None or not folder.is_dir():
-            raise DataError(_missing_folder(config, folder))
-        if config.split is None and config.images is None and {path.is_dir() for path in folder.iterdir()} == {True}:
-            raise DataError(f"{config.root} has splits and none was named; splits found: {_splits(folder)}; name one")
-        images = find_bands(folder) if config.bands is not None else find_images([folder])
-        super().__init__(images, normals=config.normals)
+        self.shapes: ShapeReader | None = None
+        pairs = find_pairs(config)
+        if config.split is None and (splits := pairs.splits()):
+            place = config.root or config.pairs or config.images
+            raise DataError(f"{place} has splits and none was named; splits found: {', '.join(splits)}; name one")
+        self._check(pairs)
+        self.pairs = pairs.pairs
+        super().__init__([], normals=config.normals)
         if config.bands is not None:
             self.read_image = partial(read_bands, bands=config.bands, full_scale=config.full_scale)
-        if "labels" in targets:
-            self._find_masks(folder)
+        if "labels" in targets and "masks" in pairs.missing:
+            self._set_masks(pairs)
+        self.images, self.names = [pair.image for pair in self.pairs], [pair.name for pair in self.pairs]
         if "depth" in targets:
-            self.depths = match(self.images, config.folder("depth"), "depth map", DEPTH_SUFFIXES)
+            self.depths = self._files(pairs, "depth")
         if "values" in targets:
-            self.values = match(self.images, config.folder("values"), "value map", TARGET_SUFFIXES)
+            self.values = self._files(pairs, "values")
         self.read_depth = partial(
             read_depth, unit_m=config.depth_unit_m, scale=config.depth_scale_m, invalid=config.depth_invalid
         )
@@ -158,20 +168,15 @@ class FolderDataset(FileDataset):
     @property
     def has_shapes(self) -> bool:
         """Whether the masks are drawn from shapes, of COCO or labelme."""
-        return self.coco is not None or self.read_shapes is not None
+        return self.shapes is not None
 
     def labels(self, index: int, size: Size | None = None) -> NDArray[np.int32]:
         """The mask of an image in class ids; with COCO, all masks are in one file."""
-        if self.masks is None or not self.has_shapes:
+        if self.masks is None or self.shapes is None:
             return super().labels(index)
-        mask = self.masks[index]
-        if self.coco is not None:
-            entry = self.coco_entries[index]
-            stored = self.coco.labels(entry, self._size(index, self.coco.photos[entry].size, size))
-        else:
-            assert self.read_shapes is not None
-            stored = self.read_shapes(mask, size=self._size(index, parse_labelme(mask).size, size))
-        return self.rule(stored, str(mask))
+        photo, file = self.images[index], self.masks[index]
+        size = self._size(index, self.shapes.claimed_size(photo, file), size)
+        return self.rule(self.shapes.draw(photo, file, size), str(file))
 
     def _size(self, index: int, claimed: Size | None, photo: Size | None) -> Size:
         """The size of a mask: that of the photo, with which the claimed one is compared before anything is drawn."""
@@ -184,80 +189,88 @@ class FolderDataset(FileDataset):
             same_size(photo, claimed, self.images[index], self.masks[index])
         return photo
 
-    def _find_masks(self, folder: Path) -> None:
-        """Set ``masks``, ``rule`` and ``read_mask`` or ``coco`` by the kind of masks in the data set."""
-        config, place = self.config, self.config.folder("masks")
-        if place is None:
+    def _check(self, pairs: Pairs) -> None:
+        """Refuse data without a photo, and files that claim the same place."""
+        if not pairs.pairs:
+            folder = self.config.folder("images")
+            if folder is not None and not is_template(folder):  # both say what the folder has
+                (find_bands if self.config.bands is not None else lambda folder: find_images([folder]))(folder)
+            others = ", ".join(path.name for path in [*pairs.passed_over][:3])
+            raise DataError(
+                f"no photo matches {folder} (among {len(pairs.passed_over)} other files{others and f': {others}'}); "
+                "check the template, and the folder that it is relative to"
+            )
+        if pairs.twins:
+            other, path = pairs.twins[0]
+            raise DataError(
+                f"{other} and {path} have the same name up to the suffix, by which photos and targets are matched; "
+                "each name may occur once; rename or remove one"
+            )
+
+    def _files(self, pairs: Pairs, kind: TargetFolder) -> list[Path] | None:
+        """The first file of each photo; None if the data set has none of this kind."""
+        if kind not in pairs.missing:
+            return None
+        wrong = {path for path, _ in pairs.case} | {*pairs.missing[kind]}
+        suffixes: tuple[str, ...] = DEPTH_SUFFIXES if kind == "depth" else TARGET_SUFFIXES
+        if kind == "masks" and pairs.shapes is not None:
+            suffixes = (".json",)
+        files = [pair.targets.get(kind, (pair.image,))[0] for pair in self.pairs]
+        if kind == "masks" and pairs.shapes is None:
+            wrong |= {p.image for p, file in zip(self.pairs, files, strict=True) if self._is_refused(file)}
+        missing = [pair.image for pair in self.pairs if pair.image in wrong]
+        if missing:
+            what = WHAT[kind]
+            raise DataError(
+                f"{len(missing)} of {len(self.pairs)} photos have no {what} in {pairs.places[kind]}, for example "
+                f"{missing[0].name}; each photo needs a {what} of the same name with one of {', '.join(suffixes)}"
+            )
+        return files
+
+    def _is_refused(self, mask: Path) -> bool:
+        """Whether a mask is a JPEG in a place where files of any suffix are looked for."""
+        given = self.config.masks
+        named = given is not None and is_template(given) and not given.name.endswith(".*")
+        return not named and self.config.pairs is None and mask.suffix.lower() in LOSSY_SUFFIXES
+
+    def _set_masks(self, pairs: Pairs) -> None:
+        """Set ``masks``, ``rule`` and ``read_mask`` or ``shapes`` by the kind of masks in the data set."""
+        config, classes = self.config, read_classes(self.config)
+        if pairs.shapes == "coco":
+            self._set_coco(pairs, classes)
             return
-        classes = read_classes(config)
-        if place.suffix.lower() == ".json":
-            coco = read_coco(place, classes, config.background)
-            entries = coco_entries(self.images, coco)
-            left_out = [path for path in self.images if path.name not in entries]
-            self.images = [path for path in self.images if path.name in entries]
-            if not self.images:
-                raise DataError(
-                    f"{place} lists none of the photos in {folder}; its file_name must be theirs; check both"
-                )
-            if left_out:
-                warn_once(f"{len(left_out)} photos in {folder} are not listed in {place} and left out")
-            for warning in coco.warnings:
-                warn_once(f"{place}: {warning}")
-            self.rule, self.masks = config.rule(coco.classes), [place] * len(self.images)
-            self.coco, self.coco_entries = coco, [entries[path.name] for path in self.images]
-            return
-        drawn = is_labelme(place, folder, self.images)
-        self.masks = match(self.images, place, "mask", (".json",) if drawn else TARGET_SUFFIXES)
+        self.masks = self._files(pairs, "masks")
         self.rule = config.rule(classes)
-        if drawn:
+        if pairs.shapes == "labelme":
             if classes is None:
                 raise DataError(
-                    f"{place} has files of labelme, but the classes are not known; add classes.json, or set classes to "
-                    "their names"
+                    f"{pairs.places['masks']} has files of labelme, but the classes are not known; add classes.json, "
+                    "or set classes to their names"
                 )
-            background = background_index(classes, config.background)
-            self.read_shapes = partial(read_labelme, classes=classes, background=background)
-        else:
-            palette = () if classes is None else classes.palette
-            unknown = self.rule.ignore_index if config.unknown_colours == "ignore" else None
-            self.read_mask = partial(read_mask, palette=palette, mode=config.mask_format, unknown=unknown)
+            background_index(classes, config.background)
+            self.shapes = LabelmeReader(classes, config.background)
+            return
+        palette = () if classes is None else classes.palette
+        unknown = self.rule.ignore_index if config.unknown_colours == "ignore" else None
+        self.read_mask = partial(read_mask, palette=palette, mode=config.mask_format, unknown=unknown)
 
-
-def is_labelme(masks: Path, photos_folder: Path, photos: Iterable[Path]) -> bool:
-    """Whether a folder of masks holds labelme's files: more photos have one than have an image as their mask.
-
-    Other .json files, such as notes, do not count. Where the photos themselves are in the folder, as labelme leaves
-    them, they are no masks.
-    """
-    if not masks.is_dir():
-        return False
-    stems = {name_key(path.stem) for path in photos}
-    found = {
-        suffix: len(stems & {name_key(path.stem) for path in masks.iterdir() if path.suffix.lower() in accepted})
-        for suffix, accepted in (("json", {".json"}), ("image", {*TARGET_SUFFIXES}))
-    }
-    return found["json"] > (0 if masks == photos_folder else found["image"])
-
-
-def coco_entries(images: Sequence[Path], coco: CocoMasks) -> dict[str, str]:
-    """Name of an image -> its ``file_name`` in the annotations, which may have folders, also with backslashes."""
-    named: dict[str, list[str]] = {}
-    for entry in coco.photos:
-        named.setdefault(name_key(PureWindowsPath(entry).name), []).append(entry)
-    entries = {}
-    for path in images:
-        matches = named.get(name_key(path.name), [])
-        if len(matches) > 1:  # annotations of images in several folders: the entry of this folder is meant
-            ends = [entry for entry in matches if path.as_posix().endswith(f"/{PureWindowsPath(entry).as_posix()}")]
-            matches = sorted(ends, key=len)[-1:] or matches
-        if len(matches) > 1:
-            raise DataError(
-                f"{coco.path} lists {path.name} {len(matches)} times ({', '.join(matches[:4])}), and {path.parent} "
-                "does not tell which is meant; photos in a folder of one of these names are accepted; move them there"
-            )
-        if matches:
-            entries[path.name] = matches[0]
-    return entries
+    def _set_coco(self, pairs: Pairs, classes: ClassTable | None) -> None:
+        """Keep the photos that COCO's annotations list."""
+        config, place, photos = self.config, pairs.places["masks"], pairs.places["images"]
+        files = {pair.image: pair.targets["masks"][0] for pair in self.pairs if "masks" in pair.targets}
+        coco = read_coco_files(files, classes, config.background)
+        left_out = len(self.pairs)
+        self.pairs = [pair for pair in self.pairs if pair.image in coco.entries]
+        left_out -= len(self.pairs)
+        if not self.pairs:
+            raise DataError(f"{place} lists none of the photos in {photos}; its file_name must be theirs; check both")
+        if left_out:
+            warn_once(f"{left_out} photos in {photos} are not listed in {place} and left out")
+        for file, masks in coco.files.items():
+            for warning in masks.warnings:
+                warn_once(f"{file}: {warning}")
+        self.rule, self.shapes = config.rule(coco.classes), coco
+        self.masks = [files[pair.image] for pair in self.pairs]
 
 
 def class_table(config: FolderConfig) -> ClassTable | None:
@@ -265,6 +278,11 @@ def class_table(config: FolderConfig) -> ClassTable | None:
     classes, place = read_classes(config), config.folder("masks")
     if place is not None and place.suffix.lower() == ".json" and place.is_file():
         classes = read_coco_classes(place, classes, config.background)
+    elif classes is None and place is not None and place.suffix.lower() == ".json" and is_template(place):
+        pairs = find_pairs(config)
+        files = {pair.targets["masks"][0]: pair for pair in pairs.pairs if "masks" in pair.targets}
+        if pairs.shapes == "coco" and files:
+            classes = read_coco_classes(next(iter(files)), classes, config.background)
     return config.rule(classes).classes
 
 
@@ -282,18 +300,3 @@ def read_classes(config: FolderConfig) -> ClassTable | None:
         return with_palette(ClassTable(named, ignore), config.palette, "the config")
     path = config.root / "classes.json" if config.root else None
     return read_class_list(path, config.palette, offset) if path is not None and path.is_file() else None
-
-
-def _missing_folder(config: FolderConfig, images: Path | None) -> str:
-    root = config.root
-    if root is not None and root.is_dir() and (root / "images").is_dir():
-        return f"{root} has no split {config.split!r}; splits found: {_splits(root / 'images')}"
-    held = f" (it has {contents(root)})" if root is not None and root.is_dir() else ""
-    return (
-        f"there is no folder {images}; a data set needs images/<split> and masks/<split> or depth/<split> in its "
-        f"root{held}"
-    )
-
-
-def _splits(images: Path) -> str:
-    return ", ".join(sorted(path.name for path in images.iterdir() if path.is_dir())) or "none"

@@ -1,13 +1,35 @@
 """Photos and their targets, found by one rule for training, evaluation and the doctor."""
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, get_args
 
+from densevit.data.base import contents
+from densevit.data.files import name_key
+from densevit.data.matching import (
+    DEPTH_SUFFIXES,
+    LOSSY_SUFFIXES,
+    TARGET_SUFFIXES,
+    WHAT,
+    Column,
+    Leftover,
+    Values,
+    is_labelme,
+    list_columns,
+    match_targets,
+)
+from densevit.data.pair_list import read_pair_list
 from densevit.data.sample import TargetFolder
+from densevit.data.splits import divide, find_split, no_split, sorted_splits
+from densevit.data.templates import Template, is_template, split_template
+from densevit.errors import ConfigError, DataError
+from densevit.io import BAND_SUFFIXES, IMAGE_SUFFIXES, ZipPath, is_litter, natural_key, walk
 
 if TYPE_CHECKING:
     from densevit.data.folder import FolderConfig
+
+KINDS: tuple[TargetFolder, ...] = get_args(TargetFolder)
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,12 +41,14 @@ class Pair:
         image: its file.
         targets: file or files of each kind; several where each shows one class or region.
         split: "" where the data set has none.
+        regions: what ``{class}`` stands for in each of the masks, in their order; empty without it.
     """
 
     name: str
     image: Path
     targets: dict[TargetFolder, tuple[Path, ...]]
     split: str = ""
+    regions: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)
@@ -33,13 +57,16 @@ class Pairs:
 
     Attributes:
         pairs: in natural order of their names.
-        missing: photos that lack a target, by kind.
+        missing: photos that lack a target, by kind; the keys are the kinds that the data set has.
         orphans: targets without a photo, by kind.
         twins: files that claim the same place.
         case: (photo, target) whose names differ only in upper and lower case.
         dangling: links to files that do not exist.
         passed_over: the other files, with the reason.
         litter: number of files that file managers and archivers leave, such as ``._*`` and Thumbs.db.
+        places: where the files of each kind are, for messages.
+        shapes: whether masks are drawn from COCO's annotations, of which one file is of many photos, or from
+            labelme's files; None where they are images.
     """
 
     pairs: list[Pair] = field(default_factory=list)
@@ -50,16 +77,201 @@ class Pairs:
     dangling: list[Path] = field(default_factory=list)
     passed_over: dict[Path, str] = field(default_factory=dict)
     litter: int = 0
+    places: dict[str, str] = field(default_factory=dict)
+    shapes: Literal["coco", "labelme"] | None = None
 
     def splits(self) -> list[str]:
         """Names of the splits, train first, then val and its other names, then the rest."""
-        raise NotImplementedError
+        return sorted_splits(pair.split for pair in self.pairs if pair.split)
 
 
 def find_pairs(config: "FolderConfig") -> Pairs:
     """List the files of a data set, of one split if the config names it, and pair them; nothing is opened.
 
+    Of masks that are drawn, only the file is listed: whether COCO's annotations have a photo is seen on reading them.
+
     Raises:
-        DataError: there is no such folder, file or split.
+        DataError: there is no such folder, file or split; one file would be the target of several photos.
     """
-    raise NotImplementedError
+    if config.pairs is not None:
+        found = _from_list(config)
+    elif config.images is None and config.root is not None:
+        found = _from_layout(config, config.root)
+    else:
+        found = _from_columns(config)
+    found.pairs = _unique(found.pairs)
+    if config.splits is not None:
+        splits = divide([p.name for p in found.pairs], [p.split for p in found.pairs], config.splits)
+        found.pairs = [replace(pair, split=split) for pair, split in zip(found.pairs, splits, strict=True)]
+    if config.split is not None and (found.splits() or is_template(config.images) or config.pairs is not None):
+        _select(found, config.split, str(config.pairs or config.root or config.images))
+    return found
+
+
+def _select(found: Pairs, split: str, place: str) -> None:
+    """Keep the pairs of a split."""
+    name = find_split(split, found.splits())
+    if name is None:
+        raise no_split(split, found.splits(), place)
+    found.pairs = [pair for pair in found.pairs if pair.split == name]
+    photos = {pair.image for pair in found.pairs}
+    found.missing = {kind: [path for path in paths if path in photos] for kind, paths in found.missing.items()}
+    found.case = [pair for pair in found.case if pair[0] in photos]
+
+
+def _unique(pairs: list[Pair]) -> list[Pair]:
+    """Names that several splits have get that of their split before them."""
+    counts: dict[str, int] = {}
+    for pair in pairs:
+        counts[pair.name] = counts.get(pair.name, 0) + 1
+    if len(counts) == len(pairs):
+        return pairs
+    return [replace(p, name=f"{p.split}/{p.name}") if counts[p.name] > 1 and p.split else p for p in pairs]
+
+
+def _from_list(config: "FolderConfig") -> Pairs:
+    assert config.pairs is not None
+    rows, kinds = read_pair_list(config.pairs, config.root)
+    found = Pairs(places=dict.fromkeys(("images", *kinds), str(config.pairs)))
+    for row in rows:
+        targets = {kind: (path,) for kind, path in row.targets.items()}
+        found.pairs.append(Pair(row.name, row.image, targets, row.split))
+    found.pairs.sort(key=lambda pair: natural_key(Path(pair.name)))
+    found.missing = {kind: [pair.image for pair in found.pairs if kind not in pair.targets] for kind in kinds}
+    masks = {path.suffix.lower() for pair in found.pairs for path in pair.targets.get("masks", ())}
+    if ".json" in masks and len(masks) > 1:
+        raise DataError(f"{config.pairs} mixes .json and images as masks; one kind is accepted; make two tables")
+    if masks == {".json"}:
+        files = [pair.targets["masks"][0] for pair in found.pairs if "masks" in pair.targets]
+        found.shapes = "coco" if len({*files}) < len(files) else "labelme"
+    return found
+
+
+def _from_layout(config: "FolderConfig", root: Path) -> Pairs:
+    """Pairs of ``root/images/<split>``, or ``root/images``."""
+    images = root / "images"
+    if config.split is not None and config.splits is None:
+        folder = config.folder("images")
+        if folder is None or not folder.is_dir():
+            raise missing_folder(config)
+        return _from_columns(config, folder.name)
+    if not images.is_dir():
+        raise missing_folder(config)
+    listing = walk(images, 0)
+    suffixes = BAND_SUFFIXES if config.bands is not None else IMAGE_SUFFIXES
+    if not listing.folders or any(path.suffix.lower() in suffixes for path in listing.files.values()):
+        return _from_columns(config.model_copy(update={"split": None}))
+    found = Pairs()
+    for split in sorted_splits(listing.folders):
+        _extend(found, _from_columns(config.model_copy(update={"split": split}), split))
+    found.litter += len(listing.litter)
+    found.passed_over |= dict.fromkeys(listing.files.values(), "next to the folders of the splits")
+    return found
+
+
+def _extend(found: Pairs, more: Pairs) -> None:
+    found.pairs += more.pairs
+    for kind, photos in more.missing.items():
+        found.missing.setdefault(kind, []).extend(photos)
+        found.orphans.setdefault(kind, []).extend(more.orphans.get(kind, []))
+    found.twins += more.twins
+    found.case += more.case
+    found.dangling += more.dangling
+    found.passed_over |= more.passed_over
+    found.litter += more.litter
+    found.places |= more.places
+    found.shapes = found.shapes or more.shapes
+
+
+def _from_columns(config: "FolderConfig", split: str = "") -> Pairs:
+    """Pairs of plain folders and templates; ``split`` is that of all photos."""
+    photos, *targets = (column for kind in ("images", *KINDS) if (column := _column(config, kind)) is not None)
+    if config.images is not None and photos.plain and not photos.base.is_dir():
+        raise missing_folder(config)
+    if not photos.base.is_dir():
+        raise DataError(f"there is no folder {photos.base}, in which {photos.place} should find photos; check the path")
+    left = list_columns([photos, *targets])
+    found = Pairs(places={column.kind: column.place for column in (photos, *targets)})
+    found.litter, found.dangling, found.passed_over = len(left.litter), sorted(left.dangling), left.passed_over
+    taken: dict[str, tuple[Path, Values]] = {}
+    for _, path, values in photos.found:
+        values = {"split": split, **values} if split else values
+        name = "/".join(filter(None, (values.get("folder", ""), values.get("name", ""))))
+        key = "/".join((values.get("split", ""), name))
+        if key in taken:
+            found.twins.append((taken[key][0], path))
+        else:
+            taken[key] = (path, values)
+    ordered = sorted(taken.values(), key=lambda item: natural_key(item[0]))
+    found.pairs = [_pair(path, values) for path, values in ordered]
+    for column in targets:
+        _add_targets(found, column, [values for _, values in ordered], left)
+    return found
+
+
+def _pair(path: Path, values: Values) -> Pair:
+    name = "/".join(filter(None, (values.get("folder", ""), values.get("name", ""))))
+    return Pair(name or name_key(path.stem), path, {}, values.get("split", ""))
+
+
+def _add_targets(found: Pairs, column: Column, photos: list[Values], left: Leftover) -> None:
+    """Give the pairs their targets of one kind."""
+    kind = column.kind
+    assert kind != "images"
+    matches = match_targets(photos, column)
+    for number, files in matches.files.items():
+        files = sorted(files, key=lambda item: natural_key(item[0]))
+        found.pairs[number].targets[kind] = tuple(path for path, _ in files)
+        if "class" in column.template.fields:
+            regions = tuple(values["class"] for _, values in files)
+            found.pairs[number] = replace(found.pairs[number], regions=regions)
+    found.missing[kind] = [pair.image for pair in found.pairs if kind not in pair.targets]
+    found.orphans[kind] = [path for path, _ in matches.orphans]
+    found.twins += matches.twins
+    found.case += [(found.pairs[number].image, path) for number, path in matches.case]
+    found.passed_over |= dict.fromkeys(matches.copies, "a lossy copy of the file next to it")
+    if kind == "masks" and column.template.text.lower().endswith(".json"):
+        found.shapes = "coco" if column.shared else "labelme"
+
+
+def _column(config: "FolderConfig", kind: Literal["images"] | TargetFolder) -> Column | None:
+    """Where the files of a kind are; None if the data set has none."""
+    suffixes: tuple[str, ...] = tuple(sorted(BAND_SUFFIXES if config.bands is not None else IMAGE_SUFFIXES))
+    if kind != "images":
+        suffixes = DEPTH_SUFFIXES if kind == "depth" else TARGET_SUFFIXES
+    if kind == "masks":
+        suffixes += LOSSY_SUFFIXES
+    given = config.folder(kind)
+    if given is None:
+        return None
+    if is_template(given):
+        base, text = split_template(given)
+        template = Template(text, suffixes)
+        shared = text.lower().endswith(".json") and "name" not in template.fields
+        return Column(kind, base, template, shared=shared)
+    if kind == "masks" and given.suffix.lower() == ".json" and not given.is_dir():
+        if not given.is_file():
+            raise DataError(f"{given} does not exist; a file of COCO's annotations is accepted; check the path")
+        return Column(kind, given, Template("*.json"), plain=True, shared=True, found=[("", given, {})])
+    if kind != "images" and not given.is_dir():
+        what = WHAT[kind]
+        raise DataError(f"{what} folder {given} does not exist; give the folder that holds one {what} per photo")
+    images = config.folder("images")
+    if kind == "masks" and images is not None and not is_template(images) and images.is_dir():
+        photos = [path for path in walk(images, 0).files.values() if path.suffix.lower() in IMAGE_SUFFIXES]
+        if is_labelme(given, images, photos):
+            return Column(kind, given, Template("{name}.json"), plain=True)
+    return Column(kind, given, Template("{name}.*", suffixes), plain=True)
+
+
+def missing_folder(config: "FolderConfig") -> DataError:
+    """The error for a data set without its folder of photos."""
+    root, images = config.root, config.folder("images")
+    if root is not None and root.is_dir() and (root / "images").is_dir() and config.images is None:
+        names = walk(root / "images", 0).folders
+        return no_split(str(config.split), names, str(root))
+    held = f" (it has {contents(root)})" if root is not None and root.is_dir() else ""
+    return DataError(
+        f"there is no folder {images}; a data set needs images/<split> and masks/<split> or depth/<split> in its "
+        f"root{held}"
+    )

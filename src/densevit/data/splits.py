@@ -1,19 +1,34 @@
 """Splits of photos that have none: at random, in groups, or by lists of names."""
 
-from typing import Annotated
+import hashlib
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Annotated, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from densevit.config import Config
+from densevit.config import Config, did_you_mean
+from densevit.data.files import name_key
+from densevit.errors import DataError
 
 Share = Annotated[float, Field(ge=0, lt=1)]
+
+SPLIT_NAMES = {
+    "train": ("train", "training"),
+    "val": ("val", "valid", "validation"),
+    "test": ("test", "testing"),
+}
+"""The names that a split's folder or column may have for each split, in any case."""
+
+_LONGEST_PATTERN = 1_000
 
 
 class SplitConfig(Config):
     """How photos are divided into train, val and test.
 
     Attributes:
-        val, test: shares of the photos, or of their groups, that are drawn at random; the others are train.
+        val, test: shares of the photos, or of their groups, that are drawn at random; the others are train. Where the
+            data have a split of that name, none is drawn; where they have train, it is the one that is divided.
         seed: of the draw, which does not depend on the order of the photos.
         by: regular expression whose first group (or whole match) in a photo's name is its group, such as a patient or
             a video; groups are never divided.
@@ -25,3 +40,123 @@ class SplitConfig(Config):
     seed: int = 0
     by: str | None = None
     names: dict[str, tuple[str, ...]] | None = None
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.val + self.test >= 1:
+            raise ValueError(f"val and test are {self.val:g} and {self.test:g}, which leaves nothing for train")
+        if self.by is not None:
+            if len(self.by) > _LONGEST_PATTERN:
+                raise ValueError(f"by has {len(self.by)} characters; up to {_LONGEST_PATTERN} are accepted")
+            try:
+                re.compile(self.by)
+            except (re.error, RecursionError, OverflowError) as error:
+                raise ValueError(f"by is {self.by!r}, which is not a regular expression ({error})") from None
+        return self
+
+
+def divide(names: Sequence[str], given: Sequence[str], config: SplitConfig) -> list[str]:
+    """The split of each photo, which depends only on the names, not on their order or on the platform.
+
+    Args:
+        names: of the photos.
+        given: the splits that they already have; "" for none.
+        config: how they are divided.
+
+    Raises:
+        DataError: a list has an unknown name, or one that another list has; ``by`` does not match a name.
+    """
+    if config.names is not None:
+        return _listed(names, config.names)
+    has = {split_key(split) for split in given}
+    shares = {split: share for split, share in (("test", config.test), ("val", config.val)) if split not in has}
+    divided = [name for name, split in zip(names, given, strict=True) if split_key(split) in {"", "train"}]
+    groups = {name: group_of(name, config.by) for name in divided}
+    drawn = _draw(set(groups.values()), shares, config.seed)
+    own = [split if split_key(split) not in {"", "train"} else None for split in given]
+    return [
+        split if split is not None else drawn.get(groups[name], before or "train")
+        for name, split, before in zip(names, own, given, strict=True)
+    ]
+
+
+def group_of(name: str, by: str | None) -> str:
+    """The group of a photo: what ``by`` finds in its name, or the name itself.
+
+    Raises:
+        DataError: it finds nothing.
+    """
+    if by is None:
+        return name_key(name)
+    found = re.search(by, name_key(name))
+    group = None if found is None else found[1] if found.re.groups else found[0]
+    if not group:
+        raise DataError(
+            f"the expression {by!r} of the splits finds nothing in the name {name}; its first group, or its whole "
+            "match, must be the group of each photo; change it"
+        )
+    return group
+
+
+def _draw(groups: Iterable[str], shares: Mapping[str, float], seed: int) -> dict[str, str]:
+    """Group -> split for those that are drawn; each share takes at least one while one is left for train."""
+    ranked = sorted(groups, key=lambda group: (hashlib.blake2b(f"{seed}:{group}".encode()).digest(), group))
+    drawn: dict[str, str] = {}
+    wanted = {split: max(round(share * len(ranked)), 1) for split, share in shares.items() if share > 0}
+    for split in ("val", "test"):
+        for _ in range(wanted.get(split, 0)):
+            if len(drawn) + 1 < len(ranked):
+                drawn[ranked[len(drawn)]] = split
+    return drawn
+
+
+def _listed(names: Sequence[str], lists: Mapping[str, Sequence[str]]) -> list[str]:
+    known = {name_key(name) for name in names}
+    split_of: dict[str, str] = {}
+    unknown: list[str] = []
+    for split, listed in lists.items():
+        for name in map(name_key, listed):
+            if name not in known:
+                unknown.append(name)
+            elif (other := split_of.setdefault(name, split)) != split:
+                raise DataError(f"{name} is in the lists of {other} and {split}; each photo may be in one; remove it")
+    if unknown:
+        hint = did_you_mean(unknown[0], sorted(known)[:2_000]) or f"; names look like {', '.join(names[:3])}"
+        raise DataError(
+            f"{len(unknown)} names in the lists of splits are of no photo, for example {', '.join(unknown[:3])}{hint}"
+        )
+    return [split_of.get(name_key(name), "train") for name in names]
+
+
+def split_key(name: str) -> str:
+    """The usual name of a split: "val" for Validation; others as they are."""
+    folded = name.casefold()
+    return next((key for key, names in SPLIT_NAMES.items() if folded in names), name)
+
+
+def sorted_splits(names: Iterable[str]) -> list[str]:
+    """The names in the order train, val, the others, each once."""
+    order = {"train": 0, "val": 1}
+    return sorted({*names}, key=lambda name: (order.get(split_key(name), 2), name))
+
+
+def find_split(wanted: str, names: Iterable[str]) -> str | None:
+    """The split of this name, or the one that usually means it, such as valid for val; None if there is none.
+
+    Raises:
+        DataError: several mean it.
+    """
+    names = sorted({*names})
+    if wanted in names:
+        return wanted
+    meant = [name for name in names if split_key(name) == split_key(wanted)]
+    if len(meant) > 1:
+        raise DataError(f"split {wanted!r} may be any of {', '.join(meant)}; name one of them")
+    return meant[0] if meant else None
+
+
+def no_split(wanted: str, names: Iterable[str], place: str) -> DataError:
+    """The error for a split that the data lack."""
+    same = SPLIT_NAMES.get(split_key(wanted), ())
+    also = f"; {', '.join(same)} mean the same" if len(same) > 2 else ""
+    return DataError(f"{place} has no split {wanted!r}; splits found: {', '.join(sorted_splits(names)) or 'none'}{also}")

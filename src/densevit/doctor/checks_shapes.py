@@ -7,8 +7,8 @@ from pathlib import Path
 
 from densevit.data import ClassTable
 from densevit.data.coco import CocoMasks, read_coco
-from densevit.data.folder import coco_entries
 from densevit.data.polygons import PassedOver
+from densevit.data.shapes import coco_entries
 from densevit.doctor.context import Context
 from densevit.doctor.facts import PhotoFacts, SampleFacts, ShapeFacts
 from densevit.doctor.layout import Split
@@ -28,9 +28,9 @@ def read_annotations(splits: Sequence[Split], classes: ClassTable | None, findin
         except DataError as error:
             findings.add("annotations-broken", str(error), [split.coco], split=split.name)
             continue
-        split.targets["masks"] = {stem: path for stem, path in split.photos.items() if path.name in entries}
+        split.targets["masks"] = {stem: path for stem, path in split.photos.items() if path in entries}
         split.orphans["masks"] = []
-        missing = [path for path in split.photos.values() if path.name not in entries]
+        missing = [path for path in split.photos.values() if path not in entries]
         if len(missing) == len(split.photos):
             text = f"{split.coco.name} lists none of the photos; its file_name must be theirs"
             findings.add("annotations-broken", text, [split.coco], split=split.name)
@@ -56,7 +56,7 @@ def with_annotations(
     completed = []
     for sample in samples:
         path = photos[sample.split].get(sample.stem)
-        entry = entries.get(sample.split, {}).get(path.name) if path is not None else None
+        entry = entries.get(sample.split, {}).get(path) if path is not None else None
         if path is not None and entry is not None:
             sample = replace(sample, masks=_facts(path, annotations[sample.split], entry, sample))
         completed.append(sample)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from densevit.data import FolderConfig
 from densevit.data.files import name_key
-from densevit.data.folder import DEPTH_SUFFIXES, TARGET_SUFFIXES, is_labelme
+from densevit.data.matching import DEPTH_SUFFIXES, TARGET_SUFFIXES, is_labelme
 from densevit.data.sample import TARGET_FOLDERS, TargetFolder
 from densevit.errors import DataError
 from densevit.io import IMAGE_SUFFIXES

@@ -15,44 +15,32 @@ from densevit.tasks import TASKS, Task
 from densevit.tasks.segmentation import Segmentation
 
 
-def open_for(places: dict[str, Any], kind: str) -> Dataset:
-    """The data set with the targets of one kind of task; a plain folder unless ``places`` has another ``kind``.
+def open_for(data: DataConfig | Mapping[str, Any], kind: str) -> Dataset:
+    """The data set with the targets of one kind of task; plain data are a plain folder unless they have a ``kind``.
 
     Raises:
-        ConfigError: if there is no such task, or no place is given.
+        ConfigError: if the data are no config.
         DataError: if there is no such data, or a background is named for data without shapes.
     """
-    if kind not in TASKS:
-        raise ConfigError(f"task {kind!r} is unknown{nearest(kind, TASKS)}")
+    try:
+        config = parse_data(data)
+    except ValueError as error:
+        raise ConfigError(f"the data options: {error}") from None
+    if not isinstance(config, FolderConfig):
+        return DATASETS[config.kind][1](config, targets=frozenset({TASKS[kind].target}))
     target = TASKS[kind].target
-    folder = TARGET_FOLDERS[target]
-    if not {"root", "images"} & places.keys():
-        raise ConfigError(f"no data was named; give --data DIR, or --images DIR and --{folder} DIR")
-    if places.get("kind", "folder") != "folder":
-        if "background" in places:
-            raise ConfigError(_no_shapes(places["background"], f"--dataset {places['kind']}"))
-        try:
-            other = parse_data(places)
-        except ValueError as error:
-            raise ConfigError(f"the data options (--data and --dataset): {error}") from None
-        return DATASETS[other.kind][1](other, targets=frozenset({target}))
-    config = FolderConfig.parse(places, source="the data options (--data or --images)")
     dataset = FolderDataset(config, targets=frozenset({target}))
+    folder = TARGET_FOLDERS[target]
     if target not in dataset.targets:
         raise DataError(
             f"{config.root or config.images} has no folder {folder}/ for task {kind}; add it, or give --{folder} DIR"
         )
     if config.background is not None and not dataset.has_shapes:
-        raise DataError(_no_shapes(config.background, str(config.root or config.images)))
+        raise DataError(
+            f"background is {config.background!r}, the class of pixels that no shape covers, but "
+            f"{config.root or config.images} has no shapes of COCO or labelme; leave it out"
+        )
     return dataset
-
-
-def _no_shapes(background: str, data: str) -> str:
-    """The message for a background of data whose masks hold a class for every pixel."""
-    return (
-        f"--background is {background!r}, the class of pixels that no shape covers, but {data} has no shapes of COCO "
-        "or labelme; leave it out"
-    )
 
 
 def choose_head(tasks: dict[str, Task], dataset: Dataset, kind: str, wanted: str | None) -> tuple[str, Dataset]:

@@ -235,19 +235,18 @@ def photo_names(photos: Sequence[Path]) -> list[tuple[str, str]]:
 def _different(palette: Sequence[Rgb], background: int | None) -> tuple[Rgb, ...]:
     """A colour for each class: its own, unless it is taken or black, else the next free one of Pascal VOC's."""
     spare = (_voc_colour(number) for number in range(1, 1 << 24))
-    taken = {BLACK}
-    colours = []
+    taken: set[Rgb] = {BLACK}
+    colours: list[Rgb] = []
     for label, colour in enumerate(palette):
         if label == background:
             colours.append(BLACK)
             continue
-        own = {tuple(other) for other in palette[label + 1 :]}  # the later ones keep theirs
-        chosen = tuple(colour)
+        chosen = colour
         while chosen in taken:
-            chosen = next(free for free in spare if free not in own)
+            chosen = next(free for free in spare if free not in palette[label + 1 :])  # the later ones keep theirs
         taken.add(chosen)
         colours.append(chosen)
-    return tuple((int(red), int(green), int(blue)) for red, green, blue in colours)
+    return tuple(colours)
 
 
 def _voc_colour(number: int) -> Rgb:

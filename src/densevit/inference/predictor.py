@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
-from densevit.checkpoints.native import Bundle, Card, save_bundle
+from densevit.checkpoints.native import Bundle, Card, TrainedOn, save_bundle
 from densevit.checkpoints.open import open_model
 from densevit.config import nearest
 from densevit.device import pick_device
@@ -38,6 +38,7 @@ class Predictor:
         card: provenance, licence and metrics of the weights.
         heads: the heads that run.
         protocol: how the program that the weights come from runs images; None for densevit's own weights.
+        trained_on: the data that the heads learnt from, as far as the checkpoint says.
         speed: the switches that are on, the engine included.
         device: on which the model runs.
     """
@@ -61,6 +62,7 @@ class Predictor:
         self.fit: InferenceConfig = bundle.fit
         self.card: Card = bundle.card
         self.protocol: Protocol | None = bundle.protocol
+        self.trained_on: tuple[TrainedOn, ...] = bundle.trained_on
 
     @classmethod
     def load(
@@ -222,7 +224,8 @@ class Predictor:
                 "to save it"
             )
         claim([path], overwrite=overwrite)
-        save_bundle(Bundle(self.model, self.tasks, self.fit, self.card, self.protocol), path)
+        bundle = Bundle(self.model, self.tasks, self.fit, self.card, self.protocol, self.trained_on)
+        save_bundle(bundle, path)
         return path
 
     def predict_raster(

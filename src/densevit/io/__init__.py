@@ -6,12 +6,13 @@ Readers check their input, so the rest of the library sees plain arrays. Files a
 from densevit.io.bands import BAND_SUFFIXES, read_bands
 from densevit.io.decode import IMAGE_SUFFIXES, check_pixels
 from densevit.io.depth import read_depth
-from densevit.io.find import FoundPhotos, find_images, find_photos
+from densevit.io.find import FoundPhotos, find_images, find_photos, natural_key
 from densevit.io.mat import mat_length, read_mat_item, read_small_mat
 from densevit.io.outputs import claim
 from densevit.io.read import as_image, decode_mask, read_colours, read_image, read_labels, read_mask, read_values
 from densevit.io.stored import resize_pillow
-from densevit.io.text import read_json, read_lines
+from densevit.io.text import read_json, read_lines, read_rows
+from densevit.io.walk import Listing, is_litter, walk
 from densevit.io.write import (
     append_line,
     atomic_path,
@@ -32,6 +33,7 @@ __all__ = [
     "BAND_SUFFIXES",
     "IMAGE_SUFFIXES",
     "FoundPhotos",
+    "Listing",
     "ZipPath",
     "append_line",
     "as_image",
@@ -42,8 +44,10 @@ __all__ = [
     "encode_jpeg",
     "find_images",
     "find_photos",
+    "is_litter",
     "make_folder",
     "mat_length",
+    "natural_key",
     "place",
     "read_bands",
     "read_colours",
@@ -54,10 +58,12 @@ __all__ = [
     "read_lines",
     "read_mask",
     "read_mat_item",
+    "read_rows",
     "read_small_mat",
     "read_values",
     "resize_pillow",
     "to_json",
+    "walk",
     "write_array",
     "write_bytes_atomic",
     "write_depth_mm",

@@ -49,7 +49,7 @@ def find_photos(sources: Sequence[str | Path]) -> FoundPhotos:
     photos = [path for source in sources for path in _matches(place(source), passed_over)]
     # Links are not resolved: a link next to its target is a second photo with its own name.
     unique = {os.path.normpath(path.absolute()): path for path in reversed(photos)}
-    return FoundPhotos(sorted(unique.values(), key=_natural), passed_over)
+    return FoundPhotos(sorted(unique.values(), key=natural_key), passed_over)
 
 
 def _matches(source: Path, passed_over: dict[Path, str]) -> list[Path]:
@@ -96,7 +96,7 @@ def _other_kind(path: Path) -> str | None:
     return f"{path.suffix.lower()}, which is not a format that is read" if path.suffix else "without an extension"
 
 
-def _natural(path: Path) -> tuple[list[str | int], str]:
-    """Sort key in which runs of digits are numbers; text and numbers alternate, so that they compare."""
+def natural_key(path: Path) -> tuple[list[str | int], str]:
+    """Natural order: a sort key in which runs of digits are numbers; text and numbers alternate, so that they compare."""
     parts = re.split("([0-9]+)", path.as_posix().casefold())
     return [int(part) if i % 2 else part for i, part in enumerate(parts)], str(path)

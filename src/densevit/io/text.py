@@ -1,5 +1,8 @@
 """Read JSON and lists of names."""
 
+import csv
+import io
+import re
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +34,25 @@ def read_lines(path: Path, expected: str) -> list[str]:
     if not (lines := [line for line in lines if line]):
         raise DataError(f"{path} has no lines; {expected}, one per line, is accepted; copy it again")
     return lines
+
+
+def read_rows(path: Path, expected: str) -> tuple[str, list[list[str]]]:
+    """Read the rows of a text table, and its delimiter: comma, semicolon or tab, whichever the first line has most of.
+
+    Cells are stripped, and empty rows left out.
+
+    Raises:
+        DataError: no such file, too large, not text, or quotes that do not end.
+    """
+    text = _read_text(path, expected).replace("\r\n", "\n").replace("\r", "\n")
+    head = next((line for line in text.split("\n") if line.strip()), "")
+    outside = re.sub('"[^"]*"', "", head)
+    delimiter = max(",;\t", key=outside.count)  # the first of those that are equal
+    try:
+        rows = [[cell.strip() for cell in row] for row in csv.reader(io.StringIO(text), delimiter=delimiter, strict=True)]
+    except csv.Error as error:
+        raise DataError(f"{path} is not a table ({error}); {expected} is accepted; export it again") from None
+    return delimiter, [row for row in rows if any(row)]
 
 
 def _read_text(path: Path, accepted: str) -> str:

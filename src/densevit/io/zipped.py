@@ -119,6 +119,15 @@ class ZipPath(_Base):
         return io.BytesIO(self.read_bytes()) if "b" in mode else io.StringIO(self.read_text(encoding))
 
 
+def names_in(folder: ZipPath) -> list[tuple[str, bool]]:
+    """The names in a folder of an archive, and whether each is a folder; for long listings."""
+    index, inside = _index(folder.archive), folder.inside
+    if inside not in index.folders:
+        raise FileNotFoundError(2, "No such folder in the archive", str(folder))
+    prefix = f"{inside}/" if inside else ""
+    return [(name, f"{prefix}{name}" in index.folders) for name in index.folders[inside]]
+
+
 def place(path: str | Path) -> Path:
     """The path, as a ``ZipPath`` if it names an archive: ``data.zip``, or ``data.zip!/images/train``.
 

@@ -1,10 +1,14 @@
-"""The data sets of a run: opened, checked, cut into batches, encoded ahead, and evaluated on."""
+"""The data sets of a run: opened, checked, cut into batches, encoded ahead, evaluated on, and described."""
 
 import logging
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
+from densevit.checkpoints.native import TrainedOn
+from densevit.data.description import description_file, write_description
+from densevit.data.relocation import portable
 from densevit.evaluation.evaluate import check_classes, check_measured, evaluate
 from densevit.evaluation.selection import check_targets, open_dataset
 from densevit.model import DenseModel
@@ -33,6 +37,25 @@ def open_sources(
             check_targets(open_dataset(source.val, source.heads, tasks), heads)
         sources.append(SourceBatches(train, source, config, tasks, cache, rank=rank, world=world))
     return sources
+
+
+def trained_on(config: TrainConfig) -> tuple[TrainedOn, ...]:
+    """What the checkpoint of a run says about its data."""
+    described = []
+    for source in config.sources:
+        train, val = portable(source.train), None
+        if source.val is not None:
+            other = portable(source.val)
+            val = {key: value for key, value in other.items() if train.get(key) != value}
+            val |= dict.fromkeys(key for key in train if key not in other)
+        described.append(TrainedOn(heads=source.heads, train=train, val=val))
+    return tuple(described)
+
+
+def write_descriptions(config: TrainConfig, out: Path) -> None:
+    """Write the data that each source is evaluated on, or learns from, into a run folder."""
+    for number, source in enumerate(config.sources):
+        write_description(source.val or source.train, out / description_file(number), internal=True)
 
 
 def fill_cache(

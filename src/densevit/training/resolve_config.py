@@ -12,6 +12,8 @@ from typing import Any
 from densevit.checkpoints.open import model_facts
 from densevit.config import apply_overrides, merge, nearest, read_yaml
 from densevit.data import DATASETS, ClassTable, DataConfig, FolderConfig, classes_of, parse_data
+from densevit.data.description import describe
+from densevit.data.split_roles import training_splits
 from densevit.errors import ConfigError
 from densevit.inference_config import InferenceConfig
 from densevit.presets import preset
@@ -55,8 +57,8 @@ def resolve_config(
     overrides: list[str],
     *,
     preset_name: str | None = None,
-    data: Path | None = None,
-    dataset: str = "folder",
+    data: Path | DataConfig | None = None,
+    dataset: str | None = None,
     recipe_name: str | None = None,
     init: str | None = None,
     freeze: str | None = None,
@@ -69,8 +71,8 @@ def resolve_config(
         path: YAML file.
         overrides: ``a.b=c`` pairs.
         preset_name: a preset to train.
-        data: root of a data set with the splits train and val.
-        dataset: its kind, a key of ``DATASETS``.
+        data: a data set: its config, a folder, a zip archive or a dataset.yaml; see ``densevit.data.description``.
+        dataset: kind of a folder that is a public data set as downloaded, a key of ``DATASETS``.
         recipe_name: a row of ``RECIPES``.
         init: checkpoint to start from.
         freeze: "encoder" or a number of blocks to keep; their output is cached.
@@ -86,8 +88,8 @@ def resolve_config(
     if preset_name is not None:
         raw["model"] = {"preset": preset_name}
     if data is not None:
-        raw["sources"] = [{split: _split_of(dataset, data, split) for split in ("train", "val")}]
-    elif dataset != "folder":
+        raw["sources"] = [_source(data, dataset)]
+    elif dataset is not None:
         raise ConfigError(f"the data set kind {dataset!r} was named without data; give --data DIR, its root")
     if init is not None:
         raw["init"] = init
@@ -233,11 +235,21 @@ def _crop(raw: Mapping[str, Any]) -> tuple[int, int]:
         return 512, 512
 
 
-def _split_of(kind: str, root: Path, split: str) -> dict[str, str]:
-    if kind not in DATASETS or "split" not in DATASETS[kind][0].model_fields:
-        kinds = [name for name, (config, _) in DATASETS.items() if "split" in config.model_fields]
-        raise ConfigError(f"the data set kind {kind!r} has no root with splits{nearest(kind, kinds)}")
-    return {"kind": kind, "root": str(root), "split": split}
+def _source(data: Path | DataConfig, kind: str | None) -> Plain:
+    """The splits of a data set as a source. Draws become lists of names, so that no later command draws others.
+
+    The root becomes absolute, so that the run can be resumed from any working directory.
+    """
+    config = data if isinstance(data, DataConfig) else describe(data, kind=kind).config
+    train, val, remarks = training_splits(config)
+    for remark in remarks:
+        _log.warning("data: %s", remark)
+    return {role: _absolute(one).plain() for role, one in (("train", train), ("val", val)) if one is not None}
+
+
+def _absolute(config: DataConfig) -> DataConfig:
+    root = getattr(config, "root", None)
+    return config if root is None else config.model_copy(update={"root": root.absolute()})
 
 
 def _heads_for(decoders: Sequence[str], sources: Sequence[Plain]) -> Plain:

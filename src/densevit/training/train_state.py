@@ -32,7 +32,7 @@ from densevit.training.run.recorder import HeadMetrics
 from densevit.training.seeds import restore_random_state
 from densevit.training.sharded_checkpoint import create_slots, load_sharded, save_sharded
 
-_WRITTEN = ("environment.json", "log.jsonl", "report.html", "best.safetensors", "model.safetensors")
+_WRITTEN = ("dataset.yaml", "environment.json", "log.jsonl", "report.html", "best.safetensors", "model.safetensors")
 """Files that a run writes after its config.yaml, and replaces."""
 _log = logging.getLogger(__name__)
 

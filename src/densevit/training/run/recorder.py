@@ -21,6 +21,7 @@ from densevit.io import read_image, write_bytes_atomic, write_json
 from densevit.model import DenseModel
 from densevit.tasks import Task
 from densevit.training.config import TrainConfig
+from densevit.training.datasets import trained_on, write_descriptions
 from densevit.training.lora import without_lora
 from densevit.training.run.environment import environment, short_environment
 from densevit.training.run.log import RunLog, last_iterations, read_log
@@ -71,6 +72,7 @@ class RunRecorder:
         facts = RunFacts(out, config.project, name, identity, config.plain(), start)
         self.trackers = Trackers(config.trackers, facts, tracked=tracked, kept=kept)
         write_bytes_atomic(out / "config.yaml", to_yaml(config).encode(), internal=True)
+        write_descriptions(config, out)
         drop_evaluations(out, after=start)
         self.log = RunLog(out / "log.jsonl", start=start, on_write=on_log)
         self.metrics = metrics or {}
@@ -158,7 +160,8 @@ class RunRecorder:
     def _save(self, model: DenseModel, tasks: dict[str, Task], name: str) -> Path:
         config = self.config
         card = config.card.model_copy(update={"metrics": {**config.card.metrics, **self.metrics}})
-        save_bundle(Bundle(without_lora(model), tasks, config.fit, card), self.out / name, config.storage)
+        bundle = Bundle(without_lora(model), tasks, config.fit, card, trained_on=trained_on(config))
+        save_bundle(bundle, self.out / name, config.storage)
         return self.out / name
 
     def _end(self, outcome: str, **reason: str) -> None:

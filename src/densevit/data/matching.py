@@ -1,0 +1,225 @@
+"""Which file belongs to which photo: by the placeholders of templates, or by the stems of plain folders."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from densevit.data.files import name_key
+from densevit.data.sample import TargetFolder
+from densevit.data.templates import Template
+from densevit.errors import DataError
+from densevit.io import Listing, walk
+
+TARGET_SUFFIXES = (".png", ".tif", ".tiff", ".npy", ".pfm", ".bmp", ".gif")
+DEPTH_SUFFIXES = (*TARGET_SUFFIXES, ".exr")
+LOSSY_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".webp")
+
+WHAT = {"images": "photo", "masks": "mask", "depth": "depth map", "values": "value map"}
+"""What a file of each kind is called in messages."""
+
+NOT_DEEPER = "in a subfolder, while only the files directly in the folder are read"
+
+Values = Mapping[str, str]
+"""Placeholders and what they stand for."""
+
+
+@dataclass(slots=True)
+class Column:
+    """The files of one kind: those below ``base`` that a template matches.
+
+    Attributes:
+        kind: of the files.
+        base: folder that the template is relative to.
+        template: of their names.
+        plain: the folder has files of this kind only, so that all others are passed over.
+        shared: each file, such as one of COCO, is of all photos with its placeholders.
+        found: the files with their placeholders, in order.
+    """
+
+    kind: Literal["images"] | TargetFolder
+    base: Path
+    template: Template
+    plain: bool = False
+    shared: bool = False
+    found: list[tuple[str, Path, Values]] = field(default_factory=list)
+
+    @property
+    def place(self) -> str:
+        """Where the files are, for messages."""
+        return str(self.base) if self.plain else str(self.base / self.template.text)
+
+
+@dataclass(slots=True)
+class Matches:
+    """The target of each photo, by its place in the list, and what was left over.
+
+    Attributes:
+        files: the target, or several in natural order.
+        orphans: targets without a photo.
+        twins: two files that claim the same photo; the first has it.
+        case: those whose names differ in upper and lower case only.
+        copies: JPEGs next to a lossless target of the same name.
+    """
+
+    files: dict[int, list[tuple[Path, Values]]] = field(default_factory=dict)
+    orphans: list[tuple[Path, Values]] = field(default_factory=list)
+    twins: list[tuple[Path, Path]] = field(default_factory=list)
+    case: list[tuple[int, Path]] = field(default_factory=list)
+    copies: list[Path] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class Leftover:
+    """What no column has.
+
+    Attributes:
+        passed_over: files, and photos in subfolders of plain folders, with the reason.
+        dangling: links to files that do not exist.
+        litter: hidden files and the like.
+    """
+
+    passed_over: dict[Path, str] = field(default_factory=dict)
+    dangling: set[Path] = field(default_factory=set)
+    litter: set[Path] = field(default_factory=set)
+
+
+def list_columns(columns: Iterable[Column]) -> Leftover:
+    """Fill ``found`` of each column; a file that several match is of the one whose template says most about it."""
+    columns = [column for column in columns if not column.found]  # one file that is named needs no list
+    depths: dict[Path, int | None] = {}
+    for column in columns:
+        deep = column.template.depth
+        if column.kind == "images" and column.plain and deep is not None:
+            deep += 1  # photos in subfolders are not read, but said
+        before = depths.get(column.base, 0)
+        depths[column.base] = None if deep is None or before is None else max(deep, before)
+    left, listings = Leftover(), {base: walk(base, depth) for base, depth in depths.items()}
+    claims: dict[Path, list[tuple[Column, str, Values]]] = {}
+    for column in columns:
+        for relative, path in listings[column.base].files.items():
+            if (values := column.template.match(relative)) is not None:
+                claims.setdefault(path, []).append((column, relative, values))
+    for path, claim in claims.items():
+        most = max(column.template.specific for column, _, _ in claim)
+        chosen = [item for item in claim if item[0].template.specific == most]
+        photo = any(column.kind == "images" for column, _, _ in chosen)
+        for column, relative, values in chosen:
+            # A JPEG next to the photos is a photo, even where masks are in the same folder.
+            if column.kind == "images" or not photo or path.suffix.lower() not in LOSSY_SUFFIXES:
+                column.found.append((relative, path, values))
+    for base, listing in listings.items():
+        _leave(left, listing, claims, [column for column in columns if column.base == base])
+    return left
+
+
+def _leave(left: Leftover, listing: Listing, claimed: Iterable[Path], columns: list[Column]) -> None:
+    """Enter what nobody claims of a folder."""
+    plain = all(column.plain for column in columns)
+    claimed = {*claimed}
+    for relative, path in listing.files.items():
+        if path in claimed:
+            continue
+        if plain and "/" in relative:
+            photos = [column for column in columns if column.kind == "images"]
+            if any(column.template.match(path.name) for column in photos):
+                left.passed_over[path] = NOT_DEEPER
+        elif plain:
+            suffix = path.suffix.lower()
+            left.passed_over[path] = f"{suffix}, which is not a format that is read" if suffix else "without a suffix"
+        else:
+            left.passed_over[path] = "no template matches its name"
+    left.passed_over |= dict.fromkeys(listing.devices, "a device or a pipe")
+    left.dangling |= {*listing.dangling}
+    left.litter |= {*listing.litter}
+
+
+def match_targets(photos: list[Values], column: Column, places: Mapping[str, int] | None = None) -> Matches:
+    """Give each photo its target, or several where the template has ``{class}``.
+
+    Args:
+        photos: the placeholders of each photo.
+        column: of the targets.
+        places: task number -> place of its photo, for ``{task}``.
+
+    Raises:
+        DataError: one file would be the target of several photos.
+    """
+    fields = [field for field in ("split", "folder", "name") if field in column.template.fields]
+    fields = [field for field in fields if photos and field in photos[0]]
+    index: dict[tuple[str, ...], list[int]] = {}
+    for number, values in enumerate(photos):
+        index.setdefault(tuple(values[field] for field in fields), []).append(number)
+    matches = Matches()
+    loose: list[tuple[Path, tuple[str, ...], Values]] = []
+    for relative, path, first in column.found:
+        numbers: list[int] = []
+        values = first
+        if places is not None and "task" in first:
+            numbers = [places[first["task"]]] if first["task"] in places else []
+        else:
+            for values in column.template.readings(relative) if relative else [first]:
+                if numbers := index.get(tuple(values[field] for field in fields), []):
+                    break
+        if len(numbers) > 1 and not column.shared:
+            raise DataError(
+                f"{path} fits {len(numbers)} photos, as they differ in {{{'} and {'.join(sorted({*photos[0]} - {*fields}))}"
+                f"}}, which {column.template.text} lacks; each photo needs a {WHAT[column.kind]} of its own"
+            )
+        if not numbers:
+            loose.append((path, tuple(first[field] for field in fields), first))
+        for number in numbers:
+            _add(matches, number, path, values, column)
+    _match_case(matches, loose, index, len(photos))
+    return matches
+
+
+def _add(matches: Matches, number: int, path: Path, values: Values, column: Column) -> None:
+    files = matches.files.setdefault(number, [])
+    lossy = path.suffix.lower() in LOSSY_SUFFIXES
+    if files and "class" not in column.template.fields:
+        if lossy != (files[0][0].suffix.lower() in LOSSY_SUFFIXES):
+            matches.copies.append(path if lossy else files[0][0])
+            matches.files[number] = files if lossy else [(path, values)]
+        else:
+            matches.twins.append((files[0][0], path))
+        return
+    files.append((path, values))
+
+
+def _match_case(
+    matches: Matches,
+    loose: list[tuple[Path, tuple[str, ...], Values]],
+    index: Mapping[tuple[str, ...], list[int]],
+    count: int,
+) -> None:
+    """Photos without a target take those whose names differ only in upper and lower case; the rest are orphans."""
+    lacking = {number for number in range(count) if number not in matches.files}
+    folded: dict[tuple[str, ...], list[int]] = {}
+    for key, numbers in index.items():
+        folded.setdefault(tuple(map(str.casefold, key)), []).extend(n for n in numbers if n in lacking)
+    for path, key, values in loose:
+        numbers = folded.get(tuple(map(str.casefold, key)), []) if key else []
+        if len(numbers) == 1 and numbers[0] in lacking:
+            matches.files[numbers[0]] = [(path, values)]
+            matches.case.append((numbers[0], path))
+            lacking.discard(numbers[0])
+        else:
+            matches.orphans.append((path, values))
+
+
+def is_labelme(masks: Path, photos_folder: Path, photos: Iterable[Path]) -> bool:
+    """Whether a folder of masks holds labelme's files: more photos have one than have an image as their mask.
+
+    Other .json files, such as notes, do not count. Where the photos themselves are in the folder, as labelme leaves
+    them, they are no masks.
+    """
+    if not masks.is_dir():
+        return False
+    stems = {name_key(path.stem) for path in photos}
+    files = walk(masks, 0).files.values()
+    found = {
+        suffix: len(stems & {name_key(path.stem) for path in files if path.suffix.lower() in accepted})
+        for suffix, accepted in (("json", {".json"}), ("image", {*TARGET_SUFFIXES}))
+    }
+    return found["json"] > (0 if masks == photos_folder else found["image"])
