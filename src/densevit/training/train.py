@@ -208,7 +208,7 @@ def _step(run: _Run, batches: list[list[Batch]]) -> tuple[Tensor, bool]:
         state.weighting(dict(zip(config.tasks, losses.to(group.device), strict=True))).backward()
     if losses.isfinite().all() and norm.isfinite():
         scaler.step(optimiser)
-        update_ema(state.ema, learner.model, config.ema)
+        update_ema(state.ema, learner.model, config.ema, state.done)
         state.last_update = state.done + 1
         state.bad_steps = 0
     else:

@@ -26,6 +26,7 @@ from densevit.training.checkpoint import (
 )
 from densevit.training.config import TrainConfig
 from densevit.training.distributed import Group
+from densevit.training.ema import averaged
 from densevit.training.learner import Learner
 from densevit.training.loss_weighting import LossWeights
 from densevit.training.run.recorder import HeadMetrics
@@ -122,9 +123,13 @@ class TrainState:
             self.weighting.load_state_dict(tensors["weighting"])
             if not config.shard:
                 self.optimiser.load_state_dict(state["optimiser"])
-                for name in self.ema.keys() & state["average"].keys():
-                    self.ema[name].copy_(state["average"][name])
                 restore_random_state(state)
+            current = averaged(self.learner.model)
+            for name, average in self.ema.items():
+                if name not in tensors["average"]:  # a state without an average, or of before buffers had one
+                    average.copy_(current[name].detach())
+                elif not config.shard:  # sharded averages are loaded in place
+                    average.copy_(tensors["average"][name])
             self.scaler.load_state_dict(state["scaler"])
             self.done = int(state["iteration"])
             self.last_update = int(state["moved"])
