@@ -123,8 +123,8 @@ def test_as_image__takes_tensors(dtype, layout):
         ),
         (
             torch.zeros(2, 3, 4, 4),
-            "the image is a tensor (2, 3, 4, 4) of torch.float32; (H, W), (H, W, 1|3|4) and (1|3|4, H, W) are accepted; "
-            "predict_many takes batches",
+            "the image is a tensor (2, 3, 4, 4) of torch.float32; (H, W), (H, W, 1|3|4) and (1|3|4, H, W) are "
+            "accepted; predict_many takes batches",
         ),
     ],
 )

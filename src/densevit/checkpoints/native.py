@@ -18,6 +18,7 @@ from torch import Tensor
 
 from densevit.checkpoints.files import is_finite, write_tensors
 from densevit.checkpoints.native_tensors import SCALE_SUFFIX, check_shapes, quantise_rows, read_tensor
+from densevit.checkpoints.needed_plugins import check_plugins, plugins_of
 from densevit.checkpoints.prefixes import some
 from densevit.config import Config, nearest
 from densevit.errors import CheckpointError, ConfigError
@@ -29,7 +30,7 @@ from densevit.presets import preset
 from densevit.tasks import Task, parse_task
 
 FORMAT = 2
-"""Format 2 has ``trained_on``; a file without it is of format 1, which older programs read too."""
+"""Format 2 has ``trained_on`` or ``plugins``; a file without them is of format 1, which older programs read too."""
 METADATA_KEY = "densevit"
 
 AnyTask = Annotated[SerializeAsAny[Task], BeforeValidator(parse_task)]
@@ -98,10 +99,11 @@ class Header(Config):
     card: Card = Card()
     protocol: Protocol | None = None
     trained_on: tuple[TrainedOn, ...] = ()
+    plugins: dict[str, str] = Field(default_factory=dict)
 
     def plain(self) -> dict[str, Any]:
-        """The metadata as plain data, without the keys of an absent protocol and description."""
-        absent = {key for key in ("protocol", "trained_on") if not getattr(self, key)}
+        """The metadata as plain data, without the keys of what is absent."""
+        absent = {key for key in ("protocol", "trained_on", "plugins") if not getattr(self, key)}
         return {key: value for key, value in super().plain().items() if key not in absent}
 
     @model_validator(mode="after")
@@ -181,14 +183,16 @@ def save_bundle(bundle: Bundle, path: Path, storage: Storage | None = None) -> N
             tensors[name], tensors[name + SCALE_SUFFIX] = quantise_rows(tensor)
         else:
             tensors[name] = tensor.half() if kind == "float16" else tensor
+    plugins = plugins_of(bundle.model.config, bundle.tasks)
     header = Header(
-        format=FORMAT if bundle.trained_on else 1,
+        format=FORMAT if bundle.trained_on or plugins else 1,
         model=bundle.model.config,
         tasks=bundle.tasks,
         fit=bundle.fit,
         card=bundle.card,
         protocol=bundle.protocol,
         trained_on=bundle.trained_on,
+        plugins=plugins,
     )
     make_folder(path.parent)
     write_tensors(path, tensors, {METADATA_KEY: to_json(header.plain())})
@@ -256,6 +260,7 @@ def read_header(path: Path) -> Header:
         data = parse_json_config(metadata[METADATA_KEY])
         newer = int(data.get("format", 0)) > FORMAT
         if not newer:
+            check_plugins(data.get("plugins"), path)
             return Header.parse(data, source=str(path))
     except (ValueError, AttributeError, TypeError) as error:
         raise CheckpointError(f"the metadata of {path} are damaged ({error}); download the file again") from None
