@@ -5,14 +5,15 @@
 >>> predictor.predict("room.jpg").save("out")     # doctest: +SKIP
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from densevit.encoder import EncoderConfig, VisionTransformer
-    from densevit.evaluation.evaluate import evaluate
+    from densevit.evaluation.api import evaluate
+    from densevit.inference.features import Features
     from densevit.inference.pipeline import InferenceOptions
     from densevit.inference.prediction import Prediction
     from densevit.inference.predictor import Predictor
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from densevit.inference.speed import SpeedConfig
     from densevit.inference_config import InferenceConfig
     from densevit.model import DenseModel, ModelConfig
+    from densevit.training.api import TrainResult, train
     from densevit.types import DenseOutput, Taps
 
 __version__ = "0.1.0"
@@ -28,6 +30,7 @@ _HOMES = {
     "DenseModel": "densevit.model",
     "DenseOutput": "densevit.types",
     "EncoderConfig": "densevit.encoder",
+    "Features": "densevit.inference.features",
     "InferenceConfig": "densevit.inference_config",
     "InferenceOptions": "densevit.inference.pipeline",
     "ModelConfig": "densevit.model",
@@ -36,8 +39,10 @@ _HOMES = {
     "SlidingWindow": "densevit.inference.sliding_window",
     "SpeedConfig": "densevit.inference.speed",
     "Taps": "densevit.types",
+    "TrainResult": "densevit.training.api",
     "VisionTransformer": "densevit.encoder",
-    "evaluate": "densevit.evaluation.evaluate",
+    "evaluate": "densevit.evaluation.api",
+    "train": "densevit.training.api",
 }
 """Where each public name is defined; it is imported at its first use, so that ``import densevit`` needs no torch."""
 
@@ -63,7 +68,8 @@ def load(
             of files and ``key=value`` pairs.
         engine: what runs the network, in place of ``speed``'s: "torch"; or, on the CPU, "compile", "onnxruntime" or
             "openvino", which build a program for every image size they meet. "compile" also runs on GPUs.
-        import_overrides: facts that checkpoints of other programs do not state, such as ``num_heads``.
+        import_overrides: facts that checkpoints of other programs do not state, such as ``num_heads``; any other
+            keyword is refused, and so is every one for densevit's own checkpoints.
 
     Raises:
         CheckpointError: if there is no such model, or its file cannot be used.
@@ -82,16 +88,73 @@ def list_models() -> tuple[str, ...]:
     return ("default", *PRESETS)
 
 
+def add_decoder(name: str, decoder: "Callable[..., Any] | tuple[type[Any], type[Any]]") -> None:
+    """Make a decoder from outside the package known in this process, as the kind ``name``.
+
+    Args:
+        name: its kind in configs and checkpoints.
+        decoder: a function or class that takes the keywords ``embed_dim``, ``num_taps``, ``out_channels`` (and those of
+            ``options`` in the config) and gives an ``nn.Module`` from ``Taps`` to logits (B, K, h, w); or a pair of
+            ``DecoderConfig`` and ``Decoder``. For all processes, declare an entry point in ``densevit.decoders``.
+
+    Raises:
+        ConfigError: it is none of these, or the name is densevit's own.
+    """
+    from densevit.decoders import DECODERS
+
+    DECODERS.add(name, decoder)
+
+
+def add_task(task: type[Any]) -> None:
+    """Make a task from outside the package known in this process, as the kind that it states.
+
+    Args:
+        task: a subclass of ``densevit.tasks.Task``. For all processes, declare an entry point in ``densevit.tasks``.
+
+    Raises:
+        ConfigError: it is none, it lacks something, or its kind is densevit's own.
+    """
+    from densevit.errors import ConfigError
+    from densevit.tasks import TASKS
+
+    kind = getattr(getattr(task, "model_fields", {}).get("kind"), "default", None)
+    if not isinstance(kind, str):
+        raise ConfigError(f"task {task!r:.80} states no kind; write kind: Literal['mine'] = 'mine' into its class")
+    TASKS.add(kind, task)
+
+
+def add_dataset(name: str, dataset: "Callable[..., Any] | tuple[type[Any], Callable[..., Any]]") -> None:
+    """Make a data set from outside the package known in this process, as the kind ``name``.
+
+    Args:
+        name: its kind in configs.
+        dataset: a function that gives a ``densevit.data.Dataset``, with any of the parameters ``root`` and ``split``
+            and those of ``arguments`` in the config; or a pair of ``DataConfig`` and a function of it and ``targets``.
+            For all processes, declare an entry point in ``densevit.datasets``.
+
+    Raises:
+        ConfigError: it is neither, or the name is densevit's own.
+    """
+    from densevit.data import DATASETS
+
+    DATASETS.add(name, dataset)
+
+
 def __getattr__(name: str) -> Any:
     if name in _HOMES:
         return getattr(import_module(_HOMES[name]), name)
     raise AttributeError(f"module 'densevit' has no attribute {name!r}")
 
 
+def __dir__() -> list[str]:
+    return sorted({*__all__, "__version__"})
+
+
 __all__ = [
     "DenseModel",
     "DenseOutput",
     "EncoderConfig",
+    "Features",
     "InferenceConfig",
     "InferenceOptions",
     "ModelConfig",
@@ -100,8 +163,13 @@ __all__ = [
     "SlidingWindow",
     "SpeedConfig",
     "Taps",
+    "TrainResult",
     "VisionTransformer",
+    "add_dataset",
+    "add_decoder",
+    "add_task",
     "evaluate",
     "list_models",
     "load",
+    "train",
 ]
