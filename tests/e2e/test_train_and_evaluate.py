@@ -20,17 +20,6 @@ from densevit.types import Taps
 from tests.e2e.scenes import CLASSES, recipe, scene, write_model
 
 
-@pytest.fixture(autouse=True)
-def _tables(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Names that a test adds are gone after it."""
-    for table in (DATASETS, DECODERS):
-        monkeypatch.setattr(table, "add", lambda name, plugin, table=table: _add(monkeypatch, table, name, plugin))
-
-
-def _add(monkeypatch: pytest.MonkeyPatch, table: Any, name: str, plugin: Any) -> None:
-    monkeypatch.setitem(table, name, table._adapt(name, plugin))
-
-
 @pytest.fixture
 def config(dataset: Path) -> dict[str, Any]:
     return recipe(dataset, "coarse", iterations=2)

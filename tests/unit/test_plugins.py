@@ -1,7 +1,7 @@
 """Decoders, tasks and data sets from outside the package: given in Python, or declared by an installed package."""
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -70,18 +70,6 @@ class Scenes:
 
 def make_scenes(split: str, count: int = 4) -> Scenes:
     return Scenes(range(count) if split == "train" else range(100, 102))
-
-
-@pytest.fixture(autouse=True)
-def _tables() -> Iterator[None]:
-    """The tables as they were."""
-    kept = {id(table): (dict(table), dict(table.origins)) for table in (DECODERS, TASKS, DATASETS)}
-    yield
-    for table in (DECODERS, TASKS, DATASETS):
-        rows, origins = kept[id(table)]
-        table.clear()
-        table.update(rows)
-        table.origins = origins
 
 
 @pytest.fixture
