@@ -22,19 +22,25 @@ from densevit.inference.annotations import (
     write_annotations,
 )
 from densevit.inference.prediction import Prediction
-from densevit.inference.results import head_result
+from densevit.inference.results import HeadResult, head_result
 from densevit.inference.tiled_logits import resized_logits
 from densevit.io import write_png
-from densevit.tasks import Depth, Segmentation
-from tests.unit.test_results import IMAGE, SIZE, depth, logits
-from tests.unit.test_results import segmentation as result_of
+from densevit.tasks import Depth, Segmentation, Task
 
+SIZE = (21, 34)
+IMAGE = np.random.default_rng(0).integers(0, 256, (*SIZE, 3), dtype=np.uint8)
 STREETS = Segmentation(classes=("road", "sky", "tree"))
 CELLS = Segmentation(classes=("nucleus", "_Background_", "cytoplasm"), palette=((0, 0, 0), (9, 9, 9), (200, 0, 0)))
 
 
 def labels(seed: int) -> NDArray[np.int32]:
     return np.random.default_rng(seed).integers(0, 3, SIZE).astype(np.int32)
+
+
+def head_of(task: Task, channels: int) -> HeadResult:
+    """The result of a head with random logits."""
+    logits = torch.randn(channels, 5, 8, generator=torch.Generator().manual_seed(0)).abs()
+    return head_result("main", task, IMAGE, resized_logits(logits, SIZE, align_corners=True))
 
 
 def photos(folder: Path) -> list[LabelledPhoto]:
@@ -184,7 +190,7 @@ def test_photo_names__are_relative_and_different(paths, expected):
 
 
 def test_prediction__gives_coco_of_its_primary_head():
-    prediction = Prediction(IMAGE, {"streets": result_of(), "depth": depth()})
+    prediction = Prediction(IMAGE, {"streets": head_of(STREETS, 3), "depth": head_of(Depth(), 1)})
 
     coco = prediction.annotations(photo="in/room.jpg")
 
@@ -194,7 +200,7 @@ def test_prediction__gives_coco_of_its_primary_head():
 
 
 def test_prediction__gives_cvat_as_text_and_colours():
-    prediction = Prediction(IMAGE, {"streets": result_of()})
+    prediction = Prediction(IMAGE, {"streets": head_of(STREETS, 3)})
 
     files = prediction.annotations("cvat", photo="in/room.jpg")
 
@@ -210,7 +216,7 @@ def test_prediction__gives_cvat_as_text_and_colours():
     ],
 )
 def test_prediction__refuses_what_has_no_annotations(arguments, message):
-    prediction = Prediction(IMAGE, {"streets": result_of(), "depth": depth(Depth(), logits(1).abs())})
+    prediction = Prediction(IMAGE, {"streets": head_of(STREETS, 3), "depth": head_of(Depth(), 1)})
 
     with pytest.raises(ConfigError) as error:
         prediction.annotations(**arguments)

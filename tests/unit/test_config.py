@@ -81,7 +81,7 @@ def test_parse__names_keys_in_lists_and_mappings_as_set_takes_them() -> None:
 
     class Whole(Config):
         parts: tuple[Part, ...] = ()
-        named: dict[str, Run] = {}
+        named: dict[str, Run] = Field(default_factory=dict)
 
     for key, path in (("width", "parts.0.width"), ("epochs", "named.NAME.epochs")):
         with pytest.raises(ConfigError, match=f"{key}: unknown key; did you mean '{path}'?"):

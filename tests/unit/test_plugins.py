@@ -16,13 +16,12 @@ from densevit.decoders import DECODERS, parse_decoder
 from densevit.errors import CheckpointError, ConfigError
 from densevit.inference.predictor import Predictor
 from densevit.plugins import PluginTable
-from densevit.tasks import TASKS, Task, parse_task
+from densevit.tasks import TASKS, Regression, Task, parse_task
 from densevit.training.config import TrainConfig
 from densevit.training.resolve_config import complete
 from densevit.training.train import train
 from densevit.types import Taps
 from tests.e2e.scenes import CLASSES, ENCODER, SIZE, scene, write_model
-from tests.unit.test_new_task import Flow
 
 MODULE = """
 import torch
@@ -40,6 +39,10 @@ def sum_of_taps(*, embed_dim, num_taps, out_channels, bias=True):
 
 not_a_plugin = 7
 """
+
+
+class Flow(Regression):
+    kind: Literal["flow"] = "flow"  # type: ignore[assignment]
 
 
 class Sum(nn.Module):
@@ -167,12 +170,12 @@ def test_package__is_imported_when_its_name_is_asked_for(install):
 def test_unknown_kind__names_own_and_declared_ones(install):
     install("my-parts", pyramid="MODULE:sum_of_taps")
 
-    with pytest.raises(ValueError, match="decoder kind 'pyramids' is unknown; did you mean 'pyramid'?"):
+    with pytest.raises(ValueError, match=r"decoder kind 'pyramids' is unknown; did you mean 'pyramid'\?"):
         parse_decoder({"kind": "pyramids"})
     with pytest.raises(
         ValueError,
-        match="'xyz' is unknown; known: dpt, pyramid, segmenter_linear, .*; others come with a package that has an entry "
-        "point in densevit.decoders, or with densevit.add_decoder",
+        match=r"'xyz' is unknown; known: dpt, pyramid, segmenter_linear, .*; others come with a package that has an "
+        r"entry point in densevit.decoders, or with densevit.add_decoder",
     ):
         parse_decoder({"kind": "xyz"})
 
@@ -237,7 +240,7 @@ def test_add__refuses_what_is_no_plugin(table: PluginTable[Any], name: str, plug
 def test_task__is_found_by_its_kind(install):
     TASKS.add("flow", Flow)
 
-    assert isinstance(parse_task({"kind": "flow"}), Flow)
+    assert isinstance(parse_task({"kind": "flow", "channels": ["x"]}), Flow)
 
 
 def test_data__get_their_root_and_split(tmp_path):

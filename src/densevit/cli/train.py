@@ -54,6 +54,7 @@ def train(
     """
     from densevit.cli.terminal import printable
     from densevit.device import pick_device
+    from densevit.doctor.examine import check_run
     from densevit.errors import ConfigError
     from densevit.training.launch import is_first
     from densevit.training.nonfinite_batches import replay as replay_batch
@@ -84,7 +85,7 @@ def train(
         keys=keys,
         resume=resume,
         device=device,
-        check=not no_check,
+        check=None if no_check else check_run,
     )
     try:
         path = start_run(request, lambda text: typer.echo(printable(text), err=True))

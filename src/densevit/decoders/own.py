@@ -69,8 +69,8 @@ def adapt_decoder(name: str, plugin: Any) -> DecoderRow:
     elif callable(plugin) and not (isinstance(plugin, type) and issubclass(plugin, DecoderConfig)):
         return OwnDecoderConfig, lambda config, **widths: _build(name, plugin, config, **widths)
     raise ConfigError(
-        f"decoder {name!r} is {plugin!r:.80}; a function of embed_dim, num_taps and out_channels that gives a module, or "
-        "a pair of DecoderConfig and Decoder, is accepted"
+        f"decoder {name!r} is {plugin!r:.80}; a function of embed_dim, num_taps and out_channels that gives a module, "
+        "or a pair of DecoderConfig and Decoder, is accepted"
     )
 
 

@@ -1,7 +1,7 @@
-"""``densevit.train``: a run as a function call."""
+"""A run as a function call."""
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from densevit.data import DATASETS, Dataset, parse_data
 from densevit.data.base import DataConfig
 from densevit.decoders import DECODERS
 from densevit.errors import ConfigError
+from densevit.training.config import TrainConfig
 from densevit.training.start import RunRequest, start_run
 
 _log = logging.getLogger(__name__)
@@ -42,35 +43,9 @@ def train(
     overrides: Mapping[str, Any] | None = None,
     resume: bool = False,
     device: str | None = None,
-    check: bool = True,
+    check: Callable[[TrainConfig], Iterable[Any]] | None = None,
 ) -> TrainResult:
-    """Train a model, evaluate it and save it, as ``densevit train`` does.
-
-    Args:
-        data: a folder, zip archive or dataset.yaml; the keys of a data set, or its config; or a function that gives a
-            ``densevit.data.Dataset``, with the parameter ``split`` if it has splits. None if ``config`` has it.
-        out: run folder: config, log, states, model.safetensors.
-        preset: model to train, one of ``list_models()``.
-        recipe: training of a published model, such as "setr-pup-ade20k".
-        init: checkpoint to start from; "default" ships with the package.
-        decoders: decoders to train on the encoder of ``init``: kinds such as "setr_mla", or functions of ``embed_dim``,
-            ``num_taps`` and ``out_channels`` that give a module. One head each, named after it.
-        freeze: "encoder", or a number of blocks: they stay as they are, and their output is cached.
-        config: YAML file of a run, or its content.
-        overrides: values that override the config, by key or path: ``{"optim.lr": 1e-3, "iterations": 500}``.
-        resume: continue the run in ``out`` from its last state; begin it if there is none.
-        device: by default a GPU if there is one.
-        check: look at the data before the run begins; what is found is logged as warnings.
-
-    Returns:
-        The path of the model, and its metrics.
-
-    Raises:
-        ConfigError: something is missing, unknown or wrong, or ``out`` holds another run.
-        DataError: the data cannot be used.
-        CheckpointError: a file with weights cannot be used.
-        densevit.training.signals.Stopped: after Ctrl-C, once the state is saved.
-    """
+    """The call behind ``densevit.train``, which explains the arguments; ``check`` is that of ``RunRequest``."""
     given = [decoders] if isinstance(decoders, str) or callable(decoders) else list(decoders)
     request = RunRequest(
         out=None if out is None else Path(out),

@@ -78,7 +78,8 @@ def resolve_config(
         recipe_name: a row of ``RECIPES``.
         init: checkpoint to start from.
         freeze: "encoder" or a number of blocks to keep; their output is cached.
-        decoders: keys of ``DECODERS`` or plug-ins, one head each, named after it. They learn masks if the data has any, else depth.
+        decoders: keys of ``DECODERS`` or plug-ins, one head each, named after it. They learn masks if the data has any,
+            else depth.
         features: directory of the cache.
 
     Raises:

@@ -1,6 +1,6 @@
 """Start a run from what a person gives: the one road of ``densevit train`` and ``densevit.train``."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -9,6 +9,7 @@ from densevit.data.base import DataConfig
 from densevit.data.description import describe
 from densevit.device import pick_device
 from densevit.errors import ConfigError
+from densevit.training.config import TrainConfig
 from densevit.training.launch import is_first
 from densevit.training.resolve_config import resolve_config
 from densevit.training.train import train
@@ -23,7 +24,7 @@ class RunRequest:
         data: a data set, or None if the config has it.
         keys: keys of the data set that replace its own, see ``describe``.
         resume: continue the run in ``out``, or begin it if there is none.
-        check: look at the data before the run begins, as ``densevit doctor --fast`` does.
+        check: looks at the data before the run begins, as the doctor's ``check_run``; gives findings.
     """
 
     out: Path | None
@@ -38,7 +39,7 @@ class RunRequest:
     keys: Mapping[str, Any] = field(default_factory=dict)
     resume: bool = False
     device: str | None = None
-    check: bool = True
+    check: Callable[[TrainConfig], Iterable[Any]] | None = None
 
 
 def start_run(request: RunRequest, say: Callable[[str], None]) -> Path:
@@ -76,10 +77,8 @@ def start_run(request: RunRequest, say: Callable[[str], None]) -> Path:
         features=out.parent / "features",
     )
     # A run with states was checked when it began.
-    if request.check and not (request.resume and (out / "states").is_dir()) and is_first():
-        from densevit.doctor.examine import check_run
-
-        for finding in check_run(merged):
+    if request.check is not None and not (request.resume and (out / "states").is_dir()) and is_first():
+        for finding in request.check(merged):
             say(f"warning: {finding.line()}")
     return train(merged, out, resume=request.resume, device=str(pick_device(request.device)))
 
