@@ -149,8 +149,8 @@ class Predictor:
         Args:
             images: any iterable of what ``predict`` takes, or an array or tensor (B, C, H, W), (B, H, W, C) or
                 (B, H, W).
-            batch: images at a time; "auto" is 1 on a CPU, where more gain little, and on a GPU what its free memory
-                holds.
+            batch: images at a time; "auto" is 1 on a CPU, where only tiny images gain from more, and on a GPU what its
+                free memory holds.
             protocol: this and the others as for ``predict``.
             tta: see there.
             windows: see there.
