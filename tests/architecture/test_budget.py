@@ -12,7 +12,7 @@ SRC = ROOT / "src"
 PACKAGES = ("densevit", "densevit_lab")
 
 # Raised, like the budgets of the rooms below, only with an ADR that argues for it.
-LIBRARY_LINES = 31_700  # 27,000 before the rules for hostile input: ADR 17
+LIBRARY_LINES = 33_400  # 27,000 before the rules for hostile input: ADR 17; 31,700 before pairs by templates
 FILE_LINES = 300
 FUNCTION_LINES = 60
 
@@ -41,7 +41,7 @@ ROOMS: dict[tuple[str, ...], int] = {
     ): 1_620,
     ("kernels", "upsampling"): 3_000,
     ("encoder", "decoders", "layers", "blocks", "model", "inference_config", "presets"): 3_400,
-    ("io", "data", "tasks"): 7_200,  # ADR 17
+    ("io", "data", "tasks"): 8_950,  # ADR 17; 7,200 before templates, tables, splits and regions
     ("checkpoints",): 5_480,  # ADR 17: sets of keys, bounds of pickles, computed values of configs
     ("inference",): 3_720,  # ADR 16 and 17
     ("engines", "export"): 1_500,

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from densevit.data.folder import FolderConfig, FolderDataset
+from densevit.data.folder import FolderDataset
+from densevit.data.folder_config import FolderConfig
 from densevit.inference.annotations import LabelSet
 from densevit.io import read_labels
 from densevit.tasks import Segmentation

@@ -299,6 +299,7 @@ def test_evaluate__a_split_that_was_not_named_is_asked_for(refusal, dataset, tra
 @pytest.mark.parametrize(("task", "kind"), [("segmentation", "masks"), ("depth", "depth"), ("regression", "values")])
 def test_evaluate__missing_targets_are_named(refusal, dataset, tmp_path, task, kind):
     shutil.copytree(dataset / "images", tmp_path / "images")
+    (tmp_path / "dataset.yaml").write_text("root: .\n")
     message = refusal("--data", tmp_path, "--split", "val", "--task", task)
     assert message == f"{tmp_path} has no folder {kind}/ for task {task}; add it, or give --{kind} DIR"
 

@@ -10,7 +10,8 @@ import torch
 from numpy.typing import NDArray
 
 from densevit.data.coco import read_coco
-from densevit.data.folder import FolderConfig, FolderDataset
+from densevit.data.folder import FolderDataset
+from densevit.data.folder_config import FolderConfig
 from densevit.errors import ConfigError, DataError
 from densevit.inference.annotations import (
     ANNOTATION_KINDS,

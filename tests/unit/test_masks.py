@@ -94,7 +94,7 @@ def test_colour__that_no_class_has_is_refused_and_named(root: Path) -> None:
     assert refusal(lambda: mask_of(root, palette=PALETTE)) == (
         f"mask {root / 'masks' / 'a.png'} has 2 colours that no class has, (1, 2, 3), (255, 255, 255) in 4 pixels; the "
         "palette has 4 colours; add theirs to it, or set unknown_colours: ignore (many colours that nearly fit come "
-        "from a resized or lossy mask: export it again)"
+        "from a resized or lossy mask: export it again, or set nearest)"
     )
     labels = mask_of(root, palette=PALETTE, unknown_colours="ignore")
     assert (labels == 255).sum() == 4

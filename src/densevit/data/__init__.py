@@ -14,7 +14,8 @@ from densevit.data.camvid import CamvidConfig, open_camvid
 from densevit.data.cityscapes import CityscapesConfig, open_cityscapes
 from densevit.data.coco_stuff import CocoStuffConfig, open_coco_stuff
 from densevit.data.files import FileDataset
-from densevit.data.folder import FolderConfig, FolderDataset, class_table
+from densevit.data.folder import FolderDataset, class_table
+from densevit.data.folder_config import FolderConfig
 from densevit.data.in_memory import DatasetRow, OwnConfig, PythonConfig, PythonDataset, adapt_dataset
 from densevit.data.kitti import KittiConfig, open_kitti
 from densevit.data.nyuv2 import Nyuv2Config, open_nyuv2

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from densevit.data.base import PublicConfig
 from densevit.data.class_names import CAMVID, CAMVID_COLOURS
 from densevit.data.files import FileDataset
-from densevit.data.labels import read_mask
+from densevit.data.mask_files import read_mask
 from densevit.data.sample import ALL_TARGETS, ClassTable, Target
 from densevit.errors import DataError
 from densevit.io import find_images, read_labels

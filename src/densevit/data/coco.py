@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from densevit.data.class_list import default_ignore, is_text
+from densevit.data.coco_rows import id_order, key_of, rows_of, used_categories
 from densevit.data.polygons import (
     NoShape,
     PassedOver,
@@ -117,11 +118,11 @@ def read_coco(path: Path, names: ClassTable | None, background: str | None) -> C
     indices = {key: index[name] for key, name in categories.items()}
     crowds: list[CocoShape] = []
     objects: set[int] = set()
-    rows = _rows(data, "annotations", path)
+    rows = rows_of(data, "annotations", path)
     for number, row in enumerate(rows):
         photo = None
         try:
-            photo = by_id.get(_key(row.get("image_id"))) if isinstance(row, Mapping) else None
+            photo = by_id.get(key_of(row.get("image_id"))) if isinstance(row, Mapping) else None
             shape = _shape(row, photo, indices)
         except NoShape as reason:
             passed.add(str(reason), f"annotation {_name(row, number)}")
@@ -164,8 +165,8 @@ def _classes(
 ) -> tuple[dict[str, str], ClassTable]:
     """Category id -> its name, and the classes."""
     categories: dict[str, str] = {}
-    for row in _rows(data, "categories", path):
-        key = _key(row.get("id")) if isinstance(row, Mapping) else None
+    for row in rows_of(data, "categories", path):
+        key = key_of(row.get("id")) if isinstance(row, Mapping) else None
         name = row.get("name") if isinstance(row, Mapping) else None
         if key is None or not isinstance(name, str | int | float) or not is_text(str(name)):
             raise DataError(f"{path} has the category {row!r:.80}; an id and a name are accepted; export it again")
@@ -176,16 +177,20 @@ def _classes(
             )
     if len(categories) > limits().classes:
         raise DataError(too_much(f"{path} has {len(categories)} categories", "classes"))
-    ordered = tuple(dict.fromkeys(categories[key] for key in sorted(categories, key=_order)))
+    ordered = tuple(dict.fromkeys(categories[key] for key in sorted(categories, key=id_order)))
     if not ordered:
         raise DataError(f"{path} has no categories; COCO's annotations with one or more are accepted; export it again")
     if names is None:
         listed = ((background,) if background and background not in ordered else ()) + ordered
         names = ClassTable(listed, default_ignore(len(listed)))
     known = {*names.names}
-    if missing := [name for name in ordered if name not in known]:
+    if unknown := [name for name in ordered if name not in known]:
+        used = used_categories(data)  # the others, such as the root of Roboflow's tree, need no class
+        categories = {key: name for key, name in categories.items() if name in known or key in used}
+        unknown = [name for name in unknown if name in categories.values()]
+    if unknown:
         raise DataError(
-            f"{path} has categories that the classes lack: {', '.join(missing[:8])}; add them to the classes, where "
+            f"{path} has categories that the classes lack: {', '.join(unknown[:8])}; add them to the classes, where "
             "drop and merge can remove them"
         )
     return categories, names
@@ -195,10 +200,10 @@ def _photos(data: Any, path: Path) -> tuple[dict[str, CocoPhoto], dict[str | Non
     """The images by file name and by id."""
     photos: dict[str, CocoPhoto] = {}
     by_id: dict[str | None, CocoPhoto] = {}
-    for row in _rows(data, "images", path):
+    for row in rows_of(data, "images", path):
         # LVIS has no file_name but the address of the photo, of which the last part is its name.
         name = row.get("file_name", row.get("coco_url")) if isinstance(row, Mapping) else None
-        if not isinstance(name, str) or (key := _key(row.get("id"))) is None:
+        if not isinstance(name, str) or (key := key_of(row.get("id"))) is None:
             raise DataError(f"{path} has the image {row!r:.80}; an id and a file_name are accepted; export it again")
         size = claimed_size(row, "height", "width", f"{path}: image {name}")
         photo = photos.setdefault(name, CocoPhoto(size, []))
@@ -216,7 +221,7 @@ def _shape(row: Any, photo: CocoPhoto | None, indices: Mapping[str, int]) -> Coc
         raise NoShape("are no annotations")
     if photo is None:
         raise NoShape("are of an image that is not listed")
-    index = indices.get(_key(row.get("category_id")) or "")
+    index = indices.get(key_of(row.get("category_id")) or "")
     if index is None:
         raise NoShape("are of a category that is not listed")
     pieces, sizes = row.get("segmentation"), set()
@@ -270,29 +275,6 @@ def _box(row: Any) -> NDArray[np.float64] | None:
     return box if width > 0 and height > 0 else None
 
 
-def _rows(data: Any, key: str, path: Path) -> list[Any]:
-    rows = data.get(key) if isinstance(data, Mapping) else None
-    if not isinstance(rows, list):
-        held = f"it has no list {key}" if isinstance(data, Mapping) else f"it holds a {type(data).__name__}"
-        raise DataError(
-            f"{path} is not COCO's annotations ({held}); images with id and file_name, categories with id and name, "
-            "and annotations with image_id are accepted; export it again"
-        )
-    return rows
-
-
-def _key(value: Any) -> str | None:
-    """An id, which may be a number or text, as text; None if it is neither."""
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    return str(value).strip() if isinstance(value, int | str) and not isinstance(value, bool) else None
-
-
-def _order(key: str) -> tuple[bool, int, str]:
-    number = key.removeprefix("-")
-    return (False, int(key), "") if number.isdecimal() and number.isascii() else (True, 0, key)
-
-
 def _name(row: Any, number: int) -> str:
     """The id of an annotation, or its place in the list."""
-    return (_key(row.get("id")) if isinstance(row, Mapping) else None) or f"number {number}"
+    return (key_of(row.get("id")) if isinstance(row, Mapping) else None) or f"number {number}"

@@ -11,6 +11,7 @@ from densevit.config import merge, nearest, read_yaml
 from densevit.data import DATASETS, FolderConfig, parse_data
 from densevit.data.base import DataConfig
 from densevit.data.discover import discover
+from densevit.data.pairs import KINDS
 from densevit.data.relocation import portable
 from densevit.data.templates import is_template
 from densevit.errors import ConfigError, DataError
@@ -72,11 +73,18 @@ def describe(path: Path | None, **given: Any) -> Described:
         if is_description(read_yaml(file)):
             return _read(file, given, f"described by {file}")
         remarks = (f"{file} is no description of densevit's, and passed over",)
-    try:
-        found = discover(path, **{key: value for key, value in given.items() if key != "kind"})
-    except NotImplementedError:
-        found = Described(_parsed({"root": path, **given}, "the data options"))
+    config = _parsed({"root": path, **given}, "the data options")
+    if "pairs" in given:
+        return Described(config, remarks)
+    if _is_own_layout(path) and not given.keys() & {"images", *KINDS, "tasks"}:
+        return Described(config, (*remarks, f"images/ and classes.json of {path}, in densevit's own layout"))
+    found = discover(path, **{key: value for key, value in given.items() if key != "kind"})
     return Described(found.config, (*remarks, *found.remarks), found.source)
+
+
+def _is_own_layout(root: Path) -> bool:
+    """Whether somebody has arranged the files for densevit, so that nothing has to be recognised."""
+    return (root / "images").is_dir() and (root / "classes.json").is_file()
 
 
 def _check_kind(kind: str) -> None:
@@ -101,12 +109,18 @@ def _read(file: Path, given: Mapping[str, Any], *remarks: str) -> Described:
     kind = data.get("kind", "folder")
     if kind in DATASETS and "root" in DATASETS[kind][0].model_fields:
         data.setdefault("root", ".")
-    if "splits" in given and isinstance(splits := data.get("splits"), dict):
-        data["splits"] = {key: value for key, value in splits.items() if key != "names"}  # a new draw
-    config = _parsed(merge(data, {key: value for key, value in given.items() if key != "kind"}), str(file))
+    config = _parsed(with_keys(data, {key: value for key, value in given.items() if key != "kind"}), str(file))
     if given.get("kind", config.kind) != config.kind:
         raise ConfigError(f"{file} has kind {config.kind!r} but --dataset is {given['kind']!r}; leave --dataset out")
     return Described(_beside(config, file.parent, given), remarks, file)
+
+
+def with_keys(data: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """A description with some keys replaced; keys of ``splits`` draw anew, so lists of names go."""
+    old = dict(data)
+    if "splits" in given and isinstance(splits := old.get("splits"), Mapping):
+        old["splits"] = {key: value for key, value in splits.items() if key != "names"}
+    return merge(old, given)
 
 
 def _beside(config: DataConfig, folder: Path, given: Mapping[str, Any]) -> DataConfig:
@@ -154,13 +168,13 @@ def write_description(config: DataConfig, path: Path, *, internal: bool = False)
     """
     config = without_split(config)
     folder = path.parent.absolute()
-    data = {"kind": config.kind, **config.model_dump(mode="json", exclude_defaults=True)}
-    data.pop("split", None)
+    given = config.model_dump(mode="json", exclude_defaults=True, exclude={"kind", "split"})
+    data: dict[str, Any] = {"kind": config.kind}
     for name, value in config:
         if isinstance(value, Path) and not is_template(value):
             data[name] = _relative(_found(value, config), folder)
-        elif name == "root" and value is None:
-            data[name] = None
+        elif name in given or (name == "root" and value is None):
+            data[name] = given.get(name)
     text = yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=120)
     write_bytes_atomic(path, (_HEADING + text).encode(), internal=internal)
 

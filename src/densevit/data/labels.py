@@ -1,19 +1,15 @@
-"""From the stored values of a mask to class ids: ranges, colours, ignored values, merged and dropped classes."""
+"""From the stored numbers of a mask to class ids: ranges, ignored values, merged and dropped classes."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from functools import lru_cache
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from densevit.config import nearest
 from densevit.data.polygons import shown
-from densevit.data.sample import ClassTable, Rgb
+from densevit.data.sample import ClassTable
 from densevit.errors import ConfigError, DataError
-from densevit.io import read_colours, read_labels
-from densevit.io import read_mask as read_stored_mask
 from densevit.limits import limits, too_much
 
 _UNKNOWN = np.iinfo(np.int32).min
@@ -29,6 +25,8 @@ class LabelRule:
         ids: stored number -> class of ``source``; by default they are the same.
         ignored: stored numbers without a class, besides the ignore value.
         reduce_zero: masks count from 1 and 0 is no class.
+        nearest: numbers that are neither a class nor ignored are of the class of the nearest number in ``ids``, the
+            smaller one of two.
         merge, drop: as for ``merge_classes``.
     """
 
@@ -40,12 +38,13 @@ class LabelRule:
         ids: Mapping[int, int] | None = None,
         ignored: Iterable[int] = (),
         reduce_zero: bool = False,
+        nearest: bool = False,
         merge: Mapping[str, Sequence[str]] | None = None,
         drop: Sequence[str] = (),
     ) -> None:
         if abs(ignore_index) > limits().class_id:
             raise ConfigError(too_much(f"ignore_index is {shown(ignore_index)}", "class_id"))
-        self.source, self.ids, self.reduce_zero = source, ids, reduce_zero
+        self.source, self.ids, self.reduce_zero, self.nearest = source, ids, reduce_zero, nearest
         self.ignored = {*ignored, 0} if reduce_zero else {*ignored}
         self.ignore_index = ignore_index if source is None else source.ignore_index
         self.classes: ClassTable | None = None
@@ -75,6 +74,11 @@ class LabelRule:
         ignored = {value for value in ignored if 0 <= value <= limits().class_id}  # `__call__` sees to the others
         size = max([*ids, *ignored, 255]) + 2  # the last entry is for all larger numbers
         table = np.full(size, _UNKNOWN, np.int32)
+        if self.nearest:
+            known = np.array(sorted(ids))
+            table[:] = np.array([final[ids[value]] for value in known.tolist()])[
+                np.searchsorted((known[1:] + known[:-1]) / 2, np.arange(size))
+            ]
         for stored, index in ids.items():
             table[stored] = final[index]
         table[[*ignored]] = self.ignore_index
@@ -183,59 +187,3 @@ def _merged_views(
         if all(len(place) == 1 for place in places):
             views[key] = (names, tuple(place.pop() for place in places))
     return views
-
-
-def read_mask(
-    path: Path,
-    *,
-    palette: tuple[Rgb, ...],
-    mode: Literal["auto", "index", "colour"] = "auto",
-    unknown: int | None = None,
-) -> NDArray[np.int32]:
-    """The stored numbers of a mask; colours become their index in ``palette``.
-
-    Args:
-        path: an image, or a ``.npy`` array of integers.
-        palette: a colour for each class, or empty.
-        mode: "index" takes the numbers, "colour" the colours, also of a palette image; "auto" takes the numbers of an
-            image of one channel.
-        unknown: value for pixels of any other colour; None refuses them.
-
-    Raises:
-        DataError: if the file cannot be read, or has colours that are not in the palette.
-    """
-    if not palette or mode == "index":
-        return read_labels(path)
-    stored = read_colours(path) if mode == "colour" else read_stored_mask(path)
-    if stored.ndim == 2:
-        return stored.astype(np.int32, copy=False)
-    return _from_colours(stored, palette, str(path), unknown)
-
-
-def _from_colours(colours: NDArray[Any], palette: tuple[Rgb, ...], name: str, unknown: int | None) -> NDArray[np.int32]:
-    red, green, blue = np.moveaxis(colours.astype(np.int32), -1, 0)
-    codes = (red << 16) | (green << 8) | blue
-    labels = _colour_table(palette)[codes].astype(np.int32)
-    missing = labels < 0
-    if not missing.any():
-        return labels
-    if unknown is not None:
-        labels[missing] = unknown
-        return labels
-    values, counts = np.unique(codes[missing], return_counts=True)
-    shown = [f"({v >> 16}, {v >> 8 & 255}, {v & 255})" for v in values[np.argsort(-counts, kind="stable")][:6].tolist()]
-    more = " ..." if len(values) > 6 else ""
-    raise DataError(
-        f"mask {name} has {len(values)} colours that no class has, {', '.join(shown)}{more} "
-        f"in {int(counts.sum())} pixels; the palette has {len(palette)} colours; add theirs to it, or set "
-        "unknown_colours: ignore (many colours that nearly fit come from a resized or lossy mask: export it again)"
-    )
-
-
-@lru_cache(maxsize=4)
-def _colour_table(palette: tuple[Rgb, ...]) -> NDArray[Any]:
-    """The class of every 24-bit colour, -1 for none; 32 MB (64 beyond 32,767 classes), built once per process."""
-    table = np.full(1 << 24, -1, np.int16 if len(palette) <= 32_767 else np.int32)
-    for index, (red, green, blue) in reversed([*enumerate(palette)]):
-        table[(red << 16) | (green << 8) | blue] = index
-    return table

@@ -104,10 +104,10 @@ def list_columns(columns: Iterable[Column]) -> Leftover:
         most = max(column.template.specific for column, _, _ in claim)
         chosen = [item for item in claim if item[0].template.specific == most]
         photo = any(column.kind == "images" for column, _, _ in chosen)
-        for column, relative, values in chosen:
+        for column, relative, found in chosen:
             # A JPEG next to the photos is a photo, even where masks are in the same folder.
             if column.kind == "images" or not photo or path.suffix.lower() not in LOSSY_SUFFIXES:
-                column.found.append((relative, path, values))
+                column.found.append((relative, path, found))
     for base, listing in listings.items():
         _leave(left, listing, claims, [column for column in columns if column.base == base])
     return left
@@ -162,9 +162,10 @@ def match_targets(photos: list[Values], column: Column, places: Mapping[str, int
                 if numbers := index.get(tuple(values[field] for field in fields), []):
                     break
         if len(numbers) > 1 and not column.shared:
+            others = " and ".join(f"{{{field}}}" for field in sorted({*photos[0]} - {*fields}))
             raise DataError(
-                f"{path} fits {len(numbers)} photos, as they differ in {{{'} and {'.join(sorted({*photos[0]} - {*fields}))}"
-                f"}}, which {column.template.text} lacks; each photo needs a {WHAT[column.kind]} of its own"
+                f"{path} fits {len(numbers)} photos, as they differ in {others}, which {column.template.text} lacks; "
+                f"each photo needs a {WHAT[column.kind]} of its own"
             )
         if not numbers:
             loose.append((path, tuple(first[field] for field in fields), first))

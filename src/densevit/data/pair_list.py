@@ -18,7 +18,8 @@ COLUMNS = ("image", "mask", "depth", "values", "split")
 _ALIASES = {"images": "image", "photo": "image", "masks": "mask", "label": "mask", "value": "values"}
 _KINDS: dict[str, TargetFolder] = {"mask": "masks", "depth": "depth", "values": "values"}
 _EXPECTED = (
-    "a table with the columns image and any of mask, depth, values and split, separated by comma, semicolon or tab,"
+    "a table in UTF-8 with the columns image and any of mask, depth, values and split, separated by comma, semicolon "
+    "or tab,"
 )
 
 
@@ -92,7 +93,7 @@ def _find(text: str, bases: Sequence[Path]) -> Path | None:
     for form in dict.fromkeys((text, unicodedata.normalize("NFC", text), unicodedata.normalize("NFD", text))):
         for written in dict.fromkeys((form, form.replace("\\", "/"))):
             for base in bases:
-                file = place(base / written)
+                file = place(written) if Path(written).is_absolute() else place(base / written)
                 if file.is_file():
                     return file
     return None

@@ -1,6 +1,5 @@
 """Photos and their targets, found by one rule for training, evaluation and the doctor."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
@@ -13,23 +12,24 @@ from densevit.data.matching import (
     TARGET_SUFFIXES,
     WHAT,
     Column,
-    Leftover,
     Values,
     is_labelme,
     list_columns,
     match_targets,
 )
 from densevit.data.pair_list import read_pair_list
+from densevit.data.regions import task_places
 from densevit.data.sample import TargetFolder
 from densevit.data.splits import divide, find_split, no_split, sorted_splits
 from densevit.data.templates import Template, is_template, split_template
-from densevit.errors import ConfigError, DataError
-from densevit.io import BAND_SUFFIXES, IMAGE_SUFFIXES, ZipPath, is_litter, natural_key, walk
+from densevit.errors import DataError
+from densevit.io import BAND_SUFFIXES, IMAGE_SUFFIXES, natural_key, walk
 
 if TYPE_CHECKING:
-    from densevit.data.folder import FolderConfig
+    from densevit.data.folder_config import FolderConfig
 
 KINDS: tuple[TargetFolder, ...] = get_args(TargetFolder)
+_ALL: tuple[Literal["images"] | TargetFolder, ...] = ("images", *KINDS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +56,7 @@ class Pairs:
     """The pairs of a data set, and what was left over.
 
     Attributes:
-        pairs: in natural order of their names.
+        pairs: in natural order of their photos' paths.
         missing: photos that lack a target, by kind; the keys are the kinds that the data set has.
         orphans: targets without a photo, by kind.
         twins: files that claim the same place.
@@ -67,6 +67,8 @@ class Pairs:
         places: where the files of each kind are, for messages.
         shapes: whether masks are drawn from COCO's annotations, of which one file is of many photos, or from
             labelme's files; None where they are images.
+        regions: all that ``{class}`` stands for, also in other splits; empty without it.
+        split_of: the split of each orphan.
     """
 
     pairs: list[Pair] = field(default_factory=list)
@@ -79,6 +81,8 @@ class Pairs:
     litter: int = 0
     places: dict[str, str] = field(default_factory=dict)
     shapes: Literal["coco", "labelme"] | None = None
+    regions: tuple[str, ...] = ()
+    split_of: dict[Path, str] = field(default_factory=dict, repr=False)
 
     def splits(self) -> list[str]:
         """Names of the splits, train first, then val and its other names, then the rest."""
@@ -103,20 +107,29 @@ def find_pairs(config: "FolderConfig") -> Pairs:
     if config.splits is not None:
         splits = divide([p.name for p in found.pairs], [p.split for p in found.pairs], config.splits)
         found.pairs = [replace(pair, split=split) for pair, split in zip(found.pairs, splits, strict=True)]
-    if config.split is not None and (found.splits() or is_template(config.images) or config.pairs is not None):
+    if config.split is not None and found.pairs:
         _select(found, config.split, str(config.pairs or config.root or config.images))
     return found
 
 
 def _select(found: Pairs, split: str, place: str) -> None:
     """Keep the pairs of a split."""
+    if not found.splits():
+        raise DataError(
+            f"{place} has no splits, and {split!r} was named; leave the split out, set splits (shares that are drawn), "
+            "or write {split} where the names of its files have it"
+        )
     name = find_split(split, found.splits())
     if name is None:
         raise no_split(split, found.splits(), place)
     found.pairs = [pair for pair in found.pairs if pair.split == name]
     photos = {pair.image for pair in found.pairs}
+    files = {path for pair in found.pairs for paths in pair.targets.values() for path in paths} | photos
+    found.twins = [pair for pair in found.twins if pair[0] in files]
     found.missing = {kind: [path for path in paths if path in photos] for kind, paths in found.missing.items()}
     found.case = [pair for pair in found.case if pair[0] in photos]
+    for kind, paths in found.orphans.items():
+        found.orphans[kind] = [path for path in paths if found.split_of.get(path, "") in {"", name}]
 
 
 def _unique(pairs: list[Pair]) -> list[Pair]:
@@ -134,7 +147,7 @@ def _from_list(config: "FolderConfig") -> Pairs:
     rows, kinds = read_pair_list(config.pairs, config.root)
     found = Pairs(places=dict.fromkeys(("images", *kinds), str(config.pairs)))
     for row in rows:
-        targets = {kind: (path,) for kind, path in row.targets.items()}
+        targets: dict[TargetFolder, tuple[Path, ...]] = {kind: (path,) for kind, path in row.targets.items()}
         found.pairs.append(Pair(row.name, row.image, targets, row.split))
     found.pairs.sort(key=lambda pair: natural_key(Path(pair.name)))
     found.missing = {kind: [pair.image for pair in found.pairs if kind not in pair.targets] for kind in kinds}
@@ -181,15 +194,21 @@ def _extend(found: Pairs, more: Pairs) -> None:
     found.litter += more.litter
     found.places |= more.places
     found.shapes = found.shapes or more.shapes
+    found.regions = tuple(sorted({*found.regions, *more.regions}))
+    found.split_of |= more.split_of
 
 
 def _from_columns(config: "FolderConfig", split: str = "") -> Pairs:
     """Pairs of plain folders and templates; ``split`` is that of all photos."""
-    photos, *targets = (column for kind in ("images", *KINDS) if (column := _column(config, kind)) is not None)
+    photos, *targets = (column for kind in _ALL if (column := _column(config, kind)) is not None)
     if config.images is not None and photos.plain and not photos.base.is_dir():
         raise missing_folder(config)
-    if not photos.base.is_dir():
-        raise DataError(f"there is no folder {photos.base}, in which {photos.place} should find photos; check the path")
+    for column in (photos, *targets):
+        if not column.found and not column.base.is_dir():
+            raise DataError(
+                f"there is no folder {column.base}, in which {column.template.text} should find a {WHAT[column.kind]}; "
+                "check the path"
+            )
     left = list_columns([photos, *targets])
     found = Pairs(places={column.kind: column.place for column in (photos, *targets)})
     found.litter, found.dangling, found.passed_over = len(left.litter), sorted(left.dangling), left.passed_over
@@ -205,7 +224,10 @@ def _from_columns(config: "FolderConfig", split: str = "") -> Pairs:
     ordered = sorted(taken.values(), key=lambda item: natural_key(item[0]))
     found.pairs = [_pair(path, values) for path, values in ordered]
     for column in targets:
-        _add_targets(found, column, [values for _, values in ordered], left)
+        places = None
+        if column.kind == "masks" and config.tasks is not None:
+            places = task_places(config.below_root(config.tasks), [path for path, _ in ordered])
+        _add_targets(found, column, [values for _, values in ordered], split, places)
     return found
 
 
@@ -214,19 +236,22 @@ def _pair(path: Path, values: Values) -> Pair:
     return Pair(name or name_key(path.stem), path, {}, values.get("split", ""))
 
 
-def _add_targets(found: Pairs, column: Column, photos: list[Values], left: Leftover) -> None:
-    """Give the pairs their targets of one kind."""
+def _add_targets(found: Pairs, column: Column, photos: list[Values], split: str, places: dict[str, int] | None) -> None:
+    """Give the pairs, all of one ``split`` if it is named, their targets of one kind."""
     kind = column.kind
     assert kind != "images"
-    matches = match_targets(photos, column)
+    matches = match_targets(photos, column, places)
     for number, files in matches.files.items():
         files = sorted(files, key=lambda item: natural_key(item[0]))
         found.pairs[number].targets[kind] = tuple(path for path, _ in files)
         if "class" in column.template.fields:
             regions = tuple(values["class"] for _, values in files)
             found.pairs[number] = replace(found.pairs[number], regions=regions)
+            found.regions = tuple(sorted({*found.regions, *regions}))
     found.missing[kind] = [pair.image for pair in found.pairs if kind not in pair.targets]
-    found.orphans[kind] = [path for path, _ in matches.orphans]
+    orphans = [(path, values.get("split", split)) for path, values in matches.orphans]
+    found.orphans[kind] = [path for path, own in orphans if own == split or not split]
+    found.split_of |= dict(orphans)
     found.twins += matches.twins
     found.case += [(found.pairs[number].image, path) for number, path in matches.case]
     found.passed_over |= dict.fromkeys(matches.copies, "a lossy copy of the file next to it")
@@ -241,14 +266,16 @@ def _column(config: "FolderConfig", kind: Literal["images"] | TargetFolder) -> C
         suffixes = DEPTH_SUFFIXES if kind == "depth" else TARGET_SUFFIXES
     if kind == "masks":
         suffixes += LOSSY_SUFFIXES
-    given = config.folder(kind)
-    if given is None:
-        return None
-    if is_template(given):
-        base, text = split_template(given)
+    written: Path | None = getattr(config, kind)
+    if written is not None and is_template(written):
+        base, text = split_template(written)
+        base = base if config.root is None else config.root / base
         template = Template(text, suffixes)
         shared = text.lower().endswith(".json") and "name" not in template.fields
         return Column(kind, base, template, shared=shared)
+    given = config.folder(kind)
+    if given is None:
+        return None
     if kind == "masks" and given.suffix.lower() == ".json" and not given.is_dir():
         if not given.is_file():
             raise DataError(f"{given} does not exist; a file of COCO's annotations is accepted; check the path")
@@ -257,7 +284,7 @@ def _column(config: "FolderConfig", kind: Literal["images"] | TargetFolder) -> C
         what = WHAT[kind]
         raise DataError(f"{what} folder {given} does not exist; give the folder that holds one {what} per photo")
     images = config.folder("images")
-    if kind == "masks" and images is not None and not is_template(images) and images.is_dir():
+    if kind == "masks" and images is not None and not is_template(config.images) and images.is_dir():
         photos = [path for path in walk(images, 0).files.values() if path.suffix.lower() in IMAGE_SUFFIXES]
         if is_labelme(given, images, photos):
             return Column(kind, given, Template("{name}.json"), plain=True)

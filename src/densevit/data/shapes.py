@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from densevit.data.coco import CocoMasks, read_coco
+from densevit.data.coco_rows import photo_names
 from densevit.data.files import name_key
 from densevit.data.labelme import parse_labelme, read_labelme
 from densevit.data.polygons import background_index
@@ -102,9 +103,11 @@ def coco_entries(images: Sequence[Path], coco: CocoMasks) -> dict[Path, str]:
     Raises:
         DataError: several entries may be of one image, or one entry of several images.
     """
+    present = {name_key(path.name) for path in images}
     named: dict[str, list[str]] = {}
     for entry in coco.photos:
-        named.setdefault(name_key(PureWindowsPath(entry).name), []).append(entry)
+        if (name := next((name for name in photo_names(entry) if name in present), None)) is not None:
+            named.setdefault(name, []).append(entry)
     entries: dict[Path, str] = {}
     takers: dict[str, list[Path]] = {}
     for path in images:

@@ -159,4 +159,6 @@ def no_split(wanted: str, names: Iterable[str], place: str) -> DataError:
     """The error for a split that the data lack."""
     same = SPLIT_NAMES.get(split_key(wanted), ())
     also = f"; {', '.join(same)} mean the same" if len(same) > 2 else ""
-    return DataError(f"{place} has no split {wanted!r}; splits found: {', '.join(sorted_splits(names)) or 'none'}{also}")
+    return DataError(
+        f"{place} has no split {wanted!r}; splits found: {', '.join(sorted_splits(names)) or 'none'}{also}"
+    )

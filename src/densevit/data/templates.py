@@ -42,11 +42,13 @@ class Template:
         stem, dot, ending = self.text.rpartition(".") if re.search(r"\.(\*|[^{}*]+)\Z", last) else (self.text, "", "")
         self._parsed = [*self._parts(stem)]
         self.fields = frozenset(name for name, _ in self._parsed if name in PLACEHOLDERS)
-        wild = sum(name != "" for name, _ in self._parsed)
-        if len(text) > _LONGEST or wild > _MOST_WILDCARDS:
+        names = [name for name, _ in self._parsed if name]
+        wild = len(names)
+        self._repeats = wild - names.count("*") > len(self.fields)
+        most = _MOST_WILDCARDS // 2 if self._repeats else _MOST_WILDCARDS
+        if len(text) > _LONGEST or wild > most:
             raise ConfigError(
-                f"the template {text:.60} is too long; up to {_LONGEST} characters and {_MOST_WILDCARDS} placeholders "
-                "are accepted"
+                f"the template {text:.60} is too long; up to {_LONGEST} characters and {most} placeholders are accepted"
             )
         literal = sum(len(text) for name, text in self._parsed if not name)
         self.specific = (literal, 0 if ending == "*" else len(ending), -wild)
@@ -87,11 +89,20 @@ class Template:
         """The pattern whose ``{name}`` is so many characters."""
         pieces: list[str] = []
         seen: set[str] = set()
-        for name, text in self._parsed:
+        wild = [place for place, (name, _) in enumerate(self._parsed) if name]
+        for place, (name, text) in enumerate(self._parsed):
+            following = (
+                "" if name != "*" or place == wild[-1] or self._repeats else self._parsed[place + 1][0] or "text"
+            )
             if not name:
                 pieces.append(re.escape(text))
+            elif following == "text":
+                # The first place of the text after * is as good as a later one, so no other is tried: the time of a
+                # search would grow with a power of the number of *.
+                until = re.escape(self._parsed[place + 1][1])
+                pieces.append(f"(?=(?P<s{place}>[^/]*?){until})(?P=s{place})")
             elif name == "*":
-                pieces.append("[^/]*")
+                pieces.append("" if following else "[^/]*")
             elif name in seen:
                 pieces.append(f"(?P={name})")
             elif name == "folder":
@@ -103,8 +114,7 @@ class Template:
 
     def match(self, relative: str) -> dict[str, str] | None:
         """The placeholders of a path, each as long as it can be from left to right; None if it does not match."""
-        found = self._pattern.match(relative)
-        return None if found is None else {key: value.rstrip("/") for key, value in found.groupdict().items()}
+        return self._values(self._pattern.match(relative))
 
     def readings(self, relative: str) -> Iterator[dict[str, str]]:
         """The readings of a path, longest name first, where it has several: a_b_c.png is {name}_{class}.png twice."""
@@ -115,8 +125,11 @@ class Template:
         for length in range(len(first.get("name", "")) - 1, 0, -1):
             if length not in self._by_length:
                 self._by_length[length] = self._compile(f"{{{length}}}")
-            if found := self._by_length[length].match(relative):
-                yield {key: value.rstrip("/") for key, value in found.groupdict().items()}
+            if (values := self._values(self._by_length[length].match(relative))) is not None:
+                yield values
+
+    def _values(self, found: re.Match[str] | None) -> dict[str, str] | None:
+        return None if found is None else {field: found[field].rstrip("/") for field in sorted(self.fields)}
 
     def fill(self, values: Mapping[str, str]) -> str:
         """The path of these placeholders, up to ``*`` and ``.*``, which stay."""

@@ -8,7 +8,7 @@ from typing import Any
 from densevit.config import nearest
 from densevit.data import DATASETS, Dataset, parse_data
 from densevit.data.base import DataConfig
-from densevit.data.folder import FolderConfig
+from densevit.data.folder_config import FolderConfig
 from densevit.errors import ConfigError
 from densevit.evaluation import run_data
 from densevit.evaluation.evaluate import check_measured

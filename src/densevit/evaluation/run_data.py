@@ -9,9 +9,17 @@ from pathlib import Path
 from typing import Any
 
 from densevit.checkpoints.native import TrainedOn
-from densevit.config import merge, nearest, read_yaml
-from densevit.data import DataConfig, Dataset, FolderConfig, parse_data
-from densevit.data.description import DESCRIPTION, Described, describe, description_file, differences, is_description
+from densevit.config import nearest, read_yaml
+from densevit.data import DataConfig, Dataset, FolderConfig, FolderDataset, parse_data
+from densevit.data.description import (
+    DESCRIPTION,
+    Described,
+    describe,
+    description_file,
+    differences,
+    is_description,
+    with_keys,
+)
 from densevit.data.relocation import relocated
 from densevit.data.split_roles import split_names, with_drawn_names, with_split
 from densevit.data.splits import SplitConfig, find_split, split_key
@@ -125,6 +133,8 @@ def select(
         opened = open_for(config, kind), config, (*described.remarks, *remarks)
     dataset, config, remarks = opened
     name, dataset = choose_head(model.tasks, dataset, kind, head)
+    if isinstance(config, FolderConfig) and isinstance(dataset, FolderDataset):  # the head may know the background
+        config = config.model_copy(update={"background": dataset.config.background})
     return Selected(name, dataset, config, remarks, differs + _differences(run, config))
 
 
@@ -146,7 +156,7 @@ def _opened_as_in_run(
     if not root.is_dir() or ((file := root / DESCRIPTION).is_file() and is_description(read_yaml(file))):
         return None
     try:
-        config = parse_data(merge(_evaluated(run, root).plain(), given))
+        config = parse_data(with_keys(_evaluated(run, root).plain(), given))
     except ValueError as error:
         raise ConfigError(str(error)) from None
     config, remarks = _as_measured(config, run, split)

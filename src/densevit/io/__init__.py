@@ -7,9 +7,10 @@ from densevit.io.bands import BAND_SUFFIXES, read_bands
 from densevit.io.decode import IMAGE_SUFFIXES, check_pixels
 from densevit.io.depth import read_depth
 from densevit.io.find import FoundPhotos, find_images, find_photos, natural_key
+from densevit.io.masks import decode_mask, read_colours, read_labels, read_mask, read_region
 from densevit.io.mat import mat_length, read_mat_item, read_small_mat
 from densevit.io.outputs import claim
-from densevit.io.read import as_image, decode_mask, read_colours, read_image, read_labels, read_mask, read_values
+from densevit.io.read import as_image, read_image, read_values
 from densevit.io.stored import resize_pillow
 from densevit.io.text import read_json, read_lines, read_rows
 from densevit.io.walk import Listing, is_litter, walk
@@ -58,6 +59,7 @@ __all__ = [
     "read_lines",
     "read_mask",
     "read_mat_item",
+    "read_region",
     "read_rows",
     "read_small_mat",
     "read_values",

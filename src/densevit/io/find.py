@@ -97,6 +97,6 @@ def _other_kind(path: Path) -> str | None:
 
 
 def natural_key(path: Path) -> tuple[list[str | int], str]:
-    """Natural order: a sort key in which runs of digits are numbers; text and numbers alternate, so that they compare."""
+    """Sort key of natural order: runs of digits are numbers; text and numbers alternate, so that they compare."""
     parts = re.split("([0-9]+)", path.as_posix().casefold())
     return [int(part) if i % 2 else part for i, part in enumerate(parts)], str(path)

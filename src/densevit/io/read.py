@@ -1,7 +1,5 @@
 """Read photos, label masks and value maps into arrays."""
 
-import base64
-import binascii
 import io
 import math
 import os
@@ -71,62 +69,6 @@ def as_image(source: object) -> NDArray[np.uint8]:
         f"the image is of type {type(source).__name__}; a path, a Pillow image, a numpy array or a torch tensor is"
         " accepted"
     )
-
-
-def read_labels(path: Path) -> NDArray[np.int32]:
-    """Read a mask of class indices; EXIF orientation is applied as for the photo.
-
-    Args:
-        path: a lossless image with one channel: 8-bit grey, palette (the *indices* count, not the colours), 1-bit
-            (0 and 1), 16-bit or 32-bit integers; or a ``.npy`` array (H, W) of integers.
-
-    Returns:
-        (H, W) int32.
-
-    Raises:
-        DataError: the errors of ``read_image``; colours, alpha or floats instead of indices; a JPEG.
-    """
-    path = place(path)
-    if path.suffix.lower() != ".npy":
-        return decode(path, _to_labels)
-    labels = load_array(path, "one (H, W) array of integers", lambda a: a.ndim == 2 and a.dtype.kind in "iu")
-    if labels.dtype.itemsize > 2 and not -(2**31) <= int(labels.min()) <= int(labels.max()) < 2**31:
-        raise DataError(f"{path} holds {int(labels.max())}; class indices of 32 bits are accepted")
-    return labels.astype(np.int32)
-
-
-def read_mask(path: Path) -> NDArray[np.int32] | NDArray[np.uint8]:
-    """Read a mask of either kind: one channel as ``read_labels`` does, (H, W), or colours, (H, W, 3)."""
-    if place(path).suffix.lower() == ".npy":
-        return read_labels(path)
-    return decode(place(path), lambda image, name: (_to_labels if _is_index(image) else _to_colours)(image, name))
-
-
-def read_colours(path: Path) -> NDArray[np.uint8]:
-    """Read a mask in colours; palettes become colours, and EXIF orientation is applied.
-
-    Returns:
-        (H, W, 3) uint8.
-
-    Raises:
-        DataError: the errors of ``read_image``; a JPEG; 16-bit or float pixels.
-    """
-    return decode(place(path), _to_colours)
-
-
-def decode_mask(text: str, name: str) -> NDArray[np.bool_]:
-    """Decode the base64 of a PNG file with one channel to (H, W), true where it is not 0.
-
-    Raises:
-        DataError: another text; the message names the file ``name``.
-    """
-    accepted = "the base64 of a PNG file with one channel"
-    try:
-        data = base64.b64decode(text, validate=True)
-    except (ValueError, TypeError, binascii.Error):
-        raise DataError(f"{name} has a mask that is not base64; {accepted} is accepted") from None
-    with guarded(f"the mask in {name}", accepted), Image.open(io.BytesIO(data), formats=["PNG"]) as image:
-        return _to_labels(image, f"the mask in {name}") != 0
 
 
 def read_values(path: Path) -> NDArray[np.float32]:
@@ -208,28 +150,3 @@ def _integers_as_16_bit(array: NDArray[Any], name: str) -> NDArray[Any]:
     if low < 0 or high > 65535:
         raise DataError(f"{name} holds 32-bit integers from {low} to {high}; 0..65535 is accepted; scale the values")
     return array.astype(np.uint16)
-
-
-def _to_labels(image: Image.Image, name: str) -> NDArray[np.int32]:
-    if image.format in LOSSY_FORMATS:
-        raise DataError(f"{name} is a JPEG, which blurs class indices; lossless masks are accepted; export it as PNG")
-    if not _is_index(image):
-        raise DataError(
-            f"{name} is a mask of mode {image.mode}; one channel of class indices (grey or palette PNG) is accepted;"
-            " replace each colour by its class index and save that"
-        )
-    return np.asarray(image).astype(np.int32)
-
-
-def _is_index(image: Image.Image) -> bool:
-    return image.mode in {"1", "L", "P", "I"} or image.mode.startswith("I;16")
-
-
-def _to_colours(image: Image.Image, name: str) -> NDArray[np.uint8]:
-    if image.format in LOSSY_FORMATS:
-        raise DataError(f"{name} is a JPEG, which blurs colours; lossless masks are accepted; export it as PNG")
-    if image.mode not in {"1", "L", "LA", "P", "PA", "RGB", "RGBA"}:
-        raise DataError(
-            f"{name} is a mask of mode {image.mode}; 8-bit colours are accepted; leave out palette if it holds numbers"
-        )
-    return np.array(image.convert("RGB"))  # alpha is dropped: a colour mixed with white would be another class

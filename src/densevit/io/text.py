@@ -46,10 +46,15 @@ def read_rows(path: Path, expected: str) -> tuple[str, list[list[str]]]:
     """
     text = _read_text(path, expected).replace("\r\n", "\n").replace("\r", "\n")
     head = next((line for line in text.split("\n") if line.strip()), "")
+    if found := re.fullmatch(r"sep=([,;\t])", head.strip(" "), re.IGNORECASE):  # as spreadsheets write it
+        text = text.replace(head, "", 1)
+        head = found[1]
     outside = re.sub('"[^"]*"', "", head)
     delimiter = max(",;\t", key=outside.count)  # the first of those that are equal
     try:
-        rows = [[cell.strip() for cell in row] for row in csv.reader(io.StringIO(text), delimiter=delimiter, strict=True)]
+        rows = [
+            [cell.strip() for cell in row] for row in csv.reader(io.StringIO(text), delimiter=delimiter, strict=True)
+        ]
     except csv.Error as error:
         raise DataError(f"{path} is not a table ({error}); {expected} is accepted; export it again") from None
     return delimiter, [row for row in rows if any(row)]

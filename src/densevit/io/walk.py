@@ -57,21 +57,20 @@ def walk(root: Path, depth: int | None = None) -> Listing:
         seen += len(entries)
         if seen > limits().files:
             raise DataError(too_much(f"{root} has more than {limits().files:,} files and folders", "files"))
-        for name, kind in reversed(entries):
+        below: list[tuple[Path, str, int, tuple[tuple[int, int], ...]]] = []
+        for name, kind in entries:
             path, relative = folder / name, prefix + unicodedata.normalize("NFC", name)
             if is_litter(name):
                 found.litter.append(path)
-            elif kind != "folder":
-                {"dangling": found.dangling, "device": found.devices}.get(kind, []).append(path)
-            elif depth is not None and level >= depth:
+            elif kind == "file":
+                found.files[relative] = path
+            elif kind == "folder" and depth is not None and level >= depth:
                 found.folders.append(relative)
+            elif kind == "folder":
+                below.append((path, f"{relative}/", level + 1, (*above, own)))
             else:
-                stack.append((path, f"{relative}/", level + 1, (*above, own)))
-        found.files |= {
-            prefix + unicodedata.normalize("NFC", name): folder / name
-            for name, kind in entries
-            if kind == "file" and not is_litter(name)
-        }
+                (found.dangling if kind == "dangling" else found.devices).append(path)
+        stack += reversed(below)
     return found
 
 

@@ -1,0 +1,283 @@
+"""A way to read a data set, and the one that is recognised by names alone."""
+
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from densevit.data.discover.contents import role_by_content
+from densevit.data.discover.groups import FOLDER, Group, Key, Match, common_start, group, match, settle, widen
+from densevit.data.discover.roles import OLD, SET, Role, words_of
+from densevit.data.discover.tree import File, Tree
+from densevit.data.sample import TargetFolder
+from densevit.data.templates import Template, is_template
+from densevit.errors import DataError
+from densevit.io import read_json
+
+KINDS: tuple[TargetFolder, ...] = ("masks", "depth", "values")
+
+_MOST_GROUPS, _MOST_FOLDERS, _DEEPEST, _MOST_CHOICES = 200, 8, 4, 20
+_ROLES: tuple[Role, ...] = ("images", *KINDS)
+
+_MOST = 0.5
+"""A target that fewer photos have is of other photos."""
+
+
+@dataclass
+class Candidate:
+    """A way to read a data set.
+
+    Attributes:
+        photos: their group.
+        targets: the group of each kind; those of a file of COCO are not in it.
+        pairs: keys of the photos with targets.
+        keys: of ``FolderConfig``, besides what the groups say.
+        remarks: sentences on what was found, assumed and passed over.
+        without: number of photos that lack a target, in splits that have any.
+        unused: number of photos in each split that has no target at all.
+        files: names of further files that it uses.
+    """
+
+    photos: Group
+    targets: dict[TargetFolder, Group]
+    pairs: frozenset[Key]
+    keys: dict[str, Any] = field(default_factory=dict)
+    remarks: list[str] = field(default_factory=list)
+    without: int = 0
+    unused: dict[str, int] = field(default_factory=dict)
+    files: frozenset[str] = frozenset()
+
+    def config_keys(self) -> dict[str, Any]:
+        """All keys of ``FolderConfig``."""
+        found: dict[str, Any] = {"images": Path(self.photos.template())}
+        found |= {kind: Path(group.template()) for kind, group in self.targets.items()}
+        return found | self.keys
+
+    @property
+    def splits(self) -> list[str]:
+        """The splits that folders or files name, if any."""
+        return sorted({key[0] for key in self.pairs if key[0]})
+
+
+def by_names(tree: Tree, given: Mapping[str, Any]) -> list[Candidate]:
+    """Photos and targets of matching names, the most photos first; several targets of a kind are several candidates."""
+    drawn = _labelme_groups(tree)
+    named = {kind: _given(tree, kind, given, drawn) for kind in _ROLES}
+    groups = [*group(tree.pixels)[:_MOST_GROUPS], *drawn]
+    if given.get("masks") is not None and not named["masks"]:  # annotations of COCO
+        groups = [one for one in groups if one.role != "masks"]
+    found = _pair(groups, named)
+    if not found:
+        _look_inside(tree, groups)
+        found = _pair(groups, named)
+    return _best(found)
+
+
+def by_folders(tree: Tree, given: Mapping[str, Any]) -> list[Candidate]:
+    """Photos and targets in folders whose names do not say what they hold, told by the files."""
+    drawn = _labelme_groups(tree)
+    named = {kind: _given(tree, kind, given, drawn) for kind in _ROLES}
+    for level in range(_DEEPEST):
+        names = {file.folders[level] for file in tree.pixels if len(file.folders) > level}
+        if 1 < len(names) <= _MOST_FOLDERS:
+            groups = [*group(tree.pixels, names)[:_MOST_GROUPS], *drawn]
+            _look_inside(tree, groups)
+            if found := _pair(groups, named):
+                return _best(found)
+    return []
+
+
+def _pair(groups: Sequence[Group], named: Mapping[Role, list[Group]]) -> list[Candidate]:
+    """The candidates of each group of photos."""
+    photos = named["images"] or _merged([one for one in groups if one.role == "images"])
+    return [one for own in photos for one in _combine(own, _targets(own, groups, named))]
+
+
+def _targets(
+    photos: Group, groups: Sequence[Group], named: Mapping[Role, list[Group]]
+) -> dict[TargetFolder, list[Match]]:
+    """The groups of each kind that most photos have a target in."""
+    found: dict[TargetFolder, list[Match]] = {}
+    for kind in KINDS:
+        options = named[kind] or _merged([one for one in groups if one.role == kind])
+        matches = [one for option in options if (one := match(photos, option)) is not None and _is_most(photos, one)]
+        plain = [one for one in matches if not one.targets.coloured]
+        if chosen := plain or matches:
+            most = max(len(one.keys) for one in chosen)
+            found[kind] = [one for one in chosen if len(one.keys) >= _MOST * most]
+    return found
+
+
+def _is_most(photos: Group, one: Match) -> bool:
+    """Whether most photos of the splits that have any target have one."""
+    splits = {key[0] for key in one.keys}
+    return len(one.keys) >= _MOST * sum(key[0] in splits for key in one.photos.files)
+
+
+def _combine(photos: Group, targets: Mapping[TargetFolder, list[Match]]) -> list[Candidate]:
+    """A candidate for each choice of one target of each kind."""
+    if not targets:
+        return []
+    choices = itertools.islice(itertools.product(*targets.values()), _MOST_CHOICES)
+    return [_candidate(photos, dict(zip(targets, choice, strict=True))) for choice in choices]
+
+
+def _candidate(photos: Group, chosen: Mapping[TargetFolder, Match]) -> Candidate:
+    first = next(iter(chosen.values()))
+    same = {kind: one for kind, one in chosen.items() if one.photos.form == first.photos.form}
+    keys = _current(frozenset.intersection(*(one.keys for one in same.values())))
+    splits = {key[0] for key in keys}
+    without = sum(key[0] in splits and key not in keys and not is_old(key[1]) for key in first.photos.files)
+    unused: dict[str, int] = {}
+    remarks: list[str] = []
+    for key in first.photos.files:
+        if key[0] not in splits:
+            unused[key[0]] = unused.get(key[0], 0) + 1
+    if len(folders := sorted({key[1] for key in keys})) > 1:
+        remarks.append(f"photos of {len(folders)} folders, such as {folders[0]} and {folders[1]}, are one data set")
+    groups, left = settle([first.photos, *(one.targets for one in same.values())], keys)
+    wide = widen(groups[0], groups[1:])
+    before = {id(file): key for key, file in wide[0].files.items()}
+    left = frozenset(before[id(groups[0].files[key])] for key in left)
+    targets = dict(zip(same, wide[1:], strict=True))
+    return Candidate(wide[0], targets, left, remarks=remarks, without=without, unused=unused)
+
+
+def _best(found: list[Candidate]) -> list[Candidate]:
+    """Without those that have a small part of the photos, or whose folders say that nobody uses them any more."""
+    if not found:
+        return []
+    most = max(len(one.pairs) for one in found)
+    current = [one for one in found if not is_old(folder_of(one))] or found
+    chosen = [one for one in current if len(one.pairs) >= 0.1 * most or len(one.pairs) >= 20]
+    for one in found:
+        if one not in chosen:
+            size = f"{len(one.pairs)} photos of {folder_of(one)} are passed over; name this folder to use them"
+            chosen[0].remarks.append(size)
+    return sorted(chosen, key=lambda one: -len(one.pairs))
+
+
+def is_old(folder: str) -> bool:
+    """Whether a folder is one of a former version, a copy or the like, by its name."""
+    return not OLD.isdisjoint(words_of(folder))
+
+
+def _current(keys: frozenset[Key]) -> frozenset[Key]:
+    """The keys without those of old folders, where the others have a folder that tells them apart."""
+    current = frozenset(key for key in keys if not is_old(key[1]))
+    return current if common_start(tuple(key[1].split("/")) for key in current) not in ((), ("",)) else keys
+
+
+def folder_of(one: Candidate) -> str:
+    """The folder that all photos and targets of a candidate are in, below the root; "." for the root itself."""
+    groups = (one.photos, *one.targets.values())
+    return "/".join(common_start(file.folders for group in groups for file in group.files.values())) or "."
+
+
+def sets_of(one: Candidate) -> dict[str, int]:
+    """Folders that are data sets by their names, such as Dataset 1 and Dataset 2, with the number of photos."""
+    if FOLDER not in one.photos.folders:
+        return {}
+    sets: dict[str, int] = {}
+    for key in one.pairs:
+        if not SET.search(top := key[1].split("/")[0]):
+            return {}
+        sets[top] = sets.get(top, 0) + 1
+    return sets if len(sets) > 1 else {}
+
+
+def _merged(groups: Iterable[Group]) -> list[Group]:
+    """Groups that differ in their extensions only become one, where no name occurs twice."""
+    merged: dict[object, Group] = {}
+    for one in groups:
+        key = (one.form, one.role) if not one.fixed else one.fixed
+        other = merged.get(key)
+        if other is None:
+            merged[key] = one
+        elif other.files.keys() & one.files.keys() or (".json" in other.endings | one.endings):
+            merged[(key, *one.endings)] = one
+        else:
+            both = {**other.files, **one.files}
+            endings = other.endings | one.endings
+            merged[key] = Group(one.folders, one.prefix, one.suffix, one.role, one.coloured, both, endings)
+    return [*merged.values()]
+
+
+def _look_inside(tree: Tree, groups: Sequence[Group]) -> None:
+    """Take the roles from the files, where names tell nothing, or the same of all."""
+    told = {one.role for one in groups if one.role not in ("", "none")}
+    largest = max((len(one.files) for one in groups), default=0)
+    for one in groups:
+        if (one.role == "" or len(told) < 2) and one.role != "none" and 20 * len(one.files) >= largest:
+            one.role = role_by_content(tree, one) if ".json" not in one.endings else one.role
+
+
+def _labelme_groups(tree: Tree) -> list[Group]:
+    """Groups of .json files that are labelme's."""
+    found = []
+    for one in group(tree.having(".json"))[:_MOST_GROUPS]:
+        if any(_is_labelme(tree.path(file)) for file in one.sample(3)):
+            one.role = "masks"
+            found.append(one)
+    return found
+
+
+def _is_labelme(path: Path) -> bool:
+    try:
+        data = read_json(path, "a file of labelme")
+    except DataError:
+        return False
+    return isinstance(data, Mapping) and isinstance(data.get("shapes"), list)
+
+
+def _is_annotations(path: Path) -> bool:
+    return path.suffix.lower() == ".json" and "{name}" not in path.name
+
+
+def _given(tree: Tree, kind: Role, given: Mapping[str, Any], drawn: Sequence[Group]) -> list[Group]:
+    """The groups that a given folder or template has; empty where none is given.
+
+    Raises:
+        DataError: it has no file.
+    """
+    if (value := given.get(kind)) is None or (kind == "masks" and _is_annotations(Path(value))):
+        return []
+    text = Path(value).as_posix()
+    root = tree.root.as_posix().rstrip("/")
+    text = text.removeprefix(f"{root}/") if text.startswith(f"{root}/") else text.removeprefix("./")
+    if is_template(Path(text)):
+        return [_from_template(tree, text, kind)]
+    folders = tuple(part for part in text.split("/") if part not in ("", "."))
+    files = [file for file in (*tree.pixels, *tree.having(".json")) if file.folders[: len(folders)] == folders]
+    shapes = {id(file) for one in drawn for file in one.files.values()}
+    groups = group(file for file in files if file.suffix.lower() != ".json" or id(file) in shapes)
+    groups = [one for one in groups if one.role != "none"] or groups
+    if not groups:
+        raise DataError(
+            f"{kind} is {value}, where {tree.root} has no file that can be read; a folder or a template of names such "
+            f"as {kind}/{{name}}.png is accepted; check it"
+        )
+    for one in groups:
+        one.role = kind
+    return _merged(groups)
+
+
+def _from_template(tree: Tree, text: str, kind: Role) -> Group:
+    template = Template(text, [])
+    one = Group((), role=kind, fixed=text)
+    for file in tree.files:
+        if (values := template.match(file.inside)) is not None:
+            key = (values.get("split", ""), values.get("folder", ""), values.get("name", ""))
+            one.files.setdefault(key, file)
+            one.endings.add(file.suffix.lower())
+    if not one.files:
+        raise DataError(
+            f"{kind} is {text}, which no file in {tree.root} matches ({_examples(tree.files)}); check the template"
+        )
+    return one
+
+
+def _examples(files: Sequence[File]) -> str:
+    shown = ", ".join(file.inside for file in files[:3])
+    return f"it has {shown}{', ...' if len(files) > 3 else ''}" if files else "it is empty"

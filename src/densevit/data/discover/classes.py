@@ -1,0 +1,257 @@
+"""The classes of masks: from the lists that tools write next to them, from labels, or from the masks themselves."""
+
+import csv
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from densevit.data.class_list import read_class_list
+from densevit.data.class_names import PASCAL_VOC
+from densevit.data.coco import read_coco
+from densevit.data.discover.candidates import Candidate
+from densevit.data.discover.contents import Held, read_masks
+from densevit.data.discover.several import with_background
+from densevit.data.discover.tree import File, Tree
+from densevit.data.labelme import parse_labelme, read_labelme
+from densevit.data.sample import ClassTable, Rgb
+from densevit.errors import DataError
+from densevit.io import read_image, read_lines
+from densevit.limits import limits
+
+_DRAWN = 20
+"""Photos whose outlines are drawn, to say how much they cover."""
+
+
+@dataclass(frozen=True)
+class Listed:
+    """Classes as a file lists them.
+
+    Attributes:
+        source: the file.
+        names: of the classes.
+        palette: their colours, or empty.
+        values: their numbers in masks, or empty.
+    """
+
+    source: str
+    names: tuple[str, ...]
+    palette: tuple[Rgb, ...] = ()
+    values: tuple[int, ...] = ()
+
+
+def classes_of_masks(tree: Tree, one: Candidate, given: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """Keys for the classes of a candidate, and sentences on them.
+
+    Raises:
+        DataError: the masks hold no classes, as far as can be seen.
+    """
+    if "masks" not in one.targets:
+        shapes = str(one.keys.get("masks", "")).endswith(".json")
+        return _background_of_coco(tree, one, given) if shapes else ({}, [])
+    if ".json" in one.targets["masks"].endings:
+        return _labelme(tree, one, given)
+    if given.get("classes") is not None:
+        return {}, []
+    held = read_masks(tree, one.targets["masks"])
+    listed = _listed(tree)
+    keys, remarks = _named(held, listed, one) if listed is not None else _unnamed(tree, held, one)
+    total = len(one.targets["masks"].files)
+    return keys, [*remarks, *([f"{held.number} of {total:,} masks were read for this"] if held.number < total else [])]
+
+
+def _unnamed(tree: Tree, held: Held, one: Candidate) -> tuple[dict[str, Any], list[str]]:
+    """Classes of masks that nothing names."""
+    if (voc := _voc(held, one)) is not None:
+        return voc
+    template = one.targets["masks"].template()
+    judged = held.judge()
+    if judged.problem:
+        lossy = " (they are JPEG files, which blur classes)" if held.lossy else ""
+        raise DataError(
+            f"{tree.root}: {judged.problem}{lossy} in {template}; class numbers, some grey values or some colours are "
+            "accepted; are these photos, numbers of instances, or values of a regression (.npy with --values)? Name "
+            "other masks with --masks, or their classes in classes.json"
+        )
+    return judged.keys, [judged.found]
+
+
+def _named(held: Held, listed: Listed, one: Candidate) -> tuple[dict[str, Any], list[str]]:
+    """Keys for classes that a file lists, fitted to what the masks hold."""
+    keys: dict[str, Any] = {"classes": listed.names}
+    text = f"{len(listed.names)} classes of {listed.source}"
+    if listed.palette and (held.colours or _paints(held, listed.palette)):
+        keys["palette"] = listed.palette
+        if held.values:
+            keys["mask_format"] = "colour"
+        return keys, [f"{text} with their colours"]
+    numbers = sorted({int(value) for values, _ in held.values for value in values})
+    named = [number for number in numbers if number != 255] or numbers
+    if listed.values and listed.values != tuple(range(len(listed.names))):
+        return keys | {"class_values": listed.values}, [f"{text} with their numbers in masks"]
+    if named and named[-1] < len(listed.names):
+        return keys, [text]
+    judged = held.judge()
+    values = judged.keys.get("class_values", ())
+    if len(values) == len(listed.names):
+        return judged.keys | keys, [f"{text}, in the order of the values {', '.join(map(str, values))} in masks"]
+    if held.values and named == [*range(len(listed.names) + 1)][-len(named) :]:
+        if 0 in named:
+            keys["classes"] = ("background", *listed.names)
+            return keys, [f"{text} for the numbers from 1 on, after background for 0; set classes to change it"]
+        keys["class_values"] = tuple(range(1, len(listed.names) + 1))
+        return keys, [f"{text}, counted from 1 in the masks (class_values)"]
+    raise DataError(
+        f"{listed.source} lists {len(listed.names)} classes, but {one.targets['masks'].template()} holds "
+        f"{judged.held or 'something else'}; a name for each number is accepted; mend the list, or set classes and "
+        "class_values"
+    )
+
+
+def _paints(held: Held, palette: Sequence[Rgb]) -> bool:
+    """Whether palette images have these colours where they are used."""
+    used = {int(value) for values, _ in held.values for value in values}
+    return bool(held.palette) and all(value < len(held.palette) and held.palette[value] in palette for value in used)
+
+
+def _voc(held: Held, one: Candidate) -> tuple[dict[str, Any], list[str]] | None:
+    """The classes of Pascal VOC, where masks have its folder and its colours."""
+    if "SegmentationClass" not in one.targets["masks"].place:
+        return None
+    palette = tuple(_voc_colour(index) for index in range(len(PASCAL_VOC)))
+    void = _voc_colour(255)
+    numbers = {int(value) for values, _ in held.values for value in values} - {255}
+    if numbers and held.palette[: len(palette)] == palette and max(numbers) < len(palette):
+        return {"classes": PASCAL_VOC}, ["masks have the palette of Pascal VOC, and its 21 classes; 255 is ignored"]
+    codes = {int(value) for values, _ in held.colours for value in values}
+    known = {red << 16 | green << 8 | blue for red, green, blue in (*palette, void)}
+    if codes and codes <= known:
+        keys = {"classes": PASCAL_VOC, "palette": palette, "unknown_colours": "ignore"}
+        return keys, ["masks have the colours of Pascal VOC, and its 21 classes; others, as of borders, are ignored"]
+    return None
+
+
+def _voc_colour(index: int) -> Rgb:
+    """The colour of a class in Pascal VOC: bits of the index, spread over the channels from the highest down."""
+    channels = [0, 0, 0]
+    for bit in range(8):
+        for channel in range(3):
+            channels[channel] |= (index >> (3 * bit + channel) & 1) << (7 - bit)
+    return channels[0], channels[1], channels[2]
+
+
+def _labelme(tree: Tree, one: Candidate, given: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """The labels of labelme's files, sorted, and the background."""
+    group = one.targets["masks"]
+    files = [parse_labelme(tree.path(file)) for file in group.files.values()]
+    labels = sorted({shape.label for file in files for shape in file.shapes})
+    if len(labels) > limits().classes or not labels:
+        raise DataError(f"{tree.root}: {group.template()} has {len(labels)} labels; one or more are accepted; check it")
+    names: Sequence[str] = given.get("classes") or labels
+    text = f"{len(labels)} classes are the labels of {len(files)} files of labelme: {', '.join(labels[:8])}"
+    paths = {key: tree.path(file) for key, file in group.files.items()}
+    photos = {key: tree.path(file) for key, file in one.photos.files.items()}
+    table = ClassTable(tuple(names))
+
+    def uncovered(key: Any) -> float:
+        size = parse_labelme(paths[key]).size or read_image(photos[key]).shape[:2]
+        return float((read_labelme(paths[key], table, -1, (size[0], size[1])) == -1).mean())
+
+    keys, remarks = _background([*names], _share(uncovered, [key for key in paths if key in photos]), given)
+    return keys, [text, *remarks]
+
+
+def _background_of_coco(tree: Tree, one: Candidate, given: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """The background of annotations whose classes are known."""
+    names = [*(given.get("classes") or one.keys["classes"])]
+    template, masks = str(one.keys["masks"]), {}
+    for split in one.splits or [""]:
+        masks[split] = read_coco(tree.root / template.replace("{split}", split), ClassTable((*names,)), None)
+    entries = [(split, entry) for split, coco in masks.items() for entry, photo in coco.photos.items() if photo.size]
+
+    def uncovered(key: Any) -> float:
+        coco = masks[key[0]]
+        size = coco.photos[key[1]].size
+        assert size is not None
+        return float((coco.labels(key[1], size) == coco.background).mean())
+
+    return _background(names, _share(uncovered, entries), given)
+
+
+def _share(uncovered: Callable[[Any], float], keys: Sequence[Any]) -> float:
+    """The share of the pixels of some photos that no shape covers."""
+    chosen = keys[:: max(len(keys) // _DRAWN, 1)][:_DRAWN]
+    return float(np.mean([uncovered(key) for key in chosen])) if chosen else 1.0
+
+
+def _background(names: list[str], share: float, given: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    if (own := given.get("background")) is not None:
+        return {"classes": tuple(names) if own in names else (own, *names)}, []
+    if share < 0.001:
+        return {"classes": tuple(names)}, ["outlines cover the photos, so that there is no background"]
+    listed, own = with_background(names)
+    if given.get("classes") is not None and own not in names:
+        return {}, [f"outlines leave {share:.1%} of the photos uncovered, which is ignored; set background to a class"]
+    text = f"outlines leave {share:.1%} of the photos uncovered, which is the class {own!r}"
+    return {"classes": listed, "background": own}, [f"{text}; set background to another class, or null to ignore it"]
+
+
+def _listed(tree: Tree) -> Listed | None:
+    """The first list of classes that the data set has."""
+    for fits, read in _LISTS:
+        for file in tree.named(fits):
+            try:
+                listed = read(tree, file)
+            except (DataError, ValueError, IndexError, csv.Error):
+                continue
+            if listed is not None and 0 < len(listed.names) <= limits().classes:
+                return listed
+    return None
+
+
+def _classes_json(tree: Tree, file: File) -> Listed | None:
+    table = read_class_list(tree.path(file))
+    return Listed(file.inside, table.names, table.palette)
+
+
+def _labelmap(tree: Tree, file: File) -> Listed | None:
+    """CVAT's labelmap.txt: name:red,green,blue:parts:actions."""
+    rows = [line.split(":") for line in read_lines(tree.path(file), "labels") if not line.startswith("#")]
+    colours = [tuple(int(part) for part in row[1].split(",")) for row in rows]
+    if any(len(colour) != 3 for colour in colours):
+        return None
+    return Listed(file.inside, tuple(row[0] for row in rows), tuple((c[0], c[1], c[2]) for c in colours))
+
+
+def _classes_csv(tree: Tree, file: File) -> Listed | None:
+    """Roboflow's _classes.csv (Pixel Value, Class), or a table of name, r, g and b."""
+    rows = [*csv.reader(read_lines(tree.path(file), "classes"), skipinitialspace=True)]
+    head = [cell.strip().lower() for cell in rows[0]]
+    if "pixel value" in head and "class" in head:
+        value, name = head.index("pixel value"), head.index("class")
+        found = sorted((int(row[value]), row[name].strip()) for row in rows[1:])
+        return Listed(file.inside, tuple(text for _, text in found), values=tuple(number for number, _ in found))
+    columns = [next((i for i, cell in enumerate(head) if cell in words), None) for words in _TABLE]
+    if any(column is None for column in columns):
+        return None
+    name, *parts = (column for column in columns if column is not None)
+    colours = tuple((int(row[parts[0]]), int(row[parts[1]]), int(row[parts[2]])) for row in rows[1:])
+    return Listed(file.inside, tuple(row[name].strip() for row in rows[1:]), colours)
+
+
+def _names_txt(tree: Tree, file: File) -> Listed | None:
+    """A name on each line."""
+    return Listed(file.inside, tuple(read_lines(tree.path(file), "names of classes")))
+
+
+_TABLE = (("name", "class", "label"), ("r", "red"), ("g", "green"), ("b", "blue"))
+
+_LISTS: tuple[tuple[Callable[[str], bool], Callable[[Tree, File], Listed | None]], ...] = (
+    (lambda name: name == "classes.json", _classes_json),
+    (lambda name: name == "labelmap.txt", _labelmap),
+    (lambda name: name == "_classes.csv", _classes_csv),
+    (lambda name: name.endswith(".csv") and "class" in name, _classes_csv),
+    (lambda name: name in ("classes.txt", "labels.txt", "codes.txt", "class_names.txt", "names.txt"), _names_txt),
+)
+"""Files that list classes by their names, in order of preference."""

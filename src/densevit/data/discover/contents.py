@@ -1,0 +1,144 @@
+"""What a few of the files hold: photos, masks or depth, and the values of masks."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from densevit.data.discover.groups import Group
+from densevit.data.discover.roles import Role
+from densevit.data.discover.tree import Tree
+from densevit.data.mask_values import Histogram, MaskValues, judge_colours, judge_values
+from densevit.data.sample import Rgb
+from densevit.errors import DataError
+from densevit.io.read import LOSSY_FORMATS
+from densevit.io.stored import Stored, read_stored
+
+SAMPLES = 5
+MASKS = 200
+"""So many masks are read for their classes; all, if there are no more."""
+
+_GREY_NOISE = 16
+"""By how much red, green and blue of a grey JPEG may differ."""
+
+_FEW, _COVERED = 32, 0.9
+"""An image whose most frequent values, so many, cover that share of it is a mask."""
+
+
+@dataclass(frozen=True)
+class Held:
+    """The values of a group of masks.
+
+    Attributes:
+        number: of masks that were read.
+        values: of one channel, a histogram each.
+        colours: of three channels, as 0xRRGGBB.
+        lossy: they are JPEG files.
+        palette: of the first palette image; empty without one.
+        spread_out: numbers are stored as red, green and blue alike, which only ``class_values`` reads.
+    """
+
+    number: int
+    values: tuple[Histogram, ...]
+    colours: tuple[Histogram, ...]
+    lossy: bool
+    palette: tuple[Rgb, ...]
+    spread_out: bool = False
+
+    def judge(self) -> MaskValues:
+        """What the values mean."""
+        if self.values and self.colours:
+            return MaskValues("", problem=f"{len(self.values)} masks hold numbers and {len(self.colours)} hold colours")
+        if not self.values and not self.colours:
+            return MaskValues("nothing that can be read", problem="none of the masks can be read")
+        judged = judge_values(self.values) if self.values else judge_colours(self.colours)
+        if self.spread_out and judged.keys:
+            judged.keys.setdefault("class_values", tuple(range(len(judged.keys["classes"]))))
+        if self.lossy and self.colours and judged.keys:
+            judged.keys["unknown_colours"] = "nearest"
+        return judged
+
+
+def read_masks(tree: Tree, group: Group, number: int = MASKS) -> Held:
+    """The values of some masks, evenly spread over the group; broken ones are left to those who need them."""
+    values: list[Histogram] = []
+    colours: list[Histogram] = []
+    lossy = spread_out = False
+    palette: tuple[Rgb, ...] = ()
+    for file in group.sample(number):
+        try:
+            stored = read_stored(tree.path(file))
+        except DataError:
+            continue
+        lossy |= stored.format in LOSSY_FORMATS
+        pixels = stored.pixels
+        if pixels.ndim == 3 and np.ptp(pixels[..., :3], axis=2).max() <= _GREY_NOISE * (stored.format in LOSSY_FORMATS):
+            pixels, spread_out = pixels[..., 1], True
+        if pixels.ndim == 3 and pixels.shape[2] >= 3:
+            colours.append(_count(_packed(pixels)))
+        elif pixels.ndim == 2 or pixels.shape[2] <= 2:
+            plain = pixels if pixels.ndim == 2 else pixels[..., 0]
+            values.append(_count(plain.astype(np.int64)))
+        if stored.palette is not None and not palette:
+            palette = tuple((int(r), int(g), int(b)) for r, g, b in stored.palette)
+    if colours and spread_out:  # masks of black only are grey by chance
+        colours += [_as_colours(histogram) for histogram in values]
+        values, spread_out = [], False
+    return Held(len(values) + len(colours), tuple(values), tuple(colours), lossy, palette, spread_out)
+
+
+def _as_colours(grey: Histogram) -> Histogram:
+    return grey[0] * 0x010101, grey[1]
+
+
+def role_by_content(tree: Tree, group: Group) -> Role:
+    """What most of a few files look like."""
+    votes: Counter[Role] = Counter()
+    for file in group.sample(SAMPLES):
+        try:
+            votes[_looks(read_stored(tree.path(file)))] += 1
+        except DataError:
+            votes[""] += 1
+    return votes.most_common(1)[0][0]
+
+
+def _looks(stored: Stored) -> Role:
+    """What one file looks like."""
+    pixels = stored.pixels
+    if pixels.dtype.kind == "f":
+        return "depth" if pixels.ndim == 2 else "values"
+    if stored.format in LOSSY_FORMATS and not _is_flat(pixels):
+        return "images"
+    if pixels.ndim == 2 and pixels.dtype.itemsize >= 2:
+        few = len(np.unique(pixels)) <= 64
+        return "masks" if few else "depth"
+    return "masks" if _is_flat(pixels) else "images"
+
+
+def _is_flat(pixels: NDArray[np.generic]) -> bool:
+    """Whether few values or colours cover nearly the whole image, as they do in a mask but not in a photo."""
+    channels = 1 if pixels.ndim == 2 else pixels.shape[2]
+    if channels == 1 and pixels.dtype == np.bool_:
+        return True
+    if channels == 2:
+        return False
+    flat = pixels.reshape(-1) if channels == 1 else _packed(pixels).reshape(-1)
+    counts = np.sort(np.unique(flat, return_counts=True)[1])[::-1]
+    return bool(counts[:_FEW].sum() >= _COVERED * flat.size and len(counts) <= max(flat.size // 16, 4))
+
+
+def _packed(pixels: NDArray[np.generic]) -> NDArray[np.int64]:
+    red, green, blue = np.moveaxis(pixels[..., :3].astype(np.int64), -1, 0)
+    return (red << 16) | (green << 8) | blue
+
+
+def _count(values: NDArray[np.int64]) -> Histogram:
+    found, counts = np.unique(values, return_counts=True)
+    return found.astype(np.int64), counts.astype(np.int64)
+
+
+def held_by(tree: Tree, groups: Sequence[Group]) -> list[str]:
+    """What the masks of each group hold, in words."""
+    return [read_masks(tree, group, SAMPLES).judge().held or "colours" for group in groups]

@@ -1,0 +1,229 @@
+"""From a folder or archive to the config of a data set, or to the choice that only its owner can make."""
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from densevit.data.discover.candidates import Candidate, by_folders, by_names, folder_of, sets_of
+from densevit.data.discover.classes import classes_of_masks
+from densevit.data.discover.coco_layout import coco, why_not
+from densevit.data.discover.contents import SAMPLES, read_masks
+from densevit.data.discover.lists import splits_of_photos
+from densevit.data.discover.several import brushes, masks_by_class
+from densevit.data.discover.tree import PIXEL_SUFFIXES, Tree, walk_tree
+from densevit.data.folder import FolderConfig
+from densevit.errors import DataError
+from densevit.io import place
+from densevit.io.stored import read_stored
+
+if TYPE_CHECKING:
+    from densevit.data.description import Described
+
+RECOGNISERS: tuple[tuple[Callable[[Tree, Mapping[str, Any]], list[Candidate]], str], ...] = (
+    (brushes, ""),
+    (by_names, "masks"),
+    (coco, "masks"),
+    (masks_by_class, "depth"),
+    (by_folders, ""),
+)
+"""Each finds the ways in which a tree can be read, next to what those before it may have found: masks, which makes it
+ambiguous, only depth, or nothing. Brush masks settle it."""
+
+_FAR_MM, _SATURATED, _SPARSE = 20_000, 65_535, 0.5
+_UNITS = ((1 / 256, "1/256 m, as KITTI stores sparse depth"), (0.0002, "1/5000 m, as TUM RGB-D stores it"))
+
+
+def discover(root: Path, **given: Any) -> "Described":
+    """Recognise the layout of a folder or zip archive; keys of ``given`` (of ``FolderConfig``) are taken as they are.
+
+    A given plain folder of masks or the like is completed to the template of its files.
+
+    Raises:
+        DataError: nothing is recognised, or several layouts are possible; the message lists them with their options.
+    """
+    from densevit.data.description import Described
+
+    given = {key: value for key, value in given.items() if value is not None}
+    tree = walk_tree(place(root))
+    one = _only(tree, _candidates(tree, given))
+    keys, remarks = one.config_keys(), [_what(one), *one.remarks]
+    if "masks" in keys:
+        found, said = classes_of_masks(tree, one, given)
+        keys, remarks = keys | found, remarks + said
+    if "depth" in one.targets:
+        found, said = _depth(tree, one, given)
+        keys, remarks = keys | found, remarks + said
+    if "values" in one.targets and "normal" in one.targets["values"].template().lower():
+        keys["normals"] = True
+        remarks.append("values are surface normals, by their name; set normals: false to change it")
+    found, said = splits_of_photos(tree, one, given)
+    keys, remarks = keys | found, remarks + said + _passed_over(tree, one)
+    kept = {key: value for key, value in given.items() if key not in ("images", "masks", "depth", "values", "root")}
+    return Described(FolderConfig(root=tree.root, **(keys | kept)), tuple(remarks))
+
+
+def _candidates(tree: Tree, given: Mapping[str, Any]) -> list[Candidate]:
+    """The ways in which a tree can be read."""
+    found: list[Candidate] = []
+    for recognise, beside in RECOGNISERS:
+        drawn = any("masks" in one.config_keys() for one in found)
+        if not found or beside == "masks" or (beside == "depth" and not drawn):
+            found += recognise(tree, given)
+        if recognise is brushes and found:
+            break
+    with_masks = [one for one in found if "masks" in one.config_keys()]
+    if given.get("masks") is not None:
+        return with_masks
+    if not with_masks:
+        return found
+    photos = {key for one in with_masks for key in one.photos.files}  # their depth is theirs
+    return [one for one in found if one in with_masks or one.photos.files.keys() - photos]
+
+
+def _only(tree: Tree, found: list[Candidate]) -> Candidate:
+    """The candidate, if it is the only one.
+
+    Raises:
+        DataError: there is none, or there are several.
+    """
+    if not found:
+        raise DataError(_nothing(tree))
+    plausible = found if len(found) == 1 else [one for one in found if not _problem(tree, one)] or found
+    if len(plausible) > 1:
+        places = {folder_of(one): len(one.pairs) for one in plausible}
+        if len(places) == len(plausible) and "." not in places and not _nested(places):
+            raise _several_sets(tree, places)
+        raise DataError(_choice(tree, plausible))
+    (one,) = plausible
+    if sets := sets_of(one):
+        place = folder_of(one)
+        raise _several_sets(tree, {name if place == "." else f"{place}/{name}": n for name, n in sets.items()})
+    if others := ", ".join(_where(other) for other in found if other is not one):
+        one.remarks.append(f"{others} holds no classes, as far as can be seen, and is passed over")
+    return one
+
+
+def _nested(places: Mapping[str, int]) -> bool:
+    return any(one != other and f"{one}/".startswith(f"{other}/") for one in places for other in places)
+
+
+def _several_sets(tree: Tree, places: Mapping[str, int]) -> DataError:
+    listed = ", ".join(f"{place} ({number} photos)" for place, number in sorted(places.items())[:8])
+    return DataError(
+        f"{tree.root} has several data sets: {listed}; one is accepted; name its folder, such as "
+        f"'{tree.root / min(places)}'"
+    )
+
+
+def _choice(tree: Tree, found: Sequence[Candidate]) -> str:
+    """The message that lists the ways to read a data set, with what to write for each."""
+    kind = next(
+        (k for k in ("masks", "depth", "values", "images") if len({_path(one, k) for one in found}) > 1), "images"
+    )
+    shown = [f"{_path(one, kind)} ({len(one.pairs)} photos{_holds(tree, one, kind)})" for one in found[:6]]
+    options = " or ".join(f"--{kind} '{_path(one, kind)}'" for one in found[:6])
+    what = {"masks": "masks", "depth": "depth maps", "values": "value maps", "images": "photos"}[kind]
+    return f"{tree.root} can be read in several ways, with different {what}: {', '.join(shown)}; choose with {options}"
+
+
+def _path(one: Candidate, kind: str) -> str:
+    return str(one.config_keys().get(kind, "none"))
+
+
+def _where(one: Candidate) -> str:
+    return next(str(path) for kind in ("masks", "depth", "values") if (path := one.config_keys().get(kind)) is not None)
+
+
+def _holds(tree: Tree, one: Candidate, kind: str) -> str:
+    if kind != "masks":
+        return ""
+    if "masks" in one.targets and ".json" not in one.targets["masks"].endings:
+        judged = read_masks(tree, one.targets["masks"], SAMPLES).judge()
+        return f", which hold {judged.held}" if judged.held else ""
+    return f", with the classes {', '.join(one.keys['classes'][:8])}" if "classes" in one.keys else ""
+
+
+def _problem(tree: Tree, one: Candidate) -> str:
+    if "masks" not in one.targets or ".json" in one.targets["masks"].endings:
+        return ""
+    return read_masks(tree, one.targets["masks"], 4 * SAMPLES).judge().problem
+
+
+def _what(one: Candidate) -> str:
+    keys = one.config_keys()
+    targets = [f"{kind} {keys[kind]}" for kind in ("masks", "depth", "values") if kind in keys]
+    return f"{len(one.pairs):,} photos {keys['images']} with {' and '.join(targets)}"
+
+
+def _depth(tree: Tree, one: Candidate, given: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """The unit of depth maps, guessed from their numbers where that of millimetres is not plausible."""
+    high, total, valid, saturated, floats = 0.0, 0, 0, 0, False
+    for file in one.targets["depth"].sample(4 * SAMPLES):
+        try:
+            pixels = read_stored(tree.path(file)).pixels
+        except DataError:
+            continue
+        floats |= pixels.dtype.kind == "f"
+        full = (pixels == _SATURATED) if pixels.dtype.itemsize == 2 else np.zeros(pixels.shape, bool)
+        good = pixels[np.isfinite(pixels) & (pixels > 0) & ~full]
+        high = max(high, float(good.max()) if good.size else 0.0)
+        total, valid, saturated = total + pixels.size, valid + good.size, saturated + int(full.sum())
+    keys: dict[str, Any] = {}
+    remarks: list[str] = []
+    if saturated > 0.001 * total and "depth_invalid" not in given:
+        keys["depth_invalid"] = (float(_SATURATED),)
+        remarks.append(
+            f"depth of {_SATURATED} in {saturated / total:.1%} of the pixels is no measurement (depth_invalid)"
+        )
+    if floats:
+        unit, key = ("metres", "depth_scale_m")
+        if high > 1000 and "depth_scale_m" not in given:
+            keys["depth_scale_m"], unit = 0.001, "millimetres"
+    else:
+        unit, key = "millimetres", "depth_unit_m"
+        if high > _FAR_MM and "depth_unit_m" not in given:
+            keys["depth_unit_m"], unit = _UNITS[valid > _SPARSE * total]
+    if key not in given:
+        remarks.append(f"depth up to {high:,.6g} is taken for {unit}; set {key} to change it")
+    return keys, remarks
+
+
+def _passed_over(tree: Tree, one: Candidate) -> list[str]:
+    """What of a tree is not used."""
+    remarks = []
+    if one.without:
+        remarks.append(f"{one.without} photos have no target and are left out")
+    for split, number in sorted(one.unused.items()):
+        remarks.append(f"{number} photos of {split or 'no split'} have no target and are not used")
+    used = {id(file) for group in (one.photos, *one.targets.values()) for file in group.files.values()}
+    other = [file for file in tree.files if id(file) not in used and file.inside not in one.files]
+    images = [file for file in other if file.suffix.lower() in PIXEL_SUFFIXES]
+    if images:
+        remarks.append(f"{len(images)} other images, such as {images[0].inside}, are passed over")
+    kinds = Counter(file.suffix.lower() for file in other if file.suffix.lower() in _NOTES)
+    if kinds:
+        remarks.append(f"passed over: {', '.join(f'{number} {kind}' for kind, number in sorted(kinds.items()))}")
+    if tree.litter:
+        remarks.append(f"{tree.litter} files that file managers leave, such as ._* and Thumbs.db, are passed over")
+    return remarks
+
+
+_NOTES = (".json", ".txt", ".csv", ".yaml", ".yml", ".xml")
+
+
+def _nothing(tree: Tree) -> str:
+    """The message for a tree that no rule explains."""
+    if reason := why_not(tree):
+        return f"{tree.root}: {reason}"
+    kinds = Counter(file.suffix.lower() or "no extension" for file in tree.files).most_common(5)
+    held = ", ".join(f"{number} {kind}" for kind, number in kinds) or "no file"
+    example = f", such as {tree.pixels[0].inside}" if tree.pixels else ""
+    if archives := tree.having(".zip"):
+        example += f"; name the archive itself, such as '{tree.path(archives[0])}'"
+    return (
+        f"{tree.root} has no photos with masks, depth or values that can be told by their names ({held}{example}); "
+        "name them with templates such as --images 'photos/{name}.jpg' --masks 'masks/{name}.png', or with --pairs"
+    )

@@ -1,0 +1,117 @@
+"""Several masks for a photo: Label Studio's brush masks of regions, and a mask for each class."""
+
+import re
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from densevit.data.discover.candidates import Candidate
+from densevit.data.discover.coco_layout import read_if_json
+from densevit.data.discover.groups import FOLDER, Group, Key, group, literal
+from densevit.data.discover.tree import Tree
+from densevit.errors import DataError
+
+BACKGROUNDS = frozenset({"background", "_background_", "bg"})
+"""Names, in lower case, of classes that already are the background."""
+
+_BRUSH = re.compile(r"task-(\d+)-annotation-([^-]+)-by-([^-]*)-([^-]+)-(.+)-(\d+)\Z")
+
+
+def with_background(classes: list[str]) -> tuple[tuple[str, ...], str]:
+    """The classes with one for what no shape covers, first unless there is one, and its name."""
+    own = next((name for name in classes if name.lower() in BACKGROUNDS), None)
+    return (tuple(classes), own) if own is not None else (("background", *classes), "background")
+
+
+def brushes(tree: Tree, given: Mapping[str, Any]) -> list[Candidate]:
+    """Label Studio's brush masks, one for each region, named after the task; a JSON export says which photo it is."""
+    named = [(file, found) for file in tree.pixels if (found := _BRUSH.match(file.stem)) is not None]
+    if not named or given.get("masks") is not None:
+        return []
+    folders = {file.folders for file, _ in named}
+    tags = {found[4] for _, found in named}
+    tasks = [file for file in tree.having(".json") if _has_tasks(read_if_json(tree.path(file)))]
+    if len(folders) > 1 or not tasks:
+        raise DataError(
+            f"{tree.root} has {len(named)} brush masks of Label Studio, such as {named[0][0].inside}, and no JSON "
+            "export of the same tasks, which says of which photos they are; export JSON too, and put it next to them"
+        )
+    photos = [one for one in group(tree.pixels) if not any(_BRUSH.match(file.stem) for file in one.files.values())]
+    images = [one for one in photos if one.role in ("images", "")]
+    if not images:
+        return []
+    place = "".join(f"{literal(folder)}/" for folder in named[0][0].folders)
+    tag = literal(tags.pop()) if len(tags) == 1 else "*"
+    template = f"{place}task-{{task}}-annotation-*-by-*-{tag}-{{class}}-*{named[0][0].suffix}"
+    classes = sorted({found[5] for _, found in named})
+    names, background = with_background(classes)
+    keys = {"masks": Path(template), "tasks": Path(tasks[0].inside), "classes": names, "background": background}
+    remarks = [
+        f"{len(named)} brush masks of Label Studio, one for each region, become one mask for each photo of "
+        f"{tasks[0].inside}; pixels of no region are {background!r}"
+    ]
+    used = frozenset(file.inside for file in (*(file for file, _ in named), tasks[0]))
+    return [Candidate(images[0], {}, frozenset(images[0].files), keys, remarks, files=used)]
+
+
+def _has_tasks(data: Any) -> bool:
+    return isinstance(data, list) and any(
+        isinstance(row, Mapping) and isinstance(row.get("data"), Mapping) and "id" in row for row in data[:5]
+    )
+
+
+def masks_by_class(tree: Tree, given: Mapping[str, Any]) -> list[Candidate]:
+    """A mask for each class of a photo: in folders of classes, or in a folder for each photo."""
+    if given.get("masks") is not None:
+        return []
+    groups = group(tree.pixels)
+    found = []
+    for photos in [one for one in groups if one.role == "images"]:
+        names = {key[2]: key for key in photos.files}
+        for masks in [one for one in groups if one.role == "masks"]:
+            for form in ("{class}/{name}", "{name}/{class}", "{name}_{class}"):
+                if (one := _by_class(photos, names, masks, form)) is not None:
+                    found.append(one)
+                    break
+    return found[:1]
+
+
+def _by_class(photos: Group, names: Mapping[str, Key], masks: Group, form: str) -> Candidate | None:
+    """The candidate if masks have this form: each class is of several photos, and most photos have one."""
+    classes: Counter[str] = Counter()
+    covered: set[Key] = set()
+    for split, folder, name in masks.files:
+        if form == "{name}_{class}":
+            photo = next((name[:i] for i in range(len(name) - 1, 0, -1) if name[i] in "_-." and name[:i] in names), "")
+            cls = name[len(photo) + 1 :] if photo else ""
+        else:
+            photo, cls = (name, folder) if form == "{class}/{name}" else (folder, name)
+        if photo not in names or not cls or "/" in cls or (split and names[photo][0] not in ("", split)):
+            return None
+        classes[cls] += 1
+        covered.add(names[photo])
+    if not classes or len(classes) > max(len(names), 64) or len(covered) < 0.5 * len(names):
+        return None
+    if form != "{class}/{name}" and max(classes.values()) < 2 <= len(names):
+        return None  # numbers of objects, not classes
+    if (FOLDER in masks.folders) != (form != "{name}_{class}"):
+        return None
+    ending = next(iter(masks.files.values())).suffix
+    start = masks.place.replace(FOLDER, "") + literal(masks.prefix)
+    template = start + (_joined(masks, names) if form == "{name}_{class}" else form) + literal(masks.suffix) + ending
+    ordered = sorted(classes)
+    listed, background = with_background(ordered)
+    keys = {"masks": Path(template), "classes": listed, "background": background}
+    remarks = [
+        f"each class has masks of its own ({template}): {', '.join(ordered[:8])}; pixels of none are {background!r}"
+    ]
+    used = frozenset(file.inside for file in masks.files.values())
+    return Candidate(photos, {}, frozenset(covered), keys, remarks, len(names) - len(covered), files=used)
+
+
+def _joined(masks: Group, names: Mapping[str, Key]) -> str:
+    """``{name}_{class}`` with the sign that joins them."""
+    name = next(iter(masks.files))[2]
+    photo = next(name[:i] for i in range(len(name) - 1, 0, -1) if name[i] in "_-." and name[:i] in names)
+    return f"{{name}}{name[len(photo)]}{{class}}"

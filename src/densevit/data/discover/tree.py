@@ -1,0 +1,97 @@
+"""The files of a folder or zip archive, walked once."""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+from densevit.errors import DataError
+from densevit.io import IMAGE_SUFFIXES, walk
+
+PIXEL_SUFFIXES = IMAGE_SUFFIXES | {".npy", ".exr"}
+
+_PAPERS = {".md", ".rst", ".txt", ".pdf", ".html", ".docx", ""}
+"""Extensions of what may be beside the one folder of a download, such as README.md and LICENSE."""
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """A file by its folders and name, both below the root of its tree; the name is ``stem`` and ``suffix``."""
+
+    folders: tuple[str, ...]
+    stem: str
+    suffix: str
+
+    @property
+    def name(self) -> str:
+        """The name with its extension as written."""
+        return self.stem + self.suffix
+
+    @property
+    def inside(self) -> str:
+        """The path below the root, with slashes."""
+        return "/".join((*self.folders, self.name))
+
+
+@dataclass
+class Tree:
+    """All files of a data set.
+
+    Attributes:
+        root: folder or archive.
+        paths: of the files, by the names that they have below the root.
+        litter: number of files that file managers and archivers left, such as ``._*`` and Thumbs.db.
+    """
+
+    root: Path
+    paths: dict[str, Path] = field(default_factory=dict)
+    litter: int = 0
+
+    @cached_property
+    def files(self) -> list[File]:
+        """All files, litter apart."""
+        split = (name.split("/") for name in self.paths)
+        return [File(tuple(parts[:-1]), *os.path.splitext(parts[-1])) for parts in split]  # noqa: PTH122 -- many names
+
+    @cached_property
+    def pixels(self) -> list[File]:
+        """The images and arrays, by their extensions."""
+        return [file for file in self.files if file.suffix.lower() in PIXEL_SUFFIXES]
+
+    def path(self, file: File) -> Path:
+        """Where a file is."""
+        return self.paths[file.inside]
+
+    def having(self, *suffixes: str) -> list[File]:
+        """The files with one of some extensions, given in lower case."""
+        return [file for file in self.files if file.suffix.lower() in suffixes]
+
+    def named(self, fits: Callable[[str], bool]) -> list[File]:
+        """The files whose name in lower case fits, those nearest to the root first."""
+        return sorted((file for file in self.files if fits(file.name.lower())), key=lambda file: len(file.folders))
+
+
+def walk_tree(root: Path) -> Tree:
+    """List a folder or archive; the one folder around everything else, as archives and downloads have, is entered.
+
+    Raises:
+        DataError: it is no folder, cannot be listed, or holds more files than ``limits`` accept.
+    """
+    if not root.is_dir():
+        raise DataError(f"{root} is no folder or zip archive; the root of a data set is accepted; check the path")
+    listing = walk(root)
+    tree = Tree(root, listing.files, len(listing.litter))
+    while (wrapper := _wrapper(tree)) is not None:
+        inner = {name.removeprefix(f"{wrapper}/"): path for name, path in tree.paths.items() if "/" in name}
+        tree = Tree(tree.root / wrapper, inner, tree.litter)
+    return tree
+
+
+def _wrapper(tree: Tree) -> str | None:
+    """The only folder at the top, where nothing but papers is beside it, and not a list of a split."""
+    tops = {file.folders[0] for file in tree.files if file.folders}
+    beside = [file for file in tree.files if not file.folders]
+    if len(tops) != 1 or any(file.suffix.lower() not in _PAPERS for file in beside):
+        return None
+    return None if any(file.suffix.lower() == ".txt" for file in beside) else tops.pop()

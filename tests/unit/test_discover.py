@@ -1,0 +1,68 @@
+import re
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from densevit.data import FolderConfig, FolderDataset
+from densevit.data.discover import discover
+from tests.layouts import LAYOUTS, truth
+
+
+def pack(folder: Path) -> Path:
+    archive = folder.with_suffix(".zip")
+    with zipfile.ZipFile(archive, "w") as file:
+        for path in sorted(folder.rglob("*")):
+            file.write(path, path.relative_to(folder).as_posix())
+    return archive
+
+
+def plain(value: Any) -> Any:
+    return str(value) if isinstance(value, Path) else value
+
+
+@pytest.mark.parametrize("packed", [False, True], ids=["folder", "zip"])
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_discover__recognises(name: str, packed: bool, tmp_path: Path) -> None:
+    layout, root = LAYOUTS[name], tmp_path / "data"
+    layout.make(root)
+
+    found = discover(pack(root) if packed else root)
+
+    assert {key: plain(getattr(found.config, key)) for key in layout.keys} == layout.keys
+    assert found.config.masks is not None or layout.classes is None
+    remarks = "\n".join(found.remarks)
+    assert [text for text in layout.said if text not in remarks] == [], remarks
+
+
+def opened(config: FolderConfig, split: str) -> FolderDataset:
+    return FolderDataset(config.model_copy(update={"split": split or None}))
+
+
+@pytest.mark.parametrize("packed", [False, True], ids=["folder", "zip"])
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_discover__config_reads_the_right_pixels(name: str, packed: bool, tmp_path: Path) -> None:
+    layout, root = LAYOUTS[name], tmp_path / "data"
+    layout.make(root)
+    config = discover(pack(root) if packed else root).config
+    assert isinstance(config, FolderConfig)
+    if layout.photos.keys() == {""}:
+        config = config.model_copy(update={"splits": None})
+
+    for split, number in layout.photos.items():
+        dataset = opened(config, split)
+        assert len(dataset) == number
+        for index in range(number):
+            sample = dataset[index]
+            i = int(re.findall(r"\d", sample.name)[-1])
+            assert sample.image.shape[2] == 3
+            if layout.classes is not None:
+                assert sample.labels is not None
+                expected = np.array(layout.classes)[truth(i)]
+                step = sample.labels.shape[0] // expected.shape[0]
+                agree = (sample.labels[step // 2 :: step, step // 2 :: step] == expected).mean()
+                assert agree >= (1 if step == 1 else 0.99)
+            else:
+                assert sample.depth is not None or sample.values is not None

@@ -1,0 +1,307 @@
+"""What only the owner of the data can say: ambiguous and hopeless folders, and keys that settle it."""
+
+import json
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from densevit.data import FolderConfig
+from densevit.data.discover import discover
+from densevit.errors import DataError
+from tests.layouts import COLOURS, LAYOUTS, coco, depth_mm, labelme, photo, save, truth, write
+
+Make = Callable[[Path], None]
+
+
+def two_kinds_of_masks(root: Path) -> None:
+    for i in range(6):
+        save(root / f"images/{i:03}_image.png", photo(i))
+        save(root / f"masks/{i:03}_mask.png", (truth(i) > 0).astype(np.uint8))
+        save(root / f"annotations/{i:03}_annotation.png", COLOURS[truth(i)])
+        write(root / f"annotations/{i:03}_annotation.yaml", "a: 1")
+
+
+def masks_and_coco(root: Path) -> None:
+    LAYOUTS["cvat_coco"].make(root)
+    for i in range(6):
+        save(root / f"masks/{i}.png", truth(i))
+
+
+def several_data_sets(root: Path) -> None:
+    for name in ("Dataset 1", "Dataset 2"):
+        LAYOUTS["extensions_in_one_folder"].make(root / name)
+
+
+def two_cameras(root: Path) -> None:
+    for i in range(6):
+        save(root / f"left/{i}.png", photo(i))
+        save(root / f"right/{i}.png", photo(i + 6))
+        save(root / f"labels/{i}.png", truth(i))
+
+
+def photos_only(root: Path) -> None:
+    for i in range(6):
+        save(root / f"photos/{i}.png", photo(i))
+
+
+def empty(root: Path) -> None:
+    write(root / "notes.md", "nothing")
+
+
+def boxes_only(root: Path) -> None:
+    for i in range(6):
+        save(root / f"data/{i}.jpg", photo(i))
+    write(root / "labels.json", coco({i: f"{i}.jpg" for i in range(6)}, outlines=False))
+
+
+def fiftyone_boxes(root: Path) -> None:
+    for i in range(6):
+        save(root / f"data/{i}.jpg", photo(i))
+    write(root / "labels.json", json.dumps({"classes": ["a"], "labels": {"0": [{"label": 0}]}}))
+
+
+def coco_without_photos(root: Path) -> None:
+    write(root / "annotations/instances_default.json", coco({0: "a.png"}))
+
+
+def brushes_without_tasks(root: Path) -> None:
+    LAYOUTS["label_studio_brushes"].make(root)
+    (root / "project.json").unlink()
+
+
+def regression(root: Path) -> None:
+    for i in range(6):
+        save(root / f"images/{i}.png", photo(i))
+        save(root / f"masks/{i}.png", photo(i)[..., 0])
+
+
+def archive_inside(root: Path) -> None:
+    LAYOUTS["suffixes"].make(root / "x")
+    shutil.make_archive(str(root / "export"), "zip", root / "x")
+    shutil.rmtree(root / "x")
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (two_kinds_of_masks, "--masks 'annotations/{name}_annotation.png' or --masks 'masks/{name}_mask.png'"),
+        (two_kinds_of_masks, "which hold black, blue, red"),
+        (masks_and_coco, "--masks 'masks/{name}.png' or --masks 'annotations/instances_default.json'"),
+        (several_data_sets, "several data sets: Dataset 1 (6 photos), Dataset 2 (6 photos)"),
+        (two_cameras, "--images 'left/{name}.png' or --images 'right/{name}.png'"),
+        (photos_only, "6 .png"),
+        (empty, "no photos with masks"),
+        (boxes_only, "12 boxes and no outline"),
+        (fiftyone_boxes, "FiftyOne's list of boxes"),
+        (coco_without_photos, "lists 1 photos, of which none is there"),
+        (brushes_without_tasks, "export JSON too"),
+        (regression, "are these photos, numbers of instances, or values of a regression"),
+        (archive_inside, "export.zip"),
+    ],
+)
+def test_discover__asks_its_owner(make: Make, said: str, tmp_path: Path) -> None:
+    root = tmp_path / "data"
+    make(root)
+
+    with pytest.raises(DataError, match=re.escape(said)):
+        discover(root)
+
+
+@pytest.mark.parametrize(
+    ("make", "given", "expected"),
+    [
+        (two_kinds_of_masks, {"masks": "annotations"}, {"masks": "annotations/{name}_annotation.png"}),
+        (two_kinds_of_masks, {"masks": "masks/{name}_mask.png"}, {"masks": "masks/{name}_mask.png"}),
+        (two_kinds_of_masks, {"masks": "masks"}, {"images": "images/{name}_image.png"}),
+        (masks_and_coco, {"masks": "masks"}, {"masks": "masks/{name}.png", "background": None}),
+        (
+            masks_and_coco,
+            {"masks": "annotations/instances_default.json"},
+            {"masks": "annotations/instances_default.json", "background": "background"},
+        ),
+        (two_cameras, {"images": "right"}, {"images": "right/{name}.png"}),
+    ],
+)
+def test_discover__takes_what_is_given(make: Make, given: Any, expected: Any, tmp_path: Path) -> None:
+    root = tmp_path / "data"
+    make(root)
+
+    config = discover(root, **given).config
+
+    found = {key: getattr(config, key) for key in expected}
+    assert {key: str(value) if isinstance(value, Path) else value for key, value in found.items()} == expected
+
+
+def test_discover__given_classes_replace_those_of_the_masks(tmp_path: Path) -> None:
+    two_kinds_of_masks(tmp_path / "data")
+
+    config = discover(tmp_path / "data", masks="masks", classes=("soil", "plant")).config
+
+    assert isinstance(config, FolderConfig)
+    assert config.classes == ("soil", "plant")
+
+
+def test_discover__names_what_is_not_there(tmp_path: Path) -> None:
+    two_kinds_of_masks(tmp_path / "data")
+
+    with pytest.raises(DataError, match="no file that can be read"):
+        discover(tmp_path / "data", masks="labels")
+    with pytest.raises(DataError, match="which no file in .* matches"):
+        discover(tmp_path / "data", masks="masks/{name}.tif")
+
+
+def test_discover__old_versions_are_passed_over(tmp_path: Path) -> None:
+    LAYOUTS["rgbd_frames"].make(tmp_path / "data")
+    LAYOUTS["rgbd_frames"].make(tmp_path / "old-version/data")
+
+    found = discover(tmp_path)
+
+    assert isinstance(found.config, FolderConfig)
+    assert str(found.config.images) == "data/frames/{name}.color.png"
+    assert any("12 other images, such as old-version/data/frames" in remark for remark in found.remarks)
+
+
+def test_discover__scenes_are_one_data_set(tmp_path: Path) -> None:
+    for name in ("alpha", "beta"):
+        LAYOUTS["suffixes"].make(tmp_path / name)
+
+    found = discover(tmp_path)
+
+    assert isinstance(found.config, FolderConfig)
+    assert str(found.config.images) == "{folder}/images/{name}_image.png"
+    assert any("photos of 2 folders, such as alpha and beta, are one data set" in remark for remark in found.remarks)
+
+
+def test_discover__photos_without_masks_are_said(tmp_path: Path) -> None:
+    LAYOUTS["suffixes"].make(tmp_path)
+    (tmp_path / "masks/002_mask.png").unlink()
+
+    assert any("1 photos have no target" in remark for remark in discover(tmp_path).remarks)
+
+
+def test_discover__leftovers_are_counted(tmp_path: Path) -> None:
+    LAYOUTS["suffixes"].make(tmp_path)
+    save(tmp_path / "teaser.jpg", photo(9))
+
+    remarks = "\n".join(discover(tmp_path).remarks)
+
+    assert "1 other images, such as teaser.jpg" in remarks
+    assert "1 .json" in remarks
+    assert "3 files that file managers leave" in remarks
+
+
+LISTS: list[tuple[dict[str, str], dict[str, Any], dict[str, Any]]] = [
+    (
+        {"classes.json": json.dumps({"classes": ["a", "b", "c"]})},
+        {},
+        {"classes": ("a", "b", "c")},
+    ),
+    ({"classes.txt": "a\nb\nc"}, {}, {"classes": ("a", "b", "c")}),
+    ({"classes.txt": "b\nc"}, {}, {"classes": ("background", "b", "c")}),
+    (
+        {"class_dict.csv": "name,r,g,b\na,0,0,0\nb,255,0,0\nc,0,0,255"},
+        {"colours": True},
+        {"classes": ("a", "b", "c"), "palette": ((0, 0, 0), (255, 0, 0), (0, 0, 255))},
+    ),
+]
+
+
+@pytest.mark.parametrize(("files", "options", "expected"), LISTS, ids=["json", "txt", "txt-from-1", "csv"])
+def test_discover__lists_of_classes(
+    files: dict[str, str], options: dict[str, Any], expected: dict[str, Any], tmp_path: Path
+) -> None:
+    for i in range(4):
+        save(tmp_path / f"images/{i}.png", photo(i))
+        save(tmp_path / f"masks/{i}.png", COLOURS[truth(i)] if options else truth(i))
+    for name, text in files.items():
+        write(tmp_path / name, text)
+
+    config = discover(tmp_path).config
+
+    assert {key: getattr(config, key) for key in expected} == expected
+
+
+def test_discover__list_that_is_too_short_is_refused(tmp_path: Path) -> None:
+    LAYOUTS["suffixes"].make(tmp_path)
+    write(tmp_path / "classes.txt", "only one")
+
+    with pytest.raises(DataError, match="lists 1 classes, but masks"):
+        discover(tmp_path)
+
+
+def test_discover__a_name_in_two_lists_is_kept_from_training(tmp_path: Path) -> None:
+    LAYOUTS["suffixes"].make(tmp_path)
+    write(tmp_path / "train.txt", "images/000_image.png masks/000_mask.png\n001\n002\n")
+    write(tmp_path / "val.txt", "002\n003\n")
+
+    found = discover(tmp_path)
+
+    assert isinstance(found.config, FolderConfig)
+    assert found.config.splits is not None
+    assert found.config.splits.names == {"train": ("000", "001"), "val": ("002", "003")}
+    remarks = "\n".join(found.remarks)
+    assert "1 photos are in two lists, such as 002" in remarks
+    assert "2 photos are in no list" in remarks
+
+
+def test_discover__other_lists_of_splits_are_said(tmp_path: Path) -> None:
+    LAYOUTS["suffixes"].make(tmp_path)
+    write(tmp_path / "train_test_split.yaml", "train: [1]")
+
+    assert any("train_test_split.yaml may hold splits" in remark for remark in discover(tmp_path).remarks)
+
+
+def test_discover__splits_by_the_names_of_photos(tmp_path: Path) -> None:
+    for i in range(6):
+        save(tmp_path / f"images/{'train' if i < 4 else 'val'}_{i}.png", photo(i))
+        save(tmp_path / f"masks/{'train' if i < 4 else 'val'}_{i}.png", truth(i))
+
+    config = discover(tmp_path).config
+
+    assert isinstance(config, FolderConfig)
+    assert config.splits is not None
+    assert config.splits.names == {"train": ("train_0", "train_1", "train_2", "train_3"), "val": ("val_4", "val_5")}
+
+
+@pytest.mark.parametrize(("factor", "sparse", "unit"), [(1, False, 0.001), (10, False, 0.0002), (10, True, 1 / 256)])
+def test_discover__unit_of_depth(factor: int, sparse: bool, unit: float, tmp_path: Path) -> None:
+    for i in range(6):
+        depth = depth_mm(i) * factor
+        depth[:20] *= not sparse
+        save(tmp_path / f"rgb/{i}.png", photo(i))
+        save(tmp_path / f"depth/{i}.png", depth)
+
+    found = discover(tmp_path)
+
+    assert isinstance(found.config, FolderConfig)
+    assert found.config.depth_unit_m == unit
+    assert any("depth_unit_m" in remark for remark in found.remarks)
+
+
+def test_discover__categories_may_differ_between_splits(tmp_path: Path) -> None:
+    for split, rename in (("train", "cell"), ("valid", "debris")):
+        text = coco({0: "0.jpg"}).replace('"cell"', f'"{rename}"')
+        write(tmp_path / split / "_annotations.coco.json", text)
+        save(tmp_path / split / "0.jpg", photo(0))
+
+    found = discover(tmp_path)
+
+    assert isinstance(found.config, FolderConfig)
+    assert found.config.classes == ("background", "cell", "nucleus", "debris")
+    assert any("different categories" in remark for remark in found.remarks)
+
+
+def test_discover__a_category_may_be_the_background(tmp_path: Path) -> None:
+    for i in range(4):
+        save(tmp_path / f"{i}.jpg", photo(i))
+        write(tmp_path / f"{i}.json", labelme(i, f"{i}.jpg").replace('"cell"', '"_background_"'))
+
+    config = discover(tmp_path).config
+
+    assert isinstance(config, FolderConfig)
+    assert (config.classes, config.background) == (("_background_", "nucleus"), "_background_")
