@@ -156,6 +156,14 @@ def test_best__of_an_earlier_run_does_not_count_for_a_new_one(config: TrainConfi
     assert fresh.best_miou() == 0.4
 
 
+def test_select__best_keeps_the_model_of_the_best_evaluation(dataset: Path, tmp_path: Path) -> None:
+    rig = Rig(make_config(dataset, select="best"), tmp_path)
+    for done, miou in ((1, 0.7), (2, 0.6)):
+        rig.evaluated(done, miou)
+    path = rig.run.finish(rig.model, rig.tasks)
+    assert read_header(path).card.metrics["coarse"]["mIoU"] == 0.7
+
+
 def test_best__needs_a_figure(config: TrainConfig, tmp_path: Path) -> None:
     Rig(config, tmp_path).evaluated(1, math.nan)
     assert not (tmp_path / "best.safetensors").exists()

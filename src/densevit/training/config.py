@@ -85,13 +85,15 @@ class TrainConfig(Config):
         pictures: number of val images per head that are shown at every evaluation, and of the worst ones.
         trackers: experiment trackers, see ``TRACKERS``.
         project: name of the project in trackers.
-        keep_states: number of states to resume from that are kept.
+        keep_states: number of states to resume from that are kept; by default two, and the last one after the end.
         deterministic: equal runs give equal bits on a GPU too, at some cost in speed; CPUs always do.
         shard: shard weights, gradients and optimiser over the processes (FSDP2) instead of a copy in each (DDP).
         sync_bn: compute batch norm's statistics over all processes.
         timeout_s: how long a process waits for the others before it considers them dead.
         workers: processes that prepare batches; 0 prepares them in the loop.
-        storage: how the finished model is stored.
+        storage: how models are stored; by default a frozen encoder as compactly as loses nothing.
+        select: the weights of the finished model: those of the "last" step, or of the "best" evaluation.
+        patience: the run ends early after so many evaluations in a row without a new best; never, if not given.
     """
 
     model: ModelConfig
@@ -126,11 +128,13 @@ class TrainConfig(Config):
     pictures: int = Field(default=4, ge=0, le=32)
     trackers: tuple[str, ...] = ()
     project: str = Field(default="densevit", min_length=1)
-    keep_states: int = Field(default=2, gt=0, le=1_000_000)
+    keep_states: int | None = Field(default=None, gt=0, le=1_000_000)
     deterministic: bool = False
     shard: bool = False
     sync_bn: bool = True
     timeout_s: float = Field(default=1800.0, gt=0, le=1e7)
+    select: Literal["last", "best"] = "last"
+    patience: Annotated[int, Field(gt=0, le=10**6)] | None = None
 
     @property
     def frozen_depth(self) -> int:
@@ -172,6 +176,12 @@ class TrainConfig(Config):
             raise ValueError("lora freezes the encoder by itself; leave freeze out")
         if self.freeze_norms and self.init is None:
             raise ValueError("freeze_norms keeps the statistics of a trained model; name one with init")
+        if (self.select == "best" or self.patience is not None) and all(s.val is None for s in self.sources):
+            raise ValueError(
+                "select: best and patience compare evaluations, but no source has val; add it, or unset them"
+            )
+        if self.freeze == "encoder" and "storage" not in self.model_fields_set:
+            object.__setattr__(self, "storage", Storage(lossless=("encoder.*",)))
         if self.features is not None and self.freeze == "none":
             raise ValueError("cached features need a frozen encoder; set freeze: encoder, or a number of blocks")
         if self.features is not None and self.teacher is not None:

@@ -17,6 +17,7 @@ from densevit.model import DenseModel
 from densevit.tasks import Task
 from densevit.training.batches import Batch, SourceBatches, steps
 from densevit.training.build_model import build_model, open_cache, set_training
+from densevit.training.checkpoint import forget_old
 from densevit.training.config import TrainConfig
 from densevit.training.datasets import fill_cache, open_sources, validate
 from densevit.training.distributed import Group, gather_full_weights, join_processes, sync_gradients, wrap_distributed
@@ -290,4 +291,7 @@ def _finish(run: _Run) -> Path:
     """Write the finished model; returns its path in every process."""
     run.hooks.before_finish()
     with _eval_model(run) as eval_model:
-        return run.group.on_first(lambda: run.recorder.finish(eval_model, run.tasks) if run.recorder else run.out)
+        path = run.group.on_first(lambda: run.recorder.finish(eval_model, run.tasks) if run.recorder else run.out)
+    if run.config.keep_states is None:  # the last state is all that a longer run needs
+        run.group.on_first(lambda: forget_old(run.out / "states", 1))
+    return path

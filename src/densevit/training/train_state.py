@@ -17,6 +17,7 @@ from densevit.io.decode import reason
 from densevit.io.outputs import may_replace
 from densevit.training.batches import Batch
 from densevit.training.checkpoint import (
+    KEEP,
     check_names,
     load_state,
     other_model_error,
@@ -81,7 +82,7 @@ class TrainState:
             "scaler": self.scaler.state_dict(),
             "world": group.world,
         }
-        keep = config.keep_states
+        keep = config.keep_states or KEEP
         if config.shard:
             save_sharded(folder, self.done, self._tensors(), progress, keep=keep, group=group, on_written=on_written)
         elif group.first:

@@ -17,7 +17,7 @@ from densevit.config import to_yaml
 from densevit.errors import DensevitError
 from densevit.evaluation.inspection import EvaluationRecorder
 from densevit.evaluation.snapshots import drop_evaluations, picture_path, save_evaluation
-from densevit.io import read_image, write_bytes_atomic, write_json
+from densevit.io import link_or_copy, read_image, write_bytes_atomic, write_json
 from densevit.model import DenseModel
 from densevit.tasks import Task
 from densevit.training.config import TrainConfig
@@ -86,6 +86,8 @@ class RunRecorder:
             eval_every=config.eval_every if evaluated else 0,
             images=sum(source.batch_size for source in config.sources),
         )
+        self.best_done: int | None = None  # in this session
+        self._stored: dict[str, Tensor] | None = {} if config.freeze == "encoder" else None
         self._reported = time.monotonic()
         self._pause_s = REPORT_EVERY_S
         self._ended = False
@@ -134,7 +136,7 @@ class RunRecorder:
         score = score_of(metrics, tasks)
         if score is not None and (self.best_score is None or score >= self.best_score):
             self._save(model, tasks, "best.safetensors")
-            self.best_score = score
+            self.best_score, self.best_done = score, done
             self.log.write("best", done, score=score)
         if recorder is not None and recorder.heads:
             with self._not_fatal("pictures"):
@@ -150,15 +152,24 @@ class RunRecorder:
                     self.trackers.picture(done, f"{head}/{number} {image.name}", picture)
 
     def finish(self, model: DenseModel, tasks: dict[str, Task]) -> Path:
-        """Write the finished model with its last metrics; returns its path."""
-        path = self._save(model, tasks, "model.safetensors")
+        """Write the finished model with its metrics; returns its path.
+
+        Where it is the one of the best evaluation, the file of that gets a second name and takes no space.
+        """
+        path, best = self.out / "model.safetensors", self.out / "best.safetensors"
+        chosen = self.best_score is not None if self.config.select == "best" else self.best_done == self.done
+        if chosen:
+            link_or_copy(best, path)
+        else:
+            self._save(model, tasks, path.name)
         self._end("finished")
         return path
 
     def _save(self, model: DenseModel, tasks: dict[str, Task], name: str) -> Path:
         config = self.config
         card = config.card.model_copy(update={"metrics": {**config.card.metrics, **self.metrics}})
-        save_bundle(Bundle(without_lora(model), tasks, config.fit, card), self.out / name, config.storage)
+        bundle = Bundle(without_lora(model), tasks, config.fit, card)
+        save_bundle(bundle, self.out / name, config.storage, stored=self._stored)
         return self.out / name
 
     def _end(self, outcome: str, **reason: str) -> None:
