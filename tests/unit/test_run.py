@@ -257,7 +257,7 @@ def test_resume__doubles_no_line(config: TrainConfig, tmp_path: Path) -> None:
 
 def test_resume__drops_the_evaluations_that_come_again(dataset: Path, tmp_path: Path) -> None:
     out = tmp_path / "a"
-    train(make_config(dataset, iterations=4, eval_every=2, checkpoint_every=2), out)
+    train(make_config(dataset, iterations=4, eval_every=2, checkpoint_every=2, keep_states=2), out)
     (out / "states" / "state-00000004.pt").unlink()
     RunRecorder(make_config(dataset, iterations=4), out, start=2, parameters=1)
     assert [path.name for path in (out / "evaluations").iterdir()] == ["00000002"]

@@ -177,9 +177,7 @@ class TrainConfig(Config):
         if self.freeze_norms and self.init is None:
             raise ValueError("freeze_norms keeps the statistics of a trained model; name one with init")
         if (self.select == "best" or self.patience is not None) and all(s.val is None for s in self.sources):
-            raise ValueError(
-                "select: best and patience compare evaluations, but no source has val; add it, or unset them"
-            )
+            raise ValueError("select: best and patience need evaluations, but no source has val; add it, or unset both")
         if self.freeze == "encoder" and "storage" not in self.model_fields_set:
             object.__setattr__(self, "storage", Storage(lossless=("encoder.*",)))
         if self.features is not None and self.freeze == "none":
