@@ -1,14 +1,18 @@
 """``densevit train``: data in, a model out."""
 
+import re
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 
 def train(
     run: Annotated[Path | None, typer.Argument(metavar="[RUN]", help="Run folder to --resume; or give --out.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Run folder: config, log, states, model.safetensors.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Run folder: config, log, states, model; by default a new one in runs/.")
+    ] = None,
     config: Annotated[Path | None, typer.Option(help="YAML file; the one of a run folder is valid too.")] = None,
     overrides: Annotated[
         list[str] | None, typer.Option("--set", help="KEY=VALUE that overrides the config; repeatable.")
@@ -24,6 +28,9 @@ def train(
     ] = None,
     data: Annotated[
         Path | None, typer.Option(help="Root of a data set with splits train and val, a folder or a zip archive.")
+    ] = None,
+    time: Annotated[
+        str | None, typer.Option(help="Time for the whole run in laptop mode, such as 90s or 1h; 10m by default.")
     ] = None,
     dataset: Annotated[
         str, typer.Option(help="Kind of --data: folder, or a public data set as downloaded, such as cityscapes.")
@@ -41,12 +48,16 @@ def train(
 ) -> None:
     """Train a model, evaluate it and save it.
 
+    Without --preset, --recipe or a --config with a model, laptop mode trains heads on a frozen encoder: it times this
+    machine once, and chooses input size, views, steps and evaluations from the data and --time.
+
     Precedence: --recipe < --preset, --init, --freeze, --decoder and --data < --config < --set. The merged config is
     written to the run folder. The same command runs on many GPUs under torchrun. Ctrl-C, SIGTERM and SIGHUP save
     a state first; the exit status is then 130, 143 or 129. One run folder takes one run at a time.
     """
     from densevit.device import pick_device
     from densevit.errors import ConfigError
+    from densevit.training.laptop import DEFAULT_TIME, parse_time, plan
     from densevit.training.launch import is_first
     from densevit.training.nonfinite_batches import replay as replay_batch
     from densevit.training.resolve_config import resolve_config
@@ -56,19 +67,36 @@ def train(
     if replay is not None:
         typer.echo("\n".join(replay_batch(replay, device=str(pick_device(device)))))
         return
+    if time is not None and resume:
+        raise ConfigError("--time is for a new run, but --resume continues one as it was planned; leave --time out")
     if run is not None and not resume:
         raise ConfigError(f"{run} was given without an option; write --out {run}, or --resume {run} to continue a run")
     if run is not None and out not in (None, run):
         raise ConfigError(f"--resume {run} and --out {out} are two run folders; give one")
     if (out := out or run) is None:
-        raise ConfigError("no run folder was named; give --out DIR")
+        out = _free_folder(data, resume=resume)
+        typer.echo(f"the run goes to {out}; --out names another folder", err=True)
     if resume and config is None:
         if (out / "config.yaml").exists():
             config = out / "config.yaml"
-        elif not (preset or recipe or init or decoder or freeze):
+        elif not (preset or recipe or init or decoder or freeze or data):
             raise ConfigError(f"{out} holds no run, it has no config.yaml; name its folder, or begin it with --config")
-    if config is None and not (init or preset or recipe) and (decoder or freeze):
+    laptop = _is_laptop(config, preset=preset, recipe=recipe, init=init, freeze=freeze, decoders=decoder or ())
+    if laptop:
+        freeze = "encoder"
+    elif time is not None:
+        raise ConfigError("--time is for laptop mode, but the steps of this run are set otherwise; leave --time out")
+    elif config is not None and (freeze or decoder):
+        typer.echo(f"{config} has a model, so it is used as it is, and laptop mode plans nothing", err=True)
+    elif not (init or preset or recipe) and (decoder or freeze):
         init = "default"
+    chosen_device = str(pick_device(device))
+
+    def plan_and_say(raw: dict[str, Any], decoders: Sequence[str]) -> dict[str, Any]:
+        planned = plan(raw, decoders, parse_time(time or DEFAULT_TIME), device=chosen_device)
+        typer.echo("\n".join(planned.lines), err=True)
+        return planned.raw
+
     merged = resolve_config(
         config,
         overrides or [],
@@ -80,6 +108,7 @@ def train(
         freeze=freeze,
         decoders=decoder or (),
         features=out.parent / "features",
+        plan=plan_and_say if laptop else None,
     )
     checked = no_check or (resume and (out / "states").is_dir())  # a run with states was checked when it began
     if not checked and is_first():
@@ -88,9 +117,54 @@ def train(
         for finding in check_run(merged):
             typer.echo(f"warning: {finding.line()}", err=True)
     try:
-        path = train(merged, out, resume=resume, device=str(pick_device(device)))
+        path = train(merged, out, resume=resume, device=chosen_device)
     except Stopped as stopped:
         typer.echo(f"densevit: {stopped}", err=True)
         raise typer.Exit(stopped.code) from None
     if is_first():
         typer.echo(str(path))
+
+
+def _is_laptop(
+    config: Path | None,
+    *,
+    preset: str | None,
+    recipe: str | None,
+    init: str | None,
+    freeze: str | None,
+    decoders: Sequence[str],
+) -> bool:
+    """Whether heads are trained on a frozen encoder, with settings that are still to be planned.
+
+    Raises:
+        ConfigError: in one of several processes, which would not plan the same.
+    """
+    from densevit.config import read_yaml
+    from densevit.errors import ConfigError
+    from densevit.training.launch import read_launch
+
+    if preset or recipe or freeze not in (None, "encoder"):
+        return False
+    if freeze is None and (init or decoders):
+        return False
+    if config is not None and {"model", "init", "encoder_weights", "freeze", "lora"} & read_yaml(config).keys():
+        return False
+    if read_launch().world > 1:
+        raise ConfigError("laptop mode plans for one process; give --config with all settings, or unset WORLD_SIZE")
+    return True
+
+
+def _free_folder(data: Path | None, *, resume: bool) -> Path:
+    """The first free folder in runs/, named after the data.
+
+    Raises:
+        ConfigError: if a run is to be resumed, or every process would have to find the same folder.
+    """
+    from densevit.errors import ConfigError
+    from densevit.training.launch import read_launch
+
+    if resume or read_launch().world > 1:
+        raise ConfigError("no run folder was named; give --out DIR")
+    name = re.sub(r"[^\w.-]+", "-", data.resolve().stem if data is not None else "").strip("-.") or "run"
+    number = next(n for n in range(1, 10**9) if not (Path("runs") / f"{name}-{n}").exists())
+    return Path("runs") / f"{name}-{number}"

@@ -5,13 +5,14 @@ settings that work without a GPU.
 """
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from densevit.checkpoints.open import model_facts
 from densevit.config import apply_overrides, merge, nearest, read_yaml
 from densevit.data import DATASETS, ClassTable, DataConfig, FolderConfig, classes_of, parse_data
+from densevit.data.sample import Target
 from densevit.errors import ConfigError
 from densevit.inference_config import InferenceConfig
 from densevit.presets import preset
@@ -26,7 +27,7 @@ DECODERS: dict[str, Plain] = {
     "segmenter_mask": {},
     "setr_naive": {"channels": 192},
     "setr_pup": {"channels": 96},
-    "setr_mla": {"channels": 192, "head_channels": 96},
+    "setr_mla": {"channels": 96, "head_channels": 48},
     "dpt": {
         "channels": (32, 64, 128, 192),
         "fusion_channels": 48,
@@ -62,6 +63,7 @@ def resolve_config(
     freeze: str | None = None,
     decoders: Sequence[str] = (),
     features: Path = Path("features"),
+    plan: Callable[[Plain, Sequence[str]], Plain] | None = None,
 ) -> TrainConfig:
     """The config of a run: recipe < other options < file < overrides, completed and checked.
 
@@ -76,6 +78,7 @@ def resolve_config(
         freeze: "encoder" or a number of blocks to keep; their output is cached.
         decoders: keys of ``DECODERS``, one head each, named after it. They learn masks if the data has any, else depth.
         features: directory of the cache.
+        plan: fills the gaps in laptop mode, from all that is given and from ``decoders``.
 
     Raises:
         ConfigError: if anything is missing, unknown or wrong.
@@ -93,12 +96,15 @@ def resolve_config(
         raw["init"] = init
     if freeze is not None:
         kept = int(freeze) if freeze.isdecimal() else freeze
-        raw = merge(raw, {**FROZEN, "freeze": kept, "features": {"directory": str(features), "flip": True}})
-    if decoders:
+        cached: Plain = {"freeze": kept, "features": {"directory": str(features), "flip": True}}
+        raw = merge(raw, cached if plan is not None else {**FROZEN, **cached})
+    if decoders and plan is None:
         raw = merge(raw, _heads_for(decoders, raw.get("sources", ())))
     if path is not None:
         raw = merge(raw, read_yaml(path))
     raw = apply_overrides(raw, overrides)
+    if plan is not None:
+        raw = plan(raw, decoders)
     if row is not None:
         if isinstance(sources := raw.get("sources"), list | tuple):
             batch = {"batch_size": row.batch_size}
@@ -243,6 +249,17 @@ def _split_of(kind: str, root: Path, split: str) -> dict[str, str]:
 def _heads_for(decoders: Sequence[str], sources: Sequence[Plain]) -> Plain:
     """Model and tasks with one head per decoder."""
     labels = not sources or classes_of(parse_data(sources[0]["train"])) is not None
+    return head_settings(decoders, "labels" if labels else "depth")
+
+
+def head_settings(decoders: Sequence[str], target: Target) -> Plain:
+    """Model and tasks with one head per decoder, for labels or depth."""
+    if target == "values":
+        raise ConfigError(
+            "the data have value maps and no masks or depth, and only you know what the values are; give --config with "
+            "a task of kind regression, see docs/reference/config.md"
+        )
+    labels = target == "labels"
     heads: Plain = {}
     for kind in decoders:
         if kind not in DECODERS:

@@ -20,6 +20,7 @@ from densevit.training.distributed import Group, join_processes, sync_gradients,
 from densevit.training.ema import init_ema, update_ema
 from densevit.training.hooks import TrainHooks
 from densevit.training.learner import Learner, compiler_missing
+from densevit.training.linear_probe import linear_probe
 from densevit.training.loss_weighting import LossWeights
 from densevit.training.nonfinite_batches import divergence_message, save_nonfinite
 from densevit.training.optim import build_optimiser, clip
@@ -73,6 +74,8 @@ def _train(
         run = _prepare(config, out, group, stop_request, hooks, resume=resume)
         group.on_first(partial(_open_recorder, run, stack))  # not before everything is known to fit together
         fill_cache(config, run.sources, run.cache, stop_request)
+        if config.probe and run.cache is not None and run.recorder is not None and not run.state.done:
+            run.recorder.probed(linear_probe(run.model, run.tasks, config, run.cache, run.sources))
         group.wait()
         try:
             if run.state.eval_pending:

@@ -4,7 +4,7 @@ import logging
 import math
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -23,7 +23,7 @@ from densevit.tasks import Task
 from densevit.training.config import TrainConfig
 from densevit.training.lora import without_lora
 from densevit.training.run.environment import environment, short_environment
-from densevit.training.run.log import RunLog, last_iterations, read_log
+from densevit.training.run.log import Row, RunLog, in_words, last_iterations, read_log
 from densevit.training.run.progress import ProgressMeter, duration
 from densevit.training.run.report import REPORT, write_report
 from densevit.training.run.salvage import is_shallow, mappings, parse_json
@@ -143,6 +143,14 @@ class RunRecorder:
                 self._save_pictures(done, recorder)
         self._report()
 
+    def probed(self, metrics: HeadMetrics) -> None:
+        """Record what a linear layer on the same features reaches on val."""
+        for head, values in metrics.items():
+            numbers = {name: value for name, value in values.items() if isinstance(value, int | float)}
+            self.log.write("probe", 0, head=head, **numbers)
+            _log.info("a linear probe of the features, for head %s: %s", head, in_words(numbers))
+        self._report()
+
     def _save_pictures(self, done: int, recorder: EvaluationRecorder) -> None:
         folder = save_evaluation(self.out, done, recorder)
         if self.config.trackers:
@@ -163,6 +171,8 @@ class RunRecorder:
         else:
             self._save(model, tasks, path.name)
         self._end("finished")
+        for line in results_in_words(read_log(self.out / "log.jsonl"), tasks, best=self.config.select == "best"):
+            _log.info("%s", line)
         return path
 
     def _save(self, model: DenseModel, tasks: dict[str, Task], name: str) -> Path:
@@ -211,6 +221,19 @@ def score_of(metrics: Mapping[str, Mapping[str, Any]], tasks: Mapping[str, Task]
         if isinstance(value, int | float) and math.isfinite(value):
             values.append(value if higher else -value)
     return math.fsum(values) / len(values) if values else None
+
+
+def results_in_words(rows: Sequence[Row], tasks: Mapping[str, Task], *, best: bool) -> Iterator[str]:
+    """A line per head: its headline metric, at the best evaluation or the last one, and that of a linear probe."""
+    chosen = max((row["iteration"] for row in rows if row["event"] == ("best" if best else "eval")), default=None)
+    for head, task in tasks.items():
+        name, _ = task.headline
+        own = [row for row in rows if row.get("head") == head and isinstance(row.get(name), float)]
+        values = [row[name] for row in own if row["event"] == "eval" and row["iteration"] == chosen]
+        probes = [row[name] for row in own if row["event"] == "probe"]
+        if values:
+            probe = f"; a linear probe of the same features has {probes[-1]:.4g}" if probes else ""
+            yield f"head {head}: {name} {values[-1]:.4g} after {chosen} steps{probe}"
 
 
 def _score_of(path: Path) -> float | None:
