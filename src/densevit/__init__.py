@@ -97,6 +97,7 @@ def train(
     init: str | Path | None = None,
     decoders: str | Callable[..., Any] | Sequence[str | Callable[..., Any]] = (),
     freeze: str | int | None = None,
+    time: str | None = None,
     config: str | Path | Mapping[str, Any] | None = None,
     overrides: Mapping[str, Any] | None = None,
     resume: bool = False,
@@ -108,13 +109,15 @@ def train(
     Args:
         data: a folder, zip archive or dataset.yaml; the keys of a data set, or its config; or a function that gives a
             ``densevit.data.Dataset``, with the parameter ``split`` if it has splits. None if ``config`` has it.
-        out: run folder: config, log, states, model.safetensors.
+        out: run folder: config, log, states, model.safetensors; by default a new one in runs/.
         preset: model to train, one of ``list_models()``.
         recipe: training of a published model, such as "setr-pup-ade20k".
         init: checkpoint to start from; "default" ships with the package.
         decoders: decoders to train on the encoder of ``init``: kinds such as "setr_mla", or functions of ``embed_dim``,
             ``num_taps`` and ``out_channels`` that give a module. One head each, named after it.
         freeze: "encoder", or a number of blocks: they stay as they are, and their output is cached.
+        time: for the whole run, such as "90s" or "1h", where its steps are planned from the data: with data only, or
+            with ``freeze="encoder"`` and decoders. 10 minutes by default.
         config: YAML file of a run, or its content.
         overrides: values that override the config, by key or path: ``{"optim.lr": 1e-3, "iterations": 500}``.
         resume: continue the run in ``out`` from its last state; begin it if there is none.
@@ -141,6 +144,7 @@ def train(
         init=init,
         decoders=decoders,
         freeze=freeze,
+        time=time,
         config=config,
         overrides=overrides,
         resume=resume,

@@ -41,7 +41,7 @@ NAMES = {
 SIGNATURES = {
     "load": "source, *, heads, device, speed, engine, **import_overrides",
     "list_models": "",
-    "train": "data, out, *, preset, recipe, init, decoders, freeze, config, overrides, resume, device, check",
+    "train": "data, out, *, preset, recipe, init, decoders, freeze, time, config, overrides, resume, device, check",
     "evaluate": "model, data, *, split, task, heads, options, device, progress",
     "add_decoder": "name, decoder",
     "add_task": "task",

@@ -95,7 +95,8 @@ def test_train__resumes(config, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
-        ({}, ConfigError, "no run folder was named"),
+        ({"resume": True}, ConfigError, "no run folder was named"),
+        ({"resume": True, "time": "1m"}, ConfigError, "--time is for a new run"),
         ({"data": 7, "out": "x"}, ConfigError, "data is of type int; a path, keys or config of a data set"),
         ({"data": {"kind": "nothing"}, "out": "x"}, ConfigError, "data: data set kind 'nothing' is unknown"),
         ({"data": "not-there", "out": "x", "preset": "segmenter-ti-mask"}, DataError, "not-there does not exist"),

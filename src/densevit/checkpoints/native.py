@@ -17,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from densevit.checkpoints.files import is_finite, write_tensors
-from densevit.checkpoints.native_tensors import SCALE_SUFFIX, check_shapes, quantise_rows, read_tensor
+from densevit.checkpoints.native_tensors import SCALE_SUFFIX, check_shapes, exact_storage, quantise_rows, read_tensor
 from densevit.checkpoints.needed_plugins import check_plugins, plugins_of
 from densevit.checkpoints.prefixes import some
 from densevit.config import Config, nearest
@@ -74,10 +74,13 @@ class Storage(Config):
     Attributes:
         int8: per output channel; exact for weights that were dequantised from int8, else rounded.
         float16: rounded.
+        lossless: int8 or float16 for each tensor that it reproduces to the bit, such as those of an encoder that was
+            stored so.
     """
 
     int8: tuple[str, ...] = ()
     float16: tuple[str, ...] = ()
+    lossless: tuple[str, ...] = ()
 
     def kind(self, name: str, tensor: Tensor) -> Literal["int8", "float16", "plain"]:
         """The storage of a tensor; int8 is only for matrices and convolutions."""
@@ -86,6 +89,8 @@ class Storage(Config):
                 return "int8"
             if any(fnmatchcase(name, pattern) for pattern in self.float16):
                 return "float16"
+            if any(fnmatchcase(name, pattern) for pattern in self.lossless):
+                return exact_storage(tensor)
         return "plain"
 
 
@@ -168,21 +173,36 @@ def preset_bundle(name: str) -> Bundle:
     return Bundle(model, {head: task}, InferenceConfig(short_side=row.short_side), card, parse_protocol(row.protocol))
 
 
-def save_bundle(bundle: Bundle, path: Path, storage: Storage | None = None) -> None:
+def save_bundle(
+    bundle: Bundle, path: Path, storage: Storage | None = None, *, stored: dict[str, Tensor] | None = None
+) -> None:
     """Write a native checkpoint, atomically.
+
+    Args:
+        bundle: what is written.
+        path: the file.
+        storage: how its tensors are stored.
+        stored: for several checkpoints of one frozen encoder, whose tensors are converted once: those of the first
+            are put here, and taken from here for the others.
 
     Raises:
         DataError: if the file cannot be written.
     """
     storage = storage or Storage()
     tensors: dict[str, Tensor] = {}
+    known = {} if stored is None else dict(stored)
     for name, value in bundle.model.state_dict().items():
+        if name in known:
+            tensors |= {key: known[key] for key in (name, name + SCALE_SUFFIX) if key in known}
+            continue
         tensor = value.detach().cpu().contiguous()
         kind = storage.kind(name, tensor)
         if kind == "int8":
             tensors[name], tensors[name + SCALE_SUFFIX] = quantise_rows(tensor)
         else:
             tensors[name] = tensor.half() if kind == "float16" else tensor
+    if stored is not None and not known:
+        stored.update({name: tensor for name, tensor in tensors.items() if name.startswith("encoder.")})
     plugins = plugins_of(bundle.model.config, bundle.tasks)
     header = Header(
         format=FORMAT if bundle.trained_on or plugins else 1,

@@ -10,7 +10,9 @@ from densevit.cli import data_options as sources
 
 def train(
     run: Annotated[Path | None, typer.Argument(metavar="[RUN]", help="Run folder to --resume; or give --out.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Run folder: config, log, states, model.safetensors.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Run folder: config, log, states, model; by default a new one in runs/.")
+    ] = None,
     config: Annotated[Path | None, typer.Option(help="YAML file; the one of a run folder is valid too.")] = None,
     overrides: Annotated[
         list[str] | None, typer.Option("--set", help="KEY=VALUE that overrides the config; repeatable.")
@@ -35,6 +37,9 @@ def train(
     classes: sources.Classes = None,
     background: sources.Background = None,
     reduce_zero_label: sources.ReduceZeroLabel = False,
+    time: Annotated[
+        str | None, typer.Option(help="Time for the whole run in laptop mode, such as 90s or 1h; 10m by default.")
+    ] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Continue the run from its last state; begin it if there is none.")
     ] = False,
@@ -47,6 +52,9 @@ def train(
     ] = False,
 ) -> None:
     """Train a model, evaluate it and save it.
+
+    Without --preset, --recipe or a --config with a model, laptop mode trains heads on a frozen encoder: it times this
+    machine once, and chooses input size, views, steps and evaluations from the data and --time.
 
     Precedence: --recipe < --preset, --init, --freeze, --decoder and --data < --config < --set. The merged config is
     written to the run folder. The same command runs on many GPUs under torchrun. Ctrl-C, SIGTERM and SIGHUP save
@@ -83,6 +91,7 @@ def train(
         decoders=decoder or (),
         data=data,
         keys=keys,
+        time=time,
         resume=resume,
         device=device,
         check=None if no_check else check_run,

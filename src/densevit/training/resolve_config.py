@@ -6,7 +6,7 @@ settings that work without a GPU.
 
 import logging
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from densevit.checkpoints.open import model_facts
 from densevit.config import apply_overrides, merge, nearest, read_yaml, set_values
 from densevit.data import DATASETS, ClassTable, DataConfig, FolderConfig, classes_of, parse_data
 from densevit.data.description import describe
+from densevit.data.sample import Target
 from densevit.data.split_roles import training_splits
 from densevit.decoders import DECODERS as ALL_DECODERS
 from densevit.errors import ConfigError
@@ -30,7 +31,7 @@ DECODERS: dict[str, Plain] = {
     "segmenter_mask": {},
     "setr_naive": {"channels": 192},
     "setr_pup": {"channels": 96},
-    "setr_mla": {"channels": 192, "head_channels": 96},
+    "setr_mla": {"channels": 96, "head_channels": 48},
     "dpt": {
         "channels": (32, 64, 128, 192),
         "fusion_channels": 48,
@@ -66,6 +67,7 @@ def resolve_config(
     freeze: str | None = None,
     decoders: Sequence[str] = (),
     features: Path = Path("features"),
+    plan: Callable[[Plain, Sequence[str]], Plain] | None = None,
 ) -> TrainConfig:
     """The config of a run: recipe < other options < file < overrides, completed and checked.
 
@@ -81,6 +83,7 @@ def resolve_config(
         decoders: keys of ``DECODERS`` or plug-ins, one head each, named after it. They learn masks if the data has any,
             else depth.
         features: directory of the cache.
+        plan: fills the gaps in laptop mode, from all that is given and from ``decoders``.
 
     Raises:
         ConfigError: if anything is missing, unknown or wrong.
@@ -98,12 +101,15 @@ def resolve_config(
         raw["init"] = init
     if freeze is not None:
         kept = int(freeze) if freeze.isdecimal() else freeze
-        raw = merge(raw, {**FROZEN, "freeze": kept, "features": {"directory": str(features), "flip": True}})
-    if decoders:
+        cached: Plain = {"freeze": kept, "features": {"directory": str(features), "flip": True}}
+        raw = merge(raw, cached if plan is not None else {**FROZEN, **cached})
+    if decoders and plan is None:
         raw = merge(raw, _heads_for(decoders, raw.get("sources", ())))
     if path is not None:
         raw = merge(raw, path if isinstance(path, Mapping) else read_yaml(path))
     raw = set_values(raw, overrides) if isinstance(overrides, Mapping) else apply_overrides(raw, overrides)
+    if plan is not None:
+        raw = plan(raw, decoders)
     if row is not None:
         if isinstance(sources := raw.get("sources"), list | tuple):
             batch = {"batch_size": row.batch_size}
@@ -260,6 +266,17 @@ def _absolute(config: DataConfig) -> DataConfig:
 def _heads_for(decoders: Sequence[str], sources: Sequence[Plain]) -> Plain:
     """Model and tasks with one head per decoder."""
     labels = not sources or classes_of(parse_data(sources[0]["train"])) is not None
+    return head_settings(decoders, "labels" if labels else "depth")
+
+
+def head_settings(decoders: Sequence[str], target: Target) -> Plain:
+    """Model and tasks with one head per decoder, for labels or depth."""
+    if target == "values":
+        raise ConfigError(
+            "the data have value maps and no masks or depth, and only you know what the values are; give --config with "
+            "a task of kind regression, see docs/reference/config.md"
+        )
+    labels = target == "labels"
     heads: Plain = {}
     for kind in decoders:
         if kind not in DECODERS and kind not in ALL_DECODERS:
