@@ -74,7 +74,7 @@ def train(
     if run is not None and out not in (None, run):
         raise ConfigError(f"--resume {run} and --out {out} are two run folders; give one")
     if (out := out or run) is None:
-        out = _free_folder(data, resume=resume)
+        out = _free_folder(data or config, resume=resume)
         typer.echo(f"the run goes to {out}; --out names another folder", err=True)
     if resume and config is None:
         if (out / "config.yaml").exists():
@@ -154,17 +154,19 @@ def _is_laptop(
     return True
 
 
-def _free_folder(data: Path | None, *, resume: bool) -> Path:
-    """The first free folder in runs/, named after the data.
+def _free_folder(origin: Path | None, *, resume: bool) -> Path:
+    """The first free folder in runs/, named after the data or the config.
 
     Raises:
-        ConfigError: if a run is to be resumed, or every process would have to find the same folder.
+        ConfigError: if neither is given, a run is to be resumed, or every process would have to find the same folder.
     """
     from densevit.errors import ConfigError
     from densevit.training.launch import read_launch
 
     if resume or read_launch().world > 1:
         raise ConfigError("no run folder was named; give --out DIR")
-    name = re.sub(r"[^\w.-]+", "-", data.resolve().stem if data is not None else "").strip("-.") or "run"
+    if origin is None:
+        raise ConfigError("neither data nor a run were named; give --data DIR, or --resume RUN to continue a run")
+    name = re.sub(r"[^\w.-]+", "-", origin.resolve().stem).strip("-.") or "run"
     number = next(n for n in range(1, 10**9) if not (Path("runs") / f"{name}-{n}").exists())
     return Path("runs") / f"{name}-{number}"
