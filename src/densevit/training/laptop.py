@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from densevit.checkpoints.open import model_facts
 from densevit.config import merge
 from densevit.data import DATASETS, parse_data
 from densevit.data.sample import Target
@@ -30,6 +31,9 @@ SUITABLE: Mapping[Target, tuple[str, ...]] = {"labels": ("dpt", "setr_mla"), "de
 setr_mla, whose steps take a third of the time."""
 ENOUGH_STEPS = 150
 """The first suitable head is taken whose steps the budget allows so often."""
+
+NUM_LEVELS = 4
+"""Taps that DPT reads; of an encoder with fewer, some twice."""
 
 PATCHES_ACROSS = 5
 """How many patches the thinnest objects should be across. On cells of 300 x 300 pixels (mIoU after 300 steps of the
@@ -113,10 +117,13 @@ def plan(raw: Mapping[str, Any], decoders: Sequence[str], budget_s: float, *, de
     given = dict(raw)
     train, num_val = _look(given)
     given = merge({} if given.get("encoder_weights") else {"init": "default"}, given)
+    if not num_val:
+        given = merge({"select": "last", "probe": False}, given)
     candidates = [decoders] if decoders else [(kind,) for kind in SUITABLE[train.target]]
     every_kind = [kind for kinds in candidates for kind in kinds]
     side = given.get("fit", {}).get("short_side") or _wanted_side(train)
-    drafted = merge(_heads(every_kind, train), given)
+    taps = None if given.get("init") is None else model_facts(str(given["init"]))[0].encoder.taps
+    drafted = merge(_heads(every_kind, train, taps), given)
     draft = TrainConfig.parse(complete(_with_size(drafted, min(side, 384), iterations=1)))
     measured = measure(draft, device)
     fixed = given.get("fit", {}).get("short_side") is not None
@@ -125,7 +132,7 @@ def plan(raw: Mapping[str, Any], decoders: Sequence[str], budget_s: float, *, de
         size, num_train = _choose_size(train, num_val, costs, budget_s, side, fixed=fixed)
         if ENOUGH_STEPS * costs.step_s(size, BATCH) <= LEARNING * budget_s:
             break
-    given = merge(_heads(kinds, train), given)
+    given = merge(_heads(kinds, train, taps), given)
     encoded_s = (num_train + num_val) * costs.encode_s(size)
     views = 1
     if num_train == train.count:
@@ -144,8 +151,6 @@ def plan(raw: Mapping[str, Any], decoders: Sequence[str], budget_s: float, *, de
     if num_val:
         settings["patience"] = PATIENCE
     filled = merge(settings, _with_size(given, min(size)))
-    if not num_val:
-        filled = merge(filled, {"select": "last", "probe": False})
     lines = _lines(filled, train, num_val, num_train, size, views, costs, budget_s)
     return Planned(filled, lines)
 
@@ -172,11 +177,15 @@ def _look(given: Plain) -> tuple[Survey, int]:
     return found, counts[1]
 
 
-def _heads(decoders: Sequence[str], train: Survey) -> Plain:
+def _heads(decoders: Sequence[str], train: Survey, taps: Sequence[int] | None) -> Plain:
     """Model and tasks of heads, with settings from the data."""
     settings = head_settings(decoders, train.target)
     for name, task in settings["tasks"].items():
         settings["tasks"][name] = dict(task)
+        if name == "dpt" and taps is not None and len(taps) != NUM_LEVELS:
+            last = len(taps) - 1
+            chosen = [taps[round(i * last / (NUM_LEVELS - 1))] for i in range(NUM_LEVELS)]
+            settings["model"]["heads"][name]["taps"] = chosen
         if train.max_depth_m is not None:
             settings["tasks"][name]["max_depth_m"] = train.max_depth_m
             if (head := settings["model"]["heads"][name]["decoder"].get("head")) is not None:
@@ -207,7 +216,7 @@ def _choose_size(
     The largest one up to ``side`` at which the budget allows all photos; photos are not reduced below their own size
     as long as it allows ``FEW_PHOTOS``.
     """
-    patch, floor = costs.patch, min(SIDES[0], side)
+    patch, floor = costs.patch, min(side, SIDES[0], max(min(train.size), SIDES[0] // 2))
     sides = [side] if fixed else [*range(side, floor, -patch[0]), floor]
     size, fitting = _input(side, train.size, patch), 0
     for one in sides:

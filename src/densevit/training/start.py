@@ -140,16 +140,19 @@ def _is_laptop(request: RunRequest, config: Path | Mapping[str, Any] | None) -> 
 
 
 def _free_folder(request: RunRequest) -> Path:
-    """The first free folder in runs/, named after the data.
+    """The first free folder in runs/, named after the data or the config.
 
     Raises:
-        ConfigError: if a run is to be resumed, or every process would have to find the same folder.
+        ConfigError: if neither is given, a run is to be resumed, or every process would have to find the same folder.
     """
     if request.resume or read_launch().world > 1:
         raise ConfigError("no run folder was named; give --out DIR")
-    data = request.data
+    data, places = request.data, [request.keys.get(key) for key in ("images", "pairs")]
     root = getattr(data, "root", None) if isinstance(data, DataConfig) else data
-    stem = root.resolve().stem if root is not None else str(getattr(data, "kind", ""))
+    origins = [origin for origin in (root, *places, request.config) if isinstance(origin, Path)]
+    if not origins and data is None and request.config is None:
+        raise ConfigError("neither data nor a run were named; give --data DIR, or --resume RUN to continue a run")
+    stem = origins[0].resolve().stem if origins else str(getattr(data, "kind", "run"))
     name = re.sub(r"[^\w.-]+", "-", stem).strip("-.") or "run"
     number = next(n for n in range(1, 10**9) if not (Path("runs") / f"{name}-{n}").exists())
     return Path("runs") / f"{name}-{number}"
