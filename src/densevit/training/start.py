@@ -84,10 +84,10 @@ def start_run(request: RunRequest, say: Callable[[str], None]) -> Path:
         say(f"{name} has a model, so it is used as it is, and laptop mode plans nothing")
     elif not (init or request.preset or request.recipe) and (request.decoders or freeze):
         init = "default"
-    device = str(pick_device(request.device))
+    device, budget_s = str(pick_device(request.device)), parse_time(request.time or DEFAULT_TIME)
 
     def plan_and_say(raw: dict[str, Any], decoders: Sequence[str]) -> dict[str, Any]:
-        planned = plan(raw, decoders, parse_time(request.time or DEFAULT_TIME), device=device)
+        planned = plan(raw, decoders, budget_s, device=device)
         for line in planned.lines:
             say(line)
         return planned.raw
