@@ -17,6 +17,9 @@ import hypothesis
 import torch
 
 from densevit.cli.main import main
+from densevit.data import DATASETS
+from densevit.decoders import DECODERS
+from densevit.tasks import TASKS
 from tests.e2e.commands import Outcome
 from tests.e2e.scenes import HEADS, recipe, write_dataset
 from tests.factories import write_small_default
@@ -26,6 +29,19 @@ torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
 # The same examples every time, on any machine; a slow one is no failure.
 hypothesis.settings.register_profile("densevit", derandomize=True, deadline=None)
 hypothesis.settings.load_profile("densevit")
+
+
+@pytest.fixture(autouse=True)
+def plugin_tables() -> Iterator[None]:
+    """What a test adds to the tables of parts is gone after it."""
+    tables = (DECODERS, TASKS, DATASETS)
+    kept = [(dict(table), dict(table.origins)) for table in tables]
+    yield
+    for table, (rows, origins) in zip(tables, kept, strict=True):
+        if dict(table) != rows:
+            table.clear()
+            table.update(rows)
+        table.origins = origins
 
 
 @pytest.fixture

@@ -5,14 +5,16 @@
 >>> predictor.predict("room.jpg").save("out")     # doctest: +SKIP
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from densevit.data import DataConfig, Dataset
     from densevit.encoder import EncoderConfig, VisionTransformer
-    from densevit.evaluation.evaluate import evaluate
+    from densevit.evaluation.api import evaluate
+    from densevit.inference.features import Features
     from densevit.inference.pipeline import InferenceOptions
     from densevit.inference.prediction import Prediction
     from densevit.inference.predictor import Predictor
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from densevit.inference.speed import SpeedConfig
     from densevit.inference_config import InferenceConfig
     from densevit.model import DenseModel, ModelConfig
+    from densevit.training.api import TrainResult
     from densevit.types import DenseOutput, Taps
 
 __version__ = "0.1.0"
@@ -28,6 +31,7 @@ _HOMES = {
     "DenseModel": "densevit.model",
     "DenseOutput": "densevit.types",
     "EncoderConfig": "densevit.encoder",
+    "Features": "densevit.inference.features",
     "InferenceConfig": "densevit.inference_config",
     "InferenceOptions": "densevit.inference.pipeline",
     "ModelConfig": "densevit.model",
@@ -36,8 +40,9 @@ _HOMES = {
     "SlidingWindow": "densevit.inference.sliding_window",
     "SpeedConfig": "densevit.inference.speed",
     "Taps": "densevit.types",
+    "TrainResult": "densevit.training.api",
     "VisionTransformer": "densevit.encoder",
-    "evaluate": "densevit.evaluation.evaluate",
+    "evaluate": "densevit.evaluation.api",
 }
 """Where each public name is defined; it is imported at its first use, so that ``import densevit`` needs no torch."""
 
@@ -63,7 +68,8 @@ def load(
             of files and ``key=value`` pairs.
         engine: what runs the network, in place of ``speed``'s: "torch"; or, on the CPU, "compile", "onnxruntime" or
             "openvino", which build a program for every image size they meet. "compile" also runs on GPUs.
-        import_overrides: facts that checkpoints of other programs do not state, such as ``num_heads``.
+        import_overrides: facts that checkpoints of other programs do not state, such as ``num_heads``; any other
+            keyword is refused, and so is every one for densevit's own checkpoints.
 
     Raises:
         CheckpointError: if there is no such model, or its file cannot be used.
@@ -82,16 +88,138 @@ def list_models() -> tuple[str, ...]:
     return ("default", *PRESETS)
 
 
+def train(
+    data: "str | Path | Mapping[str, Any] | DataConfig | Callable[..., Dataset] | None" = None,
+    out: str | Path | None = None,
+    *,
+    preset: str | None = None,
+    recipe: str | None = None,
+    init: str | Path | None = None,
+    decoders: str | Callable[..., Any] | Sequence[str | Callable[..., Any]] = (),
+    freeze: str | int | None = None,
+    time: str | None = None,
+    config: str | Path | Mapping[str, Any] | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    resume: bool = False,
+    device: str | None = None,
+    check: bool = True,
+) -> "TrainResult":
+    """Train a model, evaluate it and save it, as ``densevit train`` does.
+
+    Args:
+        data: a folder, zip archive or dataset.yaml; the keys of a data set, or its config; or a function that gives a
+            ``densevit.data.Dataset``, with the parameter ``split`` if it has splits. None if ``config`` has it.
+        out: run folder: config, log, states, model.safetensors; by default a new one in runs/.
+        preset: model to train, one of ``list_models()``.
+        recipe: training of a published model, such as "setr-pup-ade20k".
+        init: checkpoint to start from; "default" ships with the package.
+        decoders: decoders to train on the encoder of ``init``: kinds such as "setr_mla", or functions of ``embed_dim``,
+            ``num_taps`` and ``out_channels`` that give a module. One head each, named after it.
+        freeze: "encoder", or a number of blocks: they stay as they are, and their output is cached.
+        time: for the whole run, such as "90s" or "1h", where its steps are planned from the data: with data only, or
+            with ``freeze="encoder"`` and decoders. 10 minutes by default.
+        config: YAML file of a run, or its content.
+        overrides: values that override the config, by key or path: ``{"optim.lr": 1e-3, "iterations": 500}``.
+        resume: continue the run in ``out`` from its last state; begin it if there is none.
+        device: by default a GPU if there is one.
+        check: look at the data before the run begins; what is found is logged as warnings.
+
+    Returns:
+        The path of the model, and its metrics.
+
+    Raises:
+        ConfigError: something is missing, unknown or wrong, or ``out`` holds another run.
+        DataError: the data cannot be used.
+        CheckpointError: a file with weights cannot be used.
+        densevit.training.signals.Stopped: after Ctrl-C, once the state is saved.
+    """
+    from densevit.doctor.examine import check_run
+    from densevit.training import api
+
+    return api.train(
+        data,
+        out,
+        preset=preset,
+        recipe=recipe,
+        init=init,
+        decoders=decoders,
+        freeze=freeze,
+        time=time,
+        config=config,
+        overrides=overrides,
+        resume=resume,
+        device=device,
+        check=check_run if check else None,
+    )
+
+
+def add_decoder(name: str, decoder: "Callable[..., Any] | tuple[type[Any], type[Any]]") -> None:
+    """Make a decoder from outside the package known in this process, as the kind ``name``.
+
+    Args:
+        name: its kind in configs and checkpoints.
+        decoder: a function or class that takes the keywords ``embed_dim``, ``num_taps``, ``out_channels`` (and those of
+            ``options`` in the config) and gives an ``nn.Module`` from ``Taps`` to logits (B, K, h, w); or a pair of
+            ``DecoderConfig`` and ``Decoder``. For all processes, declare an entry point in ``densevit.decoders``.
+
+    Raises:
+        ConfigError: it is none of these, or the name is densevit's own.
+    """
+    from densevit.decoders import DECODERS
+
+    DECODERS.add(name, decoder)
+
+
+def add_task(task: type[Any]) -> None:
+    """Make a task from outside the package known in this process, as the kind that it states.
+
+    Args:
+        task: a subclass of ``densevit.tasks.Task``. For all processes, declare an entry point in ``densevit.tasks``.
+
+    Raises:
+        ConfigError: it is none, it lacks something, or its kind is densevit's own.
+    """
+    from densevit.errors import ConfigError
+    from densevit.tasks import TASKS
+
+    kind = getattr(getattr(task, "model_fields", {}).get("kind"), "default", None)
+    if not isinstance(kind, str):
+        raise ConfigError(f"task {task!r:.80} states no kind; write kind: Literal['mine'] = 'mine' into its class")
+    TASKS.add(kind, task)
+
+
+def add_dataset(name: str, dataset: "Callable[..., Any] | tuple[type[Any], Callable[..., Any]]") -> None:
+    """Make a data set from outside the package known in this process, as the kind ``name``.
+
+    Args:
+        name: its kind in configs.
+        dataset: a function that gives a ``densevit.data.Dataset``, with any of the parameters ``root`` and ``split``
+            and those of ``arguments`` in the config; or a pair of ``DataConfig`` and a function of it and ``targets``.
+            For all processes, declare an entry point in ``densevit.datasets``.
+
+    Raises:
+        ConfigError: it is neither, or the name is densevit's own.
+    """
+    from densevit.data import DATASETS
+
+    DATASETS.add(name, dataset)
+
+
 def __getattr__(name: str) -> Any:
     if name in _HOMES:
         return getattr(import_module(_HOMES[name]), name)
     raise AttributeError(f"module 'densevit' has no attribute {name!r}")
 
 
+def __dir__() -> list[str]:
+    return sorted({*__all__, "__version__"})
+
+
 __all__ = [
     "DenseModel",
     "DenseOutput",
     "EncoderConfig",
+    "Features",
     "InferenceConfig",
     "InferenceOptions",
     "ModelConfig",
@@ -100,8 +228,13 @@ __all__ = [
     "SlidingWindow",
     "SpeedConfig",
     "Taps",
+    "TrainResult",
     "VisionTransformer",
+    "add_dataset",
+    "add_decoder",
+    "add_task",
     "evaluate",
     "list_models",
     "load",
+    "train",
 ]

@@ -78,6 +78,21 @@ def _merged(old: Any, new: Any) -> Any:
     return new
 
 
+def set_values(data: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    """Merge values into plain data; keys may be paths such as ``optim.lr``, and values mappings.
+
+    Raises:
+        ConfigError: if a key leads through a scalar or beyond the end of a list.
+    """
+    merged = dict(data)
+    for key, value in values.items():
+        keys = str(key).split(".")
+        if len(keys) > limits().nesting:
+            raise ConfigError(too_much(f"a key has {len(keys)} parts", "nesting"))
+        merged = _set(merged, keys, value, f"{key} = {value!r:.100}")
+    return merged
+
+
 def apply_overrides(data: Mapping[str, Any], overrides: Sequence[str], *, option: str = "--set") -> dict[str, Any]:
     """Set ``a.b=c`` pairs in plain data; values are read as YAML, so ``3e-5``, ``true`` and ``[1, 2]`` work.
 
@@ -182,31 +197,59 @@ def _causes(error: ValidationError) -> list[Any]:
 def _explain(problem: Any, model: type[BaseModel]) -> str:
     location = ".".join(str(part) for part in problem["loc"])
     if problem["type"] == "extra_forbidden":
-        return f"{location}: unknown key{nearest(str(problem['loc'][-1]), _field_names(model))}"
+        return f"{location}: unknown key{_suggest([str(part) for part in problem['loc']], model)}"
     given = problem.get("input")
     shown = "" if isinstance(given, dict | list | BaseModel) or problem["type"] == "missing" else f" (got {given!r})"
     return f"{location or 'config'}: {problem['msg'].removeprefix('Value error, ')}{shown}"
 
 
-def _field_names(model: type[BaseModel]) -> set[str]:
-    """The names of all fields of a model and of the models inside it."""
-    names: set[str] = set()
+def _suggest(location: Sequence[str], model: type[BaseModel]) -> str:
+    """What an unknown key may be: a key of this name elsewhere, else a close one here, else a close one elsewhere."""
+    *parents, key = location
+    paths = list(_field_paths(model))
+    if same := [path for path in paths if path[-1] == key]:
+        return f"; did you mean {' or '.join(repr('.'.join(path)) for path in same[:3])}?"
+    depths = [_depth_below(parents, path[:-1]) for path in paths]
+    here = [path[-1] for path, depth in zip(paths, depths, strict=True) if depth == max(depths)]
+    if hint := did_you_mean(key, here):
+        return hint
+    close = difflib.get_close_matches(key, [path[-1] for path in paths], n=1, cutoff=0.6)
+    shown = next((".".join(path) for path in paths if path[-1] in close), None)
+    return f"; did you mean {shown!r}?" if shown else nearest(key, [path[-1] for path in paths])
+
+
+def _depth_below(parents: Sequence[str], path: Sequence[str]) -> int:
+    """Number of keys of a path if they occur in this order among the parents of a key, else -1."""
+    names = [name for name in path if name not in _PLACEHOLDERS]
+    left = iter(parents)
+    return len(names) if all(name in left for name in names) else -1
+
+
+def _field_paths(model: type[BaseModel]) -> Iterator[tuple[str, ...]]:
+    """The fields of a model and of the models inside it, each model once; short paths first."""
     visited: set[type[BaseModel]] = set()
-    queue = [model]
-    while queue:
-        current = queue.pop()
+    queue: list[tuple[tuple[str, ...], type[BaseModel]]] = [((), model)]
+    for path, current in queue:
         if current in visited:
             continue
         visited.add(current)
         for name, field in current.model_fields.items():
-            names.add(name)
-            queue.extend(_models_in(field.annotation))
-    return names
+            yield (*path, name)
+            queue.extend(((*path, name, *inner), found) for inner, found in _models_in(field.annotation))
 
 
-def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
+_PLACEHOLDERS = ("0", "NAME")
+"""Stand for an item of a list and for a key of a mapping."""
+
+
+def _models_in(annotation: Any) -> Iterator[tuple[tuple[str, ...], type[BaseModel]]]:
+    """The models of an annotation, and placeholders that lead to them."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        yield annotation
-        yield from annotation.__subclasses__()
+        yield (), annotation
+        for subclass in annotation.__subclasses__():
+            yield (), subclass
+    origin = typing.get_origin(annotation)
+    inner = ("0",) if origin in (list, tuple) else ("NAME",) if origin is dict else ()
     for argument in typing.get_args(annotation):
-        yield from _models_in(argument)
+        for path, model in _models_in(argument):
+            yield (*inner, *path), model

@@ -26,12 +26,24 @@ LONG_FILES = {
 # Lines of .py and .c for the rooms of a row together. A room that outgrows its row is made smaller first; whoever
 # raises a number instead argues for it in an ADR (docs/adr), and so does whoever adds a room.
 ROOMS: dict[tuple[str, ...], int] = {
-    ("densevit", "types", "errors", "limits", "plain_data", "config", "device", "memory", "pixels", "pages"): 1_400,
+    (
+        "densevit",
+        "types",
+        "errors",
+        "limits",
+        "plain_data",
+        "config",
+        "plugins",
+        "device",
+        "memory",
+        "pixels",
+        "pages",
+    ): 1_640,
     ("kernels", "upsampling"): 3_000,
     ("encoder", "decoders", "layers", "blocks", "model", "inference_config", "presets"): 3_400,
     ("io", "data", "tasks"): 11_650,  # ADR 17; 7,200 before templates, tables, splits, regions and recognised layouts
     ("checkpoints",): 5_520,  # ADR 17: sets of keys, bounds of pickles, computed values of configs
-    ("inference",): 3_100,  # ADR 16 and 17
+    ("inference",): 3_720,  # ADR 16 to 18
     ("engines", "export"): 1_500,
     ("evaluation", "training"): 5_300,
     ("doctor", "tuning", "studies", "explain"): 4_600,

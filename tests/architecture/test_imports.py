@@ -23,6 +23,7 @@ LAYERS = (
         "config",
         "device",
         "memory",
+        "plugins",
         "pages",
         "io",
         "pixels",

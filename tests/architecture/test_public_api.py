@@ -17,6 +17,7 @@ NAMES = {
     "DenseModel",
     "DenseOutput",
     "EncoderConfig",
+    "Features",
     "InferenceConfig",
     "InferenceOptions",
     "ModelConfig",
@@ -25,27 +26,43 @@ NAMES = {
     "SlidingWindow",
     "SpeedConfig",
     "Taps",
+    "TrainResult",
     "VisionTransformer",
+    "add_dataset",
+    "add_decoder",
+    "add_task",
     "evaluate",
     "list_models",
     "load",
+    "train",
 }
 
 # Parameters in their order; those behind * are given by keyword.
 SIGNATURES = {
     "load": "source, *, heads, device, speed, engine, **import_overrides",
     "list_models": "",
-    "evaluate": "model, tasks, config, dataset, options, *, encode, progress, recorder, part, add",
+    "train": "data, out, *, preset, recipe, init, decoders, freeze, time, config, overrides, resume, device, check",
+    "evaluate": "model, data, *, split, task, heads, options, device, progress",
+    "add_decoder": "name, decoder",
+    "add_task": "task",
+    "add_dataset": "name, dataset",
     "Predictor": "bundle, *, heads, device, speed",
     "Predictor.load": "source, *, heads, device, speed, engine, **import_overrides",
     "Predictor.options": "*, protocol, tta, windows, scales, flip",
     "Predictor.predict": "image, *, protocol, tta, windows, scales, flip",
+    "Predictor.predict_many": "images, *, batch, protocol, tta, windows, scales, flip",
+    "Predictor.features": "image, *, short_side",
+    "Predictor.to": "device",
+    "Predictor.save": "path, *, overwrite",
     "Predictor.predict_raster": "source, folder, *, config, stem, extra, progress",
     "Predictor.choose_protocol": "protocol",
     "Predictor.output_files": "source, folder, *, stem, raster",
     "Prediction": "image, results",
     "Prediction.overlay": "head, alpha",
+    "Prediction.annotations": "kind, *, photo, head",
     "Prediction.save": "folder, stem, *, extra, overwrite",
+    "Features": "maps, prefix, grid, image_size, input_size",
+    "TrainResult": "path, metrics",
     "DenseModel": "config",
     "DenseModel.forward": "images, heads, *, coarse",
     "DenseModel.encode": "images",
@@ -60,6 +77,7 @@ SIGNATURES = {
 # Whatever these classes show is public: methods have a row above, everything else stands here.
 PROPERTIES = {
     "Predictor": set(),
+    "Features": {"last", "scale"},
     "Prediction": {
         "class_names",
         "depth",
@@ -89,6 +107,10 @@ def parameters(function: Any) -> str:
 
 def test_package__exports_the_names_of_the_snapshot() -> None:
     assert set(densevit.__all__) == NAMES
+
+
+def test_package__shows_its_names() -> None:
+    assert set(dir(densevit)) == NAMES | {"__version__"}
 
 
 @pytest.mark.parametrize("name", SIGNATURES)

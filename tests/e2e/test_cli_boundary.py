@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+import densevit
 from densevit.cli.terminal import printable
 from tests.e2e.commands import command
 from tests.e2e.scenes import scene, write_model
@@ -156,6 +157,12 @@ def test_command__runs_without_standard_error(tmp_path):
 def test_printable__escapes_what_steers_a_terminal():
     assert printable("a\x1b]0;x\x07\x9b31m\n\u202e\r") == r"a\x1b]0;x\x07\x9b31m\n\u202e\r"
     assert printable("one\ntwo", lines=True) == "one\ntwo"
+
+
+def test_version__is_that_of_the_package(cli):
+    result = cli("--version")
+
+    assert (result.code, result.out) == (0, f"densevit {densevit.__version__}\n")
 
 
 def test_usage_errors__keep_their_exit_code(cli):

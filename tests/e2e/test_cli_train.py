@@ -326,6 +326,7 @@ def test_train__the_cache_changes_the_result_by_float16_rounding_alone(train, wr
     ("setting", "problem"),
     [
         ("optim.lrr=1", "optim.lrr: unknown key; did you mean 'lr'?"),
+        ("lr=1e-3", "lr: unknown key; did you mean 'optim.lr'?"),
         ("itertions=3", "itertions: unknown key; did you mean 'iterations'?"),
         ("optim.lr=fast", "optim.lr: Input should be a valid number, unable to parse string as a number (got 'fast')"),
         ("iterations=0", "iterations: Input should be greater than 0 (got 0)"),

@@ -47,6 +47,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "ema": 0.9,
         "teacher": {"checkpoint": str(write_model(root / "teacher.safetensors", "coarse", seed=3))},
         "checkpoint_every": 3,
+        "keep_states": 2,
         "eval_every": 3,
     }
     config = recipe(root / "data", "dpt", "coarse", iterations=5, **facts)

@@ -206,7 +206,8 @@ def test_resume__takes_the_run_folder_as_its_value(cli: Any, place: Path, tmp_pa
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((), "no run folder was named; give --out DIR"),
+        ((), "neither data nor a run were named; give --data DIR, or --resume RUN to continue a run"),
+        (("--resume",), "no run folder was named; give --out DIR"),
         (
             ("--resume", "RUN/none"),
             "RUN/none holds no run, it has no config.yaml; name its folder, or begin it with --config",

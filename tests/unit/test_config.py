@@ -6,7 +6,7 @@ import pytest
 import yaml
 from pydantic import Field, ValidationError, field_validator
 
-from densevit.config import Config, apply_overrides, merge, nearest, read_yaml, to_yaml
+from densevit.config import Config, apply_overrides, merge, nearest, read_yaml, set_values, to_yaml
 from densevit.errors import ConfigError
 from densevit.model import ModelConfig
 
@@ -60,6 +60,44 @@ def test_parse__lists_the_known_keys_when_none_is_near() -> None:
 
 def test_parse__names_the_nearest_key_of_a_nested_config() -> None:
     assert "unknown key; did you mean 'momentum'?" in refusal({"optim": {"kind": "sgd", "momentm": 0.5}})
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ({"momentum": 0.5}, "momentum: unknown key; did you mean 'optim.momentum'?"),
+        ({"momentun": 0.5}, "momentun: unknown key; did you mean 'optim.momentum'?"),
+        ({"optim": {"kind": "sgd", "epochs": 3}}, "optim.sgd.epochs: unknown key; did you mean 'epochs'?"),
+        ({"optim": {"kind": "sgd", "beta": 3}}, "optim.sgd.beta: unknown key; did you mean 'betas'?"),
+    ],
+)
+def test_parse__names_a_key_of_another_place_with_its_path(data: Any, message: str) -> None:
+    assert message in refusal(data)
+
+
+def test_parse__names_keys_in_lists_and_mappings_as_set_takes_them() -> None:
+    class Part(Config):
+        width: int = 1
+
+    class Whole(Config):
+        parts: tuple[Part, ...] = ()
+        named: dict[str, Run] = Field(default_factory=dict)
+
+    for key, path in (("width", "parts.0.width"), ("epochs", "named.NAME.epochs")):
+        with pytest.raises(ConfigError, match=f"{key}: unknown key; did you mean '{path}'?"):
+            Whole.parse({key: 1})
+
+
+def test_set_values__takes_paths_and_mappings() -> None:
+    data = {"optim": {"kind": "sgd", "momentum": 0.9}, "sources": [{"weight": 1}]}
+
+    assert set_values(data, {"optim.momentum": 0.5, "optim": {"lr": 1}, "sources.0.weight": 2, "name": "x"}) == {
+        "optim": {"kind": "sgd", "momentum": 0.5, "lr": 1},
+        "sources": [{"weight": 2}],
+        "name": "x",
+    }
+    with pytest.raises(ConfigError, match=r"sources.1.weight = 2 but sources is a list of 1"):
+        set_values(data, {"sources.1.weight": 2})
 
 
 def test_parse__names_the_nearest_key_of_a_decoder() -> None:

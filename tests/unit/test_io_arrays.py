@@ -56,6 +56,29 @@ def test_as_image__takes_colour_arrays(array):
     assert (as_image(array) == photo()).all()
 
 
+@pytest.mark.parametrize("kind", [np.asarray, torch.from_numpy])
+@pytest.mark.parametrize("shape", ["HWC", "CHW", "1HWC", "1CHW"])
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_as_image__finds_the_channels_by_their_number(kind, shape, channels):
+    array = np.dstack([photo(), np.full((32, 48), 255, np.uint8)])[:, :, :channels]
+    expected = array[:, :, :1].repeat(3, 2) if channels == 1 else array[:, :, :3]
+    array = array.transpose(2, 0, 1) if "CHW" in shape else array
+    array = array[None] if shape.startswith("1") else array
+    assert (as_image(kind(array.copy())) == expected).all()
+
+
+def test_as_image__reads_a_shape_of_two_meanings_as_its_library_does():
+    array = np.arange(3 * 5 * 4, dtype=np.uint8).reshape(3, 5, 4)
+    assert as_image(array).shape == (3, 5, 3)
+    assert as_image(torch.from_numpy(array)).shape == (5, 4, 3)
+
+
+@pytest.mark.parametrize("kind", [np.asarray, torch.from_numpy])
+def test_as_image__takes_masks(kind):
+    mask = photo()[:, :, 0] > 90
+    assert (as_image(kind(mask)) == np.where(mask, 255, 0)[:, :, None]).all()
+
+
 @pytest.mark.parametrize("array", [photo()[:, :, 0], photo()[:, :, :1]])
 def test_as_image__takes_grey_arrays(array):
     assert (as_image(array) == photo()[:, :, :1]).all()
@@ -80,16 +103,18 @@ def test_as_image__takes_tensors(dtype, layout):
         ),
         (
             np.zeros((2, 3, 5), np.uint8),
-            "the image is an array (2, 3, 5) of uint8; (H, W) and (H, W, 1|3|4) are accepted; give one RGB image",
+            "the image is an array (2, 3, 5) of uint8; (H, W), (H, W, 1|3|4) and (1|3|4, H, W) are accepted; give one "
+            "grey, RGB or RGBA image",
         ),
         (
             np.zeros((0, 3), np.uint8),
-            "the image is an array (0, 3) of uint8; (H, W) and (H, W, 1|3|4) are accepted; give one RGB image",
+            "the image is an array (0, 3) of uint8; (H, W), (H, W, 1|3|4) and (1|3|4, H, W) are accepted; give one "
+            "grey, RGB or RGBA image",
         ),
         (
             np.zeros((2, 3), np.int64),
-            "the image, an array (2, 3) of int64, holds int64; uint8, uint16 and floats are accepted; convert the"
-            " values",
+            "the image, an array (2, 3) of int64, holds int64; bool, uint8, uint16 and floats are accepted; "
+            "convert the values",
         ),
         (
             np.full((2, 3), 255.0),
@@ -98,8 +123,8 @@ def test_as_image__takes_tensors(dtype, layout):
         ),
         (
             torch.zeros(2, 3, 4, 4),
-            "the image is a tensor (2, 3, 4, 4) of torch.float32; (3, H, W), (1, 3, H, W) and (H, W, 3) are accepted;"
-            " give one RGB image",
+            "the image is a tensor (2, 3, 4, 4) of torch.float32; (H, W), (H, W, 1|3|4) and (1|3|4, H, W) are "
+            "accepted; predict_many takes batches",
         ),
     ],
 )

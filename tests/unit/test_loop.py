@@ -105,7 +105,7 @@ class Poison(TrainHooks):
 
 
 def test_bad_step__changes_nothing_and_is_kept(dataset: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    facts: dict[str, Any] = {"schedule": {"kind": "constant"}, "ema": 0.5, "checkpoint_every": 1}
+    facts: dict[str, Any] = {"schedule": {"kind": "constant"}, "ema": 0.5, "checkpoint_every": 1, "keep_states": 2}
     run = config(dataset, "dpt", iterations=4, max_bad_steps=2, **facts)
     with caplog.at_level(logging.WARNING):
         train(run, tmp_path / "run", hooks=Poison(1, 3))

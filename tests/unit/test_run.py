@@ -156,6 +156,14 @@ def test_best__of_an_earlier_run_does_not_count_for_a_new_one(config: TrainConfi
     assert fresh.best_miou() == 0.4
 
 
+def test_select__best_keeps_the_model_of_the_best_evaluation(dataset: Path, tmp_path: Path) -> None:
+    rig = Rig(make_config(dataset, select="best"), tmp_path)
+    for done, miou in ((1, 0.7), (2, 0.6)):
+        rig.evaluated(done, miou)
+    path = rig.run.finish(rig.model, rig.tasks)
+    assert read_header(path).card.metrics["coarse"]["mIoU"] == 0.7
+
+
 def test_best__needs_a_figure(config: TrainConfig, tmp_path: Path) -> None:
     Rig(config, tmp_path).evaluated(1, math.nan)
     assert not (tmp_path / "best.safetensors").exists()
@@ -249,7 +257,7 @@ def test_resume__doubles_no_line(config: TrainConfig, tmp_path: Path) -> None:
 
 def test_resume__drops_the_evaluations_that_come_again(dataset: Path, tmp_path: Path) -> None:
     out = tmp_path / "a"
-    train(make_config(dataset, iterations=4, eval_every=2, checkpoint_every=2), out)
+    train(make_config(dataset, iterations=4, eval_every=2, checkpoint_every=2, keep_states=2), out)
     (out / "states" / "state-00000004.pt").unlink()
     RunRecorder(make_config(dataset, iterations=4), out, start=2, parameters=1)
     assert [path.name for path in (out / "evaluations").iterdir()] == ["00000002"]

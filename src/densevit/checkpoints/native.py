@@ -17,7 +17,8 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from densevit.checkpoints.files import is_finite, write_tensors
-from densevit.checkpoints.native_tensors import SCALE_SUFFIX, check_shapes, quantise_rows, read_tensor
+from densevit.checkpoints.native_tensors import SCALE_SUFFIX, check_shapes, exact_storage, quantise_rows, read_tensor
+from densevit.checkpoints.needed_plugins import check_plugins, plugins_of
 from densevit.checkpoints.prefixes import some
 from densevit.config import Config, nearest
 from densevit.errors import CheckpointError, ConfigError
@@ -29,7 +30,7 @@ from densevit.presets import preset
 from densevit.tasks import Task, parse_task
 
 FORMAT = 2
-"""Format 2 has ``trained_on``; a file without it is of format 1, which older programs read too."""
+"""Format 2 has ``trained_on`` or ``plugins``; a file without them is of format 1, which older programs read too."""
 METADATA_KEY = "densevit"
 
 AnyTask = Annotated[SerializeAsAny[Task], BeforeValidator(parse_task)]
@@ -73,10 +74,13 @@ class Storage(Config):
     Attributes:
         int8: per output channel; exact for weights that were dequantised from int8, else rounded.
         float16: rounded.
+        lossless: int8 or float16 for each tensor that it reproduces to the bit, such as those of an encoder that was
+            stored so.
     """
 
     int8: tuple[str, ...] = ()
     float16: tuple[str, ...] = ()
+    lossless: tuple[str, ...] = ()
 
     def kind(self, name: str, tensor: Tensor) -> Literal["int8", "float16", "plain"]:
         """The storage of a tensor; int8 is only for matrices and convolutions."""
@@ -85,6 +89,8 @@ class Storage(Config):
                 return "int8"
             if any(fnmatchcase(name, pattern) for pattern in self.float16):
                 return "float16"
+            if any(fnmatchcase(name, pattern) for pattern in self.lossless):
+                return exact_storage(tensor)
         return "plain"
 
 
@@ -98,10 +104,11 @@ class Header(Config):
     card: Card = Card()
     protocol: Protocol | None = None
     trained_on: tuple[TrainedOn, ...] = ()
+    plugins: dict[str, str] = Field(default_factory=dict)
 
     def plain(self) -> dict[str, Any]:
-        """The metadata as plain data, without the keys of an absent protocol and description."""
-        absent = {key for key in ("protocol", "trained_on") if not getattr(self, key)}
+        """The metadata as plain data, without the keys of what is absent."""
+        absent = {key for key in ("protocol", "trained_on", "plugins") if not getattr(self, key)}
         return {key: value for key, value in super().plain().items() if key not in absent}
 
     @model_validator(mode="after")
@@ -166,29 +173,46 @@ def preset_bundle(name: str) -> Bundle:
     return Bundle(model, {head: task}, InferenceConfig(short_side=row.short_side), card, parse_protocol(row.protocol))
 
 
-def save_bundle(bundle: Bundle, path: Path, storage: Storage | None = None) -> None:
+def save_bundle(
+    bundle: Bundle, path: Path, storage: Storage | None = None, *, stored: dict[str, Tensor] | None = None
+) -> None:
     """Write a native checkpoint, atomically.
+
+    Args:
+        bundle: what is written.
+        path: the file.
+        storage: how its tensors are stored.
+        stored: for several checkpoints of one frozen encoder, whose tensors are converted once: those of the first
+            are put here, and taken from here for the others.
 
     Raises:
         DataError: if the file cannot be written.
     """
     storage = storage or Storage()
     tensors: dict[str, Tensor] = {}
+    known = {} if stored is None else dict(stored)
     for name, value in bundle.model.state_dict().items():
+        if name in known:
+            tensors |= {key: known[key] for key in (name, name + SCALE_SUFFIX) if key in known}
+            continue
         tensor = value.detach().cpu().contiguous()
         kind = storage.kind(name, tensor)
         if kind == "int8":
             tensors[name], tensors[name + SCALE_SUFFIX] = quantise_rows(tensor)
         else:
             tensors[name] = tensor.half() if kind == "float16" else tensor
+    if stored is not None and not known:
+        stored.update({name: tensor for name, tensor in tensors.items() if name.startswith("encoder.")})
+    plugins = plugins_of(bundle.model.config, bundle.tasks)
     header = Header(
-        format=FORMAT if bundle.trained_on else 1,
+        format=FORMAT if bundle.trained_on or plugins else 1,
         model=bundle.model.config,
         tasks=bundle.tasks,
         fit=bundle.fit,
         card=bundle.card,
         protocol=bundle.protocol,
         trained_on=bundle.trained_on,
+        plugins=plugins,
     )
     make_folder(path.parent)
     write_tensors(path, tensors, {METADATA_KEY: to_json(header.plain())})
@@ -256,6 +280,7 @@ def read_header(path: Path) -> Header:
         data = parse_json_config(metadata[METADATA_KEY])
         newer = int(data.get("format", 0)) > FORMAT
         if not newer:
+            check_plugins(data.get("plugins"), path)
             return Header.parse(data, source=str(path))
     except (ValueError, AttributeError, TypeError) as error:
         raise CheckpointError(f"the metadata of {path} are damaged ({error}); download the file again") from None

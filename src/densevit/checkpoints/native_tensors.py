@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -90,7 +90,20 @@ def quantise_rows(weight: Tensor) -> tuple[Tensor, Tensor]:
         error = (_round_rows(rows, scale) * scale[:, None] - rows).abs().amax(dim=1)
         best_scale = torch.where(error < best_error, scale, best_scale)
         best_error = torch.minimum(error, best_error)
+        if not best_error.any():
+            break
     return _round_rows(rows, best_scale).to(torch.int8).view(weight.shape), best_scale
+
+
+def exact_storage(tensor: Tensor) -> Literal["int8", "float16", "plain"]:
+    """The smallest storage that gives a float tensor back to the bit."""
+    if tensor.ndim >= 2:
+        for rows in (tensor[:1], tensor):  # most tensors that were never rounded show it in their first row
+            if not torch.equal(dequantise_rows(*quantise_rows(rows)), rows):
+                break
+        else:
+            return "int8"
+    return "float16" if torch.equal(tensor.half().float(), tensor) else "plain"
 
 
 def dequantise_rows(weight: Tensor, scale: Tensor) -> Tensor:

@@ -25,6 +25,7 @@ SUFFIXES = {".safetensors", ".pth", ".pt", ".bin", ".ckpt"}
 
 # Options of densevit.load: for every checkpoint (only named in errors here), and for those of other programs.
 LOAD_OPTIONS = ("heads", "device", "speed", "engine")
+CLASS_OPTIONS = ("classes", "num_classes", "num_labels", "out_channels")
 IMPORT_OPTIONS = ("config", "as_source", *ImportOverrides.model_fields)
 
 
@@ -40,6 +41,11 @@ def open_model(source: str | Path, **overrides: Any) -> Bundle:
         ConfigError: if an override is unknown or has a wrong value.
     """
     for name in overrides:
+        if name in CLASS_OPTIONS:
+            raise ConfigError(
+                f"load() got {name!r}, but a model has the classes that it was trained with; densevit.train(data, "
+                "preset=NAME, out=FOLDER) trains one for those of your data"
+            )
         if name not in IMPORT_OPTIONS:
             raise ConfigError(
                 f"load() got an unknown option {name!r}{did_you_mean(name, (*LOAD_OPTIONS, *IMPORT_OPTIONS))}; "

@@ -8,6 +8,7 @@ from typing import Any
 
 import typer
 
+from densevit import __version__
 from densevit.cli.benchmark import benchmark
 from densevit.cli.boundary import (
     FAULT,
@@ -45,8 +46,17 @@ for command in (predict, train, report, evaluate, doctor, merge, models, convert
 _WRONG_USAGE: type[Exception] = typer.BadParameter.__bases__[0].__bases__[0]
 
 
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"densevit {__version__}")
+        raise typer.Exit
+
+
 @app.callback()
 def _options(
+    version: bool = typer.Option(
+        False, "--version", help="Show the version and exit.", callback=_show_version, is_eager=True
+    ),
     debug: bool = typer.Option(False, "--debug", help="Show the traceback of errors."),
     quiet: bool = typer.Option(False, "--quiet", "-q", help="Only print warnings and errors."),
 ) -> None:

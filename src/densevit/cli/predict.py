@@ -23,6 +23,10 @@ def predict(
     json_file: Annotated[Path | None, typer.Option("--json", help="Also write the records of all photos here.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Skip photos whose results are already there.")] = False,
     gallery: Annotated[bool, typer.Option("--gallery", help="Write index.html with all pictures.")] = False,
+    annotations: Annotated[
+        list[str] | None,
+        typer.Option(help="Also write predictions as people correct them: coco, labelme or cvat; may be repeated."),
+    ] = None,
     device: shared.Device = None,
     protocol: shared.Protocol = None,
     tta: shared.Tta = False,
@@ -51,9 +55,11 @@ def predict(
     """Label photos and estimate their depth.
 
     For every photo and head: <photo>.<head>.labels.png (indexed), .overlay.png; .mm.png (16 bit, millimetres) and
-    .colours.png for depth; and <photo>.json. A broken photo is reported and the others go on; the exit code is then 2.
+    .colours.png for depth; and <photo>.json. With --annotations, also a folder coco, labelme or cvat. A broken photo is
+    reported and the others go on; the exit code is then 2.
     """
     from densevit import load
+    from densevit.cli.annotations import AnnotationOutputs
     from densevit.cli.gallery import write_gallery
     from densevit.cli.photo_batch import PhotoBatch
     from densevit.io import find_photos, make_folder, write_json
@@ -70,11 +76,15 @@ def predict(
     way = {} if protocol is None else {"protocol": protocol, "tta": tta}
     batch = PhotoBatch(predictor, model, options, raster, way, out, stream=stream)
     batch.plan(found.photos, resume=resume)
+    annotated = AnnotationOutputs(annotations or (), batch)
     page = [out / "index.html"] if gallery else []
     report = [] if json_file is None else [json_file]
-    shared.claim_outputs([*batch.outputs(), *page, *report], [*found.photos, Path(model)], overwrite=overwrite)
+    shared.claim_outputs(
+        [*batch.outputs(), *annotated.files(), *page, *report], [*found.photos, Path(model)], overwrite=overwrite
+    )
     make_folder(out)
     batch.run(console)
+    annotated.write()
     if json_file is not None:
         passed_over = [{"source": path, "reason": reason} for path, reason in found.passed_over.items()]
         summary = {"model": model, "photos": batch.records, "failures": batch.failures, "passed_over": passed_over}

@@ -10,7 +10,9 @@ from densevit.cli import data_options as sources
 
 def train(
     run: Annotated[Path | None, typer.Argument(metavar="[RUN]", help="Run folder to --resume; or give --out.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Run folder: config, log, states, model.safetensors.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Run folder: config, log, states, model; by default a new one in runs/.")
+    ] = None,
     config: Annotated[Path | None, typer.Option(help="YAML file; the one of a run folder is valid too.")] = None,
     overrides: Annotated[
         list[str] | None, typer.Option("--set", help="KEY=VALUE that overrides the config; repeatable.")
@@ -35,6 +37,9 @@ def train(
     classes: sources.Classes = None,
     background: sources.Background = None,
     reduce_zero_label: sources.ReduceZeroLabel = False,
+    time: Annotated[
+        str | None, typer.Option(help="Time for the whole run in laptop mode, such as 90s or 1h; 10m by default.")
+    ] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Continue the run from its last state; begin it if there is none.")
     ] = False,
@@ -48,18 +53,21 @@ def train(
 ) -> None:
     """Train a model, evaluate it and save it.
 
+    Without --preset, --recipe or a --config with a model, laptop mode trains heads on a frozen encoder: it times this
+    machine once, and chooses input size, views, steps and evaluations from the data and --time.
+
     Precedence: --recipe < --preset, --init, --freeze, --decoder and --data < --config < --set. The merged config is
     written to the run folder. The same command runs on many GPUs under torchrun. Ctrl-C, SIGTERM and SIGHUP save
     a state first; the exit status is then 130, 143 or 129. One run folder takes one run at a time.
     """
-    from densevit.data.description import describe
+    from densevit.cli.terminal import printable
     from densevit.device import pick_device
+    from densevit.doctor.examine import check_run
     from densevit.errors import ConfigError
     from densevit.training.launch import is_first
     from densevit.training.nonfinite_batches import replay as replay_batch
-    from densevit.training.resolve_config import resolve_config
     from densevit.training.signals import Stopped
-    from densevit.training.train import train
+    from densevit.training.start import RunRequest, start_run
 
     if replay is not None:
         typer.echo("\n".join(replay_batch(replay, device=str(pick_device(device)))))
@@ -68,41 +76,28 @@ def train(
         raise ConfigError(f"{run} was given without an option; write --out {run}, or --resume {run} to continue a run")
     if run is not None and out not in (None, run):
         raise ConfigError(f"--resume {run} and --out {out} are two run folders; give one")
-    if (out := out or run) is None:
-        raise ConfigError("no run folder was named; give --out DIR")
-    if resume and config is None:
-        if (out / "config.yaml").exists():
-            config = out / "config.yaml"
-        elif not (preset or recipe or init or decoder or freeze):
-            raise ConfigError(f"{out} holds no run, it has no config.yaml; name its folder, or begin it with --config")
-    if config is None and not (init or preset or recipe) and (decoder or freeze):
-        init = "default"
     keys = sources.data_keys(
         **{"kind": dataset, "images": images, "masks": masks, "depth": depth, "values": values, "pairs": pairs},
         **{"split_by": split_by, "classes": classes, "background": background, "reduce_zero_label": reduce_zero_label},
     )
-    described = None if data is None and not keys else describe(data, **keys)
-    if described is not None and is_first():
-        sources.show_remarks(described.remarks)
-    merged = resolve_config(
-        config,
-        overrides or [],
-        preset_name=preset,
-        data=None if described is None else described.config,
-        recipe_name=recipe,
+    request = RunRequest(
+        out=out or run,
+        config=config,
+        overrides=overrides or [],
+        preset=preset,
+        recipe=recipe,
         init=init,
         freeze=freeze,
         decoders=decoder or (),
-        features=out.parent / "features",
+        data=data,
+        keys=keys,
+        time=time,
+        resume=resume,
+        device=device,
+        check=None if no_check else check_run,
     )
-    checked = no_check or (resume and (out / "states").is_dir())  # a run with states was checked when it began
-    if not checked and is_first():
-        from densevit.doctor.examine import check_run
-
-        for finding in check_run(merged):
-            typer.echo(f"warning: {finding.line()}", err=True)
     try:
-        path = train(merged, out, resume=resume, device=str(pick_device(device)))
+        path = start_run(request, lambda text: typer.echo(printable(text), err=True))
     except Stopped as stopped:
         typer.echo(f"densevit: {stopped}", err=True)
         raise typer.Exit(stopped.code) from None

@@ -1,11 +1,13 @@
-"""Data sets. A new kind is one file and one row in ``DATASETS``; the key is its ``kind`` in a config."""
+"""Data sets. A new kind is one file and one row in ``DATASETS``; the key is its ``kind`` in a config.
 
-from collections.abc import Callable, Mapping
+Others come from outside the package, see ``densevit.plugins``.
+"""
+
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 from pydantic import BeforeValidator, SerializeAsAny
 
-from densevit.config import nearest
 from densevit.data.ade20k import Ade20kConfig, open_ade20k
 from densevit.data.base import DataConfig, PublicConfig
 from densevit.data.camvid import CamvidConfig, open_camvid
@@ -14,15 +16,16 @@ from densevit.data.coco_stuff import CocoStuffConfig, open_coco_stuff
 from densevit.data.files import FileDataset
 from densevit.data.folder import FolderDataset, class_table
 from densevit.data.folder_config import FolderConfig
-from densevit.data.in_memory import PythonConfig, PythonDataset
+from densevit.data.in_memory import DatasetRow, OwnConfig, PythonConfig, PythonDataset, adapt_dataset
 from densevit.data.kitti import KittiConfig, open_kitti
 from densevit.data.nyuv2 import Nyuv2Config, open_nyuv2
 from densevit.data.pascal_context import PascalContextConfig, open_pascal_context
 from densevit.data.pascal_voc import PascalVocConfig, open_pascal_voc
 from densevit.data.sample import ClassTable, Dataset, Sample
 from densevit.errors import ConfigError
+from densevit.plugins import PluginTable
 
-DATASETS: dict[str, tuple[type[DataConfig], Callable[..., Dataset]]] = {
+_OWN: dict[str, DatasetRow] = {
     "folder": (FolderConfig, FolderDataset),
     "python": (PythonConfig, PythonDataset),
     "ade20k": (Ade20kConfig, open_ade20k),
@@ -34,6 +37,7 @@ DATASETS: dict[str, tuple[type[DataConfig], Callable[..., Dataset]]] = {
     "pascal_context": (PascalContextConfig, open_pascal_context),
     "pascal_voc": (PascalVocConfig, open_pascal_voc),
 }
+DATASETS = PluginTable("data set", _OWN, adapt_dataset)
 
 
 def parse_data(data: DataConfig | Mapping[str, Any]) -> DataConfig:
@@ -44,7 +48,7 @@ def parse_data(data: DataConfig | Mapping[str, Any]) -> DataConfig:
         raise ValueError(f"a data set is a mapping of keys to values, not {data!r}")
     kind = data.get("kind", "folder")
     if not isinstance(kind, str) or kind not in DATASETS:
-        raise ValueError(f"data set kind {kind!r} is unknown{nearest(str(kind), DATASETS)}")
+        raise ValueError(DATASETS.unknown(kind))
     try:
         return DATASETS[kind][0].parse(data, source=f"the data set of kind {kind}")
     except ConfigError as error:
@@ -64,8 +68,8 @@ def classes_of(config: DataConfig) -> ClassTable | None:
     """
     if isinstance(config, FolderConfig):
         return class_table(config)
-    if isinstance(config, PythonConfig):
-        return PythonDataset(config).classes
+    if isinstance(config, PythonConfig | OwnConfig):
+        return DATASETS[config.kind][1](config).classes
     if isinstance(config, PublicConfig) and config.table is not None:
         return config.rule(config.table).classes
     return None

@@ -88,8 +88,8 @@ def _is_own_layout(root: Path) -> bool:
 
 
 def _check_kind(kind: str) -> None:
-    kinds = [name for name, (config, _) in DATASETS.items() if "split" in config.model_fields]
-    if kind not in kinds:
+    if kind not in DATASETS or "split" not in DATASETS[kind][0].model_fields:
+        kinds = [name for name, (config, _) in DATASETS.items() if "split" in config.model_fields]
         raise ConfigError(f"the data set kind {kind!r} has no root with splits{nearest(kind, kinds)}")
 
 

@@ -1,6 +1,7 @@
-"""A data set of the user: any sequence of samples, made by a function that the config names."""
+"""A data set of the user: any sequence of samples, made by a function that the config or a plug-in names."""
 
 import importlib
+import inspect
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import Field, field_validator
 
-from densevit.data.base import DataConfig
+from densevit.data.base import DataConfig, DataPath
 from densevit.data.sample import ALL_TARGETS, ClassTable, Dataset, Sample, Target
 from densevit.errors import ConfigError, DataError
 
@@ -35,6 +36,57 @@ class PythonConfig(DataConfig):
         return value
 
 
+class OwnConfig(DataConfig):
+    """A data set that a function of the user makes, whose name is the kind.
+
+    Attributes:
+        root: given to the function as ``root``, if it is set.
+        arguments: of the function, by name.
+    """
+
+    root: DataPath | None = None
+    arguments: dict[str, Any] = Field(default_factory=dict)
+
+
+class OwnSplitConfig(OwnConfig):
+    """The same for a function with the parameter ``split``."""
+
+    split: Literal["train", "val", "test"] = "train"
+
+
+DatasetRow = tuple[type[DataConfig], Callable[..., Dataset]]
+
+
+def adapt_dataset(name: str, plugin: Any) -> DatasetRow:
+    """A plug-in -> config class, and function that opens the data set.
+
+    Args:
+        name: its kind.
+        plugin: a function that gives a ``Dataset``, with any of the parameters ``root`` and ``split`` and its own; or a
+            pair of ``DataConfig`` and a function of such a config and ``targets``.
+
+    Raises:
+        ConfigError: it is neither.
+    """
+    if isinstance(plugin, tuple) and len(plugin) == 2:
+        config, opens = plugin
+        if isinstance(config, type) and issubclass(config, DataConfig) and callable(opens):
+            return config, opens
+    elif callable(plugin):
+        kind = OwnSplitConfig if "split" in inspect.signature(plugin).parameters else OwnConfig
+        return kind, lambda config, **options: _open_own(plugin, config, **options)
+    raise ConfigError(
+        f"data set {name!r} is {plugin!r:.80}; a function that gives a densevit.data.Dataset, or a pair of DataConfig "
+        "and a function, is accepted"
+    )
+
+
+def _open_own(function: Callable[..., Any], config: OwnConfig, *, targets: frozenset[Target] = ALL_TARGETS) -> Dataset:
+    given = {key: value for key in ("root", "split") if (value := getattr(config, key, None)) is not None}
+    name = f"data set {config.kind!r}"
+    return PythonDataset(config, targets=targets, made=_call(name, function, {**config.arguments, **given}), name=name)
+
+
 _FORMATS: dict[Target, tuple[str, int]] = {"labels": ("iu", 2), "depth": ("f", 2), "values": ("f", 3)}
 """Kinds of dtype that each target may have, and its number of axes."""
 
@@ -42,10 +94,20 @@ _FORMATS: dict[Target, tuple[str, int]] = {"labels": ("iu", 2), "depth": ("f", 2
 class PythonDataset:
     """A user's data set whose samples are checked, so that a mistake is reported before it breaks a step."""
 
-    def __init__(self, config: PythonConfig, *, targets: frozenset[Target] = ALL_TARGETS) -> None:
-        self.dataset = make_dataset(config)
+    def __init__(
+        self,
+        config: DataConfig,
+        *,
+        targets: frozenset[Target] = ALL_TARGETS,
+        made: Dataset | None = None,
+        name: str | None = None,
+    ) -> None:
+        if made is None:
+            assert isinstance(config, PythonConfig)
+            made, name = make_dataset(config), config.factory
+        self.dataset = made
         self.targets = targets
-        self.name = config.factory
+        self.name = name
         self.rule = config.rule(self.dataset.classes)
 
     @property
@@ -104,15 +166,23 @@ def make_dataset(config: PythonConfig) -> Dataset:
         raise ConfigError(f"factory {config.factory!r}: {error}; name a function of the module") from error
     except (ImportError, SyntaxError) as error:
         raise ConfigError(f"factory {config.factory!r} cannot be imported ({error}); fix the module") from error
+    return _call(f"factory {config.factory!r}", function, config.arguments)
+
+
+def _call(name: str, function: Callable[..., Any], arguments: dict[str, Any]) -> Dataset:
+    """Make the data set.
+
+    Raises:
+        ConfigError: the function raises TypeError for the arguments.
+        DataError: it gives no data set.
+    """
     try:
-        dataset = function(**config.arguments)
+        dataset = function(**arguments)
     except TypeError as error:
-        raise ConfigError(
-            f"factory {config.factory!r} was called with {config.arguments}: {error}; fix arguments"
-        ) from error
+        raise ConfigError(f"{name} was called with {arguments}: {error}; fix arguments") from error
     if not isinstance(dataset, Dataset):
         raise DataError(
-            f"factory {config.factory!r} gave a {type(dataset).__name__}; an object with len(), indexing and the "
+            f"{name} gave a {type(dataset).__name__}; an object with len(), indexing and the "
             "attribute classes (a ClassTable or None) is accepted; see densevit.data.Dataset"
         )
     return dataset

@@ -1,15 +1,19 @@
-"""All decoders. A new one needs one file and one row in ``DECODERS``, whose key is the tag on disk."""
+"""All decoders. A new one needs one file and one row in ``DECODERS``, whose key is the tag on disk.
+
+Others come from outside the package, see ``densevit.plugins``.
+"""
 
 from collections.abc import Mapping
 from typing import Any
 
-from densevit.config import nearest
 from densevit.decoders.base import Decoder, DecoderConfig
 from densevit.decoders.dpt import Dpt, DptConfig
+from densevit.decoders.own import DecoderRow, adapt_decoder, check_buffers
 from densevit.decoders.segmenter import SegmenterLinear, SegmenterLinearConfig, SegmenterMask, SegmenterMaskConfig
 from densevit.decoders.setr import SetrMla, SetrMlaConfig, SetrNaive, SetrNaiveConfig, SetrPup, SetrPupConfig
+from densevit.plugins import PluginTable
 
-DECODERS: dict[str, tuple[type[DecoderConfig], type[Decoder]]] = {
+_OWN: dict[str, DecoderRow] = {
     "setr_naive": (SetrNaiveConfig, SetrNaive),
     "setr_pup": (SetrPupConfig, SetrPup),
     "setr_mla": (SetrMlaConfig, SetrMla),
@@ -17,6 +21,7 @@ DECODERS: dict[str, tuple[type[DecoderConfig], type[Decoder]]] = {
     "segmenter_mask": (SegmenterMaskConfig, SegmenterMask),
     "dpt": (DptConfig, Dpt),
 }
+DECODERS = PluginTable("decoder", _OWN, adapt_decoder)
 
 
 def parse_decoder(data: DecoderConfig | Mapping[str, Any]) -> DecoderConfig:
@@ -25,14 +30,16 @@ def parse_decoder(data: DecoderConfig | Mapping[str, Any]) -> DecoderConfig:
         return data
     kind = data.get("kind") if isinstance(data, Mapping) else None
     if not isinstance(kind, str) or kind not in DECODERS:
-        raise ValueError(f"decoder kind {kind!r} is unknown{nearest(str(kind), DECODERS)}")
+        raise ValueError(DECODERS.unknown(kind))
     return DECODERS[kind][0].model_validate(data)
 
 
 def build_decoder(config: DecoderConfig, *, embed_dim: int, num_taps: int, out_channels: int) -> Decoder:
     """Build the module of a decoder's config."""
-    decoder_class: Any = DECODERS[config.kind][1]
-    decoder: Decoder = decoder_class(config, embed_dim=embed_dim, num_taps=num_taps, out_channels=out_channels)
+    make = DECODERS[config.kind][1]
+    decoder = make(config, embed_dim=embed_dim, num_taps=num_taps, out_channels=out_channels)
+    if config.kind not in DECODERS.own:
+        check_buffers(config.kind, decoder)
     return decoder
 
 

@@ -1,4 +1,4 @@
-"""Batches of windows: a given size or what fits into memory, halved when memory runs out."""
+"""Batches of windows or images: a given size or what fits into memory, halved when memory runs out."""
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
@@ -35,6 +35,7 @@ def in_batches(
     *,
     device: torch.device,
     what: str,
+    size: "Sizes | None" = None,
 ) -> Iterator[_Result]:
     """Run items in batches and yield their results in order.
 
@@ -47,11 +48,12 @@ def in_batches(
         batch: items at a time, or "auto".
         device: on which ``run`` runs.
         what: what an item is, for messages.
+        size: of the batches so far, where items come in several calls.
 
     Raises:
         DensevitError: if there is not enough memory for one item.
     """
-    size = Sizes(batch, device)
+    size = size or Sizes(batch, device)
     done = 0
     while done < len(items):
         now = items[done : done + size.now]
@@ -88,7 +90,7 @@ class Sizes:
                 f"there is not enough memory on {self._device} for one {what} ({failed}); choose a smaller window, or "
                 "a machine with more memory"
             )
-        _log.warning("not enough memory for %d windows at once; continuing with %d", self.now, self.now // 2)
+        _log.warning("not enough memory for %d %ss at once; continuing with %d", self.now, what, self.now // 2)
         self.now //= 2
         if self._device.type == "cuda":
             torch.cuda.empty_cache()

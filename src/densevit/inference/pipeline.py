@@ -4,7 +4,7 @@
 (``InferenceOptions``): whole or in sliding windows, at several scales, mirrored, or as a published program does it.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import Any, Self
@@ -146,7 +146,6 @@ def plans(config: InferenceConfig, options: InferenceOptions, heads: Mapping[str
         yield Plan(names, group, windows, own_pixels=False, views=views)
 
 
-@torch.inference_mode()
 def predict_logits(
     model: DenseModel,
     tasks: Mapping[str, Task],
@@ -173,35 +172,58 @@ def predict_logits(
     Raises:
         ConfigError: if windows do not suit the model, or a protocol has no test-time augmentation for a task.
     """
+    (logits,) = predict_batch(model, tasks, [image], config, options, encode=encode)
+    return logits
+
+
+@torch.inference_mode()
+def predict_batch(
+    model: DenseModel,
+    tasks: Mapping[str, Task],
+    images: Sequence[Image],
+    config: InferenceConfig,
+    options: InferenceOptions | None = None,
+    *,
+    encode: Encode | None = None,
+) -> list[dict[str, TiledLogits]]:
+    """Run images of one size, together where they are run whole; see ``predict_logits`` for the rest."""
     options = options or InferenceOptions()
     options.check_tasks(tasks)
     if options.protocol is not None:
-        return {
-            head: protocols.tiled_logits(options.protocol, model, head, task, image, tta=options.tta)
-            for head, task in tasks.items()
-        }
-    logits: dict[str, TiledLogits] = {}
+        return [
+            {
+                head: protocols.tiled_logits(options.protocol, model, head, task, image, tta=options.tta)
+                for head, task in tasks.items()
+            }
+            for image in images
+        ]
+    logits: list[dict[str, TiledLogits]] = [{} for _ in images]
     for plan in plans(config, options, tasks):
-        means = {head: TtaMean(probabilities=tasks[head].averages_probabilities) for head in plan.heads}
+        means = [
+            {head: TtaMean(probabilities=tasks[head].averages_probabilities) for head in plan.heads} for _ in images
+        ]
         for scale, mirrored in plan.views:
-            view = np.ascontiguousarray(image[:, ::-1]) if mirrored else image
-            for head, tiled in _run_view(model, plan, view, scale, encode).items():
-                signed = tiled.with_flipped_signs(tasks[head].mirrored_channels) if mirrored else tiled
-                means[head].add(signed, mirrored=mirrored)
-        logits |= {head: mean.mean() for head, mean in means.items()}
-    return {head: logits[head] for head in tasks}
+            views = [np.ascontiguousarray(image[:, ::-1]) if mirrored else image for image in images]
+            for number, outputs in enumerate(_run_views(model, plan, views, scale, encode)):
+                for head, tiled in outputs.items():
+                    signed = tiled.with_flipped_signs(tasks[head].mirrored_channels) if mirrored else tiled
+                    means[number][head].add(signed, mirrored=mirrored)
+        for number, heads in enumerate(means):
+            logits[number] |= {head: mean.mean() for head, mean in heads.items()}
+    return [{head: found[head] for head in tasks} for found in logits]
 
 
-def _run_view(
-    model: DenseModel, plan: Plan, image: Image, scale: float, encode: Encode | None
-) -> dict[str, TiledLogits]:
-    """One view of an image through a group of heads -> per head its logits, of the image's size."""
-    size = (image.shape[0], image.shape[1])
+def _run_views(
+    model: DenseModel, plan: Plan, images: Sequence[Image], scale: float, encode: Encode | None
+) -> list[dict[str, TiledLogits]]:
+    """One view of images of one size through a group of heads -> for each, per head its logits, of the image's size."""
+    size = (images[0].shape[0], images[0].shape[1])
     input_size = plan.input_size(size, model.config.encoder.patch_size, scale)
     if plan.windows is not None:
         runner = SlidingWindowRunner(model, plan.heads, plan.windows, default_side=plan.config.window_side)
-        return dict(runner.run_image(image, input_size))
-    pixels = fit_image(image, input_size)[None].to(model.mean.device)
+        return [dict(runner.run_image(image, input_size)) for image in images]
+    fitted = [fit_image(image, input_size)[None] for image in images]
+    pixels = (fitted[0] if len(fitted) == 1 else torch.cat(fitted)).to(model.mean.device)
     # A single view at the image's own size is resized once, so the decoder may leave its last resize to that; views
     # that are averaged keep the decoder's own output.
     coarse = input_size == size and plan.views == ((1.0, False),)
@@ -209,7 +231,10 @@ def _run_view(
         outputs = model(pixels, plan.heads, coarse=coarse)
     else:
         outputs = model.decode(encode(pixels), plan.heads, coarse=coarse)
-    return {
-        head: resized_logits(output.logits[0].float(), size, align_corners=model.decoder(head).align_corners)
-        for head, output in outputs.items()
-    }
+    return [
+        {
+            head: resized_logits(output.logits[number].float(), size, align_corners=model.decoder(head).align_corners)
+            for head, output in outputs.items()
+        }
+        for number in range(len(images))
+    ]

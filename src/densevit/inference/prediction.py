@@ -1,6 +1,7 @@
 """The results of one image, head by head."""
 
-from collections.abc import Iterator, Mapping
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -9,8 +10,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from densevit.errors import DensevitError
-from densevit.inference.results import DepthResult, HeadResult, SegmentationResult, result_files
+from densevit.inference.annotations import (
+    AnnotationKind,
+    LabelledPhoto,
+    LabelSet,
+    check_kind,
+    coco_file,
+    cvat_labelmap,
+    cvat_mask,
+    labelme_file,
+)
+from densevit.inference.results import DepthResult, HeadResult, SegmentationResult, head_result, result_files
+from densevit.inference.tiled_logits import TiledLogits
 from densevit.io import claim, make_folder, write_json
+from densevit.tasks import Task
 from densevit.tasks.colour import Picture
 
 
@@ -106,6 +119,36 @@ class Prediction(Mapping[str, HeadResult]):
         """(H, W, 3) uint8: a head's colours over the image; by default the primary segmentation's, else the first's."""
         return self[head or self.primary or next(iter(self))].overlay(alpha)
 
+    def annotations(
+        self, kind: AnnotationKind = "coco", *, photo: str | Path = "photo.png", head: str | None = None
+    ) -> dict[str, Any]:
+        """The labels in the form in which people correct them: connected regions of one class, background apart.
+
+        Args:
+            kind: "coco" (polygons, with this image and the classes as categories), "labelme", or "cvat".
+            photo: name or path of the photo, as the annotations will quote it.
+            head: with classes; by default the primary one.
+
+        Returns:
+            Of "coco" and "labelme" the content of their JSON files; of "cvat" ``labelmap.txt`` (text) and
+            ``SegmentationClass/<stem>.png`` (uint8 (H, W, 3)).
+
+        Raises:
+            ConfigError: if there is no such kind, or the head has no classes.
+        """
+        result = self.segmentation if head is None else self[head]
+        classes, labels, path = LabelSet.of(result.task), result.prediction, Path(photo)
+        if check_kind(kind) == "coco":
+            described = LabelledPhoto(path, path.as_posix(), path.stem, 1, lambda: labels)
+            content: dict[str, Any] = json.loads("".join(coco_file([described], classes)))
+            return content
+        if kind == "labelme":
+            return labelme_file(labels, classes, path.as_posix())
+        return {
+            "labelmap.txt": cvat_labelmap(classes),
+            f"SegmentationClass/{path.stem}.png": cvat_mask(labels, classes),
+        }
+
     def save(
         self,
         folder: Path | str,
@@ -141,3 +184,23 @@ class Prediction(Mapping[str, HeadResult]):
         }
         write_json(Path(folder) / f"{stem}.json", record)
         return record
+
+
+def make_predictions(
+    tasks: Mapping[str, Task],
+    images: Sequence[Picture],
+    outputs: Sequence[Mapping[str, TiledLogits]],
+    *,
+    label_offset: int = 0,
+) -> list[Prediction]:
+    """Images and the outputs of their heads -> predictions; see ``HeadResult`` for ``label_offset``."""
+    return [
+        Prediction(
+            image,
+            {
+                head: head_result(head, tasks[head], image, tiled, label_offset=label_offset)
+                for head, tiled in heads.items()
+            },
+        )
+        for image, heads in zip(images, outputs, strict=True)
+    ]

@@ -1,25 +1,28 @@
 """Predictor: a photo of any kind and size in, typed results out. The CLI, a server and the examples all call it."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
-from densevit.checkpoints.native import Bundle, Card, TrainedOn
+from densevit.checkpoints.native import Bundle, Card, TrainedOn, save_bundle
 from densevit.checkpoints.open import open_model
 from densevit.config import nearest
 from densevit.device import pick_device
 from densevit.engines.engine import use_engine
 from densevit.errors import ConfigError
 from densevit.inference import protocols
-from densevit.inference.pipeline import InferenceOptions, predict_logits
-from densevit.inference.prediction import Prediction
+from densevit.inference.batching import Batch
+from densevit.inference.features import Features, extract_features
+from densevit.inference.many import Pixels, run_many
+from densevit.inference.pipeline import InferenceOptions, predict_batch
+from densevit.inference.prediction import Prediction, make_predictions
 from densevit.inference.raster.job import RasterConfig, RasterJob
 from densevit.inference.raster.outputs import plan_outputs
-from densevit.inference.results import head_result, result_files
+from densevit.inference.results import result_files
 from densevit.inference.sliding_window import SlidingWindow
 from densevit.inference.speed import SpeedConfig, apply_speed, read_speed
 from densevit.inference_config import InferenceConfig, Protocol, WholeProtocol
-from densevit.io import as_image
+from densevit.io import as_image, claim
 from densevit.io.gdal import read_head
 from densevit.model import DenseModel
 from densevit.tasks import Task
@@ -124,14 +127,106 @@ class Predictor:
             ConfigError: if there is no such protocol, the options exclude each other, or windows do not suit the model.
         """
         options = self.options(protocol=protocol, tta=tta, windows=windows, scales=scales, flip=flip)
-        pixels = as_image(image)
+        (prediction,) = self._run([as_image(image)], options)
+        return prediction
+
+    def predict_many(
+        self,
+        images: Iterable[Any],
+        *,
+        batch: Batch = "auto",
+        protocol: str | Protocol | None = None,
+        tta: bool = False,
+        windows: SlidingWindow | None = None,
+        scales: Sequence[float] = (1.0,),
+        flip: bool = False,
+    ) -> Iterator[Prediction]:
+        """Run images one after the other; an iterator in their order, which reads an image when it needs it.
+
+        Images of one size that follow each other are run together, up to ``batch`` of them, by heads that see images
+        whole. Then floats differ from those of ``predict`` by rounding; in batches of one they are equal.
+
+        Args:
+            images: any iterable of what ``predict`` takes, or an array or tensor (B, C, H, W), (B, H, W, C) or
+                (B, H, W).
+            batch: images at a time; "auto" is 1 on a CPU, where only tiny images gain from more, and on a GPU what its
+                free memory holds.
+            protocol: this and the others as for ``predict``.
+            tta: see there.
+            windows: see there.
+            scales: see there.
+            flip: see there.
+
+        Raises:
+            DataError: at once if this is a single image; from the iterator, after the results of the images before
+                it, if an image cannot be read: the message says which.
+            ConfigError: as ``predict``, at once.
+        """
+        options = self.options(protocol=protocol, tta=tta, windows=windows, scales=scales, flip=flip)
+        options.check_tasks({head: self.tasks[head] for head in self.heads})
+        return run_many(images, lambda pixels: self._run(pixels, options), batch, self.device)
+
+    def _run(self, images: Sequence[Pixels], options: InferenceOptions) -> list[Prediction]:
+        """Images of one size -> their predictions."""
         tasks = {head: self.tasks[head] for head in self.heads}
         label_offset = options.protocol.label_offset if isinstance(options.protocol, WholeProtocol) else 0
-        results = {
-            head: head_result(head, tasks[head], pixels, logits, label_offset=label_offset)
-            for head, logits in predict_logits(self.model, tasks, pixels, self.fit, options).items()
-        }
-        return Prediction(pixels, results)
+        outputs = predict_batch(self.model, tasks, images, self.fit, options)
+        return make_predictions(tasks, images, outputs, label_offset=label_offset)
+
+    def features(self, image: Any, *, short_side: int | None = None) -> Features:
+        """What the encoder makes of an image, run whole and once: a map (C, h, w) for each tapped block.
+
+        Args:
+            image: as for ``predict``.
+            short_side: of the image at the encoder, in pixels; that of ``fit`` by default.
+
+        Raises:
+            DataError: if the image cannot be read.
+            ConfigError: if it would be enlarged beyond ``densevit.limits``.
+        """
+        config = self.fit if short_side is None else self.fit.at(short_side)
+        return extract_features(self.model, as_image(image), config)
+
+    def to(self, device: str) -> Self:
+        """Move the model to a device, "cpu" or "cuda"; returns the predictor itself.
+
+        Raises:
+            ConfigError: if there is no such device here, or the model's engine has built programs for the old one.
+        """
+        wanted = pick_device(device)
+        if wanted != self.device and self.speed.engine != "torch":
+            raise ConfigError(
+                f"engine {self.speed.engine!r} builds programs for {self.device} and cannot move to {wanted}; load the "
+                f"model there, with device={device!r}"
+            )
+        self.model, self.device = self.model.to(wanted), wanted
+        return self
+
+    def save(self, path: str | Path, *, overwrite: bool = False) -> Path:
+        """Write the model as a densevit checkpoint: all heads, tasks, ``fit``, card and protocol.
+
+        Of the speed switches, those that change the weights or ``fit`` are in it; merging and engine are not.
+
+        Args:
+            path: ends in .safetensors; missing folders are made.
+            overwrite: replace a file that densevit did not write, or that was changed since.
+
+        Raises:
+            ConfigError: if the path has another suffix, or an engine runs the model.
+            DataError: if the file cannot be written, or belongs to somebody else.
+        """
+        path = Path(path)
+        if path.suffix != ".safetensors":
+            raise ConfigError(f"{path} does not end in .safetensors, as densevit's checkpoints do; rename it")
+        if self.speed.engine != "torch":
+            raise ConfigError(
+                f"engine {self.speed.engine!r} runs the model, whose modules are replaced; load it with engine torch "
+                "to save it"
+            )
+        claim([path], overwrite=overwrite)
+        bundle = Bundle(self.model, self.tasks, self.fit, self.card, self.protocol, self.trained_on)
+        save_bundle(bundle, path)
+        return path
 
     def predict_raster(
         self,

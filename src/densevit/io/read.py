@@ -3,7 +3,6 @@
 import io
 import math
 import os
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from densevit.errors import DataError
+from densevit.io.arrays import array_of, array_to_rgb, grey_to_rgb, on_white, to_8_bit
 from densevit.io.dark import warn_if_dark
 from densevit.io.decode import decode, guarded, require_file, upright
 from densevit.io.zipped import ZipPath, place
@@ -45,9 +45,10 @@ def as_image(source: object) -> NDArray[np.uint8]:
     """Convert a photo in any form to an array.
 
     Args:
-        source: a path, read by ``read_image``; a Pillow image, converted by the same rules; an array (H, W), (H, W, 1),
-            (H, W, 3) or (H, W, 4); or a tensor (3, H, W), (1, 3, H, W) or (H, W, 3), channels first where both fit.
-            Arrays are uint8, uint16 or floats in [0, 1], tensors uint8 or floats in [0, 1], both RGB or RGBA.
+        source: a path, read by ``read_image``; a Pillow image, converted by the same rules; or an array or tensor: grey
+            (H, W), (H, W, C) or (C, H, W) with C of 1 (grey), 3 (RGB) or 4 (RGBA), and any of these as a batch of one.
+            Where the shape fits both, such as (3, 640, 4), an array has its channels last and a tensor first, as is the
+            custom of numpy and torch. Values are bool, uint8, uint16 or floats in [0, 1].
 
     Returns:
         (H, W, 3) uint8, RGB; may share memory with ``source``.
@@ -62,12 +63,8 @@ def as_image(source: object) -> NDArray[np.uint8]:
         with guarded(name):
             image = _to_rgb(upright(source, name), name)
         return image
-    if isinstance(source, np.ndarray):
-        return _array_to_rgb(source, f"an array {source.shape} of {source.dtype}")
-    # A caller with a tensor has imported torch; this module need not.
-    torch = sys.modules.get("torch")
-    if torch is not None and isinstance(source, torch.Tensor):
-        return _tensor_to_rgb(source)
+    if (array := array_of(source)) is not None:
+        return array_to_rgb(*array)
     raise DataError(
         f"the image is of type {type(source).__name__}; a path, a Pillow image, a numpy array or a torch tensor is"
         " accepted"
@@ -138,54 +135,11 @@ def require_array(path: Path, array: NDArray[Any], accepted: str, fits: Callable
 def _to_rgb(image: Image.Image, name: str) -> NDArray[np.uint8]:
     """(H, W, 3) uint8 from a loaded image of any mode."""
     if image.mode.startswith("I") or image.mode == "F":
-        return _grey_to_rgb(_to_8_bit(_integers_as_16_bit(np.asarray(image), name), name, float_maximum=(1, 255)))
+        return grey_to_rgb(to_8_bit(_integers_as_16_bit(np.asarray(image), name), name, float_maximum=(1, 255)))
     if image.has_transparency_data:
         rgba = np.asarray(image.convert("RGBA"))
         return on_white(rgba[:, :, :3], rgba[:, :, 3])
     return np.array(image.convert("RGB"))
-
-
-def _array_to_rgb(array: NDArray[Any], name: str) -> NDArray[np.uint8]:
-    """(H, W, 3) uint8 from (H, W) or (H, W, 1|3|4)."""
-    if array.ndim == 2:
-        array = array[:, :, None]
-    if array.ndim != 3 or array.shape[2] not in {1, 3, 4} or array.size == 0:
-        raise DataError(f"the image is {name}; (H, W) and (H, W, 1|3|4) are accepted; give one RGB image")
-    array = _to_8_bit(array, f"the image, {name},")
-    if array.shape[2] == 4:
-        return on_white(array[:, :, :3], array[:, :, 3])
-    return _grey_to_rgb(array[:, :, 0]) if array.shape[2] == 1 else np.ascontiguousarray(array)
-
-
-def _tensor_to_rgb(tensor: Any) -> NDArray[np.uint8]:
-    """(H, W, 3) uint8 from a torch tensor (3, H, W), (1, 3, H, W) or (H, W, 3)."""
-    name = f"a tensor {tuple(tensor.shape)} of {tensor.dtype}"
-    if tensor.ndim == 4 and len(tensor) == 1:
-        tensor = tensor[0]
-    if tensor.ndim == 3 and tensor.shape[0] == 3:
-        tensor = tensor.permute(1, 2, 0)
-    if tensor.ndim != 3 or tensor.shape[2] != 3:
-        raise DataError(f"the image is {name}; (3, H, W), (1, 3, H, W) and (H, W, 3) are accepted; give one RGB image")
-    tensor = tensor.detach().cpu()
-    # numpy has no bfloat16.
-    return _array_to_rgb((tensor.float() if tensor.is_floating_point() else tensor).numpy(), name)
-
-
-def _to_8_bit(array: NDArray[Any], name: str, float_maximum: tuple[int, ...] = (1,)) -> NDArray[np.uint8]:
-    """Scale uint16, or floats from 0 to the first of ``float_maximum`` that holds them all, to 0..255."""
-    if array.dtype == np.uint8:
-        return array
-    if array.dtype.kind == "u" and array.dtype.itemsize == 2:
-        return from_16_bit(array)
-    if array.dtype.kind != "f":
-        raise DataError(f"{name} holds {array.dtype}; uint8, uint16 and floats are accepted; convert the values")
-    low, high = float(array.min()), float(array.max())
-    for maximum in float_maximum:
-        # Resampling may overshoot a little, which is clipped. NaN fails both comparisons.
-        if low >= -1e-3 * maximum and high <= 1.001 * maximum:
-            return np.rint(array.astype(np.float32).clip(0, maximum) * (255 / maximum)).astype(np.uint8)
-    ranges = " or ".join(f"0..{maximum}" for maximum in float_maximum)
-    raise DataError(f"{name} holds floats from {low:g} to {high:g}; floats in {ranges} are accepted; scale the values")
 
 
 def _integers_as_16_bit(array: NDArray[Any], name: str) -> NDArray[Any]:
@@ -196,21 +150,3 @@ def _integers_as_16_bit(array: NDArray[Any], name: str) -> NDArray[Any]:
     if low < 0 or high > 65535:
         raise DataError(f"{name} holds 32-bit integers from {low} to {high}; 0..65535 is accepted; scale the values")
     return array.astype(np.uint16)
-
-
-def _grey_to_rgb(grey: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    return np.repeat(grey[:, :, None], 3, axis=2)
-
-
-def from_16_bit(values: NDArray[Any]) -> NDArray[np.uint8]:
-    """0..65535 -> 0..255, rounded."""
-    return ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)
-
-
-def on_white(rgb: NDArray[np.uint8], alpha: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Composite (H, W, 3) with alpha (H, W) on white."""
-    share = alpha[:, :, None].astype(np.uint16)
-    mixed = rgb * share  # at most 255 * 255, also with the white added
-    mixed += 255 * (255 - share) + 127
-    mixed //= 255
-    return mixed.astype(np.uint8)

@@ -6,6 +6,7 @@ import json
 import math
 import os
 import re
+import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -144,6 +145,20 @@ def write_bytes_atomic(path: Path, data: bytes, *, internal: bool = False) -> No
     """
     with atomic_path(path, internal=internal) as temporary:
         temporary.write_bytes(data)
+
+
+def link_or_copy(source: Path, path: Path) -> None:
+    """Give a file a second name in its folder, as a hard link, or as a copy where the file system has no links.
+
+    Raises:
+        DataError: the file cannot be written.
+    """
+    with atomic_path(path) as temporary:
+        temporary.unlink()
+        try:
+            os.link(source, temporary)
+        except OSError:
+            shutil.copyfile(source, temporary)
 
 
 def append_line(path: Path, line: str) -> None:

@@ -1,19 +1,40 @@
-"""The tasks. A new one is one file and one row in ``TASKS``; the key is its tag on disk."""
+"""The tasks. A new one is one file and one row in ``TASKS``; the key is its tag on disk.
 
+Others come from outside the package, see ``densevit.plugins``.
+"""
+
+import inspect
 from collections.abc import Mapping
 from typing import Any
 
-from densevit.config import nearest
+from densevit.errors import ConfigError
+from densevit.plugins import PluginTable
 from densevit.tasks.base import Metrics, Task
 from densevit.tasks.depth import Depth
 from densevit.tasks.regression import Regression
 from densevit.tasks.segmentation import Segmentation
 
-TASKS: dict[str, type[Task]] = {
-    "segmentation": Segmentation,
-    "depth": Depth,
-    "regression": Regression,
-}
+
+def adapt_task(name: str, plugin: Any) -> type[Task]:
+    """A plug-in, a subclass of ``Task`` whose ``kind`` is its name.
+
+    Raises:
+        ConfigError: it is none, or lacks something.
+    """
+    if not (isinstance(plugin, type) and issubclass(plugin, Task)):
+        raise ConfigError(f"task {name!r} is {plugin!r:.80}; a subclass of densevit.tasks.Task is accepted")
+    if inspect.isabstract(plugin):
+        raise ConfigError(f"task {name!r} lacks {', '.join(sorted(plugin.__abstractmethods__))}; define them")
+    for attribute in ("target", "headline"):
+        if not hasattr(plugin, attribute):
+            raise ConfigError(f"task {name!r} has no {attribute}; define it, as densevit.tasks.Task says")
+    if (kind := plugin.model_fields["kind"].default) != name:
+        raise ConfigError(f"task {name!r} has the kind {kind!r}; both must be equal; write kind: Literal[{name!r}]")
+    return plugin
+
+
+_OWN: dict[str, type[Task]] = {"segmentation": Segmentation, "depth": Depth, "regression": Regression}
+TASKS = PluginTable("task", _OWN, adapt_task)
 
 
 def parse_task(data: Task | Mapping[str, Any]) -> Task:
@@ -22,7 +43,7 @@ def parse_task(data: Task | Mapping[str, Any]) -> Task:
         return data
     kind = data.get("kind") if isinstance(data, Mapping) else None
     if not isinstance(kind, str) or kind not in TASKS:
-        raise ValueError(f"task kind {kind!r} is unknown{nearest(str(kind), TASKS)}")
+        raise ValueError(TASKS.unknown(kind))
     return TASKS[kind].model_validate(data)
 
 

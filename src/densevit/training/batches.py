@@ -70,6 +70,9 @@ class SourceBatches(TorchDataset[Batch]):
         self.tasks = {head: tasks[head] for head in source.heads}
         if not len(dataset):
             raise DataError("the data set is empty; it needs at least one photo")
+        wanted = None if config.features is None else config.features.images
+        drawn = _order(config.seed, -1, len(dataset))[:wanted]
+        self.chosen = range(len(dataset)) if wanted is None else sorted(drawn)
         if cache is not None and (self.augment.cutmix or self.augment.classmix):
             raise ConfigError(
                 "augment has cutmix or classmix, but cached features cannot be mixed; set both to 0 or unset features"
@@ -107,20 +110,21 @@ class SourceBatches(TorchDataset[Batch]):
         if self.cache is None or features is None:
             return
         for view in range(features.views):
-            for index in range(self.rank, len(self.dataset), self.world):
-                self.cache.ensure(self._view(index, view).image)
-                yield view * len(self.dataset) + index + 1
+            for place in range(self.rank, len(self.chosen), self.world):
+                self.cache.ensure(self.view(self.chosen[place], view).image)
+                yield view * len(self.chosen) + place + 1
 
     def _example(self, draw: int) -> tuple[Tensor, Example]:
         """The draw-th sample of the run: the input of the model, and the example with its targets."""
-        index = _order(self.config.seed, draw // len(self.dataset), len(self.dataset))[draw % len(self.dataset)]
+        count = len(self.chosen)
+        index = self.chosen[_order(self.config.seed, draw // count, count)[draw % count]]
         generator = torch.Generator().manual_seed(self.config.seed * _STREAM + draw)
         seed_everything(self.config.seed, draw)  # for a data set that draws by itself
         if self.cache is None or self.config.features is None:
             example = augment(self.dataset[index], self.augment, generator)
             return example.image, example
         view = int(torch.randint(self.config.features.views, (), generator=generator))
-        example = self._view(index, view)
+        example = self.view(index, view)
         features = torch.from_numpy(np.array(self.cache.read(example.image)))
         return self._crop_features(features, example, generator)
 
@@ -132,7 +136,7 @@ class SourceBatches(TorchDataset[Batch]):
         generators = [torch.Generator().manual_seed(seed) for seed in seeds]
         return [(mixed.image, mixed) for mixed in mix([e for _, e in examples], self.augment, generators)]
 
-    def _view(self, index: int, view: int) -> Example:
+    def view(self, index: int, view: int) -> Example:
         """A fixed view of an image; view 0 is not augmented."""
         config = self.augment.plain_view() if view == 0 else self.augment
         generator = torch.Generator().manual_seed((self.config.seed * _STREAM + index) * 64 + view)

@@ -49,6 +49,7 @@ class FeaturesConfig(Config):
         directory: may be shared between runs.
         max_gb: largest size of the directory, in 10^9 bytes; a run that needs more is refused before it starts.
         views: per image, one plain view and ``views - 1`` augmented ones, drawn once.
+        images: encode and learn from only so many photos of each data set, drawn by the seed; all, if not given.
         crop: (height, width) in tokens of a random crop of the features at every step.
         flip: mirror features and targets at random; close to the features of the mirrored image, but not equal.
     """
@@ -56,6 +57,7 @@ class FeaturesConfig(Config):
     directory: Path
     max_gb: float = Field(default=50.0, gt=0)
     views: int = Field(default=1, gt=0, le=10_000)
+    images: Steps | None = None
     crop: Size | None = None
     flip: bool = False
 
@@ -85,13 +87,16 @@ class TrainConfig(Config):
         pictures: number of val images per head that are shown at every evaluation, and of the worst ones.
         trackers: experiment trackers, see ``TRACKERS``.
         project: name of the project in trackers.
-        keep_states: number of states to resume from that are kept.
+        keep_states: number of states to resume from that are kept; by default two, and the last one after the end.
         deterministic: equal runs give equal bits on a GPU too, at some cost in speed; CPUs always do.
         shard: shard weights, gradients and optimiser over the processes (FSDP2) instead of a copy in each (DDP).
         sync_bn: compute batch norm's statistics over all processes.
+        probe: measure on val what a linear layer on the features of a frozen encoder reaches, to compare heads with.
         timeout_s: how long a process waits for the others before it considers them dead.
         workers: processes that prepare batches; 0 prepares them in the loop.
-        storage: how the finished model is stored.
+        storage: how models are stored; by default a frozen encoder as compactly as loses nothing.
+        select: the weights of the finished model: those of the "last" step, or of the "best" evaluation.
+        patience: the run ends early after so many evaluations in a row without a new best; never, if not given.
     """
 
     model: ModelConfig
@@ -126,11 +131,14 @@ class TrainConfig(Config):
     pictures: int = Field(default=4, ge=0, le=32)
     trackers: tuple[str, ...] = ()
     project: str = Field(default="densevit", min_length=1)
-    keep_states: int = Field(default=2, gt=0, le=1_000_000)
+    keep_states: int | None = Field(default=None, gt=0, le=1_000_000)
     deterministic: bool = False
     shard: bool = False
     sync_bn: bool = True
     timeout_s: float = Field(default=1800.0, gt=0, le=1e7)
+    select: Literal["last", "best"] = "last"
+    patience: Annotated[int, Field(gt=0, le=10**6)] | None = None
+    probe: bool = False
 
     @property
     def frozen_depth(self) -> int:
@@ -172,8 +180,14 @@ class TrainConfig(Config):
             raise ValueError("lora freezes the encoder by itself; leave freeze out")
         if self.freeze_norms and self.init is None:
             raise ValueError("freeze_norms keeps the statistics of a trained model; name one with init")
+        if (self.select == "best" or self.patience is not None) and all(s.val is None for s in self.sources):
+            raise ValueError("select: best and patience need evaluations, but no source has val; add it, or unset both")
+        if self.freeze == "encoder" and "storage" not in self.model_fields_set:
+            object.__setattr__(self, "storage", Storage(lossless=("encoder.*",)))
         if self.features is not None and self.freeze == "none":
             raise ValueError("cached features need a frozen encoder; set freeze: encoder, or a number of blocks")
+        if self.probe and (self.features is None or self.freeze != "encoder"):
+            raise ValueError("probe measures cached features of a frozen encoder; set features and freeze: encoder")
         if self.features is not None and self.teacher is not None:
             raise ValueError("a teacher needs images, but features replaces them; unset features or teacher")
         if self.shard and (self.compile or self.features is not None or self.lora is not None):

@@ -72,8 +72,15 @@ def fill_cache(
     sizes = [cache.num_bytes(source.augment.crop) for source in sources]
     # Images of val have any size; they are counted as if they were crops, in float32.
     views = config.features.views + 2
-    needed = sum(size * views * len(source.dataset) for size, source in zip(sizes, sources, strict=True))
+    needed = sum(size * views * len(source.chosen) for size, source in zip(sizes, sources, strict=True))
     cache.make_room(needed, max_gb=config.features.max_gb)
+    _log.info(
+        "features of the frozen encoder: about %.2g GB in %s, of at most %g (features.max_gb); other runs on these "
+        "data read them too; delete the folder when you need them no longer",
+        needed / 1e9,
+        cache.root,
+        config.features.max_gb,
+    )
     for source in sources:
         for done in source.prepare():
             if stop_request.signal:

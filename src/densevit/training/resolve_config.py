@@ -5,15 +5,18 @@ settings that work without a GPU.
 """
 
 import logging
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from densevit.checkpoints.open import model_facts
-from densevit.config import apply_overrides, merge, nearest, read_yaml
+from densevit.config import apply_overrides, merge, nearest, read_yaml, set_values
 from densevit.data import DATASETS, ClassTable, DataConfig, FolderConfig, classes_of, parse_data
 from densevit.data.description import describe
+from densevit.data.sample import Target
 from densevit.data.split_roles import training_splits
+from densevit.decoders import DECODERS as ALL_DECODERS
 from densevit.errors import ConfigError
 from densevit.inference_config import InferenceConfig
 from densevit.presets import preset
@@ -28,7 +31,7 @@ DECODERS: dict[str, Plain] = {
     "segmenter_mask": {},
     "setr_naive": {"channels": 192},
     "setr_pup": {"channels": 96},
-    "setr_mla": {"channels": 192, "head_channels": 96},
+    "setr_mla": {"channels": 96, "head_channels": 48},
     "dpt": {
         "channels": (32, 64, 128, 192),
         "fusion_channels": 48,
@@ -53,8 +56,8 @@ FROZEN: Plain = {
 
 
 def resolve_config(
-    path: Path | None,
-    overrides: list[str],
+    path: Path | Mapping[str, Any] | None,
+    overrides: Sequence[str] | Mapping[str, Any],
     *,
     preset_name: str | None = None,
     data: Path | DataConfig | None = None,
@@ -64,20 +67,23 @@ def resolve_config(
     freeze: str | None = None,
     decoders: Sequence[str] = (),
     features: Path = Path("features"),
+    plan: Callable[[Plain, Sequence[str]], Plain] | None = None,
 ) -> TrainConfig:
     """The config of a run: recipe < other options < file < overrides, completed and checked.
 
     Args:
-        path: YAML file.
-        overrides: ``a.b=c`` pairs.
+        path: YAML file, or its content.
+        overrides: ``a.b=c`` pairs, or values by their keys, see ``set_values``.
         preset_name: a preset to train.
         data: a data set: its config, a folder, a zip archive or a dataset.yaml; see ``densevit.data.description``.
         dataset: kind of a folder that is a public data set as downloaded, a key of ``DATASETS``.
         recipe_name: a row of ``RECIPES``.
         init: checkpoint to start from.
         freeze: "encoder" or a number of blocks to keep; their output is cached.
-        decoders: keys of ``DECODERS``, one head each, named after it. They learn masks if the data has any, else depth.
+        decoders: keys of ``DECODERS`` or plug-ins, one head each, named after it. They learn masks if the data has any,
+            else depth.
         features: directory of the cache.
+        plan: fills the gaps in laptop mode, from all that is given and from ``decoders``.
 
     Raises:
         ConfigError: if anything is missing, unknown or wrong.
@@ -95,12 +101,15 @@ def resolve_config(
         raw["init"] = init
     if freeze is not None:
         kept = int(freeze) if freeze.isdecimal() else freeze
-        raw = merge(raw, {**FROZEN, "freeze": kept, "features": {"directory": str(features), "flip": True}})
-    if decoders:
+        cached: Plain = {"freeze": kept, "features": {"directory": str(features), "flip": True}}
+        raw = merge(raw, cached if plan is not None else {**FROZEN, **cached})
+    if decoders and plan is None:
         raw = merge(raw, _heads_for(decoders, raw.get("sources", ())))
     if path is not None:
-        raw = merge(raw, read_yaml(path))
-    raw = apply_overrides(raw, overrides)
+        raw = merge(raw, path if isinstance(path, Mapping) else read_yaml(path))
+    raw = set_values(raw, overrides) if isinstance(overrides, Mapping) else apply_overrides(raw, overrides)
+    if plan is not None:
+        raw = plan(raw, decoders)
     if row is not None:
         if isinstance(sources := raw.get("sources"), list | tuple):
             batch = {"batch_size": row.batch_size}
@@ -112,7 +121,9 @@ def resolve_config(
                 row.pretrained,
                 row.pretrained if row.pretrained.startswith("hf://") else "FILE",
             )
-    return TrainConfig.parse(complete(raw), source=str(path or "the command line"))
+    options = "the set of options" if isinstance(overrides, Mapping) else "the command line"
+    source = str(path) if isinstance(path, Path) else options
+    return TrainConfig.parse(complete(raw), source=source)
 
 
 def complete(raw: Mapping[str, Any]) -> Plain:
@@ -259,14 +270,30 @@ def _absolute(config: DataConfig) -> DataConfig:
 def _heads_for(decoders: Sequence[str], sources: Sequence[Plain]) -> Plain:
     """Model and tasks with one head per decoder."""
     labels = not sources or classes_of(parse_data(sources[0]["train"])) is not None
+    return head_settings(decoders, "labels" if labels else "depth")
+
+
+def head_settings(decoders: Sequence[str], target: Target) -> Plain:
+    """Model and tasks with one head per decoder, for labels or depth."""
+    if target == "values":
+        raise ConfigError(
+            "the data have value maps and no masks or depth, and only you know what the values are; give --config with "
+            "a task of kind regression, see docs/reference/config.md"
+        )
+    labels = target == "labels"
     heads: Plain = {}
     for kind in decoders:
-        if kind not in DECODERS:
-            raise ConfigError(f"there is no decoder {kind!r}{nearest(kind, DECODERS)}")
-        decoder: Plain = {"kind": kind, **DECODERS[kind]}
+        if kind not in DECODERS and kind not in ALL_DECODERS:
+            raise ConfigError(f"there is no decoder {kind!r}{nearest(kind, ALL_DECODERS.names())}")
+        decoder: Plain = {"kind": kind, **DECODERS.get(kind, {})}
         if kind == "dpt":
             depth = {"kind": "depth", "activation": "sigmoid", "max_depth_m": 10.0}
             decoder["head"] = {"kind": "segmentation", "align_corners": False} if labels else depth
-        heads[kind] = {"decoder": decoder}
+        heads[_head_name(kind)] = {"decoder": decoder}
     task: Plain = {"kind": "segmentation"} if labels else {"kind": "depth", "l1_weight": 0.3}
-    return {"model": {"heads": heads}, "tasks": dict.fromkeys(decoders, task)}
+    return {"model": {"heads": heads}, "tasks": dict.fromkeys(heads, task)}
+
+
+def _head_name(kind: str) -> str:
+    """A plug-in's name may have signs that a head's cannot."""
+    return re.sub(r"\W", "_", kind)

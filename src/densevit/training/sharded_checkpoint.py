@@ -90,7 +90,8 @@ def save_sharded(
 def load_sharded(folder: Path, tensors: dict[str, Any], *, group: Group) -> dict[str, Any]:
     """Load the latest state that can be read into ``tensors``, and return its facts, including ``iteration``.
 
-    A damaged state is skipped with a warning.
+    A damaged state is skipped with a warning. Averages that the state lacks, as earlier ones lack those of the
+    running statistics, are taken out of ``tensors``.
 
     Raises:
         CheckpointError: if no state can be read, or it is that of another model.
@@ -102,8 +103,16 @@ def load_sharded(folder: Path, tensors: dict[str, Any], *, group: Group) -> dict
             _log.warning("cannot read %s (its files are not those that were written); trying the one before", path)
             continue
         try:
+            stored = _Reader(path).read_metadata().state_dict_metadata
+            tensors["average"] = {n: v for n, v in tensors["average"].items() if f"average.{n}" in stored}
             load(tensors, storage_reader=_Reader(path))
-        except (CheckpointException, RuntimeError, ValueError, KeyError) as error:  # names or shapes differ
+        except (
+            CheckpointException,
+            pickle.PickleError,
+            RuntimeError,
+            ValueError,
+            KeyError,
+        ) as error:  # names or shapes differ
             raise other_model_error(folder) from error
         return {**facts, "iteration": iteration_of(path)}
     raise no_readable_state_error(folder, len(paths))

@@ -2,58 +2,35 @@
 
 import logging
 import signal
-from contextlib import AbstractContextManager, ExitStack, closing
-from dataclasses import dataclass
+from contextlib import ExitStack, closing
 from functools import partial
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from densevit.errors import DensevitError
-from densevit.evaluation.inspection import EvaluationRecorder
 from densevit.io.lock import lock_folder
-from densevit.model import DenseModel
 from densevit.tasks import Task
-from densevit.training.batches import Batch, SourceBatches, steps
+from densevit.training.batches import Batch, steps
 from densevit.training.build_model import build_model, open_cache, set_training
 from densevit.training.config import TrainConfig
-from densevit.training.datasets import fill_cache, open_sources, validate
-from densevit.training.distributed import Group, gather_full_weights, join_processes, sync_gradients, wrap_distributed
-from densevit.training.ema import ema_weights, init_ema, update_ema
-from densevit.training.feature_cache import FeatureCache
+from densevit.training.datasets import fill_cache, open_sources
+from densevit.training.distributed import Group, join_processes, sync_gradients, wrap_distributed
+from densevit.training.ema import init_ema, update_ema
 from densevit.training.hooks import TrainHooks
 from densevit.training.learner import Learner, compiler_missing
+from densevit.training.linear_probe import linear_probe
 from densevit.training.loss_weighting import LossWeights
 from densevit.training.nonfinite_batches import divergence_message, save_nonfinite
 from densevit.training.optim import build_optimiser, clip
 from densevit.training.run.recorder import RunRecorder
 from densevit.training.seeds import be_deterministic, seed_everything
+from densevit.training.session import Session, evaluate_now, finish, is_stale
 from densevit.training.signals import Interrupted, Stopped, StopRequest, stop_on_signals
 from densevit.training.train_state import TrainState, claim_folder
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(slots=True)
-class _Run:
-    """Everything that the steps and evaluations of one call of ``train`` use; only ``state`` changes between steps."""
-
-    config: TrainConfig
-    out: Path
-    group: Group
-    stop_request: StopRequest
-    hooks: TrainHooks
-    tasks: dict[str, Task]
-    cache: FeatureCache | None
-    sources: list[SourceBatches]
-    network: nn.Module  # the learner, wrapped so that processes share gradients
-    state: TrainState
-    recorder: RunRecorder | None = None  # only the first process writes to the run folder
-
-    @property
-    def model(self) -> DenseModel:
-        return self.state.learner.model
 
 
 def train(
@@ -97,11 +74,14 @@ def _train(
         run = _prepare(config, out, group, stop_request, hooks, resume=resume)
         group.on_first(partial(_open_recorder, run, stack))  # not before everything is known to fit together
         fill_cache(config, run.sources, run.cache, stop_request)
+        if config.probe and run.cache is not None and run.recorder is not None and not run.state.done:
+            run.recorder.probed(linear_probe(run.model, run.tasks, config, run.cache, run.sources))
         group.wait()
         try:
             if run.state.eval_pending:
-                _evaluate_now(run)
-            _loop(run)
+                evaluate_now(run)
+            if not is_stale(run):
+                _loop(run)
         except Interrupted:
             _save(run)
             raise Stopped(
@@ -109,12 +89,12 @@ def _train(
                 f"densevit train --resume --out {out}",
                 stop_request.signal or signal.SIGTERM,  # 0 where another process got the signal
             ) from None
-        return _finish(run)
+        return finish(run)
 
 
 def _prepare(
     config: TrainConfig, out: Path, group: Group, stop_request: StopRequest, hooks: TrainHooks, *, resume: bool
-) -> _Run:
+) -> Session:
     """Build the model, its data and its optimiser; to resume, load the last state into them."""
     group.on_first(partial(claim_folder, config, out, resume=resume))
     if config.deterministic:
@@ -140,10 +120,10 @@ def _prepare(
         state.load(out / "states", config, group)
     batches = "; ".join(source.describe() for source in sources)
     _log.info("after %d of %d steps; each has %s", state.done, config.iterations, batches)
-    return _Run(config, out, group, stop_request, hooks, tasks, cache, sources, network, state)
+    return Session(config, out, group, stop_request, hooks, tasks, cache, sources, network, state)
 
 
-def _open_recorder(run: _Run, stack: ExitStack) -> None:
+def _open_recorder(run: Session, stack: ExitStack) -> None:
     """Start recording into the run folder; when ``stack`` closes, the recorder notes how the run ended."""
     recorder = RunRecorder(
         run.config,
@@ -156,7 +136,7 @@ def _open_recorder(run: _Run, stack: ExitStack) -> None:
     run.recorder = stack.enter_context(recorder)
 
 
-def _loop(run: _Run) -> None:
+def _loop(run: Session) -> None:
     """For each iteration: set the rates, draw the batches, step, then evaluate and save when due."""
     config, state = run.config, run.state
     first, end = state.done * config.accumulate, config.iterations * config.accumulate
@@ -178,18 +158,21 @@ def _loop(run: _Run) -> None:
                 state.check_taught(run.group)
             diverged = state.bad_steps >= config.max_bad_steps
             if last or state.done % config.eval_every == 0:
-                _evaluate_now(run)
+                evaluate_now(run)
+                last = last or is_stale(run)
             if diverged:
                 state.bad_steps = 0  # a run that is resumed has all its attempts again
             if last or state.done % config.checkpoint_every == 0 or diverged:
                 _save(run)  # after the evaluation, so that a resumed run need not repeat it
             if diverged:
                 raise DensevitError(divergence_message(config.max_bad_steps, state.done, losses, run.out))
-            if stop and not last:
+            if last:
+                break
+            if stop:
                 raise Interrupted
 
 
-def _step(run: _Run, batches: list[list[Batch]]) -> tuple[Tensor, bool]:
+def _step(run: Session, batches: list[list[Batch]]) -> tuple[Tensor, bool]:
     """Make one optimiser step; if losses or gradients are not finite, nothing changes and the batches are kept.
 
     Returns losses per head, (heads,), over all processes; and whether any process has been asked to stop.
@@ -208,7 +191,7 @@ def _step(run: _Run, batches: list[list[Batch]]) -> tuple[Tensor, bool]:
         state.weighting(dict(zip(config.tasks, losses.to(group.device), strict=True))).backward()
     if losses.isfinite().all() and norm.isfinite():
         scaler.step(optimiser)
-        update_ema(state.ema, learner.model, config.ema)
+        update_ema(state.ema, learner.model, config.ema, state.done)
         state.last_update = state.done + 1
         state.bad_steps = 0
     else:
@@ -223,7 +206,7 @@ def _step(run: _Run, batches: list[list[Batch]]) -> tuple[Tensor, bool]:
     return losses, bool(stop)
 
 
-def _backward(run: _Run, batches: list[list[Batch]]) -> Tensor:
+def _backward(run: Session, batches: list[list[Batch]]) -> Tensor:
     """Accumulate the gradients of a step's micro-batches; returns their losses in this process, (micro-batches, heads).
 
     What the losses divide by, such as the known pixels, is counted over the whole step first. So the gradient does not
@@ -245,49 +228,6 @@ def _backward(run: _Run, batches: list[list[Batch]]) -> Tensor:
     return losses
 
 
-def _evaluate_now(run: _Run) -> None:
-    """Evaluate the model that would be saved now; it stays pending in the state until all of it is done."""
-    config, group, state = run.config, run.group, run.state
-    state.eval_pending = True
-    with _eval_model(run) as eval_model:
-        recorder = EvaluationRecorder(config.pictures)
-        metrics = validate(
-            eval_model,
-            run.tasks,
-            config,
-            run.cache,
-            part=(group.rank, group.world),
-            add=group.sum if group.world > 1 else None,
-            progress=partial(_on_progress, run),
-            recorder=recorder,
-        )
-        for other in group.gather(recorder)[1:]:
-            recorder.merge(other)
-        if run.recorder is not None:
-            run.recorder.evaluated(state.done, metrics, eval_model, run.tasks, recorder)
-    state.eval_pending, state.metrics = False, metrics
-
-
-def _on_progress(run: _Run, done: int, total: int) -> None:
-    run.hooks.on_eval_progress(done, total)
-    if run.stop_request.signal and run.group.world == 1:  # one of several processes cannot leave an evaluation
-        raise Interrupted
-
-
-def _eval_model(run: _Run) -> AbstractContextManager[DenseModel]:
-    """The model that is evaluated and saved: whole, with averaged weights if the run has them."""
-    if run.config.shard:
-        return gather_full_weights(run.model, run.state.ema, run.group)
-    return ema_weights(run.model, run.state.ema)
-
-
-def _save(run: _Run) -> None:
+def _save(run: Session) -> None:
     on_written = partial(run.hooks.on_state_written, run.state.done)
     run.state.save(run.out / "states", run.config, run.group, on_written=on_written)
-
-
-def _finish(run: _Run) -> Path:
-    """Write the finished model; returns its path in every process."""
-    run.hooks.before_finish()
-    with _eval_model(run) as eval_model:
-        return run.group.on_first(lambda: run.recorder.finish(eval_model, run.tasks) if run.recorder else run.out)

@@ -17,6 +17,7 @@ from densevit.io.decode import reason
 from densevit.io.outputs import may_replace
 from densevit.training.batches import Batch
 from densevit.training.checkpoint import (
+    KEEP,
     check_names,
     load_state,
     other_model_error,
@@ -26,6 +27,7 @@ from densevit.training.checkpoint import (
 )
 from densevit.training.config import TrainConfig
 from densevit.training.distributed import Group
+from densevit.training.ema import averaged
 from densevit.training.learner import Learner
 from densevit.training.loss_weighting import LossWeights
 from densevit.training.run.recorder import HeadMetrics
@@ -52,6 +54,8 @@ class TrainState:
         bad_steps: how many steps in a row have just been skipped because something was not finite.
         eval_pending: the evaluation that is due after these steps has not been finished.
         metrics: results of the last evaluation.
+        best_score: of the evaluations so far; see ``score_of``.
+        stale: how many evaluations in a row have just not been better than the best.
         untaught: heads for which no target pixel of this session has counted so far.
     """
 
@@ -65,6 +69,8 @@ class TrainState:
     bad_steps: int = 0
     eval_pending: bool = False
     metrics: HeadMetrics = field(default_factory=dict)
+    best_score: float | None = None
+    stale: int = 0
     untaught: set[str] = field(default_factory=set)
 
     def save(
@@ -80,7 +86,9 @@ class TrainState:
             "scaler": self.scaler.state_dict(),
             "world": group.world,
         }
-        keep = config.keep_states
+        if config.patience is not None:
+            progress |= {"best": self.best_score, "stale": self.stale}
+        keep = config.keep_states or KEEP
         if config.shard:
             save_sharded(folder, self.done, self._tensors(), progress, keep=keep, group=group, on_written=on_written)
         elif group.first:
@@ -122,9 +130,13 @@ class TrainState:
             self.weighting.load_state_dict(tensors["weighting"])
             if not config.shard:
                 self.optimiser.load_state_dict(state["optimiser"])
-                for name in self.ema.keys() & state["average"].keys():
-                    self.ema[name].copy_(state["average"][name])
                 restore_random_state(state)
+            current = averaged(self.learner.model)
+            for name, average in self.ema.items():
+                if name not in tensors["average"]:  # a state without an average, or of before buffers had one
+                    average.copy_(current[name].detach())
+                elif not config.shard:  # sharded averages are loaded in place
+                    average.copy_(tensors["average"][name])
             self.scaler.load_state_dict(state["scaler"])
             self.done = int(state["iteration"])
             self.last_update = int(state["moved"])
@@ -132,6 +144,7 @@ class TrainState:
             self.eval_pending = bool(state["unseen"])
             self.metrics = {head: dict(values) for head, values in state["figures"].items()}
             world = int(state["world"])
+            self.best_score, self.stale = state.get("best"), int(state.get("stale", 0))
         # torch raises these where names, shapes, groups or types differ
         except (RuntimeError, ValueError, LookupError, TypeError, AttributeError, OverflowError) as error:
             raise other_model_error(folder) from error
@@ -139,6 +152,12 @@ class TrainState:
             self.untaught = set()  # checked before the state was written, unless a signal came first
         if world != group.world:
             _log.info("the run had %d processes and now has %d; batches stay the same", world, group.world)
+
+    def evaluated(self, metrics: HeadMetrics, score: float | None) -> None:
+        """Note the results of an evaluation, and whether it is better than all before."""
+        self.eval_pending, self.metrics = False, metrics
+        gained = score is not None and (self.best_score is None or score > self.best_score)
+        self.best_score, self.stale = (score, 0) if gained else (self.best_score, self.stale + 1)
 
     def see_targets(self, batches: Sequence[Sequence[Batch]]) -> None:
         """Note the heads that learn from a step's batches, whose targets are still on the CPU."""

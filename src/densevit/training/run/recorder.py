@@ -4,7 +4,7 @@ import logging
 import math
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -17,14 +17,14 @@ from densevit.config import to_yaml
 from densevit.errors import DensevitError
 from densevit.evaluation.inspection import EvaluationRecorder
 from densevit.evaluation.snapshots import drop_evaluations, picture_path, save_evaluation
-from densevit.io import read_image, write_bytes_atomic, write_json
+from densevit.io import link_or_copy, read_image, write_bytes_atomic, write_json
 from densevit.model import DenseModel
 from densevit.tasks import Task
 from densevit.training.config import TrainConfig
 from densevit.training.datasets import trained_on, write_descriptions
 from densevit.training.lora import without_lora
 from densevit.training.run.environment import environment, short_environment
-from densevit.training.run.log import RunLog, last_iterations, read_log
+from densevit.training.run.log import Row, RunLog, in_words, last_iterations, read_log
 from densevit.training.run.progress import ProgressMeter, duration
 from densevit.training.run.report import REPORT, write_report
 from densevit.training.run.salvage import is_shallow, mappings, parse_json
@@ -88,6 +88,8 @@ class RunRecorder:
             eval_every=config.eval_every if evaluated else 0,
             images=sum(source.batch_size for source in config.sources),
         )
+        self.best_done: int | None = None  # in this session
+        self._stored: dict[str, Tensor] | None = {} if config.freeze == "encoder" else None
         self._reported = time.monotonic()
         self._pause_s = REPORT_EVERY_S
         self._ended = False
@@ -136,11 +138,19 @@ class RunRecorder:
         score = score_of(metrics, tasks)
         if score is not None and (self.best_score is None or score >= self.best_score):
             self._save(model, tasks, "best.safetensors")
-            self.best_score = score
+            self.best_score, self.best_done = score, done
             self.log.write("best", done, score=score)
         if recorder is not None and recorder.heads:
             with self._not_fatal("pictures"):
                 self._save_pictures(done, recorder)
+        self._report()
+
+    def probed(self, metrics: HeadMetrics) -> None:
+        """Record what a linear layer on the same features reaches on val."""
+        for head, values in metrics.items():
+            numbers = {name: value for name, value in values.items() if isinstance(value, int | float)}
+            self.log.write("probe", 0, head=head, **numbers)
+            _log.info("a linear probe of the features, for head %s: %s", head, in_words(numbers))
         self._report()
 
     def _save_pictures(self, done: int, recorder: EvaluationRecorder) -> None:
@@ -152,16 +162,26 @@ class RunRecorder:
                     self.trackers.picture(done, f"{head}/{number} {image.name}", picture)
 
     def finish(self, model: DenseModel, tasks: dict[str, Task]) -> Path:
-        """Write the finished model with its last metrics; returns its path."""
-        path = self._save(model, tasks, "model.safetensors")
+        """Write the finished model with its metrics; returns its path.
+
+        Where it is the one of the best evaluation, the file of that gets a second name and takes no space.
+        """
+        path, best = self.out / "model.safetensors", self.out / "best.safetensors"
+        chosen = self.best_score is not None if self.config.select == "best" else self.best_done == self.done
+        if chosen:
+            link_or_copy(best, path)
+        else:
+            self._save(model, tasks, path.name)
         self._end("finished")
+        for line in results_in_words(read_log(self.out / "log.jsonl"), tasks, best=self.config.select == "best"):
+            _log.info("%s", line)
         return path
 
     def _save(self, model: DenseModel, tasks: dict[str, Task], name: str) -> Path:
         config = self.config
         card = config.card.model_copy(update={"metrics": {**config.card.metrics, **self.metrics}})
         bundle = Bundle(without_lora(model), tasks, config.fit, card, trained_on=trained_on(config))
-        save_bundle(bundle, self.out / name, config.storage)
+        save_bundle(bundle, self.out / name, config.storage, stored=self._stored)
         return self.out / name
 
     def _end(self, outcome: str, **reason: str) -> None:
@@ -203,6 +223,19 @@ def score_of(metrics: Mapping[str, Mapping[str, Any]], tasks: Mapping[str, Task]
         if isinstance(value, int | float) and math.isfinite(value):
             values.append(value if higher else -value)
     return math.fsum(values) / len(values) if values else None
+
+
+def results_in_words(rows: Sequence[Row], tasks: Mapping[str, Task], *, best: bool) -> Iterator[str]:
+    """A line per head: its headline metric, at the best evaluation or the last one, and that of a linear probe."""
+    chosen = max((row["iteration"] for row in rows if row["event"] == ("best" if best else "eval")), default=None)
+    for head, task in tasks.items():
+        name, _ = task.headline
+        own = [row for row in rows if row.get("head") == head and isinstance(row.get(name), float)]
+        values = [row[name] for row in own if row["event"] == "eval" and row["iteration"] == chosen]
+        probes = [row[name] for row in own if row["event"] == "probe"]
+        if values:
+            probe = f"; a linear probe of the same features has {probes[-1]:.4g}" if probes else ""
+            yield f"head {head}: {name} {values[-1]:.4g} after {chosen} steps{probe}"
 
 
 def _score_of(path: Path) -> float | None:

@@ -14,7 +14,7 @@ from densevit.pages.charts import confusion_chart, depth_chart, line_chart
 from densevit.pages.html import cards, escape, facts_table, folded, in_line, page, section, titled
 from densevit.plain_data import parse_yaml
 from densevit.tasks import TASKS, Task
-from densevit.training.run.log import Row, read_log
+from densevit.training.run.log import Row, in_words, read_log
 from densevit.training.run.progress import duration
 from densevit.training.run.report_tables import class_table, confused_table, metrics_table, picture_rows
 from densevit.training.run.salvage import counts, mapping, mappings, number, parse_json, parse_mapping, read_text
@@ -138,6 +138,9 @@ def _result(head: str, rows: list[Row], folder: Path, details: dict[str, Any], n
     at_best = [r for r in _evals_of(rows, head) if best and r["iteration"] == best[0]["iteration"]]
     metrics = {name: value for name, value in row.items() if name not in _ROW_KEYS}
     parts = [titled("metrics", metrics_table(metrics, at_best[-1] if at_best else {}))]
+    if probes := [r for r in _of(rows, "probe") if r.get("head") == head]:
+        numbers = {name: value for name, value in probes[-1].items() if name not in _ROW_KEYS}
+        parts.append(titled("a linear probe of the same features", f"<p>{escape(in_words(numbers))}</p>"))
     per_class = mapping(row.get("per_class"))
     if per_class:
         parts.append(titled("classes", class_table(per_class, details.get("palette", ()))))

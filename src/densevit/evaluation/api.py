@@ -1,0 +1,112 @@
+"""``densevit.evaluate``: the metrics of a model on a data set, as a function call."""
+
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from densevit.config import nearest
+from densevit.data import DATASETS, Dataset, parse_data
+from densevit.data.base import DataConfig
+from densevit.data.folder_config import FolderConfig
+from densevit.errors import ConfigError
+from densevit.evaluation import run_data
+from densevit.evaluation.evaluate import check_measured
+from densevit.evaluation.evaluate import evaluate as measure
+from densevit.evaluation.selection import choose_head
+from densevit.inference.pipeline import InferenceOptions
+from densevit.inference.predictor import Predictor
+from densevit.tasks import TASKS
+
+_log = logging.getLogger(__name__)
+
+
+def evaluate(
+    model: str | Path | Predictor,
+    data: str | Path | Mapping[str, Any] | DataConfig | Dataset | Callable[..., Dataset] | None = None,
+    *,
+    split: str | None = None,
+    task: str | None = None,
+    heads: str | Sequence[str] | None = None,
+    options: InferenceOptions | None = None,
+    device: str | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> dict[str, dict[str, Any]]:
+    """Measure a model on a data set, as ``densevit evaluate`` does.
+
+    What the data mean otherwise than in the run that trained the model is logged as a warning.
+
+    Args:
+        model: what ``load`` takes, or a predictor.
+        data: a folder, zip archive or dataset.yaml; the keys of a data set, or its config; a ``densevit.data.Dataset``,
+            or a function that gives one. None for a model in its run folder takes the data of the run.
+        split: by default that of the run's evaluations, or val.
+        task: kind of task; by default that of all heads, or segmentation.
+        heads: to measure; by default the one whose task and classes fit.
+        options: windows, scales, mirror images or a protocol, see ``Predictor.options``.
+        device: by default a GPU if there is one; a predictor stays where it is.
+        progress: called with (images done, images).
+
+    Returns:
+        Metrics by head, fractions and metres.
+
+    Raises:
+        ConfigError: no head fits, or several do; no data was named.
+        DataError: the data cannot be used, or have no target for a head.
+    """
+    predictor = model if isinstance(model, Predictor) else Predictor.load(model, device=device)
+    source = "" if isinstance(model, Predictor) else str(model)
+    kind = task or run_data.only_kind(predictor.tasks)
+    if kind not in TASKS:
+        raise ConfigError(f"task {kind!r} is unknown{nearest(kind, TASKS.names())}")
+    wanted: Sequence[str] | Sequence[None] = [heads] if isinstance(heads, str) else heads or [None]
+    found: dict[str, dict[str, Any]] = {}
+    for head, dataset in _choose(predictor, source, data, split, kind, wanted):
+        task_of = {head: predictor.tasks[head]}
+        found |= measure(predictor.model, task_of, predictor.fit, dataset, options, progress=progress)
+        check_measured({head: found[head]}, task_of, len(dataset))
+    return found
+
+
+def _choose(
+    predictor: Predictor, source: str, data: Any, split: str | None, kind: str, wanted: Sequence[str | None]
+) -> Iterator[tuple[str, Dataset]]:
+    """Each head and the data to measure it on."""
+    if isinstance(data, Dataset):
+        for name in wanted:
+            yield choose_head(predictor.tasks, data, kind, name)
+        return
+    if data is None or isinstance(data, str | Path):
+        path, given = None if data is None else Path(data), {}
+    else:
+        config = _config(data)
+        if not isinstance(config, FolderConfig):
+            config = config if split is None else parse_data({**config.plain(), "split": split})
+            for name in wanted:
+                dataset = DATASETS[config.kind][1](config, targets=frozenset({TASKS[kind].target}))
+                yield choose_head(predictor.tasks, dataset, kind, name)
+            return
+        path, given = None, config.model_dump(exclude_defaults=True, exclude={"split"})
+        split = split or config.split
+    known = run_data.Model(source, predictor.tasks, predictor.trained_on)
+    for name in wanted:
+        chosen = run_data.select(known, kind, name, path, split, given)
+        for message in chosen.messages:
+            _log.log(logging.WARNING if message.startswith("not as in") else logging.INFO, "%s", message)
+        yield chosen.head, chosen.dataset
+
+
+def _config(data: Any) -> DataConfig:
+    """The config of a data set that is neither a path nor opened."""
+    try:
+        if isinstance(data, DataConfig | Mapping):
+            return parse_data(data)
+        if callable(data):
+            DATASETS.add(data.__name__, data)
+            return parse_data({"kind": data.__name__})
+    except ValueError as error:
+        raise ConfigError(f"data: {error}") from None
+    raise ConfigError(
+        f"data is of type {type(data).__name__}; a path, keys or config of a data set, a densevit.data.Dataset, or a "
+        "function that gives one, is accepted"
+    )

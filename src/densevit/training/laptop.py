@@ -1,0 +1,278 @@
+"""Laptop mode: heads on a frozen encoder, with all settings from the data and from the time that there is.
+
+The encoder and one step of every head are timed once, on this machine. The budget then becomes an input size, a number
+of photos and views, and a number of steps, which are written to the run's config; nothing is timed again when the run
+is resumed, so it stays a function of its config.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from densevit.checkpoints.open import model_facts
+from densevit.config import merge
+from densevit.data import DATASETS, parse_data
+from densevit.data.sample import Target
+from densevit.errors import ConfigError
+from densevit.inference_config import InferenceConfig
+from densevit.training.config import TrainConfig
+from densevit.training.published_recipes import Plain
+from densevit.training.resolve_config import complete, head_settings
+from densevit.training.run.progress import duration
+from densevit.training.survey import Survey, survey
+from densevit.training.timing import Costs, measure
+from densevit.types import Size
+
+DEFAULT_TIME = "10m"
+
+SUITABLE: Mapping[Target, tuple[str, ...]] = {"labels": ("dpt", "setr_mla"), "depth": ("dpt",), "values": ("dpt",)}
+"""Heads by what is learnt, the best first. On cells of 300 x 300 pixels, as below: 0.925 with dpt at 304, 0.912 with
+setr_mla, whose steps take a third of the time."""
+ENOUGH_STEPS = 150
+"""The first suitable head is taken whose steps the budget allows so often."""
+
+NUM_LEVELS = 4
+"""Taps that DPT reads; of an encoder with fewer, some twice."""
+
+PATCHES_ACROSS = 5
+"""How many patches the thinnest objects should be across. On cells of 300 x 300 pixels (mIoU after 300 steps of the
+same head): 0.912 at 304, 0.932 at 480."""
+ENLARGED = 3.0
+"""Largest factor on the sides of photos."""
+SIDES = (192, 1024)
+"""Least and largest short side of the input; the latter is 4,096 tokens, where attention begins to dominate."""
+PLAIN_SIDE = 384
+"""Short side for depth and other values, whose head needs the whole scene more than detail."""
+
+ENCODING, LEARNING = 0.5, 0.4
+"""Shares of the budget for encoding photos, and for steps with evaluations; the rest is for reading and writing."""
+FEW_PHOTOS = 100
+"""Rather than fewer training photos than this, smaller ones are encoded."""
+MAX_VIEWS = 4
+STEPS, PASSES = (60, 2000), 40
+"""Least and largest number of steps, and of passes over the encoded views."""
+EVALUATIONS, PATIENCE = 8, 4
+FEWEST_EVALUATIONS = 5
+EVALUATION_SHARE = 0.25
+"""Largest share of ``LEARNING`` for evaluations, as long as there are ``FEWEST_EVALUATIONS``."""
+BATCH = 4
+RARE = 0.05
+"""Dice is added to the loss where a class has a smaller share of the pixels."""
+
+FROZEN: Plain = {
+    "freeze": "encoder",
+    "ema": 0.98,
+    "select": "best",
+    "probe": True,
+    "optim": {"kind": "adamw", "lr": 1e-4, "head_lr_mult": 10.0, "weight_decay": 0.05, "clip_norm": 5.0},
+    "schedule": {"kind": "cosine", "warmup": 20},
+    "augment": {"scale": (0.8, 1.25), "flip": 0.0, "colour": 0.2, "cat_max_ratio": 1.0},
+}
+"""Settings that depend on nothing; photos are mirrored as features."""
+
+_TIME = re.compile(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m(?:in)?)?(?:(\d+(?:\.\d+)?)s)?", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """A plan, and how it came about.
+
+    Attributes:
+        raw: all that was given, with its gaps filled.
+        lines: what a person should know before work begins.
+    """
+
+    raw: Plain
+    lines: tuple[str, ...]
+
+
+def parse_time(text: str) -> float:
+    """``90s``, ``10m``, ``1h30m`` -> seconds.
+
+    Raises:
+        ConfigError: if it is anything else, or less than ten seconds.
+    """
+    found = _TIME.fullmatch(text.strip().replace(" ", ""))
+    parts = [float(part or 0) for part in found.groups()] if found else [0.0]
+    seconds = sum(part * unit for part, unit in zip(parts, (3600, 60, 1), strict=False))
+    if not 10 <= seconds <= 1e6:
+        raise ConfigError(f"--time is {text!r}; a time from ten seconds on is accepted, such as 90s, 10m or 1h30m")
+    return seconds
+
+
+def plan(raw: Mapping[str, Any], decoders: Sequence[str], budget_s: float, *, device: str = "cpu") -> Planned:
+    """Fill what is not given: head, input size, photos, views, steps and evaluations.
+
+    Args:
+        raw: the config as given; it needs ``sources``.
+        decoders: keys of ``DECODERS``, one head each; by default the one that suits the data.
+        budget_s: for the whole run on this machine, in seconds.
+        device: that it runs on.
+
+    Raises:
+        ConfigError: the data or the settings cannot be used.
+        DataError: the data cannot be read.
+    """
+    given = dict(raw)
+    train, num_val = _look(given)
+    given = merge({} if given.get("encoder_weights") else {"init": "default"}, given)
+    if not num_val:
+        given = merge({"select": "last", "probe": False}, given)
+    candidates = [decoders] if decoders else [(kind,) for kind in SUITABLE[train.target]]
+    every_kind = [kind for kinds in candidates for kind in kinds]
+    side = given.get("fit", {}).get("short_side") or _wanted_side(train)
+    taps = None if given.get("init") is None else model_facts(str(given["init"]))[0].encoder.taps
+    drafted = merge(_heads(every_kind, train, taps), given)
+    draft = TrainConfig.parse(complete(_with_size(drafted, min(side, 384), iterations=1)))
+    measured = measure(draft, device)
+    fixed = given.get("fit", {}).get("short_side") is not None
+    for kinds in candidates:
+        costs = measured.of(kinds)
+        size, num_train = _choose_size(train, num_val, costs, budget_s, side, fixed=fixed)
+        if ENOUGH_STEPS * costs.step_s(size, BATCH) <= LEARNING * budget_s:
+            break
+    given = merge(_heads(kinds, train, taps), given)
+    encoded_s = (num_train + num_val) * costs.encode_s(size)
+    views = 1
+    if num_train == train.count:
+        views = 1 + int((ENCODING * budget_s - encoded_s) / max(num_train * costs.encode_s(size), 1e-9))
+        views = min(max(views, 1), MAX_VIEWS)
+    views = (given.get("features") or {}).get("views", views)
+    steps, evaluations = _choose_steps(num_train * views, num_val, costs, budget_s, size)
+    every = max(steps // evaluations, 1)
+    settings: Plain = {
+        "iterations": every * evaluations,
+        "eval_every": every,
+        "checkpoint_every": every,
+        "log_every": max(every // 4, 1),
+        "features": {"views": views, **({} if num_train == train.count else {"images": num_train})},
+    }
+    if num_val:
+        settings["patience"] = PATIENCE
+    filled = merge(settings, _with_size(given, min(size)))
+    lines = _lines(filled, train, num_val, num_train, size, views, costs, budget_s)
+    return Planned(filled, lines)
+
+
+def _look(given: Plain) -> tuple[Survey, int]:
+    """What the training data look like, and how many photos val has."""
+    sources = given.get("sources")
+    if not isinstance(sources, list | tuple) or not sources or not isinstance(sources[0], Mapping):
+        raise ConfigError("there are no data to train on; give --data DIR")
+    counts: list[int] = []
+    found: Survey | None = None
+    for split in ("train", "val"):
+        if (place := sources[0].get(split)) is None:
+            counts.append(0)
+            continue
+        config = parse_data(place)
+        dataset = DATASETS[config.kind][1](config)
+        counts.append(len(dataset))
+        if split == "train":
+            if not counts[0]:
+                raise ConfigError("the data set is empty; it needs at least one photo")
+            found = survey(dataset)
+    assert found is not None
+    return found, counts[1]
+
+
+def _heads(decoders: Sequence[str], train: Survey, taps: Sequence[int] | None) -> Plain:
+    """Model and tasks of heads, with settings from the data."""
+    settings = head_settings(decoders, train.target)
+    for name, task in settings["tasks"].items():
+        settings["tasks"][name] = dict(task)
+        if name == "dpt" and taps is not None and len(taps) != NUM_LEVELS:
+            last = len(taps) - 1
+            chosen = [taps[round(i * last / (NUM_LEVELS - 1))] for i in range(NUM_LEVELS)]
+            settings["model"]["heads"][name]["taps"] = chosen
+        if train.max_depth_m is not None:
+            settings["tasks"][name]["max_depth_m"] = train.max_depth_m
+            if (head := settings["model"]["heads"][name]["decoder"].get("head")) is not None:
+                head["max_depth_m"] = train.max_depth_m
+        elif train.rarest is not None and train.rarest < RARE:
+            settings["tasks"][name]["dice_weight"] = 0.5
+    return settings
+
+
+def _wanted_side(train: Survey) -> int:
+    """The short side at which the thinnest objects are ``PATCHES_ACROSS`` patches across."""
+    short = min(train.size)
+    if train.thickness is None:
+        return PLAIN_SIDE
+    factor = min(PATCHES_ACROSS * 16 / train.thickness, ENLARGED)
+    return round(min(max(short * factor, min(short, PLAIN_SIDE)), SIDES[1]))
+
+
+def _input(side: int, size: Size, patch: Size) -> Size:
+    return InferenceConfig(short_side=side).input_size(size, patch)
+
+
+def _choose_size(
+    train: Survey, num_val: int, costs: Costs, budget_s: float, side: int, *, fixed: bool
+) -> tuple[Size, int]:
+    """The input size, and how many training photos can be encoded at it.
+
+    The largest one up to ``side`` at which the budget allows all photos; photos are not reduced below their own size
+    as long as it allows ``FEW_PHOTOS``.
+    """
+    patch, floor = costs.patch, min(side, SIDES[0], max(min(train.size), SIDES[0] // 2))
+    sides = [side] if fixed else [*range(side, floor, -patch[0]), floor]
+    size, fitting = _input(side, train.size, patch), 0
+    for one in sides:
+        size = _input(one, train.size, patch)
+        each = costs.encode_s(size)
+        room = ENCODING * budget_s - num_val * each
+        fitting = int(room / each)
+        few = train.count if one > min(train.size) else min(FEW_PHOTOS, train.count)
+        if fitting >= few and costs.step_s(size, BATCH) * STEPS[0] <= LEARNING * budget_s:
+            break
+    return size, min(max(fitting, BATCH), train.count)
+
+
+def _choose_steps(num_views: int, num_val: int, costs: Costs, budget_s: float, size: Size) -> tuple[int, int]:
+    """Numbers of steps and of evaluations."""
+    room = LEARNING * budget_s
+    evaluation = num_val * costs.evaluate_s(size)
+    evaluations = EVALUATIONS if num_val else 1
+    while evaluations > FEWEST_EVALUATIONS and evaluations * evaluation > EVALUATION_SHARE * room:
+        evaluations -= 1
+    steps = int((room - evaluations * evaluation) / costs.step_s(size, BATCH))
+    passes = max(PASSES * num_views // BATCH, 300)
+    return min(max(steps, STEPS[0]), STEPS[1], passes), evaluations
+
+
+def _with_size(given: Plain, side: int, **facts: Any) -> Plain:
+    """The fixed settings, and the input size in all keys that depend on it, below what is given."""
+    sources = [{"batch_size": BATCH, **source} for source in given["sources"]]
+    below = merge(FROZEN, {"fit": {"short_side": side}, "features": {"directory": "features", "flip": True}, **facts})
+    return {**merge(below, given), "sources": sources}
+
+
+def _lines(
+    filled: Plain, train: Survey, num_val: int, num_train: int, size: Size, views: int, costs: Costs, budget_s: float
+) -> tuple[str, ...]:
+    """What the plan says to a person: what is used, why, and what every head costs."""
+    steps, every = filled["iterations"], filled["eval_every"]
+    encoded = (num_train * views + num_val) * costs.encode_s(size)
+    evaluations = -(-steps // every) * num_val * costs.evaluate_s(size)
+    objects = "" if train.thickness is None else f" with objects from {train.thickness:.0f} pixels across"
+    lines = [
+        f"laptop mode: {duration(budget_s)} on this machine (--time changes that)",
+        f"photos of {train.size[0]} x {train.size[1]}{objects}, run as {size[0]} x {size[1]} (fit.short_side)",
+    ]
+    if num_train < train.count:
+        lines.append(f"{num_train} of {train.count} training photos are used; a longer --time uses more")
+    lines.append(
+        f"encoding once, for all heads: {num_train} photos x {views} views + {num_val} of val, "
+        f"{costs.encode_s(size):.2g} s each, {duration(encoded)}"
+    )
+    for head, seconds in costs.step_by_head(size, BATCH).items():
+        total = steps * seconds + evaluations / len(costs.heads)
+        lines.append(f"head {head}: {1000 * seconds:.0f} ms a step, {steps} steps, {duration(total)} with evaluations")
+    if num_val:
+        lines.append(
+            f"an evaluation every {every} steps; the run ends after {filled.get('patience')} of them without a gain "
+            "(patience), and model.safetensors is the model of the best one (select)"
+        )
+    return tuple(lines)

@@ -1,0 +1,158 @@
+"""Start a run from what a person gives: the one road of ``densevit train`` and ``densevit.train``."""
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from densevit.config import read_yaml
+from densevit.data.base import DataConfig
+from densevit.data.description import describe
+from densevit.device import pick_device
+from densevit.errors import ConfigError
+from densevit.training.config import TrainConfig
+from densevit.training.laptop import DEFAULT_TIME, parse_time, plan
+from densevit.training.launch import is_first, read_launch
+from densevit.training.resolve_config import resolve_config
+from densevit.training.train import train
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunRequest:
+    """What a run is asked to be; see ``resolve_config`` for what is not explained here.
+
+    Attributes:
+        out: run folder; by default a new one in runs/.
+        data: a data set, or None if the config has it.
+        keys: keys of the data set that replace its own, see ``describe``.
+        time: for the whole run in laptop mode, such as "90s" or "1h"; 10 minutes by default.
+        resume: continue the run in ``out``, or begin it if there is none.
+        check: looks at the data before the run begins, as the doctor's ``check_run``; gives findings.
+    """
+
+    out: Path | None
+    config: Path | Mapping[str, Any] | None = None
+    overrides: Sequence[str] | Mapping[str, Any] = ()
+    preset: str | None = None
+    recipe: str | None = None
+    init: str | None = None
+    freeze: str | None = None
+    decoders: Sequence[str] = ()
+    data: Path | DataConfig | None = None
+    keys: Mapping[str, Any] = field(default_factory=dict)
+    time: str | None = None
+    resume: bool = False
+    device: str | None = None
+    check: Callable[[TrainConfig], Iterable[Any]] | None = None
+
+    @property
+    def begins(self) -> bool:
+        """Whether a run can begin without a config."""
+        return bool(self.preset or self.recipe or self.init or self.decoders or self.freeze or self.data or self.keys)
+
+
+def start_run(request: RunRequest, say: Callable[[str], None]) -> Path:
+    """Resolve the config, look at the data, train; returns the path of the model.
+
+    Args:
+        request: the run.
+        say: shows a sentence to the person, in the first process only.
+
+    Raises:
+        ConfigError: something is missing, unknown or wrong.
+        DataError: the data cannot be used.
+        Stopped: after a signal, once the state is saved.
+    """
+    if request.time is not None and request.resume:
+        raise ConfigError("--time is for a new run, but --resume continues one as it was planned; leave --time out")
+    if (out := request.out) is None:
+        out = _free_folder(request)
+        say(f"the run goes to {out}; --out names another folder")
+    config, init, freeze = request.config, request.init, request.freeze
+    if request.resume and config is None:
+        if (out / "config.yaml").exists():
+            config = out / "config.yaml"
+        elif not request.begins:
+            raise ConfigError(f"{out} holds no run, it has no config.yaml; name its folder, or begin it with --config")
+    if laptop := _is_laptop(request, config):
+        freeze = "encoder"
+    elif request.time is not None:
+        raise ConfigError("--time is for laptop mode, but the steps of this run are set otherwise; leave --time out")
+    elif config is not None and (freeze or request.decoders):
+        name = config if isinstance(config, Path) else "the config"
+        say(f"{name} has a model, so it is used as it is, and laptop mode plans nothing")
+    elif not (init or request.preset or request.recipe) and (request.decoders or freeze):
+        init = "default"
+    device, budget_s = str(pick_device(request.device)), parse_time(request.time or DEFAULT_TIME)
+
+    def plan_and_say(raw: dict[str, Any], decoders: Sequence[str]) -> dict[str, Any]:
+        planned = plan(raw, decoders, budget_s, device=device)
+        for line in planned.lines:
+            say(line)
+        return planned.raw
+
+    merged = resolve_config(
+        config,
+        request.overrides,
+        preset_name=request.preset,
+        data=_described(request, say),
+        recipe_name=request.recipe,
+        init=init,
+        freeze=freeze,
+        decoders=request.decoders,
+        features=out.parent / "features",
+        plan=plan_and_say if laptop else None,
+    )
+    # A run with states was checked when it began.
+    if request.check is not None and not (request.resume and (out / "states").is_dir()) and is_first():
+        for finding in request.check(merged):
+            say(f"warning: {finding.line()}")
+    return train(merged, out, resume=request.resume, device=device)
+
+
+def _described(request: RunRequest, say: Callable[[str], None]) -> DataConfig | None:
+    """The data set of the request, whose remarks are shown."""
+    if isinstance(request.data, DataConfig) or (request.data is None and not request.keys):
+        return request.data
+    described = describe(request.data, **request.keys)
+    for remark in described.remarks if is_first() else ():
+        say(f"data: {remark}")
+    return described.config
+
+
+def _is_laptop(request: RunRequest, config: Path | Mapping[str, Any] | None) -> bool:
+    """Whether heads are trained on a frozen encoder, with settings that are still to be planned.
+
+    Raises:
+        ConfigError: in one of several processes, which would not plan the same.
+    """
+    if request.preset or request.recipe or request.freeze not in (None, "encoder"):
+        return False
+    if request.freeze is None and (request.init or request.decoders):
+        return False
+    keys = () if config is None else (config if isinstance(config, Mapping) else read_yaml(config)).keys()
+    if {"model", "init", "encoder_weights", "freeze", "lora"} & {*keys}:
+        return False
+    if read_launch().world > 1:
+        raise ConfigError("laptop mode plans for one process; give --config with all settings, or unset WORLD_SIZE")
+    return True
+
+
+def _free_folder(request: RunRequest) -> Path:
+    """The first free folder in runs/, named after the data or the config.
+
+    Raises:
+        ConfigError: if neither is given, a run is to be resumed, or every process would have to find the same folder.
+    """
+    if request.resume or read_launch().world > 1:
+        raise ConfigError("no run folder was named; give --out DIR")
+    data, places = request.data, [request.keys.get(key) for key in ("images", "pairs")]
+    root = getattr(data, "root", None) if isinstance(data, DataConfig) else data
+    origins = [origin for origin in (root, *places, request.config) if isinstance(origin, Path)]
+    if not origins and data is None and request.config is None:
+        raise ConfigError("neither data nor a run were named; give --data DIR, or --resume RUN to continue a run")
+    stem = origins[0].resolve().stem if origins else str(getattr(data, "kind", "run"))
+    name = re.sub(r"[^\w.-]+", "-", stem).strip("-.") or "run"
+    number = next(n for n in range(1, 10**9) if not (Path("runs") / f"{name}-{n}").exists())
+    return Path("runs") / f"{name}-{number}"

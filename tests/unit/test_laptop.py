@@ -1,0 +1,198 @@
+"""Laptop mode: what the plan makes of data and time, and that a planned run is a run like any other."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from densevit.data import FolderConfig, FolderDataset
+from densevit.errors import ConfigError
+from densevit.tasks import parse_task
+from densevit.training import laptop
+from densevit.training.config import TrainConfig
+from densevit.training.laptop import parse_time, plan
+from densevit.training.linear_probe import patch_targets
+from densevit.training.resolve_config import complete
+from densevit.training.run.log import read_log
+from densevit.training.survey import survey, thickness
+from densevit.training.timing import Costs
+from densevit.training.train import train
+from tests.e2e.scenes import write_model
+from tests.unit.test_loop import same, weights
+
+DATA = {"train": {"split": "train"}, "val": {"split": "val"}}
+
+
+def costs(encoder_s: float, step_s: float = 0.1) -> Costs:
+    """Of a machine that takes so long for an image of 400 tokens."""
+    return Costs(400, encoder_s, {"dpt": 4 * step_s, "setr_mla": step_s}, width=768, patch=(16, 16))
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    return write_model(tmp_path / "tiny.safetensors", "setr")
+
+
+@pytest.fixture
+def given(dataset: Path, model: Path) -> dict[str, Any]:
+    sources = [{split: {"root": str(dataset), **place} for split, place in DATA.items()}]
+    return {"sources": sources, "init": str(model), "features": {"directory": str(model.parent / "features")}}
+
+
+@pytest.fixture
+def machine(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Sets how fast this machine is."""
+
+    def set_costs(encoder_s: float, step_s: float = 0.1) -> None:
+        monkeypatch.setattr(laptop, "measure", lambda config, device: costs(encoder_s, step_s))
+
+    set_costs(0.1)
+    return set_costs
+
+
+# Time
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("90s", 90), ("10m", 600), ("1h", 3600), ("1h30m", 5400), ("2 min", 120)]
+)
+def test_time__is_read(text: str, seconds: float) -> None:
+    assert parse_time(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "10", "ten", "5s", "-3m", "1e9h", "3m2h"])
+def test_time__of_any_other_form_is_refused(text: str) -> None:
+    with pytest.raises(ConfigError, match="a time from ten seconds on is accepted, such as 90s, 10m or 1h30m"):
+        parse_time(text)
+
+
+# The data
+
+
+@pytest.mark.parametrize(("rows", "columns", "across"), [(40, 3, 3), (3, 40, 3), (20, 20, 20)])
+def test_thickness__is_the_smaller_extent(rows: int, columns: int, across: float) -> None:
+    region = np.zeros((50, 50), bool)
+    region[5 : 5 + rows, 5 : 5 + columns] = True
+    assert thickness(region) == across
+
+
+def test_thickness__of_a_slanted_line_is_its_width() -> None:
+    region = np.eye(60, dtype=bool) | np.eye(60, k=1, dtype=bool)
+    assert thickness(region) == pytest.approx(2, abs=0.1)
+
+
+def test_survey__finds_sizes_and_the_thinnest_class(tmp_path: Path) -> None:
+    labels = np.zeros((60, 80), np.uint8)
+    labels[10:40, 10:40] = 1
+    labels[:, 60:62] = 2
+    for kind, pixels in (("images", np.zeros((60, 80, 3), np.uint8)), ("masks", labels)):
+        (tmp_path / kind).mkdir()
+        Image.fromarray(pixels).save(tmp_path / kind / "a.png")
+    (tmp_path / "classes.json").write_text(json.dumps({"classes": ["ground", "square", "line"]}))
+    found = survey(FolderDataset(FolderConfig(root=tmp_path)))
+    assert (found.count, found.size, found.target, found.thickness) == (1, (60, 80), "labels", 2)
+    assert found.rarest == pytest.approx(120 / 4800)
+
+
+# The plan
+
+
+def test_plan__gives_more_time_a_larger_input_and_more_steps(given: dict[str, Any], machine: Any) -> None:
+    machine(20.0, 0.3)
+    short, long = (plan(given, (), seconds).raw for seconds in (60, 600))
+    assert short["fit"]["short_side"] < long["fit"]["short_side"]
+    assert short["iterations"] < long["iterations"]
+
+
+def test_plan__enlarges_photos_with_thin_objects(given: dict[str, Any], machine: Any) -> None:
+    assert plan(given, (), 600).raw["fit"]["short_side"] > 48  # the height of the scenes
+
+
+@pytest.mark.parametrize(("step_s", "head"), [(0.01, "dpt"), (10.0, "setr_mla")])
+def test_plan__takes_the_head_that_the_time_allows(
+    given: dict[str, Any], machine: Any, step_s: float, head: str
+) -> None:
+    machine(0.1, step_s)
+    assert list(plan(given, (), 600).raw["model"]["heads"]) == [head]
+
+
+def test_plan__takes_fewer_photos_where_time_is_short(
+    given: dict[str, Any], machine: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(laptop, "FEW_PHOTOS", 4)
+    machine(1000.0)
+    planned = plan(given, ("setr_mla",), 600)
+    assert planned.raw["features"]["images"] == 4  # of 6
+    assert "4 of 6 training photos are used; a longer --time uses more" in planned.lines
+
+
+def test_plan__keeps_what_is_given(given: dict[str, Any], machine: Any) -> None:
+    given |= {"iterations": 7, "ema": 0.5, "fit": {"short_side": 64}}
+    given["features"] |= {"views": 3}
+    raw = plan(given, ("setr_mla",), 600).raw
+    assert (raw["iterations"], raw["ema"], raw["fit"]["short_side"], raw["features"]["views"]) == (7, 0.5, 64, 3)
+    assert list(raw["model"]["heads"]) == ["setr_mla"]
+
+
+def test_plan__evaluates_at_least_five_times_and_keeps_the_best(given: dict[str, Any], machine: Any) -> None:
+    for encoder_s, step_s in ((0.01, 0.001), (20.0, 2.0)):
+        machine(encoder_s, step_s)
+        raw = plan(given, (), 300).raw
+        assert raw["iterations"] // raw["eval_every"] >= 5
+        assert (raw["select"], raw["patience"], raw["probe"]) == ("best", 4, True)
+
+
+def test_plan__without_val_has_nothing_to_select_by(given: dict[str, Any], machine: Any) -> None:
+    del given["sources"][0]["val"]
+    config = TrainConfig.parse(complete(plan(given, (), 300).raw))
+    assert (config.select, config.patience, config.probe) == ("last", None, False)
+
+
+def test_plan__says_what_every_head_costs(given: dict[str, Any], machine: Any) -> None:
+    lines = plan(given, ("setr_mla", "dpt"), 600).lines
+    assert [line.split(":")[0] for line in lines if line.startswith("head")] == ["head setr_mla", "head dpt"]
+    assert sum("encoding once, for all heads" in line for line in lines) == 1
+
+
+def test_plan__of_depth_fits_the_range_to_the_data(given: dict[str, Any], machine: Any, dataset: Path) -> None:
+    place = {"images": str(dataset / "images" / "train"), "depth": str(dataset / "depth" / "train")}
+    given["sources"] = [{"train": place, "val": place}]
+    config = TrainConfig.parse(complete(plan(given, (), 300).raw))
+    task, head = config.tasks["dpt"].plain(), config.model.heads["dpt"].decoder.plain()["head"]
+    assert task["max_depth_m"] == head["max_depth_m"] == 5.3  # the wall is at 5 m
+
+
+def test_plan__without_data_says_what_is_missing(machine: Any) -> None:
+    with pytest.raises(ConfigError, match="there are no data to train on; give --data DIR"):
+        plan({}, (), 60)
+
+
+# The run
+
+
+def test_planned_run__is_measured_by_a_probe_and_resumes_to_the_same_bits(
+    given: dict[str, Any], machine: Any, tmp_path: Path
+) -> None:
+    given |= {"iterations": 6, "eval_every": 2, "checkpoint_every": 2, "fit": {"short_side": 48}}
+    raw = plan(given, ("setr_mla",), 60).raw
+    config = TrainConfig.parse(complete(raw))
+    whole = train(config, tmp_path / "whole")
+    (probe,) = [row for row in read_log(whole.parent / "log.jsonl") if row["event"] == "probe"]
+    assert probe["head"] == "setr_mla"
+    assert 0 < probe["mIoU"] <= 1
+    assert "a linear probe of the same features" in (whole.parent / "report.html").read_text()
+
+    again = train(TrainConfig.parse(config.plain()), tmp_path / "again")
+    assert same(weights(whole), weights(again))
+
+
+def test_probe__learns_the_shares_of_classes_in_a_patch() -> None:
+    task = parse_task({"kind": "segmentation", "classes": ["a", "b"]})
+    target = torch.tensor([[0, 1, 255, 255], [1, 1, 255, 255]])
+    shares, known = patch_targets(task, target, (2, 2))
+    assert known.tolist() == [True, False]
+    assert shares[0].tolist() == [0.25, 0.75]
