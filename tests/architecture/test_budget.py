@@ -12,7 +12,7 @@ SRC = ROOT / "src"
 PACKAGES = ("densevit", "densevit_lab")
 
 # Raised, like the budgets of the rooms below, only with an ADR that argues for it.
-LIBRARY_LINES = 33_400  # 27,000 before the rules for hostile input: ADR 17; 31,700 before pairs by templates
+LIBRARY_LINES = 35_800  # 27,000 before the rules for hostile input: ADR 17; 31,700 before templates and recognised layouts
 FILE_LINES = 300
 FUNCTION_LINES = 60
 
@@ -29,7 +29,8 @@ ROOMS: dict[tuple[str, ...], int] = {
     ("densevit", "types", "errors", "limits", "plain_data", "config", "device", "memory", "pixels", "pages"): 1_400,
     ("kernels", "upsampling"): 3_000,
     ("encoder", "decoders", "layers", "blocks", "model", "inference_config", "presets"): 3_400,
-    ("io", "data", "tasks"): 8_950,  # ADR 17; 7,200 before templates, tables, splits and regions
+    # ADR 17; 7,200 before templates, tables, splits, regions, recognised layouts and descriptions
+    ("io", "data", "tasks"): 11_700,
     ("checkpoints",): 5_520,  # ADR 17: sets of keys, bounds of pickles, computed values of configs
     ("inference",): 3_100,  # ADR 16 and 17
     ("engines", "export"): 1_500,

@@ -80,6 +80,13 @@ def regression(root: Path) -> None:
         save(root / f"masks/{i}.png", photo(i)[..., 0])
 
 
+def table_of_pairs(root: Path) -> None:
+    for i in range(6):
+        save(root / f"{i}/x{i}.png", photo(i))
+        save(root / f"{i}/y{6 - i}.png", truth(i))
+    write(root / "list.csv", "image,mask\n" + "".join(f"{i}/x{i}.png,{i}/y{6 - i}.png\n" for i in range(6)))
+
+
 def archive_inside(root: Path) -> None:
     LAYOUTS["suffixes"].make(root / "x")
     shutil.make_archive(str(root / "export"), "zip", root / "x")
@@ -102,6 +109,7 @@ def archive_inside(root: Path) -> None:
         (brushes_without_tasks, "export JSON too"),
         (regression, "are these photos, numbers of instances, or values of a regression"),
         (archive_inside, "export.zip"),
+        (table_of_pairs, "list.csv lists pairs, so give it with --pairs"),
     ],
 )
 def test_discover__asks_its_owner(make: Make, said: str, tmp_path: Path) -> None:
@@ -123,6 +131,12 @@ def test_discover__asks_its_owner(make: Make, said: str, tmp_path: Path) -> None
             masks_and_coco,
             {"masks": "annotations/instances_default.json"},
             {"masks": "annotations/instances_default.json", "background": "background"},
+        ),
+        (two_kinds_of_masks, {"masks": "data/masks"}, {"masks": "masks/{name}_mask.png"}),
+        (
+            LAYOUTS["class_in_the_name"].make,
+            {"masks": "masks/{name}_{class}.png"},
+            {"classes": ("background", "cell", "nucleus"), "images": "images/{name}.jpg"},
         ),
         (two_cameras, {"images": "right"}, {"images": "right/{name}.png"}),
     ],
@@ -151,7 +165,7 @@ def test_discover__names_what_is_not_there(tmp_path: Path) -> None:
 
     with pytest.raises(DataError, match="no file that can be read"):
         discover(tmp_path / "data", masks="labels")
-    with pytest.raises(DataError, match=r"which no file in .* matches"):
+    with pytest.raises(DataError, match="no file that can be read"):
         discover(tmp_path / "data", masks="masks/{name}.tif")
 
 
@@ -337,3 +351,29 @@ def test_discover__a_category_may_be_the_background(tmp_path: Path) -> None:
 
     assert isinstance(config, FolderConfig)
     assert (config.classes, config.background) == (("_background_", "nucleus"), "_background_")
+
+
+@pytest.mark.parametrize("name", ["cvat_coco", "labelme_beside_photos"])
+def test_discover__given_classes_of_outlines(name: str, tmp_path: Path) -> None:
+    LAYOUTS[name].make(tmp_path)
+
+    bare = discover(tmp_path, classes=("nucleus", "cell"))
+    full = discover(tmp_path, classes=("soil", "nucleus", "cell"), background="soil")
+
+    assert isinstance(bare.config, FolderConfig)
+    assert (bare.config.classes, bare.config.background) == (("nucleus", "cell"), None)
+    assert any("uncovered, which is ignored" in remark for remark in bare.remarks)
+    assert isinstance(full.config, FolderConfig)
+    assert (full.config.classes, full.config.background) == (("soil", "nucleus", "cell"), "soil")
+
+
+@pytest.mark.parametrize("place", ["masks/cells", "masks/train"])
+def test_discover__one_folder_of_masks_is_written_as_it_is(place: str, tmp_path: Path) -> None:
+    for i in range(4):
+        save(tmp_path / f"images/{i}.png", photo(i))
+        save(tmp_path / place / f"{i}.png", truth(i))
+
+    config = discover(tmp_path).config
+
+    assert isinstance(config, FolderConfig)
+    assert (str(config.images), str(config.masks)) == ("images/{name}.png", f"{place}/{{name}}.png")

@@ -3,13 +3,16 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from densevit.data.files import name_key
 from densevit.data.sample import TargetFolder
-from densevit.data.templates import Template
+from densevit.data.templates import Template, is_template, split_template
 from densevit.errors import DataError
-from densevit.io import Listing, walk
+from densevit.io import BAND_SUFFIXES, IMAGE_SUFFIXES, Listing, walk
+
+if TYPE_CHECKING:
+    from densevit.data.folder_config import FolderConfig
 
 TARGET_SUFFIXES = (".png", ".tif", ".tiff", ".npy", ".pfm", ".bmp", ".gif")
 DEPTH_SUFFIXES = (*TARGET_SUFFIXES, ".exr")
@@ -82,6 +85,38 @@ class Leftover:
     passed_over: dict[Path, str] = field(default_factory=dict)
     dangling: set[Path] = field(default_factory=set)
     litter: set[Path] = field(default_factory=set)
+
+
+def column_of(config: "FolderConfig", kind: Literal["images"] | TargetFolder) -> Column | None:
+    """Where the files of a kind are; None if the data set has none."""
+    suffixes: tuple[str, ...] = tuple(sorted(BAND_SUFFIXES if config.bands is not None else IMAGE_SUFFIXES))
+    if kind != "images":
+        suffixes = DEPTH_SUFFIXES if kind == "depth" else TARGET_SUFFIXES
+    if kind == "masks":
+        suffixes += LOSSY_SUFFIXES
+    written: Path | None = getattr(config, kind)
+    if written is not None and is_template(written):
+        base, text = split_template(written)
+        base = base if config.root is None else config.root / base
+        template = Template(text, suffixes)
+        shared = text.lower().endswith(".json") and "name" not in template.fields
+        return Column(kind, base, template, shared=shared)
+    given = config.folder(kind)
+    if given is None:
+        return None
+    if kind == "masks" and given.suffix.lower() == ".json" and not given.is_dir():
+        if not given.is_file():
+            raise DataError(f"{given} does not exist; a file of COCO's annotations is accepted; check the path")
+        return Column(kind, given, Template("*.json"), plain=True, shared=True, found=[("", given, {})])
+    if kind != "images" and not given.is_dir():
+        what = WHAT[kind]
+        raise DataError(f"{what} folder {given} does not exist; give the folder that holds one {what} per photo")
+    images = config.folder("images")
+    if kind == "masks" and images is not None and not is_template(config.images) and images.is_dir():
+        photos = [path for path in walk(images, 0).files.values() if path.suffix.lower() in IMAGE_SUFFIXES]
+        if is_labelme(given, images, photos):
+            return Column(kind, given, Template("{name}.json"), plain=True)
+    return Column(kind, given, Template("{name}.*", suffixes), plain=True)
 
 
 def list_columns(columns: Iterable[Column]) -> Leftover:

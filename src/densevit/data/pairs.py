@@ -7,13 +7,10 @@ from typing import TYPE_CHECKING, Literal, get_args
 from densevit.data.base import contents
 from densevit.data.files import name_key
 from densevit.data.matching import (
-    DEPTH_SUFFIXES,
-    LOSSY_SUFFIXES,
-    TARGET_SUFFIXES,
     WHAT,
     Column,
     Values,
-    is_labelme,
+    column_of,
     list_columns,
     match_targets,
 )
@@ -21,7 +18,6 @@ from densevit.data.pair_list import read_pair_list
 from densevit.data.regions import task_places
 from densevit.data.sample import TargetFolder
 from densevit.data.splits import divide, find_split, no_split, sorted_splits
-from densevit.data.templates import Template, is_template, split_template
 from densevit.errors import DataError
 from densevit.io import BAND_SUFFIXES, IMAGE_SUFFIXES, natural_key, walk
 
@@ -200,7 +196,7 @@ def _extend(found: Pairs, more: Pairs) -> None:
 
 def _from_columns(config: "FolderConfig", split: str = "") -> Pairs:
     """Pairs of plain folders and templates; ``split`` is that of all photos."""
-    photos, *targets = (column for kind in _ALL if (column := _column(config, kind)) is not None)
+    photos, *targets = (column for kind in _ALL if (column := column_of(config, kind)) is not None)
     if config.images is not None and photos.plain and not photos.base.is_dir():
         raise missing_folder(config)
     for column in (photos, *targets):
@@ -257,38 +253,6 @@ def _add_targets(found: Pairs, column: Column, photos: list[Values], split: str,
     found.passed_over |= dict.fromkeys(matches.copies, "a lossy copy of the file next to it")
     if kind == "masks" and column.template.text.lower().endswith(".json"):
         found.shapes = "coco" if column.shared else "labelme"
-
-
-def _column(config: "FolderConfig", kind: Literal["images"] | TargetFolder) -> Column | None:
-    """Where the files of a kind are; None if the data set has none."""
-    suffixes: tuple[str, ...] = tuple(sorted(BAND_SUFFIXES if config.bands is not None else IMAGE_SUFFIXES))
-    if kind != "images":
-        suffixes = DEPTH_SUFFIXES if kind == "depth" else TARGET_SUFFIXES
-    if kind == "masks":
-        suffixes += LOSSY_SUFFIXES
-    written: Path | None = getattr(config, kind)
-    if written is not None and is_template(written):
-        base, text = split_template(written)
-        base = base if config.root is None else config.root / base
-        template = Template(text, suffixes)
-        shared = text.lower().endswith(".json") and "name" not in template.fields
-        return Column(kind, base, template, shared=shared)
-    given = config.folder(kind)
-    if given is None:
-        return None
-    if kind == "masks" and given.suffix.lower() == ".json" and not given.is_dir():
-        if not given.is_file():
-            raise DataError(f"{given} does not exist; a file of COCO's annotations is accepted; check the path")
-        return Column(kind, given, Template("*.json"), plain=True, shared=True, found=[("", given, {})])
-    if kind != "images" and not given.is_dir():
-        what = WHAT[kind]
-        raise DataError(f"{what} folder {given} does not exist; give the folder that holds one {what} per photo")
-    images = config.folder("images")
-    if kind == "masks" and images is not None and not is_template(config.images) and images.is_dir():
-        photos = [path for path in walk(images, 0).files.values() if path.suffix.lower() in IMAGE_SUFFIXES]
-        if is_labelme(given, images, photos):
-            return Column(kind, given, Template("{name}.json"), plain=True)
-    return Column(kind, given, Template("{name}.*", suffixes), plain=True)
 
 
 def missing_folder(config: "FolderConfig") -> DataError:

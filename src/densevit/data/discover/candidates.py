@@ -1,19 +1,17 @@
 """A way to read a data set, and the one that is recognised by names alone."""
 
 import itertools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from densevit.data.discover.contents import role_by_content
+from densevit.data.discover.given import given_groups, labelme_groups, merged
 from densevit.data.discover.groups import FOLDER, Group, Key, Match, common_start, group, match, settle, widen
 from densevit.data.discover.roles import OLD, SET, Role, words_of
-from densevit.data.discover.tree import File, Tree
+from densevit.data.discover.tree import Tree
 from densevit.data.sample import TargetFolder
-from densevit.data.templates import Template, is_template
-from densevit.errors import DataError
-from densevit.io import read_json
 
 KINDS: tuple[TargetFolder, ...] = ("masks", "depth", "values")
 
@@ -62,27 +60,28 @@ class Candidate:
 
 def by_names(tree: Tree, given: Mapping[str, Any]) -> list[Candidate]:
     """Photos and targets of matching names, the most photos first; several targets of a kind are several candidates."""
-    drawn = _labelme_groups(tree)
-    named = {kind: _given(tree, kind, given, drawn) for kind in _ROLES}
+    drawn = labelme_groups(tree)
+    named = {kind: given_groups(tree, kind, given, drawn) for kind in _ROLES}
     groups = [*group(tree.pixels)[:_MOST_GROUPS], *drawn]
     if given.get("masks") is not None and not named["masks"]:  # annotations of COCO
         groups = [one for one in groups if one.role != "masks"]
     found = _pair(groups, named)
-    if not found:
-        _look_inside(tree, groups)
-        found = _pair(groups, named)
+    for told in (False, True):
+        if not found:
+            _look_inside(tree, groups, told=told)
+            found = _pair(groups, named)
     return _best(found)
 
 
 def by_folders(tree: Tree, given: Mapping[str, Any]) -> list[Candidate]:
     """Photos and targets in folders whose names do not say what they hold, told by the files."""
-    drawn = _labelme_groups(tree)
-    named = {kind: _given(tree, kind, given, drawn) for kind in _ROLES}
+    drawn = labelme_groups(tree)
+    named = {kind: given_groups(tree, kind, given, drawn) for kind in _ROLES}
     for level in range(_DEEPEST):
         names = {file.folders[level] for file in tree.pixels if len(file.folders) > level}
         if 1 < len(names) <= _MOST_FOLDERS:
             groups = [*group(tree.pixels, names)[:_MOST_GROUPS], *drawn]
-            _look_inside(tree, groups)
+            _look_inside(tree, groups, told=False)
             if found := _pair(groups, named):
                 return _best(found)
     return []
@@ -90,7 +89,7 @@ def by_folders(tree: Tree, given: Mapping[str, Any]) -> list[Candidate]:
 
 def _pair(groups: Sequence[Group], named: Mapping[Role, list[Group]]) -> list[Candidate]:
     """The candidates of each group of photos."""
-    photos = named["images"] or _merged([one for one in groups if one.role == "images"])
+    photos = named["images"] or merged([one for one in groups if one.role == "images"])
     return [one for own in photos for one in _combine(own, _targets(own, groups, named))]
 
 
@@ -100,7 +99,7 @@ def _targets(
     """The groups of each kind that most photos have a target in."""
     found: dict[TargetFolder, list[Match]] = {}
     for kind in KINDS:
-        options = named[kind] or _merged([one for one in groups if one.role == kind])
+        options = named[kind] or merged([one for one in groups if one.role == kind])
         matches = [one for option in options if (one := match(photos, option)) is not None and _is_most(photos, one)]
         plain = [one for one in matches if not one.targets.coloured]
         if chosen := plain or matches:
@@ -187,97 +186,11 @@ def sets_of(one: Candidate) -> dict[str, int]:
     return sets if len(sets) > 1 else {}
 
 
-def _merged(groups: Iterable[Group]) -> list[Group]:
-    """Groups that differ in their extensions only become one, where no name occurs twice."""
-    merged: dict[object, Group] = {}
-    for one in groups:
-        key = (one.form, one.role) if not one.fixed else one.fixed
-        other = merged.get(key)
-        if other is None:
-            merged[key] = one
-        elif other.files.keys() & one.files.keys() or (".json" in other.endings | one.endings):
-            merged[(key, *one.endings)] = one
-        else:
-            both = {**other.files, **one.files}
-            endings = other.endings | one.endings
-            merged[key] = Group(one.folders, one.prefix, one.suffix, one.role, one.coloured, both, endings)
-    return [*merged.values()]
-
-
-def _look_inside(tree: Tree, groups: Sequence[Group]) -> None:
-    """Take the roles from the files, where names tell nothing, or the same of all."""
-    told = {one.role for one in groups if one.role not in ("", "none")}
+def _look_inside(tree: Tree, groups: Sequence[Group], *, told: bool) -> None:
+    """Take the roles from the files where names tell nothing, or also where they are ``told`` and the same of all."""
+    roles = {one.role for one in groups if one.role not in ("", "none")}
     largest = max((len(one.files) for one in groups), default=0)
     for one in groups:
-        if (one.role == "" or len(told) < 2) and one.role != "none" and 20 * len(one.files) >= largest:
-            one.role = role_by_content(tree, one) if ".json" not in one.endings else one.role
-
-
-def _labelme_groups(tree: Tree) -> list[Group]:
-    """Groups of .json files that are labelme's."""
-    found = []
-    for one in group(tree.having(".json"))[:_MOST_GROUPS]:
-        if any(_is_labelme(tree.path(file)) for file in one.sample(3)):
-            one.role = "masks"
-            found.append(one)
-    return found
-
-
-def _is_labelme(path: Path) -> bool:
-    try:
-        data = read_json(path, "a file of labelme")
-    except DataError:
-        return False
-    return isinstance(data, Mapping) and isinstance(data.get("shapes"), list)
-
-
-def _is_annotations(path: Path) -> bool:
-    return path.suffix.lower() == ".json" and "{name}" not in path.name
-
-
-def _given(tree: Tree, kind: Role, given: Mapping[str, Any], drawn: Sequence[Group]) -> list[Group]:
-    """The groups that a given folder or template has; empty where none is given.
-
-    Raises:
-        DataError: it has no file.
-    """
-    if (value := given.get(kind)) is None or (kind == "masks" and _is_annotations(Path(value))):
-        return []
-    text = Path(value).as_posix()
-    root = tree.root.as_posix().rstrip("/")
-    text = text.removeprefix(f"{root}/") if text.startswith(f"{root}/") else text.removeprefix("./")
-    if is_template(Path(text)):
-        return [_from_template(tree, text, kind)]
-    folders = tuple(part for part in text.split("/") if part not in ("", "."))
-    files = [file for file in (*tree.pixels, *tree.having(".json")) if file.folders[: len(folders)] == folders]
-    shapes = {id(file) for one in drawn for file in one.files.values()}
-    groups = group(file for file in files if file.suffix.lower() != ".json" or id(file) in shapes)
-    groups = [one for one in groups if one.role != "none"] or groups
-    if not groups:
-        raise DataError(
-            f"{kind} is {value}, where {tree.root} has no file that can be read; a folder or a template of names such "
-            f"as {kind}/{{name}}.png is accepted; check it"
-        )
-    for one in groups:
-        one.role = kind
-    return _merged(groups)
-
-
-def _from_template(tree: Tree, text: str, kind: Role) -> Group:
-    template = Template(text, [])
-    one = Group((), role=kind, fixed=text)
-    for file in tree.files:
-        if (values := template.match(file.inside)) is not None:
-            key = (values.get("split", ""), values.get("folder", ""), values.get("name", ""))
-            one.files.setdefault(key, file)
-            one.endings.add(file.suffix.lower())
-    if not one.files:
-        raise DataError(
-            f"{kind} is {text}, which no file in {tree.root} matches ({_examples(tree.files)}); check the template"
-        )
-    return one
-
-
-def _examples(files: Sequence[File]) -> str:
-    shown = ", ".join(file.inside for file in files[:3])
-    return f"it has {shown}{', ...' if len(files) > 3 else ''}" if files else "it is empty"
+        unknown = one.role == "" or (told and len(roles) < 2 and one.role != "none")
+        if unknown and 20 * len(one.files) >= largest and ".json" not in one.endings:
+            one.role = role_by_content(tree, one)

@@ -150,7 +150,7 @@ def _labelme(tree: Tree, one: Candidate, given: Mapping[str, Any]) -> tuple[dict
     labels = sorted({shape.label for file in files for shape in file.shapes})
     if len(labels) > limits().classes or not labels:
         raise DataError(f"{tree.root}: {group.template()} has {len(labels)} labels; one or more are accepted; check it")
-    names: Sequence[str] = given.get("classes") or labels
+    names = _given_names(given) or labels
     text = f"{len(labels)} classes are the labels of {len(files)} files of labelme: {', '.join(labels[:8])}"
     paths = {key: tree.path(file) for key, file in group.files.items()}
     photos = {key: tree.path(file) for key, file in one.photos.files.items()}
@@ -166,7 +166,7 @@ def _labelme(tree: Tree, one: Candidate, given: Mapping[str, Any]) -> tuple[dict
 
 def _background_of_coco(tree: Tree, one: Candidate, given: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
     """The background of annotations whose classes are known."""
-    names = [*(given.get("classes") or one.keys["classes"])]
+    names = _given_names(given) or [*one.keys["classes"]]
     template, masks = str(one.keys["masks"]), {}
     for split in one.splits or [""]:
         masks[split] = read_coco(tree.root / template.replace("{split}", split), ClassTable((*names,)), None)
@@ -181,6 +181,12 @@ def _background_of_coco(tree: Tree, one: Candidate, given: Mapping[str, Any]) ->
     return _background(names, _share(uncovered, entries), given)
 
 
+def _given_names(given: Mapping[str, Any]) -> list[str]:
+    """The classes that are given, which may be their number; empty without them."""
+    classes = given.get("classes") or ()
+    return [f"class {index}" for index in range(classes)] if isinstance(classes, int) else [*classes]
+
+
 def _share(uncovered: Callable[[Any], float], keys: Sequence[Any]) -> float:
     """The share of the pixels of some photos that no shape covers."""
     chosen = keys[:: max(len(keys) // _DRAWN, 1)][:_DRAWN]
@@ -193,9 +199,10 @@ def _background(names: list[str], share: float, given: Mapping[str, Any]) -> tup
     if share < 0.001:
         return {"classes": tuple(names)}, ["outlines cover the photos, so that there is no background"]
     listed, own = with_background(names)
+    text = f"outlines leave {share:.1%} of the photos uncovered"
     if given.get("classes") is not None and own not in names:
-        return {}, [f"outlines leave {share:.1%} of the photos uncovered, which is ignored; set background to a class"]
-    text = f"outlines leave {share:.1%} of the photos uncovered, which is the class {own!r}"
+        return {}, [f"{text}, which is ignored; set background to one of the classes to change it"]
+    text += f", which is the class {own!r}"
     return {"classes": listed, "background": own}, [f"{text}; set background to another class, or null to ignore it"]
 
 

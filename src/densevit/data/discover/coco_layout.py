@@ -8,11 +8,11 @@ from typing import Any
 
 from densevit.data.coco_rows import photo_names, unused_roots
 from densevit.data.discover.candidates import Candidate
+from densevit.data.discover.given import below
 from densevit.data.discover.groups import FOLDER, Group, Key, common_start, literal
 from densevit.data.discover.roles import split_of
 from densevit.data.discover.tree import File, Tree
 from densevit.data.files import name_key
-from densevit.data.templates import is_template
 from densevit.errors import DataError
 from densevit.io import read_json
 from densevit.limits import limits
@@ -80,10 +80,9 @@ def why_not(tree: Tree) -> str:
 def _coco_files(tree: Tree, given: Mapping[str, Any]) -> list[CocoFile]:
     """The files of COCO's annotations, or those that are given."""
     files = tree.having(".json")
-    if (masks := given.get("masks")) is not None and not is_template(Path(masks)):
-        files = [file for file in files if Path(masks).as_posix() in (file.inside, tree.path(file).as_posix())]
-    elif masks is not None:
-        files = [file for file in files if _split_template(file)[0] == Path(masks).as_posix()]
+    if (masks := given.get("masks")) is not None:
+        texts = {*below(tree, Path(masks))}
+        files = [file for file in files if texts & {file.inside, _split_template(file)[0]}]
     if len(files) > _MOST_FILES:
         files = [file for file in files if re.search(r"(?i)coco|instances|annotations|result|labels", file.name)]
     found = []

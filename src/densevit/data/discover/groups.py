@@ -171,12 +171,29 @@ class Match:
 def match(photos: Group, targets: Group) -> Match | None:
     """Pair two groups by their names, which may have constant parts that the words do not explain."""
     best: Match | None = None
+    if (alike := _with_folders_of(photos, targets)) is None:
+        return None
     for ours in _variants(photos):
-        for theirs in _variants(targets):
+        for theirs in _variants(alike):
             keys = _common(ours, theirs)
             if keys and (best is None or len(keys) > len(best.keys)):
                 best = Match(ours, theirs, keys)
     return best
+
+
+def _with_folders_of(photos: Group, targets: Group) -> Group | None:
+    """Targets without a split and folders that photos lack; None if these differ among the targets."""
+    for index, mark in ((0, "{split}"), (1, FOLDER)):
+        values = {key[index] for key in targets.files}
+        if values == {""} or any(key[index] for key in photos.files):
+            continue
+        if len(values) > 1 or targets.fixed:
+            return None
+        value = literal(values.pop())
+        folders = tuple(value if part == mark else part.replace(mark, value) for part in targets.folders)
+        files = {(key[0] * (index > 0), key[1] * (index < 1), key[2]): file for key, file in targets.files.items()}
+        targets = replace(targets, folders=folders, files=files)
+    return targets
 
 
 def _common(photos: Group, targets: Group) -> frozenset[Key]:

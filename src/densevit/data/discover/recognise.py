@@ -11,17 +11,18 @@ from densevit.data.discover.coco_layout import coco, why_not
 from densevit.data.discover.contents import SAMPLES, read_masks
 from densevit.data.discover.depth import unit_of_depth
 from densevit.data.discover.lists import splits_of_photos
-from densevit.data.discover.several import brushes, masks_by_class
+from densevit.data.discover.several import brushes, given_regions, masks_by_class
 from densevit.data.discover.tree import PIXEL_SUFFIXES, Tree, walk_tree
 from densevit.data.folder import FolderConfig
 from densevit.errors import DataError
-from densevit.io import place
+from densevit.io import place, read_lines
 
 if TYPE_CHECKING:
     from densevit.data.description import Described
 
 RECOGNISERS: tuple[tuple[Callable[[Tree, Mapping[str, Any]], list[Candidate]], str], ...] = (
     (brushes, ""),
+    (given_regions, ""),
     (by_names, "masks"),
     (coco, "masks"),
     (masks_by_class, "depth"),
@@ -65,7 +66,7 @@ def discover(root: Path, **given: Any) -> "Described":
     found, said = splits_of_photos(tree, one, given)
     keys, remarks = keys | found, [*remarks, *said, *_passed_over(tree, one, " ".join([*remarks, *said]))]
     kept = {key: value for key, value in given.items() if key not in ("images", "masks", "depth", "values", "root")}
-    return Described(FolderConfig(root=tree.root, **(keys | kept)), tuple(remarks))
+    return Described(FolderConfig.parse({"root": tree.root, **keys, **kept}, source=str(tree.root)), tuple(remarks))
 
 
 def _candidates(tree: Tree, given: Mapping[str, Any]) -> list[Candidate]:
@@ -75,7 +76,7 @@ def _candidates(tree: Tree, given: Mapping[str, Any]) -> list[Candidate]:
         drawn = any("masks" in one.config_keys() for one in found)
         if not found or beside == "masks" or (beside == "depth" and not drawn):
             found += recognise(tree, given)
-        if recognise is brushes and found:
+        if recognise in (brushes, given_regions) and found:
             break
     with_masks = [one for one in found if "masks" in one.config_keys()]
     if given.get("masks") is not None:
@@ -186,8 +187,17 @@ def _passed_over(tree: Tree, one: Candidate, said: str) -> list[str]:
     return remarks
 
 
-_FEW_NOTES = 1_000
+_FEW_NOTES, _FEW_TABLES = 1_000, 20
 _NOTES = (".json", ".txt", ".csv", ".yaml", ".yml", ".xml")
+
+
+def _is_pair_list(path: Path) -> bool:
+    """Whether the first line of a table names photos and targets."""
+    try:
+        head = read_lines(path, "a table")[0].lower()
+    except DataError:
+        return False
+    return "image" in head and any(kind in head for kind in ("mask", "depth", "values"))
 
 
 def _nothing(tree: Tree) -> str:
@@ -197,6 +207,8 @@ def _nothing(tree: Tree) -> str:
     kinds = Counter(file.suffix.lower() or "no extension" for file in tree.files).most_common(5)
     held = ", ".join(f"{number} {kind}" for kind, number in kinds) or "no file"
     example = f", such as {tree.pixels[0].inside}" if tree.pixels else ""
+    if tables := [file for file in tree.having(".csv")[:_FEW_TABLES] if _is_pair_list(tree.path(file))]:
+        example += f"; {tables[0].inside} lists pairs, so give it with --pairs '{tree.path(tables[0])}'"
     if archives := tree.having(".zip"):
         example += f"; name the archive itself, such as '{tree.path(archives[0])}'"
     return (

@@ -8,8 +8,10 @@ from typing import Any
 
 from densevit.data.discover.candidates import Candidate
 from densevit.data.discover.coco_layout import read_if_json
+from densevit.data.discover.given import below, given_groups
 from densevit.data.discover.groups import FOLDER, Group, Key, group, literal
 from densevit.data.discover.tree import Tree
+from densevit.data.templates import Template, is_template
 from densevit.errors import DataError
 
 BACKGROUNDS = frozenset({"background", "_background_", "bg"})
@@ -53,6 +55,26 @@ def brushes(tree: Tree, given: Mapping[str, Any]) -> list[Candidate]:
     ]
     used = frozenset(file.inside for file in (*(file for file, _ in named), tasks[0]))
     return [Candidate(images[0], {}, frozenset(images[0].files), keys, remarks, files=used)]
+
+
+def given_regions(tree: Tree, given: Mapping[str, Any]) -> list[Candidate]:
+    """Photos for a given template of masks with ``{class}`` or ``{task}``."""
+    if given.get("masks") is None or not is_template(Path(given["masks"])):
+        return []
+    for text in below(tree, Path(given["masks"])):
+        template = Template(text, [])
+        matches = {file: found for file in tree.pixels if (found := template.match(file.inside)) is not None}
+        if not matches or not template.fields & {"class", "task"}:
+            continue
+        rest = [file for file in tree.pixels if file not in matches]
+        photos = given_groups(tree, "images", given, ()) or [one for one in group(rest) if one.role in ("images", "")]
+        classes = sorted({found["class"] for found in matches.values() if "class" in found})
+        names, background = with_background(classes)
+        keys = {"masks": Path(text), **({"classes": names, "background": background} if classes else {})}
+        used = frozenset(file.inside for file in matches)
+        remarks = [f"{len(matches)} files become the masks of their photos; pixels of none are {background!r}"]
+        return [Candidate(one, {}, frozenset(one.files), keys, remarks, files=used) for one in photos[:1]]
+    return []
 
 
 def _has_tasks(data: Any) -> bool:
