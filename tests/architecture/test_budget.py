@@ -12,7 +12,7 @@ SRC = ROOT / "src"
 PACKAGES = ("densevit", "densevit_lab")
 
 # Raised, like the budgets of the rooms below, only with an ADR that argues for it.
-LIBRARY_LINES = 36_600  # 27,000 before the rules for hostile input: ADR 17; 31,700 before templates and recognised layouts
+LIBRARY_LINES = 36_600  # 27,000 before the rules for hostile input: ADR 17; 31,700 before layouts as they come
 FILE_LINES = 300
 FUNCTION_LINES = 60
 
