@@ -91,7 +91,7 @@ class Model:
     trained_on: tuple[TrainedOn, ...] = ()
 
 
-def _only_kind(tasks: Mapping[str, Task]) -> str:
+def only_kind(tasks: Mapping[str, Task]) -> str:
     """The kind of task of all heads if they have one, otherwise segmentation."""
     kinds = {task.kind for task in tasks.values()}
     return kinds.pop() if len(kinds) == 1 else "segmentation"
@@ -114,7 +114,7 @@ def select(
         ConfigError: no head fits, or no data was named.
         DataError: the data are not there, or do not fit the head.
     """
-    kind = kind or _only_kind(model.tasks)
+    kind = kind or only_kind(model.tasks)
     if kind not in TASKS:
         raise ConfigError(f"task {kind!r} is unknown{nearest(kind, TASKS)}")
     heads = [name for name, task in model.tasks.items() if task.kind == kind] if head is None else [head]
