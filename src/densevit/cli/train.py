@@ -69,13 +69,7 @@ def train(
         return
     if time is not None and resume:
         raise ConfigError("--time is for a new run, but --resume continues one as it was planned; leave --time out")
-    if run is not None and not resume:
-        raise ConfigError(f"{run} was given without an option; write --out {run}, or --resume {run} to continue a run")
-    if run is not None and out not in (None, run):
-        raise ConfigError(f"--resume {run} and --out {out} are two run folders; give one")
-    if (out := out or run) is None:
-        out = _free_folder(data or config, resume=resume)
-        typer.echo(f"the run goes to {out}; --out names another folder", err=True)
+    out = _run_folder(run, out, data or config, resume=resume)
     if resume and config is None:
         if (out / "config.yaml").exists():
             config = out / "config.yaml"
@@ -154,19 +148,28 @@ def _is_laptop(
     return True
 
 
-def _free_folder(origin: Path | None, *, resume: bool) -> Path:
-    """The first free folder in runs/, named after the data or the config.
+def _run_folder(run: Path | None, out: Path | None, origin: Path | None, *, resume: bool) -> Path:
+    """The folder that is named, else the first free one in runs/, which is named after the data or the config.
 
     Raises:
-        ConfigError: if neither is given, a run is to be resumed, or every process would have to find the same folder.
+        ConfigError: if two are named, or none where a run is to be resumed, where there is nothing to name it after,
+            or where every process would have to find the same.
     """
     from densevit.errors import ConfigError
     from densevit.training.launch import read_launch
 
+    if run is not None and not resume:
+        raise ConfigError(f"{run} was given without an option; write --out {run}, or --resume {run} to continue a run")
+    if run is not None and out not in (None, run):
+        raise ConfigError(f"--resume {run} and --out {out} are two run folders; give one")
+    if (named := out or run) is not None:
+        return named
     if resume or read_launch().world > 1:
         raise ConfigError("no run folder was named; give --out DIR")
     if origin is None:
         raise ConfigError("neither data nor a run were named; give --data DIR, or --resume RUN to continue a run")
     name = re.sub(r"[^\w.-]+", "-", origin.resolve().stem).strip("-.") or "run"
     number = next(n for n in range(1, 10**9) if not (Path("runs") / f"{name}-{n}").exists())
-    return Path("runs") / f"{name}-{number}"
+    free = Path("runs") / f"{name}-{number}"
+    typer.echo(f"the run goes to {free}; --out names another folder", err=True)
+    return free
