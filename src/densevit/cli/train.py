@@ -3,9 +3,12 @@
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+if TYPE_CHECKING:
+    from densevit.training.config import TrainConfig
 
 
 def train(
@@ -106,10 +109,7 @@ def train(
     )
     checked = no_check or (resume and (out / "states").is_dir())  # a run with states was checked when it began
     if not checked and is_first():
-        from densevit.doctor.examine import check_run
-
-        for finding in check_run(merged):
-            typer.echo(f"warning: {finding.line()}", err=True)
+        _warn_of_data(merged)
     try:
         path = train(merged, out, resume=resume, device=chosen_device)
     except Stopped as stopped:
@@ -117,6 +117,14 @@ def train(
         raise typer.Exit(stopped.code) from None
     if is_first():
         typer.echo(str(path))
+
+
+def _warn_of_data(config: "TrainConfig") -> None:
+    """Print what the quick check of the data finds."""
+    from densevit.doctor.examine import check_run
+
+    for finding in check_run(config):
+        typer.echo(f"warning: {finding.line()}", err=True)
 
 
 def _is_laptop(
