@@ -13,7 +13,7 @@ from densevit.training.checkpoint import load_state
 from densevit.training.ema import ema_weights, init_ema, update_ema, warmed_decay
 from densevit.training.train import train
 from tests.factories import random_images, tiny_model
-from tests.unit.test_loop import config, weights
+from tests.unit.runs import config, weights
 
 
 def test_decay__rises_to_its_value() -> None:

@@ -22,7 +22,7 @@ from densevit.training.survey import survey, thickness
 from densevit.training.timing import Costs
 from densevit.training.train import train
 from tests.e2e.scenes import write_model
-from tests.unit.test_loop import same, weights
+from tests.unit.runs import same, weights
 
 DATA = {"train": {"split": "train"}, "val": {"split": "val"}}
 

@@ -14,39 +14,20 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 
-from densevit.checkpoints.native import load_bundle
 from densevit.errors import ConfigError, DataError, DensevitError
 from densevit.training import sharded_checkpoint as sharded
 from densevit.training.batches import Batch
-from densevit.training.config import TrainConfig
 from densevit.training.datasets import open_sources
 from densevit.training.distributed import SyncBatchNorm, join_processes, synchronise_batch_norms
 from densevit.training.hooks import TrainHooks
 from densevit.training.nonfinite_batches import replay
-from densevit.training.resolve_config import complete
 from densevit.training.seeds import seed_everything
 from densevit.training.signals import Stopped
 from densevit.training.train import train
-from tests.e2e.scenes import ENCODER, recipe
 from tests.factories import random_images, tiny_model
-
-
-def config(
-    dataset: Path, *heads: str, iterations: int = 2, encoder: dict[str, Any] | None = None, **facts: Any
-) -> TrainConfig:
-    raw = recipe(dataset, *heads, iterations=iterations, **facts)
-    raw["model"]["encoder"] = ENCODER | (encoder or {})
-    return TrainConfig.parse(complete(raw))
-
-
-def weights(model: Path) -> dict[str, Tensor]:
-    return load_bundle(model).model.state_dict()
-
-
-def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
-    return all(torch.equal(one[name], other[name]) for name in one)
+from tests.unit.runs import config, same, weights
 
 
 def steps(run: Path) -> list[dict[str, Any]]:

@@ -10,7 +10,7 @@ from densevit.training.checkpoint import load_state
 from densevit.training.hooks import TrainHooks
 from densevit.training.run.log import read_log
 from densevit.training.train import train
-from tests.unit.test_loop import config, same, weights
+from tests.unit.runs import config, same, weights
 
 STILL = {"optim": {"lr": 1e-30}, "eval_every": 1, "checkpoint_every": 1, "patience": 2}
 """Weights that do not move, so that no evaluation is better than the first."""
