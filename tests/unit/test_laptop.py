@@ -9,8 +9,10 @@ import pytest
 import torch
 from PIL import Image
 
+from densevit.checkpoints.native import load_bundle
 from densevit.data import FolderConfig, FolderDataset
 from densevit.errors import ConfigError
+from densevit.evaluation.evaluate import evaluate
 from densevit.tasks import parse_task
 from densevit.training import laptop
 from densevit.training.config import TrainConfig
@@ -196,3 +198,17 @@ def test_probe__learns_the_shares_of_classes_in_a_patch() -> None:
     shares, known = patch_targets(task, target, (2, 2))
     assert known.tolist() == [True, False]
     assert shares[0].tolist() == [0.25, 0.75]
+
+
+def test_planned_run__has_the_figures_that_its_model_has_without_the_cache(
+    given: dict[str, Any], machine: Any, dataset: Path, tmp_path: Path
+) -> None:
+    given |= {"iterations": 4, "eval_every": 2, "fit": {"short_side": 48}}
+    config = TrainConfig.parse(complete(plan(given, ("setr_mla",), 60).raw))
+    bundle = load_bundle(train(config, tmp_path / "run"))
+    val = FolderDataset(FolderConfig(root=dataset, split="val"), targets=frozenset({"labels"}))
+    measured = evaluate(bundle.model, bundle.tasks, bundle.fit, val)["setr_mla"]
+    claimed = bundle.card.metrics["setr_mla"]
+    assert {name: claimed[name] for name in ("mIoU", "aAcc", "mAcc")} == {
+        name: measured[name] for name in ("mIoU", "aAcc", "mAcc")
+    }

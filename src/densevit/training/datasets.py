@@ -47,8 +47,8 @@ def fill_cache(
     if cache is None or config.features is None:
         return
     sizes = [cache.num_bytes(source.augment.crop) for source in sources]
-    # Images of val have any size; they are counted as if they were crops.
-    views = config.features.views + 1
+    # Images of val have any size; they are counted as if they were crops as many as in train, in float32.
+    views = config.features.views + 2
     needed = sum(size * views * len(source.chosen) for size, source in zip(sizes, sources, strict=True))
     cache.make_room(needed, max_gb=config.features.max_gb)
     _log.info(

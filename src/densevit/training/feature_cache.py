@@ -1,7 +1,8 @@
 """A cache on disk for features of a frozen encoder, or of its first blocks: each input is encoded once, then read.
 
 A file is named after a hash of everything that determines it: the frozen part (config, weights, normalisation,
-precision) and the pixels. So a cache can be shared between runs and is never stale. Tokens are stored in float16.
+precision) and the pixels. So a cache can be shared between runs and is never stale. Tokens are stored in float16, or in
+float32 for evaluation, whose figures are then those of the model without a cache.
 """
 
 import hashlib
@@ -11,6 +12,7 @@ import math
 import shutil
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,6 +26,7 @@ from densevit.types import Size, Taps
 
 UNUSED_S = 24 * 3600.0
 """Features of another encoder may be deleted when they have not been used for this long."""
+Precision = type[np.float16] | type[np.float32]
 _GB = 1e9
 _log = logging.getLogger(__name__)
 
@@ -54,53 +57,54 @@ class FeatureCache:
         self.directory = directory / encoder_key(model, self.depth, bf16=bf16)
         make_folder(self.directory)
 
-    def path(self, image: Tensor) -> Path:
+    def path(self, image: Tensor, dtype: Precision = np.float16) -> Path:
         """The file of an image's features."""
         # 16 bits, so that dark images of 16 bits do not collide.
         pixels = np.ascontiguousarray((image * 65535).round().to(torch.int32).cpu().numpy().astype(np.uint16))
         digest = hashlib.blake2b(pixels.tobytes(), digest_size=16, person=b"densevit").hexdigest()
-        return self.directory / f"{digest}_{image.shape[-2]}x{image.shape[-1]}.npy"
+        ending = "" if dtype is np.float16 else "_float32"
+        return self.directory / f"{digest}_{image.shape[-2]}x{image.shape[-1]}{ending}.npy"
 
-    def ensure(self, image: Tensor) -> Path:
+    def ensure(self, image: Tensor, dtype: Precision = np.float16) -> Path:
         """Encode an image unless its features exist and are whole; safe in several processes at once."""
-        path = self.path(image)
-        if self._stored(path, image) is None:
+        path = self.path(image, dtype)
+        if self._stored(path, image, dtype) is None:
             if path.exists():
                 _log.warning("%s is damaged; encoding its image again", path)
             device = self.model.mean.device
             with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=self.bf16):
                 sequences = self.model.encode_first(image[None].to(device), self.depth)
             with atomic_path(path, internal=True) as temporary, temporary.open("wb") as file:
-                np.save(file, torch.cat(sequences).half().cpu().numpy())  # (kept, P + N, C)
+                np.save(file, torch.cat(sequences).float().cpu().numpy().astype(dtype))  # (kept, P + N, C)
         return path
 
-    def read(self, image: Tensor) -> NDArray[np.float16]:
+    def read(self, image: Tensor, dtype: Precision = np.float16) -> NDArray[Any]:
         """The features (kept, P + N, C) of an image, memory-mapped; a damaged file is written again.
 
         Raises:
             DataError: if it cannot be written.
         """
-        path = self.path(image)
-        features = self._stored(path, image)
+        path = self.path(image, dtype)
+        features = self._stored(path, image, dtype)
         if features is None:
-            features = self._stored(self.ensure(image), image)
+            features = self._stored(self.ensure(image, dtype), image, dtype)
         if features is None:
             raise DataError(f"{path} cannot be read again after it was written; check the disk of {self.root}")
         return features
 
-    def _stored(self, path: Path, image: Tensor) -> NDArray[np.float16] | None:
+    def _stored(self, path: Path, image: Tensor, dtype: Precision) -> NDArray[Any] | None:
         """The features in a file, memory-mapped; None if there is none, or it is damaged or cut short."""
         try:
-            features: NDArray[np.float16] = np.lib.format.open_memmap(path, mode="r")
+            features: NDArray[Any] = np.lib.format.open_memmap(path, mode="r")
         except Exception:  # a damaged header raises anything, from EOFError to SyntaxError
             return None
         expected = self._shape((image.shape[-2], image.shape[-1]))
-        return features if features.shape == expected and features.dtype == np.float16 else None
+        return features if features.shape == expected and features.dtype == dtype else None
 
     def taps(self, image: Tensor, model: DenseModel) -> Taps:
-        """The taps of one image, batch 1, through the blocks of ``model`` that are not frozen."""
+        """The taps of one image, batch 1, in float32, through the blocks of ``model`` that are not frozen."""
         grid = model.encoder.grid_of((image.shape[-2], image.shape[-1]))
-        features = torch.tensor(self.read(image))[None].to(model.mean.device)
+        features = torch.tensor(self.read(image, np.float32))[None].to(model.mean.device)
         return to_taps(features, model, grid, self.depth)
 
     def num_bytes(self, image_size: Size) -> int:
