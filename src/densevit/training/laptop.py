@@ -18,7 +18,7 @@ from densevit.errors import ConfigError
 from densevit.inference_config import InferenceConfig
 from densevit.training.config import TrainConfig
 from densevit.training.published_recipes import Plain
-from densevit.training.resolve_config import complete, head_settings
+from densevit.training.resolve_config import FROZEN, complete, head_settings
 from densevit.training.run.progress import duration
 from densevit.training.survey import Survey, survey
 from densevit.training.timing import Costs, measure
@@ -60,13 +60,11 @@ BATCH = 4
 RARE = 0.05
 """Dice is added to the loss where a class has a smaller share of the pixels."""
 
-FROZEN: Plain = {
+FIXED: Plain = {
+    **{key: FROZEN[key] for key in ("ema", "optim", "schedule")},
     "freeze": "encoder",
-    "ema": 0.98,
     "select": "best",
     "probe": True,
-    "optim": {"kind": "adamw", "lr": 1e-4, "head_lr_mult": 10.0, "weight_decay": 0.05, "clip_norm": 5.0},
-    "schedule": {"kind": "cosine", "warmup": 20},
     "augment": {"scale": (0.8, 1.25), "flip": 0.0, "colour": 0.2, "cat_max_ratio": 1.0},
 }
 """Settings that depend on nothing; photos are mirrored as features."""
@@ -146,6 +144,7 @@ def plan(raw: Mapping[str, Any], decoders: Sequence[str], budget_s: float, *, de
         "eval_every": every,
         "checkpoint_every": every,
         "log_every": max(every // 4, 1),
+        "augment": {"crop": list(size)},
         "features": {"views": views, **({} if num_train == train.count else {"images": num_train})},
     }
     if num_val:
@@ -227,6 +226,7 @@ def _choose_size(
         few = train.count if one > min(train.size) else min(FEW_PHOTOS, train.count)
         if fitting >= few and costs.step_s(size, BATCH) * STEPS[0] <= LEARNING * budget_s:
             break
+    size = size if fixed else _input(min(size), train.size, patch)  # as the config's short side will give it
     return size, min(max(fitting, BATCH), train.count)
 
 
@@ -245,7 +245,7 @@ def _choose_steps(num_views: int, num_val: int, costs: Costs, budget_s: float, s
 def _with_size(given: Plain, side: int, **facts: Any) -> Plain:
     """The fixed settings, and the input size in all keys that depend on it, below what is given."""
     sources = [{"batch_size": BATCH, **source} for source in given["sources"]]
-    below = merge(FROZEN, {"fit": {"short_side": side}, "features": {"directory": "features", "flip": True}, **facts})
+    below = merge(FIXED, {"fit": {"short_side": side}, "features": {"directory": "features", "flip": True}, **facts})
     return {**merge(below, given), "sources": sources}
 
 
