@@ -175,7 +175,7 @@ def _run_folder(run: Path | None, out: Path | None, origin: Path | None, *, resu
     if resume or read_launch().world > 1:
         raise ConfigError("no run folder was named; give --out DIR")
     if origin is None:
-        raise ConfigError("neither data nor a run were named; give --data DIR, or --resume RUN to continue a run")
+        raise ConfigError("neither data nor a run was named; give --data DIR, or --resume with the folder of a run")
     name = re.sub(r"[^\w.-]+", "-", origin.resolve().stem).strip("-.") or "run"
     number = next(n for n in range(1, 10**9) if not (Path("runs") / f"{name}-{n}").exists())
     free = Path("runs") / f"{name}-{number}"
