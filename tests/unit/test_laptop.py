@@ -21,9 +21,9 @@ from densevit.training.linear_probe import patch_targets
 from densevit.training.resolve_config import complete
 from densevit.training.run.log import read_log
 from densevit.training.survey import survey, thickness
-from densevit.training.timing import Costs
+from densevit.training.timing import Costs, measure
 from densevit.training.train import train
-from tests.e2e.scenes import write_model
+from tests.e2e.scenes import recipe, write_model
 from tests.unit.runs import same, weights
 
 DATA = {"train": {"split": "train"}, "val": {"split": "val"}}
@@ -31,7 +31,8 @@ DATA = {"train": {"split": "train"}, "val": {"split": "val"}}
 
 def costs(encoder_s: float, step_s: float = 0.1) -> Costs:
     """Of a machine that takes so long for an image of 400 tokens."""
-    return Costs(400, encoder_s, {"dpt": 4 * step_s, "setr_mla": step_s}, width=768, patch=(16, 16))
+    steps = {"dpt": 4 * step_s, "setr_mla": step_s}
+    return Costs(400, encoder_s, steps, evaluations=steps, width=768, patch=(16, 16))
 
 
 @pytest.fixture
@@ -50,7 +51,7 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Sets how fast this machine is."""
 
     def set_costs(encoder_s: float, step_s: float = 0.1) -> None:
-        monkeypatch.setattr(laptop, "measure", lambda config, device: costs(encoder_s, step_s))
+        monkeypatch.setattr(laptop, "measure", lambda *arguments: costs(encoder_s, step_s))
 
     set_costs(0.1)
     return set_costs
@@ -171,6 +172,21 @@ def test_plan__of_depth_fits_the_range_to_the_data(given: dict[str, Any], machin
 def test_plan__without_data_says_what_is_missing(machine: Any) -> None:
     with pytest.raises(ConfigError, match="there are no data to train on; give --data DIR"):
         plan({}, (), 60)
+
+
+# The clock
+
+
+def test_measured_costs__are_of_every_head_and_grow_with_the_size(dataset: Path, model: Path) -> None:
+    features = {"directory": str(model.parent)}
+    raw = recipe(dataset, "setr", "depth", iterations=1, init=str(model), freeze="encoder", features=features)
+    state = torch.random.get_rng_state()
+    found = measure(TrainConfig.parse(complete(raw)), (48, 64))
+    assert torch.equal(state, torch.random.get_rng_state())
+    assert found.heads.keys() == found.evaluations.keys() == {"setr", "depth"}
+    assert min(found.encoder_s, *found.heads.values(), *found.evaluations.values()) > 0
+    assert found.encode_s((96, 128)) > 4 * found.encode_s((48, 64))  # attention is quadratic
+    assert found.step_s((96, 128), 4) == pytest.approx(4 * found.step_s((48, 64), 4))
 
 
 # The run

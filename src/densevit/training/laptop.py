@@ -61,7 +61,8 @@ RARE = 0.05
 """Dice is added to the loss where a class has a smaller share of the pixels."""
 
 FIXED: Plain = {
-    **{key: FROZEN[key] for key in ("ema", "optim", "schedule")},
+    **{key: FROZEN[key] for key in ("ema", "optim")},
+    "schedule": {"kind": "cosine"},
     "freeze": "encoder",
     "select": "best",
     "probe": True,
@@ -123,7 +124,7 @@ def plan(raw: Mapping[str, Any], decoders: Sequence[str], budget_s: float, *, de
     taps = None if given.get("init") is None else model_facts(str(given["init"]))[0].encoder.taps
     drafted = merge(_heads(every_kind, train, taps), given)
     draft = TrainConfig.parse(complete(_with_size(drafted, min(side, 384), iterations=1)))
-    measured = measure(draft, device)
+    measured = measure(draft, train.size, device)
     fixed = given.get("fit", {}).get("short_side") is not None
     for kinds in candidates:
         costs = measured.of(kinds)
@@ -140,6 +141,7 @@ def plan(raw: Mapping[str, Any], decoders: Sequence[str], budget_s: float, *, de
     steps, evaluations = _choose_steps(num_train * views, num_val, costs, budget_s, size)
     every = max(steps // evaluations, 1)
     settings: Plain = {
+        "schedule": {"warmup": min(FROZEN["schedule"]["warmup"], every * evaluations // 10)},
         "iterations": every * evaluations,
         "eval_every": every,
         "checkpoint_every": every,
