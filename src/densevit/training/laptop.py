@@ -266,7 +266,7 @@ def _lines(
     if num_train < train.count:
         lines.append(f"{num_train} of {train.count} training photos are used; a longer --time uses more")
     lines.append(
-        f"encoding once, for all heads: {num_train} photos x {views} views + {num_val} of val, "
+        f"encoding once, for all heads: {num_train} photos x {views} {'views' if views > 1 else 'view'} + {num_val} of val, "
         f"{costs.encode_s(size):.2g} s each, {duration(encoded)}"
     )
     for head, seconds in costs.step_by_head(size, BATCH).items():
