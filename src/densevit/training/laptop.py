@@ -30,7 +30,10 @@ SUITABLE: Mapping[Target, tuple[str, ...]] = {"labels": ("dpt", "setr_mla"), "de
 """Heads by what is learnt, the best first. On cells of 300 x 300 pixels, as below: 0.925 with dpt at 304, 0.912 with
 setr_mla, whose steps take a third of the time."""
 ENOUGH_STEPS = 150
-"""The first suitable head is taken whose steps the budget allows so often."""
+"""The input becomes smaller until the budget allows so many steps. (The same cells: setr_mla has 0.907 after 150 steps
+at 304, 0.896 after 75 at 480.)"""
+NEARLY = 0.75
+"""The first suitable head is taken whose input has at least this share of the largest side that any of them allows."""
 
 NUM_LEVELS = 4
 """Taps that DPT reads; of an encoder with fewer, some twice."""
@@ -126,10 +129,12 @@ def plan(raw: Mapping[str, Any], decoders: Sequence[str], budget_s: float, *, de
     draft = TrainConfig.parse(complete(_with_size(drafted, min(side, 384), iterations=1)))
     measured = measure(draft, train.size, device)
     fixed = given.get("fit", {}).get("short_side") is not None
-    for kinds in candidates:
+    sizes = [_choose_size(train, num_val, measured.of(kinds), budget_s, side, fixed=fixed) for kinds in candidates]
+    largest = max(min(size) for size, _ in sizes)
+    for kinds, (size, num_train) in zip(candidates, sizes, strict=True):  # noqa: B007 - the last one is the fallback
         costs = measured.of(kinds)
-        size, num_train = _choose_size(train, num_val, costs, budget_s, side, fixed=fixed)
-        if ENOUGH_STEPS * costs.step_s(size, BATCH) <= LEARNING * budget_s:
+        enough = ENOUGH_STEPS * costs.step_s(size, BATCH) <= LEARNING * budget_s
+        if enough and min(size) >= NEARLY * largest:
             break
     given = merge(_heads(kinds, train, taps), given)
     encoded_s = (num_train + num_val) * costs.encode_s(size)
@@ -226,7 +231,7 @@ def _choose_size(
         room = ENCODING * budget_s - num_val * each
         fitting = int(room / each)
         few = train.count if one > min(train.size) else min(FEW_PHOTOS, train.count)
-        if fitting >= few and costs.step_s(size, BATCH) * STEPS[0] <= LEARNING * budget_s:
+        if fitting >= few and costs.step_s(size, BATCH) * ENOUGH_STEPS <= LEARNING * budget_s:
             break
     size = size if fixed else _input(min(size), train.size, patch)  # as the config's short side will give it
     return size, min(max(fitting, BATCH), train.count)
@@ -266,8 +271,8 @@ def _lines(
     if num_train < train.count:
         lines.append(f"{num_train} of {train.count} training photos are used; a longer --time uses more")
     lines.append(
-        f"encoding once, for all heads: {num_train} photos x {views} {'views' if views > 1 else 'view'} + {num_val} of val, "
-        f"{costs.encode_s(size):.2g} s each, {duration(encoded)}"
+        f"encoding once, for all heads: {num_train} photos x {views} {'views' if views > 1 else 'view'} + "
+        f"{num_val} of val, {costs.encode_s(size):.2g} s each, {duration(encoded)}"
     )
     for head, seconds in costs.step_by_head(size, BATCH).items():
         total = steps * seconds + evaluations / len(costs.heads)

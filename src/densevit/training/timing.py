@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -118,7 +119,7 @@ def _evaluation(
     height, width = config.augment.crop
     grid = (height // config.model.encoder.patch_size[0], width // config.model.encoder.patch_size[1])
     target = random_target(task, (1, *photo))[0]
-    values = {"labels": target.int().numpy()} if task.class_table is not None else {}
+    values: dict[str, Any] = {"labels": target.int().numpy()} if task.class_table is not None else {}
     if task.class_table is None:
         values = {"depth": target.numpy()} if task.target == "depth" else {"values": target.permute(1, 2, 0).numpy()}
     sample = Sample("timing", np.zeros((*photo, config.model.encoder.in_channels), np.uint8), **values)
