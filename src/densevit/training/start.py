@@ -151,7 +151,7 @@ def _free_folder(request: RunRequest) -> Path:
     root = getattr(data, "root", None) if isinstance(data, DataConfig) else data
     origins = [origin for origin in (root, *places, request.config) if isinstance(origin, Path)]
     if not origins and data is None and request.config is None:
-        raise ConfigError("neither data nor a run were named; give --data DIR, or --resume RUN to continue a run")
+        raise ConfigError("neither data nor a run was named; give --data DIR, or --resume with the folder of a run")
     stem = origins[0].resolve().stem if origins else str(getattr(data, "kind", "run"))
     name = re.sub(r"[^\w.-]+", "-", stem).strip("-.") or "run"
     number = next(n for n in range(1, 10**9) if not (Path("runs") / f"{name}-{n}").exists())
