@@ -67,6 +67,12 @@ class PluginTable(dict[str, Row]):
         self[name] = self._adapt(name, plugin)
         self.origins[name] = origin
 
+    def add_by_name(self, plugin: Callable[..., Any]) -> str:
+        """Add a function or class under its own name, which is returned; errors are those of ``add``."""
+        name: str = getattr(plugin, "__name__", type(plugin).__name__)
+        self.add(name, plugin)
+        return name
+
     def names(self) -> list[str]:
         """All names: the rows, and what packages declare, none of which is loaded."""
         return sorted({*self, *(entry.name for entry in entry_points(group=self.group))})

@@ -14,7 +14,6 @@ from torch import Tensor
 
 from densevit.data.sample import ClassTable
 from densevit.data.transforms import Targets
-from densevit.doctor.examine import check_run
 from densevit.evaluation.evaluate import evaluate
 from densevit.evaluation.selection import choose_head, open_for
 from densevit.evaluation.snapshots import load_evaluation
@@ -28,6 +27,7 @@ from densevit.tasks.base import ValueFormat
 from densevit.tasks.metrics import RegressionMetrics, SegmentationMetrics
 from densevit.training.config import TrainConfig
 from densevit.training.resolve_config import complete
+from densevit.training.start import check_run
 from densevit.training.train import train
 from densevit.types import DenseOutput, Size
 from tests.e2e.commands import Outcome

@@ -62,7 +62,6 @@ def train(
     """
     from densevit.cli.terminal import printable
     from densevit.device import pick_device
-    from densevit.doctor.examine import check_run
     from densevit.errors import ConfigError
     from densevit.training.launch import is_first
     from densevit.training.nonfinite_batches import replay as replay_batch
@@ -94,7 +93,7 @@ def train(
         time=time,
         resume=resume,
         device=device,
-        check=None if no_check else check_run,
+        check=not no_check,
     )
     try:
         path = start_run(request, lambda text: typer.echo(printable(text), err=True))

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from densevit.config import nearest
-from densevit.data import DATASETS, Dataset, parse_data
+from densevit.data import DATASETS, Dataset, as_config, parse_data
 from densevit.data.base import DataConfig
 from densevit.data.folder_config import FolderConfig
 from densevit.errors import ConfigError
@@ -79,7 +79,7 @@ def _choose(
     if data is None or isinstance(data, str | Path):
         path, given = None if data is None else Path(data), {}
     else:
-        config = _config(data)
+        config = as_config(data)
         if not isinstance(config, FolderConfig):
             config = config if split is None else parse_data({**config.plain(), "split": split})
             for name in wanted:
@@ -94,19 +94,3 @@ def _choose(
         for message in chosen.messages:
             _log.log(logging.WARNING if message.startswith("not as in") else logging.INFO, "%s", message)
         yield chosen.head, chosen.dataset
-
-
-def _config(data: Any) -> DataConfig:
-    """The config of a data set that is neither a path nor opened."""
-    try:
-        if isinstance(data, DataConfig | Mapping):
-            return parse_data(data)
-        if callable(data):
-            DATASETS.add(data.__name__, data)
-            return parse_data({"kind": data.__name__})
-    except ValueError as error:
-        raise ConfigError(f"data: {error}") from None
-    raise ConfigError(
-        f"data is of type {type(data).__name__}; a path, keys or config of a data set, a densevit.data.Dataset, or a "
-        "function that gives one, is accepted"
-    )
