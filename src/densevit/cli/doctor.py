@@ -13,8 +13,8 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from densevit.cli import data_options as sources
 from densevit.cli import options as shared
+from densevit.cli.data_options import DataOptions
 from densevit.cli.terminal import printable
 
 if TYPE_CHECKING:
@@ -25,21 +25,13 @@ _COLOURS = {"error": "bold red", "warning": "bold yellow", "note": "bold blue"}
 
 
 def doctor(
+    *,
     root: Annotated[
         Path | None, typer.Argument(metavar="DATA", help="Data set: a folder, a zip archive, or a dataset.yaml.")
     ] = None,
-    data: sources.Data = None,
-    images: sources.Images = None,
-    masks: sources.Masks = None,
-    depth: sources.Depth = None,
-    values: sources.Values = None,
-    pairs: sources.PairsFile = None,
-    split_by: sources.SplitBy = None,
+    source: DataOptions,
     split: Annotated[list[str] | None, typer.Option(help="Check only this split; repeatable.")] = None,
-    classes: sources.Classes = None,
-    background: sources.Background = None,
     ignore_index: Annotated[int | None, typer.Option(help="Value of pixels without a class, instead of 255.")] = None,
-    reduce_zero_label: sources.ReduceZeroLabel = False,
     depth_unit_m: Annotated[
         float | None, typer.Option(help="Metres per unit of an integer depth map, instead of 0.001.")
     ] = None,
@@ -65,13 +57,9 @@ def doctor(
     from densevit.doctor.examine import FAST_PHOTOS, examine
     from densevit.io import write_bytes_atomic, write_json
 
-    place = _one_of(root, data)
-    keys = sources.data_keys(
-        **{"images": images, "masks": masks, "depth": depth, "values": values, "pairs": pairs, "split_by": split_by},
-        **{"classes": classes, "background": background, "ignore_index": ignore_index},
-        **{"reduce_zero_label": reduce_zero_label, "depth_unit_m": depth_unit_m},
-    )
-    read = [*sources.paths_read(place, keys), colours]
+    place = _one_of(root, source.data)
+    keys = source.keys(ignore_index=ignore_index, depth_unit_m=depth_unit_m)
+    read = [*source.paths(), root, colours]
     shared.claim_outputs([json_file, html_file, write], read, overwrite=overwrite)
     config, recognised = _describe(place, keys, draw=write is not None)
     _print([f"data: {remark}" for remark in recognised])
@@ -82,7 +70,7 @@ def doctor(
     console = Console(stderr=True)
     with _progress(console, "reading") as progress:
         diagnosis = examine(config, **scope, workers=cores, progress=progress)
-    name = str(place or images or pairs)
+    name = str(place or source.images or source.pairs)
     _show(diagnosis, name)
     if json_file is not None:
         from densevit.doctor.report import as_record
