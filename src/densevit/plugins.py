@@ -24,13 +24,13 @@ class PluginTable(dict[str, Row]):
 
     Args:
         what: a row, for messages: "decoder".
-        own: densevit's rows.
+        builtin: densevit's rows.
         adapt: name and object of a plug-in -> its row; raises ConfigError for another object.
     """
 
-    def __init__(self, what: str, own: Mapping[str, Row], adapt: Callable[[str, Any], Row]) -> None:
-        super().__init__(own)
-        self.what, self.own, self._adapt = what, frozenset(own), adapt
+    def __init__(self, what: str, builtin: Mapping[str, Row], adapt: Callable[[str, Any], Row]) -> None:
+        super().__init__(builtin)
+        self.what, self.builtin, self._adapt = what, frozenset(builtin), adapt
         self.origins: dict[str, str] = {}
 
     @property
@@ -57,7 +57,7 @@ class PluginTable(dict[str, Row]):
         Raises:
             ConfigError: it is a name of densevit's or none, or the object is no plug-in of this kind.
         """
-        if name in self.own:
+        if name in self.builtin:
             raise ConfigError(f"{self.what} {name!r} is densevit's own; choose another name")
         if not _NAME.fullmatch(name):
             raise ConfigError(

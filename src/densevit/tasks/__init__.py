@@ -33,8 +33,8 @@ def adapt_task(name: str, plugin: Any) -> type[Task]:
     return plugin
 
 
-_OWN: dict[str, type[Task]] = {"segmentation": Segmentation, "depth": Depth, "regression": Regression}
-TASKS = PluginTable("task", _OWN, adapt_task)
+_BUILTIN: dict[str, type[Task]] = {"segmentation": Segmentation, "depth": Depth, "regression": Regression}
+TASKS = PluginTable("task", _BUILTIN, adapt_task)
 
 
 def parse_task(data: Task | Mapping[str, Any]) -> Task:
