@@ -51,6 +51,13 @@ class PluginTable(dict[str, Row]):
             raise KeyError(name)
         return self[name]
 
+    def named_in(self, data: Any) -> Row:
+        """The row that the ``kind`` of plain data names (for pydantic's validators: raises ValueError)."""
+        kind = data.get("kind") if isinstance(data, Mapping) else None
+        if not isinstance(kind, str) or kind not in self:
+            raise ValueError(self.unknown(kind))
+        return self[kind]
+
     def add(self, name: str, plugin: Any, *, origin: str = "Python code") -> None:
         """Add a row, or replace one that was added.
 

@@ -104,8 +104,7 @@ def _describe(place: Path | None, keys: dict[str, Any], *, draw: bool) -> "tuple
     """The data set, and what was recognised; ``draw`` gives splits to data that have none."""
     from densevit.data import FolderConfig
     from densevit.data.description import describe
-    from densevit.data.split_roles import split_names, with_drawn_names
-    from densevit.data.splits import SplitConfig
+    from densevit.data.split_roles import with_default_draw, with_drawn_names
     from densevit.errors import ConfigError
 
     described = describe(place, **keys)
@@ -115,13 +114,9 @@ def _describe(place: Path | None, keys: dict[str, Any], *, draw: bool) -> "tuple
             f"{place} is described as {config.kind}; doctor checks data sets in files (kind: folder); give the folder "
             "of such a data set"
         )
-    if draw and config.splits is None and not split_names(config):
-        shares = SplitConfig()
-        config = config.model_copy(update={"splits": shares})
-        remarks.append(
-            f"no splits: {shares.val:.0%} of the photos are drawn for val (seed {shares.seed}); set splits, or "
-            "--split-by, to change it"
-        )
+    if draw:
+        config, drawn_remarks = with_default_draw(config)
+        remarks += drawn_remarks
     drawn = with_drawn_names(config)
     assert isinstance(drawn, FolderConfig)
     return drawn, tuple(remarks)

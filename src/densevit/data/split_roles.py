@@ -48,6 +48,21 @@ def with_drawn_names(config: DataConfig) -> DataConfig:
     return config.model_copy(update={"splits": SplitConfig(names=lists)})
 
 
+def with_default_draw(config: FolderConfig) -> tuple[FolderConfig, list[str]]:
+    """The config, which draws splits if the data have none, and remarks on that.
+
+    Raises:
+        DataError: there is no such folder or file.
+    """
+    if config.splits is not None or split_names(config):
+        return config, []
+    draw = SplitConfig()
+    return config.model_copy(update={"splits": draw}), [
+        f"no splits: {draw.val:.0%} of the photos are drawn for val (seed {draw.seed}); set splits, or --split-by, to "
+        "change it"
+    ]
+
+
 def training_splits(config: DataConfig) -> tuple[DataConfig, DataConfig | None, list[str]]:
     """The configs of the splits to train on and to evaluate on, if there is one, and remarks on them.
 
@@ -56,18 +71,11 @@ def training_splits(config: DataConfig) -> tuple[DataConfig, DataConfig | None, 
     Raises:
         DataError: it has splits, but none to train on.
     """
-    remarks = []
-    names = split_names(config)
+    remarks: list[str] = []
     if isinstance(config, FolderConfig):
-        if not names and config.splits is None:
-            draw = SplitConfig()
-            config = config.model_copy(update={"splits": draw})
-            remarks.append(
-                f"no splits: {draw.val:.0%} of the photos are drawn for val (seed {draw.seed}); set splits, or "
-                "--split-by, to change it"
-            )
+        config, remarks = with_default_draw(config)
         config = with_drawn_names(config)
-        names = split_names(config)
+    names = split_names(config)
     train, val = find_split("train", names), find_split("val", names)
     if names and train is None:
         raise DataError(

@@ -28,10 +28,7 @@ def parse_decoder(data: DecoderConfig | Mapping[str, Any]) -> DecoderConfig:
     """Plain data -> an instance of the config class that ``kind`` names (a pydantic validator: raises ValueError)."""
     if isinstance(data, DecoderConfig):
         return data
-    kind = data.get("kind") if isinstance(data, Mapping) else None
-    if not isinstance(kind, str) or kind not in DECODERS:
-        raise ValueError(DECODERS.unknown(kind))
-    return DECODERS[kind][0].model_validate(data)
+    return DECODERS.named_in(data)[0].model_validate(data)
 
 
 def build_decoder(config: DecoderConfig, *, embed_dim: int, num_taps: int, out_channels: int) -> Decoder:
