@@ -2,11 +2,12 @@
 
 from typing import get_args
 
+from densevit.data import parse_data
 from densevit.data.base import DataConfig
 from densevit.data.folder import FolderConfig
 from densevit.data.pairs import find_pairs
 from densevit.data.splits import SplitConfig, find_split, split_key
-from densevit.errors import DataError
+from densevit.errors import ConfigError, DataError
 from densevit.limits import limits
 
 
@@ -23,8 +24,17 @@ def split_names(config: DataConfig) -> list[str]:
 
 
 def with_split(config: DataConfig, split: str | None) -> DataConfig:
-    """The config of one split; unchanged for None."""
-    return config if split is None else config.model_copy(update={"split": split})
+    """The config of one split; unchanged for None.
+
+    Raises:
+        ConfigError: if a data set of this kind has no such split.
+    """
+    if split is None or isinstance(config, FolderConfig):
+        return config if split is None else config.model_copy(update={"split": split})
+    try:
+        return parse_data({**config.plain(), "split": split})
+    except ValueError as error:
+        raise ConfigError(f"the data options (--data and --dataset): {error}") from None
 
 
 def with_drawn_names(config: DataConfig) -> DataConfig:

@@ -249,20 +249,11 @@ def _as_measured(config: DataConfig, run: TrainedOn | None, split: str | None) -
 
 def _with_split(config: DataConfig, run: TrainedOn | None, split: str | None) -> DataConfig:
     if split is not None or run is None or "split" not in type(config).model_fields:
-        return _checked_split(config, split)
+        return with_split(config, split)
     names = split_names(config)
     learnt = _plain(run).get("split") if run.val else None
     chosen = learnt if learnt in names else find_split("val", names) or find_split("test", names)
     return with_split(config, chosen)
-
-
-def _checked_split(config: DataConfig, split: str | None) -> DataConfig:
-    if split is None or isinstance(config, FolderConfig):
-        return with_split(config, split)
-    try:
-        return parse_data({**config.plain(), "split": split})
-    except ValueError as error:
-        raise ConfigError(f"the data options (--data and --dataset): {error}") from None
 
 
 def _differences(run: TrainedOn | None, config: DataConfig) -> tuple[str, ...]:
