@@ -3,11 +3,15 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from densevit.cli.options import head_names
 from densevit.cli.terminal import printable
+
+if TYPE_CHECKING:
+    from densevit.evaluation.run_data import Model, Selected
 
 _BELOW = "a folder, or a template below --data"
 
@@ -72,6 +76,37 @@ class AnyDataOptions(DataOptions):
             "--dataset", help="Kind of --data: folder, or a public data set as downloaded, such as cityscapes."
         ),
     ] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeasureOptions:
+    """The split and the heads to measure."""
+
+    split: Annotated[
+        str | None,
+        typer.Option(help="Split to measure on; by default the one on which the model's run was evaluated."),
+    ] = None
+    task: Annotated[
+        str | None,
+        typer.Option(help="What to measure: segmentation, depth or regression; by default what the model does."),
+    ] = None
+    head: Annotated[
+        list[str] | None, typer.Option(help="Head to measure; by default the one whose task and classes fit.")
+    ] = None
+    decoder: Annotated[list[str] | None, typer.Option(hidden=True)] = None
+
+    def heads(self) -> list[str]:
+        """The heads that are named."""
+        return head_names(self.head, self.decoder) or []
+
+    def select(self, model: "Model", data: Path | None, keys: dict[str, Any]) -> list["Selected"]:
+        """Each head and its data; remarks on them are printed. Errors are those of ``run_data.select``."""
+        from densevit.evaluation.run_data import select
+
+        heads: list[str] | list[None] = self.heads() or [None]
+        chosen = [select(model, self.task, head, data, self.split, keys) for head in heads]
+        show_remarks(dict.fromkeys(message for one in chosen for message in one.messages))
+        return chosen
 
 
 def _class_keys(text: str, *, offset: int) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 from densevit.cli import options as shared
-from densevit.cli.data_options import AnyDataOptions, show_remarks
+from densevit.cli.data_options import AnyDataOptions, MeasureOptions
 from densevit.cli.terminal import printable
 
 if TYPE_CHECKING:
@@ -23,10 +23,7 @@ def evaluate(
     *,
     model: shared.Model = "default",
     source: AnyDataOptions,
-    split: shared.Split = None,
-    task: shared.Task = None,
-    head: shared.HeadToMeasure = None,
-    decoder: shared.OldDecoder = None,
+    measured: MeasureOptions,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the metrics here.")] = None,
     device: shared.Device = None,
     views: shared.ViewOptions,
@@ -40,11 +37,11 @@ def evaluate(
     fractions and metres. A model of densevit reads a copy of its data as its run did; whatever differs is said.
     """
     from densevit import load
-    from densevit.evaluation import run_data
     from densevit.evaluation.evaluate import check_measured
+    from densevit.evaluation.run_data import Model
     from densevit.io import write_json
 
-    keys = source.keys()
+    keys = source.keys()  # may be refused, so before the model is loaded
     shared.claim_outputs([json_file], [*source.paths(), Path(model)], overwrite=overwrite)
     predictor = load(model, device=device, speed=speed, engine=engine)
     options = views.checked(predictor)
@@ -52,10 +49,7 @@ def evaluate(
     stamp |= views.stamp()
     stamp |= {} if options.has_default_views else {"way": options.way()}
     stamp |= {"speed": switches} if (switches := predictor.speed.set_values()) else {}
-    known = run_data.Model(model, predictor.tasks, predictor.trained_on)
-    wanted: list[str] | list[None] = shared.head_names(head, decoder) or [None]
-    chosen = [run_data.select(known, task, name, source.data, split, keys) for name in wanted]
-    show_remarks(dict.fromkeys(message for one in chosen for message in one.messages))
+    chosen = measured.select(Model(model, predictor.tasks, predictor.trained_on), source.data, keys)
     records = [
         {"model": model, "decoder": one.head, **one.record(), **stamp, **_measure(predictor, one, options)}
         for one in chosen

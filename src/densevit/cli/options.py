@@ -23,21 +23,11 @@ Overwrite = Annotated[
     bool, typer.Option("--overwrite", help="Replace files that densevit did not write, or that were changed since.")
 ]
 Engine = Annotated[str | None, typer.Option(help="What runs the network: torch, compile, onnxruntime or openvino.")]
-Split = Annotated[
-    str | None, typer.Option(help="Split to measure on; by default the one on which the model's run was evaluated.")
-]
-Task = Annotated[
-    str | None, typer.Option(help="What to measure: segmentation, depth or regression; by default what the model does.")
-]
-HeadToMeasure = Annotated[
-    list[str] | None, typer.Option("--head", help="Head to measure; by default the one whose task and classes fit.")
-]
 HeadsToRun = Annotated[
     list[str] | None,
     typer.Option("--head", help="Head to run; may be repeated, or several separated by commas. All by default."),
 ]
 OldHeads = Annotated[list[str] | None, typer.Option("--heads", hidden=True)]
-OldDecoder = Annotated[list[str] | None, typer.Option("--decoder", hidden=True)]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 
 from densevit.cli import options as shared
-from densevit.cli.data_options import AnyDataOptions, show_remarks
+from densevit.cli.data_options import AnyDataOptions, MeasureOptions
 
 if TYPE_CHECKING:
     from densevit.tuning.pareto import Point
@@ -22,10 +22,7 @@ def tune(
     budget: Annotated[str, typer.Option(help='Such as "20 ms", "2 GB", or "0.5 mIoU" for what may be lost.')],
     out: Annotated[Path, typer.Option(help="YAML file for --speed; a plot is written next to it, as .svg.")],
     source: AnyDataOptions,
-    split: shared.Split = None,
-    task: shared.Task = None,
-    head: shared.HeadToMeasure = None,
-    decoder: shared.OldDecoder = None,
+    measured: MeasureOptions,
     limit: Annotated[int, typer.Option(help="Photos to measure on, spread over the split.")] = 50,
     grid: Annotated[Path | None, typer.Option(help="YAML file with the values of each switch.")] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; those of torch if not given.")] = None,
@@ -44,7 +41,7 @@ def tune(
     from densevit.config import read_yaml
     from densevit.device import pick_device
     from densevit.errors import ConfigError
-    from densevit.evaluation import run_data
+    from densevit.evaluation.run_data import Model
     from densevit.io import write_bytes_atomic, write_json
     from densevit.tuning.pareto import Budget, choose
     from densevit.tuning.plot import pareto_svg
@@ -52,14 +49,14 @@ def tune(
 
     picture_file = out.with_suffix(".svg")
     keys = source.keys()
+    if len(heads := measured.heads()) > 1:
+        raise ConfigError(f"--head names {len(heads)} heads ({', '.join(heads)}) but tune measures one; name one")
     read = [*source.paths(), grid, Path(model)]
     shared.claim_outputs([out, picture_file, json_file], read, overwrite=overwrite)
     if threads is not None:
         torch.set_num_threads(threads)
     bundle = open_model(model)
-    known = run_data.Model(model, bundle.tasks, bundle.trained_on)
-    chosen_data = run_data.select(known, task, _only(shared.head_names(head, decoder)), source.data, split, keys)
-    show_remarks(chosen_data.messages)
+    (chosen_data,) = measured.select(Model(model, bundle.tasks, bundle.trained_on), source.data, keys)
     name, dataset = chosen_data.head, chosen_data.dataset
     switches = default_grid(bundle, name) if grid is None else GridConfig.parse(read_yaml(grid), source=str(grid))
     tuner = Tuner(bundle, name, switches.settings(), device=pick_device(device))
@@ -94,14 +91,6 @@ def tune(
     write_bytes_atomic(picture_file, picture.encode())
     write_bytes_atomic(out, preset_text(chosen, tuner.figure, limits, model).encode())
     console.print(f"{chosen.name}: written to {out}", highlight=False, markup=False, soft_wrap=True)
-
-
-def _only(heads: list[str] | None) -> str | None:
-    from densevit.errors import ConfigError
-
-    if heads is not None and len(heads) > 1:
-        raise ConfigError(f"--head names {len(heads)} heads ({', '.join(heads)}) but tune measures one; name one")
-    return None if heads is None else heads[0]
 
 
 def _records(points: "list[Point]") -> list[dict[str, object]]:

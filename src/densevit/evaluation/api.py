@@ -1,7 +1,7 @@
 """``densevit.evaluate``: the metrics of a model on a data set, as a function call."""
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -52,27 +52,20 @@ def evaluate(
     """
     predictor = model if isinstance(model, Predictor) else Predictor.load(model, device=device)
     source = "" if isinstance(model, Predictor) else str(model)
+    kind = run_data.kind_to_measure(predictor.tasks, task)
     wanted: Sequence[str] | Sequence[None] = [heads] if isinstance(heads, str) else heads or [None]
+    if isinstance(data, Dataset):
+        chosen = [choose_head(predictor.tasks, data, kind, name) for name in wanted]
+    else:
+        place = data if data is None else Path(data) if isinstance(data, str | Path) else as_config(data)
+        known = run_data.Model(source, predictor.tasks, predictor.trained_on)
+        selected = [run_data.select(known, kind, name, place, split, {}) for name in wanted]
+        for message in dict.fromkeys(message for one in selected for message in one.messages):
+            _log.log(logging.WARNING if message.startswith("not as in") else logging.INFO, "%s", message)
+        chosen = [(one.head, one.dataset) for one in selected]
     found: dict[str, dict[str, Any]] = {}
-    for head, dataset in _choose(predictor, source, data, split, task, wanted):
+    for head, dataset in chosen:
         task_of = {head: predictor.tasks[head]}
         found |= measure(predictor.model, task_of, predictor.fit, dataset, options, progress=progress)
         check_measured({head: found[head]}, task_of, len(dataset))
     return found
-
-
-def _choose(
-    predictor: Predictor, source: str, data: Any, split: str | None, task: str | None, wanted: Sequence[str | None]
-) -> Iterator[tuple[str, Dataset]]:
-    """Each head and the data to measure it on."""
-    kind = run_data.kind_to_measure(predictor.tasks, task)
-    if isinstance(data, Dataset):
-        yield from (choose_head(predictor.tasks, data, kind, name) for name in wanted)
-        return
-    place = data if data is None else Path(data) if isinstance(data, str | Path) else as_config(data)
-    known = run_data.Model(source, predictor.tasks, predictor.trained_on)
-    for name in wanted:
-        chosen = run_data.select(known, kind, name, place, split, {})
-        for message in chosen.messages:
-            _log.log(logging.WARNING if message.startswith("not as in") else logging.INFO, "%s", message)
-        yield chosen.head, chosen.dataset

@@ -6,7 +6,7 @@ settings that work without a GPU.
 
 import logging
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -190,27 +190,29 @@ def _with_classes(head: str, task: Any, sources: list[Plain]) -> Any:
 
 
 def _learnt_background(head: str, sources: list[Plain], classes: Any) -> Plain:
-    """The background of the first source that trains a head, if it is one of the classes, as a key of the task."""
+    """The background of the first data that train a head, if it is one of the classes, as a key of the task."""
+    name = next((data.get("background") for data in _train_data(head, sources)), None)
+    return {"background": name} if isinstance(classes, list | tuple) and name in classes else {}
+
+
+def _train_data(head: str, sources: list[Plain]) -> Iterator[Mapping[str, Any]]:
+    """The data that train a head, as far as they are well-formed."""
     for source in sources:
         heads, train = source["heads"], source.get("train")
         if isinstance(heads, list | tuple) and head in heads and isinstance(train, Mapping):
-            name = train.get("background")
-            return {"background": name} if isinstance(classes, list | tuple) and name in classes else {}
-    return {}
+            yield train
 
 
 def _classes_for(head: str, sources: list[Plain]) -> tuple[ClassTable, DataConfig]:
-    """The classes of the first source that trains a head, and its config."""
-    for source in sources:
-        heads = source["heads"] if isinstance(source["heads"], list | tuple) else ()
-        if head in heads and isinstance(source.get("train"), Mapping):
-            try:
-                config = parse_data(source["train"])
-            except ValueError as error:
-                raise ConfigError(f"the source of head {head!r}: {error}") from None
-            table = classes_of(config)
-            if table is not None:
-                return table, config
+    """The classes of the first data that train a head and have some, and their config."""
+    for data in _train_data(head, sources):
+        try:
+            config = parse_data(data)
+        except ValueError as error:
+            raise ConfigError(f"the source of head {head!r}: {error}") from None
+        table = classes_of(config)
+        if table is not None:
+            return table, config
     raise ConfigError(
         f"the class names of head {head!r} are not known; put classes.json into the data set's root, "
         f"or set tasks.{head}.classes (names) or sources' train.classes (names or a number)"
