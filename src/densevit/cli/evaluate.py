@@ -46,9 +46,7 @@ def evaluate(
     predictor = load(model, device=device, speed=speed, engine=engine)
     options = views.checked(predictor)
     stamp: dict[str, Any] = {} if source.background is None else {"background": source.background}
-    stamp |= views.stamp()
-    stamp |= {} if options.has_default_views else {"way": options.way()}
-    stamp |= {"speed": switches} if (switches := predictor.speed.set_values()) else {}
+    stamp |= views.stamp(options, predictor)
     chosen = measured.select(Model(model, predictor.tasks, predictor.trained_on), source.data, keys)
     records = [
         {"model": model, "decoder": one.head, **one.record(), **stamp, **_measure(predictor, one, options)}

@@ -79,9 +79,11 @@ class ViewOptions:
             tta=self.tta,
         )
 
-    def stamp(self) -> dict[str, Any]:
-        """What a record of results says about the protocol."""
-        return {} if self.protocol is None else {"protocol": self.protocol, "tta": self.tta}
+    def stamp(self, options: "InferenceOptions", predictor: "Predictor") -> dict[str, Any]:
+        """What a record says about how its photos were run; ``options`` are those that ``checked`` gave."""
+        stamp: dict[str, Any] = {} if self.protocol is None else {"protocol": self.protocol, "tta": self.tta}
+        stamp |= {} if options.has_default_views else {"way": options.way()}
+        return stamp | ({"speed": switches} if (switches := predictor.speed.set_values()) else {})
 
 
 def claim_outputs(outputs: Iterable[Path | None], inputs: Sequence[Path | None] = (), *, overwrite: bool) -> None:

@@ -63,7 +63,7 @@ def predict(
     predictor = load(model, heads=names, device=device, speed=speed, engine=engine)
     options = views.checked(predictor)
     raster = shared.raster_config(options.windows, bands=bands, limits=limits, scores=scores, file_format=raster_format)
-    batch = PhotoBatch(predictor, model, options, raster, views.stamp(), out, stream=stream)
+    batch = PhotoBatch(predictor, model, options, raster, views.stamp(options, predictor), out, stream=stream)
     batch.plan(found.photos, resume=resume)
     annotated = AnnotationOutputs(annotations or (), batch)
     page = [out / "index.html"] if gallery else []
