@@ -18,6 +18,7 @@ from densevit.checkpoints.merge import MergeConfig
 from densevit.checkpoints.native import Bundle, Card, read_header, save_bundle
 from densevit.cli.main import app
 from densevit.config import Config, merge
+from densevit.data.description import describe
 from densevit.decoders import DECODERS
 from densevit.inference.speed import SpeedConfig
 from densevit.model import DenseModel, ModelConfig
@@ -160,7 +161,8 @@ def check_train_command(arguments: list[str]) -> None:
     if not here:
         return
     provide_dataset(given["data"])
-    resolve_config(given["config"], list(given["overrides"] or ()), preset_name=given["preset"], data=given["data"])
+    data = None if given["data"] is None else describe(given["data"]).config
+    resolve_config(given["config"], list(given["overrides"] or ()), preset_name=given["preset"], data=data)
 
 
 def provide_dataset(root: str | Path | None) -> None:
