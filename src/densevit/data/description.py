@@ -93,7 +93,7 @@ def _drawn(config: DataConfig, given: Mapping[str, Any]) -> Described | None:
     if not has_shapes(places[1]):
         return None
     try:
-        found = discover_in(*places, given)
+        found = discover_in(places[0], places[1], given)
     except DataError:  # it is said better, with the names of photos and files, when they are read
         return None
     assert isinstance(found.config, FolderConfig)

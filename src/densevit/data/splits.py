@@ -101,7 +101,7 @@ def group_of(name: str, by: str | None) -> str:
 
 
 def _digest(text: str) -> bytes:
-    """A hash; names that are no text, as a file system may have, count by their bytes."""
+    """A hash; names that are no Unicode text, as a file system may have, count by their bytes."""
     return hashlib.blake2b(text.encode("utf-8", "surrogateescape")).digest()
 
 
