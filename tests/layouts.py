@@ -7,6 +7,7 @@ rectangle of class 1 and another of class 2, up to their order in the layout.
 import io
 import json
 import unicodedata
+import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -485,3 +486,12 @@ def test_without_masks(root: Path) -> None:
         save(root / f"train/label/{i}.png", truth(i))
     for i in range(2):
         save(root / f"test/image/{i}.png", photo(i + 10))
+
+
+def pack(folder: Path) -> Path:
+    """A zip archive of a folder, next to it."""
+    archive = folder.with_suffix(".zip")
+    with zipfile.ZipFile(archive, "w") as file:
+        for path in sorted(folder.rglob("*")):
+            file.write(path, path.relative_to(folder).as_posix())
+    return archive

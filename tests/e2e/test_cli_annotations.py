@@ -7,12 +7,15 @@ from pathlib import Path
 import pytest
 import yaml
 
+from densevit.checkpoints.native import read_header
 from densevit.data.folder import FolderDataset
 from densevit.data.folder_config import FolderConfig
 from densevit.inference.annotations import LabelSet
 from densevit.io import read_labels
 from densevit.tasks import Segmentation
+from tests.e2e.runs import write_run
 from tests.e2e.scenes import CLASSES, recipe
+from tests.layouts import coco, labelme, photo, save
 
 PALETTE = LabelSet.of(Segmentation(classes=CLASSES)).colours
 MASKS = {"coco": "coco/annotations.json", "labelme": "labelme", "cvat": "cvat/SegmentationClass"}
@@ -42,9 +45,9 @@ def test_annotations__of_all_kinds_are_the_labels_and_train_again(predict, cli, 
         data = {"images": photos, "masks": tmp_path / "out" / masks, "classes": CLASSES}
         data |= {"palette": PALETTE} if kind == "cvat" else {}
         samples = FolderDataset(FolderConfig.parse(data))
-        for index, photo in enumerate(sorted(photos.iterdir())):
-            written = read_labels(tmp_path / "out" / f"{photo.stem}.setr.labels.png")
-            assert (samples[index].labels == written).all(), (kind, photo)
+        for index, path in enumerate(sorted(photos.iterdir())):
+            written = read_labels(tmp_path / "out" / f"{path.stem}.setr.labels.png")
+            assert (samples[index].labels == written).all(), (kind, path)
         run = recipe(photos, "setr", iterations=2)
         run["sources"][0] |= {split: FolderConfig.parse(data).plain() for split in ("train", "val")}
         (tmp_path / f"{kind}.yaml").write_text(yaml.safe_dump(run))
@@ -121,3 +124,25 @@ def test_annotations__that_were_corrected_are_kept(predict, tmp_path):
     assert corrected.read_text() == "{}"
     assert predict("--annotations", "labelme", "--head", "setr", "--overwrite").code == 0
     assert corrected.read_text() != "{}"
+
+
+@pytest.mark.parametrize("kind", ["coco", "labelme"])
+def test_annotations__of_some_classes_are_understood_without_options(cli, tmp_path, kind):
+    for number in range(4):
+        save(tmp_path / "photos" / f"{number}.png", photo(number))
+        (tmp_path / "drafts").mkdir(exist_ok=True)
+        (tmp_path / "drafts" / f"{number}.json").write_text(labelme(number, f"{number}.png"))
+    (tmp_path / "all.json").write_text(coco({number: f"{number}.png" for number in range(4)}))
+    masks = tmp_path / ("all.json" if kind == "coco" else "drafts")
+    given = ("--images", tmp_path / "photos", "--masks", masks)
+
+    examined = cli("doctor", *given, "--write", tmp_path / "data.yaml")
+    config = write_run(tmp_path / "run.yaml", None, pictures=0)
+    trained = cli("train", "--config", config, *given, "--out", tmp_path / "run")
+
+    assert (examined.code, trained.code) == (0, 0), examined.out + trained.err
+    assert "which is the class 'background'" in trained.err
+    names = ("background", "cell", "nucleus")
+    assert read_header(tmp_path / "run" / "model.safetensors").tasks["main"].classes == names
+    described = yaml.safe_load((tmp_path / "data.yaml").read_text())
+    assert (described["background"], tuple(described["classes"])) == ("background", names)

@@ -12,7 +12,10 @@ import torch
 from tests.fuzz.generators import GENERATORS
 from tests.fuzz.harness import Finding, fuzz
 
-LOADED = ("inference.predictor", "doctor.examine", "data", "evaluation.evaluate", "checkpoints.merge", "io.gdal")
+LOADED = (
+    *("inference.predictor", "doctor.examine", "data", "evaluation.evaluate"),
+    *("checkpoints.merge", "io.gdal", "training.start"),
+)
 
 
 def main() -> int:

@@ -1,5 +1,6 @@
 """Makers of hostile files: from a seed, a folder with one odd thing in it and the command that meets it."""
 
+import contextlib
 import io
 import json
 import pickle
@@ -15,13 +16,17 @@ import numpy as np
 import torch
 from PIL import Image
 
+from tests.e2e.runs import write_run
 from tests.e2e.scenes import CLASSES, write_model
+from tests.layouts import LAYOUTS, pack
 
 Words = list[str]
 Generator = Callable[[random.Random, Path], Words]
 
 _FORMATS = ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "PPM", "JPEG2000")
 _NUMBERS = (0, -1, 1, 2, 255, 256, 65535, 2**31, 2**63, 10**30, 1e308, float("inf"), float("nan"), -0.0, 1e-320)
+_ODD_NAMES = ("<script>.png", "\x1b[2J.png", "a\nb.png", "e\u0301.png", "\u00e9.png", "a" * 240 + ".png", "[x].png",
+              "%.png", "#.png", "-o.png", "a.json.png", "\u202egnp.png", " .png", "'.png", "\udce9.png")  # fmt: skip
 _ODD = (None, True, "", "x" * 5000, "\0", "\ud800", [], {}, [[]], "2026-02-30", *_NUMBERS)
 
 
@@ -232,15 +237,136 @@ def checkpoints(rng: random.Random, folder: Path, *, scene: Scene) -> Words:
 
 def names(rng: random.Random, folder: Path) -> Words:
     """Photos with odd names: control characters, other encodings, markup, long, or equal but for their form."""
-    odd = ["<script>.png", "\x1b[2J.png", "a\nb.png", "e\u0301.png", "\u00e9.png", "a" * 240 + ".png", "[x].png",
-           "%.png", "#.png", "-o.png", "a.json.png", "\u202egnp.png", " .png", "'.png", "\udce9.png"]  # fmt: skip
-    for name in rng.sample(odd, 4):
+    for name in rng.sample(_ODD_NAMES, 4):
         _put(folder / "photos" / name, photo(rng))
     out = ["--out", str(folder / "out"), "--gallery", "--json", str(folder / "all.json")]
     if rng.random() < 0.3:
         return ["doctor", "--images", str(folder / "photos"), "--workers", "0", "--html", str(folder / "d.html")]
     return ["predict", str(folder / "photos"), *out]
 
+
+def layouts(rng: random.Random, folder: Path) -> Words:
+    """A data set in one of the layouts of people and tools, some of its files damaged, gone, renamed or joined."""
+    root = folder / "theirs"
+    LAYOUTS[rng.choice([*LAYOUTS])].make(root)
+    for _ in range(rng.choice((1, 1, 2, 4))):
+        files = sorted(path for path in root.rglob("*") if path.is_file())
+        if files:
+            rng.choice(_DAMAGES)(rng, root, rng.choice(files))
+    data = root
+    if rng.random() < 0.2:
+        with contextlib.suppress(OSError, ValueError):  # links that lead nowhere, names that no archive has
+            data = pack(root)
+    options = rng.choice(_OPTIONS) if rng.random() < 0.3 else []
+    if rng.random() < 0.5:
+        out = ["--write", str(folder / "data.yaml"), "--workers", "0", "--html", str(folder / "d.html")]
+        copy = ["--write-fixed", str(folder / "fixed")] if rng.random() < 0.3 else []
+        return ["doctor", str(data), *out, *copy, *options]
+    head = rng.choice(("segmentation", "segmentation", "depth"))
+    config = write_run(folder / "run.yaml", None, head=head, iterations=1, pictures=0)
+    check = rng.choice(([], ["--no-check"]))
+    return ["train", "--config", str(config), "--data", str(data), "--out", str(folder / "run"), *check, *options]
+
+
+def _gone(_: random.Random, __: Path, file: Path) -> None:
+    file.unlink()
+
+
+def _cut(rng: random.Random, _: Path, file: Path) -> None:
+    file.write_bytes(damaged(rng, file.read_bytes()))
+
+
+def _renamed(rng: random.Random, _: Path, file: Path) -> None:
+    name = rng.choice((file.name.upper(), file.name.swapcase(), *_ODD_NAMES, f"{file.stem} (1){file.suffix}"))
+    file.rename(file.with_name(name))
+
+
+def _moved(rng: random.Random, root: Path, file: Path) -> None:
+    place = root / rng.choice(("train", "val", "Test", "old", "a/b/c", "masks", "images")) / file.name
+    place.parent.mkdir(parents=True, exist_ok=True)
+    if not place.is_dir():
+        file.rename(place)
+
+
+def _twin(rng: random.Random, _: Path, file: Path) -> None:
+    suffix = rng.choice((".png", ".jpg", ".JPG", ".tif", ".npy", ".json", ".txt", "", ".zip", ".yaml"))
+    copy = file.with_suffix(suffix)
+    if not copy.exists():
+        copy.write_bytes(file.read_bytes())
+
+
+def _other_pixels(rng: random.Random, _: Path, file: Path) -> None:
+    size = rng.choice(((24, 32), (32, 24), (48, 64), (1, 1)))
+    file.write_bytes(photo(rng, size=size, mode=rng.choice(("RGB", "L", "LA", "RGBA", "1", "I;16", "P"))))
+
+
+def _other_table(rng: random.Random, root: Path, file: Path) -> None:
+    """Change the nearest text file, or write one of those that have a meaning."""
+    texts = [path for path in root.rglob("*") if path.suffix in {".json", ".txt", ".csv"} and path.is_file()]
+    if texts and rng.random() < 0.7:
+        text = rng.choice(sorted(texts))
+        try:
+            value = json.loads(text.read_bytes())
+        except ValueError:
+            lines = text.read_bytes().split(b"\n")
+            lines[rng.randrange(len(lines))] = rng.choice((b"", b"::", b"a,b,c,d", b"x:1,2:", b"\xff\xfe", b"9" * 5000))
+            text.write_bytes(b"\n".join(lines))
+        else:
+            text.write_bytes(json_text(rng, value))
+        return
+    name, content = rng.choice(_TABLES)
+    (file.parent if rng.random() < 0.3 else root).joinpath(name).write_bytes(content)
+
+
+def _odd_place(rng: random.Random, root: Path, file: Path) -> None:
+    """A folder named as a file, or a link that leads nowhere or up."""
+    place = file.with_name(f"{rng.choice(('_', '9'))}{file.name}")
+    match rng.randrange(3):
+        case 0:
+            place.mkdir(exist_ok=True)
+        case 1:
+            place.symlink_to(root.parent / "nowhere")
+        case _:
+            place.symlink_to(root, target_is_directory=True)
+
+
+_DAMAGES = (_gone, _cut, _renamed, _moved, _twin, _other_pixels, _other_table, _other_table, _odd_place)
+_TABLES: tuple[tuple[str, bytes], ...] = (
+    ("dataset.yaml", b"images: images/{name}.png\nmasks: {name}\n"),
+    ("dataset.yaml", b"path: ../coco\ntrain: images\nnames: [a, b]\n"),
+    ("dataset.yaml", b"kind: folder\nclasses: 9999999999\n"),
+    ("dataset.yaml", b"splits: {names: {train: [x], val: [x]}}\n"),
+    ("classes.json", b'{"classes": ["a", "a"]}'),
+    ("classes.json", b"[]"),
+    ("labelmap.txt", b"# label:color_rgb:parts:actions\nbackground:0,0,0::\nx:300,0,0::\n"),
+    ("labelmap.txt", b"\xff\xfe\x00"),
+    ("_classes.csv", b"Pixel Value, Class\nx, y\n"),
+    ("_classes.csv", b"Pixel Value, Class\n0, a\n0, b\n-5, c\n"),
+    ("class_dict.csv", b"name,r,g,b\na,1,2\n"),
+    ("classes.txt", b"a\n\na\n"),
+    ("train.txt", b"../../etc/passwd\n \n"),
+    ("val.txt", b"0\n0\n0\n"),
+    ("project.json", b'[{"id": null, "data": {}}]'),
+    ("result.json", b'{"images": [], "annotations": [], "categories": []}'),
+)
+_OPTIONS: tuple[Words, ...] = (
+    ["--images", "{name"],
+    ["--images", "{split}/{split}/{name}.png"],
+    ["--masks", "{name}.png"],
+    ["--masks", "masks"],
+    ["--masks", "../{name}.*"],
+    ["--masks", "{class}/{name}.png"],
+    ["--images", "*", "--masks", "*"],
+    ["--depth", "depth"],
+    ["--split-by", "("],
+    ["--split-by", r"\d"],
+    ["--split-by", "x*"],
+    ["--classes", "a,b"],
+    ["--classes", "999999"],
+    ["--background", "sea"],
+    ["--reduce-zero-label"],
+    ["--dataset", "cityscapes"],
+)
 
 GENERATORS: dict[str, Generator] = {
     "images": images,
@@ -249,6 +375,7 @@ GENERATORS: dict[str, Generator] = {
     "annotations": annotations,
     "configs": configs,
     "names": names,
+    "layouts": layouts,
 }
 """The makers, apart from ``checkpoints``, which starts from the model of a scene."""
 

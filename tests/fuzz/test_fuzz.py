@@ -27,6 +27,7 @@ PLANTED: dict[str, tuple[str, object]] = {
     "depths": ("densevit.doctor.probe.Broken", None),
     "annotations": ("densevit.io.text.parse_json", json.loads),
     "configs": ("densevit.config.parse_yaml", yaml.safe_load),
+    "layouts": ("densevit.data.discover.coco_layout.read_json", lambda path, *_: json.loads(path.read_bytes())),
     "checkpoints": ("densevit.checkpoints.files._damaged", lambda *_: ZeroDivisionError("planted")),
     "names": ("densevit.io.write._SURROGATE", re.compile("(?!)")),
 }

@@ -1,5 +1,4 @@
 import re
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -8,15 +7,7 @@ import pytest
 
 from densevit.data import FolderConfig, FolderDataset
 from densevit.data.discover import discover
-from tests.layouts import LAYOUTS, truth
-
-
-def pack(folder: Path) -> Path:
-    archive = folder.with_suffix(".zip")
-    with zipfile.ZipFile(archive, "w") as file:
-        for path in sorted(folder.rglob("*")):
-            file.write(path, path.relative_to(folder).as_posix())
-    return archive
+from tests.layouts import LAYOUTS, pack, truth
 
 
 def plain(value: Any) -> Any:

@@ -24,6 +24,7 @@ from densevit.training.survey import survey, thickness
 from densevit.training.timing import Costs, measure
 from densevit.training.train import train
 from tests.e2e.scenes import recipe, write_model
+from tests.layouts import LAYOUTS
 from tests.unit.runs import same, weights
 
 DATA = {"train": {"split": "train"}, "val": {"split": "val"}}
@@ -228,3 +229,15 @@ def test_planned_run__has_the_figures_that_its_model_has_without_the_cache(
     assert {name: claimed[name] for name in ("mIoU", "aAcc", "mAcc")} == {
         name: measured[name] for name in ("mIoU", "aAcc", "mAcc")
     }
+
+
+@pytest.mark.parametrize(("normals", "channels"), [(True, ["x", "y", "z"]), (False, ["value 1", "value 2", "value 3"])])
+def test_plan__of_value_maps_names_their_channels(
+    model: Path, machine: Any, tmp_path: Path, normals: bool, channels: list[str]
+) -> None:
+    LAYOUTS["surface_normals"].make(tmp_path / "data")
+    place = {"root": str(tmp_path / "data"), "values": "normals", "normals": normals}
+    planned = plan({"init": str(model), "sources": [{"train": place, "val": place}]}, (), 600)
+    task = planned.raw["tasks"]["dpt"]
+    assert (task["kind"], task["channels"], task["unit_vectors"]) == ("regression", channels, normals)
+    assert any("tasks.dpt.channels names them" in line for line in planned.lines)

@@ -1,3 +1,4 @@
+import os
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,8 @@ from PIL import Image
 from densevit.data import FolderConfig, FolderDataset
 from densevit.data.pairs import Pairs, find_pairs
 from densevit.errors import ConfigError, DataError
+from tests.layouts import photo as noise
+from tests.layouts import save, truth
 
 
 def make(root: Path, *names: str) -> Path:
@@ -323,3 +326,14 @@ def test_dataset__refuses_photos_without_a_mask(tmp_path: Path) -> None:
     assert refusal(lambda: FolderDataset(config)).startswith(
         f"1 of 2 photos have no mask in {root}/{{name}}_mask.*, for example b_image.png; "
     )
+
+
+@pytest.mark.parametrize("masks", ["{name}.png", "m/{class}/{name}.png"])
+def test_name__that_is_no_unicode_is_refused(tmp_path: Path, masks: str) -> None:
+    odd = os.fsdecode(b"\xe9")
+    for name in ("a", odd):
+        save(tmp_path / "images" / f"{'a' if '{class}' in masks else name}.png", noise(0))
+        save(tmp_path / masks.format_map({"class": name, "name": "a" if "{class}" in masks else name}), truth(0))
+    config = FolderConfig(root=tmp_path, images=Path("images/{name}.png"), masks=Path(masks))
+    with pytest.raises(DataError, match=r"is not Unicode text"):
+        find_pairs(config)

@@ -128,3 +128,10 @@ def test_find_split__refuses_several_that_are_meant() -> None:
 
 def test_split_key__keeps_other_names() -> None:
     assert [split_key(name) for name in ("Validation", "fold1")] == ["val", "fold1"]
+
+
+def test_draw__takes_names_that_are_no_text() -> None:
+    """As a file system may have them."""
+    names = [f"\udce9{number}" for number in range(5)]
+    splits = divide(names, [""] * 5, SplitConfig(val=0.2))
+    assert sorted(splits) == ["train", "train", "train", "train", "val"]

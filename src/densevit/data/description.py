@@ -10,12 +10,12 @@ import yaml
 from densevit.config import merge, nearest, read_yaml
 from densevit.data import DATASETS, FolderConfig, parse_data
 from densevit.data.base import DataConfig
-from densevit.data.discover import discover
+from densevit.data.discover import discover, discover_in, has_shapes
 from densevit.data.pairs import KINDS
 from densevit.data.relocation import portable
 from densevit.data.templates import is_template
 from densevit.errors import ConfigError, DataError
-from densevit.io import place, write_bytes_atomic
+from densevit.io import ZipPath, place, write_bytes_atomic
 
 DESCRIPTION = "dataset.yaml"
 """Name of the file in a data set's folder, and in a run folder."""
@@ -57,7 +57,8 @@ def describe(path: Path | None, **given: Any) -> Described:
     if path is None:
         if not given.keys() & set(_PLACES):
             raise ConfigError("no data was named; give --data PATH, or --images and one of --masks, --depth, --values")
-        return Described(_parsed(given, "the data options"))
+        config = _parsed(given, "the data options")
+        return _drawn(config, given) or Described(config)
     _check_kind(given.get("kind", "folder"))
     path = place(path)
     if path.suffix.lower() in _SUFFIXES and not path.is_dir():
@@ -80,6 +81,26 @@ def describe(path: Path | None, **given: Any) -> Described:
         return Described(config, (*remarks, f"images/ and classes.json of {path}, in densevit's own layout"))
     found = discover(path, **{key: value for key, value in given.items() if key != "kind"})
     return Described(found.config, (*remarks, *found.remarks), found.source)
+
+
+def _drawn(config: DataConfig, given: Mapping[str, Any]) -> Described | None:
+    """Photos and shapes in two given places, with the classes and the background that the shapes have, if any."""
+    if not isinstance(config, FolderConfig) or config.root is not None or config.pairs is not None:
+        return None
+    places = [place(path) for path in (config.images, config.masks) if path is not None and not is_template(path)]
+    if len(places) < 2 or not all(path.exists() and not isinstance(path, ZipPath) for path in places):
+        return None
+    if not has_shapes(places[1]):
+        return None
+    try:
+        found = discover_in(places[0], places[1], given)
+    except DataError:  # it is said better, with the names of photos and files, when they are read
+        return None
+    assert isinstance(found.config, FolderConfig)
+    root = found.config.root or Path()
+    places_found = {key: root / value for key in ("images", "masks") if (value := getattr(found.config, key))}
+    # without a root, which would be all that lies around both, such as a home
+    return Described(found.config.model_copy(update={"root": None, **places_found}), found.remarks)
 
 
 def _is_own_layout(root: Path) -> bool:

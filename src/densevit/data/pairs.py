@@ -91,7 +91,8 @@ def find_pairs(config: "FolderConfig") -> Pairs:
     Of masks that are drawn, only the file is listed: whether COCO's annotations have a photo is seen on reading them.
 
     Raises:
-        DataError: there is no such folder, file or split; one file would be the target of several photos.
+        DataError: there is no such folder, file or split; one file would be the target of several photos; a name is
+            no Unicode.
     """
     if config.pairs is not None:
         found = _from_list(config)
@@ -100,12 +101,24 @@ def find_pairs(config: "FolderConfig") -> Pairs:
     else:
         found = _from_columns(config)
     found.pairs = _unique(found.pairs)
+    _check_names(found.pairs)
     if config.splits is not None:
         splits = divide([p.name for p in found.pairs], [p.split for p in found.pairs], config.splits)
         found.pairs = [replace(pair, split=split) for pair, split in zip(found.pairs, splits, strict=True)]
     if config.split is not None and found.pairs:
         _select(found, config.split, str(config.pairs or config.root or config.images))
     return found
+
+
+def _check_names(pairs: list[Pair]) -> None:
+    """Refuse names that no description, checkpoint or report could hold."""
+    for pair in pairs:
+        regions = zip(pair.regions, pair.targets["masks"], strict=True) if pair.regions else ()
+        for name, path in ((pair.name, pair.image), *regions):
+            try:
+                name.encode()
+            except UnicodeEncodeError:
+                raise DataError(f"the name of {path} is not Unicode text; rename it") from None
 
 
 def _select(found: Pairs, split: str, place: str) -> None:

@@ -100,9 +100,14 @@ def group_of(name: str, by: str | None) -> str:
     return group
 
 
+def _digest(text: str) -> bytes:
+    """A hash; names that are no Unicode text, as a file system may have, count by their bytes."""
+    return hashlib.blake2b(text.encode("utf-8", "surrogateescape")).digest()
+
+
 def _draw(groups: Iterable[str], shares: Mapping[str, float], seed: int) -> dict[str, str]:
     """Group -> split for those that are drawn; each share takes at least one while one is left for train."""
-    ranked = sorted(groups, key=lambda group: (hashlib.blake2b(f"{seed}:{group}".encode()).digest(), group))
+    ranked = sorted(groups, key=lambda group: (_digest(f"{seed}:{group}"), group))
     drawn: dict[str, str] = {}
     for split, share in shares.items():
         for _ in range(max(round(share * len(ranked)), 1)):

@@ -26,7 +26,7 @@ def check_classes(config: FolderConfig, splits: list[Split], findings: Findings)
         findings.add("classes-broken", str(error), [config.root / "classes.json"] if config.root is not None else ())
         return None
     if table is None:
-        if any(split.targets.get("masks") for split in splits):
+        if any(split.targets.get("masks") and split.shapes != "coco" for split in splits):  # COCO names its own
             findings.add("classes-missing", "there are masks but no class names")
         return None
     names = [name.strip().casefold() for name in table.names]

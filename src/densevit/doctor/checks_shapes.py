@@ -44,7 +44,7 @@ def set_readers(
                 _set_reader(split, classes)
             except DensevitError as error:
                 findings.add("annotations-broken", str(error), split=split.name)
-    readers = [split.reader for split in splits if isinstance(split.reader, CocoReader)]
+    readers = [s.reader for s in splits if isinstance(s.reader, CocoReader) and s.reader.files]
     for reader in readers[1:]:
         if reader.classes.names != readers[0].classes.names:
             first, other = (next(iter(reader.files)) for reader in (readers[0], reader))

@@ -138,7 +138,7 @@ CHECKS: dict[str, Check] = {
     "photo-near": _note("nearly equal photos, such as frames of a video, add little", "keep every n-th frame"),
     "leak-exact": _warning("metrics on training photos are too good", "remove them from one of the splits"),
     "leak-near": _warning("nearly equal photos in both splits make the metrics too good",
-        "split by scene, place or video instead of by photo"),
+        "split by scene, place or video instead of by photo (splits.by, --split-by)"),
     "leak-groups": _note("photos of one video, patient or place in both splits make the metrics too good",
         "nothing, if the names mean something else"),
     # masks

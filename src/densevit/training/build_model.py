@@ -20,8 +20,9 @@ from densevit.training.lora import add_lora
 _log = logging.getLogger(__name__)
 
 
-def build_model(config: TrainConfig) -> DenseModel:
-    """The model with its starting weights; logs what was loaded, adapted and missing."""
+def build_model(config: TrainConfig, *, quiet: bool = False) -> DenseModel:
+    """The model with its starting weights; logs what was loaded, adapted and missing, unless it is to be quiet."""
+    level = logging.DEBUG if quiet else logging.INFO
     model = DenseModel(config.model)
     if config.encoder_weights is not None:
         path = resolve(config.encoder_weights)
@@ -30,9 +31,10 @@ def build_model(config: TrainConfig) -> DenseModel:
         if not is_native(path):
             check_encoder_side(path, config.encoder_weights, config.model.encoder)
         report = load_encoder_weights(model.encoder, state, source=config.encoder_weights)
-        _log.info("encoder weights\n%s", report)
+        _log.log(level, "encoder weights\n%s", report)
     if config.init is not None:
-        _log.info("init\n%s", start_from(model, dict(config.tasks), open_model(config.init), config.init))
+        started = start_from(model, dict(config.tasks), open_model(config.init), config.init)
+        _log.log(level, "init\n%s", started)
     encoder = model.encoder
     if config.freeze == "encoder":
         encoder.requires_grad_(False)

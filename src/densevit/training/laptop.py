@@ -185,7 +185,8 @@ def _look(given: Plain) -> tuple[Survey, int]:
 
 def _heads(decoders: Sequence[str], train: Survey, taps: Sequence[int] | None) -> Plain:
     """Model and tasks of heads, with settings from the data."""
-    settings = head_settings(decoders, train.target)
+    values = {"channels": list(train.channels), "unit_vectors": train.normals}
+    settings = head_settings(decoders, train.target, values)
     for name, task in settings["tasks"].items():
         settings["tasks"][name] = dict(task)
         if name == "dpt" and taps is not None and len(taps) != NUM_LEVELS:
@@ -274,6 +275,13 @@ def _lines(
         f"encoding once, for all heads: {num_train} photos x {views} {'views' if views > 1 else 'view'} + "
         f"{num_val} of val, {costs.encode_s(size):.2g} s each, {duration(encoded)}"
     )
+    if train.channels:
+        head = next(iter(costs.heads))
+        learnt = "surface normals" if train.normals else "the mean absolute error"
+        lines.append(
+            f"value maps {', '.join(train.channels)} are learnt by {learnt}; tasks.{head}.channels names them, and "
+            f"tasks.{head}.unit is their unit"
+        )
     for head, seconds in costs.step_by_head(size, BATCH).items():
         total = steps * seconds + evaluations / len(costs.heads)
         lines.append(f"head {head}: {1000 * seconds:.0f} ms a step, {steps} steps, {duration(total)} with evaluations")

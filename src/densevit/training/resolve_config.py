@@ -265,24 +265,20 @@ def _heads_for(decoders: Sequence[str], sources: Sequence[Plain]) -> Plain:
     return head_settings(decoders, "labels" if labels else "depth")
 
 
-def head_settings(decoders: Sequence[str], target: Target) -> Plain:
-    """Model and tasks with one head per decoder, for labels or depth."""
-    if target == "values":
-        raise ConfigError(
-            "the data have value maps and no masks or depth, and only you know what the values are; give --config with "
-            "a task of kind regression, see docs/reference/config.md"
-        )
-    labels = target == "labels"
+def head_settings(decoders: Sequence[str], target: Target, values: Plain | None = None) -> Plain:
+    """Model and tasks with one head per decoder; ``values`` are the settings of a regression of value maps."""
+    outputs: dict[Target, tuple[Plain, Plain]] = {
+        "labels": ({"kind": "segmentation"}, {"kind": "segmentation", "align_corners": False}),
+        "depth": ({"kind": "depth", "l1_weight": 0.3}, {"kind": "depth", "activation": "sigmoid", "max_depth_m": 10.0}),
+        "values": ({"kind": "regression", **(values or {})}, {"kind": "regression"}),
+    }
+    task, output = outputs[target]
     heads: Plain = {}
     for kind in decoders:
         if kind not in DECODERS and kind not in ALL_DECODERS:
             raise ConfigError(f"there is no decoder {kind!r}{nearest(kind, ALL_DECODERS.names())}")
-        decoder: Plain = {"kind": kind, **DECODERS.get(kind, {})}
-        if kind == "dpt":
-            depth = {"kind": "depth", "activation": "sigmoid", "max_depth_m": 10.0}
-            decoder["head"] = {"kind": "segmentation", "align_corners": False} if labels else depth
-        heads[_head_name(kind)] = {"decoder": decoder}
-    task: Plain = {"kind": "segmentation"} if labels else {"kind": "depth", "l1_weight": 0.3}
+        head = {"head": output} if kind == "dpt" else {}
+        heads[_head_name(kind)] = {"decoder": {"kind": kind, **DECODERS.get(kind, {}), **head}}
     return {"model": {"heads": heads}, "tasks": dict.fromkeys(heads, task)}
 
 

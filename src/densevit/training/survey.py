@@ -26,6 +26,8 @@ class Survey:
         thickness: how many pixels the objects of the class with the thinnest ones are across; None without labels.
         rarest: share of the labelled pixels that the rarest class has; None without labels.
         max_depth_m: a little more than the largest depth; None without depth.
+        channels: names of the values; () without values.
+        normals: whether the values are surface normals.
     """
 
     count: int
@@ -34,6 +36,8 @@ class Survey:
     thickness: float | None = None
     rarest: float | None = None
     max_depth_m: float | None = None
+    channels: tuple[str, ...] = ()
+    normals: bool = False
 
 
 def survey(dataset: Dataset) -> Survey:
@@ -50,7 +54,10 @@ def survey(dataset: Dataset) -> Survey:
         largest = max(max(depths) * 1.05, 1e-2)
         unit = 10.0 ** (np.floor(np.log10(largest)) - 1)
         return Survey(count, size, "depth", max_depth_m=round(float(np.ceil(largest / unit) * unit), 6))
-    return Survey(count, size, "values")
+    values = next((sample.values for sample in samples if sample.values is not None), None)
+    normals = any(sample.normals for sample in samples)
+    names = [f"value {i + 1}" for i in range(0 if values is None else values.shape[2])]
+    return Survey(count, size, "values", channels=("x", "y", "z") if normals else tuple(names), normals=normals)
 
 
 def thickness(region: NDArray[np.bool_]) -> float | None:

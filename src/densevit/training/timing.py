@@ -81,7 +81,7 @@ def measure(config: TrainConfig, photo: Size, device: str = "cpu") -> Costs:
     The states of the random number generators are as before.
     """
     with torch.random.fork_rng():
-        model = build_model(config).to(device)
+        model = build_model(config, quiet=True).to(device)
         height, width = config.augment.crop
         patch = config.model.encoder.patch_size
         grid = (height // patch[0], width // patch[1])

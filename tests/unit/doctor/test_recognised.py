@@ -10,9 +10,9 @@ from densevit.data import FolderConfig, FolderDataset
 from densevit.data.description import describe
 from densevit.data.pairs import find_pairs
 from densevit.doctor.checks_classes import histograms
-from densevit.doctor.examine import examine
+from densevit.doctor.examine import examine, fast_check
 from densevit.doctor.fix import write_fixed
-from tests.layouts import LAYOUTS
+from tests.layouts import LAYOUTS, coco, photo, save, write
 
 LABELLED = [name for name, made in LAYOUTS.items() if made.classes is not None]
 
@@ -73,3 +73,15 @@ def test_copy__of_a_layout_gives_the_same_labels(name: str, tmp_path: Path) -> N
     assert copied.keys() == theirs.keys()
     for key, mask in theirs.items():
         np.testing.assert_array_equal(copied[key], mask)
+
+
+def test_split__of_which_no_photo_is_in_the_annotations_is_no_fault_of_their_classes(tmp_path: Path) -> None:
+    for number, split in enumerate(("train", "train", "val")):
+        save(tmp_path / split / f"{number}.png", photo(number))
+    write(tmp_path / "all.json", coco({0: "0.png", 1: "1.png"}))
+    config = FolderConfig(root=tmp_path, images=Path("{split}/{name}.png"), masks=Path("all.json"))
+    places = {split: config.model_copy(update={"split": split}) for split in ("train", "val")}
+
+    codes = {finding.code for finding in fast_check(places)}  # type: ignore[arg-type]
+
+    assert "classes-missing" not in codes

@@ -10,9 +10,10 @@ from densevit.data.discover.classes import classes_of_masks
 from densevit.data.discover.coco_layout import coco, why_not
 from densevit.data.discover.contents import SAMPLES, read_masks
 from densevit.data.discover.depth import unit_of_depth
+from densevit.data.discover.given import is_annotations, labelme_groups
 from densevit.data.discover.lists import splits_of_photos
 from densevit.data.discover.several import brushes, given_regions, masks_by_class
-from densevit.data.discover.tree import PIXEL_SUFFIXES, Tree, counted, walk_tree
+from densevit.data.discover.tree import PIXEL_SUFFIXES, Tree, counted, tree_of, walk_tree
 from densevit.data.folder import FolderConfig
 from densevit.errors import DataError
 from densevit.io import place, read_lines
@@ -40,10 +41,24 @@ def discover(root: Path, **given: Any) -> "Described":
     Raises:
         DataError: nothing is recognised, or several layouts are possible; the message lists them with their options.
     """
+    return _discover(walk_tree(place(root)), given)
+
+
+def discover_in(images: Path, masks: Path, given: Mapping[str, Any]) -> "Described":
+    """Recognise photos and masks in two folders, or a file of annotations; the rest is as in ``discover``."""
+    tree = tree_of(images, masks)
+    return _discover(tree, {**given, "images": images.absolute(), "masks": masks.absolute()})
+
+
+def has_shapes(masks: Path) -> bool:
+    """Whether this is a file of COCO's annotations, or a folder with files of labelme."""
+    return is_annotations(masks) if masks.is_file() else bool(labelme_groups(tree_of(masks)))
+
+
+def _discover(tree: Tree, given: Mapping[str, Any]) -> "Described":
     from densevit.data.description import Described
 
     given = {key: value for key, value in given.items() if value is not None}
-    tree = walk_tree(place(root))
     one = _only(tree, _candidates(tree, given))
     keys, remarks = one.config_keys(), [_what(one), *one.remarks]
     if "masks" in keys:

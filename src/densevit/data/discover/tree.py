@@ -93,6 +93,22 @@ def walk_tree(root: Path) -> Tree:
     return tree
 
 
+def tree_of(*places: Path) -> Tree:
+    """The tree of some folders and files only, below the folder that they have in common."""
+    absolute = [path.absolute() for path in places]
+    root = Path(os.path.commonpath([path if path.is_dir() else path.parent for path in absolute]))
+    tree = Tree(root)
+    for path in absolute:
+        inside = path.relative_to(root).as_posix().removeprefix(".")
+        if not path.is_dir():
+            tree.paths[inside] = path
+            continue
+        listing = walk(path)
+        tree.litter += len(listing.litter)
+        tree.paths.update({f"{inside}/{name}".lstrip("/"): file for name, file in listing.files.items()})
+    return tree
+
+
 def _wrapper(tree: Tree) -> str | None:
     """The only folder at the top, where nothing but papers is beside it, and not a list of a split."""
     tops = {file.folders[0] for file in tree.files if file.folders}

@@ -226,16 +226,23 @@ def score_of(metrics: Mapping[str, Mapping[str, Any]], tasks: Mapping[str, Task]
 
 
 def results_in_words(rows: Sequence[Row], tasks: Mapping[str, Task], *, best: bool) -> Iterator[str]:
-    """A line per head: its headline metric, at the best evaluation or the last one, and that of a linear probe."""
+    """Its headline metric for every head, at the best evaluation or the last one, and that of a linear probe.
+
+    Classes that it never finds are named, since a mean over a few classes hides them.
+    """
     chosen = max((row["iteration"] for row in rows if row["event"] == ("best" if best else "eval")), default=None)
     for head, task in tasks.items():
         name, _ = task.headline
         own = [row for row in rows if row.get("head") == head and isinstance(row.get(name), float)]
-        values = [row[name] for row in own if row["event"] == "eval" and row["iteration"] == chosen]
+        measured = [row for row in own if row["event"] == "eval" and row["iteration"] == chosen]
         probes = [row[name] for row in own if row["event"] == "probe"]
-        if values:
+        if measured:
             probe = f"; a linear probe of the same features has {probes[-1]:.4g}" if probes else ""
-            yield f"head {head}: {name} {values[-1]:.4g} after {chosen} steps{probe}"
+            yield f"head {head}: {name} {measured[-1][name]:.4g} after {chosen} steps{probe}"
+            classes = measured[-1].get("per_class", {}).items()
+            if missed := [one for one, figures in classes if figures["pixels"] and not figures["IoU"]]:
+                named = ", ".join(missed[:8]) + (" ..." if len(missed) > 8 else "")
+                yield f"head {head}: never finds {len(missed)} of {len(classes)} classes of val: {named}"
 
 
 def _score_of(path: Path) -> float | None:
