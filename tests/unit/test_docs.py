@@ -148,7 +148,7 @@ def check_merge_or_run(data: dict[str, Any]) -> None:
     if "heads" in data:
         MergeConfig.parse(data)
         return
-    if data.keys() <= FolderConfig.model_fields.keys():
+    if data.keys() <= FolderConfig.model_fields.keys() - {"tasks"}:  # which runs have too
         parse_data({"root": "mine", **data})
         return
     base = FRAGMENT_BASE if "model" in data else {**FRAGMENT_BASE, "model": {"preset": "segmenter-s-mask"}}
