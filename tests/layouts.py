@@ -485,3 +485,67 @@ def test_without_masks(root: Path) -> None:
         save(root / f"train/label/{i}.png", truth(i))
     for i in range(2):
         save(root / f"test/image/{i}.png", photo(i + 10))
+
+
+@layout(
+    images="{split}/images/{name}_{split}.png",
+    masks="{split}/manual/{name}_manual1.png",
+    photos={"training": 4, "validation": 2},
+    **INDEX,
+)
+def split_in_folder_and_name(root: Path) -> None:
+    for i in range(6):
+        split = "training" if i < 4 else "validation"
+        save(root / split / f"images/{i:02}_{split}.png", photo(i))
+        save(root / split / f"manual/{i:02}_manual1.png", truth(i))
+
+
+@layout(
+    images="images/{split}/{name}.png",
+    masks="masks/{split}/{name}.png",
+    photos={"Train": 4, "valid": 2},
+    splits=None,
+    **INDEX,
+)
+def splits_of_other_names(root: Path) -> None:
+    for i in range(6):
+        save(root / f"images/{'Train' if i < 4 else 'valid'}/{i}.png", photo(i))
+        save(root / f"masks/{'train' if i < 4 else 'VAL'}/{i}.png", truth(i))
+
+
+@layout(
+    images="test/{folder}/{name}.png",
+    masks="ground_truth/{folder}/{name}_mask.png",
+    said=("left out: 2 photos without a target, such as test/good/000.png", "3 photos of train"),
+    missing_targets="leave_out",
+    **INDEX,
+)
+def defects_with_good_ones(root: Path) -> None:
+    for i in range(3):
+        save(root / f"train/good/{i:03}.png", photo(i + 20))
+    for i in range(2):
+        save(root / f"test/good/{i:03}.png", photo(i + 30))
+    for i in range(6):
+        save(root / f"test/{('scratch', 'hole')[i % 2]}/{i:03}.png", photo(i))
+        save(root / f"ground_truth/{('scratch', 'hole')[i % 2]}/{i:03}_mask.png", truth(i))
+
+
+@layout(images="Fotos für Müller/{name}.png", masks="Masken für Müller/{name}.png", **INDEX)
+def accents_apart_in_folders(root: Path) -> None:
+    for i in range(6):
+        save(root / unicodedata.normalize("NFD", "Fotos für Müller") / f"{i}.png", photo(i))
+        save(root / unicodedata.normalize("NFC", "Masken für Müller") / f"{i}.png", truth(i))
+
+
+@layout(
+    images="{name}.jpg",
+    masks="{name}_mask.png",
+    said=("left out: 6 photos without a target, such as 0_overlay.jpg",),
+    missing_targets="leave_out",
+    **INDEX,
+)
+def overlays_beside_photos(root: Path) -> None:
+    for i in range(6):
+        save(root / f"{i}.jpg", photo(i))
+        save(root / f"{i}_overlay.jpg", photo(i + 40))
+        save(root / f"{i}_mask.png", truth(i))

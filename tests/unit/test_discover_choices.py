@@ -44,6 +44,13 @@ def two_cameras(root: Path) -> None:
         save(root / f"labels/{i}.png", truth(i))
 
 
+def field_of_view(root: Path) -> None:
+    LAYOUTS["split_in_folder_and_name"].make(root)
+    for i in range(6):
+        split = "training" if i < 4 else "validation"
+        save(root / split / f"mask/{i:02}_{split}_mask.png", (truth(i) > 0).astype(np.uint8))
+
+
 def photos_only(root: Path) -> None:
     for i in range(6):
         save(root / f"photos/{i}.png", photo(i))
@@ -102,6 +109,10 @@ def archive_inside(root: Path) -> None:
         (several_data_sets, "several data sets: Dataset 1 (6 photos), Dataset 2 (6 photos)"),
         (two_cameras, "--images 'left/{name}.png' or --images 'right/{name}.png'"),
         (photos_only, "6 .png"),
+        (
+            field_of_view,
+            "{name}_manual1.png' or --masks '{split}/mask/{name}_{split}_mask.png'",
+        ),
         (empty, "no photos with masks"),
         (boxes_only, "12 boxes and no outline"),
         (fiftyone_boxes, "FiftyOne's list of boxes"),
@@ -197,7 +208,7 @@ def test_discover__photos_without_masks_are_said(tmp_path: Path) -> None:
 
     found = discover(tmp_path)
 
-    assert any("left out: 1 photo without a target" in remark for remark in found.remarks)
+    assert any("left out: 1 photo without a target, such as images/002_image.png" in remark for remark in found.remarks)
     assert isinstance(found.config, FolderConfig)
     assert len(FolderDataset(found.config.model_copy(update={"splits": None}))) == 5
 
@@ -377,3 +388,12 @@ def test_discover__one_folder_of_masks_is_written_as_it_is(place: str, tmp_path:
 
     assert isinstance(config, FolderConfig)
     assert (str(config.images), str(config.masks)) == ("images/{name}.png", f"{place}/{{name}}.png")
+
+
+def test_discover__masks_without_a_photo_are_said(tmp_path: Path) -> None:
+    LAYOUTS["suffixes"].make(tmp_path)
+    (tmp_path / "images/002_image.png").unlink()
+
+    remarks = discover(tmp_path).remarks
+
+    assert "not used: 1 file of masks without a photo, such as masks/002_mask.png" in remarks

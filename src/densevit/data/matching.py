@@ -5,8 +5,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from densevit.data.files import name_key
+from densevit.data.files import as_stored, name_key
 from densevit.data.sample import TargetFolder
+from densevit.data.splits import split_key
 from densevit.data.templates import Template, is_template, split_template
 from densevit.errors import DataError
 from densevit.io import BAND_SUFFIXES, IMAGE_SUFFIXES, Listing, walk
@@ -97,7 +98,7 @@ def column_of(config: "FolderConfig", kind: Literal["images"] | TargetFolder) ->
     written: Path | None = getattr(config, kind)
     if written is not None and is_template(written):
         base, text = split_template(written)
-        base = base if config.root is None else config.root / base
+        base = as_stored(base if config.root is None else config.root / base)
         template = Template(text, suffixes)
         shared = text.lower().endswith(".json") and "name" not in template.fields
         return Column(kind, base, template, shared=shared)
@@ -189,6 +190,7 @@ def match_targets(photos: list[Values], column: Column, places: Mapping[str, int
         index.setdefault(tuple(values[field] for field in fields), []).append(number)
     matches = Matches()
     loose: list[tuple[Path, tuple[str, ...], Values]] = []
+    splits = _split_names(photos)
     for relative, path, first in column.found:
         numbers: list[int] = []
         values = first
@@ -196,7 +198,7 @@ def match_targets(photos: list[Values], column: Column, places: Mapping[str, int
             numbers = [places[first["task"]]] if first["task"] in places else []
         else:
             for values in column.template.readings(relative) if relative else [first]:
-                if numbers := index.get(tuple(values[field] for field in fields), []):
+                if numbers := index.get(tuple(_as_photo(values, field, splits) for field in fields), []):
                     break
         if len(numbers) > 1 and not column.shared:
             others = " and ".join(f"{{{field}}}" for field in sorted({*photos[0]} - {*fields}))
@@ -205,7 +207,7 @@ def match_targets(photos: list[Values], column: Column, places: Mapping[str, int
                 f"each photo needs a {WHAT[column.kind]} of its own"
             )
         if not numbers:
-            loose.append((path, tuple(first[field] for field in fields), first))
+            loose.append((path, tuple(_as_photo(first, field, splits) for field in fields), first))
         for number in numbers:
             _add(matches, number, path, values, column)
     _match_case(matches, loose, index, len(photos))
@@ -225,6 +227,19 @@ def _add(matches: Matches, number: int, path: Path, values: Values, column: Colu
     files.append((path, values))
 
 
+def _split_names(photos: Iterable[Values]) -> dict[str, str]:
+    """What targets may call a split -> its name in photos: Train is train, and valid is val, unless both are there."""
+    names = {values["split"] for values in photos if "split" in values}
+    usual = {split_key(name): name for name in names}
+    return (usual if len(usual) == len(names) else {}) | {name: name for name in names}
+
+
+def _as_photo(values: Values, field: str, splits: Mapping[str, str]) -> str:
+    """The text of a placeholder, with the split as the photos call it."""
+    text = values[field]
+    return splits.get(text, splits.get(split_key(text), text)) if field == "split" else text
+
+
 def _match_case(
     matches: Matches,
     loose: list[tuple[Path, tuple[str, ...], Values]],
@@ -234,7 +249,7 @@ def _match_case(
     """Photos without a target take those whose names differ only in upper and lower case; the rest are orphans."""
     lacking = {number for number in range(count) if number not in matches.files}
     folded: dict[tuple[str, ...], list[int]] = {}
-    for key, numbers in index.items():
+    for key, numbers in index.items() if loose else ():
         folded.setdefault(tuple(map(str.casefold, key)), []).extend(n for n in numbers if n in lacking)
     for path, key, values in loose:
         numbers = folded.get(tuple(map(str.casefold, key)), []) if key else []

@@ -1,10 +1,11 @@
 """Which split of a data set is for training, which for evaluation, and draws that all commands repeat exactly."""
 
+from collections.abc import Sequence
 from typing import get_args
 
 from densevit.data.base import DataConfig
 from densevit.data.folder import FolderConfig
-from densevit.data.pairs import find_pairs
+from densevit.data.pairs import Pair, find_pairs
 from densevit.data.splits import SplitConfig, find_split, split_key
 from densevit.errors import DataError
 from densevit.limits import limits
@@ -38,8 +39,13 @@ def with_drawn_names(config: DataConfig) -> DataConfig:
     """
     if not isinstance(config, FolderConfig) or config.splits is None or config.splits.names is not None:
         return config
+    return _with_names(config, find_pairs(config.model_copy(update={"split": None})).pairs)
+
+
+def _with_names(config: FolderConfig, pairs: Sequence[Pair]) -> FolderConfig:
+    """The config with the splits of pairs as lists of names."""
     names: dict[str, list[str]] = {"val": []}
-    for pair in find_pairs(config.model_copy(update={"split": None})).pairs:
+    for pair in pairs:
         if split_key(pair.split) != "train":
             names.setdefault(pair.split, []).append(pair.name)
     if sum(map(len, names.values())) > limits().nodes // 8:
@@ -57,16 +63,21 @@ def training_splits(config: DataConfig) -> tuple[DataConfig, DataConfig | None, 
         DataError: it has splits, but none to train on.
     """
     remarks = []
-    names = split_names(config)
     if isinstance(config, FolderConfig):
-        if not names and config.splits is None:
+        everything = config.model_copy(update={"split": None})
+        found = find_pairs(everything)  # once: it takes seconds for many files
+        if not found.splits() and config.splits is None:
             draw = SplitConfig()
             config = config.model_copy(update={"splits": draw})
             remarks.append(
                 f"no splits: {draw.val:.0%} of the photos are drawn for val (seed {draw.seed}); set splits, or "
                 "--split-by, to change it"
             )
-        config = with_drawn_names(config)
+            found = find_pairs(everything.model_copy(update={"splits": draw}))
+        if config.splits is not None and config.splits.names is None:
+            config = _with_names(config, found.pairs)
+        names = found.splits()
+    else:
         names = split_names(config)
     train, val = find_split("train", names), find_split("val", names)
     if names and train is None:

@@ -124,7 +124,7 @@ def _split_template(file: File) -> tuple[str, str]:
     for part in (*file.folders, file.stem):
         text, found = split_of(part)
         if found and split in ("", found):
-            split, part = found, "{split}".join(map(literal, text.split("{split}")))
+            split, part = found, literal(text)
         else:
             part = literal(part)
         parts.append(part)
@@ -196,5 +196,5 @@ def _folders_form(key: Key, file: File, has_splits: bool) -> tuple[str, ...]:
     for folder in file.folders:
         text, found = split_of(folder)
         own = has_splits and found and found == key[0]
-        form.append("{split}".join(map(literal, text.split("{split}"))) if own else literal(folder))
+        form.append(literal(text) if own else literal(folder))
     return tuple(form)

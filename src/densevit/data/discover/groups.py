@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from densevit.data.discover.roles import Affixes, Role, affixes_of, is_coloured, role_of, split_of, words_of
 from densevit.data.discover.tree import File
+from densevit.data.splits import split_key
 
 FOLDER = "{folder}/"
 """Stands for any number of folders in the folders of a group."""
@@ -66,8 +67,8 @@ class Group:
 
 
 def literal(text: str) -> str:
-    """Text of a name in a template, in which braces and stars mean something."""
-    return re.sub(r"[{}*]+", "*", text)
+    """Text of a name in a template, in which braces and stars mean something; ``{split}`` stays."""
+    return "{split}".join(re.sub(r"[{}*]+", "*", part) for part in text.split("{split}"))
 
 
 def group(files: Iterable[File], known: Collection[str] = ()) -> list[Group]:
@@ -81,6 +82,9 @@ def group(files: Iterable[File], known: Collection[str] = ()) -> list[Group]:
     for file in files:
         affixes = affixes_of(file.stem)
         folders, key = _form(file, affixes, known)
+        if key[0] and (ended := re.fullmatch(rf"(.+)([_\-. ]){key[0]}", affixes.core)):  # test/01_test.tif
+            key = (*key[:2], ended[1])
+            affixes = replace(affixes, core=ended[1], suffix=f"{ended[2]}{{split}}{affixes.suffix}")
         ending = file.suffix.lower()
         if "{name}" not in folders and not affixes.core:
             affixes = Affixes("", file.stem, "", affixes.role, affixes.coloured)
@@ -103,7 +107,7 @@ def _form(file: File, affixes: Affixes, known: Collection[str]) -> tuple[tuple[s
         text, found = split_of(folder)
         if found and split in ("", found):
             split = found
-            form.append("{split}".join(literal(part) for part in text.split("{split}")))
+            form.append(literal(text))
         elif folder in known or role_of(words_of(folder)):
             form.append(literal(folder))
         elif form[-1:] == [FOLDER] or FOLDER not in form:
@@ -192,18 +196,26 @@ def _with_folders_of(photos: Group, targets: Group) -> Group | None:
         value = literal(values.pop())
         folders = tuple(value if part == mark else part.replace(mark, value) for part in targets.folders)
         files = {(key[0] * (index > 0), key[1] * (index < 1), key[2]): file for key, file in targets.files.items()}
-        targets = replace(targets, folders=folders, files=files)
+        suffix = targets.suffix.replace("{split}", value if mark == "{split}" else "{split}")
+        targets = replace(targets, folders=folders, suffix=suffix, files=files)
     return targets
 
 
 def _common(photos: Group, targets: Group) -> frozenset[Key]:
-    """The keys of photos that have a target; a split or folder that only one of them has does not matter."""
+    """The keys of photos that have a target; a split or folder that only one of them has does not matter.
+
+    No key where a target would be of several photos, or a photo would have several targets.
+    """
     keep = [any(key[i] for key in photos.files) and any(key[i] for key in targets.files) for i in (0, 1)]
-    theirs = {(key[0] * keep[0], key[1] * keep[1], key[2]) for key in targets.files}
-    ours = {key: (key[0] * keep[0], key[1] * keep[1], key[2]) for key in photos.files}
+
+    def reduced(key: Key) -> Key:
+        return (split_key(key[0]) * keep[0], key[1] * keep[1], key[2])
+
+    theirs = {reduced(key) for key in targets.files}
+    ours = {key: form for key in photos.files if (form := reduced(key)) in theirs}
     if len(theirs) < len(targets.files) or len({*ours.values()}) < len(ours):
         return frozenset()
-    return frozenset(key for key, reduced in ours.items() if reduced in theirs)
+    return frozenset(ours)
 
 
 def _variants(one: Group) -> list[Group]:
@@ -278,8 +290,9 @@ def settle(groups: Sequence[Group], keys: Iterable[Key]) -> tuple[list[Group], f
     settled = []
     for one in groups:
         own = [part.replace("{split}", split) if split else part for part in one.folders]
-        files = dict(one.files)
+        files, suffix = dict(one.files), one.suffix
         if split:
+            suffix = suffix.replace("{split}", literal(split))
             files = {("", *key[1:]): file for key, file in one.files.items() if key[0] in (split, "")}
         if shared and FOLDER in own and not one.fixed:
             place = own.index(FOLDER)
@@ -290,7 +303,7 @@ def settle(groups: Sequence[Group], keys: Iterable[Key]) -> tuple[list[Group], f
                 for key, file in files.items()
                 if f"{key[1]}/".startswith(f"{shared}/")
             }
-        settled.append(replace(one, folders=tuple(own), files=files))
+        settled.append(replace(one, folders=tuple(own), suffix=suffix, files=files))
     left = frozenset(
         (key[0] * (not split), key[1].removeprefix(shared).strip("/") if shared else key[1], key[2]) for key in keys
     )

@@ -14,6 +14,7 @@ from densevit.data.discover.lists import splits_of_photos
 from densevit.data.discover.several import brushes, given_regions, masks_by_class
 from densevit.data.discover.tree import PIXEL_SUFFIXES, Tree, counted, walk_tree
 from densevit.data.folder import FolderConfig
+from densevit.data.pairs import find_pairs
 from densevit.errors import DataError
 from densevit.io import place, read_lines
 
@@ -61,12 +62,43 @@ def discover(root: Path, **given: Any) -> "Described":
     if "values" in one.targets and "normal" in one.targets["values"].template().lower():
         keys["normals"] = True
         remarks.append("values are surface normals, by their name; set normals: false to change it")
-    if one.without:
-        keys["missing_targets"] = "leave_out"
     found, said = splits_of_photos(tree, one, given)
     keys, remarks = keys | found, [*remarks, *said, *_passed_over(tree, one, " ".join([*remarks, *said]))]
     kept = {key: value for key, value in given.items() if key not in ("images", "masks", "depth", "values", "root")}
-    return Described(FolderConfig.parse({"root": tree.root, **keys, **kept}, source=str(tree.root)), tuple(remarks))
+    config = FolderConfig.parse({"root": tree.root, **keys, **kept}, source=str(tree.root))
+    found, said = _paired(tree, config, len(one.pairs))
+    return Described(config.model_copy(update=found), (*remarks, *said))
+
+
+def _paired(tree: Tree, config: FolderConfig, number: int) -> tuple[dict[str, Any], list[str]]:
+    """What pairing by the config's templates finds besides a ``number`` of pairs: photos or targets without the other.
+
+    Photos of a split that has no target at all count as unused.
+    """
+    pairs = find_pairs(config.model_copy(update={"splits": None}))
+    keys: dict[str, Any] = {}
+    remarks: list[str] = []
+    targeted = {pair.split for pair in pairs.pairs if pair.targets}
+    lacking = [pair for pair in pairs.pairs if pair.split in targeted and pairs.missing.keys() - pair.targets.keys()]
+    full = sum(pair.split in targeted for pair in pairs.pairs) - len(lacking)
+    if full > number and pairs.shapes != "coco":
+        remarks.append(f"the templates fit {counted(full, 'photo')} with targets in all, which are used")
+    if lacking and config.missing_targets == "refuse" and pairs.shapes != "coco":
+        keys["missing_targets"] = "leave_out"
+        text = f"left out: {counted(len(lacking), 'photo')} without a target, such as {_inside(tree, lacking[0].image)}"
+        remarks.append(f"{text} (missing_targets: refuse to stop at them)")
+    for kind, orphans in pairs.orphans.items():
+        if orphans:
+            text = f"{counted(len(orphans), 'file')} of {kind} without a photo, such as {_inside(tree, orphans[0])}"
+            remarks.append(f"not used: {text}")
+    for first, second in pairs.twins[:1]:
+        text = f"{_inside(tree, second)} is passed over, since {first.name} has the same name"
+        remarks.append(f"{text}{f', and {len(pairs.twins) - 1} more' if len(pairs.twins) > 1 else ''}")
+    return keys, remarks
+
+
+def _inside(tree: Tree, path: Path) -> str:
+    return path.as_posix().removeprefix(f"{tree.root.as_posix()}/")
 
 
 def _candidates(tree: Tree, given: Mapping[str, Any]) -> list[Candidate]:
@@ -165,9 +197,6 @@ def _what(one: Candidate) -> str:
 def _passed_over(tree: Tree, one: Candidate, said: str) -> list[str]:
     """What of a tree is not used, and not named in what is said of it."""
     remarks = []
-    if one.without:
-        text = f"left out: {counted(one.without, 'photo')} without a target"
-        remarks.append(f"{text} (missing_targets: refuse to stop at them)")
     for split, number in sorted(one.unused.items()):
         remarks.append(f"not used: {counted(number, 'photo')} of {split or 'no split'} without a target")
     used = {id(file) for group in (one.photos, *one.targets.values()) for file in group.files.values()}

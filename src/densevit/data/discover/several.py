@@ -130,7 +130,7 @@ def _by_class(photos: Group, names: Mapping[str, Key], masks: Group, form: str) 
         f"each class has masks of its own ({template}): {', '.join(ordered[:8])}; pixels of none are {background!r}"
     ]
     used = frozenset(file.inside for file in masks.files.values())
-    return Candidate(photos, {}, frozenset(covered), keys, remarks, len(names) - len(covered), files=used)
+    return Candidate(photos, {}, frozenset(covered), keys, remarks, files=used)
 
 
 def _joined(masks: Group, names: Mapping[str, Key]) -> str:
