@@ -549,3 +549,29 @@ def overlays_beside_photos(root: Path) -> None:
         save(root / f"{i}.jpg", photo(i))
         save(root / f"{i}_overlay.jpg", photo(i + 40))
         save(root / f"{i}_mask.png", truth(i))
+
+
+OBJECTS: dict[str, Any] = {"classes": ("background", "foreground"), "background": "background", "truth": (0, 1, 1)}
+
+
+@layout(
+    images="stage1_train/{name}/images/*.png",
+    masks="stage1_train/{name}/masks/*.png",
+    said=("12 masks of one object each", "2 other images, such as stage1_test"),
+    **OBJECTS,
+)
+def folder_with_a_mask_for_each_object(root: Path) -> None:
+    for i in range(6):
+        save(root / f"stage1_train/a{i}/images/a{i}.png", photo(i))
+        for j in (1, 2):
+            save(root / f"stage1_train/a{i}/masks/{i}f{j}e.png", ((truth(i) == j) * 255).astype(np.uint8))
+    for i in range(2):
+        save(root / f"stage1_test/b{i}/images/b{i}.png", photo(i + 60))
+
+
+@layout(images="images/{name}.jpg", masks="masks/{name}/*.png", said=("12 masks of one object each",), **OBJECTS)
+def masks_of_objects_by_photo(root: Path) -> None:
+    for i in range(6):
+        save(root / f"images/p{i}.jpg", photo(i))
+        for j in (1, 2):
+            save(root / f"masks/p{i}/{i}f{j}e.png", ((truth(i) == j) * 255).astype(np.uint8))

@@ -100,9 +100,56 @@ def archive_inside(root: Path) -> None:
     shutil.rmtree(root / "x")
 
 
+def _texts(**files: str) -> Make:
+    """Photos next to files of these names and texts, in which "__" is a slash and the last "_" a dot."""
+
+    def make(root: Path) -> None:
+        photos_only(root)
+        for name, text in files.items():
+            stem, _, ending = name.rpartition("_")
+            write(root / f"{stem.replace('__', '/')}.{ending}", text)
+
+    return make
+
+
+def other_zeros(root: Path) -> None:
+    for i in range(6):
+        save(root / f"images/{i}.png", photo(i))
+        save(root / f"masks/{i:04}.png", truth(i))
+
+
+def time_stamps(root: Path) -> None:
+    for i in range(6):
+        save(root / f"rgb/1305031102.{175304 + 33000 * i}.png", photo(i))
+        save(root / f"depth/1305031102.{160504 + 33100 * i}.png", depth_mm(i))
+    write(root / "associations.txt", "1 rgb/1.png 2 depth/2.png")
+
+
+def masks_only(root: Path) -> None:
+    for i in range(6):
+        save(root / f"SegmentationClass/{i}.png", truth(i))
+        save(root / f"SegmentationObject/{i}.png", truth(i))
+
+
+VIA = json.dumps({"0.png1": {"filename": "0.png", "regions": []}})
+
+
 @pytest.mark.parametrize(
     ("make", "said"),
     [
+        (_texts(labels__0_txt="0 0.1 0.1 0.4 0.1 0.4 0.4"), "labels/0.txt holds YOLO's outlines"),
+        (_texts(labels__0_txt="0 0.1 0.1 0.4 0.1"), "labels/0.txt holds YOLO's boxes"),
+        (_texts(via_json=VIA), "VGG Image Annotator"),
+        (_texts(via_json=json.dumps({"_via_img_metadata": json.loads(VIA)})), "VGG Image Annotator"),
+        (_texts(ann__0_json='{"size": {}, "objects": []}'), "Supervisely"),
+        (_texts(annotations_xml='<?xml version="1.0"?><annotations><image id="0"/></annotations>'), "CVAT's XML"),
+        (_texts(a_xml="<annotation><object><polygon><pt/></polygon></object></annotation>"), "LabelMe's web tool"),
+        (_texts(a_xml="<annotation><object><bndbox/></object></annotation>"), "Pascal VOC's boxes"),
+        (_texts(train_csv="ImageId,EncodedPixels\n0.png,1 2"), "a table of run lengths"),
+        (_texts(train_csv="ImageId,EncodedPixels\n0.png,1 2"), "'Segmentation mask 1.1' are accepted"),
+        (other_zeros, "images/0.png and masks such as masks/0000.png have no names in common, as their numbers"),
+        (time_stamps, "time stamps; pair the nearest ones, as associations.txt does"),
+        (masks_only, "there is no photo"),
         (two_kinds_of_masks, "--masks 'annotations/{name}_annotation.png' or --masks 'masks/{name}_mask.png'"),
         (two_kinds_of_masks, "which hold black, blue, red"),
         (masks_and_coco, "--masks 'masks/{name}.png' or --masks 'annotations/instances_default.json'"),

@@ -38,6 +38,9 @@ _RARE, _MOST_STRAY = 0.002, 0.1
 _INSTANCES = 1000
 """Larger numbers are often class x 1000 + instance."""
 
+_OBJECTS = 6
+"""Fewer numbers without gaps are classes."""
+
 _COLOUR_RADIUS, _MOST_COLOURS, _STRAY_PIXELS = 40, 4096, 8
 """How far stray colours are from theirs in a channel; how many are looked at; colours of fewer pixels are stray."""
 
@@ -88,6 +91,10 @@ def judge_values(masks: Sequence[Histogram]) -> MaskValues:
     if int(named[0]) < 0:
         return MaskValues(held, problem=f"the masks hold {held}")
     number = int(named[-1]) + 1
+    if (tops := _object_counts(masks)) is not None:
+        return MaskValues(held, problem=f"each mask counts its objects, up to {tops[0]} to {tops[1]},")
+    if values.tolist() == [0, 1, _IGNORED] and not any({1, _IGNORED} <= {*own.tolist()} for own, _ in masks):
+        return _two_forms(held, masks)
     if (clustered := _clusters(values, counts)) is not None:
         return clustered
     if named[0] == 0 and len(named) >= _DENSE * number and not _stepped(values):
@@ -205,6 +212,23 @@ def _stepped(values: NDArray[np.int64]) -> bool:
     """Whether these are few numbers spread evenly over 0..255."""
     steps = np.diff(values)
     return bool(len(values) > 2 and values[-1] == _IGNORED and steps.max() - steps.min() <= 2)
+
+
+def _object_counts(masks: Sequence[Histogram]) -> tuple[int, int] | None:
+    """The fewest and most objects where each mask numbers its own from 1 on without gaps; None for classes."""
+    named = [own[own != _IGNORED] for own, _ in masks]
+    tops = [int(own[-1]) for own in named if own.size and own[-1] > 0]
+    dense = all(own[0] in (0, 1) and own[-1] - own[0] == len(own) - 1 for own in named if own.size)
+    return (min(tops), max(tops)) if dense and len({*tops}) >= 4 and max(tops) >= _OBJECTS else None
+
+
+def _two_forms(held: str, masks: Sequence[Histogram]) -> MaskValues:
+    """Some masks of 0 and 1, others of 0 and 255."""
+    large = sum(_IGNORED in own for own, _ in masks)
+    classes = ("background", "foreground", "foreground as 255")
+    keys = {"classes": classes, "class_values": (0, 1, _IGNORED), "merge": {"foreground": classes[1:]}}
+    text = f"{large} masks hold 255 and others 1, none both, so that they are taken for one class"
+    return MaskValues(held, keys, f"{text} (set merge to change it)")
 
 
 def _binary(held: str, values: tuple[int, ...]) -> MaskValues:

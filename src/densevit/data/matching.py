@@ -38,6 +38,8 @@ class Column:
         template: of their names.
         plain: the folder has files of this kind only, so that all others are passed over.
         shared: each file, such as one of COCO, is of all photos with its placeholders.
+        objects: class of all files of a photo, of which each shows an object; "" where a photo has one file, or
+            their names say the class.
         found: the files with their placeholders, in order.
     """
 
@@ -46,6 +48,7 @@ class Column:
     template: Template
     plain: bool = False
     shared: bool = False
+    objects: str = ""
     found: list[tuple[str, Path, Values]] = field(default_factory=list)
 
     @property
@@ -101,7 +104,7 @@ def column_of(config: "FolderConfig", kind: Literal["images"] | TargetFolder) ->
         base = as_stored(base if config.root is None else config.root / base)
         template = Template(text, suffixes)
         shared = text.lower().endswith(".json") and "name" not in template.fields
-        return Column(kind, base, template, shared=shared)
+        return Column(kind, base, template, shared=shared, objects=_only_class(config, template, kind))
     given = config.folder(kind)
     if given is None:
         return None
@@ -120,6 +123,15 @@ def column_of(config: "FolderConfig", kind: Literal["images"] | TargetFolder) ->
         if is_labelme(given, images, photos):
             return Column(kind, given, Template("{name}.json"), plain=True)
     return Column(kind, given, Template("{name}.*", suffixes), plain=True)
+
+
+def _only_class(config: "FolderConfig", template: Template, kind: str) -> str:
+    """The class besides the background, for masks with ``*`` in their names, of which a photo may have many."""
+    wild = "*" in template.text.rpartition("/")[2].removesuffix(".*") and not template.fields & {"class", "task"}
+    if kind != "masks" or not wild or config.background is None or not isinstance(config.classes, tuple):
+        return ""
+    names = [name for name in config.classes if name != config.background]
+    return names[0] if len(names) == 1 else ""
 
 
 def list_columns(columns: Iterable[Column]) -> Leftover:
@@ -217,7 +229,7 @@ def match_targets(photos: list[Values], column: Column, places: Mapping[str, int
 def _add(matches: Matches, number: int, path: Path, values: Values, column: Column) -> None:
     files = matches.files.setdefault(number, [])
     lossy = path.suffix.lower() in LOSSY_SUFFIXES
-    if files and "class" not in column.template.fields:
+    if files and "class" not in column.template.fields and not column.objects:
         if lossy != (files[0][0].suffix.lower() in LOSSY_SUFFIXES):
             matches.copies.append(path if lossy else files[0][0])
             matches.files[number] = files if lossy else [(path, values)]

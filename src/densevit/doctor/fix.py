@@ -126,11 +126,14 @@ def _write_all(context: Context, folder: Path, copy: Copy, progress: Callable[[i
     done = 0
     for split in context.splits:
         labels = _labels_of(split) if rewritten else None
+        needed: list[TargetFolder] = (
+            [*split.targets] if split.config.missing_targets == "leave_out" else ["masks"] if split.is_drawn else []
+        )
         names = _file_names(split)
         for name in split.photos:
             sample = samples[split.name, name]
             done += 1
-            if split.is_drawn and "masks" in split.targets and name not in split.targets["masks"]:
+            if any(name not in split.targets.get(kind, {name: ()}) for kind in needed):
                 copy.leave_out("target-left-out", split.files(name).values())  # as training does
             elif not any(isinstance(facts, Broken) for facts in sample.files()):
                 place = _Place(folder, split.name, names[name])

@@ -7,16 +7,17 @@ from typing import TYPE_CHECKING, Any
 
 from densevit.data.discover.candidates import Candidate, by_folders, by_names, folder_of, sets_of
 from densevit.data.discover.classes import classes_of_masks
-from densevit.data.discover.coco_layout import coco, why_not
+from densevit.data.discover.coco_layout import coco
 from densevit.data.discover.contents import SAMPLES, read_masks
 from densevit.data.discover.depth import unit_of_depth
 from densevit.data.discover.lists import splits_of_photos
-from densevit.data.discover.several import brushes, given_regions, masks_by_class
+from densevit.data.discover.several import brushes, given_regions, masks_by_class, masks_by_object
 from densevit.data.discover.tree import PIXEL_SUFFIXES, Tree, counted, walk_tree
+from densevit.data.discover.unrecognised import unrecognised
 from densevit.data.folder import FolderConfig
 from densevit.data.pairs import find_pairs
 from densevit.errors import DataError
-from densevit.io import place, read_lines
+from densevit.io import place
 
 if TYPE_CHECKING:
     from densevit.data.description import Described
@@ -27,6 +28,7 @@ RECOGNISERS: tuple[tuple[Callable[[Tree, Mapping[str, Any]], list[Candidate]], s
     (by_names, "masks"),
     (coco, "masks"),
     (masks_by_class, "depth"),
+    (masks_by_object, "depth"),
     (by_folders, ""),
 )
 """Each finds the ways in which a tree can be read, next to what those before it may have found: masks, which makes it
@@ -126,7 +128,7 @@ def _only(tree: Tree, found: list[Candidate]) -> Candidate:
         DataError: there is none, or there are several.
     """
     if not found:
-        raise DataError(_nothing(tree))
+        raise DataError(unrecognised(tree))
     plausible = found if len(found) == 1 else [one for one in found if not _problem(tree, one)] or found
     if len(plausible) > 1:
         places = {folder_of(one): len(one.pairs) for one in plausible}
@@ -216,31 +218,5 @@ def _passed_over(tree: Tree, one: Candidate, said: str) -> list[str]:
     return remarks
 
 
-_FEW_NOTES, _FEW_TABLES = 1_000, 20
+_FEW_NOTES = 1_000
 _NOTES = (".json", ".txt", ".csv", ".yaml", ".yml", ".xml")
-
-
-def _is_pair_list(path: Path) -> bool:
-    """Whether the first line of a table names photos and targets."""
-    try:
-        head = read_lines(path, "a table")[0].lower()
-    except DataError:
-        return False
-    return "image" in head and any(kind in head for kind in ("mask", "depth", "values"))
-
-
-def _nothing(tree: Tree) -> str:
-    """The message for a tree that no rule explains."""
-    if reason := why_not(tree):
-        return f"{tree.root}: {reason}"
-    kinds = Counter(file.suffix.lower() or "no extension" for file in tree.files).most_common(5)
-    held = ", ".join(f"{number} {kind}" for kind, number in kinds) or "no file"
-    example = f", such as {tree.pixels[0].inside}" if tree.pixels else ""
-    if tables := [file for file in tree.having(".csv")[:_FEW_TABLES] if _is_pair_list(tree.path(file))]:
-        example += f"; {tables[0].inside} lists pairs, so give it with --pairs '{tree.path(tables[0])}'"
-    if archives := tree.having(".zip"):
-        example += f"; name the archive itself, such as '{tree.path(archives[0])}'"
-    return (
-        f"{tree.root} has no photos with masks, depth or values that can be told by their names ({held}{example}); "
-        "name them with templates such as --images 'photos/{name}.jpg' --masks 'masks/{name}.png', or with --pairs"
-    )
