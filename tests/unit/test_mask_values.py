@@ -5,7 +5,8 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from densevit.data.mask_values import Histogram, judge_colours, judge_values
+from densevit.data.mask_colours import judge_colours
+from densevit.data.mask_values import Histogram, judge_values
 
 
 def masks(*values: int, number: int = 4) -> list[NDArray[np.uint8]]:

@@ -151,6 +151,10 @@ def list_columns(columns: Iterable[Column]) -> Leftover:
             if (values := column.template.match(relative)) is not None:
                 claims.setdefault(path, []).append((column, relative, values))
     for path, claim in claims.items():
+        if len(claim) == 1:
+            column, relative, found = claim[0]
+            column.found.append((relative, path, found))
+            continue
         most = max(column.template.specific for column, _, _ in claim)
         chosen = [item for item in claim if item[0].template.specific == most]
         photo = any(column.kind == "images" for column, _, _ in chosen)

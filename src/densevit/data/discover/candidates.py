@@ -8,7 +8,8 @@ from typing import Any
 
 from densevit.data.discover.contents import role_by_content
 from densevit.data.discover.given import given_groups, labelme_groups, merged
-from densevit.data.discover.groups import FOLDER, Group, Key, Match, common_start, group, match, settle, widen
+from densevit.data.discover.groups import FOLDER, Group, Key, group
+from densevit.data.discover.pairing import Match, common_start, match, settle, widen
 from densevit.data.discover.roles import OLD, SET, Role, words_of
 from densevit.data.discover.tree import Tree
 from densevit.data.sample import TargetFolder

@@ -9,7 +9,8 @@ from typing import Any
 from densevit.data.coco_rows import photo_names, unused_roots
 from densevit.data.discover.candidates import Candidate
 from densevit.data.discover.given import below
-from densevit.data.discover.groups import FOLDER, Group, Key, common_start, literal
+from densevit.data.discover.groups import FOLDER, Group, Key, literal
+from densevit.data.discover.pairing import common_start
 from densevit.data.discover.roles import split_of
 from densevit.data.discover.tree import File, Tree, counted
 from densevit.data.files import name_key

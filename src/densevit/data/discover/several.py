@@ -11,7 +11,8 @@ from densevit.data.discover.candidates import Candidate
 from densevit.data.discover.coco_layout import read_if_json
 from densevit.data.discover.contents import SAMPLES, read_masks
 from densevit.data.discover.given import below, given_groups
-from densevit.data.discover.groups import FOLDER, Group, Key, group, literal, settle
+from densevit.data.discover.groups import FOLDER, Group, Key, group, literal
+from densevit.data.discover.pairing import settle
 from densevit.data.discover.tree import Tree
 from densevit.data.templates import Template, is_template
 from densevit.errors import DataError
