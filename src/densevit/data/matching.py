@@ -1,5 +1,6 @@
 """Which file belongs to which photo: by the placeholders of templates, or by the stems of plain folders."""
 
+import itertools
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -213,7 +214,7 @@ def match_targets(photos: list[Values], column: Column, places: Mapping[str, int
         if places is not None and "task" in first:
             numbers = [places[first["task"]]] if first["task"] in places else []
         else:
-            for values in column.template.readings(relative) if relative else [first]:
+            for values in itertools.chain([first], column.template.readings(relative) if relative else ()):
                 if numbers := index.get(tuple(_as_photo(values, field, splits) for field in fields), []):
                     break
         if len(numbers) > 1 and not column.shared:
