@@ -575,3 +575,11 @@ def masks_of_objects_by_photo(root: Path) -> None:
         save(root / f"images/p{i}.jpg", photo(i))
         for j in (1, 2):
             save(root / f"masks/p{i}/{i}f{j}e.png", ((truth(i) == j) * 255).astype(np.uint8))
+
+
+@layout(images="images/{name}.png", masks="masks/{name}.png", **INDEX)
+def pictures_made_from_others(root: Path) -> None:
+    for i in range(6):
+        name = str(i) if i < 3 else f"{i - 3}_flip"
+        save(root / f"images/{name}.png", photo(i % 3))
+        save(root / f"masks/{name}.png", truth(i % 3))

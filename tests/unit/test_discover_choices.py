@@ -51,6 +51,13 @@ def field_of_view(root: Path) -> None:
         save(root / split / f"mask/{i:02}_{split}_mask.png", (truth(i) > 0).astype(np.uint8))
 
 
+def two_observers(root: Path) -> None:
+    for i in range(6):
+        save(root / f"Image_{i:02}L.jpg", photo(i))
+        save(root / f"Image_{i:02}L_1stHO.png", truth(i))
+        save(root / f"Image_{i:02}L_2ndHO.png", (truth(i) > 0).astype(np.uint8))
+
+
 def photos_only(root: Path) -> None:
     for i in range(6):
         save(root / f"photos/{i}.png", photo(i))
@@ -156,6 +163,7 @@ VIA = json.dumps({"0.png1": {"filename": "0.png", "regions": []}})
         (several_data_sets, "several data sets: Dataset 1 (6 photos), Dataset 2 (6 photos)"),
         (two_cameras, "--images 'left/{name}.png' or --images 'right/{name}.png'"),
         (photos_only, "6 .png"),
+        (two_observers, "--masks '{name}_1stHO.png' or --masks '{name}_2ndHO.png'"),
         (
             field_of_view,
             "{name}_manual1.png' or --masks '{split}/mask/{name}_{split}_mask.png'",

@@ -11,6 +11,9 @@ from densevit.data.discover.tree import File
 FOLDER = "{folder}/"
 """Stands for any number of folders in the folders of a group."""
 
+_MOST_TAILS = 8
+"""More ends of names are numbers of something."""
+
 Key = tuple[str, str, str]
 """Split, folder and name of a file."""
 
@@ -88,11 +91,20 @@ def group(files: Iterable[File], known: Collection[str] = ()) -> list[Group]:
         if "{name}" not in folders and not affixes.core:
             affixes = Affixes("", file.stem, "", affixes.role, affixes.coloured)
         form = (folders, affixes.prefix, affixes.suffix, ending)
-        found = groups.setdefault(
+        own = groups.setdefault(
             form, Group(folders, affixes.prefix, affixes.suffix, affixes.role, affixes.coloured, {}, {ending})
         )
-        found.files.setdefault(key, file)
-    result = [part for one in groups.values() for part in _split_tails(one)]
+        own.files.setdefault(key, file)
+    names: dict[object, set[Key]] = {}
+    for one in groups.values():
+        names.setdefault(one.form, set()).update(one.files)
+    tails = [(one, _tails(one, names[one.form])) for one in groups.values()]
+    places: dict[str, set[tuple[str, ...]]] = {}
+    for one, found in tails:
+        for tail in found:
+            places.setdefault(tail, set()).add(one.folders)
+    # What photos and masks in folders of their own both have, such as a_flip, does not tell them apart.
+    result = [part for one, found in tails for part in _divided(one, [t for t in found if len(places[t]) == 1])]
     _take_roles(result)
     return sorted(result, key=lambda one: (-len(one.files), one.place, one.prefix, one.suffix))
 
@@ -138,20 +150,33 @@ def _take_roles(groups: Sequence[Group]) -> None:
             one.coloured |= coloured
 
 
-def _split_tails(one: Group) -> list[Group]:
-    """Divide photos 001 and masks 001_L in one folder, where the tail is no word that is known."""
-    if one.role or "{name}" in one.folders or len(one.files) < 2:
-        return [one]
+def _tails(one: Group, names: set[Key]) -> list[str]:
+    """The ends of many names that are those of others with something more: 001_L next to 001; none that is a word.
+
+    Args:
+        one: the group.
+        names: of the files of its form, with any extension.
+    """
+    if one.role not in ("", "images") or "{name}" in one.folders or len(names) < 2:
+        return []
     tails: Counter[str] = Counter()
     for split, folder, name in one.files:
         for found in re.finditer(r"(?<=[^_\-. ])[_\-. ]+(?=[^_\-. ])", name):
-            if (split, folder, name[: found.start()]) in one.files and re.search("[A-Za-z]", name[found.start() :]):
+            if (split, folder, name[: found.start()]) in names and re.search("[A-Za-z]", name[found.start() :]):
                 tails[name[found.start() :]] += 1
                 break
-    if not tails or (best := tails.most_common(1)[0])[1] < 0.4 * len(one.files):
-        return [one]
-    tail = best[0]
-    ended = {key: file for key, file in one.files.items() if key[2].endswith(tail)}
-    rest = {key: file for key, file in one.files.items() if key not in ended}
-    named = {(split, folder, name.removesuffix(tail)): file for (split, folder, name), file in ended.items()}
-    return [replace(one, files=rest, endings={*one.endings}), replace(one, suffix=tail, files=named)]
+    most = max(tails.values(), default=0)
+    chosen = [tail for tail, number in tails.items() if 2 * number >= most]
+    return chosen if sum(tails[tail] for tail in chosen) >= 0.4 * len(one.files) and len(chosen) <= _MOST_TAILS else []
+
+
+def _divided(one: Group, tails: Sequence[str]) -> list[Group]:
+    """Photos 001 and masks 001_L in one folder as groups by themselves, whose roles their files tell."""
+    parts: list[Group] = []
+    rest = dict(one.files)
+    for tail in sorted(tails, key=len, reverse=True):
+        ended = {key: file for key, file in rest.items() if key[2].endswith(tail)}
+        rest = {key: file for key, file in rest.items() if key not in ended}
+        named = {(split, folder, name.removesuffix(tail)): file for (split, folder, name), file in ended.items()}
+        parts.append(replace(one, suffix=f"{tail}{one.suffix}", files=named, role="", endings={*one.endings}))
+    return [replace(one, files=rest, endings={*one.endings}), *parts] if rest else parts
