@@ -583,3 +583,10 @@ def pictures_made_from_others(root: Path) -> None:
         name = str(i) if i < 3 else f"{i - 3}_flip"
         save(root / f"images/{name}.png", photo(i % 3))
         save(root / f"masks/{name}.png", truth(i % 3))
+
+
+@layout(images="{folder}/{name}.png", depth="{folder}/{name}_depth.npy", said=("metres",), truth=None)
+def depth_of_one_channel(root: Path) -> None:
+    for i in range(6):
+        save(root / f"scan_{i}/view_{i}.png", photo(i))
+        np.save(root / f"scan_{i}/view_{i}_depth.npy", (depth_mm(i) / 1000).astype(np.float32)[..., None])

@@ -58,6 +58,13 @@ def two_observers(root: Path) -> None:
         save(root / f"Image_{i:02}L_2ndHO.png", (truth(i) > 0).astype(np.uint8))
 
 
+def two_formats(root: Path) -> None:
+    for ending in ("png", "tiff"):
+        for i in range(6):
+            save(root / f"{ending}/images/{i}.{ending}", photo(i))
+            save(root / f"{ending}/masks/{i}.{ending}", truth(i))
+
+
 def photos_only(root: Path) -> None:
     for i in range(6):
         save(root / f"photos/{i}.png", photo(i))
@@ -163,6 +170,7 @@ VIA = json.dumps({"0.png1": {"filename": "0.png", "regions": []}})
         (several_data_sets, "several data sets: Dataset 1 (6 photos), Dataset 2 (6 photos)"),
         (two_cameras, "--images 'left/{name}.png' or --images 'right/{name}.png'"),
         (photos_only, "6 .png"),
+        (two_formats, "several data sets: png (6 photos), tiff (6 photos)"),
         (two_observers, "--masks '{name}_1stHO.png' or --masks '{name}_2ndHO.png'"),
         (
             field_of_view,
