@@ -37,8 +37,8 @@ def read_depth(
         (H, W) float32 in metres; 0, NaN and infinity mean "no measurement" and are 0.
 
     Raises:
-        DataError: the errors of ``read_image``; 8-bit or colour images; negative values; an array but (H, W) or (H, W, 1) numbers;
-            OpenEXR without the library that reads it.
+        DataError: the errors of ``read_image``; 8-bit or colour images; negative values; an array but (H, W) or
+            (H, W, 1) numbers; OpenEXR without the library that reads it.
     """
     path = place(path)
     if not (math.isfinite(unit_m) and unit_m > 0):

@@ -188,8 +188,10 @@ def _share(uncovered: Callable[[Any], float], keys: Sequence[Any]) -> float:
 
 
 def _background(names: list[str], share: float, given: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    if given.get("background") is not None:
-        return {}, []
+    if (own := given.get("background")) is not None:
+        if own in names or given.get("classes") is not None:
+            return {}, []
+        return {"classes": (own, *names)}, [f"pixels that no outline covers are the class {own!r}"]
     if share < 0.001:
         return {"classes": tuple(names)}, ["outlines cover the photos, so that there is no background"]
     listed, own = with_background(names)
