@@ -495,3 +495,108 @@ def pack(folder: Path) -> Path:
         for path in sorted(folder.rglob("*")):
             file.write(path, path.relative_to(folder).as_posix())
     return archive
+
+
+@layout(
+    images="{split}/images/{name}_{split}.png",
+    masks="{split}/manual/{name}_manual1.png",
+    photos={"training": 4, "validation": 2},
+    **INDEX,
+)
+def split_in_folder_and_name(root: Path) -> None:
+    for i in range(6):
+        split = "training" if i < 4 else "validation"
+        save(root / split / f"images/{i:02}_{split}.png", photo(i))
+        save(root / split / f"manual/{i:02}_manual1.png", truth(i))
+
+
+@layout(
+    images="images/{split}/{name}.png",
+    masks="masks/{split}/{name}.png",
+    photos={"Train": 4, "valid": 2},
+    splits=None,
+    **INDEX,
+)
+def splits_of_other_names(root: Path) -> None:
+    for i in range(6):
+        save(root / f"images/{'Train' if i < 4 else 'valid'}/{i}.png", photo(i))
+        save(root / f"masks/{'train' if i < 4 else 'VAL'}/{i}.png", truth(i))
+
+
+@layout(
+    images="test/{folder}/{name}.png",
+    masks="ground_truth/{folder}/{name}_mask.png",
+    said=("left out: 2 photos without a target, such as test/good/000.png", "3 photos of train"),
+    missing_targets="leave_out",
+    **INDEX,
+)
+def defects_with_good_ones(root: Path) -> None:
+    for i in range(3):
+        save(root / f"train/good/{i:03}.png", photo(i + 20))
+    for i in range(2):
+        save(root / f"test/good/{i:03}.png", photo(i + 30))
+    for i in range(6):
+        save(root / f"test/{('scratch', 'hole')[i % 2]}/{i:03}.png", photo(i))
+        save(root / f"ground_truth/{('scratch', 'hole')[i % 2]}/{i:03}_mask.png", truth(i))
+
+
+@layout(images="Fotos für Müller/{name}.png", masks="Masken für Müller/{name}.png", **INDEX)
+def accents_apart_in_folders(root: Path) -> None:
+    for i in range(6):
+        save(root / unicodedata.normalize("NFD", "Fotos für Müller") / f"{i}.png", photo(i))
+        save(root / unicodedata.normalize("NFC", "Masken für Müller") / f"{i}.png", truth(i))
+
+
+@layout(
+    images="{name}.jpg",
+    masks="{name}_mask.png",
+    said=("left out: 6 photos without a target, such as 0_overlay.jpg",),
+    missing_targets="leave_out",
+    **INDEX,
+)
+def overlays_beside_photos(root: Path) -> None:
+    for i in range(6):
+        save(root / f"{i}.jpg", photo(i))
+        save(root / f"{i}_overlay.jpg", photo(i + 40))
+        save(root / f"{i}_mask.png", truth(i))
+
+
+OBJECTS: dict[str, Any] = {"classes": ("background", "foreground"), "background": "background", "truth": (0, 1, 1)}
+
+
+@layout(
+    images="stage1_train/{name}/images/*.png",
+    masks="stage1_train/{name}/masks/*.png",
+    said=("12 masks of one object each", "2 other images, such as stage1_test"),
+    **OBJECTS,
+)
+def folder_with_a_mask_for_each_object(root: Path) -> None:
+    for i in range(6):
+        save(root / f"stage1_train/a{i}/images/a{i}.png", photo(i))
+        for j in (1, 2):
+            save(root / f"stage1_train/a{i}/masks/{i}f{j}e.png", ((truth(i) == j) * 255).astype(np.uint8))
+    for i in range(2):
+        save(root / f"stage1_test/b{i}/images/b{i}.png", photo(i + 60))
+
+
+@layout(images="images/{name}.jpg", masks="masks/{name}/*.png", said=("12 masks of one object each",), **OBJECTS)
+def masks_of_objects_by_photo(root: Path) -> None:
+    for i in range(6):
+        save(root / f"images/p{i}.jpg", photo(i))
+        for j in (1, 2):
+            save(root / f"masks/p{i}/{i}f{j}e.png", ((truth(i) == j) * 255).astype(np.uint8))
+
+
+@layout(images="images/{name}.png", masks="masks/{name}.png", **INDEX)
+def pictures_made_from_others(root: Path) -> None:
+    for i in range(6):
+        name = str(i) if i < 3 else f"{i - 3}_flip"
+        save(root / f"images/{name}.png", photo(i % 3))
+        save(root / f"masks/{name}.png", truth(i % 3))
+
+
+@layout(images="{folder}/{name}.png", depth="{folder}/{name}_depth.npy", said=("metres",), truth=None)
+def depth_of_one_channel(root: Path) -> None:
+    for i in range(6):
+        save(root / f"scan_{i}/view_{i}.png", photo(i))
+        np.save(root / f"scan_{i}/view_{i}_depth.npy", (depth_mm(i) / 1000).astype(np.float32)[..., None])

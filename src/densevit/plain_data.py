@@ -3,6 +3,7 @@
 Errors are ``ValueError`` with a text that has "it" for the file; callers name the file and raise an error of their own.
 """
 
+import codecs
 import datetime
 import json
 import math
@@ -44,7 +45,7 @@ def read_text(path: Path, limit: str = "config_bytes") -> str:
 
     Raises:
         OSError: if it cannot be read.
-        ValueError: if it is a device or a pipe, larger than the limit, or not UTF-8.
+        ValueError: if it is a device or a pipe, larger than the limit, or neither UTF-8 nor UTF-16 with its mark.
     """
     status = path.stat()
     if not (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)):  # opening a folder fails by itself
@@ -53,6 +54,8 @@ def read_text(path: Path, limit: str = "config_bytes") -> str:
         raise ValueError(too_much(f"it has {status.st_size:,} bytes", limit))
     with path.open("rb") as file:
         start = file.read(4096)
+        if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):  # as spreadsheets write it
+            return (start + file.read()).decode("utf-16")
         if b"\0" in start:  # such as a file of zeros, which needs no memory on disk
             raise ValueError("it has null characters and is not UTF-8 text")
         return (start + file.read()).decode("utf-8-sig")

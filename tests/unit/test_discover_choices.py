@@ -44,6 +44,27 @@ def two_cameras(root: Path) -> None:
         save(root / f"labels/{i}.png", truth(i))
 
 
+def field_of_view(root: Path) -> None:
+    LAYOUTS["split_in_folder_and_name"].make(root)
+    for i in range(6):
+        split = "training" if i < 4 else "validation"
+        save(root / split / f"mask/{i:02}_{split}_mask.png", (truth(i) > 0).astype(np.uint8))
+
+
+def two_observers(root: Path) -> None:
+    for i in range(6):
+        save(root / f"Image_{i:02}L.jpg", photo(i))
+        save(root / f"Image_{i:02}L_1stHO.png", truth(i))
+        save(root / f"Image_{i:02}L_2ndHO.png", (truth(i) > 0).astype(np.uint8))
+
+
+def two_formats(root: Path) -> None:
+    for ending in ("png", "tiff"):
+        for i in range(6):
+            save(root / f"{ending}/images/{i}.{ending}", photo(i))
+            save(root / f"{ending}/masks/{i}.{ending}", truth(i))
+
+
 def photos_only(root: Path) -> None:
     for i in range(6):
         save(root / f"photos/{i}.png", photo(i))
@@ -93,15 +114,68 @@ def archive_inside(root: Path) -> None:
     shutil.rmtree(root / "x")
 
 
+def _texts(**files: str) -> Make:
+    """Photos next to files of these names and texts, in which "__" is a slash and the last "_" a dot."""
+
+    def make(root: Path) -> None:
+        photos_only(root)
+        for name, text in files.items():
+            stem, _, ending = name.rpartition("_")
+            write(root / f"{stem.replace('__', '/')}.{ending}", text)
+
+    return make
+
+
+def other_zeros(root: Path) -> None:
+    for i in range(6):
+        save(root / f"images/{i}.png", photo(i))
+        save(root / f"masks/{i:04}.png", truth(i))
+
+
+def time_stamps(root: Path) -> None:
+    for i in range(6):
+        save(root / f"rgb/1305031102.{175304 + 33000 * i}.png", photo(i))
+        save(root / f"depth/1305031102.{160504 + 33100 * i}.png", depth_mm(i))
+    write(root / "associations.txt", "1 rgb/1.png 2 depth/2.png")
+
+
+def masks_only(root: Path) -> None:
+    for i in range(6):
+        save(root / f"SegmentationClass/{i}.png", truth(i))
+        save(root / f"SegmentationObject/{i}.png", truth(i))
+
+
+VIA = json.dumps({"0.png1": {"filename": "0.png", "regions": []}})
+
+
 @pytest.mark.parametrize(
     ("make", "said"),
     [
+        (_texts(labels__0_txt="0 0.1 0.1 0.4 0.1 0.4 0.4"), "labels/0.txt holds YOLO's outlines"),
+        (_texts(labels__0_txt="0 0.1 0.1 0.4 0.1"), "labels/0.txt holds YOLO's boxes"),
+        (_texts(via_json=VIA), "VGG Image Annotator"),
+        (_texts(via_json=json.dumps({"_via_img_metadata": json.loads(VIA)})), "VGG Image Annotator"),
+        (_texts(ann__0_json='{"size": {}, "objects": []}'), "Supervisely"),
+        (_texts(annotations_xml='<?xml version="1.0"?><annotations><image id="0"/></annotations>'), "CVAT's XML"),
+        (_texts(a_xml="<annotation><object><polygon><pt/></polygon></object></annotation>"), "LabelMe's web tool"),
+        (_texts(a_xml="<annotation><object><bndbox/></object></annotation>"), "Pascal VOC's boxes"),
+        (_texts(train_csv="ImageId,EncodedPixels\n0.png,1 2"), "a table of run lengths"),
+        (_texts(train_csv="ImageId,EncodedPixels\n0.png,1 2"), "'Segmentation mask 1.1' are accepted"),
+        (other_zeros, "images/0.png and masks such as masks/0000.png have no names in common, as their numbers"),
+        (time_stamps, "time stamps; pair the nearest ones, as associations.txt does"),
+        (masks_only, "there is no photo"),
         (two_kinds_of_masks, "--masks 'annotations/{name}_annotation.png' or --masks 'masks/{name}_mask.png'"),
         (two_kinds_of_masks, "which hold black, blue, red"),
         (masks_and_coco, "--masks 'masks/{name}.png' or --masks 'annotations/instances_default.json'"),
         (several_data_sets, "several data sets: Dataset 1 (6 photos), Dataset 2 (6 photos)"),
         (two_cameras, "--images 'left/{name}.png' or --images 'right/{name}.png'"),
         (photos_only, "6 .png"),
+        (two_formats, "several data sets: png (6 photos), tiff (6 photos)"),
+        (two_observers, "--masks '{name}_1stHO.png' or --masks '{name}_2ndHO.png'"),
+        (
+            field_of_view,
+            "{name}_manual1.png' or --masks '{split}/mask/{name}_{split}_mask.png'",
+        ),
         (empty, "no photos with masks"),
         (boxes_only, "12 boxes and no outline"),
         (fiftyone_boxes, "FiftyOne's list of boxes"),
@@ -197,7 +271,7 @@ def test_discover__photos_without_masks_are_said(tmp_path: Path) -> None:
 
     found = discover(tmp_path)
 
-    assert any("left out: 1 photo without a target" in remark for remark in found.remarks)
+    assert any("left out: 1 photo without a target, such as images/002_image.png" in remark for remark in found.remarks)
     assert isinstance(found.config, FolderConfig)
     assert len(FolderDataset(found.config.model_copy(update={"splits": None}))) == 5
 
@@ -377,3 +451,12 @@ def test_discover__one_folder_of_masks_is_written_as_it_is(place: str, tmp_path:
 
     assert isinstance(config, FolderConfig)
     assert (str(config.images), str(config.masks)) == ("images/{name}.png", f"{place}/{{name}}.png")
+
+
+def test_discover__masks_without_a_photo_are_said(tmp_path: Path) -> None:
+    LAYOUTS["suffixes"].make(tmp_path)
+    (tmp_path / "images/002_image.png").unlink()
+
+    remarks = discover(tmp_path).remarks
+
+    assert "not used: 1 file of masks without a photo, such as masks/002_mask.png" in remarks

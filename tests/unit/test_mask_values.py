@@ -5,7 +5,8 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from densevit.data.mask_values import Histogram, judge_colours, judge_values
+from densevit.data.mask_colours import judge_colours
+from densevit.data.mask_values import Histogram, judge_values
 
 
 def masks(*values: int, number: int = 4) -> list[NDArray[np.uint8]]:
@@ -148,3 +149,27 @@ def test_judge_colours__refuses_photos() -> None:
     photo = np.random.default_rng(0).integers(0, 1 << 24, (64, 64))
 
     assert "colours" in judge_colours([histogram(photo)]).problem
+
+
+def test_judge_values__numbers_of_objects_are_no_classes() -> None:
+    counts = [*range(3, 9), 0]
+
+    judged = judge_values([histogram(masks(*range(count + 1), number=1)[0]) for count in counts])
+
+    assert judged.problem == "each mask counts its objects, up to 3 to 8,"
+
+
+def test_judge_values__classes_with_gaps_are_no_objects() -> None:
+    present = [(0, 1, 2), (0, 1, 2, 3, 4, 5, 6, 7), (0, 3, 5), (0, 1, 2, 3), (0, 1, 2, 3, 4, 5)]
+
+    judged = judge_values([histogram(masks(*values, number=1)[0]) for values in present])
+
+    assert len(judged.keys["classes"]) == 8
+
+
+def test_judge_values__one_class_in_two_forms() -> None:
+    judged = judge_values([histogram(mask) for mask in (*masks(0, 1), *masks(0, 255))])
+
+    assert judged.keys["class_values"] == (0, 1, 255)
+    assert judged.keys["merge"] == {"foreground": ("foreground", "foreground as 255")}
+    assert "4 masks hold 255 and others 1" in judged.found

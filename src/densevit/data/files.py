@@ -134,6 +134,15 @@ def _visible_files(folder: Path, suffixes: Collection[str]) -> list[Path]:
     return sorted(p for p in folder.iterdir() if p.suffix.lower() in suffixes and not p.name.startswith("."))
 
 
+def as_stored(path: Path) -> Path:
+    """A path that exists, with each part in composed or decomposed Unicode as the file system has it."""
+    if path.exists() or path.parent == path:
+        return path
+    parent = as_stored(path.parent)
+    forms = (parent / unicodedata.normalize(form, path.name) for form in ("NFC", "NFD"))
+    return next((form for form in forms if form.exists()), parent / path.name)
+
+
 def name_key(name: str) -> str:
     """A name in the form by which files are matched: Macs store accents apart from their letters, others together."""
     return unicodedata.normalize("NFC", name)

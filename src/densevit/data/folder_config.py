@@ -25,7 +25,8 @@ class FolderConfig(DataConfig):
         split: name of the split's folder; None if the files are directly in ``images/`` and the others.
         images, masks, depth, values: these folders themselves, instead of ``root`` and ``split``; or templates of file
             names below the root, such as ``{split}/{name}_mask.png`` (see ``templates``). ``masks`` may be a file of
-            COCO annotations, or a folder of labelme's .json files.
+            COCO annotations, or a folder of labelme's .json files. With ``background`` and one class besides it, a
+            ``*`` in the name of masks stands for the objects of a photo, each in a file.
         pairs: CSV file with the columns image and any of mask, depth, values and split; paths are relative to its
             folder, where classes.json is looked for too, or else to the root.
         splits: how photos are divided that have no folders, lists or column for it.

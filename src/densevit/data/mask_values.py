@@ -1,14 +1,11 @@
 """What the numbers or colours in masks mean where nothing names their classes, judged from how often each occurs."""
 
-import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-
-from densevit.data.sample import Rgb
 
 Histogram = tuple[NDArray[np.int64], NDArray[np.int64]]
 """The values of a mask in order (numbers, or colours as 0xRRGGBB), and the pixels of each."""
@@ -20,35 +17,29 @@ _IGNORED = 255
 _DENSE = 0.5
 """Numbers that fill at least this share of 0..maximum count classes; others stand for them."""
 
-_RADIUS, _PEAK = 12, 2
+_RADIUS, PEAK = 12, 2
 """Stray values are up to so far from their class in a cluster; its own are within the second."""
 
-_SHARPNESS = 0.6
+SHARPNESS = 0.6
 """The share of a cluster that is at its peak; a photo of even greys has 0.2."""
 
-_ENDS = 4
+ENDS = 4
 """Clusters so near 0 or 255 are at it; compression moves them a little."""
 
-_SKIRT, _SKIRT_SHARE = 40, 0.25
+_SKIRT, SKIRT_SHARE = 40, 0.25
 """So near a class, values of less than that share of it are its stray values, not another class."""
 
-_RARE, _MOST_STRAY = 0.002, 0.1
+RARE, MOST_STRAY = 0.002, 0.1
 """The smallest class among stray values, and the most of them, as shares of all pixels."""
 
 _INSTANCES = 1000
 """Larger numbers are often class x 1000 + instance."""
 
-_COLOUR_RADIUS, _MOST_COLOURS, _STRAY_PIXELS = 40, 4096, 8
-"""How far stray colours are from theirs in a channel; how many are looked at; colours of fewer pixels are stray."""
+_OBJECTS = 6
+"""Fewer numbers without gaps are classes."""
 
 _PER_MASK = 64
 """A mask of more numbers is a photo, a regression target or holds instances."""
-
-_NAMES: dict[int, str] = {
-    0x000000: "black", 0xFFFFFF: "white", 0xFF0000: "red", 0x00FF00: "green", 0x0000FF: "blue", 0xFFFF00: "yellow",
-    0x00FFFF: "cyan", 0xFF00FF: "magenta", 0x808080: "grey", 0x800000: "maroon", 0x008000: "dark green",
-    0x000080: "navy", 0x808000: "olive", 0x800080: "purple", 0x008080: "teal", 0xFFA500: "orange", 0xC0C0C0: "silver",
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -74,7 +65,7 @@ def judge_values(masks: Sequence[Histogram]) -> MaskValues:
     Args:
         masks: a histogram of each mask that was read, of one channel.
     """
-    values, counts = _sum(masks)
+    values, counts = summed(masks)
     held = _listed(values)
     if (most := float(np.median([len(own) for own, _ in masks]))) > _PER_MASK:
         if (clustered := _clusters(values, counts)) is not None:
@@ -88,6 +79,10 @@ def judge_values(masks: Sequence[Histogram]) -> MaskValues:
     if int(named[0]) < 0:
         return MaskValues(held, problem=f"the masks hold {held}")
     number = int(named[-1]) + 1
+    if (tops := _object_counts(masks)) is not None:
+        return MaskValues(held, problem=f"each mask counts its objects, up to {tops[0]} to {tops[1]},")
+    if values.tolist() == [0, 1, _IGNORED] and not any({1, _IGNORED} <= {*own.tolist()} for own, _ in masks):
+        return _two_forms(held, masks)
     if (clustered := _clusters(values, counts)) is not None:
         return clustered
     if named[0] == 0 and len(named) >= _DENSE * number and not _stepped(values):
@@ -104,96 +99,7 @@ def judge_values(masks: Sequence[Histogram]) -> MaskValues:
     return _spread(held, values)
 
 
-def judge_colours(masks: Sequence[Histogram]) -> MaskValues:
-    """Tell the colours of classes from those of blurred edges; without classes where there are too many.
-
-    Args:
-        masks: a histogram of each mask that was read, of 0xRRGGBB.
-    """
-    values, counts = _sum(masks)
-    chosen = _colour_centres(values, counts)
-    if chosen is None:
-        return MaskValues(f"{len(values):,} colours", problem=f"the masks hold {len(values):,} colours")
-    stray = 1 - counts[np.isin(values, chosen)].sum() / counts.sum()
-    chosen = np.unique(_snapped(chosen)) if len(chosen) < len(values) else chosen
-    held = ", ".join(colour_name(int(value)) for value in chosen[:8]) + (" ..." if len(chosen) > 8 else "")
-    if len(chosen) < 2:
-        return MaskValues(held, problem=f"the masks that were read hold only {held}")
-    names = tuple(colour_name(int(value)) for value in chosen)
-    keys: dict[str, Any] = {"classes": names, "palette": tuple(as_rgb(int(value)) for value in chosen)}
-    text = f"masks have {len(chosen)} colours ({held}), taken for one class each and named after them"
-    if len(chosen) < len(values):
-        keys["unknown_colours"] = "nearest"
-        text += f"; {len(values) - len(chosen):,} stray colours, in {stray:.1%} of the pixels, become the nearest"
-        text += " (unknown_colours: refuse to stop at them, ignore to leave them out)"
-    return MaskValues(held, keys, f"{text}; set classes to name them in this order")
-
-
-def _colour_centres(values: NDArray[np.int64], counts: NDArray[np.int64]) -> NDArray[np.int64] | None:
-    """The colours of classes, in order, without stray ones near to them or rare; None where there are too many."""
-    order = np.argsort(-counts, kind="stable")[:_MOST_COLOURS]
-    left, total = counts[order].astype(np.float64), counts.sum()
-    channels = np.stack([values[order] >> 16, values[order] >> 8 & 255, values[order] & 255], axis=-1)
-    exact = len(values) <= MOST_CLASSES
-    centres: list[int] = []
-    found: list[tuple[NDArray[np.int64], float]] = []
-    covered = 0.0
-    while left.any():
-        place = int(left.argmax())
-        distance = np.abs(channels - channels[place]).max(axis=-1)
-        peak, around = left[distance <= 2 * _PEAK].sum(), left[distance <= _COLOUR_RADIUS].sum()
-        if exact:  # a few colours are classes, except for those of some pixels
-            if left[place] < max(_STRAY_PIXELS, _RARE / 100 * total):
-                break
-            left[place] = 0
-        elif around < _RARE * total:
-            break
-        elif around < _SKIRT_SHARE * _mixed(channels[place], found):
-            left[distance <= _COLOUR_RADIUS] = 0
-            continue
-        elif peak < _SHARPNESS * around:
-            return None
-        else:
-            left[distance <= _COLOUR_RADIUS] = 0
-        covered += around
-        found.append((channels[place], float(around)))
-        centres.append(int(values[order[place]]))
-        if len(centres) > MOST_CLASSES:
-            return None
-    if not exact and covered < (1 - 1.5 * _MOST_STRAY) * total:
-        return None
-    return np.sort(np.array(centres or [int(values[order[0]])], np.int64))
-
-
-def _mixed(colour: NDArray[np.int64], found: Sequence[tuple[NDArray[np.int64], float]]) -> float:
-    """The pixels of the rarer of two classes that a colour is between, as in blurred edges; 0 if it is not."""
-    most = 0.0
-    for (one, pixels), (other, others) in itertools.combinations(found, 2):
-        step = other - one
-        share = np.clip(((colour - one) @ step) / (step @ step), 0, 1)
-        if np.abs(one + share * step - colour).max() <= _COLOUR_RADIUS:
-            most = max(most, min(pixels, others))
-    return most
-
-
-def _snapped(colours: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Colours whose channels are at 0 or 255 where compression moved them a little."""
-    channels = np.stack([colours >> 16, colours >> 8 & 255, colours & 255], axis=-1)
-    channels = np.where(channels <= _ENDS, 0, np.where(channels >= 255 - _ENDS, 255, channels))
-    return np.asarray(channels @ np.array([1 << 16, 1 << 8, 1]))
-
-
-def as_rgb(colour: int) -> Rgb:
-    """0xRRGGBB as red, green and blue."""
-    return colour >> 16, colour >> 8 & 255, colour & 255
-
-
-def colour_name(colour: int) -> str:
-    """The name of a colour such as "red", otherwise #rrggbb."""
-    return _NAMES.get(colour, f"#{colour:06x}")
-
-
-def _sum(masks: Sequence[Histogram]) -> Histogram:
+def summed(masks: Sequence[Histogram]) -> Histogram:
     """The histogram of all masks together."""
     values, places = np.unique(np.concatenate([own for own, _ in masks]), return_inverse=True)
     counts = np.zeros(len(values), np.int64)
@@ -205,6 +111,23 @@ def _stepped(values: NDArray[np.int64]) -> bool:
     """Whether these are few numbers spread evenly over 0..255."""
     steps = np.diff(values)
     return bool(len(values) > 2 and values[-1] == _IGNORED and steps.max() - steps.min() <= 2)
+
+
+def _object_counts(masks: Sequence[Histogram]) -> tuple[int, int] | None:
+    """The fewest and most objects where each mask numbers its own from 1 on without gaps; None for classes."""
+    named = [own[own != _IGNORED] for own, _ in masks]
+    tops = [int(own[-1]) for own in named if own.size and own[-1] > 0]
+    dense = all(own[0] in (0, 1) and own[-1] - own[0] == len(own) - 1 for own in named if own.size)
+    return (min(tops), max(tops)) if dense and len({*tops}) >= 4 and max(tops) >= _OBJECTS else None
+
+
+def _two_forms(held: str, masks: Sequence[Histogram]) -> MaskValues:
+    """Some masks of 0 and 1, others of 0 and 255."""
+    large = sum(_IGNORED in own for own, _ in masks)
+    classes = ("background", "foreground", "foreground as 255")
+    keys = {"classes": classes, "class_values": (0, 1, _IGNORED), "merge": {"foreground": classes[1:]}}
+    text = f"{large} masks hold 255 and others 1, none both, so that they are taken for one class"
+    return MaskValues(held, keys, f"{text} (set merge to change it)")
 
 
 def _binary(held: str, values: tuple[int, ...]) -> MaskValues:
@@ -244,36 +167,30 @@ def _clusters(values: NDArray[np.int64], counts: NDArray[np.int64]) -> MaskValue
     centres: list[int] = []
     while left.sum() > 0 and len(centres) < 17:
         centre = int(left.argmax())
-        peak = _around(left, centre, _PEAK)
-        even = (left.sum() - peak) * (2 * _PEAK + 1) / max(int((left > 0).sum()), 64)
-        if peak < max(_RARE, 4 * even):
+        peak = _around(left, centre, PEAK)
+        even = (left.sum() - peak) * (2 * PEAK + 1) / max(int((left > 0).sum()), 64)
+        if peak < max(RARE, 4 * even):
             break
-        near = [_around(grey, other, _PEAK) for other in centres if abs(other - centre) <= _SKIRT]
-        if near and peak < _SKIRT_SHARE * max(near):  # ringing of a JPEG around a class
+        near = [_around(grey, other, PEAK) for other in centres if abs(other - centre) <= _SKIRT]
+        if near and peak < SKIRT_SHARE * max(near):  # ringing of a JPEG around a class
             skirts += peak
-            left[max(centre - _PEAK, 0) : centre + _PEAK + 1] = 0
+            left[max(centre - PEAK, 0) : centre + PEAK + 1] = 0
             continue
-        sharp &= peak >= _SHARPNESS * _around(left, centre, _RADIUS)
+        sharp &= peak >= SHARPNESS * _around(left, centre, _RADIUS)
         centres.append(centre)
         left[max(centre - _RADIUS, 0) : centre + _RADIUS + 1] = 0
     chosen = np.sort(np.array(centres, np.int64))
     stray = 1 - grey[chosen].sum() if len(centres) else 1.0
     far = float(left.sum()) + skirts
     others = len(values) - len(chosen)
-    if (
-        not sharp
-        or not 2 <= len(chosen) <= 16
-        or chosen[-1] < 240
-        or far > 1.5 * _MOST_STRAY
-        or stray > 4 * _MOST_STRAY
-    ):
+    if not sharp or not 2 <= len(chosen) <= 16 or chosen[-1] < 240 or far > 1.5 * MOST_STRAY or stray > 4 * MOST_STRAY:
         return None
-    if others == 0 or (stray > _MOST_STRAY and others < 8):
+    if others == 0 or (stray > MOST_STRAY and others < 8):
         return None
     small = np.isin(values, chosen, invert=True)
     if counts[small].max() > 0.02 * counts[~small].min() and others < 8:
         return None  # few numbers that are frequent are classes, such as 0, 1, 2 and 255
-    ends = np.where(chosen <= _ENDS, 0, np.where(chosen >= 255 - _ENDS, 255, chosen))
+    ends = np.where(chosen <= ENDS, 0, np.where(chosen >= 255 - ENDS, 255, chosen))
     return _spread("", ends, float(stray), others)
 
 

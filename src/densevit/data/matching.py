@@ -1,12 +1,14 @@
 """Which file belongs to which photo: by the placeholders of templates, or by the stems of plain folders."""
 
+import itertools
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from densevit.data.files import name_key
+from densevit.data.files import as_stored, name_key
 from densevit.data.sample import TargetFolder
+from densevit.data.splits import split_key
 from densevit.data.templates import Template, is_template, split_template
 from densevit.errors import DataError
 from densevit.io import BAND_SUFFIXES, IMAGE_SUFFIXES, Listing, walk
@@ -37,6 +39,8 @@ class Column:
         template: of their names.
         plain: the folder has files of this kind only, so that all others are passed over.
         shared: each file, such as one of COCO, is of all photos with its placeholders.
+        objects: class of all files of a photo, of which each shows an object; "" where a photo has one file, or
+            their names say the class.
         found: the files with their placeholders, in order.
     """
 
@@ -45,6 +49,7 @@ class Column:
     template: Template
     plain: bool = False
     shared: bool = False
+    objects: str = ""
     found: list[tuple[str, Path, Values]] = field(default_factory=list)
 
     @property
@@ -97,10 +102,10 @@ def column_of(config: "FolderConfig", kind: Literal["images"] | TargetFolder) ->
     written: Path | None = getattr(config, kind)
     if written is not None and is_template(written):
         base, text = split_template(written)
-        base = base if config.root is None else config.root / base
+        base = as_stored(base if config.root is None else config.root / base)
         template = Template(text, suffixes)
         shared = text.lower().endswith(".json") and "name" not in template.fields
-        return Column(kind, base, template, shared=shared)
+        return Column(kind, base, template, shared=shared, objects=_only_class(config, template, kind))
     given = config.folder(kind)
     if given is None:
         return None
@@ -121,6 +126,15 @@ def column_of(config: "FolderConfig", kind: Literal["images"] | TargetFolder) ->
     return Column(kind, given, Template("{name}.*", suffixes), plain=True)
 
 
+def _only_class(config: "FolderConfig", template: Template, kind: str) -> str:
+    """The class besides the background, for masks with ``*`` in their names, of which a photo may have many."""
+    wild = "*" in template.text.rpartition("/")[2].removesuffix(".*") and not template.fields & {"class", "task"}
+    if kind != "masks" or not wild or config.background is None or not isinstance(config.classes, tuple):
+        return ""
+    names = [name for name in config.classes if name != config.background]
+    return names[0] if len(names) == 1 else ""
+
+
 def list_columns(columns: Iterable[Column]) -> Leftover:
     """Fill ``found`` of each column; a file that several match is of the one whose template says most about it."""
     columns = [column for column in columns if not column.found]  # one file that is named needs no list
@@ -138,6 +152,10 @@ def list_columns(columns: Iterable[Column]) -> Leftover:
             if (values := column.template.match(relative)) is not None:
                 claims.setdefault(path, []).append((column, relative, values))
     for path, claim in claims.items():
+        if len(claim) == 1:
+            column, relative, found = claim[0]
+            column.found.append((relative, path, found))
+            continue
         most = max(column.template.specific for column, _, _ in claim)
         chosen = [item for item in claim if item[0].template.specific == most]
         photo = any(column.kind == "images" for column, _, _ in chosen)
@@ -189,14 +207,15 @@ def match_targets(photos: list[Values], column: Column, places: Mapping[str, int
         index.setdefault(tuple(values[field] for field in fields), []).append(number)
     matches = Matches()
     loose: list[tuple[Path, tuple[str, ...], Values]] = []
+    splits = _split_names(photos)
     for relative, path, first in column.found:
         numbers: list[int] = []
         values = first
         if places is not None and "task" in first:
             numbers = [places[first["task"]]] if first["task"] in places else []
         else:
-            for values in column.template.readings(relative) if relative else [first]:
-                if numbers := index.get(tuple(values[field] for field in fields), []):
+            for values in itertools.chain([first], column.template.readings(relative) if relative else ()):
+                if numbers := index.get(tuple(_as_photo(values, field, splits) for field in fields), []):
                     break
         if len(numbers) > 1 and not column.shared:
             others = " and ".join(f"{{{field}}}" for field in sorted({*photos[0]} - {*fields}))
@@ -205,7 +224,7 @@ def match_targets(photos: list[Values], column: Column, places: Mapping[str, int
                 f"each photo needs a {WHAT[column.kind]} of its own"
             )
         if not numbers:
-            loose.append((path, tuple(first[field] for field in fields), first))
+            loose.append((path, tuple(_as_photo(first, field, splits) for field in fields), first))
         for number in numbers:
             _add(matches, number, path, values, column)
     _match_case(matches, loose, index, len(photos))
@@ -215,7 +234,7 @@ def match_targets(photos: list[Values], column: Column, places: Mapping[str, int
 def _add(matches: Matches, number: int, path: Path, values: Values, column: Column) -> None:
     files = matches.files.setdefault(number, [])
     lossy = path.suffix.lower() in LOSSY_SUFFIXES
-    if files and "class" not in column.template.fields:
+    if files and "class" not in column.template.fields and not column.objects:
         if lossy != (files[0][0].suffix.lower() in LOSSY_SUFFIXES):
             matches.copies.append(path if lossy else files[0][0])
             matches.files[number] = files if lossy else [(path, values)]
@@ -223,6 +242,19 @@ def _add(matches: Matches, number: int, path: Path, values: Values, column: Colu
             matches.twins.append((files[0][0], path))
         return
     files.append((path, values))
+
+
+def _split_names(photos: Iterable[Values]) -> dict[str, str]:
+    """What targets may call a split -> its name in photos: Train is train, and valid is val, unless both are there."""
+    names = {values["split"] for values in photos if "split" in values}
+    usual = {split_key(name): name for name in names}
+    return (usual if len(usual) == len(names) else {}) | {name: name for name in names}
+
+
+def _as_photo(values: Values, field: str, splits: Mapping[str, str]) -> str:
+    """The text of a placeholder, with the split as the photos call it."""
+    text = values[field]
+    return splits.get(text, splits.get(split_key(text), text)) if field == "split" else text
 
 
 def _match_case(
@@ -234,7 +266,7 @@ def _match_case(
     """Photos without a target take those whose names differ only in upper and lower case; the rest are orphans."""
     lacking = {number for number in range(count) if number not in matches.files}
     folded: dict[tuple[str, ...], list[int]] = {}
-    for key, numbers in index.items():
+    for key, numbers in index.items() if loose else ():
         folded.setdefault(tuple(map(str.casefold, key)), []).extend(n for n in numbers if n in lacking)
     for path, key, values in loose:
         numbers = folded.get(tuple(map(str.casefold, key)), []) if key else []

@@ -253,8 +253,8 @@ def _add_targets(found: Pairs, column: Column, photos: list[Values], split: str,
     for number, files in matches.files.items():
         files = sorted(files, key=lambda item: natural_key(item[0]))
         found.pairs[number].targets[kind] = tuple(path for path, _ in files)
-        if "class" in column.template.fields:
-            regions = tuple(values["class"] for _, values in files)
+        if "class" in column.template.fields or column.objects:
+            regions = tuple(values.get("class", column.objects) for _, values in files)
             found.pairs[number] = replace(found.pairs[number], regions=regions)
             found.regions = tuple(sorted({*found.regions, *regions}))
     found.missing[kind] = [pair.image for pair in found.pairs if kind not in pair.targets]

@@ -1,11 +1,12 @@
 """Which split of a data set is for training, which for evaluation, and draws that all commands repeat exactly."""
 
+from collections.abc import Sequence
 from typing import get_args
 
 from densevit.data import parse_data
 from densevit.data.base import DataConfig
 from densevit.data.folder import FolderConfig
-from densevit.data.pairs import find_pairs
+from densevit.data.pairs import Pair, find_pairs
 from densevit.data.splits import SplitConfig, find_split, split_key
 from densevit.errors import ConfigError, DataError
 from densevit.limits import limits
@@ -48,8 +49,13 @@ def with_drawn_names(config: DataConfig) -> DataConfig:
     """
     if not isinstance(config, FolderConfig) or config.splits is None or config.splits.names is not None:
         return config
+    return _with_names(config, find_pairs(config.model_copy(update={"split": None})).pairs)
+
+
+def _with_names(config: FolderConfig, pairs: Sequence[Pair]) -> FolderConfig:
+    """The config with the splits of pairs as lists of names."""
     names: dict[str, list[str]] = {"val": []}
-    for pair in find_pairs(config.model_copy(update={"split": None})).pairs:
+    for pair in pairs:
         if split_key(pair.split) != "train":
             names.setdefault(pair.split, []).append(pair.name)
     if sum(map(len, names.values())) > limits().nodes // 8:

@@ -43,6 +43,7 @@ class Template:
         stem, dot, ending = self.text.rpartition(".") if re.search(r"\.(\*|[^{}*]+)\Z", last) else (self.text, "", "")
         self._parsed = [*self._parts(stem)]
         self.fields = frozenset(name for name, _ in self._parsed if name in PLACEHOLDERS)
+        self._fields = tuple(sorted(self.fields))
         names = [name for name, _ in self._parsed if name]
         wild = len(names)
         self._repeats = wild - names.count("*") > len(self.fields)
@@ -132,7 +133,7 @@ class Template:
                 yield values
 
     def _values(self, found: re.Match[str] | None) -> dict[str, str] | None:
-        return None if found is None else {field: found[field].rstrip("/") for field in sorted(self.fields)}
+        return None if found is None else {field: found[field].rstrip("/") for field in self._fields}
 
     def fill(self, values: Mapping[str, str]) -> str:
         """The path of these placeholders, up to ``*`` and ``.*``, which stay."""

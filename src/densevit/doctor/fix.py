@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from densevit.data import ClassTable, FolderConfig, FolderDataset
 from densevit.data.labels import merge_classes
+from densevit.data.sample import TargetFolder
 from densevit.doctor.checks_masks import encoding_fault
 from densevit.doctor.context import Context
 from densevit.doctor.examine import Diagnosis
@@ -126,11 +127,12 @@ def _write_all(context: Context, folder: Path, copy: Copy, progress: Callable[[i
     done = 0
     for split in context.splits:
         labels = _labels_of(split) if rewritten else None
+        needed = _needed(split)
         names = _file_names(split)
         for name in split.photos:
             sample = samples[split.name, name]
             done += 1
-            if split.is_drawn and "masks" in split.targets and name not in split.targets["masks"]:
+            if any(name not in split.targets[kind] for kind in needed):
                 copy.leave_out("target-left-out", split.files(name).values())  # as training does
             elif not any(isinstance(facts, Broken) for facts in sample.files()):
                 place = _Place(folder, split.name, names[name])
@@ -140,6 +142,13 @@ def _write_all(context: Context, folder: Path, copy: Copy, progress: Callable[[i
                 progress(done, len(samples))
     _write_twins(context, folder, copy)
     write_meaning(context, folder, rewritten=rewritten)
+
+
+def _needed(split: Split) -> list[TargetFolder]:
+    """The kinds of targets without which training leaves a photo out."""
+    if split.config.missing_targets == "leave_out":
+        return [*split.targets]
+    return ["masks"] if split.is_drawn and "masks" in split.targets else []
 
 
 @dataclass(frozen=True, slots=True)

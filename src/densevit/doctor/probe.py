@@ -24,6 +24,7 @@ from densevit.doctor.facts import (
 )
 from densevit.errors import DataError
 from densevit.io import read_bands, read_depth
+from densevit.io.depth import plane
 from densevit.io.stored import Stored, read_stored, read_stored_photo, shrink, to_grey, turn_upright
 
 MAX_VALUES = 4096
@@ -218,7 +219,7 @@ def unit_vectors(fields: NDArray[Any]) -> NDArray[Any]:
 def _depth(path: Path, invalid: tuple[float, ...]) -> DepthFacts:
     # Pillow cannot read OpenEXR; the reader of depth may.
     stored = Stored("EXR", "F", 1, 1, read_depth(path)) if path.suffix.lower() == ".exr" else read_stored(path)
-    pixels = stored.pixels
+    pixels = plane(stored.pixels)
     if pixels.dtype.kind not in "iubf":
         raise DataError(f"{path} holds {pixels.dtype}; integers and floats are accepted; save metres or millimetres")
     bits = 0 if pixels.dtype.kind == "f" else pixels.dtype.itemsize * 8

@@ -37,8 +37,8 @@ def read_depth(
         (H, W) float32 in metres; 0, NaN and infinity mean "no measurement" and are 0.
 
     Raises:
-        DataError: the errors of ``read_image``; 8-bit or colour images; negative values; an array but (H, W) numbers;
-            OpenEXR without the library that reads it.
+        DataError: the errors of ``read_image``; 8-bit or colour images; negative values; an array but (H, W) or
+            (H, W, 1) numbers; OpenEXR without the library that reads it.
     """
     path = place(path)
     if not (math.isfinite(unit_m) and unit_m > 0):
@@ -47,11 +47,17 @@ def read_depth(
         raise DataError(f"scale is {scale} but must be a positive number of metres per unit; 1 means metres")
     kind = path.suffix.lower()
     if kind == ".npy":
-        stored = load_array(path, _ACCEPTED, _is_measured)
+        stored = load_array(path, _ACCEPTED, lambda array: _is_measured(plane(array)))
+        stored = plane(stored)
     else:
         stored = _read_exr(path) if kind == ".exr" else decode(path, _to_numbers)
         stored = require_array(path, stored, _ACCEPTED, _is_measured)
     return _metres(stored, scale if stored.dtype.kind == "f" else unit_m, invalid, str(path))
+
+
+def plane(array: NDArray[Any]) -> NDArray[Any]:
+    """(H, W) of an array (H, W, 1), others as they are."""
+    return array[..., 0] if array.ndim == 3 and array.shape[2] == 1 else array
 
 
 def _is_measured(array: NDArray[Any]) -> bool:

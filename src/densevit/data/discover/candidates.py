@@ -8,7 +8,8 @@ from typing import Any
 
 from densevit.data.discover.contents import role_by_content
 from densevit.data.discover.given import given_groups, labelme_groups, merged
-from densevit.data.discover.groups import FOLDER, Group, Key, Match, common_start, group, match, settle, widen
+from densevit.data.discover.groups import FOLDER, Group, Key, group
+from densevit.data.discover.pairing import Match, common_start, match, settle, widen
 from densevit.data.discover.roles import OLD, SET, Role, words_of
 from densevit.data.discover.tree import Tree
 from densevit.data.sample import TargetFolder
@@ -32,7 +33,6 @@ class Candidate:
         pairs: keys of the photos with targets.
         keys: of ``FolderConfig``, besides what the groups say.
         remarks: sentences on what was found, assumed and passed over.
-        without: number of photos that lack a target, in splits that have any.
         unused: number of photos in each split that has no target at all.
         files: names of further files that it uses.
     """
@@ -42,7 +42,6 @@ class Candidate:
     pairs: frozenset[Key]
     keys: dict[str, Any] = field(default_factory=dict)
     remarks: list[str] = field(default_factory=list)
-    without: int = 0
     unused: dict[str, int] = field(default_factory=dict)
     files: frozenset[str] = frozenset()
 
@@ -127,7 +126,6 @@ def _candidate(photos: Group, chosen: Mapping[TargetFolder, Match]) -> Candidate
     same = {kind: one for kind, one in chosen.items() if one.photos.form == first.photos.form}
     keys = _current(frozenset.intersection(*(one.keys for one in same.values())))
     splits = {key[0] for key in keys}
-    without = sum(key[0] in splits and key not in keys and not is_old(key[1]) for key in first.photos.files)
     unused: dict[str, int] = {}
     remarks: list[str] = []
     for key in first.photos.files:
@@ -140,7 +138,7 @@ def _candidate(photos: Group, chosen: Mapping[TargetFolder, Match]) -> Candidate
     before = {id(file): key for key, file in wide[0].files.items()}
     left = frozenset(before[id(groups[0].files[key])] for key in left)
     targets = dict(zip(same, wide[1:], strict=True))
-    return Candidate(wide[0], targets, left, remarks=remarks, without=without, unused=unused)
+    return Candidate(wide[0], targets, left, remarks=remarks, unused=unused)
 
 
 def _best(found: list[Candidate]) -> list[Candidate]:

@@ -1,8 +1,6 @@
 """The classes of masks: from the lists that tools write next to them, from labels, or from the masks themselves."""
 
-import csv
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,34 +9,18 @@ from densevit.data.class_list import read_class_list
 from densevit.data.class_names import PASCAL_VOC
 from densevit.data.coco import read_coco
 from densevit.data.discover.candidates import Candidate
+from densevit.data.discover.class_files import Listed, listed_classes
 from densevit.data.discover.contents import Held, read_masks
 from densevit.data.discover.several import with_background
 from densevit.data.discover.tree import File, Tree
 from densevit.data.labelme import parse_labelme, read_labelme
 from densevit.data.sample import ClassTable, Rgb
 from densevit.errors import DataError
-from densevit.io import read_image, read_lines
+from densevit.io import read_image
 from densevit.limits import limits
 
 _DRAWN = 20
 """Photos whose outlines are drawn, to say how much they cover."""
-
-
-@dataclass(frozen=True)
-class Listed:
-    """Classes as a file lists them.
-
-    Attributes:
-        source: the file.
-        names: of the classes.
-        palette: their colours, or empty.
-        values: their numbers in masks, or empty.
-    """
-
-    source: str
-    names: tuple[str, ...]
-    palette: tuple[Rgb, ...] = ()
-    values: tuple[int, ...] = ()
 
 
 def classes_of_masks(tree: Tree, one: Candidate, given: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
@@ -57,8 +39,9 @@ def classes_of_masks(tree: Tree, one: Candidate, given: Mapping[str, Any]) -> tu
     if (own := next(iter(tree.named(lambda name: name == "classes.json")), None)) is not None:
         return _classes_json(tree, own)
     held = read_masks(tree, one.targets["masks"])
-    listed = _listed(tree)
+    listed, said = listed_classes(tree)
     keys, remarks = _named(held, listed, one) if listed is not None else _unnamed(tree, held, one)
+    remarks += said
     total = len(one.targets["masks"].files)
     return keys, [*remarks, *([f"{held.number} of {total:,} masks were read for this"] if held.number < total else [])]
 
@@ -87,17 +70,28 @@ def _named(held: Held, listed: Listed, one: Candidate) -> tuple[dict[str, Any], 
         keys["palette"] = listed.palette
         if held.values:
             keys["mask_format"] = "colour"
-        return keys, [f"{text} with their colours"]
+        if held.lossy:
+            keys["unknown_colours"] = "nearest"
+        return keys, [f"{text} with their colours{', to the nearest of which JPEG files are read' * held.lossy}"]
     numbers = sorted({int(value) for values, _ in held.values for value in values})
-    named = [number for number in numbers if number != 255] or numbers
-    if listed.values and listed.values != tuple(range(len(listed.names))):
-        return keys | {"class_values": listed.values}, [f"{text} with their numbers in masks"]
-    if named and named[-1] < len(listed.names):
-        return keys, [text]
     judged = held.judge()
     values = judged.keys.get("class_values", ())
+    greys = tuple(red for red, green, blue in listed.palette if red == green == blue)
+    if len(greys) == len(listed.names) and {*(values or numbers)} <= {*greys}:
+        return judged.keys | keys | {"class_values": greys}, [f"{text} with their grey values"]
+    if listed.values and listed.values != tuple(range(len(listed.names))):
+        return keys | {"class_values": listed.values}, [f"{text} with their numbers in masks"]
     if len(values) == len(listed.names):
         return judged.keys | keys, [f"{text}, in the order of the values {', '.join(map(str, values))} in masks"]
+    if values and len(values) == len(listed.names) + 1 and values[0] == 0:
+        keys["classes"] = ("background", *listed.names)
+        shown = ", ".join(map(str, values))
+        return judged.keys | keys, [f"{text}, after background, in the order of the values {shown} in masks"]
+    named = [number for number in numbers if number != 255] or numbers
+    if named and named[-1] < len(listed.names) and numbers != [0, 255]:
+        if held.spread_out:
+            keys["class_values"] = tuple(range(len(listed.names)))
+        return keys, [text]
     if held.values and named == [*range(len(listed.names) + 1)][-len(named) :]:
         if 0 in named:
             keys["classes"] = ("background", *listed.names)
@@ -194,9 +188,10 @@ def _share(uncovered: Callable[[Any], float], keys: Sequence[Any]) -> float:
 
 
 def _background(names: list[str], share: float, given: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    if (named := given.get("background")) is not None:
-        new = named not in names and given.get("classes") is None
-        return ({"classes": (named, *names)} if new else {}), []
+    if (own := given.get("background")) is not None:
+        if own in names or given.get("classes") is not None:
+            return {}, []
+        return {"classes": (own, *names)}, [f"pixels that no outline covers are the class {own!r}"]
     if share < 0.001:
         return {"classes": tuple(names)}, ["outlines cover the photos, so that there is no background"]
     listed, own = with_background(names)
@@ -207,19 +202,6 @@ def _background(names: list[str], share: float, given: Mapping[str, Any]) -> tup
     return {"classes": listed, "background": own}, [f"{text}; set background to another class, or null to ignore it"]
 
 
-def _listed(tree: Tree) -> Listed | None:
-    """The first list of classes that the data set has."""
-    for fits, read in _LISTS:
-        for file in tree.named(fits):
-            try:
-                listed = read(tree, file)
-            except (DataError, ValueError, IndexError, csv.Error):
-                continue
-            if listed is not None and 0 < len(listed.names) <= limits().classes:
-                return listed
-    return None
-
-
 def _classes_json(tree: Tree, file: File) -> tuple[dict[str, Any], list[str]]:
     """Keys for a class list of our own form; one with coarser views stays in its file."""
     table = read_class_list(tree.path(file))
@@ -228,44 +210,3 @@ def _classes_json(tree: Tree, file: File) -> tuple[dict[str, Any], list[str]]:
         return {}, remarks
     keys: dict[str, Any] = {"classes": table.names, "ignore_index": table.ignore_index}
     return keys | ({"palette": table.palette} if table.palette else {}), remarks
-
-
-def _labelmap(tree: Tree, file: File) -> Listed | None:
-    """CVAT's labelmap.txt: name:red,green,blue:parts:actions."""
-    rows = [line.split(":") for line in read_lines(tree.path(file), "labels") if not line.startswith("#")]
-    colours = [tuple(int(part) for part in row[1].split(",")) for row in rows]
-    if any(len(colour) != 3 for colour in colours):
-        return None
-    return Listed(file.inside, tuple(row[0] for row in rows), tuple((c[0], c[1], c[2]) for c in colours))
-
-
-def _classes_csv(tree: Tree, file: File) -> Listed | None:
-    """Roboflow's _classes.csv (Pixel Value, Class), or a table of name, r, g and b."""
-    rows = [*csv.reader(read_lines(tree.path(file), "classes"), skipinitialspace=True)]
-    head = [cell.strip().lower() for cell in rows[0]]
-    if "pixel value" in head and "class" in head:
-        value, name = head.index("pixel value"), head.index("class")
-        found = sorted((int(row[value]), row[name].strip()) for row in rows[1:])
-        return Listed(file.inside, tuple(text for _, text in found), values=tuple(number for number, _ in found))
-    columns = [next((i for i, cell in enumerate(head) if cell in words), None) for words in _TABLE]
-    if any(column is None for column in columns):
-        return None
-    name, *parts = (column for column in columns if column is not None)
-    colours = tuple((int(row[parts[0]]), int(row[parts[1]]), int(row[parts[2]])) for row in rows[1:])
-    return Listed(file.inside, tuple(row[name].strip() for row in rows[1:]), colours)
-
-
-def _names_txt(tree: Tree, file: File) -> Listed | None:
-    """A name on each line."""
-    return Listed(file.inside, tuple(read_lines(tree.path(file), "names of classes")))
-
-
-_TABLE = (("name", "class", "label"), ("r", "red"), ("g", "green"), ("b", "blue"))
-
-_LISTS: tuple[tuple[Callable[[str], bool], Callable[[Tree, File], Listed | None]], ...] = (
-    (lambda name: name == "labelmap.txt", _labelmap),
-    (lambda name: name == "_classes.csv", _classes_csv),
-    (lambda name: name.endswith(".csv") and "class" in name, _classes_csv),
-    (lambda name: name in ("classes.txt", "labels.txt", "codes.txt", "class_names.txt", "names.txt"), _names_txt),
-)
-"""Files that list classes by their names, in order of preference."""

@@ -9,7 +9,8 @@ from typing import Any
 from densevit.data.coco_rows import photo_names, unused_roots
 from densevit.data.discover.candidates import Candidate
 from densevit.data.discover.given import below
-from densevit.data.discover.groups import FOLDER, Group, Key, common_start, literal
+from densevit.data.discover.groups import FOLDER, Group, Key, literal
+from densevit.data.discover.pairing import common_start
 from densevit.data.discover.roles import split_of
 from densevit.data.discover.tree import File, Tree, counted
 from densevit.data.files import name_key
@@ -124,7 +125,7 @@ def _split_template(file: File) -> tuple[str, str]:
     for part in (*file.folders, file.stem):
         text, found = split_of(part)
         if found and split in ("", found):
-            split, part = found, "{split}".join(map(literal, text.split("{split}")))
+            split, part = found, literal(text)
         else:
             part = literal(part)
         parts.append(part)
@@ -196,5 +197,5 @@ def _folders_form(key: Key, file: File, has_splits: bool) -> tuple[str, ...]:
     for folder in file.folders:
         text, found = split_of(folder)
         own = has_splits and found and found == key[0]
-        form.append("{split}".join(map(literal, text.split("{split}"))) if own else literal(folder))
+        form.append(literal(text) if own else literal(folder))
     return tuple(form)

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from densevit.data.discover.groups import Group
 from densevit.data.discover.roles import Role
 from densevit.data.discover.tree import Tree
-from densevit.data.mask_values import Histogram, MaskValues, judge_colours, judge_values
+from densevit.data.mask_colours import judge_colours
+from densevit.data.mask_values import Histogram, MaskValues, judge_values
 from densevit.data.sample import Rgb
 from densevit.errors import DataError
 from densevit.io.read import LOSSY_FORMATS

@@ -9,6 +9,7 @@ from densevit.data.discover.candidates import Candidate
 from densevit.data.discover.contents import SAMPLES
 from densevit.data.discover.tree import Tree
 from densevit.errors import DataError
+from densevit.io.depth import plane
 from densevit.io.stored import read_stored
 
 _FAR_MM, _SATURATED, _SPARSE = 20_000, 65_535, 0.5
@@ -20,7 +21,7 @@ def unit_of_depth(tree: Tree, one: Candidate, given: Mapping[str, Any]) -> tuple
     high, total, valid, saturated, floats = 0.0, 0, 0, 0, False
     for file in one.targets["depth"].sample(4 * SAMPLES):
         try:
-            pixels = read_stored(tree.path(file)).pixels
+            pixels = plane(read_stored(tree.path(file)).pixels)
         except DataError:
             continue
         if pixels.ndim != 2 or pixels.dtype.itemsize < 2:

@@ -11,6 +11,9 @@ from densevit.data.discover.tree import File
 FOLDER = "{folder}/"
 """Stands for any number of folders in the folders of a group."""
 
+_MOST_TAILS = 8
+"""More ends of names are numbers of something."""
+
 Key = tuple[str, str, str]
 """Split, folder and name of a file."""
 
@@ -66,8 +69,8 @@ class Group:
 
 
 def literal(text: str) -> str:
-    """Text of a name in a template, in which braces and stars mean something."""
-    return re.sub(r"[{}*]+", "*", text)
+    """Text of a name in a template, in which braces and stars mean something; ``{split}`` stays."""
+    return "{split}".join(re.sub(r"[{}*]+", "*", part) for part in text.split("{split}"))
 
 
 def group(files: Iterable[File], known: Collection[str] = ()) -> list[Group]:
@@ -81,15 +84,27 @@ def group(files: Iterable[File], known: Collection[str] = ()) -> list[Group]:
     for file in files:
         affixes = affixes_of(file.stem)
         folders, key = _form(file, affixes, known)
+        if key[0] and (ended := re.fullmatch(rf"(.+)([_\-. ]){key[0]}", affixes.core)):  # test/01_test.tif
+            key = (*key[:2], ended[1])
+            affixes = replace(affixes, core=ended[1], suffix=f"{ended[2]}{{split}}{affixes.suffix}")
         ending = file.suffix.lower()
         if "{name}" not in folders and not affixes.core:
             affixes = Affixes("", file.stem, "", affixes.role, affixes.coloured)
         form = (folders, affixes.prefix, affixes.suffix, ending)
-        found = groups.setdefault(
+        own = groups.setdefault(
             form, Group(folders, affixes.prefix, affixes.suffix, affixes.role, affixes.coloured, {}, {ending})
         )
-        found.files.setdefault(key, file)
-    result = [part for one in groups.values() for part in _split_tails(one)]
+        own.files.setdefault(key, file)
+    names: dict[object, set[Key]] = {}
+    for one in groups.values():
+        names.setdefault(one.form, set()).update(one.files)
+    tails = [(one, _tails(one, names[one.form])) for one in groups.values()]
+    places: dict[str, set[tuple[str, ...]]] = {}
+    for one, found in tails:
+        for tail in found:
+            places.setdefault(tail, set()).add(one.folders)
+    # What photos and masks in folders of their own both have, such as a_flip, does not tell them apart.
+    result = [part for one, found in tails for part in _divided(one, [t for t in found if len(places[t]) == 1])]
     _take_roles(result)
     return sorted(result, key=lambda one: (-len(one.files), one.place, one.prefix, one.suffix))
 
@@ -103,7 +118,7 @@ def _form(file: File, affixes: Affixes, known: Collection[str]) -> tuple[tuple[s
         text, found = split_of(folder)
         if found and split in ("", found):
             split = found
-            form.append("{split}".join(literal(part) for part in text.split("{split}")))
+            form.append(literal(text))
         elif folder in known or role_of(words_of(folder)):
             form.append(literal(folder))
         elif form[-1:] == [FOLDER] or FOLDER not in form:
@@ -135,163 +150,33 @@ def _take_roles(groups: Sequence[Group]) -> None:
             one.coloured |= coloured
 
 
-def _split_tails(one: Group) -> list[Group]:
-    """Divide photos 001 and masks 001_L in one folder, where the tail is no word that is known."""
-    if one.role or "{name}" in one.folders or len(one.files) < 2:
-        return [one]
+def _tails(one: Group, names: set[Key]) -> list[str]:
+    """The ends of many names that are those of others with something more: 001_L next to 001; none that is a word.
+
+    Args:
+        one: the group.
+        names: of the files of its form, with any extension.
+    """
+    if one.role not in ("", "images") or "{name}" in one.folders or len(names) < 2:
+        return []
     tails: Counter[str] = Counter()
     for split, folder, name in one.files:
         for found in re.finditer(r"(?<=[^_\-. ])[_\-. ]+(?=[^_\-. ])", name):
-            if (split, folder, name[: found.start()]) in one.files and re.search("[A-Za-z]", name[found.start() :]):
+            if (split, folder, name[: found.start()]) in names and re.search("[A-Za-z]", name[found.start() :]):
                 tails[name[found.start() :]] += 1
                 break
-    if not tails or (best := tails.most_common(1)[0])[1] < 0.4 * len(one.files):
-        return [one]
-    tail = best[0]
-    ended = {key: file for key, file in one.files.items() if key[2].endswith(tail)}
-    rest = {key: file for key, file in one.files.items() if key not in ended}
-    named = {(split, folder, name.removesuffix(tail)): file for (split, folder, name), file in ended.items()}
-    return [replace(one, files=rest, endings={*one.endings}), replace(one, suffix=tail, files=named)]
+    most = max(tails.values(), default=0)
+    chosen = [tail for tail, number in tails.items() if 2 * number >= most]
+    return chosen if sum(tails[tail] for tail in chosen) >= 0.4 * len(one.files) and len(chosen) <= _MOST_TAILS else []
 
 
-@dataclass(frozen=True)
-class Match:
-    """Photos and targets that belong together.
-
-    Attributes:
-        photos, targets: the groups, with the affixes under which they match.
-        keys: of the pairs, as those of the photos.
-    """
-
-    photos: Group
-    targets: Group
-    keys: frozenset[Key]
-
-
-def match(photos: Group, targets: Group) -> Match | None:
-    """Pair two groups by their names, which may have constant parts that the words do not explain."""
-    best: Match | None = None
-    if (alike := _with_folders_of(photos, targets)) is None:
-        return None
-    for ours in _variants(photos):
-        for theirs in _variants(alike):
-            keys = _common(ours, theirs)
-            if keys and (best is None or len(keys) > len(best.keys)):
-                best = Match(ours, theirs, keys)
-    return best
-
-
-def _with_folders_of(photos: Group, targets: Group) -> Group | None:
-    """Targets without a split and folders that photos lack; None if these differ among the targets."""
-    for index, mark in ((0, "{split}"), (1, FOLDER)):
-        values = {key[index] for key in targets.files}
-        if values == {""} or any(key[index] for key in photos.files):
-            continue
-        if len(values) > 1 or targets.fixed:
-            return None
-        value = literal(values.pop())
-        folders = tuple(value if part == mark else part.replace(mark, value) for part in targets.folders)
-        files = {(key[0] * (index > 0), key[1] * (index < 1), key[2]): file for key, file in targets.files.items()}
-        targets = replace(targets, folders=folders, files=files)
-    return targets
-
-
-def _common(photos: Group, targets: Group) -> frozenset[Key]:
-    """The keys of photos that have a target; a split or folder that only one of them has does not matter."""
-    keep = [any(key[i] for key in photos.files) and any(key[i] for key in targets.files) for i in (0, 1)]
-    theirs = {(key[0] * keep[0], key[1] * keep[1], key[2]) for key in targets.files}
-    ours = {key: (key[0] * keep[0], key[1] * keep[1], key[2]) for key in photos.files}
-    if len(theirs) < len(targets.files) or len({*ours.values()}) < len(ours):
-        return frozenset()
-    return frozenset(key for key, reduced in ours.items() if reduced in theirs)
-
-
-def _variants(one: Group) -> list[Group]:
-    """A group as it is, and without what all its names begin and end with."""
-    names = [name for _, _, name in one.files]
-    if one.fixed or "{name}" in one.folders or len(names) < 2:
-        return [one]
-    head = re.sub(r"[0-9]+\Z", "", _prefix(names))
-    tail = _prefix([name[len(head) :][::-1] for name in names])[::-1]
-    tail = tail if re.match(r"[_\-. ]", tail) else re.sub(r"\A[0-9]+", "", tail)
-    if not head and not tail:
-        return [one]
-    cut = {
-        (split, folder, name[len(head) : len(name) - len(tail)]): file
-        for (split, folder, name), file in one.files.items()
-    }
-    if len(cut) < len(one.files) or any(not key[2] for key in cut):
-        return [one]
-    return [one, replace(one, prefix=one.prefix + head, suffix=tail + one.suffix, files=cut)]
-
-
-def _prefix(names: Sequence[str]) -> str:
-    """What all names begin with."""
-    if not names:
-        return ""
-    low, high = min(names), max(names)
-    return low[: next((i for i, pair in enumerate(zip(low, high, strict=False)) if pair[0] != pair[1]), len(low))]
-
-
-def common_start(paths: Iterable[tuple[str, ...]]) -> tuple[str, ...]:
-    """The folders that all paths begin with."""
-    paths = {*paths}
-    if not paths:
-        return ()
-    low, high = min(paths), max(paths)
-    return low[: next((i for i, pair in enumerate(zip(low, high, strict=False)) if pair[0] != pair[1]), len(low))]
-
-
-def widen(photos: Group, targets: Sequence[Group]) -> list[Group]:
-    """Give back to the name what the affixes of photos and all targets share: frame-1.color, frame-1.depth."""
-    groups = [photos, *targets]
-    if any(one.fixed or "{name}" in one.folders for one in groups):
-        return groups
-    head = _prefix([one.prefix[::-1] for one in groups])[::-1]
-    tail = _prefix([one.suffix for one in groups])
-    if any(len(one.prefix) > len(head) for one in groups):  # only whole words
-        ends = [one.prefix[: len(one.prefix) - len(head)] for one in groups]
-        head = head if head[:1].isalnum() and all(not end or not end[-1].isalnum() for end in ends) else ""
-    if any(len(one.suffix) > len(tail) for one in groups):
-        ends = [one.suffix[len(tail) :] for one in groups]
-        tail = tail if tail[-1:].isalnum() and all(not end or not end[0].isalnum() for end in ends) else ""
-    return [
-        replace(
-            one,
-            prefix=one.prefix[: len(one.prefix) - len(head)],
-            suffix=one.suffix[len(tail) :],
-            files={(split, folder, f"{head}{name}{tail}"): file for (split, folder, name), file in one.files.items()},
-        )
-        for one in groups
-    ]
-
-
-def settle(groups: Sequence[Group], keys: Iterable[Key]) -> tuple[list[Group], frozenset[Key]]:
-    """Write a split or folders that are the same for all pairs as they are, instead of placeholders."""
-    keys = frozenset(keys)
-    if any(one.fixed for one in groups):
-        return [*groups], keys
-    splits, folders = {key[0] for key in keys}, [key[1].split("/") if key[1] else [] for key in keys]
-    split = splits.pop() if len(splits) == 1 else ""
-    common = common_start(tuple(parts) for parts in folders)
-    shared = "/".join(common)
-    settled = []
-    for one in groups:
-        own = [part.replace("{split}", split) if split else part for part in one.folders]
-        files = dict(one.files)
-        if split:
-            files = {("", *key[1:]): file for key, file in one.files.items() if key[0] in (split, "")}
-        if shared and FOLDER in own and not one.fixed:
-            place = own.index(FOLDER)
-            flat = all(len(parts) == len(common) for parts in folders)
-            own[place : place + 1] = [*map(literal, common), *([] if flat else [FOLDER])]
-            files = {
-                (key[0], key[1].removeprefix(shared).strip("/"), key[2]): file
-                for key, file in files.items()
-                if f"{key[1]}/".startswith(f"{shared}/")
-            }
-        settled.append(replace(one, folders=tuple(own), files=files))
-    left = frozenset(
-        (key[0] * (not split), key[1].removeprefix(shared).strip("/") if shared else key[1], key[2]) for key in keys
-    )
-    return settled, left
+def _divided(one: Group, tails: Sequence[str]) -> list[Group]:
+    """Photos 001 and masks 001_L in one folder as groups by themselves, whose roles their files tell."""
+    parts: list[Group] = []
+    rest = dict(one.files)
+    for tail in sorted(tails, key=len, reverse=True):
+        ended = {key: file for key, file in rest.items() if key[2].endswith(tail)}
+        rest = {key: file for key, file in rest.items() if key not in ended}
+        named = {(split, folder, name.removesuffix(tail)): file for (split, folder, name), file in ended.items()}
+        parts.append(replace(one, suffix=f"{tail}{one.suffix}", files=named, role="", endings={*one.endings}))
+    return [replace(one, files=rest, endings={*one.endings}), *parts] if rest else parts

@@ -7,16 +7,18 @@ from typing import TYPE_CHECKING, Any
 
 from densevit.data.discover.candidates import Candidate, by_folders, by_names, folder_of, sets_of
 from densevit.data.discover.classes import classes_of_masks
-from densevit.data.discover.coco_layout import coco, why_not
+from densevit.data.discover.coco_layout import coco
 from densevit.data.discover.contents import SAMPLES, read_masks
 from densevit.data.discover.depth import unit_of_depth
 from densevit.data.discover.given import is_annotations, labelme_groups
 from densevit.data.discover.lists import splits_of_photos
-from densevit.data.discover.several import brushes, given_regions, masks_by_class
+from densevit.data.discover.several import brushes, given_regions, masks_by_class, masks_by_object
 from densevit.data.discover.tree import PIXEL_SUFFIXES, Tree, counted, tree_of, walk_tree
+from densevit.data.discover.unrecognised import unrecognised
 from densevit.data.folder import FolderConfig
+from densevit.data.pairs import find_pairs
 from densevit.errors import DataError
-from densevit.io import place, read_lines
+from densevit.io import place
 
 if TYPE_CHECKING:
     from densevit.data.description import Described
@@ -27,6 +29,7 @@ RECOGNISERS: tuple[tuple[Callable[[Tree, Mapping[str, Any]], list[Candidate]], s
     (by_names, "masks"),
     (coco, "masks"),
     (masks_by_class, "depth"),
+    (masks_by_object, "depth"),
     (by_folders, ""),
 )
 """Each finds the ways in which a tree can be read, next to what those before it may have found: masks, which makes it
@@ -76,12 +79,43 @@ def _discover(tree: Tree, given: Mapping[str, Any]) -> "Described":
     if "values" in one.targets and "normal" in one.targets["values"].template().lower():
         keys["normals"] = True
         remarks.append("values are surface normals, by their name; set normals: false to change it")
-    if one.without:
-        keys["missing_targets"] = "leave_out"
     found, said = splits_of_photos(tree, one, given)
     keys, remarks = keys | found, [*remarks, *said, *_passed_over(tree, one, " ".join([*remarks, *said]))]
     kept = {key: value for key, value in given.items() if key not in ("images", "masks", "depth", "values", "root")}
-    return Described(FolderConfig.parse({"root": tree.root, **keys, **kept}, source=str(tree.root)), tuple(remarks))
+    config = FolderConfig.parse({"root": tree.root, **keys, **kept}, source=str(tree.root))
+    found, said = _paired(tree, config, len(one.pairs))
+    return Described(config.model_copy(update=found), (*remarks, *said))
+
+
+def _paired(tree: Tree, config: FolderConfig, number: int) -> tuple[dict[str, Any], list[str]]:
+    """What pairing by the config's templates finds besides a ``number`` of pairs: photos or targets without the other.
+
+    Photos of a split that has no target at all count as unused.
+    """
+    pairs = find_pairs(config.model_copy(update={"splits": None}))
+    keys: dict[str, Any] = {}
+    remarks: list[str] = []
+    targeted = {pair.split for pair in pairs.pairs if pair.targets}
+    lacking = [pair for pair in pairs.pairs if pair.split in targeted and pairs.missing.keys() - pair.targets.keys()]
+    full = sum(pair.split in targeted for pair in pairs.pairs) - len(lacking)
+    if full > number and pairs.shapes != "coco":
+        remarks.append(f"the templates fit {counted(full, 'photo')} with targets in all, which are used")
+    if lacking and config.missing_targets == "refuse" and pairs.shapes != "coco":
+        keys["missing_targets"] = "leave_out"
+        text = f"left out: {counted(len(lacking), 'photo')} without a target, such as {_inside(tree, lacking[0].image)}"
+        remarks.append(f"{text} (missing_targets: refuse to stop at them)")
+    for kind, orphans in pairs.orphans.items():
+        if orphans:
+            text = f"{counted(len(orphans), 'file')} of {kind} without a photo, such as {_inside(tree, orphans[0])}"
+            remarks.append(f"not used: {text}")
+    for first, second in pairs.twins[:1]:
+        text = f"{_inside(tree, second)} is passed over, since {first.name} has the same name"
+        remarks.append(f"{text}{f', and {len(pairs.twins) - 1} more' if len(pairs.twins) > 1 else ''}")
+    return keys, remarks
+
+
+def _inside(tree: Tree, path: Path) -> str:
+    return path.as_posix().removeprefix(f"{tree.root.as_posix()}/")
 
 
 def _candidates(tree: Tree, given: Mapping[str, Any]) -> list[Candidate]:
@@ -109,7 +143,7 @@ def _only(tree: Tree, found: list[Candidate]) -> Candidate:
         DataError: there is none, or there are several.
     """
     if not found:
-        raise DataError(_nothing(tree))
+        raise DataError(unrecognised(tree))
     plausible = found if len(found) == 1 else [one for one in found if not _problem(tree, one)] or found
     if len(plausible) > 1:
         places = {folder_of(one): len(one.pairs) for one in plausible}
@@ -180,9 +214,6 @@ def _what(one: Candidate) -> str:
 def _passed_over(tree: Tree, one: Candidate, said: str) -> list[str]:
     """What of a tree is not used, and not named in what is said of it."""
     remarks = []
-    if one.without:
-        text = f"left out: {counted(one.without, 'photo')} without a target"
-        remarks.append(f"{text} (missing_targets: refuse to stop at them)")
     for split, number in sorted(one.unused.items()):
         remarks.append(f"not used: {counted(number, 'photo')} of {split or 'no split'} without a target")
     used = {id(file) for group in (one.photos, *one.targets.values()) for file in group.files.values()}
@@ -202,31 +233,5 @@ def _passed_over(tree: Tree, one: Candidate, said: str) -> list[str]:
     return remarks
 
 
-_FEW_NOTES, _FEW_TABLES = 1_000, 20
+_FEW_NOTES = 1_000
 _NOTES = (".json", ".txt", ".csv", ".yaml", ".yml", ".xml")
-
-
-def _is_pair_list(path: Path) -> bool:
-    """Whether the first line of a table names photos and targets."""
-    try:
-        head = read_lines(path, "a table")[0].lower()
-    except DataError:
-        return False
-    return "image" in head and any(kind in head for kind in ("mask", "depth", "values"))
-
-
-def _nothing(tree: Tree) -> str:
-    """The message for a tree that no rule explains."""
-    if reason := why_not(tree):
-        return f"{tree.root}: {reason}"
-    kinds = Counter(file.suffix.lower() or "no extension" for file in tree.files).most_common(5)
-    held = ", ".join(f"{number} {kind}" for kind, number in kinds) or "no file"
-    example = f", such as {tree.pixels[0].inside}" if tree.pixels else ""
-    if tables := [file for file in tree.having(".csv")[:_FEW_TABLES] if _is_pair_list(tree.path(file))]:
-        example += f"; {tables[0].inside} lists pairs, so give it with --pairs '{tree.path(tables[0])}'"
-    if archives := tree.having(".zip"):
-        example += f"; name the archive itself, such as '{tree.path(archives[0])}'"
-    return (
-        f"{tree.root} has no photos with masks, depth or values that can be told by their names ({held}{example}); "
-        "name them with templates such as --images 'photos/{name}.jpg' --masks 'masks/{name}.png', or with --pairs"
-    )

@@ -48,8 +48,8 @@ _JOINED = re.compile(rf"({_SPLITS})(annot\w*|labels?|masks?|images?|imgs?|gt)\Z"
 OLD = _words("old backup backups copy copies deprecated unused trash bak orig")
 """Words of folders that hold what nobody uses any more."""
 
-SET = re.compile(r"(?i)\b(?:data[ _-]?set|version|ver|v)[ _-]?[0-9a-z]{0,3}\b")
-"""Names of folders that are data sets by themselves, such as "Dataset 2"."""
+SET = re.compile(r"(?i)\b(?:data[ _-]?set|version|ver|v)[ _-]?[0-9a-z]{0,3}\b|\A(?:png|jpe?g|tiff?|bmp)\Z")
+"""Names of folders that are data sets by themselves, such as "Dataset 2", or the same one in another format."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,13 +3,16 @@
 import re
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from densevit.data.discover.candidates import Candidate
 from densevit.data.discover.coco_layout import read_if_json
+from densevit.data.discover.contents import SAMPLES, read_masks
 from densevit.data.discover.given import below, given_groups
 from densevit.data.discover.groups import FOLDER, Group, Key, group, literal
+from densevit.data.discover.pairing import settle
 from densevit.data.discover.tree import Tree
 from densevit.data.templates import Template, is_template
 from densevit.errors import DataError
@@ -99,6 +102,45 @@ def masks_by_class(tree: Tree, given: Mapping[str, Any]) -> list[Candidate]:
     return found[:1]
 
 
+def masks_by_object(tree: Tree, given: Mapping[str, Any]) -> list[Candidate]:
+    """A mask for each object of a photo, with a name that says nothing: photo/images/a.png and photo/masks/*.png."""
+    if given.get("masks") is not None:
+        return []
+    groups = group(tree.pixels)
+    for photos in [one for one in groups if one.role == "images"]:
+        for masks in [one for one in groups if one.role == "masks" and FOLDER in one.folders]:
+            if (one := _by_object(tree, photos, masks)) is not None:
+                return [one]
+    return []
+
+
+def _by_object(tree: Tree, photos: Group, masks: Group) -> Candidate | None:
+    """The candidate if each folder of masks is of one photo, by the folder or the name of the photo."""
+    by_folder = FOLDER in photos.folders
+    place_of = {key: (key[0], key[1] if by_folder else key[2]) for key in photos.files}
+    theirs = {key[:2] for key in masks.files}
+    covered = frozenset(key for key, place in place_of.items() if place in theirs)
+    alone = len({*place_of.values()}) == len(place_of)
+    if not alone or len(covered) < 0.5 * len(theirs) or not covered or len(theirs) == len(masks.files):
+        return None
+    if read_masks(tree, masks, 4 * SAMPLES).judge().keys.get("classes") != ("background", "foreground"):
+        return None
+    used = frozenset(file.inside for file in masks.files.values())
+    (photos, masks), keys = settle([photos, masks], covered)
+    names = [key[1] for key in masks.files]
+    place = "{folder}/{name}/" if by_folder and any("/" in name for name in names) else "{name}/"
+    ending = next(iter(masks.files.values())).suffix
+    template = f"{masks.place.replace(FOLDER, place)}{literal(masks.prefix)}*{literal(masks.suffix)}{ending}"
+    if by_folder:  # the folder is the name of the photo
+        written = photos.template().replace(FOLDER, "{folder}/").replace("{name}", "*").replace("{folder}/", place)
+        named = {key: (key[0], key[1].rpartition("/")[0], key[1].rpartition("/")[2]) for key in photos.files}
+        photos = replace(photos, fixed=written, files={named[key]: file for key, file in photos.files.items()})
+        keys = frozenset(named[key] for key in keys)
+    found = {"masks": Path(template), "classes": ("background", "foreground"), "background": "background"}
+    text = f"{len(used):,} masks of one object each ({template}) become one for each photo, of the class foreground"
+    return Candidate(photos, {}, keys, found, [text], files=used)
+
+
 def _by_class(photos: Group, names: Mapping[str, Key], masks: Group, form: str) -> Candidate | None:
     """The candidate if masks have this form: each class is of several photos, and most photos have one."""
     classes: Counter[str] = Counter()
@@ -130,7 +172,7 @@ def _by_class(photos: Group, names: Mapping[str, Key], masks: Group, form: str) 
         f"each class has masks of its own ({template}): {', '.join(ordered[:8])}; pixels of none are {background!r}"
     ]
     used = frozenset(file.inside for file in masks.files.values())
-    return Candidate(photos, {}, frozenset(covered), keys, remarks, len(names) - len(covered), files=used)
+    return Candidate(photos, {}, frozenset(covered), keys, remarks, files=used)
 
 
 def _joined(masks: Group, names: Mapping[str, Key]) -> str:

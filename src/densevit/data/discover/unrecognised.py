@@ -1,0 +1,153 @@
+"""Why a tree is not recognised: exports of other tools, names that do not match, or one half only."""
+
+import re
+from collections import Counter
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from densevit.data.discover.coco_layout import read_if_json, why_not
+from densevit.data.discover.groups import Group, group
+from densevit.data.discover.tree import File, Tree, counted
+from densevit.errors import DataError
+from densevit.io import read_lines
+
+_ACCEPTED = "masks as images, COCO with segmentation, labelme's files, or CVAT's 'Segmentation mask 1.1' are accepted"
+_MOST = 20
+"""Files of a kind that are looked into."""
+
+
+def unrecognised(tree: Tree) -> str:
+    """The message for a tree that no rule explains."""
+    if reason := why_not(tree) or _foreign(tree):
+        return f"{tree.root}: {reason}"
+    kinds = Counter(file.suffix.lower() or "no extension" for file in tree.files).most_common(5)
+    held = ", ".join(f"{number} {kind}" for kind, number in kinds) or "no file"
+    example = f", such as {tree.pixels[0].inside}" if tree.pixels else ""
+    if tables := [file for file in tree.having(".csv")[:_MOST] if _is_pair_list(tree.path(file))]:
+        example += f"; {tables[0].inside} lists pairs, so give it with --pairs '{tree.path(tables[0])}'"
+    if archives := tree.having(".zip"):
+        example += f"; name the archive itself, such as '{tree.path(archives[0])}'"
+        example += ", or unpack those of photos and masks into one folder" * (len(archives) > 1)
+    elif not tables and (reason := _unmatched(tree)):
+        return f"{tree.root}: {reason}"
+    return (
+        f"{tree.root} has no photos with masks, depth or values that can be told by their names ({held}{example}); "
+        "name them with templates such as --images 'photos/{name}.jpg' --masks 'masks/{name}.png', or with --pairs"
+    )
+
+
+def _yolo(tree: Tree, file: File) -> str:
+    """A class and numbers from 0 to 1 on each line: five for a box, an odd number of seven and more for an outline."""
+    rows = [line.split() for line in read_lines(tree.path(file), "outlines")[:_MOST]]
+    if not all(
+        len(row) >= 5 and row[0].isdigit() and all(_FRACTION.fullmatch(part) for part in row[1:]) for row in rows
+    ):
+        return ""
+    return "YOLO's boxes" if all(len(row) == 5 for row in rows) else "YOLO's outlines"
+
+
+def _xml(tree: Tree, file: File) -> str:
+    text = "".join(read_lines(tree.path(file), "XML")[:500])
+    if "<annotations" in text and "<image" in text:
+        return "CVAT's XML"
+    if "<polygon" in text and "<annotation" in text:
+        return "XML of LabelMe's web tool"
+    return "Pascal VOC's boxes" if "<bndbox" in text else ""
+
+
+def _json(tree: Tree, file: File) -> str:
+    data = read_if_json(tree.path(file))
+    found: Any = data.get("_via_img_metadata", data) if isinstance(data, Mapping) else data
+    first = next(iter(found.values()), None) if isinstance(found, Mapping) else found[0] if found else None
+    if isinstance(first, Mapping) and "regions" in first and "filename" in first:
+        return "annotations of the VGG Image Annotator (VIA)"
+    if isinstance(data, Mapping) and isinstance(data.get("objects"), list):
+        of_supervisely = "size" in data or any(
+            "classTitle" in row for row in data["objects"] if isinstance(row, Mapping)
+        )
+        return "Supervisely's annotations" if of_supervisely else "polygons of Cityscapes"
+    if isinstance(first, Mapping) and isinstance(first.get("data"), Mapping) and "annotations" in first:
+        return "Label Studio's tasks as JSON"
+    if isinstance(data, Mapping) and isinstance(data.get("dataset"), Mapping) and "samples" in data["dataset"]:
+        return "a release of Segments.ai"
+    return ""
+
+
+def _run_lengths(tree: Tree, file: File) -> str:
+    head = read_lines(tree.path(file), "a table")[0].lower()
+    return "a table of run lengths" if re.search("encodedpixels|rle|segmentation", head) else ""
+
+
+_FRACTION = re.compile(r"[-+0-9.eE]+")
+_TOOLS: tuple[tuple[str, Callable[[Tree, File], str]], ...] = (
+    (".json", _json),
+    (".txt", _yolo),
+    (".xml", _xml),
+    (".csv", _run_lengths),
+)
+"""What recognises the annotations of a tool in files with an extension."""
+
+
+def _foreign(tree: Tree) -> str:
+    """Which tool's annotations, that are not read, a tree has; "" without such."""
+    for ending, find in _TOOLS:
+        for file in tree.having(ending)[:_MOST]:
+            try:
+                found = find(tree, file)
+            except DataError:
+                continue
+            if found:
+                return f"{file.inside} holds {found}, a form that is not read; {_ACCEPTED}; export the data again"
+    return ""
+
+
+def _unmatched(tree: Tree) -> str:
+    """Why photos and targets that names tell apart are not paired; "" where their names tell nothing."""
+    groups = group(tree.pixels)
+    photos = [one for one in groups if one.role == "images"]
+    targets = [one for one in groups if one.role in ("masks", "depth", "values")]
+    if not targets or tree.having(".json"):
+        return ""
+    if not photos:
+        return (
+            f"{counted(sum(len(one.files) for one in targets), 'file')} such as {_example(targets[0])} are targets by "
+            "their names, and there is no photo; export or copy the photos too, next to them"
+        )
+    return _differ(tree, photos[0], targets[0])
+
+
+def _differ(tree: Tree, photos: Group, targets: Group) -> str:
+    text = f"photos such as {_example(photos)} and {targets.role} such as {_example(targets)} have no names in common"
+    ours, theirs = ({key[2] for key in one.files} for one in (photos, targets))
+    if len({*map(_number, ours)} & {*map(_number, theirs)}) >= 0.5 * len(ours):
+        return f"{text}, as their numbers have other leading zeros; rename one of them, or list the pairs with --pairs"
+    if all(map(_STAMP.fullmatch, [*ours, *theirs])):
+        lists = tree.named(lambda name: name.startswith(("associat", "assoc")))
+        made = f"as {lists[0].inside} does" if lists else "such as by associate.py of TUM RGB-D"
+        return (
+            f"{text}, but are time stamps; pair the nearest ones, {made}, and give a table with the columns image and "
+            f"{'depth' if targets.role == 'depth' else 'mask'} with --pairs"
+        )
+    return f"{text}; rename them, give templates, or list the pairs in a table with --pairs"
+
+
+_STAMP = re.compile(r"\d{9,}(?:\.\d+)?")
+
+
+def _number(name: str) -> str:
+    """A name without leading zeros of its numbers."""
+    return re.sub(r"(?<![0-9])0+(?=[0-9])", "", name)
+
+
+def _example(one: Group) -> str:
+    return min(file.inside for file in one.files.values())
+
+
+def _is_pair_list(path: Path) -> bool:
+    """Whether the first line of a table names photos and targets."""
+    try:
+        head = read_lines(path, "a table")[0].lower()
+    except DataError:
+        return False
+    return "image" in head and any(kind in head for kind in ("mask", "depth", "values"))
