@@ -122,7 +122,7 @@ def select(
     if head is None and (len(runs) > 1 or (runs and not set(heads) <= set(runs[0].heads))):
         if _is_unnamed(path, given):
             raise ConfigError(f"heads {', '.join(heads)} learnt from several data sets; name one with --head")
-        probe = open_for(_with_split(describe(path, **given).config, None, split), kind)
+        probe = open_for(_with_split(describe(path, number=False, **given).config, None, split), kind)
         head = choose_head(model.tasks, probe, kind, None)[0]
         runs = [run for run in runs if head in run.heads]
     run = runs[0] if runs else None
@@ -133,7 +133,9 @@ def select(
         opened = None
         differs = (f"{path} is not laid out as the data of the run were ({str(error).partition(';')[0]})",)
     if opened is None:
-        described = _of_run_folder(model, run, given) if _is_unnamed(path, given) else describe(path, **given)
+        described = (
+            _of_run_folder(model, run, given) if _is_unnamed(path, given) else describe(path, number=False, **given)
+        )
         config, remarks = _as_measured(described.config, run, split)
         opened = open_for(config, kind), config, (*described.remarks, *remarks)
     dataset, config, remarks = opened
@@ -189,7 +191,7 @@ def _of_run_folder(model: Model, run: TrainedOn | None, given: Mapping[str, Any]
             "no data was named; give --data PATH, or --images and one of --masks, --depth and --values; only a model "
             "in its run folder knows where its data are"
         )
-    described = describe(file, **given)
+    described = describe(file, number=False, **given)
     if isinstance(described.config, PythonConfig):
         raise ConfigError(f"the data of the run come from Python code, which is run only on demand; give --data {file}")
     root = getattr(described.config, "root", None)
