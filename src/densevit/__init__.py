@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from densevit.data import DataConfig, Dataset
     from densevit.encoder import EncoderConfig, VisionTransformer
     from densevit.evaluation.api import evaluate
     from densevit.inference.features import Features
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
     from densevit.inference.speed import SpeedConfig
     from densevit.inference_config import InferenceConfig
     from densevit.model import DenseModel, ModelConfig
-    from densevit.training.api import TrainResult
+    from densevit.training.api import TrainResult, train
     from densevit.types import DenseOutput, Taps
 
 __version__ = "0.1.0"
@@ -43,6 +42,7 @@ _HOMES = {
     "TrainResult": "densevit.training.api",
     "VisionTransformer": "densevit.encoder",
     "evaluate": "densevit.evaluation.api",
+    "train": "densevit.training.api",
 }
 """Where each public name is defined; it is imported at its first use, so that ``import densevit`` needs no torch."""
 
@@ -86,71 +86,6 @@ def list_models() -> tuple[str, ...]:
     from densevit.presets import PRESETS
 
     return ("default", *PRESETS)
-
-
-def train(
-    data: "str | Path | Mapping[str, Any] | DataConfig | Callable[..., Dataset] | None" = None,
-    out: str | Path | None = None,
-    *,
-    preset: str | None = None,
-    recipe: str | None = None,
-    init: str | Path | None = None,
-    decoders: str | Callable[..., Any] | Sequence[str | Callable[..., Any]] = (),
-    freeze: str | int | None = None,
-    time: str | None = None,
-    config: str | Path | Mapping[str, Any] | None = None,
-    overrides: Mapping[str, Any] | None = None,
-    resume: bool = False,
-    device: str | None = None,
-    check: bool = True,
-) -> "TrainResult":
-    """Train a model, evaluate it and save it, as ``densevit train`` does.
-
-    Args:
-        data: a folder, zip archive or dataset.yaml; the keys of a data set, or its config; or a function that gives a
-            ``densevit.data.Dataset``, with the parameter ``split`` if it has splits. None if ``config`` has it.
-        out: run folder: config, log, states, model.safetensors; by default a new one in runs/.
-        preset: model to train, one of ``list_models()``.
-        recipe: training of a published model, such as "setr-pup-ade20k".
-        init: checkpoint to start from; "default" ships with the package.
-        decoders: decoders to train on the encoder of ``init``: kinds such as "setr_mla", or functions of ``embed_dim``,
-            ``num_taps`` and ``out_channels`` that give a module. One head each, named after it.
-        freeze: "encoder", or a number of blocks: they stay as they are, and their output is cached.
-        time: for the whole run, such as "90s" or "1h", where its steps are planned from the data: with data only, or
-            with ``freeze="encoder"`` and decoders. 10 minutes by default.
-        config: YAML file of a run, or its content.
-        overrides: values that override the config, by key or path: ``{"optim.lr": 1e-3, "iterations": 500}``.
-        resume: continue the run in ``out`` from its last state; begin it if there is none.
-        device: by default a GPU if there is one.
-        check: look at the data before the run begins; what is found is logged as warnings.
-
-    Returns:
-        The path of the model, and its metrics.
-
-    Raises:
-        ConfigError: something is missing, unknown or wrong, or ``out`` holds another run.
-        DataError: the data cannot be used.
-        CheckpointError: a file with weights cannot be used.
-        densevit.training.signals.Stopped: after Ctrl-C, once the state is saved.
-    """
-    from densevit.doctor.examine import check_run
-    from densevit.training import api
-
-    return api.train(
-        data,
-        out,
-        preset=preset,
-        recipe=recipe,
-        init=init,
-        decoders=decoders,
-        freeze=freeze,
-        time=time,
-        config=config,
-        overrides=overrides,
-        resume=resume,
-        device=device,
-        check=check_run if check else None,
-    )
 
 
 def add_decoder(name: str, decoder: "Callable[..., Any] | tuple[type[Any], type[Any]]") -> None:

@@ -207,8 +207,8 @@ def _suggest(location: Sequence[str], model: type[BaseModel]) -> str:
     """What an unknown key may be: a key of this name elsewhere, else a close one here, else a close one elsewhere."""
     *parents, key = location
     paths = list(_field_paths(model))
-    if same := [path for path in paths if path[-1] == key]:
-        return f"; did you mean {' or '.join(repr('.'.join(path)) for path in same[:3])}?"
+    if same := [*dict.fromkeys(".".join(path) for path in paths if path[-1] == key)]:
+        return f"; did you mean {' or '.join(map(repr, same[:3]))}?"
     depths = [_depth_below(parents, path[:-1]) for path in paths]
     here = [path[-1] for path, depth in zip(paths, depths, strict=True) if depth == max(depths)]
     if hint := did_you_mean(key, here):

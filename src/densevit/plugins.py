@@ -24,13 +24,13 @@ class PluginTable(dict[str, Row]):
 
     Args:
         what: a row, for messages: "decoder".
-        own: densevit's rows.
+        builtin: densevit's rows.
         adapt: name and object of a plug-in -> its row; raises ConfigError for another object.
     """
 
-    def __init__(self, what: str, own: Mapping[str, Row], adapt: Callable[[str, Any], Row]) -> None:
-        super().__init__(own)
-        self.what, self.own, self._adapt = what, frozenset(own), adapt
+    def __init__(self, what: str, builtin: Mapping[str, Row], adapt: Callable[[str, Any], Row]) -> None:
+        super().__init__(builtin)
+        self.what, self.builtin, self._adapt = what, frozenset(builtin), adapt
         self.origins: dict[str, str] = {}
 
     @property
@@ -51,13 +51,20 @@ class PluginTable(dict[str, Row]):
             raise KeyError(name)
         return self[name]
 
+    def named_in(self, data: Any) -> Row:
+        """The row that the ``kind`` of plain data names (for pydantic's validators: raises ValueError)."""
+        kind = data.get("kind") if isinstance(data, Mapping) else None
+        if not isinstance(kind, str) or kind not in self:
+            raise ValueError(self.unknown(kind))
+        return self[kind]
+
     def add(self, name: str, plugin: Any, *, origin: str = "Python code") -> None:
         """Add a row, or replace one that was added.
 
         Raises:
             ConfigError: it is a name of densevit's or none, or the object is no plug-in of this kind.
         """
-        if name in self.own:
+        if name in self.builtin:
             raise ConfigError(f"{self.what} {name!r} is densevit's own; choose another name")
         if not _NAME.fullmatch(name):
             raise ConfigError(
@@ -66,6 +73,12 @@ class PluginTable(dict[str, Row]):
             )
         self[name] = self._adapt(name, plugin)
         self.origins[name] = origin
+
+    def add_by_name(self, plugin: Callable[..., Any]) -> str:
+        """Add a function or class under its own name, which is returned; errors are those of ``add``."""
+        name: str = getattr(plugin, "__name__", type(plugin).__name__)
+        self.add(name, plugin)
+        return name
 
     def names(self) -> list[str]:
         """All names: the rows, and what packages declare, none of which is loaded."""

@@ -12,7 +12,7 @@ SRC = ROOT / "src"
 PACKAGES = ("densevit", "densevit_lab")
 
 # Raised, like the budgets of the rooms below, only with an ADR that argues for it.
-LIBRARY_LINES = 40_245  # 27,000 before hostile input (ADR 17), 31,700 before recognised layouts (ADR 18)
+LIBRARY_LINES = 40_540  # 27,000 before hostile input (ADR 17), 31,700 before recognised layouts (ADR 18)
 FILE_LINES = 300
 FUNCTION_LINES = 60
 
@@ -38,14 +38,14 @@ ROOMS: dict[tuple[str, ...], int] = {
         "memory",
         "pixels",
         "pages",
-    ): 1_640,
+    ): 1_600,
     ("kernels", "upsampling"): 3_000,
     ("encoder", "decoders", "layers", "blocks", "model", "inference_config", "presets"): 3_400,
-    ("io", "data", "tasks"): 12_050,  # ADR 17 and 18
+    ("io", "data", "tasks"): 12_340,  # ADR 17 and 18
     ("checkpoints",): 5_600,  # ADR 17: sets of keys, bounds of pickles, computed values of configs
     ("inference",): 3_720,  # ADR 16 to 18
     ("engines", "export"): 1_500,
-    ("evaluation", "training"): 6_450,  # ADR 18: laptop mode, and what a run was trained on
+    ("evaluation", "training"): 6_500,  # ADR 18: laptop mode, and what a run was trained on
     ("doctor", "tuning", "studies", "explain"): 4_600,
     ("serve",): 1_200,
     ("cli",): 1_850,  # ADR 17: the boundary and the batch of photos; ADR 18: data options

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from densevit.checkpoints.native import Bundle, Card, save_bundle
+from densevit.data import ClassTable, Sample
 from densevit.inference_config import InferenceConfig
 from densevit.model import DenseModel, ModelConfig
 from densevit.tasks import parse_task
@@ -118,3 +119,17 @@ def write_model(
     card = Card(name="tiny", licence="Apache-2.0")
     save_bundle(Bundle(DenseModel(config), chosen, InferenceConfig(short_side=SIZE[0]), card), path)
     return path
+
+
+class Scenes:
+    """A data set as a user may write one."""
+
+    def __init__(self, seeds: range) -> None:
+        self.seeds, self.classes = seeds, ClassTable(CLASSES)
+
+    def __len__(self) -> int:
+        return len(self.seeds)
+
+    def __getitem__(self, index: int, /) -> Sample:
+        image, labels, _ = scene(self.seeds[index])
+        return Sample(f"{index}", image, labels=labels.astype(np.int32))

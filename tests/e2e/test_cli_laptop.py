@@ -19,8 +19,9 @@ def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A tiny default model, a machine of known speed, and a working directory of its own."""
     model = write_model(tmp_path / "default.safetensors", "setr")
     monkeypatch.setattr("densevit.checkpoints.hub.DEFAULT", model)
-    costs = Costs(48, 0.01, {"dpt": 0.01, "setr_mla": 0.01}, width=32, patch=(8, 8))
-    monkeypatch.setattr(laptop, "measure", lambda config, device: costs)
+    each = {"dpt": 0.01, "setr_mla": 0.01}
+    costs = Costs(48, 0.01, each, evaluations=each, width=32, patch=(8, 8))
+    monkeypatch.setattr(laptop, "measure", lambda *arguments: costs)
     monkeypatch.chdir(tmp_path)
 
 

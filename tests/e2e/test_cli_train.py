@@ -363,9 +363,7 @@ def test_train__a_bad_config_is_explained(refusal, write, dataset, tmp_path, set
 
 
 def test_train__without_any_config_says_what_to_give(refusal, tmp_path):
-    assert refusal("--out", tmp_path / "a") == (
-        "the config has no model.heads; name a preset (model: {preset: segmenter-s-mask}) or give heads"
-    )
+    assert refusal("--out", tmp_path / "a") == "there are no data to train on; give --data DIR"
 
 
 def test_train__without_data_says_what_to_give(refusal, tmp_path):

@@ -206,7 +206,7 @@ def test_resume__takes_the_run_folder_as_its_value(cli: Any, place: Path, tmp_pa
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((), "neither data nor a run were named; give --data DIR, or --resume RUN to continue a run"),
+        ((), "neither data nor a run was named; give --data DIR, or --resume with the folder of a run"),
         (("--resume",), "no run folder was named; give --out DIR"),
         (
             ("--resume", "RUN/none"),

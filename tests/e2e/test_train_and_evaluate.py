@@ -5,36 +5,23 @@ import logging
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import yaml
 from torch import Tensor, nn
 
 import densevit
 from densevit.checkpoints.native import read_header
-from densevit.data import DATASETS, ClassTable, FolderConfig, Sample
+from densevit.data import DATASETS, FolderConfig
 from densevit.decoders import DECODERS
 from densevit.errors import ConfigError, DataError
 from densevit.inference.pipeline import InferenceOptions
 from densevit.types import Taps
-from tests.e2e.scenes import CLASSES, recipe, scene, write_model
+from tests.e2e.scenes import CLASSES, Scenes, recipe, write_model
 
 
 @pytest.fixture
 def config(dataset: Path) -> dict[str, Any]:
     return recipe(dataset, "coarse", iterations=2)
-
-
-class Scenes:
-    def __init__(self, seeds: range) -> None:
-        self.seeds, self.classes = seeds, ClassTable(CLASSES)
-
-    def __len__(self) -> int:
-        return len(self.seeds)
-
-    def __getitem__(self, index: int, /) -> Sample:
-        image, labels, _ = scene(self.seeds[index])
-        return Sample(f"{index}", image, labels=labels.astype(np.int32))
 
 
 def scenes(split: str) -> Scenes:

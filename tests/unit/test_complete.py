@@ -11,6 +11,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from densevit.data.description import describe
 from densevit.errors import ConfigError, DataError, DensevitError
 from densevit.inference_config import InferenceConfig
 from densevit.training.config import TrainConfig
@@ -171,7 +172,7 @@ def test_complete__a_damaged_class_list_is_named(root):
 def test_resolve_config__precedence_is_preset_data_file_set(root):
     path = root / "run.yaml"
     path.write_text(yaml.safe_dump({"iterations": 5, "optim": {"lr": 1e-3, "kind": "sgd"}, "fit": {"short_side": 256}}))
-    config = resolve_config(path, ["optim.lr=0.1"], preset_name="segmenter-ti-mask", data=root)
+    config = resolve_config(path, ["optim.lr=0.1"], preset_name="segmenter-ti-mask", data=describe(root).config)
     assert (config.iterations, config.optim.lr, config.optim.kind) == (5, 0.1, "sgd")
     assert (config.fit.short_side, config.model.encoder.embed_dim) == (256, 192)
     assert (config.sources[0].train.split, config.sources[0].val and config.sources[0].val.split) == ("train", "val")
@@ -181,7 +182,7 @@ def test_resolve_config__names_the_file_in_a_refusal(root):
     path = root / "run.yaml"
     path.write_text("optim: {lrr: 1}\n")
     with pytest.raises(ConfigError) as caught:
-        resolve_config(path, ["iterations=1"], preset_name="segmenter-ti-mask", data=root)
+        resolve_config(path, ["iterations=1"], preset_name="segmenter-ti-mask", data=describe(root).config)
     assert str(caught.value) == (f"{path} is not a valid TrainConfig:\n  optim.lrr: unknown key; did you mean 'lr'?")
 
 
@@ -237,7 +238,9 @@ def test_resolve_config__refuses_a_wrong_value_or_takes_it_for_good(tmp_path_fac
     root.mkdir(exist_ok=True)
     (root / "classes.json").write_text(json.dumps({"classes": NAMES}))
     overrides = ["iterations=1", f"{key}={json.dumps(value)}"]
-    assert_refused_or_readable(lambda: resolve_config(None, overrides, preset_name="segmenter-ti-mask", data=root))
+    assert_refused_or_readable(
+        lambda: resolve_config(None, overrides, preset_name="segmenter-ti-mask", data=describe(root).config)
+    )
 
 
 @given(value=VALUES, key=st.sampled_from(["heads", "train", "val", "batch_size", "weight", "other"]))

@@ -25,6 +25,7 @@ from densevit.data.class_names import (
     PASCAL_CONTEXT,
     PASCAL_VOC,
 )
+from densevit.data.description import describe
 from densevit.errors import ConfigError, DataError, DensevitError
 from densevit.training.resolve_config import resolve_config
 from tests.contract import fakes
@@ -80,7 +81,9 @@ def test_cityscapes__has_coarse_masks_for_the_extra_photos(tmp_path: Path) -> No
 
 def test_cityscapes__colours_become_those_of_the_task(tmp_path: Path) -> None:
     fakes.cityscapes(tmp_path)
-    run = resolve_config(None, ["iterations=1"], preset_name="segmenter-s-mask", data=tmp_path, dataset="cityscapes")
+    run = resolve_config(
+        None, ["iterations=1"], preset_name="segmenter-s-mask", data=describe(tmp_path, kind="cityscapes").config
+    )
     (task,) = run.tasks.values()
     assert getattr(task, "classes", None) == CITYSCAPES
     assert getattr(task, "palette", None) == CITYSCAPES_COLOURS
@@ -236,14 +239,11 @@ def test_config__that_is_wrong_is_explained(data: Any, problem: str) -> None:
 
 
 def test_command__refuses_a_kind_without_a_root(tmp_path: Path) -> None:
-    def recipe(**facts: Any) -> object:
-        return resolve_config(None, [], preset_name="segmenter-s-mask", **facts)
-
-    assert refusal(lambda: recipe(data=tmp_path, dataset="citiscapes"), ConfigError) == (
+    assert refusal(lambda: describe(tmp_path, kind="citiscapes"), ConfigError) == (
         "the data set kind 'citiscapes' has no root with splits; did you mean 'cityscapes'?"
     )
-    assert refusal(lambda: recipe(dataset="cityscapes"), ConfigError) == (
-        "the data set kind 'cityscapes' was named without data; give --data DIR, its root"
+    assert refusal(lambda: describe(None, kind="cityscapes"), ConfigError) == (
+        "no data was named; give --data PATH, or --images and one of --masks, --depth, --values"
     )
 
 

@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from densevit.checkpoints.native import Bundle, Card, save_bundle
+from densevit.data.description import describe
 from densevit.errors import ConfigError
 from densevit.inference_config import InferenceConfig
 from densevit.model import DenseModel, ModelConfig
@@ -48,7 +49,7 @@ def config(checkpoint: Path, photos: Path, *decoders: str, freeze: str | None = 
     return resolve_config(
         None,
         [f"{key}={value}" for key, value in more.items()],
-        data=photos,
+        data=describe(photos).config,
         init=str(checkpoint),
         freeze=freeze,
         decoders=decoders,
@@ -110,7 +111,7 @@ def test_init__without_an_encoder_in_the_config_brings_its_own(checkpoint: Path,
         "tasks: {labels: {kind: segmentation}}\n"
     )
 
-    run = resolve_config(tmp_path / "run.yaml", [], data=photos)
+    run = resolve_config(tmp_path / "run.yaml", [], data=describe(photos).config)
 
     assert run.model.encoder == tiny_encoder()
     assert run.augment.crop == (32, 32)

@@ -18,7 +18,8 @@ from densevit.checkpoints.merge import MergeConfig
 from densevit.checkpoints.native import Bundle, Card, read_header, save_bundle
 from densevit.cli.main import app
 from densevit.config import Config, merge
-from densevit.data import parse_data
+from densevit.data import FolderConfig, parse_data
+from densevit.data.description import describe
 from densevit.decoders import DECODERS
 from densevit.inference.speed import SpeedConfig
 from densevit.model import DenseModel, ModelConfig
@@ -147,8 +148,8 @@ def check_merge_or_run(data: dict[str, Any]) -> None:
     if "heads" in data:
         MergeConfig.parse(data)
         return
-    if "root" in data:
-        parse_data(data)
+    if data.keys() <= FolderConfig.model_fields.keys() - {"tasks"}:  # which runs have too
+        parse_data({"root": "mine", **data})
         return
     base = FRAGMENT_BASE if "model" in data else {**FRAGMENT_BASE, "model": {"preset": "segmenter-s-mask"}}
     whole = merge(base, data)
@@ -164,7 +165,8 @@ def check_train_command(arguments: list[str]) -> None:
     if not here:
         return
     provide_dataset(given["data"])
-    resolve_config(given["config"], list(given["overrides"] or ()), preset_name=given["preset"], data=given["data"])
+    data = None if given["data"] is None else describe(given["data"]).config
+    resolve_config(given["config"], list(given["overrides"] or ()), preset_name=given["preset"], data=data)
 
 
 def provide_dataset(root: str | Path | None) -> None:

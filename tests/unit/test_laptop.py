@@ -9,8 +9,10 @@ import pytest
 import torch
 from PIL import Image
 
+from densevit.checkpoints.native import load_bundle
 from densevit.data import FolderConfig, FolderDataset
 from densevit.errors import ConfigError
+from densevit.evaluation.evaluate import evaluate
 from densevit.tasks import parse_task
 from densevit.training import laptop
 from densevit.training.config import TrainConfig
@@ -19,9 +21,9 @@ from densevit.training.linear_probe import patch_targets
 from densevit.training.resolve_config import complete
 from densevit.training.run.log import read_log
 from densevit.training.survey import survey, thickness
-from densevit.training.timing import Costs
+from densevit.training.timing import Costs, measure
 from densevit.training.train import train
-from tests.e2e.scenes import write_model
+from tests.e2e.scenes import recipe, write_model
 from tests.layouts import LAYOUTS
 from tests.unit.runs import same, weights
 
@@ -30,7 +32,8 @@ DATA = {"train": {"split": "train"}, "val": {"split": "val"}}
 
 def costs(encoder_s: float, step_s: float = 0.1) -> Costs:
     """Of a machine that takes so long for an image of 400 tokens."""
-    return Costs(400, encoder_s, {"dpt": 4 * step_s, "setr_mla": step_s}, width=768, patch=(16, 16))
+    steps = {"dpt": 4 * step_s, "setr_mla": step_s}
+    return Costs(400, encoder_s, steps, evaluations=steps, width=768, patch=(16, 16))
 
 
 @pytest.fixture
@@ -49,7 +52,7 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Sets how fast this machine is."""
 
     def set_costs(encoder_s: float, step_s: float = 0.1) -> None:
-        monkeypatch.setattr(laptop, "measure", lambda config, device: costs(encoder_s, step_s))
+        monkeypatch.setattr(laptop, "measure", lambda *arguments: costs(encoder_s, step_s))
 
     set_costs(0.1)
     return set_costs
@@ -172,6 +175,21 @@ def test_plan__without_data_says_what_is_missing(machine: Any) -> None:
         plan({}, (), 60)
 
 
+# The clock
+
+
+def test_measured_costs__are_of_every_head_and_grow_with_the_size(dataset: Path, model: Path) -> None:
+    features = {"directory": str(model.parent)}
+    raw = recipe(dataset, "setr", "depth", iterations=1, init=str(model), freeze="encoder", features=features)
+    state = torch.random.get_rng_state()
+    found = measure(TrainConfig.parse(complete(raw)), (48, 64))
+    assert torch.equal(state, torch.random.get_rng_state())
+    assert found.heads.keys() == found.evaluations.keys() == {"setr", "depth"}
+    assert min(found.encoder_s, *found.heads.values(), *found.evaluations.values()) > 0
+    assert found.encode_s((96, 128)) > 4 * found.encode_s((48, 64))  # attention is quadratic
+    assert found.step_s((96, 128), 4) == pytest.approx(4 * found.step_s((48, 64), 4))
+
+
 # The run
 
 
@@ -197,6 +215,20 @@ def test_probe__learns_the_shares_of_classes_in_a_patch() -> None:
     shares, known = patch_targets(task, target, (2, 2))
     assert known.tolist() == [True, False]
     assert shares[0].tolist() == [0.25, 0.75]
+
+
+def test_planned_run__has_the_figures_that_its_model_has_without_the_cache(
+    given: dict[str, Any], machine: Any, dataset: Path, tmp_path: Path
+) -> None:
+    given |= {"iterations": 4, "eval_every": 2, "fit": {"short_side": 48}}
+    config = TrainConfig.parse(complete(plan(given, ("setr_mla",), 60).raw))
+    bundle = load_bundle(train(config, tmp_path / "run"))
+    val = FolderDataset(FolderConfig(root=dataset, split="val"), targets=frozenset({"labels"}))
+    measured = evaluate(bundle.model, bundle.tasks, bundle.fit, val)["setr_mla"]
+    claimed = bundle.card.metrics["setr_mla"]
+    assert {name: claimed[name] for name in ("mIoU", "aAcc", "mAcc")} == {
+        name: measured[name] for name in ("mIoU", "aAcc", "mAcc")
+    }
 
 
 @pytest.mark.parametrize(("normals", "channels"), [(True, ["x", "y", "z"]), (False, ["value 1", "value 2", "value 3"])])

@@ -12,9 +12,9 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from densevit.data import parse_data
 from densevit.data.sample import ClassTable
 from densevit.data.transforms import Targets
-from densevit.doctor.examine import check_run
 from densevit.evaluation.evaluate import evaluate
 from densevit.evaluation.selection import choose_head, open_for
 from densevit.evaluation.snapshots import load_evaluation
@@ -28,6 +28,7 @@ from densevit.tasks.base import ValueFormat
 from densevit.tasks.metrics import RegressionMetrics, SegmentationMetrics
 from densevit.training.config import TrainConfig
 from densevit.training.resolve_config import complete
+from densevit.training.start import check_run
 from densevit.training.train import train
 from densevit.types import DenseOutput, Size
 from tests.e2e.commands import Outcome
@@ -136,7 +137,7 @@ def test_new_task__is_checked_trained_and_measured(data: Path, tmp_path: Path) -
 
     model = Predictor.load(train(run, tmp_path / "run"), device="cpu")
 
-    dataset = open_for({"root": data, "split": "val"}, "flow")
+    dataset = open_for(parse_data({"root": data, "split": "val"}), "flow")
     head, dataset = choose_head(model.tasks, dataset, "flow", None)
     measured = evaluate(model.model, model.tasks, model.fit, dataset)[head]
     assert 0 < measured["MAE"] < 3
@@ -156,7 +157,7 @@ def test_new_task__is_evaluated_by_the_command_line(
     assert cli("evaluate", *options, "--task", "flow").code == 0
 
     measured = json.loads((tmp_path / "figures.json").read_text(encoding="utf-8"))
-    dataset = open_for({"root": data, "split": "val"}, "flow")
+    dataset = open_for(parse_data({"root": data, "split": "val"}), "flow")
     expected = evaluate(predictor.model, predictor.tasks, predictor.fit, dataset)["flow"]
     assert (measured["task"], measured["decoder"], measured["num_images"]) == ("flow", "flow", 2)
     assert measured["MAE"] == expected["MAE"]

@@ -5,13 +5,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
 from densevit.checkpoints.native import read_header
-from densevit.data import DATASETS, ClassTable, Sample, parse_data
+from densevit.data import DATASETS, parse_data
 from densevit.decoders import DECODERS, parse_decoder
 from densevit.errors import CheckpointError, ConfigError
 from densevit.inference.predictor import Predictor
@@ -21,7 +20,7 @@ from densevit.training.config import TrainConfig
 from densevit.training.resolve_config import complete
 from densevit.training.train import train
 from densevit.types import Taps
-from tests.e2e.scenes import CLASSES, ENCODER, SIZE, scene, write_model
+from tests.e2e.scenes import CLASSES, ENCODER, SIZE, Scenes, scene, write_model
 
 MODULE = """
 import torch
@@ -55,20 +54,6 @@ class Sum(nn.Module):
     def forward(self, taps: Taps) -> Tensor:
         logits: Tensor = self.head(sum(taps.maps()))
         return logits
-
-
-class Scenes:
-    """A data set of the user."""
-
-    def __init__(self, seeds: range) -> None:
-        self.seeds, self.classes = seeds, ClassTable(CLASSES)
-
-    def __len__(self) -> int:
-        return len(self.seeds)
-
-    def __getitem__(self, index: int, /) -> Sample:
-        image, labels, _ = scene(self.seeds[index])
-        return Sample(f"{index}", image, labels=labels.astype(np.int32))
 
 
 def make_scenes(split: str, count: int = 4) -> Scenes:

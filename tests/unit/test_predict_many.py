@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from densevit.errors import ConfigError, DataError
-from densevit.inference.many import run_many
+from densevit.inference.batching import run_many
 from densevit.inference.prediction import Prediction
 from densevit.inference.predictor import Predictor
 from densevit.inference.sliding_window import SlidingWindow
@@ -90,7 +90,7 @@ def test_run_many__reads_no_more_than_a_batch_ahead():
 
 
 def test_run_many__holds_few_large_images(monkeypatch):
-    monkeypatch.setattr("densevit.inference.many.HELD_PIXELS", 50)
+    monkeypatch.setattr("densevit.inference.batching.HELD_PIXELS", 50)
     sizes: list[int] = []
 
     def run(images: Any) -> list[None]:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from densevit.data.description import describe
 from densevit.errors import ConfigError
 from densevit.presets import preset
 from densevit.training.config import TrainConfig
@@ -12,7 +13,9 @@ from densevit.training.resolve_config import resolve_config
 
 
 def laid_out(name: str, dataset: Path, *overrides: str, preset_name: str | None = None) -> TrainConfig:
-    return resolve_config(None, list(overrides), data=dataset, recipe_name=name, preset_name=preset_name)
+    return resolve_config(
+        None, list(overrides), data=describe(dataset).config, recipe_name=name, preset_name=preset_name
+    )
 
 
 @pytest.mark.parametrize("name", RECIPES)

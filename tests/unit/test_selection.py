@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from densevit.data import parse_data
 from densevit.errors import DensevitError
 from densevit.evaluation.selection import choose_head, open_for
 from densevit.tasks import Segmentation
@@ -48,7 +49,7 @@ def test_background__is_that_which_the_head_learnt(write, wanted, tmp_path: Path
     write_photo(tmp_path)
     write(tmp_path)
     tasks = {"labels": Segmentation(classes=("floor", "cat"), background="floor")}
-    head, dataset = choose_head(tasks, open_for({"root": tmp_path}, "segmentation"), "segmentation", wanted)
+    head, dataset = choose_head(tasks, open_for(parse_data({"root": tmp_path}), "segmentation"), "segmentation", wanted)
     assert head == "labels"
     labels = dataset[0].labels
     assert labels is not None
@@ -60,7 +61,7 @@ def test_background__stays_ignored_where_the_head_has_none(write, tmp_path: Path
     write_photo(tmp_path)
     write(tmp_path)
     tasks = {"labels": Segmentation(classes=("floor", "cat"))}
-    _, dataset = choose_head(tasks, open_for({"root": tmp_path}, "segmentation"), "segmentation", None)
+    _, dataset = choose_head(tasks, open_for(parse_data({"root": tmp_path}), "segmentation"), "segmentation", None)
     assert (dataset[0].labels == 255).sum() == 192 - 16
 
 
@@ -69,7 +70,7 @@ def test_background__may_be_named_for_a_head_that_does_not_know_it(write, tmp_pa
     write_photo(tmp_path)
     write(tmp_path)
     tasks = {"labels": Segmentation(classes=("floor", "cat"))}
-    dataset = open_for({"root": tmp_path, "background": "floor"}, "segmentation")
+    dataset = open_for(parse_data({"root": tmp_path, "background": "floor"}), "segmentation")
     _, dataset = choose_head(tasks, dataset, "segmentation", None)
     labels = dataset[0].labels
     assert labels is not None
@@ -92,6 +93,6 @@ def masks(root: Path) -> None:
 def test_background__that_does_not_fit_the_data_is_refused(write, places, words: str, tmp_path: Path) -> None:
     write_photo(tmp_path)
     write(tmp_path)
-    with pytest.raises(DensevitError) as error:
-        open_for({"root": tmp_path, **places}, "segmentation")
+    with pytest.raises((DensevitError, ValueError)) as error:
+        open_for(parse_data({"root": tmp_path, **places}), "segmentation")
     assert words in str(error.value)

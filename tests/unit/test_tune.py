@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from densevit.checkpoints.native import load_bundle, save_bundle
+from densevit.data import parse_data
 from densevit.encoder.token_merging_rules import TomeMerging
 from densevit.errors import ConfigError
 from densevit.evaluation.evaluate import evaluate
@@ -234,7 +235,7 @@ def test_tune__sees_photos_as_the_model_does(cli: Any, place: Path, data: Path, 
         load_bundle(place / "m.safetensors").model.eval(),
         bundle.tasks,
         apply_speed(load_bundle(place / "m.safetensors"), read_speed(speed)).fit,
-        open_for({"root": str(data), "split": "val"}, "segmentation"),
+        open_for(parse_data({"root": str(data), "split": "val"}), "segmentation"),
     )
 
     assert points[str(speed)] == pytest.approx(figures["setr"]["mIoU"], abs=1e-9)
@@ -271,7 +272,7 @@ def test_tune__prints_what_was_measured_when_interrupted(
 
 def test_tuner__gives_up_what_is_far_beyond_the_budget(place: Path, data: Path) -> None:
     bundle = load_bundle(place / "m.safetensors")
-    dataset = open_for({"root": data, "split": "val"}, "segmentation")
+    dataset = open_for(parse_data({"root": data, "split": "val"}), "segmentation")
     settings = [SpeedConfig(), SpeedConfig(short_side=24), SpeedConfig(short_side=96)]
     tuner = Tuner(bundle, "setr", settings, device=torch.device("cpu"))
     plain = Budget("time", 0.0, "0 ms")

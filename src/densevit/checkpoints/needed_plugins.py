@@ -16,7 +16,7 @@ def plugins_of(model: ModelConfig, tasks: Mapping[str, Task]) -> dict[str, str]:
     """Kind and name of every plug-in of a model, such as "decoder fpn" -> the package that it is from."""
     used = [(DECODERS, head.decoder.kind) for head in model.heads.values()]
     named: list[tuple[PluginTable[Any], str]] = [*used, *((TASKS, task.kind) for task in tasks.values())]
-    return {f"{table.what} {name}": table.origins.get(name, "") for table, name in named if name not in table.own}
+    return {f"{table.what} {name}": table.origins.get(name, "") for table, name in named if name not in table.builtin}
 
 
 def check_plugins(needed: Any, source: object) -> None:

@@ -1,10 +1,8 @@
 """What ``densevit predict --annotations`` writes when all photos are done."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
-
-import numpy as np
-from numpy.typing import NDArray
 
 from densevit.cli.photo_batch import PhotoBatch
 from densevit.errors import ConfigError, DataError
@@ -59,7 +57,7 @@ class AnnotationOutputs:
         done = {record["source"]: record["heads"][self.head]["labels"] for record in self.batch.records if self.kinds}
         for kind in self.kinds:
             photos = [
-                LabelledPhoto(photo.path, *names, number, _reader(self.batch.out / done[str(photo.path)]))
+                LabelledPhoto(photo.path, *names, number, partial(read_labels, self.batch.out / done[str(photo.path)]))
                 for number, (photo, names) in enumerate(zip(self.batch.photos, self.names, strict=True), 1)
                 if str(photo.path) in done
             ]
@@ -74,7 +72,3 @@ def _head(predictor: Predictor) -> str:
         held = f"{len(heads)} heads with classes run ({', '.join(heads)})" if heads else "no head with classes runs"
         raise ConfigError(f"--annotations are of one head, but {held}; name one with --head")
     return heads[0]
-
-
-def _reader(path: Path) -> Callable[[], NDArray[np.int32]]:
-    return lambda: read_labels(path)

@@ -13,8 +13,8 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from densevit.cli import data_options as sources
 from densevit.cli import options as shared
+from densevit.cli.data_options import DataOptions
 from densevit.cli.terminal import printable
 
 if TYPE_CHECKING:
@@ -25,21 +25,13 @@ _COLOURS = {"error": "bold red", "warning": "bold yellow", "note": "bold blue"}
 
 
 def doctor(
+    *,
     root: Annotated[
         Path | None, typer.Argument(metavar="DATA", help="Data set: a folder, a zip archive, or a dataset.yaml.")
     ] = None,
-    data: sources.Data = None,
-    images: sources.Images = None,
-    masks: sources.Masks = None,
-    depth: sources.Depth = None,
-    values: sources.Values = None,
-    pairs: sources.PairsFile = None,
-    split_by: sources.SplitBy = None,
+    source: DataOptions,
     split: Annotated[list[str] | None, typer.Option(help="Check only this split; repeatable.")] = None,
-    classes: sources.Classes = None,
-    background: sources.Background = None,
     ignore_index: Annotated[int | None, typer.Option(help="Value of pixels without a class, instead of 255.")] = None,
-    reduce_zero_label: sources.ReduceZeroLabel = False,
     depth_unit_m: Annotated[
         float | None, typer.Option(help="Metres per unit of an integer depth map, instead of 0.001.")
     ] = None,
@@ -65,13 +57,9 @@ def doctor(
     from densevit.doctor.examine import FAST_PHOTOS, examine
     from densevit.io import write_bytes_atomic, write_json
 
-    place = _one_of(root, data)
-    keys = sources.data_keys(
-        **{"images": images, "masks": masks, "depth": depth, "values": values, "pairs": pairs, "split_by": split_by},
-        **{"classes": classes, "background": background, "ignore_index": ignore_index},
-        **{"reduce_zero_label": reduce_zero_label, "depth_unit_m": depth_unit_m},
-    )
-    read = [*sources.paths_read(place, keys), colours]
+    place = _one_of(root, source.data)
+    keys = source.keys(ignore_index=ignore_index, depth_unit_m=depth_unit_m)
+    read = [*source.paths(), root, colours]
     shared.claim_outputs([json_file, html_file, write], read, overwrite=overwrite)
     config, recognised = _describe(place, keys, draw=write is not None)
     _print([f"data: {remark}" for remark in recognised])
@@ -82,7 +70,7 @@ def doctor(
     console = Console(stderr=True)
     with _progress(console, "reading") as progress:
         diagnosis = examine(config, **scope, workers=cores, progress=progress)
-    name = str(place or images or pairs)
+    name = str(place or source.images or source.pairs)
     _show(diagnosis, name)
     if json_file is not None:
         from densevit.doctor.report import as_record
@@ -116,8 +104,7 @@ def _describe(place: Path | None, keys: dict[str, Any], *, draw: bool) -> "tuple
     """The data set, and what was recognised; ``draw`` gives splits to data that have none."""
     from densevit.data import FolderConfig
     from densevit.data.description import describe
-    from densevit.data.split_roles import split_names, with_drawn_names
-    from densevit.data.splits import SplitConfig
+    from densevit.data.split_roles import with_default_draw, with_drawn_names
     from densevit.errors import ConfigError
 
     described = describe(place, **keys)
@@ -127,13 +114,9 @@ def _describe(place: Path | None, keys: dict[str, Any], *, draw: bool) -> "tuple
             f"{place} is described as {config.kind}; doctor checks data sets in files (kind: folder); give the folder "
             "of such a data set"
         )
-    if draw and config.splits is None and not split_names(config):
-        shares = SplitConfig()
-        config = config.model_copy(update={"splits": shares})
-        remarks.append(
-            f"no splits: {shares.val:.0%} of the photos are drawn for val (seed {shares.seed}); set splits, or "
-            "--split-by, to change it"
-        )
+    if draw:
+        config, drawn_remarks = with_default_draw(config)
+        remarks += drawn_remarks
     drawn = with_drawn_names(config)
     assert isinstance(drawn, FolderConfig)
     return drawn, tuple(remarks)

@@ -9,8 +9,8 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from densevit.cli import data_options as sources
 from densevit.cli import options as shared
+from densevit.cli.data_options import AnyDataOptions, MeasureOptions
 from densevit.cli.terminal import printable
 
 if TYPE_CHECKING:
@@ -20,33 +20,13 @@ if TYPE_CHECKING:
 
 
 def evaluate(
+    *,
     model: shared.Model = "default",
-    data: sources.Data = None,
-    dataset_kind: sources.Kind = None,
-    split: shared.Split = None,
-    task: shared.Task = None,
-    head: shared.HeadToMeasure = None,
-    decoder: shared.OldDecoder = None,
-    images: sources.Images = None,
-    masks: sources.Masks = None,
-    depth: sources.Depth = None,
-    values: sources.Values = None,
-    pairs: sources.PairsFile = None,
-    split_by: sources.SplitBy = None,
-    classes: sources.Classes = None,
-    background: sources.Background = None,
-    reduce_zero_label: sources.ReduceZeroLabel = False,
+    source: AnyDataOptions,
+    measured: MeasureOptions,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the metrics here.")] = None,
     device: shared.Device = None,
-    protocol: shared.Protocol = None,
-    tta: shared.Tta = False,
-    window: shared.Window = None,
-    overlap: shared.Overlap = None,
-    blend: shared.Blend = None,
-    window_batch: shared.WindowBatch = None,
-    scale: shared.Scale = None,
-    scales: shared.Scales = None,
-    flip: shared.Flip = False,
+    views: shared.ViewOptions,
     speed: shared.Speed = None,
     engine: shared.Engine = None,
     overwrite: shared.Overwrite = False,
@@ -57,28 +37,17 @@ def evaluate(
     fractions and metres. A model of densevit reads a copy of its data as its run did; whatever differs is said.
     """
     from densevit import load
-    from densevit.evaluation import run_data
     from densevit.evaluation.evaluate import check_measured
+    from densevit.evaluation.run_data import Model
     from densevit.io import write_json
 
-    keys = sources.data_keys(
-        **{"kind": dataset_kind, "images": images, "masks": masks, "depth": depth, "values": values, "pairs": pairs},
-        **{"split_by": split_by, "classes": classes, "background": background, "reduce_zero_label": reduce_zero_label},
-    )
-    shared.claim_outputs([json_file], [*sources.paths_read(data, keys), Path(model)], overwrite=overwrite)
+    keys = source.keys()  # may be refused, so before the model is loaded
+    shared.claim_outputs([json_file], [*source.paths(), Path(model)], overwrite=overwrite)
     predictor = load(model, device=device, speed=speed, engine=engine)
-    views = shared.view_options(
-        window=window, overlap=overlap, blend=blend, batch=window_batch, scale=scale, scales=scales, flip=flip
-    )
-    options = predictor.options(**views, protocol=protocol, tta=tta)
-    stamp: dict[str, Any] = {} if background is None else {"background": background}
-    stamp |= {} if protocol is None else {"protocol": protocol, "tta": tta}
-    stamp |= {} if options.has_default_views else {"way": options.way()}
-    stamp |= {"speed": switches} if (switches := predictor.speed.set_values()) else {}
-    known = run_data.Model(model, predictor.tasks, predictor.trained_on)
-    wanted: list[str] | list[None] = shared.head_names(head, decoder) or [None]
-    chosen = [run_data.select(known, task, name, data, split, keys) for name in wanted]
-    sources.show_remarks(dict.fromkeys(message for one in chosen for message in one.messages))
+    options = views.checked(predictor)
+    stamp: dict[str, Any] = {} if source.background is None else {"background": source.background}
+    stamp |= views.stamp(options, predictor)
+    chosen = measured.select(Model(model, predictor.tasks, predictor.trained_on), source.data, keys)
     records = [
         {"model": model, "decoder": one.head, **one.record(), **stamp, **_measure(predictor, one, options)}
         for one in chosen

@@ -23,6 +23,7 @@ from densevit.cli.doctor import doctor
 from densevit.cli.evaluate import evaluate
 from densevit.cli.merge import merge
 from densevit.cli.models import models
+from densevit.cli.option_groups import expand_groups
 from densevit.cli.parity import parity
 from densevit.cli.predict import predict
 from densevit.cli.report import report
@@ -40,7 +41,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 for command in (predict, train, report, evaluate, doctor, merge, models, convert, parity, tune, benchmark):
-    app.command()(carrying_interruptions(command))
+    app.command()(carrying_interruptions(expand_groups(command)))
 
 # Typer's exception for wrong usage, click's or a copy of it: the base of the base of BadParameter.
 _WRONG_USAGE: type[Exception] = typer.BadParameter.__bases__[0].__bases__[0]

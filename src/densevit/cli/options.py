@@ -2,29 +2,20 @@
 
 import math
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 if TYPE_CHECKING:
+    from densevit.inference.pipeline import InferenceOptions
+    from densevit.inference.predictor import Predictor
     from densevit.inference.raster.job import RasterConfig
     from densevit.inference.sliding_window import SlidingWindow
 
 Model = Annotated[str, typer.Option(help='"default", a checkpoint, or hf://owner/name.')]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, ...; a GPU if there is one.")]
-Protocol = Annotated[
-    str | None,
-    typer.Option(help="Run images as this program does: segmenter, mmseg, setr, dpt, transformers, depth_anything."),
-]
-Tta = Annotated[bool, typer.Option("--tta", help="Average the protocol's scales, each mirrored too.")]
-Window = Annotated[int | None, typer.Option(help="Run sliding windows of this side, at the image's own pixels.")]
-Overlap = Annotated[int | None, typer.Option(help="Pixels that windows share; a quarter of a window by default.")]
-Blend = Annotated[str | None, typer.Option(help="How overlapping windows are blended: uniform or hann.")]
-WindowBatch = Annotated[str | None, typer.Option(help="Windows per batch: a number, or auto.")]
-Scale = Annotated[float | None, typer.Option(help="Factor on the image's sides before windows are run.")]
-Scales = Annotated[str | None, typer.Option(help="Average these input scales, as in 0.75,1,1.25.")]
-Flip = Annotated[bool, typer.Option("--flip", help="Also average with the mirrored image.")]
 Speed = Annotated[
     list[str] | None, typer.Option(help="Make the model cheaper: a YAML file, or KEY=VALUE; may be repeated.")
 ]
@@ -32,21 +23,67 @@ Overwrite = Annotated[
     bool, typer.Option("--overwrite", help="Replace files that densevit did not write, or that were changed since.")
 ]
 Engine = Annotated[str | None, typer.Option(help="What runs the network: torch, compile, onnxruntime or openvino.")]
-Split = Annotated[
-    str | None, typer.Option(help="Split to measure on; by default the one on which the model's run was evaluated.")
-]
-Task = Annotated[
-    str | None, typer.Option(help="What to measure: segmentation, depth or regression; by default what the model does.")
-]
-HeadToMeasure = Annotated[
-    list[str] | None, typer.Option("--head", help="Head to measure; by default the one whose task and classes fit.")
-]
 HeadsToRun = Annotated[
     list[str] | None,
     typer.Option("--head", help="Head to run; may be repeated, or several separated by commas. All by default."),
 ]
 OldHeads = Annotated[list[str] | None, typer.Option("--heads", hidden=True)]
-OldDecoder = Annotated[list[str] | None, typer.Option("--decoder", hidden=True)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ViewOptions:
+    """How a photo is run; see ``InferenceOptions``."""
+
+    protocol: Annotated[
+        str | None,
+        typer.Option(
+            help="Run images as this program does: segmenter, mmseg, setr, dpt, transformers, depth_anything."
+        ),
+    ] = None
+    tta: Annotated[bool, typer.Option("--tta", help="Average the protocol's scales, each mirrored too.")] = False
+    window: Annotated[int | None, typer.Option(help="Run sliding windows of this side, at the image's own pixels.")] = (
+        None
+    )
+    overlap: Annotated[
+        int | None, typer.Option(help="Pixels that windows share; a quarter of a window by default.")
+    ] = None
+    blend: Annotated[str | None, typer.Option(help="How overlapping windows are blended: uniform or hann.")] = None
+    window_batch: Annotated[str | None, typer.Option(help="Windows per batch: a number, or auto.")] = None
+    scale: Annotated[float | None, typer.Option(help="Factor on the image's sides before windows are run.")] = None
+    scales: Annotated[str | None, typer.Option(help="Average these input scales, as in 0.75,1,1.25.")] = None
+    flip: Annotated[bool, typer.Option("--flip", help="Also average with the mirrored image.")] = False
+
+    def checked(self, predictor: "Predictor") -> "InferenceOptions":
+        """The options as the model takes them.
+
+        Raises:
+            ConfigError: if a value is not accepted, or options exclude each other.
+        """
+        from densevit.inference.sliding_window import SlidingWindow
+
+        batch = self.window_batch
+        windows = {
+            "window": self.window,
+            "overlap": self.overlap,
+            "blend": self.blend,
+            "batch": int(batch) if batch is not None and batch.isdecimal() else batch,
+            "scale": self.scale,
+        }
+        given = {key: value for key, value in windows.items() if value is not None}
+        source = "the set of options --window, --overlap, --blend, --window-batch and --scale"
+        return predictor.options(
+            windows=SlidingWindow.parse(given, source=source) if given else None,
+            scales=(1.0,) if self.scales is None else numbers(self.scales, "--scales", "0.75,1,1.25"),
+            flip=self.flip,
+            protocol=self.protocol,
+            tta=self.tta,
+        )
+
+    def stamp(self, options: "InferenceOptions", predictor: "Predictor") -> dict[str, Any]:
+        """What a record says about how its photos were run; ``options`` are those that ``checked`` gave."""
+        stamp: dict[str, Any] = {} if self.protocol is None else {"protocol": self.protocol, "tta": self.tta}
+        stamp |= {} if options.has_default_views else {"way": options.way()}
+        return stamp | ({"speed": switches} if (switches := predictor.speed.set_values()) else {})
 
 
 def claim_outputs(outputs: Iterable[Path | None], inputs: Sequence[Path | None] = (), *, overwrite: bool) -> None:
@@ -66,24 +103,6 @@ def head_names(*options: Sequence[str] | None) -> list[str] | None:
     texts = [text for option in options for text in option or ()]
     names = [name.strip() for text in texts for name in text.split(",")]
     return list(dict.fromkeys(name for name in names if name)) or None
-
-
-def view_options(*, scales: str | None, flip: bool, batch: str | None, **windows: Any) -> dict[str, Any]:
-    """The keywords of ``Predictor.options`` that some options stand for; ``windows`` are keys of ``SlidingWindow``.
-
-    Raises:
-        ConfigError: if a value is not accepted.
-    """
-    from densevit.inference.sliding_window import SlidingWindow
-
-    windows["batch"] = int(batch) if batch is not None and batch.isdecimal() else batch
-    given = {key: value for key, value in windows.items() if value is not None}
-    source = "the set of options --window, --overlap, --blend, --window-batch and --scale"
-    return {
-        "windows": SlidingWindow.parse(given, source=source) if given else None,
-        "scales": (1.0,) if scales is None else numbers(scales, "--scales", "0.75,1,1.25"),
-        "flip": flip,
-    }
 
 
 def numbers(text: str, option: str, example: str) -> tuple[float, ...]:

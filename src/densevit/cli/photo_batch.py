@@ -52,7 +52,7 @@ class PhotoBatch:
     """Photos that are predicted one after the other into one folder.
 
     Attributes:
-        way: what is stamped into records beyond the model and the photo: a protocol's name.
+        way: what is stamped into records beyond the model and the photo: protocol, views and speed switches.
         records: of the photos that are done.
         failures: messages of the photos that failed.
         skipped: number of photos whose results were there already.
@@ -144,12 +144,7 @@ class PhotoBatch:
         status = photo.stat() if photo.exists() else None
         size, changed = (status.st_size, status.st_mtime_ns) if status else (-1, -1)
         stamp: dict[str, Any] = {"source": str(photo), "bytes": size, "changed_ns": changed, "model": self.model}
-        stamp |= self.way
-        if not self.options.has_default_views:
-            stamp["way"] = self.options.way()
-        if switches := self.predictor.speed.set_values():
-            stamp["speed"] = switches
-        return stamp | ({"raster": self.raster.plain()} if streamed else {})
+        return stamp | self.way | ({"raster": self.raster.plain()} if streamed else {})
 
 
 def unique_stems(photos: Sequence[Path]) -> list[str]:

@@ -13,6 +13,7 @@ from densevit.cli.terminal import printable
 
 
 def predict(
+    *,
     sources: Annotated[
         list[str], typer.Argument(metavar="PHOTO|FOLDER|GLOB...", help="Photos, folders or quoted globs.")
     ],
@@ -28,15 +29,7 @@ def predict(
         typer.Option(help="Also write predictions as people correct them: coco, labelme or cvat; may be repeated."),
     ] = None,
     device: shared.Device = None,
-    protocol: shared.Protocol = None,
-    tta: shared.Tta = False,
-    window: shared.Window = None,
-    overlap: shared.Overlap = None,
-    blend: shared.Blend = None,
-    window_batch: shared.WindowBatch = None,
-    scale: shared.Scale = None,
-    scales: shared.Scales = None,
-    flip: shared.Flip = False,
+    views: shared.ViewOptions,
     stream: Annotated[
         bool, typer.Option("--stream", help="Stream TIFFs and PNGs of any size; large or georeferenced ones always.")
     ] = False,
@@ -68,13 +61,9 @@ def predict(
     found = find_photos(sources)
     names = shared.head_names(head, heads)
     predictor = load(model, heads=names, device=device, speed=speed, engine=engine)
-    views = shared.view_options(
-        window=window, overlap=overlap, blend=blend, batch=window_batch, scale=scale, scales=scales, flip=flip
-    )
-    options = predictor.options(**views, protocol=protocol, tta=tta)
+    options = views.checked(predictor)
     raster = shared.raster_config(options.windows, bands=bands, limits=limits, scores=scores, file_format=raster_format)
-    way = {} if protocol is None else {"protocol": protocol, "tta": tta}
-    batch = PhotoBatch(predictor, model, options, raster, way, out, stream=stream)
+    batch = PhotoBatch(predictor, model, options, raster, views.stamp(options, predictor), out, stream=stream)
     batch.plan(found.photos, resume=resume)
     annotated = AnnotationOutputs(annotations or (), batch)
     page = [out / "index.html"] if gallery else []

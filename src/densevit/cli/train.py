@@ -5,10 +5,11 @@ from typing import Annotated
 
 import typer
 
-from densevit.cli import data_options as sources
+from densevit.cli.data_options import AnyDataOptions
 
 
 def train(
+    *,
     run: Annotated[Path | None, typer.Argument(metavar="[RUN]", help="Run folder to --resume; or give --out.")] = None,
     out: Annotated[
         Path | None, typer.Option(help="Run folder: config, log, states, model; by default a new one in runs/.")
@@ -26,17 +27,7 @@ def train(
     decoder: Annotated[
         list[str] | None, typer.Option(help="Decoder to train on the encoder of --init, such as setr_mla; repeatable.")
     ] = None,
-    data: sources.Data = None,
-    dataset: sources.Kind = None,
-    images: sources.Images = None,
-    masks: sources.Masks = None,
-    depth: sources.Depth = None,
-    values: sources.Values = None,
-    pairs: sources.PairsFile = None,
-    split_by: sources.SplitBy = None,
-    classes: sources.Classes = None,
-    background: sources.Background = None,
-    reduce_zero_label: sources.ReduceZeroLabel = False,
+    source: AnyDataOptions,
     time: Annotated[
         str | None, typer.Option(help="Time for the whole run in laptop mode, such as 90s or 1h; 10m by default.")
     ] = None,
@@ -62,7 +53,6 @@ def train(
     """
     from densevit.cli.terminal import printable
     from densevit.device import pick_device
-    from densevit.doctor.examine import check_run
     from densevit.errors import ConfigError
     from densevit.training.launch import is_first
     from densevit.training.nonfinite_batches import replay as replay_batch
@@ -76,10 +66,6 @@ def train(
         raise ConfigError(f"{run} was given without an option; write --out {run}, or --resume {run} to continue a run")
     if run is not None and out not in (None, run):
         raise ConfigError(f"--resume {run} and --out {out} are two run folders; give one")
-    keys = sources.data_keys(
-        **{"kind": dataset, "images": images, "masks": masks, "depth": depth, "values": values, "pairs": pairs},
-        **{"split_by": split_by, "classes": classes, "background": background, "reduce_zero_label": reduce_zero_label},
-    )
     request = RunRequest(
         out=out or run,
         config=config,
@@ -89,12 +75,12 @@ def train(
         init=init,
         freeze=freeze,
         decoders=decoder or (),
-        data=data,
-        keys=keys,
+        data=source.data,
+        keys=source.keys(),
         time=time,
         resume=resume,
         device=device,
-        check=None if no_check else check_run,
+        check=not no_check,
     )
     try:
         path = start_run(request, lambda text: typer.echo(printable(text), err=True))

@@ -8,8 +8,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 
-from densevit.cli import data_options as sources
 from densevit.cli import options as shared
+from densevit.cli.data_options import AnyDataOptions, MeasureOptions
 
 if TYPE_CHECKING:
     from densevit.tuning.pareto import Point
@@ -17,24 +17,12 @@ if TYPE_CHECKING:
 
 
 def tune(
+    *,
     model: Annotated[str, typer.Argument(help='"default", a checkpoint, or hf://owner/name.')],
     budget: Annotated[str, typer.Option(help='Such as "20 ms", "2 GB", or "0.5 mIoU" for what may be lost.')],
     out: Annotated[Path, typer.Option(help="YAML file for --speed; a plot is written next to it, as .svg.")],
-    data: sources.Data = None,
-    dataset_kind: sources.Kind = None,
-    split: shared.Split = None,
-    task: shared.Task = None,
-    head: shared.HeadToMeasure = None,
-    decoder: shared.OldDecoder = None,
-    images: sources.Images = None,
-    masks: sources.Masks = None,
-    depth: sources.Depth = None,
-    values: sources.Values = None,
-    pairs: sources.PairsFile = None,
-    split_by: sources.SplitBy = None,
-    classes: sources.Classes = None,
-    background: sources.Background = None,
-    reduce_zero_label: sources.ReduceZeroLabel = False,
+    source: AnyDataOptions,
+    measured: MeasureOptions,
     limit: Annotated[int, typer.Option(help="Photos to measure on, spread over the split.")] = 50,
     grid: Annotated[Path | None, typer.Option(help="YAML file with the values of each switch.")] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; those of torch if not given.")] = None,
@@ -53,25 +41,22 @@ def tune(
     from densevit.config import read_yaml
     from densevit.device import pick_device
     from densevit.errors import ConfigError
-    from densevit.evaluation import run_data
+    from densevit.evaluation.run_data import Model
     from densevit.io import write_bytes_atomic, write_json
     from densevit.tuning.pareto import Budget, choose
     from densevit.tuning.plot import pareto_svg
     from densevit.tuning.tuner import GridConfig, Tuner, default_grid, preset_text, spread
 
     picture_file = out.with_suffix(".svg")
-    keys = sources.data_keys(
-        **{"kind": dataset_kind, "images": images, "masks": masks, "depth": depth, "values": values, "pairs": pairs},
-        **{"split_by": split_by, "classes": classes, "background": background, "reduce_zero_label": reduce_zero_label},
-    )
-    read = [*sources.paths_read(data, keys), grid, Path(model)]
+    keys = source.keys()
+    if len(heads := measured.heads()) > 1:
+        raise ConfigError(f"--head names {len(heads)} heads ({', '.join(heads)}) but tune measures one; name one")
+    read = [*source.paths(), grid, Path(model)]
     shared.claim_outputs([out, picture_file, json_file], read, overwrite=overwrite)
     if threads is not None:
         torch.set_num_threads(threads)
     bundle = open_model(model)
-    known = run_data.Model(model, bundle.tasks, bundle.trained_on)
-    chosen_data = run_data.select(known, task, _only(shared.head_names(head, decoder)), data, split, keys)
-    sources.show_remarks(chosen_data.messages)
+    (chosen_data,) = measured.select(Model(model, bundle.tasks, bundle.trained_on), source.data, keys)
     name, dataset = chosen_data.head, chosen_data.dataset
     switches = default_grid(bundle, name) if grid is None else GridConfig.parse(read_yaml(grid), source=str(grid))
     tuner = Tuner(bundle, name, switches.settings(), device=pick_device(device))
@@ -106,14 +91,6 @@ def tune(
     write_bytes_atomic(picture_file, picture.encode())
     write_bytes_atomic(out, preset_text(chosen, tuner.figure, limits, model).encode())
     console.print(f"{chosen.name}: written to {out}", highlight=False, markup=False, soft_wrap=True)
-
-
-def _only(heads: list[str] | None) -> str | None:
-    from densevit.errors import ConfigError
-
-    if heads is not None and len(heads) > 1:
-        raise ConfigError(f"--head names {len(heads)} heads ({', '.join(heads)}) but tune measures one; name one")
-    return None if heads is None else heads[0]
 
 
 def _records(points: "list[Point]") -> list[dict[str, object]]:

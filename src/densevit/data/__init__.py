@@ -55,6 +55,23 @@ def parse_data(data: DataConfig | Mapping[str, Any]) -> DataConfig:
         raise ValueError(str(error)) from None
 
 
+def as_config(data: Any) -> DataConfig:
+    """The config of the data that Python code gives: itself, its keys, or a function, which becomes a kind.
+
+    Raises:
+        ConfigError: it is none of these, or a key is wrong.
+    """
+    if not isinstance(data, DataConfig | Mapping) and not callable(data):
+        raise ConfigError(
+            f"data is of type {type(data).__name__}; a path, keys or config of a data set, or a function that gives a "
+            "densevit.data.Dataset, is accepted; write such a function"
+        )
+    try:
+        return parse_data(data if isinstance(data, DataConfig | Mapping) else {"kind": DATASETS.add_by_name(data)})
+    except ValueError as error:
+        raise ConfigError(f"data: {error}") from None
+
+
 AnyData = Annotated[SerializeAsAny[DataConfig], BeforeValidator(parse_data)]
 """The config of a data set of any kind, as a field of another config."""
 
@@ -86,6 +103,7 @@ __all__ = [
     "FolderDataset",
     "PublicConfig",
     "Sample",
+    "as_config",
     "classes_of",
     "parse_data",
 ]

@@ -2,11 +2,12 @@
 
 from typing import get_args
 
+from densevit.data import parse_data
 from densevit.data.base import DataConfig
 from densevit.data.folder import FolderConfig
 from densevit.data.pairs import find_pairs
 from densevit.data.splits import SplitConfig, find_split, split_key
-from densevit.errors import DataError
+from densevit.errors import ConfigError, DataError
 from densevit.limits import limits
 
 
@@ -23,8 +24,17 @@ def split_names(config: DataConfig) -> list[str]:
 
 
 def with_split(config: DataConfig, split: str | None) -> DataConfig:
-    """The config of one split; unchanged for None."""
-    return config if split is None else config.model_copy(update={"split": split})
+    """The config of one split; unchanged for None.
+
+    Raises:
+        ConfigError: if a data set of this kind has no such split.
+    """
+    if split is None or isinstance(config, FolderConfig):
+        return config if split is None else config.model_copy(update={"split": split})
+    try:
+        return parse_data({**config.plain(), "split": split})
+    except ValueError as error:
+        raise ConfigError(f"the data options (--data and --dataset): {error}") from None
 
 
 def with_drawn_names(config: DataConfig) -> DataConfig:
@@ -48,6 +58,21 @@ def with_drawn_names(config: DataConfig) -> DataConfig:
     return config.model_copy(update={"splits": SplitConfig(names=lists)})
 
 
+def with_default_draw(config: FolderConfig) -> tuple[FolderConfig, list[str]]:
+    """The config, which draws splits if the data have none, and remarks on that.
+
+    Raises:
+        DataError: there is no such folder or file.
+    """
+    if config.splits is not None or split_names(config):
+        return config, []
+    draw = SplitConfig()
+    return config.model_copy(update={"splits": draw}), [
+        f"no splits: {draw.val:.0%} of the photos are drawn for val (seed {draw.seed}); set splits, or --split-by, to "
+        "change it"
+    ]
+
+
 def training_splits(config: DataConfig) -> tuple[DataConfig, DataConfig | None, list[str]]:
     """The configs of the splits to train on and to evaluate on, if there is one, and remarks on them.
 
@@ -56,18 +81,11 @@ def training_splits(config: DataConfig) -> tuple[DataConfig, DataConfig | None, 
     Raises:
         DataError: it has splits, but none to train on.
     """
-    remarks = []
-    names = split_names(config)
+    remarks: list[str] = []
     if isinstance(config, FolderConfig):
-        if not names and config.splits is None:
-            draw = SplitConfig()
-            config = config.model_copy(update={"splits": draw})
-            remarks.append(
-                f"no splits: {draw.val:.0%} of the photos are drawn for val (seed {draw.seed}); set splits, or "
-                "--split-by, to change it"
-            )
+        config, remarks = with_default_draw(config)
         config = with_drawn_names(config)
-        names = split_names(config)
+    names = split_names(config)
     train, val = find_split("train", names), find_split("val", names)
     if names and train is None:
         raise DataError(

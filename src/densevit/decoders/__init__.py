@@ -8,12 +8,12 @@ from typing import Any
 
 from densevit.decoders.base import Decoder, DecoderConfig
 from densevit.decoders.dpt import Dpt, DptConfig
-from densevit.decoders.own import DecoderRow, adapt_decoder, check_buffers
+from densevit.decoders.plugin import DecoderRow, adapt_decoder, check_buffers
 from densevit.decoders.segmenter import SegmenterLinear, SegmenterLinearConfig, SegmenterMask, SegmenterMaskConfig
 from densevit.decoders.setr import SetrMla, SetrMlaConfig, SetrNaive, SetrNaiveConfig, SetrPup, SetrPupConfig
 from densevit.plugins import PluginTable
 
-_OWN: dict[str, DecoderRow] = {
+_BUILTIN: dict[str, DecoderRow] = {
     "setr_naive": (SetrNaiveConfig, SetrNaive),
     "setr_pup": (SetrPupConfig, SetrPup),
     "setr_mla": (SetrMlaConfig, SetrMla),
@@ -21,24 +21,21 @@ _OWN: dict[str, DecoderRow] = {
     "segmenter_mask": (SegmenterMaskConfig, SegmenterMask),
     "dpt": (DptConfig, Dpt),
 }
-DECODERS = PluginTable("decoder", _OWN, adapt_decoder)
+DECODERS = PluginTable("decoder", _BUILTIN, adapt_decoder)
 
 
 def parse_decoder(data: DecoderConfig | Mapping[str, Any]) -> DecoderConfig:
     """Plain data -> an instance of the config class that ``kind`` names (a pydantic validator: raises ValueError)."""
     if isinstance(data, DecoderConfig):
         return data
-    kind = data.get("kind") if isinstance(data, Mapping) else None
-    if not isinstance(kind, str) or kind not in DECODERS:
-        raise ValueError(DECODERS.unknown(kind))
-    return DECODERS[kind][0].model_validate(data)
+    return DECODERS.named_in(data)[0].model_validate(data)
 
 
 def build_decoder(config: DecoderConfig, *, embed_dim: int, num_taps: int, out_channels: int) -> Decoder:
     """Build the module of a decoder's config."""
     make = DECODERS[config.kind][1]
     decoder = make(config, embed_dim=embed_dim, num_taps=num_taps, out_channels=out_channels)
-    if config.kind not in DECODERS.own:
+    if config.kind not in DECODERS.builtin:
         check_buffers(config.kind, decoder)
     return decoder
 

@@ -6,11 +6,10 @@ from dataclasses import dataclass, replace
 from itertools import zip_longest
 from math import inf
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from densevit.data import ClassTable, FolderConfig
 from densevit.data.pairs import Pairs, find_pairs
-from densevit.data.sample import TARGET_FOLDERS, TargetFolder
+from densevit.data.sample import TargetFolder
 from densevit.doctor.checks_classes import check_classes_seen
 from densevit.doctor.checks_depth import check_depth, check_values
 from densevit.doctor.checks_duplicates import check_duplicates
@@ -36,9 +35,6 @@ from densevit.doctor.scan import jobs_of, scan
 from densevit.doctor.unread import not_looked_at
 from densevit.errors import DataError
 from densevit.types import Size
-
-if TYPE_CHECKING:  # it imports torch
-    from densevit.training.config import TrainConfig
 
 CONTENT_CHECKS = (
     *(check_reading, check_photos, check_target_sizes, check_masks, check_shapes, check_classes_seen),
@@ -148,31 +144,6 @@ def fast_check(
         )
         _check_contents(context, findings)
     return list(dict.fromkeys(findings.by_severity()))
-
-
-def check_run(config: "TrainConfig") -> list[Finding]:
-    """Check the data of a run for a few seconds, before its first step.
-
-    Returns:
-        Warnings, which do not stop the run.
-
-    Raises:
-        DataError: lists every error, since training would stop at it or learn something wrong.
-    """
-    findings: list[Finding] = []
-    for source in config.sources:
-        roles = {"train": source.train, "val": source.val}
-        places = {role: place for role, place in roles.items() if isinstance(place, FolderConfig)}
-        kinds = {TARGET_FOLDERS[config.tasks[head].target] for head in source.heads}
-        findings += fast_check(places, kinds=sorted(kinds), crop=(source.augment or config.augment).crop)
-    errors = [finding.line() for finding in findings if finding.severity == "error"]
-    if errors:
-        lines = "\n  ".join(errors)
-        raise DataError(
-            f"errors in the data, found before the first step: {len(errors)}\n  {lines}\n"
-            "fix them (`densevit doctor` shows all), or train with --no-check"
-        )
-    return [finding for finding in findings if finding.severity == "warning"]
 
 
 def _check_names(splits: list[Split], findings: Findings, *, most_bytes: float = inf) -> ClassTable | None:

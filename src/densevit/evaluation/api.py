@@ -1,22 +1,18 @@
 """``densevit.evaluate``: the metrics of a model on a data set, as a function call."""
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from densevit.config import nearest
-from densevit.data import DATASETS, Dataset, parse_data
+from densevit.data import Dataset, as_config
 from densevit.data.base import DataConfig
-from densevit.data.folder_config import FolderConfig
-from densevit.errors import ConfigError
 from densevit.evaluation import run_data
 from densevit.evaluation.evaluate import check_measured
 from densevit.evaluation.evaluate import evaluate as measure
 from densevit.evaluation.selection import choose_head
 from densevit.inference.pipeline import InferenceOptions
 from densevit.inference.predictor import Predictor
-from densevit.tasks import TASKS
 
 _log = logging.getLogger(__name__)
 
@@ -56,57 +52,20 @@ def evaluate(
     """
     predictor = model if isinstance(model, Predictor) else Predictor.load(model, device=device)
     source = "" if isinstance(model, Predictor) else str(model)
-    kind = task or run_data.only_kind(predictor.tasks)
-    if kind not in TASKS:
-        raise ConfigError(f"task {kind!r} is unknown{nearest(kind, TASKS.names())}")
+    kind = run_data.kind_to_measure(predictor.tasks, task)
     wanted: Sequence[str] | Sequence[None] = [heads] if isinstance(heads, str) else heads or [None]
+    if isinstance(data, Dataset):
+        chosen = [choose_head(predictor.tasks, data, kind, name) for name in wanted]
+    else:
+        place = data if data is None else Path(data) if isinstance(data, str | Path) else as_config(data)
+        known = run_data.Model(source, predictor.tasks, predictor.trained_on)
+        selected = [run_data.select(known, kind, name, place, split, {}) for name in wanted]
+        for message in dict.fromkeys(message for one in selected for message in one.messages):
+            _log.log(logging.WARNING if message.startswith("not as in") else logging.INFO, "%s", message)
+        chosen = [(one.head, one.dataset) for one in selected]
     found: dict[str, dict[str, Any]] = {}
-    for head, dataset in _choose(predictor, source, data, split, kind, wanted):
+    for head, dataset in chosen:
         task_of = {head: predictor.tasks[head]}
         found |= measure(predictor.model, task_of, predictor.fit, dataset, options, progress=progress)
         check_measured({head: found[head]}, task_of, len(dataset))
     return found
-
-
-def _choose(
-    predictor: Predictor, source: str, data: Any, split: str | None, kind: str, wanted: Sequence[str | None]
-) -> Iterator[tuple[str, Dataset]]:
-    """Each head and the data to measure it on."""
-    if isinstance(data, Dataset):
-        for name in wanted:
-            yield choose_head(predictor.tasks, data, kind, name)
-        return
-    if data is None or isinstance(data, str | Path):
-        path, given = None if data is None else Path(data), {}
-    else:
-        config = _config(data)
-        if not isinstance(config, FolderConfig):
-            config = config if split is None else parse_data({**config.plain(), "split": split})
-            for name in wanted:
-                dataset = DATASETS[config.kind][1](config, targets=frozenset({TASKS[kind].target}))
-                yield choose_head(predictor.tasks, dataset, kind, name)
-            return
-        path, given = None, config.model_dump(exclude_defaults=True, exclude={"split"})
-        split = split or config.split
-    known = run_data.Model(source, predictor.tasks, predictor.trained_on)
-    for name in wanted:
-        chosen = run_data.select(known, kind, name, path, split, given)
-        for message in chosen.messages:
-            _log.log(logging.WARNING if message.startswith("not as in") else logging.INFO, "%s", message)
-        yield chosen.head, chosen.dataset
-
-
-def _config(data: Any) -> DataConfig:
-    """The config of a data set that is neither a path nor opened."""
-    try:
-        if isinstance(data, DataConfig | Mapping):
-            return parse_data(data)
-        if callable(data):
-            DATASETS.add(data.__name__, data)
-            return parse_data({"kind": data.__name__})
-    except ValueError as error:
-        raise ConfigError(f"data: {error}") from None
-    raise ConfigError(
-        f"data is of type {type(data).__name__}; a path, keys or config of a data set, a densevit.data.Dataset, or a "
-        "function that gives one, is accepted"
-    )

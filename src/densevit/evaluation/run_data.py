@@ -20,6 +20,7 @@ from densevit.data.description import (
     differences,
     is_description,
     with_keys,
+    without_split,
 )
 from densevit.data.in_memory import PythonConfig
 from densevit.data.relocation import check_harmless, relocated
@@ -91,14 +92,26 @@ class Model:
     trained_on: tuple[TrainedOn, ...] = ()
 
 
-def only_kind(tasks: Mapping[str, Task]) -> str:
-    """The kind of task of all heads if they have one, otherwise segmentation."""
+def kind_to_measure(tasks: Mapping[str, Task], named: str | None) -> str:
+    """The kind of task that is named, else that of all heads, else segmentation.
+
+    Raises:
+        ConfigError: if there is no such kind.
+    """
     kinds = {task.kind for task in tasks.values()}
-    return kinds.pop() if len(kinds) == 1 else "segmentation"
+    kind = named or (kinds.pop() if len(kinds) == 1 else "segmentation")
+    if kind not in TASKS:
+        raise ConfigError(f"task {kind!r} is unknown{nearest(kind, TASKS.names())}")
+    return kind
 
 
 def select(
-    model: Model, kind: str | None, head: str | None, path: Path | None, split: str | None, given: Mapping[str, Any]
+    model: Model,
+    kind: str | None,
+    head: str | None,
+    data: Path | DataConfig | None,
+    split: str | None,
+    given: Mapping[str, Any],
 ) -> Selected:
     """The head to measure and its data.
 
@@ -106,36 +119,35 @@ def select(
         model: the model.
         kind: of the task; by default that of all heads, or segmentation.
         head: its name; by default the one whose task and classes fit.
-        path: folder, zip archive or dataset.yaml; without one, and without places in ``given``, the data of the run.
-        split: by default that of the run's evaluations.
+        data: folder, zip archive or dataset.yaml, or a config; without one, and without places in ``given``, the data
+            of the run.
+        split: by default that of the config, or of the run's evaluations.
         given: keys of the data set's config that replace those described.
 
     Raises:
         ConfigError: no head fits, or no data was named.
         DataError: the data are not there, or do not fit the head.
     """
-    kind = kind or only_kind(model.tasks)
-    if kind not in TASKS:
-        raise ConfigError(f"task {kind!r} is unknown{nearest(kind, TASKS)}")
+    kind = kind_to_measure(model.tasks, kind)
+    if isinstance(data, DataConfig):
+        split = split or getattr(data, "split", None)
     heads = [name for name, task in model.tasks.items() if task.kind == kind] if head is None else [head]
     runs = [run for run in model.trained_on if set(run.heads) & set(heads)]
     if head is None and (len(runs) > 1 or (runs and not set(heads) <= set(runs[0].heads))):
-        if _is_unnamed(path, given):
+        if _is_unnamed(data, given):
             raise ConfigError(f"heads {', '.join(heads)} learnt from several data sets; name one with --head")
-        probe = open_for(_with_split(describe(path, number=False, **given).config, None, split), kind)
+        probe = open_for(_with_split(_described(data, given).config, None, split), kind)
         head = choose_head(model.tasks, probe, kind, None)[0]
         runs = [run for run in runs if head in run.heads]
     run = runs[0] if runs else None
     differs: tuple[str, ...] = ()
     try:
-        opened = _opened_as_in_run(run, kind, path, split, given)
+        opened = _opened_as_in_run(run, kind, data, split, given)
     except (DataError, ConfigError) as error:
         opened = None
-        differs = (f"{path} is not laid out as the data of the run were ({str(error).partition(';')[0]})",)
+        differs = (f"{data} is not laid out as the data of the run were ({str(error).partition(';')[0]})",)
     if opened is None:
-        described = (
-            _of_run_folder(model, run, given) if _is_unnamed(path, given) else describe(path, number=False, **given)
-        )
+        described = _of_run_folder(model, run, given) if _is_unnamed(data, given) else _described(data, given)
         config, remarks = _as_measured(described.config, run, split)
         opened = open_for(config, kind), config, (*described.remarks, *remarks)
     dataset, config, remarks = opened
@@ -145,21 +157,25 @@ def select(
     return Selected(name, kind, dataset, config, remarks, differs + _differences(run, config))
 
 
-def _is_unnamed(path: Path | None, given: Mapping[str, Any]) -> bool:
-    return path is None and not given.keys() & set(_PLACES)
+def _described(data: Path | DataConfig | None, given: Mapping[str, Any]) -> Described:
+    return Described(without_split(data)) if isinstance(data, DataConfig) else describe(data, number=False, **given)
+
+
+def _is_unnamed(data: Path | DataConfig | None, given: Mapping[str, Any]) -> bool:
+    return data is None and not given.keys() & set(_PLACES)
 
 
 def _opened_as_in_run(
-    run: TrainedOn | None, kind: str, path: Path | None, split: str | None, given: Mapping[str, Any]
+    run: TrainedOn | None, kind: str, data: Path | DataConfig | None, split: str | None, given: Mapping[str, Any]
 ) -> tuple[Dataset, DataConfig, tuple[str, ...]] | None:
     """A folder or archive read as in the run; None if there is no run, or other data are named or described.
 
     Raises:
         DataError, ConfigError: it does not hold such data.
     """
-    if run is None or path is None or given.get("kind", run.train.get("kind")) != run.train.get("kind"):
+    if run is None or not isinstance(data, Path) or given.get("kind", run.train.get("kind")) != run.train.get("kind"):
         return None
-    root = place(path)
+    root = place(data)
     if not root.is_dir() or ((file := root / DESCRIPTION).is_file() and is_description(read_yaml(file))):
         return None
     inner = root / str(run.train.get("root") or ".")  # a folder or archive around the run's root
@@ -233,20 +249,11 @@ def _as_measured(config: DataConfig, run: TrainedOn | None, split: str | None) -
 
 def _with_split(config: DataConfig, run: TrainedOn | None, split: str | None) -> DataConfig:
     if split is not None or run is None or "split" not in type(config).model_fields:
-        return _checked_split(config, split)
+        return with_split(config, split)
     names = split_names(config)
     learnt = _plain(run).get("split") if run.val else None
     chosen = learnt if learnt in names else find_split("val", names) or find_split("test", names)
     return with_split(config, chosen)
-
-
-def _checked_split(config: DataConfig, split: str | None) -> DataConfig:
-    if split is None or isinstance(config, FolderConfig):
-        return with_split(config, split)
-    try:
-        return parse_data({**config.plain(), "split": split})
-    except ValueError as error:
-        raise ConfigError(f"the data options (--data and --dataset): {error}") from None
 
 
 def _differences(run: TrainedOn | None, config: DataConfig) -> tuple[str, ...]:

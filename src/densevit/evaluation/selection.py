@@ -1,12 +1,11 @@
 """What to evaluate: a data set with the targets of a task, and the head whose task and classes fit it."""
 
 from collections.abc import Mapping
-from typing import Any
 
 from torch import Tensor
 
 from densevit.config import nearest
-from densevit.data import DATASETS, DataConfig, Dataset, FolderConfig, FolderDataset, parse_data
+from densevit.data import DATASETS, DataConfig, Dataset, FolderDataset
 from densevit.data.folder import read_classes
 from densevit.data.sample import TARGET_FOLDERS
 from densevit.data.transforms import Targets, targets_of
@@ -15,30 +14,25 @@ from densevit.tasks import TASKS, Task
 from densevit.tasks.segmentation import Segmentation
 
 
-def open_for(data: DataConfig | Mapping[str, Any], kind: str) -> Dataset:
-    """The data set with the targets of one kind of task; plain data are a plain folder unless they have a ``kind``.
+def open_for(config: DataConfig, kind: str) -> Dataset:
+    """The data set with the targets of one kind of task.
 
     Raises:
-        ConfigError: if the data are no config.
         DataError: if there is no such data, or a background is named for data without shapes.
     """
-    try:
-        config = parse_data(data)
-    except ValueError as error:
-        raise ConfigError(f"the data options: {error}") from None
-    if not isinstance(config, FolderConfig):
-        return DATASETS[config.kind][1](config, targets=frozenset({TASKS[kind].target}))
     target = TASKS[kind].target
-    dataset = FolderDataset(config, targets=frozenset({target}))
-    folder = TARGET_FOLDERS[target]
+    dataset = DATASETS[config.kind][1](config, targets=frozenset({target}))
+    if not isinstance(dataset, FolderDataset):
+        return dataset
+    given, folder = dataset.config, TARGET_FOLDERS[target]
     if target not in dataset.targets:
         raise DataError(
-            f"{config.root or config.images} has no folder {folder}/ for task {kind}; add it, or give --{folder} DIR"
+            f"{given.root or given.images} has no folder {folder}/ for task {kind}; add it, or give --{folder} DIR"
         )
-    if config.background is not None and not dataset.has_shapes:
+    if given.background is not None and not dataset.has_shapes:
         raise DataError(
-            f"background is {config.background!r}, the class of pixels that no shape covers, but "
-            f"{config.root or config.images} has no shapes of COCO or labelme; leave it out"
+            f"background is {given.background!r}, the class of pixels that no shape covers, but "
+            f"{given.root or given.images} has no shapes of COCO or labelme; leave it out"
         )
     return dataset
 

@@ -84,25 +84,12 @@ class LabelledPhoto:
     read: Callable[[], NDArray[np.integer[Any]]]
 
 
-def coco_annotations(labels: NDArray[np.integer[Any]], classes: LabelSet) -> list[dict[str, Any]]:
-    """COCO's annotations of one photo, without their ids and that of the image.
-
-    Category ids are labels plus 1; a region is one annotation of one or more polygons.
-    """
-    return [
-        {
-            "category_id": region.label + 1,
-            "segmentation": [polygon.ravel().tolist() for polygon in region.polygons],
-            "area": region.area,
-            "bbox": list(region.box),
-            "iscrowd": 0,
-        }
-        for region in find_regions(labels, classes.left_out)
-    ]
-
-
 def coco_file(photos: Iterable[LabelledPhoto], classes: LabelSet) -> Iterator[str]:
-    """The text of one COCO file for all photos, piece by piece; the background is a category without annotations."""
+    """The text of one COCO file for all photos, piece by piece.
+
+    Category ids are labels plus 1, and the background is a category without annotations. A region is one annotation of
+    one or more polygons.
+    """
     categories = [{"id": label + 1, "name": name, "supercategory": ""} for label, name in enumerate(classes.names)]
     yield f'{{"info": {{"description": "predicted by densevit"}}, "categories": {_text(categories)}, "annotations": ['
     images: list[dict[str, Any]] = []
@@ -112,8 +99,17 @@ def coco_file(photos: Iterable[LabelledPhoto], classes: LabelSet) -> Iterator[st
         images.append(
             {"id": photo.number, "file_name": photo.name, "height": labels.shape[0], "width": labels.shape[1]}
         )
-        for annotation in coco_annotations(labels, classes):
-            yield (",\n" if number else "\n") + _text({"id": number + 1, "image_id": photo.number, **annotation})
+        for region in find_regions(labels, classes.left_out):
+            annotation = {
+                "id": number + 1,
+                "image_id": photo.number,
+                "category_id": region.label + 1,
+                "segmentation": [polygon.ravel().tolist() for polygon in region.polygons],
+                "area": region.area,
+                "bbox": list(region.box),
+                "iscrowd": 0,
+            }
+            yield (",\n" if number else "\n") + _text(annotation)
             number += 1
     yield f'\n], "images": {_text(images)}}}\n'
 

@@ -11,9 +11,8 @@ from densevit.device import pick_device
 from densevit.engines.engine import use_engine
 from densevit.errors import ConfigError
 from densevit.inference import protocols
-from densevit.inference.batching import Batch
+from densevit.inference.batching import Batch, Pixels, run_many
 from densevit.inference.features import Features, extract_features
-from densevit.inference.many import Pixels, run_many
 from densevit.inference.pipeline import InferenceOptions, predict_batch
 from densevit.inference.prediction import Prediction, make_predictions
 from densevit.inference.raster.job import RasterConfig, RasterJob

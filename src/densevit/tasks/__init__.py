@@ -33,18 +33,15 @@ def adapt_task(name: str, plugin: Any) -> type[Task]:
     return plugin
 
 
-_OWN: dict[str, type[Task]] = {"segmentation": Segmentation, "depth": Depth, "regression": Regression}
-TASKS = PluginTable("task", _OWN, adapt_task)
+_BUILTIN: dict[str, type[Task]] = {"segmentation": Segmentation, "depth": Depth, "regression": Regression}
+TASKS = PluginTable("task", _BUILTIN, adapt_task)
 
 
 def parse_task(data: Task | Mapping[str, Any]) -> Task:
     """Plain data -> the task that its ``kind`` names (a pydantic validator: raises ValueError)."""
     if isinstance(data, Task):
         return data
-    kind = data.get("kind") if isinstance(data, Mapping) else None
-    if not isinstance(kind, str) or kind not in TASKS:
-        raise ValueError(TASKS.unknown(kind))
-    return TASKS[kind].model_validate(data)
+    return TASKS.named_in(data).model_validate(data)
 
 
 __all__ = ["TASKS", "Depth", "Metrics", "Regression", "Segmentation", "Task", "parse_task"]

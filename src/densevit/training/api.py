@@ -1,17 +1,15 @@
-"""A run as a function call."""
+"""``densevit.train``: a run as a function call."""
 
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from densevit.checkpoints.native import read_header
-from densevit.data import DATASETS, Dataset, parse_data
+from densevit.data import Dataset, as_config
 from densevit.data.base import DataConfig
 from densevit.decoders import DECODERS
-from densevit.errors import ConfigError
-from densevit.training.config import TrainConfig
 from densevit.training.start import RunRequest, start_run
 
 _log = logging.getLogger(__name__)
@@ -44,9 +42,37 @@ def train(
     overrides: Mapping[str, Any] | None = None,
     resume: bool = False,
     device: str | None = None,
-    check: Callable[[TrainConfig], Iterable[Any]] | None = None,
+    check: bool = True,
 ) -> TrainResult:
-    """The call behind ``densevit.train``, which explains the arguments; ``check`` is that of ``RunRequest``."""
+    """Train a model, evaluate it and save it, as ``densevit train`` does.
+
+    Args:
+        data: a folder, zip archive or dataset.yaml; the keys of a data set, or its config; or a function that gives a
+            ``densevit.data.Dataset``, with the parameter ``split`` if it has splits. None if ``config`` has it.
+        out: run folder: config, log, states, model.safetensors; by default a new one in runs/.
+        preset: model to train, one of ``list_models()``.
+        recipe: training of a published model, such as "setr-pup-ade20k".
+        init: checkpoint to start from; "default" ships with the package.
+        decoders: decoders to train on the encoder of ``init``: kinds such as "setr_mla", or functions of ``embed_dim``,
+            ``num_taps`` and ``out_channels`` that give a module. One head each, named after it.
+        freeze: "encoder", or a number of blocks: they stay as they are, and their output is cached.
+        time: for the whole run, such as "90s" or "1h", where its steps are planned from the data: with data only, or
+            with ``freeze="encoder"`` and decoders. 10 minutes by default.
+        config: YAML file of a run, or its content.
+        overrides: values that override the config, by key or path: ``{"optim.lr": 1e-3, "iterations": 500}``.
+        resume: continue the run in ``out`` from its last state; begin it if there is none.
+        device: by default a GPU if there is one.
+        check: look at the data before the run begins; what is found is logged as warnings.
+
+    Returns:
+        The path of the model, and its metrics.
+
+    Raises:
+        ConfigError: something is missing, unknown or wrong, or ``out`` holds another run.
+        DataError: the data cannot be used.
+        CheckpointError: a file with weights cannot be used.
+        densevit.training.signals.Stopped: after Ctrl-C, once the state is saved.
+    """
     given = [decoders] if isinstance(decoders, str) or callable(decoders) else list(decoders)
     request = RunRequest(
         out=None if out is None else Path(out),
@@ -56,8 +82,8 @@ def train(
         recipe=recipe,
         init=None if init is None else str(init),
         freeze=None if freeze is None else str(freeze),
-        decoders=[decoder if isinstance(decoder, str) else _named(decoder, DECODERS) for decoder in given],
-        data=_data(data),
+        decoders=[decoder if isinstance(decoder, str) else DECODERS.add_by_name(decoder) for decoder in given],
+        data=Path(data) if isinstance(data, str | Path) else None if data is None else as_config(data),
         time=time,
         resume=resume,
         device=device,
@@ -65,29 +91,6 @@ def train(
     )
     path = start_run(request, _say)
     return TrainResult(path, dict(read_header(path).card.metrics))
-
-
-def _data(data: Any) -> Path | DataConfig | None:
-    if data is None or isinstance(data, DataConfig):
-        return data
-    if isinstance(data, str | Path):
-        return Path(data)
-    if not isinstance(data, Mapping) and not callable(data):
-        raise ConfigError(
-            f"data is of type {type(data).__name__}; a path, keys or config of a data set, or a function that gives "
-            "one, is accepted; write a function of split that returns it"
-        )
-    try:
-        return parse_data(data if isinstance(data, Mapping) else {"kind": _named(data, DATASETS)})
-    except ValueError as error:
-        raise ConfigError(f"data: {error}") from None
-
-
-def _named(plugin: Callable[..., Any], table: Any) -> str:
-    """Add a function to a table under its own name."""
-    name = getattr(plugin, "__name__", type(plugin).__name__)
-    table.add(name, plugin)
-    return name
 
 
 def _say(text: str) -> None:

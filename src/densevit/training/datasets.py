@@ -70,7 +70,7 @@ def fill_cache(
     if cache is None or config.features is None:
         return
     sizes = [cache.num_bytes(source.augment.crop) for source in sources]
-    # Images of val have any size; they are counted as if they were crops, in float32.
+    # Images of val have any size; they are counted as crops, as many as in train, in float32.
     views = config.features.views + 2
     needed = sum(size * views * len(source.chosen) for size, source in zip(sizes, sources, strict=True))
     cache.make_room(needed, max_gb=config.features.max_gb)
@@ -102,7 +102,7 @@ def validate(
     """Metrics per head on the val split of its source; the options are those of ``evaluate``."""
 
     def encode(images: Tensor) -> Taps:
-        return model.encode(images) if cache is None else cache.exact.taps(images[0], model)
+        return model.encode(images) if cache is None else cache.taps(images[0], model)
 
     metrics: dict[str, dict[str, Any]] = {}
     for source in config.sources:

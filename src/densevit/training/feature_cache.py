@@ -1,8 +1,8 @@
 """A cache on disk for features of a frozen encoder, or of its first blocks: each input is encoded once, then read.
 
 A file is named after a hash of everything that determines it: the frozen part (config, weights, normalisation,
-precision) and the pixels. So a cache can be shared between runs and is never stale. Tokens are stored in float16, or
-for evaluation in float32, so that figures are those of the model without a cache.
+precision) and the pixels. So a cache can be shared between runs and is never stale. Tokens are stored in float16, or in
+float32 for evaluation, whose figures are then those of the model without a cache.
 """
 
 import hashlib
@@ -26,6 +26,7 @@ from densevit.types import Size, Taps
 
 UNUSED_S = 24 * 3600.0
 """Features of another encoder may be deleted when they have not been used for this long."""
+Precision = type[np.float16] | type[np.float32]
 _GB = 1e9
 _log = logging.getLogger(__name__)
 
@@ -40,21 +41,12 @@ class FeatureCache:
         model: with a frozen encoder, in evaluation mode.
         depth: number of frozen blocks; all, if not given.
         bf16: encode in bfloat16, which is the run's precision.
-        exact: store float32.
 
     Raises:
         ConfigError: if the encoder has a convolutional stem.
     """
 
-    def __init__(
-        self,
-        directory: Path,
-        model: DenseModel,
-        *,
-        depth: int | None = None,
-        bf16: bool = False,
-        exact: bool = False,
-    ) -> None:
+    def __init__(self, directory: Path, model: DenseModel, *, depth: int | None = None, bf16: bool = False) -> None:
         if model.config.encoder.stem is not None:
             raise ConfigError(
                 "the feature cache only holds tokens, but this encoder has a convolutional stem; unset features"
@@ -62,71 +54,62 @@ class FeatureCache:
         self.model, self.bf16 = model, bf16
         self.depth = len(model.encoder.blocks) if depth is None else depth
         self.root = directory
-        self.dtype = np.dtype(np.float32 if exact else np.float16)
-        self.directory = directory / encoder_key(model, self.depth, bf16=bf16, exact=exact)
+        self.directory = directory / encoder_key(model, self.depth, bf16=bf16)
         make_folder(self.directory)
-        self._exact: FeatureCache | None = self if exact else None
 
-    @property
-    def exact(self) -> "FeatureCache":
-        """The cache of the same encoder in float32 that loses nothing."""
-        if self._exact is None:
-            self._exact = FeatureCache(self.root, self.model, depth=self.depth, exact=True)
-            (self._exact.directory / "used").touch()
-        return self._exact
-
-    def path(self, image: Tensor) -> Path:
+    def path(self, image: Tensor, dtype: Precision = np.float16) -> Path:
         """The file of an image's features."""
         # 16 bits, so that dark images of 16 bits do not collide.
         pixels = np.ascontiguousarray((image * 65535).round().to(torch.int32).cpu().numpy().astype(np.uint16))
         digest = hashlib.blake2b(pixels.tobytes(), digest_size=16, person=b"densevit").hexdigest()
-        return self.directory / f"{digest}_{image.shape[-2]}x{image.shape[-1]}.npy"
+        ending = "" if dtype is np.float16 else "_float32"
+        return self.directory / f"{digest}_{image.shape[-2]}x{image.shape[-1]}{ending}.npy"
 
-    def ensure(self, image: Tensor) -> Path:
+    def ensure(self, image: Tensor, dtype: Precision = np.float16) -> Path:
         """Encode an image unless its features exist and are whole; safe in several processes at once."""
-        path = self.path(image)
-        if self._stored(path, image) is None:
+        path = self.path(image, dtype)
+        if self._stored(path, image, dtype) is None:
             if path.exists():
                 _log.warning("%s is damaged; encoding its image again", path)
             device = self.model.mean.device
             with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=self.bf16):
                 sequences = self.model.encode_first(image[None].to(device), self.depth)
             with atomic_path(path, internal=True) as temporary, temporary.open("wb") as file:
-                np.save(file, torch.cat(sequences).float().cpu().numpy().astype(self.dtype))  # (kept, P + N, C)
+                np.save(file, torch.cat(sequences).float().cpu().numpy().astype(dtype))  # (kept, P + N, C)
         return path
 
-    def read(self, image: Tensor) -> NDArray[np.floating[Any]]:
+    def read(self, image: Tensor, dtype: Precision = np.float16) -> NDArray[Any]:
         """The features (kept, P + N, C) of an image, memory-mapped; a damaged file is written again.
 
         Raises:
             DataError: if it cannot be written.
         """
-        path = self.path(image)
-        features = self._stored(path, image)
+        path = self.path(image, dtype)
+        features = self._stored(path, image, dtype)
         if features is None:
-            features = self._stored(self.ensure(image), image)
+            features = self._stored(self.ensure(image, dtype), image, dtype)
         if features is None:
             raise DataError(f"{path} cannot be read again after it was written; check the disk of {self.root}")
         return features
 
-    def _stored(self, path: Path, image: Tensor) -> NDArray[np.floating[Any]] | None:
+    def _stored(self, path: Path, image: Tensor, dtype: Precision) -> NDArray[Any] | None:
         """The features in a file, memory-mapped; None if there is none, or it is damaged or cut short."""
         try:
-            features: NDArray[np.floating[Any]] = np.lib.format.open_memmap(path, mode="r")
+            features: NDArray[Any] = np.lib.format.open_memmap(path, mode="r")
         except Exception:  # a damaged header raises anything, from EOFError to SyntaxError
             return None
         expected = self._shape((image.shape[-2], image.shape[-1]))
-        return features if features.shape == expected and features.dtype == self.dtype else None
+        return features if features.shape == expected and features.dtype == dtype else None
 
     def taps(self, image: Tensor, model: DenseModel) -> Taps:
-        """The taps of one image, batch 1, through the blocks of ``model`` that are not frozen."""
+        """The taps of one image, batch 1, in float32, through the blocks of ``model`` that are not frozen."""
         grid = model.encoder.grid_of((image.shape[-2], image.shape[-1]))
-        features = torch.tensor(self.read(image))[None].to(model.mean.device)
+        features = torch.tensor(self.read(image, np.float32))[None].to(model.mean.device)
         return to_taps(features, model, grid, self.depth)
 
     def num_bytes(self, image_size: Size) -> int:
         """Size of the features of one image."""
-        return math.prod(self._shape(image_size)) * self.dtype.itemsize
+        return math.prod(self._shape(image_size)) * 2
 
     def _shape(self, image_size: Size) -> tuple[int, int, int]:
         """(kept, P + N, C) of the features of one image."""
@@ -172,7 +155,7 @@ def to_taps(features: Tensor, model: DenseModel, grid: Size, depth: int) -> Taps
     return model.encoder.other_blocks(list(features.float().unbind(1)), grid, depth)
 
 
-def encoder_key(model: DenseModel, depth: int, *, bf16: bool = False, exact: bool = False) -> str:
+def encoder_key(model: DenseModel, depth: int, *, bf16: bool = False) -> str:
     """A hash of the encoder's first blocks: config, normalisation, precision and weights."""
     digest = hashlib.blake2b(digest_size=12, person=b"densevit")
     kept = list(model.encoder.kept_blocks(depth))
@@ -180,7 +163,7 @@ def encoder_key(model: DenseModel, depth: int, *, bf16: bool = False, exact: boo
         "encoder": model.config.encoder.plain() | {"drop_path": 0, "dropout": 0, "taps": kept},
         "normalisation": model.config.normalisation.plain(),
         "bf16": bf16,
-    } | ({"exact": True} if exact else {})
+    }
     digest.update(json.dumps(settings, sort_keys=True).encode())
     for name, tensor in sorted(model.encoder.state_dict().items()):
         parts = name.split(".")

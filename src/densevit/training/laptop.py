@@ -18,7 +18,7 @@ from densevit.errors import ConfigError
 from densevit.inference_config import InferenceConfig
 from densevit.training.config import TrainConfig
 from densevit.training.published_recipes import Plain
-from densevit.training.resolve_config import complete, head_settings
+from densevit.training.resolve_config import FROZEN, complete, head_settings
 from densevit.training.run.progress import duration
 from densevit.training.survey import Survey, survey
 from densevit.training.timing import Costs, measure
@@ -30,7 +30,10 @@ SUITABLE: Mapping[Target, tuple[str, ...]] = {"labels": ("dpt", "setr_mla"), "de
 """Heads by what is learnt, the best first. On cells of 300 x 300 pixels, as below: 0.925 with dpt at 304, 0.912 with
 setr_mla, whose steps take a third of the time."""
 ENOUGH_STEPS = 150
-"""The first suitable head is taken whose steps the budget allows so often."""
+"""The input becomes smaller until the budget allows so many steps. (The same cells: setr_mla has 0.907 after 150 steps
+at 304, 0.896 after 75 at 480.)"""
+NEARLY = 0.75
+"""The first suitable head is taken whose input has at least this share of the largest side that any of them allows."""
 
 NUM_LEVELS = 4
 """Taps that DPT reads; of an encoder with fewer, some twice."""
@@ -60,13 +63,12 @@ BATCH = 4
 RARE = 0.05
 """Dice is added to the loss where a class has a smaller share of the pixels."""
 
-FROZEN: Plain = {
+FIXED: Plain = {
+    **{key: FROZEN[key] for key in ("ema", "optim")},
+    "schedule": {"kind": "cosine"},
     "freeze": "encoder",
-    "ema": 0.98,
     "select": "best",
     "probe": True,
-    "optim": {"kind": "adamw", "lr": 1e-4, "head_lr_mult": 10.0, "weight_decay": 0.05, "clip_norm": 5.0},
-    "schedule": {"kind": "cosine", "warmup": 20},
     "augment": {"scale": (0.8, 1.25), "flip": 0.0, "colour": 0.2, "cat_max_ratio": 1.0},
 }
 """Settings that depend on nothing; photos are mirrored as features."""
@@ -125,12 +127,14 @@ def plan(raw: Mapping[str, Any], decoders: Sequence[str], budget_s: float, *, de
     taps = None if given.get("init") is None else model_facts(str(given["init"]))[0].encoder.taps
     drafted = merge(_heads(every_kind, train, taps), given)
     draft = TrainConfig.parse(complete(_with_size(drafted, min(side, 384), iterations=1)))
-    measured = measure(draft, device)
+    measured = measure(draft, train.size, device)
     fixed = given.get("fit", {}).get("short_side") is not None
-    for kinds in candidates:
+    sizes = [_choose_size(train, num_val, measured.of(kinds), budget_s, side, fixed=fixed) for kinds in candidates]
+    largest = max(min(size) for size, _ in sizes)
+    for kinds, (size, num_train) in zip(candidates, sizes, strict=True):  # noqa: B007 - the last one is the fallback
         costs = measured.of(kinds)
-        size, num_train = _choose_size(train, num_val, costs, budget_s, side, fixed=fixed)
-        if ENOUGH_STEPS * costs.step_s(size, BATCH) <= LEARNING * budget_s:
+        enough = ENOUGH_STEPS * costs.step_s(size, BATCH) <= LEARNING * budget_s
+        if enough and min(size) >= NEARLY * largest:
             break
     given = merge(_heads(kinds, train, taps), given)
     encoded_s = (num_train + num_val) * costs.encode_s(size)
@@ -142,10 +146,12 @@ def plan(raw: Mapping[str, Any], decoders: Sequence[str], budget_s: float, *, de
     steps, evaluations = _choose_steps(num_train * views, num_val, costs, budget_s, size)
     every = max(steps // evaluations, 1)
     settings: Plain = {
+        "schedule": {"warmup": min(FROZEN["schedule"]["warmup"], every * evaluations // 10)},
         "iterations": every * evaluations,
         "eval_every": every,
         "checkpoint_every": every,
         "log_every": max(every // 4, 1),
+        "augment": {"crop": list(size)},
         "features": {"views": views, **({} if num_train == train.count else {"images": num_train})},
     }
     if num_val:
@@ -226,8 +232,9 @@ def _choose_size(
         room = ENCODING * budget_s - num_val * each
         fitting = int(room / each)
         few = train.count if one > min(train.size) else min(FEW_PHOTOS, train.count)
-        if fitting >= few and costs.step_s(size, BATCH) * STEPS[0] <= LEARNING * budget_s:
+        if fitting >= few and costs.step_s(size, BATCH) * ENOUGH_STEPS <= LEARNING * budget_s:
             break
+    size = size if fixed else _input(min(size), train.size, patch)  # as the config's short side will give it
     return size, min(max(fitting, BATCH), train.count)
 
 
@@ -246,7 +253,7 @@ def _choose_steps(num_views: int, num_val: int, costs: Costs, budget_s: float, s
 def _with_size(given: Plain, side: int, **facts: Any) -> Plain:
     """The fixed settings, and the input size in all keys that depend on it, below what is given."""
     sources = [{"batch_size": BATCH, **source} for source in given["sources"]]
-    below = merge(FROZEN, {"fit": {"short_side": side}, "features": {"directory": "features", "flip": True}, **facts})
+    below = merge(FIXED, {"fit": {"short_side": side}, "features": {"directory": "features", "flip": True}, **facts})
     return {**merge(below, given), "sources": sources}
 
 
@@ -265,8 +272,8 @@ def _lines(
     if num_train < train.count:
         lines.append(f"{num_train} of {train.count} training photos are used; a longer --time uses more")
     lines.append(
-        f"encoding once, for all heads: {num_train} photos x {views} views + {num_val} of val, "
-        f"{costs.encode_s(size):.2g} s each, {duration(encoded)}"
+        f"encoding once, for all heads: {num_train} photos x {views} {'views' if views > 1 else 'view'} + "
+        f"{num_val} of val, {costs.encode_s(size):.2g} s each, {duration(encoded)}"
     )
     if train.channels:
         head = next(iter(costs.heads))

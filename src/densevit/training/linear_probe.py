@@ -18,7 +18,7 @@ from densevit.model import DenseModel
 from densevit.tasks import Task
 from densevit.training.batches import SourceBatches
 from densevit.training.config import TrainConfig
-from densevit.training.feature_cache import FeatureCache
+from densevit.training.feature_cache import FeatureCache, to_taps
 from densevit.types import DenseOutput, Taps
 
 TOKENS = 12_000
@@ -62,7 +62,9 @@ def _fit(head: str, task: Task, model: DenseModel, cache: FeatureCache, source: 
         values, known = patch_targets(task, target, model.config.encoder.patch_size)
         places = known.nonzero()[:, 0]
         places = places[:: max(len(places) * len(chosen) // TOKENS, 1)]
-        rows.append(_inputs(cache.taps(example.image, model))[0].cpu()[places])
+        grid = model.encoder.grid_of((example.image.shape[-2], example.image.shape[-1]))
+        features = torch.tensor(cache.read(example.image))[None].to(model.mean.device)
+        rows.append(_inputs(to_taps(features, model, grid, cache.depth))[0].cpu()[places])
         wanted.append(values[places])
     x, y = torch.cat(rows).double(), torch.cat(wanted).double()
     penalty = RIDGE * max(len(x), 1) * torch.eye(x.shape[1], dtype=x.dtype)

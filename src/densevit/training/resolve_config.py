@@ -6,14 +6,13 @@ settings that work without a GPU.
 
 import logging
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from densevit.checkpoints.open import model_facts
 from densevit.config import apply_overrides, merge, nearest, read_yaml, set_values
 from densevit.data import DATASETS, ClassTable, DataConfig, FolderConfig, classes_of, parse_data
-from densevit.data.description import describe
 from densevit.data.sample import Target
 from densevit.data.split_roles import training_splits
 from densevit.decoders import DECODERS as ALL_DECODERS
@@ -60,8 +59,7 @@ def resolve_config(
     overrides: Sequence[str] | Mapping[str, Any],
     *,
     preset_name: str | None = None,
-    data: Path | DataConfig | None = None,
-    dataset: str | None = None,
+    data: DataConfig | None = None,
     recipe_name: str | None = None,
     init: str | None = None,
     freeze: str | None = None,
@@ -75,8 +73,7 @@ def resolve_config(
         path: YAML file, or its content.
         overrides: ``a.b=c`` pairs, or values by their keys, see ``set_values``.
         preset_name: a preset to train.
-        data: a data set: its config, a folder, a zip archive or a dataset.yaml; see ``densevit.data.description``.
-        dataset: kind of a folder that is a public data set as downloaded, a key of ``DATASETS``.
+        data: a data set; see ``densevit.data.description.describe``.
         recipe_name: a row of ``RECIPES``.
         init: checkpoint to start from.
         freeze: "encoder" or a number of blocks to keep; their output is cached.
@@ -94,9 +91,7 @@ def resolve_config(
     if preset_name is not None:
         raw["model"] = {"preset": preset_name}
     if data is not None:
-        raw["sources"] = [_source(data, dataset)]
-    elif dataset is not None:
-        raise ConfigError(f"the data set kind {dataset!r} was named without data; give --data DIR, its root")
+        raw["sources"] = [_source(data)]
     if init is not None:
         raw["init"] = init
     if freeze is not None:
@@ -195,27 +190,29 @@ def _with_classes(head: str, task: Any, sources: list[Plain]) -> Any:
 
 
 def _learnt_background(head: str, sources: list[Plain], classes: Any) -> Plain:
-    """The background of the first source that trains a head, if it is one of the classes, as a key of the task."""
+    """The background of the first data that train a head, if it is one of the classes, as a key of the task."""
+    name = next((data.get("background") for data in _train_data(head, sources)), None)
+    return {"background": name} if isinstance(classes, list | tuple) and name in classes else {}
+
+
+def _train_data(head: str, sources: list[Plain]) -> Iterator[Mapping[str, Any]]:
+    """The data that train a head, as far as they are well-formed."""
     for source in sources:
         heads, train = source["heads"], source.get("train")
         if isinstance(heads, list | tuple) and head in heads and isinstance(train, Mapping):
-            name = train.get("background")
-            return {"background": name} if isinstance(classes, list | tuple) and name in classes else {}
-    return {}
+            yield train
 
 
 def _classes_for(head: str, sources: list[Plain]) -> tuple[ClassTable, DataConfig]:
-    """The classes of the first source that trains a head, and its config."""
-    for source in sources:
-        heads = source["heads"] if isinstance(source["heads"], list | tuple) else ()
-        if head in heads and isinstance(source.get("train"), Mapping):
-            try:
-                config = parse_data(source["train"])
-            except ValueError as error:
-                raise ConfigError(f"the source of head {head!r}: {error}") from None
-            table = classes_of(config)
-            if table is not None:
-                return table, config
+    """The classes of the first data that train a head and have some, and their config."""
+    for data in _train_data(head, sources):
+        try:
+            config = parse_data(data)
+        except ValueError as error:
+            raise ConfigError(f"the source of head {head!r}: {error}") from None
+        table = classes_of(config)
+        if table is not None:
+            return table, config
     raise ConfigError(
         f"the class names of head {head!r} are not known; put classes.json into the data set's root, "
         f"or set tasks.{head}.classes (names) or sources' train.classes (names or a number)"
@@ -246,16 +243,11 @@ def _crop(raw: Mapping[str, Any]) -> tuple[int, int]:
         return 512, 512
 
 
-def _source(data: Path | DataConfig, kind: str | None) -> Plain:
+def _source(data: DataConfig) -> Plain:
     """The splits of a data set as a source. Draws become lists of names, so that no later command draws others.
 
     The root becomes absolute, so that the run can be resumed from any working directory.
     """
-    if not isinstance(data, DataConfig):
-        described = describe(data, kind=kind)
-        data = described.config
-        for remark in described.remarks:
-            _log.info("data: %s", remark)
     train, val, remarks = training_splits(data)
     for remark in remarks:
         _log.warning("data: %s", remark)

@@ -1,7 +1,7 @@
 """Start a run from what a person gives: the one road of ``densevit train`` and ``densevit.train``."""
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -9,8 +9,12 @@ from typing import Any
 from densevit.config import read_yaml
 from densevit.data.base import DataConfig
 from densevit.data.description import describe
+from densevit.data.folder_config import FolderConfig
+from densevit.data.sample import TARGET_FOLDERS
 from densevit.device import pick_device
-from densevit.errors import ConfigError
+from densevit.doctor.examine import fast_check
+from densevit.doctor.rules import Finding
+from densevit.errors import ConfigError, DataError
 from densevit.training.config import TrainConfig
 from densevit.training.laptop import DEFAULT_TIME, parse_time, plan
 from densevit.training.launch import is_first, read_launch
@@ -28,7 +32,7 @@ class RunRequest:
         keys: keys of the data set that replace its own, see ``describe``.
         time: for the whole run in laptop mode, such as "90s" or "1h"; 10 minutes by default.
         resume: continue the run in ``out``, or begin it if there is none.
-        check: looks at the data before the run begins, as the doctor's ``check_run``; gives findings.
+        check: whether the doctor looks at the data before the run begins.
     """
 
     out: Path | None
@@ -44,7 +48,7 @@ class RunRequest:
     time: str | None = None
     resume: bool = False
     device: str | None = None
-    check: Callable[[TrainConfig], Iterable[Any]] | None = None
+    check: bool = True
 
     @property
     def begins(self) -> bool:
@@ -105,10 +109,35 @@ def start_run(request: RunRequest, say: Callable[[str], None]) -> Path:
         plan=plan_and_say if laptop else None,
     )
     # A run with states was checked when it began.
-    if request.check is not None and not (request.resume and (out / "states").is_dir()) and is_first():
-        for finding in request.check(merged):
+    if request.check and not (request.resume and (out / "states").is_dir()) and is_first():
+        for finding in check_run(merged):
             say(f"warning: {finding.line()}")
     return train(merged, out, resume=request.resume, device=device)
+
+
+def check_run(config: TrainConfig) -> list[Finding]:
+    """Check the data of a run for a few seconds, before its first step.
+
+    Returns:
+        Warnings, which do not stop the run.
+
+    Raises:
+        DataError: lists every error, since training would stop at it or learn something wrong.
+    """
+    findings: list[Finding] = []
+    for source in config.sources:
+        roles = {"train": source.train, "val": source.val}
+        places = {role: place for role, place in roles.items() if isinstance(place, FolderConfig)}
+        kinds = {TARGET_FOLDERS[config.tasks[head].target] for head in source.heads}
+        findings += fast_check(places, kinds=sorted(kinds), crop=(source.augment or config.augment).crop)
+    errors = [finding.line() for finding in findings if finding.severity == "error"]
+    if errors:
+        lines = "\n  ".join(errors)
+        raise DataError(
+            f"errors in the data, found before the first step: {len(errors)}\n  {lines}\n"
+            "fix them (`densevit doctor` shows all), or train with --no-check"
+        )
+    return [finding for finding in findings if finding.severity == "warning"]
 
 
 def _described(request: RunRequest, say: Callable[[str], None]) -> DataConfig | None:
@@ -151,7 +180,7 @@ def _free_folder(request: RunRequest) -> Path:
     root = getattr(data, "root", None) if isinstance(data, DataConfig) else data
     origins = [origin for origin in (root, *places, request.config) if isinstance(origin, Path)]
     if not origins and data is None and request.config is None:
-        raise ConfigError("neither data nor a run were named; give --data DIR, or --resume RUN to continue a run")
+        raise ConfigError("neither data nor a run was named; give --data DIR, or --resume with the folder of a run")
     stem = origins[0].resolve().stem if origins else str(getattr(data, "kind", "run"))
     name = re.sub(r"[^\w.-]+", "-", stem).strip("-.") or "run"
     number = next(n for n in range(1, 10**9) if not (Path("runs") / f"{name}-{n}").exists())

@@ -3,20 +3,24 @@
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
+import numpy as np
 import torch
 
+from densevit.data.sample import ClassTable, Sample
+from densevit.evaluation.evaluate import evaluate
+from densevit.model import DenseModel
 from densevit.tasks import Task
 from densevit.training.batches import Batch
-from densevit.training.build_model import build_model
+from densevit.training.build_model import build_model, set_training
 from densevit.training.config import TrainConfig
+from densevit.training.feature_cache import to_taps
 from densevit.training.learner import Learner
-from densevit.types import Size
+from densevit.types import Size, Taps
 
 REPEATS = 2
 """The fastest of so many repetitions counts, after one that warms up."""
-EVALUATED_S = 0.1
-"""Seconds per photo of an evaluation besides the head: reading, enlarging, counting, drawing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +31,7 @@ class Costs:
         tokens: of the size that was measured.
         encoder_s: of one image.
         heads: seconds per image of a training step of every head.
+        evaluations: seconds per photo of an evaluation of every head, whose features are cached.
         width: of the encoder.
         patch: of the encoder.
     """
@@ -34,12 +39,14 @@ class Costs:
     tokens: int
     encoder_s: float
     heads: Mapping[str, float]
+    evaluations: Mapping[str, float]
     width: int
     patch: Size
 
     def of(self, heads: Sequence[str]) -> "Costs":
         """The costs without those of other heads."""
-        return replace(self, heads={head: self.heads[head] for head in heads})
+        kept = {head: self.heads[head] for head in heads}
+        return replace(self, heads=kept, evaluations={head: self.evaluations[head] for head in heads})
 
     def encode_s(self, size: Size) -> float:
         """Seconds to encode an image of a size."""
@@ -55,8 +62,8 @@ class Costs:
         return sum(self.step_by_head(size, batch).values())
 
     def evaluate_s(self, size: Size) -> float:
-        """Seconds to evaluate an image whose features are cached: a step is three times a forward pass."""
-        return self.step_s(size, 1) / 3 + EVALUATED_S * len(self.heads)
+        """Seconds to evaluate a photo; of smaller inputs no less, since much of it is done at the photo's own size."""
+        return sum(self.evaluations.values()) * max(self._tokens(size) / self.tokens, 1.0)
 
     def _tokens(self, size: Size) -> int:
         return (size[0] // self.patch[0]) * (size[1] // self.patch[1])
@@ -66,8 +73,10 @@ class Costs:
         return tokens * (1 + tokens / (6 * self.width))
 
 
-def measure(config: TrainConfig, device: str = "cpu") -> Costs:
-    """Time the encoder, and a forward and backward pass of every head, on random images of the config's crop.
+def measure(config: TrainConfig, photo: Size, device: str = "cpu") -> Costs:
+    """Time the encoder, and a step and an evaluation of every head, on random images of the config's crop.
+
+    Evaluations are of photos of (height, width) ``photo``.
 
     The states of the random number generators are as before.
     """
@@ -89,6 +98,7 @@ def measure(config: TrainConfig, device: str = "cpu") -> Costs:
         tasks: dict[str, Task] = dict(config.tasks)
         learner = Learner(model, tasks, config)
         heads: dict[str, float] = {}
+        evaluations: dict[str, float] = {}
         for head, task in tasks.items():
             target = random_target(task, (batch, height, width))
 
@@ -97,7 +107,42 @@ def measure(config: TrainConfig, device: str = "cpu") -> Costs:
                 losses[head].backward()
 
             heads[head] = _fastest(step, device) / batch
-    return Costs(grid[0] * grid[1], encoder_s, heads, config.model.encoder.embed_dim, patch)
+            evaluations[head] = _fastest(_evaluation(head, task, model.eval(), config, features[:1], photo), device)
+            set_training(model, config)
+    return Costs(grid[0] * grid[1], encoder_s, heads, evaluations, config.model.encoder.embed_dim, patch)
+
+
+def _evaluation(
+    head: str, task: Task, model: DenseModel, config: TrainConfig, features: torch.Tensor, photo: Size
+) -> Callable[[], object]:
+    """The evaluation of one random photo, whose features are there already."""
+    height, width = config.augment.crop
+    grid = (height // config.model.encoder.patch_size[0], width // config.model.encoder.patch_size[1])
+    target = random_target(task, (1, *photo))[0]
+    values: dict[str, Any] = {"labels": target.int().numpy()} if task.class_table is not None else {}
+    if task.class_table is None:
+        values = {"depth": target.numpy()} if task.target == "depth" else {"values": target.permute(1, 2, 0).numpy()}
+    sample = Sample("timing", np.zeros((*photo, config.model.encoder.in_channels), np.uint8), **values)
+
+    def encode(images: torch.Tensor) -> Taps:
+        return to_taps(features.to(images.device), model, grid, config.frozen_depth)
+
+    dataset = _One(sample, task.class_table)
+    # Photos are run whole, and the features are those of the crop, whatever the photo's own input size.
+    return lambda: evaluate(model, {head: task}, config.fit.whole(), dataset, encode=encode)
+
+
+class _One:
+    """A data set of one sample."""
+
+    def __init__(self, sample: Sample, classes: ClassTable | None) -> None:
+        self.sample, self.classes = sample, classes
+
+    def __len__(self) -> int:
+        return 1
+
+    def __getitem__(self, index: int) -> Sample:
+        return self.sample
 
 
 def random_target(task: Task, shape: tuple[int, int, int]) -> torch.Tensor:

@@ -194,8 +194,9 @@ def _share(uncovered: Callable[[Any], float], keys: Sequence[Any]) -> float:
 
 
 def _background(names: list[str], share: float, given: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    if given.get("background") is not None:
-        return {}, []
+    if (named := given.get("background")) is not None:
+        new = named not in names and given.get("classes") is None
+        return ({"classes": (named, *names)} if new else {}), []
     if share < 0.001:
         return {"classes": tuple(names)}, ["outlines cover the photos, so that there is no background"]
     listed, own = with_background(names)

@@ -13,7 +13,7 @@ from densevit.types import DenseOutput, Taps
 DecoderRow = tuple[type[DecoderConfig], Callable[..., Decoder]]
 
 
-class OwnDecoderConfig(DecoderConfig):
+class PluginDecoderConfig(DecoderConfig):
     """A decoder that a function makes.
 
     Attributes:
@@ -23,7 +23,7 @@ class OwnDecoderConfig(DecoderConfig):
     options: dict[str, Any] = Field(default_factory=dict)
 
 
-class OwnDecoder(Decoder):
+class PluginDecoder(Decoder):
     """A module of the user's, which turns ``Taps`` into logits (B, K, h', w') or a ``DenseOutput``.
 
     Its attribute ``align_corners`` says how the logits are resized to the image; False without one.
@@ -67,7 +67,7 @@ def adapt_decoder(name: str, plugin: Any) -> DecoderRow:
         if isinstance(config, type) and issubclass(config, DecoderConfig) and isinstance(decoder, type):
             return config, decoder
     elif callable(plugin) and not (isinstance(plugin, type) and issubclass(plugin, DecoderConfig)):
-        return OwnDecoderConfig, lambda config, **widths: _build(name, plugin, config, **widths)
+        return PluginDecoderConfig, lambda config, **widths: _build(name, plugin, config, **widths)
     raise ConfigError(
         f"decoder {name!r} is {plugin!r:.80}; a function of embed_dim, num_taps and out_channels that gives a module, "
         "or a pair of DecoderConfig and Decoder, is accepted"
@@ -75,7 +75,7 @@ def adapt_decoder(name: str, plugin: Any) -> DecoderRow:
 
 
 def _build(
-    name: str, plugin: Callable[..., Any], config: OwnDecoderConfig, *, out_channels: int, **widths: int
+    name: str, plugin: Callable[..., Any], config: PluginDecoderConfig, *, out_channels: int, **widths: int
 ) -> Decoder:
     try:
         module = plugin(out_channels=out_channels, **widths, **config.options)
@@ -86,7 +86,7 @@ def _build(
         ) from error
     if not isinstance(module, nn.Module):
         raise ConfigError(f"decoder {name!r} gave a {type(module).__name__}; a torch.nn.Module is accepted; return one")
-    return module if isinstance(module, Decoder) else OwnDecoder(name, module, out_channels)
+    return module if isinstance(module, Decoder) else PluginDecoder(name, module, out_channels)
 
 
 def check_buffers(kind: str, decoder: nn.Module) -> None:
