@@ -27,7 +27,8 @@ def default(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def small(default: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A tiny default model, a machine of known speed, and a working directory of its own."""
     monkeypatch.setattr("densevit.checkpoints.hub.DEFAULT", default)
-    costs = Costs(24, 0.01, {"dpt": 0.01, "setr_mla": 0.01}, width=32, patch=(8, 8))
+    each = {"dpt": 0.01, "setr_mla": 0.01}
+    costs = Costs(24, 0.01, each, evaluations=each, width=32, patch=(8, 8))
     monkeypatch.setattr(laptop, "measure", lambda config, device: costs)
     monkeypatch.chdir(tmp_path)
     return tmp_path

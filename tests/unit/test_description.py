@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from densevit.data import FolderConfig, parse_data
@@ -13,6 +14,7 @@ from densevit.data.relocation import portable, relocated
 from densevit.data.split_roles import training_splits
 from densevit.errors import ConfigError, DataError
 from tests.contract import fakes
+from tests.layouts import photo, save, truth
 
 FULL: dict[str, Any] = {
     "images": "{split}/{name}_image.png",
@@ -253,3 +255,24 @@ def test_training_splits__without_one_to_train_on_are_refused(tmp_path: Path) ->
         fakes.photo(tmp_path / "images" / split / "a.png")
     with pytest.raises(DataError, match="the data have the splits val, test, and none to train on"):
         training_splits(parse_data({"root": tmp_path}))
+
+
+@pytest.mark.parametrize("way", ["folders", "pairs"])
+def test_masks__without_class_names_are_looked_at(tmp_path: Path, way: str) -> None:
+    for number in range(3):
+        save(tmp_path / "a" / f"{number}.png", photo(number))
+        save(tmp_path / "b" / f"{number}.png", (truth(number) > 0).astype(np.uint8) * 255)
+    rows = "".join(f"a/{number}.png,b/{number}.png\n" for number in range(3))
+    (tmp_path / "list.csv").write_text(f"image,mask\n{rows}")
+    folders: dict[str, Path] = {"images": tmp_path / "a", "masks": tmp_path / "b"}
+    given = folders if way == "folders" else {"pairs": tmp_path / "list.csv"}
+
+    found, named, left = (
+        describe(None, **given),
+        describe(None, **given, classes=2),
+        describe(None, number=False, **given),
+    )
+
+    assert (found.config.class_values, found.config.classes) == ((0, 255), ("background", "foreground"))
+    assert any("0, 255" in remark for remark in found.remarks)
+    assert (named.config.classes, left.config.classes) == (2, None)

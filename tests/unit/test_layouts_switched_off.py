@@ -1,5 +1,6 @@
 """Every layout and export depends on its own recogniser and reader: with one switched off, it means something else."""
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,11 +9,12 @@ import pytest
 
 from densevit.data import FolderConfig, FolderDataset
 from densevit.data.description import describe
-from densevit.data.discover import classes, recognise
+from densevit.data.discover import recognise
 from densevit.data.split_roles import split_names
 from densevit.errors import DataError
 from tests.layouts import LAYOUTS
 
+DISCOVER = "densevit.data.discover."
 BY_TOOL = {
     "coco": ("roboflow_coco", "cvat_coco", "label_studio_coco", "coco_2017", "fiftyone_coco"),
     "brushes": ("label_studio_brushes",),
@@ -34,10 +36,10 @@ READ_MASK = "folder.read_mask"
 """The reader of all other layouts."""
 
 TABLES = {
-    "_labelmap": "cvat_masks",
-    "_classes_csv": "roboflow_masks",
-    "_voc": "pascal_voc_palette",
-    "lists._lists": "pascal_voc_palette",
+    "labelmap.txt": "cvat_masks",
+    "_classes.csv": "roboflow_masks",
+    "classes._voc": "pascal_voc_palette",
+    "recognise.splits_of_photos": "pascal_voc_palette",
     "recognise.unit_of_depth": "scenes_with_depth",
 }
 """What reads a file or property that only an export has."""
@@ -109,14 +111,12 @@ def test_layout__is_not_read_without_its_reader(name: str, made, monkeypatch: py
 def test_export__means_something_else_without_its_table(reader: str, made, monkeypatch: pytest.MonkeyPatch) -> None:
     root = made(TABLES[reader])
     before = meaning(root)
-    if "." in reader:
-        nothing: Any = ({}, [])
-        monkeypatch.setattr(f"densevit.data.discover.{reader}", lambda *_: nothing)
-    elif reader == "_voc":
-        monkeypatch.setattr(classes, reader, lambda *_: None)
+    if reader in ("labelmap.txt", "_classes.csv"):
+        (module,) = (one for name, one in sys.modules.items() if name.startswith(DISCOVER) and hasattr(one, "_LISTS"))
+        monkeypatch.setattr(module, "_LISTS", tuple(row for row in module._LISTS if not row[0](reader)))
     else:
-        rows = tuple((fits, read) for fits, read in classes._LISTS if read.__name__ != reader)
-        monkeypatch.setattr(classes, "_LISTS", rows)
+        nothing = None if reader == "classes._voc" else ({}, [])
+        monkeypatch.setattr(f"{DISCOVER}{reader}", lambda *_: nothing)
 
     after = meaning(root)
 

@@ -10,8 +10,9 @@ import yaml
 from densevit.config import merge, nearest, read_yaml
 from densevit.data import DATASETS, FolderConfig, parse_data
 from densevit.data.base import DataConfig
-from densevit.data.discover import discover, discover_in, has_shapes
-from densevit.data.pairs import KINDS
+from densevit.data.discover import classes_of_pairs, discover, discover_in, has_shapes
+from densevit.data.folder import read_classes
+from densevit.data.pairs import KINDS, find_pairs
 from densevit.data.relocation import portable
 from densevit.data.templates import is_template
 from densevit.errors import ConfigError, DataError
@@ -40,12 +41,14 @@ class Described:
     source: Path | None = None
 
 
-def describe(path: Path | None, **given: Any) -> Described:
+def describe(path: Path | None, *, number: bool = True, **given: Any) -> Described:
     """Read a dataset.yaml, or recognise the layout of a folder or zip archive; keys of ``given`` replace its own.
 
     Args:
         path: a dataset.yaml; a folder or zip archive, whose own dataset.yaml is used if there is one; None if
             ``given`` has the place of the data.
+        number: name classes after the numbers in masks where two folders or a list of pairs are given and nothing names
+            them; False leaves that open for the classes of a model.
         given: keys of the config of the data set; those that are None are not given. With a ``kind`` other than
             "folder", the path is the root of such a download.
 
@@ -58,7 +61,7 @@ def describe(path: Path | None, **given: Any) -> Described:
         if not given.keys() & set(_PLACES):
             raise ConfigError("no data was named; give --data PATH, or --images and one of --masks, --depth, --values")
         config = _parsed(given, "the data options")
-        return _drawn(config, given) or Described(config)
+        return _apart(config, given, number) or _listed(config, given, number)
     _check_kind(given.get("kind", "folder"))
     path = place(path)
     if path.suffix.lower() in _SUFFIXES and not path.is_dir():
@@ -76,21 +79,22 @@ def describe(path: Path | None, **given: Any) -> Described:
         remarks = (f"{file} is no description of densevit's, and passed over",)
     config = _parsed({"root": path, **given}, "the data options")
     if "pairs" in given:
-        return Described(config, remarks)
+        found = _listed(config, {"root": path, **given}, number)
+        return Described(found.config, (*remarks, *found.remarks))
     if _is_own_layout(path) and not given.keys() & {"images", *KINDS, "tasks"}:
         return Described(config, (*remarks, f"images/ and classes.json of {path}, in densevit's own layout"))
     found = discover(path, **{key: value for key, value in given.items() if key != "kind"})
     return Described(found.config, (*remarks, *found.remarks), found.source)
 
 
-def _drawn(config: DataConfig, given: Mapping[str, Any]) -> Described | None:
-    """Photos and shapes in two given places, with the classes and the background that the shapes have, if any."""
+def _apart(config: DataConfig, given: Mapping[str, Any], number: bool) -> Described | None:
+    """Photos and masks in two given places, with what the masks tell of classes and background; None if nothing."""
     if not isinstance(config, FolderConfig) or config.root is not None or config.pairs is not None:
         return None
     places = [place(path) for path in (config.images, config.masks) if path is not None and not is_template(path)]
     if len(places) < 2 or not all(path.exists() and not isinstance(path, ZipPath) for path in places):
         return None
-    if not has_shapes(places[1]):
+    if (config.classes or config.class_values or not number) and not has_shapes(places[1]):
         return None
     try:
         found = discover_in(places[0], places[1], given)
@@ -101,6 +105,16 @@ def _drawn(config: DataConfig, given: Mapping[str, Any]) -> Described | None:
     places_found = {key: root / value for key in ("images", "masks") if (value := getattr(found.config, key))}
     # without a root, which would be all that lies around both, such as a home
     return Described(found.config.model_copy(update={"root": None, **places_found}), found.remarks)
+
+
+def _listed(config: DataConfig, given: Mapping[str, Any], number: bool) -> Described:
+    """A list of pairs, with what its masks tell of the classes if nothing else does."""
+    if not number or not isinstance(config, FolderConfig) or config.pairs is None or config.class_values:
+        return Described(config)
+    if read_classes(config) is not None:
+        return Described(config)
+    keys, remarks = classes_of_pairs(find_pairs(config), given)
+    return Described(_parsed({**keys, **given}, "the data options"), tuple(remarks))
 
 
 def _is_own_layout(root: Path) -> bool:

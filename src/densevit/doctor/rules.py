@@ -97,7 +97,7 @@ _note = partial(Check, "note")
 CHECKS: dict[str, Check] = {
     # names and folders
     "classes-missing": _error("a head needs the class names or their number",
-        'write classes.json into the root, {"classes": ["road", "sky"], "ignore_index": 255}, or set train.classes'),
+        'set classes (--classes), or write classes.json, {"classes": ["road", "sky"], "ignore_index": 255}'),
     "classes-broken": _error("training stops at it", "fix classes.json; see docs/how-to/check-your-data.md"),
     "classes-twice": _warning("metrics are kept by name, so one hides the other", "give every class a different name"),
     "ignore-is-class": _error("every pixel of that class is ignored, so it is never learnt",

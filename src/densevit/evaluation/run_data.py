@@ -158,7 +158,7 @@ def select(
 
 
 def _described(data: Path | DataConfig | None, given: Mapping[str, Any]) -> Described:
-    return Described(without_split(data)) if isinstance(data, DataConfig) else describe(data, **given)
+    return Described(without_split(data)) if isinstance(data, DataConfig) else describe(data, number=False, **given)
 
 
 def _is_unnamed(data: Path | DataConfig | None, given: Mapping[str, Any]) -> bool:
@@ -207,7 +207,7 @@ def _of_run_folder(model: Model, run: TrainedOn | None, given: Mapping[str, Any]
             "no data was named; give --data PATH, or --images and one of --masks, --depth and --values; only a model "
             "in its run folder knows where its data are"
         )
-    described = describe(file, **given)
+    described = describe(file, number=False, **given)
     if isinstance(described.config, PythonConfig):
         raise ConfigError(f"the data of the run come from Python code, which is run only on demand; give --data {file}")
     root = getattr(described.config, "root", None)

@@ -1,5 +1,5 @@
 """Recognise how somebody keeps a data set: from the names and a few of the files in a folder or zip archive."""
 
-from densevit.data.discover.recognise import discover, discover_in, has_shapes
+from densevit.data.discover.recognise import classes_of_pairs, discover, discover_in, has_shapes
 
-__all__ = ["discover", "discover_in", "has_shapes"]
+__all__ = ["classes_of_pairs", "discover", "discover_in", "has_shapes"]

@@ -63,7 +63,7 @@ def below(tree: Tree, path: Path) -> Iterator[str]:
 
 def _from_folder(files: Sequence[File], text: str) -> list[Group]:
     folders = tuple(part for part in text.split("/") if part not in ("", "."))
-    found = group(file for file in files if file.folders[: len(folders)] == folders)
+    found = group((file for file in files if file.folders[: len(folders)] == folders), {*folders})
     return [one for one in found if one.role != "none"] or found
 
 

@@ -11,14 +11,15 @@ from densevit.data.discover.coco_layout import coco
 from densevit.data.discover.contents import SAMPLES, read_masks
 from densevit.data.discover.depth import unit_of_depth
 from densevit.data.discover.given import is_annotations, labelme_groups
+from densevit.data.discover.groups import Group
 from densevit.data.discover.lists import splits_of_photos
 from densevit.data.discover.several import brushes, given_regions, masks_by_class, masks_by_object
 from densevit.data.discover.tree import PIXEL_SUFFIXES, Tree, counted, tree_of, walk_tree
 from densevit.data.discover.unrecognised import unrecognised
 from densevit.data.folder import FolderConfig
-from densevit.data.pairs import find_pairs
+from densevit.data.pairs import Pairs, find_pairs
 from densevit.errors import DataError
-from densevit.io import place
+from densevit.io import ZipPath, place
 
 if TYPE_CHECKING:
     from densevit.data.description import Described
@@ -51,6 +52,21 @@ def discover_in(images: Path, masks: Path, given: Mapping[str, Any]) -> "Describ
     """Recognise photos and masks in two folders, or a file of annotations; the rest is as in ``discover``."""
     tree = tree_of(images, masks)
     return _discover(tree, {**given, "images": images.absolute(), "masks": masks.absolute()})
+
+
+def classes_of_pairs(pairs: Pairs, given: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """Keys for the classes that the masks of listed pairs hold, and sentences on them; none without masks."""
+    masked = [(pair.image, pair.targets["masks"][0]) for pair in pairs.pairs if "masks" in pair.targets]
+    if not masked or pairs.shapes == "coco" or any(isinstance(path, ZipPath) for row in masked for path in row):
+        return {}, []
+    tree = tree_of(*(path for row in masked for path in row))
+    files = {tree.path(file): file for file in tree.files}
+    groups = []
+    for column in zip(*masked, strict=True):
+        own = {("", "", str(number)): files[path.absolute()] for number, path in enumerate(column)}
+        groups.append(Group((), files=own, endings={file.suffix.lower() for file in own.values()}))
+    one = Candidate(groups[0], {"masks": groups[1]}, frozenset(groups[0].files))
+    return classes_of_masks(tree, one, given)
 
 
 def has_shapes(masks: Path) -> bool:
