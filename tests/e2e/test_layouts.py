@@ -29,7 +29,7 @@ def small(default: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
     monkeypatch.setattr("densevit.checkpoints.hub.DEFAULT", default)
     each = {"dpt": 0.01, "setr_mla": 0.01}
     costs = Costs(24, 0.01, each, evaluations=each, width=32, patch=(8, 8))
-    monkeypatch.setattr(laptop, "measure", lambda config, device: costs)
+    monkeypatch.setattr(laptop, "measure", lambda *arguments: costs)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
