@@ -16,10 +16,11 @@ from densevit.evaluation.evaluate import evaluate
 from densevit.tasks import parse_task
 from densevit.training import laptop
 from densevit.training.config import TrainConfig
-from densevit.training.laptop import parse_time, plan
+from densevit.training.laptop import plan
 from densevit.training.linear_probe import patch_targets
 from densevit.training.resolve_config import complete
 from densevit.training.run.log import read_log
+from densevit.training.run.progress import parse_time
 from densevit.training.survey import survey, thickness
 from densevit.training.timing import Costs, measure
 from densevit.training.train import train

@@ -5,8 +5,7 @@ of photos and views, and a number of steps, which are written to the run's confi
 is resumed, so it stays a function of its config.
 """
 
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -73,8 +72,6 @@ FIXED: Plain = {
 }
 """Settings that depend on nothing; photos are mirrored as features."""
 
-_TIME = re.compile(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m(?:in)?)?(?:(\d+(?:\.\d+)?)s)?", re.IGNORECASE)
-
 
 @dataclass(frozen=True, slots=True)
 class Planned:
@@ -89,21 +86,14 @@ class Planned:
     lines: tuple[str, ...]
 
 
-def parse_time(text: str) -> float:
-    """``90s``, ``10m``, ``1h30m`` -> seconds.
-
-    Raises:
-        ConfigError: if it is anything else, or less than ten seconds.
-    """
-    found = _TIME.fullmatch(text.strip().replace(" ", ""))
-    parts = [float(part or 0) for part in found.groups()] if found else [0.0]
-    seconds = sum(part * unit for part, unit in zip(parts, (3600, 60, 1), strict=False))
-    if not 10 <= seconds <= 1e6:
-        raise ConfigError(f"--time is {text!r}; a time from ten seconds on is accepted, such as 90s, 10m or 1h30m")
-    return seconds
-
-
-def plan(raw: Mapping[str, Any], decoders: Sequence[str], budget_s: float, *, device: str = "cpu") -> Planned:
+def plan(
+    raw: Mapping[str, Any],
+    decoders: Sequence[str],
+    budget_s: float,
+    *,
+    device: str = "cpu",
+    check: Callable[[TrainConfig], None] | None = None,
+) -> Planned:
     """Fill what is not given: head, input size, photos, views, steps and evaluations.
 
     Args:
@@ -111,6 +101,7 @@ def plan(raw: Mapping[str, Any], decoders: Sequence[str], budget_s: float, *, de
         decoders: keys of ``DECODERS``, one head each; by default the one that suits the data.
         budget_s: for the whole run on this machine, in seconds.
         device: that it runs on.
+        check: called with a draft of the run before time is spent; it may raise.
 
     Raises:
         ConfigError: the data or the settings cannot be used.
@@ -127,6 +118,8 @@ def plan(raw: Mapping[str, Any], decoders: Sequence[str], budget_s: float, *, de
     taps = None if given.get("init") is None else model_facts(str(given["init"]))[0].encoder.taps
     drafted = merge(_heads(every_kind, train, taps), given)
     draft = TrainConfig.parse(complete(_with_size(drafted, min(side, 384), iterations=1)))
+    if check is not None:
+        check(draft)
     measured = measure(draft, train.size, device)
     fixed = given.get("fit", {}).get("short_side") is not None
     sizes = [_choose_size(train, num_val, measured.of(kinds), budget_s, side, fixed=fixed) for kinds in candidates]

@@ -16,9 +16,10 @@ from densevit.doctor.examine import fast_check
 from densevit.doctor.rules import Finding
 from densevit.errors import ConfigError, DataError
 from densevit.training.config import TrainConfig
-from densevit.training.laptop import DEFAULT_TIME, parse_time, plan
+from densevit.training.laptop import DEFAULT_TIME, plan
 from densevit.training.launch import is_first, read_launch
 from densevit.training.resolve_config import resolve_config
+from densevit.training.run.progress import parse_time
 from densevit.training.train import train
 
 
@@ -90,8 +91,14 @@ def start_run(request: RunRequest, say: Callable[[str], None]) -> Path:
         init = "default"
     device, budget_s = str(pick_device(request.device)), parse_time(request.time or DEFAULT_TIME)
 
+    def check(config: TrainConfig) -> None:
+        # A run with states was checked when it began. A plan chooses the crop after the check.
+        if request.check and not (request.resume and (out / "states").is_dir()) and is_first():
+            for finding in check_run(config, crop=not laptop):
+                say(f"warning: {finding.line()}")
+
     def plan_and_say(raw: dict[str, Any], decoders: Sequence[str]) -> dict[str, Any]:
-        planned = plan(raw, decoders, budget_s, device=device)
+        planned = plan(raw, decoders, budget_s, device=device, check=check)
         for line in planned.lines:
             say(line)
         return planned.raw
@@ -108,15 +115,17 @@ def start_run(request: RunRequest, say: Callable[[str], None]) -> Path:
         features=out.parent / "features",
         plan=plan_and_say if laptop else None,
     )
-    # A run with states was checked when it began.
-    if request.check and not (request.resume and (out / "states").is_dir()) and is_first():
-        for finding in check_run(merged):
-            say(f"warning: {finding.line()}")
+    if not laptop:
+        check(merged)
     return train(merged, out, resume=request.resume, device=device)
 
 
-def check_run(config: TrainConfig) -> list[Finding]:
+def check_run(config: TrainConfig, *, crop: bool = True) -> list[Finding]:
     """Check the data of a run for a few seconds, before its first step.
+
+    Args:
+        config: the run.
+        crop: whether photos are compared with the run's crops.
 
     Returns:
         Warnings, which do not stop the run.
@@ -129,7 +138,8 @@ def check_run(config: TrainConfig) -> list[Finding]:
         roles = {"train": source.train, "val": source.val}
         places = {role: place for role, place in roles.items() if isinstance(place, FolderConfig)}
         kinds = {TARGET_FOLDERS[config.tasks[head].target] for head in source.heads}
-        findings += fast_check(places, kinds=sorted(kinds), crop=(source.augment or config.augment).crop)
+        size = (source.augment or config.augment).crop if crop else None
+        findings += fast_check(places, kinds=sorted(kinds), crop=size)
     errors = [finding.line() for finding in findings if finding.severity == "error"]
     if errors:
         lines = "\n  ".join(errors)
