@@ -7,7 +7,7 @@ import pytest
 
 from densevit.data import FolderConfig, FolderDataset
 from densevit.data.discover import discover
-from tests.layouts import LAYOUTS, pack, truth
+from tests.layouts import LAYOUTS, pack, photo, save, truth
 
 
 def plain(value: Any) -> Any:
@@ -57,3 +57,17 @@ def test_discover__config_reads_the_right_pixels(name: str, packed: bool, tmp_pa
                 assert agree >= (1 if step == 1 else 0.99)
             else:
                 assert sample.depth is not None or sample.values is not None
+
+
+@pytest.mark.parametrize("kind", ["masks", "depth"])
+@pytest.mark.parametrize(
+    "array", [np.full((8, 8), "a"), np.ones((8, 8), complex), np.zeros((8, 8, 0))], ids=["text", "complex", "empty"]
+)
+def test_discover__survives_arrays_that_hold_no_numbers(kind: str, array: Any, tmp_path: Path) -> None:
+    (tmp_path / kind).mkdir()
+    for i in range(4):
+        save(tmp_path / f"images/{i}.png", photo(i))
+        np.save(tmp_path / f"{kind}/{i}.npy", truth(i) * 1000.0 if kind == "depth" else truth(i))
+    np.save(tmp_path / f"{kind}/2.npy", array)
+
+    assert str(getattr(discover(tmp_path).config, kind)) == f"{kind}/{{name}}.npy"

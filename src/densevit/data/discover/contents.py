@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -63,6 +64,18 @@ class Held:
         return judged
 
 
+def read_numbers(path: Path) -> Stored:
+    """An image or array as it is stored.
+
+    Raises:
+        DataError: it cannot be read, or holds no real numbers, such as text.
+    """
+    stored = read_stored(path)
+    if stored.pixels.dtype.kind not in "biuf" or not stored.pixels.size:
+        raise DataError(f"{path} holds {stored.pixels.dtype} {stored.pixels.shape}; real numbers are accepted")
+    return stored
+
+
 def read_masks(tree: Tree, group: Group, number: int = MASKS) -> Held:
     """The values of some masks, evenly spread over the group; broken ones are left to those who need them."""
     values: list[Histogram] = []
@@ -71,7 +84,7 @@ def read_masks(tree: Tree, group: Group, number: int = MASKS) -> Held:
     palette: tuple[Rgb, ...] = ()
     for file in group.sample(number):
         try:
-            stored = read_stored(tree.path(file))
+            stored = read_numbers(tree.path(file))
         except DataError:
             continue
         lossy |= stored.format in LOSSY_FORMATS
@@ -108,7 +121,7 @@ def role_by_content(tree: Tree, group: Group) -> Role:
     votes: Counter[Role] = Counter()
     for file in group.sample(SAMPLES):
         try:
-            votes[_looks(read_stored(tree.path(file)))] += 1
+            votes[_looks(read_numbers(tree.path(file)))] += 1
         except DataError:
             votes[""] += 1
     return votes.most_common(1)[0][0]

@@ -6,11 +6,10 @@ from typing import Any
 import numpy as np
 
 from densevit.data.discover.candidates import Candidate
-from densevit.data.discover.contents import SAMPLES
+from densevit.data.discover.contents import SAMPLES, read_numbers
 from densevit.data.discover.tree import Tree
 from densevit.errors import DataError
 from densevit.io.depth import plane
-from densevit.io.stored import read_stored
 
 _FAR_MM, _SATURATED, _SPARSE = 20_000, 65_535, 0.5
 _UNITS = ((1 / 256, "1/256 m, as KITTI stores sparse depth"), (0.0002, "1/5000 m, as TUM RGB-D stores it"))
@@ -21,7 +20,7 @@ def unit_of_depth(tree: Tree, one: Candidate, given: Mapping[str, Any]) -> tuple
     high, total, valid, saturated, floats = 0.0, 0, 0, 0, False
     for file in one.targets["depth"].sample(4 * SAMPLES):
         try:
-            pixels = plane(read_stored(tree.path(file)).pixels)
+            pixels = plane(read_numbers(tree.path(file)).pixels)
         except DataError:
             continue
         if pixels.ndim != 2 or pixels.dtype.itemsize < 2:
