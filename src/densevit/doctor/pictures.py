@@ -11,7 +11,7 @@ from densevit.doctor.context import Context
 from densevit.doctor.facts import MaskFacts, PhotoFacts, SampleFacts, ShapeFacts
 from densevit.doctor.palettes import class_colours, css
 from densevit.errors import DataError, DensevitError
-from densevit.io.stored import data_uri, read_stored, read_stored_photo, resize_nearest, shrink, turn_upright
+from densevit.io.stored import data_uri, read_numbers, read_stored_photo, resize_nearest, shrink, turn_upright
 from densevit.tasks.colour import colourise_depth, overlay
 from densevit.types import Size
 
@@ -43,7 +43,9 @@ def pictures(sample: SampleFacts, context: Context) -> list[Picture]:
 def _depth(sample: SampleFacts, photo: NDArray[np.uint8] | None, context: Context) -> NDArray[np.uint8]:
     assert sample.depth is not None
     small, _ = _small(Path(sample.depth.path))
-    return np.ascontiguousarray(small[..., :3].astype(np.uint8) if small.ndim == 3 else colourise_depth(small))
+    if small.ndim == 3 and small.shape[2] >= 3:  # a picture, which is a finding
+        return np.ascontiguousarray(small[..., :3].astype(np.uint8))
+    return colourise_depth(small if small.ndim == 2 else small[..., 0])
 
 
 def _mask(sample: SampleFacts, photo: NDArray[np.uint8] | None, context: Context) -> NDArray[np.uint8]:
@@ -77,7 +79,7 @@ def labels_of(sample: SampleFacts, context: Context) -> NDArray[np.int32] | None
 
 def _small(path: Path) -> tuple[NDArray[Any], NDArray[np.uint8] | None]:
     """A file as stored, upright and at the size of the page, and its palette."""
-    stored = read_stored(path)
+    stored = read_numbers(path)
     pixels = turn_upright(stored.pixels, stored.orientation)
     return resize_nearest(pixels, _fit(pixels.shape[:2])), stored.palette
 

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from densevit.errors import DataError
 from densevit.io.decode import guarded, open_image, orientation_of
 from densevit.io.png import check_complete_png
 from densevit.io.read import as_image, load_array
@@ -57,6 +58,18 @@ def read_stored(path: Path) -> Stored:
         array = load_array(path, "one (H, W) or (H, W, K) array", lambda array: array.ndim in {2, 3})
         return Stored("NPY", str(array.dtype), 1, 1, array)
     return _with_photo(path, photo=False)[0]
+
+
+def read_numbers(path: Path) -> Stored:
+    """An image or array as it is stored.
+
+    Raises:
+        DataError: it cannot be read, or holds no real numbers, such as text.
+    """
+    stored = read_stored(path)
+    if stored.pixels.dtype.kind not in "biuf" or not stored.pixels.size:
+        raise DataError(f"{path} holds {stored.pixels.dtype} {stored.pixels.shape}; real numbers are accepted")
+    return stored
 
 
 def read_stored_photo(path: Path) -> tuple[Stored, NDArray[np.uint8]]:

@@ -3,7 +3,9 @@
 import json
 import re
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 from densevit.doctor.page import page
@@ -64,3 +66,14 @@ def test_page__survives_files_that_cannot_be_shown(root: Path) -> None:
     text = page(look(root), "mine")
 
     assert "<script>" not in text
+
+
+@pytest.mark.parametrize(
+    "array", [np.ones((48, 64, 1)), np.ones((48, 64, 2)), np.full((48, 64), "a")], ids=["one", "two", "text"]
+)
+def test_page__survives_depth_of_odd_arrays(root: Path, array: Any) -> None:
+    for path in sorted((root / "depth" / "train").iterdir())[:2]:
+        np.save(path.with_suffix(".npy"), array)
+        path.unlink()
+
+    assert "mine" in page(look(root), "mine")

@@ -3,7 +3,6 @@
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,7 +16,7 @@ from densevit.data.mask_values import Histogram, MaskValues, judge_values
 from densevit.data.sample import Rgb
 from densevit.errors import DataError
 from densevit.io.read import LOSSY_FORMATS
-from densevit.io.stored import Stored, read_stored
+from densevit.io.stored import Stored, read_numbers
 
 SAMPLES = 5
 MASKS = 200
@@ -62,18 +61,6 @@ class Held:
         if self.lossy and self.colours and judged.keys:
             judged.keys["unknown_colours"] = "nearest"
         return judged
-
-
-def read_numbers(path: Path) -> Stored:
-    """An image or array as it is stored.
-
-    Raises:
-        DataError: it cannot be read, or holds no real numbers, such as text.
-    """
-    stored = read_stored(path)
-    if stored.pixels.dtype.kind not in "biuf" or not stored.pixels.size:
-        raise DataError(f"{path} holds {stored.pixels.dtype} {stored.pixels.shape}; real numbers are accepted")
-    return stored
 
 
 def read_masks(tree: Tree, group: Group, number: int = MASKS) -> Held:

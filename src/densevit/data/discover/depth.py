@@ -6,10 +6,11 @@ from typing import Any
 import numpy as np
 
 from densevit.data.discover.candidates import Candidate
-from densevit.data.discover.contents import SAMPLES, read_numbers
+from densevit.data.discover.contents import SAMPLES
 from densevit.data.discover.tree import Tree
 from densevit.errors import DataError
 from densevit.io.depth import plane
+from densevit.io.stored import read_numbers
 
 _FAR_MM, _SATURATED, _SPARSE = 20_000, 65_535, 0.5
 _UNITS = ((1 / 256, "1/256 m, as KITTI stores sparse depth"), (0.0002, "1/5000 m, as TUM RGB-D stores it"))
