@@ -71,3 +71,15 @@ def test_discover__survives_arrays_that_hold_no_numbers(kind: str, array: Any, t
     np.save(tmp_path / f"{kind}/2.npy", array)
 
     assert str(getattr(discover(tmp_path).config, kind)) == f"{kind}/{{name}}.npy"
+
+
+def test_discover__does_not_guess_the_unit_of_floats(tmp_path: Path) -> None:
+    for i in range(4):
+        save(tmp_path / f"images/{i}.png", photo(i))
+        (tmp_path / "depth").mkdir(exist_ok=True)
+        np.save(tmp_path / f"depth/{i}.npy", (truth(i) * 1000.0 + 500).astype(np.float32))
+
+    found = discover(tmp_path)
+
+    assert found.config == found.config.model_copy(update={"depth_scale_m": 1.0})
+    assert any("can hardly be; set depth_scale_m to 0.001 if it is in millimetres" in text for text in found.remarks)

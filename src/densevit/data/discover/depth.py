@@ -12,7 +12,7 @@ from densevit.errors import DataError
 from densevit.io.depth import plane
 from densevit.io.stored import read_numbers
 
-_FAR_MM, _SATURATED, _SPARSE = 20_000, 65_535, 0.5
+_FAR_M, _FAR_MM, _SATURATED, _SPARSE = 1_000, 20_000, 65_535, 0.5
 _UNITS = ((1 / 256, "1/256 m, as KITTI stores sparse depth"), (0.0002, "1/5000 m, as TUM RGB-D stores it"))
 
 
@@ -42,14 +42,15 @@ def unit_of_depth(tree: Tree, one: Candidate, given: Mapping[str, Any]) -> tuple
         remarks.append(
             f"depth of {_SATURATED} in {saturated / total:.1%} of the pixels is no measurement (depth_invalid)"
         )
-    if floats:
-        unit, key = ("metres", "depth_scale_m")
-        if high > 1000 and "depth_scale_m" not in given:
-            keys["depth_scale_m"], unit = 0.001, "millimetres"
+    advice = "to change it"
+    if floats:  # never guessed: they have no other usual unit, so that a wrong guess would be a model of a wrong scale
+        unit, key = "metres", "depth_scale_m"
+        if high > _FAR_M:
+            unit, advice = "metres, which can hardly be", "to 0.001 if it is in millimetres"
     else:
         unit, key = "millimetres", "depth_unit_m"
         if high > _FAR_MM and "depth_unit_m" not in given:
             keys["depth_unit_m"], unit = _UNITS[valid > _SPARSE * total]
     if key not in given:
-        remarks.append(f"depth up to {high:,.6g} is taken for {unit}; set {key} to change it")
+        remarks.append(f"depth up to {high:,.6g} is taken for {unit}; set {key} {advice}")
     return keys, remarks
