@@ -218,17 +218,17 @@ def _photos(data: Any, path: Path) -> tuple[dict[str, CocoPhoto], dict[str | Non
 def _shape(row: Any, photo: CocoPhoto | None, indices: Mapping[str, int]) -> CocoShape:
     """The shape of an annotation; raises NoShape."""
     if not isinstance(row, Mapping):
-        raise NoShape("are no annotations")
+        raise NoShape("not an annotation")
     if photo is None:
-        raise NoShape("are of an image that is not listed")
+        raise NoShape("of an image that is not listed")
     index = indices.get(key_of(row.get("category_id")) or "")
     if index is None:
-        raise NoShape("are of a category that is not listed")
+        raise NoShape("of a category that is not listed")
     pieces, sizes = row.get("segmentation"), set()
     if isinstance(pieces, Mapping) or _is_polygon(pieces):
         pieces = [pieces]
     if not isinstance(pieces, list) or not pieces:
-        raise NoShape("have no outline, only a box" if row.get("bbox") else "have no outline")
+        raise NoShape("without an outline, only a box" if row.get("bbox") else "without an outline")
     parts: list[NDArray[Any]] = []
     area = 0.0
     for piece in pieces:
@@ -241,7 +241,7 @@ def _shape(row: Any, photo: CocoPhoto | None, indices: Mapping[str, int]) -> Coc
             parts.append(points)
             area += area_of(points)
     if not area:
-        raise NoShape("are points, lines or empty, without an area")
+        raise NoShape("empty, or only points or a line, without an area")
     return CocoShape(index, row.get("iscrowd") in (1, "1"), area, parts, sizes.pop() if sizes else None)
 
 
@@ -250,9 +250,9 @@ def _size_of(runs: Mapping[str, Any], expected: Size | None) -> Size:
     try:
         height, width = (whole(side) for side in runs.get("size") or ())
     except (ValueError, TypeError):
-        raise NoShape("have run lengths without a size (height, width)") from None
+        raise NoShape("with run lengths without a size (height, width)") from None
     if min(height, width) < 1 or height * width > limits().pixels or (expected or (height, width)) != (height, width):
-        raise NoShape("have run lengths of another size than their image")
+        raise NoShape("with run lengths of another size than the image")
     return height, width
 
 

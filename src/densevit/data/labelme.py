@@ -109,17 +109,17 @@ def unknown_label(path: Path, label: str, classes: ClassTable) -> str:
 def _shape(row: Any) -> LabelmeShape:
     """One shape; raises NoShape."""
     if not isinstance(row, Mapping) or not isinstance(row.get("label"), str | int | float):
-        raise NoShape("have no label")
+        raise NoShape("without a label")
     kind = row.get("shape_type") or "polygon"
     if not isinstance(kind, str):
-        raise NoShape("have no kind")
+        raise NoShape("without a kind")
     if kind not in {*_POLYGONS, "rectangle", "circle", "mask"}:
-        raise NoShape(f"are of kind {kind!r:.40}, which has no area")
+        raise NoShape(f"of kind {kind!r:.40}, which has no area")
     points = points_of(row.get("points"))
     if len(points) < {"polygon": 3, "rotation": 3, "mask": 1}.get(kind, 2) or (
         kind in _POLYGONS and not area_of(points)
     ):
-        raise NoShape("have too few points for an area")
+        raise NoShape("with too few points for an area")
     return LabelmeShape(str(row["label"]), kind, points, row.get("mask"))
 
 

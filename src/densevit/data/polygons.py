@@ -115,7 +115,7 @@ def run_lengths(counts: Any, size: Size) -> NDArray[np.int64]:
         whole = False
     # Each is checked before: a sum of huge runs could wrap around to the right number.
     if not whole or int(runs.sum()) != area:
-        raise NoShape("have run lengths that do not fill their size")
+        raise NoShape("with run lengths that do not fill the size")
     return runs.astype(np.int64)
 
 
@@ -147,11 +147,11 @@ def points_of(raw: Any) -> NDArray[np.float64]:
     try:
         points = np.array(raw, np.float64)
     except (ValueError, TypeError, OverflowError):
-        raise NoShape("have points that are not pairs of numbers") from None
+        raise NoShape("with points that are not pairs of numbers") from None
     if points.ndim == 1 and len(points) % 2 == 0:
         points = points.reshape(-1, 2)
     if points.ndim != 2 or points.shape[1] != 2 or not (np.abs(points) < _FAR).all():
-        raise NoShape("have points that are not finite pairs (x, y)")
+        raise NoShape("with points that are not finite pairs (x, y)")
     return points
 
 

@@ -59,11 +59,22 @@ def histograms(context: Context) -> dict[str, Histogram]:
 
 
 def check_classes_seen(context: Context, findings: Findings) -> None:
-    """Find classes that occur nowhere, in one split only, or rarely; not if only a part of the files was read."""
+    """Find classes that occur nowhere, in one split only, or rarely.
+
+    If only a part of the files was read, it is only said that they hold a single class.
+    """
     by_split = histograms(context)
-    if context.sampled or not by_split or context.classes is None or encoding_fault(context) is not None:
+    if not by_split or context.classes is None or encoding_fault(context) is not None:
         return
     names = context.classes.names
+    present = np.flatnonzero(np.sum([h.pixels for h in by_split.values()], axis=0))
+    if len(present) == 1 and len(names) > 1:
+        looked_at = sum(len(context.class_counts(split)) for split in by_split)
+        findings.add(
+            "mask-all-one-class", f"the only class in all {looked_at} masks that were read is {names[present[0]]}"
+        )
+    if context.sampled:
+        return
 
     def report(code: str, absent: NDArray[np.bool_], text: str, hint: str = "") -> None:
         indices = np.flatnonzero(absent)

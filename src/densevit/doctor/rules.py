@@ -174,6 +174,8 @@ CHECKS: dict[str, Check] = {
     "mask-ignored": _warning("nothing is learnt from a mask without a class", "leave the photo out"),
     "mask-ignored-share": _note("ignored pixels count in neither loss nor metrics", "nothing, if that is intended"),
     "mask-one-class": _note("the whole mask has a single class", "nothing, if that is intended"),
+    "mask-all-one-class": _warning("nothing is learnt, and metrics look perfect",
+        "check that outlines and masks were exported, or which values stand for which class"),
     "class-unseen": _warning("it is never learnt, and its output is noise",
         "add photos of it, or take it off the list"),
     "class-val-only": _warning("it is evaluated but never learnt: IoU 0", "move some of its photos to the train split"),

@@ -83,7 +83,7 @@ def shapes_with_a_label_that_is_no_class(root: Path) -> None:
     as_labelme(root, {"label": "tram", "points": OUTLINE})
 
 
-@fault("annotations-no-photo", "class-unseen", "mask-one-class", "mask-ignored-share")
+@fault("annotations-no-photo", "class-unseen", "mask-one-class", "mask-ignored-share", "mask-all-one-class")
 def annotations_of_a_photo_that_is_gone(root: Path) -> None:
     as_coco(root, ["wall"])
     (root / "images" / "train" / "003.png").unlink()
@@ -91,17 +91,17 @@ def annotations_of_a_photo_that_is_gone(root: Path) -> None:
         shutil.rmtree(root / kind)
 
 
-@fault("annotations-passed-over", "class-unseen", "mask-one-class", "mask-ignored-share")
+@fault("annotations-passed-over", "class-unseen", "mask-one-class", "mask-ignored-share", "mask-all-one-class")
 def annotations_without_an_outline(root: Path) -> None:
     as_coco(root, ["wall"], {"segmentation": [], "bbox": [1, 1, 5, 5]})
 
 
-@fault("annotations-passed-over", "class-unseen", "mask-one-class", "mask-ignored-share")
+@fault("annotations-passed-over", "class-unseen", "mask-one-class", "mask-ignored-share", "mask-all-one-class")
 def shapes_without_an_area(root: Path) -> None:
     as_labelme(root, {"label": "wall", "points": OUTLINE[:2], "shape_type": "line"})
 
 
-@fault("mask-size", "class-unseen", "mask-one-class")
+@fault("mask-size", "class-unseen", "mask-one-class", "mask-all-one-class")
 def annotations_of_smaller_photos(root: Path) -> None:
     as_coco(root, ["wall"], size=(24, 32))
 
@@ -385,7 +385,7 @@ def a_number_without_class(root: Path) -> None:
     each(root, "masks", lambda m: np.where(m == 2, 7, m).astype(np.uint8), "val")
 
 
-@fault("mask-range", "class-unseen")
+@fault("mask-range", "class-unseen", "mask-all-one-class")
 def instances_instead_of_classes(root: Path) -> None:
     each(root, "masks", lambda m: m.astype(np.uint16) * np.uint16(1000) + np.uint16(1))
 
@@ -450,6 +450,11 @@ def masks_that_are_mostly_ignored(root: Path) -> None:
 @fault("mask-one-class")
 def a_mask_of_one_class(root: Path) -> None:
     save(root / "masks" / "train" / "003.png", np.zeros(SIZE, np.uint8))
+
+
+@fault("mask-all-one-class", "mask-one-class", "class-unseen")
+def masks_of_background_alone(root: Path) -> None:
+    each(root, "masks", np.zeros_like)
 
 
 @fault("class-unseen")
