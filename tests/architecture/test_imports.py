@@ -38,7 +38,7 @@ LAYERS = (
     ("inference",),
     ("evaluation",),
     ("training", "doctor", "tuning", "densevit"),
-    ("cli", "serve"),
+    ("cli", "serve", "__main__"),
 )
 LEVEL = {room: level for level, rooms in enumerate(LAYERS) for room in rooms}
 # The same for src/densevit_lab, which may import all of densevit; a room is a file or folder of benchmark/ or parity/.

@@ -23,4 +23,4 @@ def spawn(*arguments: object, cwd: Path | None = None) -> Outcome:
 
 def command(*arguments: object) -> list[str]:
     """The command line that runs ``densevit ARGUMENTS`` with this interpreter."""
-    return [sys.executable, "-m", "densevit.cli.main", *map(str, arguments)]
+    return [sys.executable, "-m", "densevit", *map(str, arguments)]

@@ -149,7 +149,7 @@ def test_signal__ends_predict_with_a_message_and_nothing_unfinished(model, photo
 
 @pytest.mark.skipif(os.name == "nt", reason="a POSIX shell")
 def test_command__runs_without_standard_error(tmp_path):
-    line = f"{sys.executable} -m densevit.cli.main models --json {tmp_path}/m.json 2>&-"
+    line = f"{sys.executable} -m densevit models --json {tmp_path}/m.json 2>&-"
     assert subprocess.run(["sh", "-c", line], stdout=subprocess.DEVNULL, check=False).returncode == 0
     assert json.loads((tmp_path / "m.json").read_text())
 
