@@ -105,7 +105,7 @@ class MeasureOptions:
 
         heads: list[str] | list[None] = self.heads() or [None]
         chosen = [select(model, self.task, head, data, self.split, keys) for head in heads]
-        show_remarks(dict.fromkeys(message for one in chosen for message in one.messages))
+        show_remarks(dict.fromkeys(message for selected in chosen for message in selected.messages))
         return chosen
 
 

@@ -49,14 +49,20 @@ def evaluate(
     stamp |= views.stamp(options, predictor)
     chosen = measured.select(Model(model, predictor.tasks, predictor.trained_on), source.data, keys)
     records = [
-        {"model": model, "decoder": one.head, **one.record(), **stamp, **_measure(predictor, one, options)}
-        for one in chosen
+        {
+            "model": model,
+            "decoder": selected.head,
+            **selected.record(),
+            **stamp,
+            **_measure(predictor, selected, options),
+        }
+        for selected in chosen
     ]
     if json_file is not None:
         write_json(json_file, records[0] if len(records) == 1 else {"model": model, "heads": records})
     # After the figures, of which other heads may have some.
-    for one, record in zip(chosen, records, strict=True):
-        check_measured({one.head: record}, predictor.tasks, len(one.dataset))
+    for selected, record in zip(chosen, records, strict=True):
+        check_measured({selected.head: record}, predictor.tasks, len(selected.dataset))
 
 
 def _measure(predictor: "Predictor", chosen: "Selected", options: "InferenceOptions") -> dict[str, Any]:

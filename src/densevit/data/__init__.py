@@ -16,7 +16,7 @@ from densevit.data.coco_stuff import CocoStuffConfig, open_coco_stuff
 from densevit.data.files import FileDataset
 from densevit.data.folder import FolderDataset, class_table
 from densevit.data.folder_config import FolderConfig
-from densevit.data.in_memory import DatasetRow, OwnConfig, PythonConfig, PythonDataset, adapt_dataset
+from densevit.data.in_memory import DatasetRow, PluginConfig, PythonConfig, PythonDataset, adapt_dataset
 from densevit.data.kitti import KittiConfig, open_kitti
 from densevit.data.nyuv2 import Nyuv2Config, open_nyuv2
 from densevit.data.pascal_context import PascalContextConfig, open_pascal_context
@@ -25,7 +25,7 @@ from densevit.data.sample import ClassTable, Dataset, Sample
 from densevit.errors import ConfigError
 from densevit.plugins import PluginTable
 
-_OWN: dict[str, DatasetRow] = {
+_BUILTIN: dict[str, DatasetRow] = {
     "folder": (FolderConfig, FolderDataset),
     "python": (PythonConfig, PythonDataset),
     "ade20k": (Ade20kConfig, open_ade20k),
@@ -37,7 +37,7 @@ _OWN: dict[str, DatasetRow] = {
     "pascal_context": (PascalContextConfig, open_pascal_context),
     "pascal_voc": (PascalVocConfig, open_pascal_voc),
 }
-DATASETS = PluginTable("data set", _OWN, adapt_dataset)
+DATASETS = PluginTable("data set", _BUILTIN, adapt_dataset)
 
 
 def parse_data(data: DataConfig | Mapping[str, Any]) -> DataConfig:
@@ -85,7 +85,7 @@ def classes_of(config: DataConfig) -> ClassTable | None:
     """
     if isinstance(config, FolderConfig):
         return class_table(config)
-    if isinstance(config, PythonConfig | OwnConfig):
+    if isinstance(config, PythonConfig | PluginConfig):
         return DATASETS[config.kind][1](config).classes
     if isinstance(config, PublicConfig) and config.table is not None:
         return config.rule(config.table).classes

@@ -36,7 +36,7 @@ class PythonConfig(DataConfig):
         return value
 
 
-class OwnConfig(DataConfig):
+class PluginConfig(DataConfig):
     """A data set that a function of the user makes, whose name is the kind.
 
     Attributes:
@@ -48,7 +48,7 @@ class OwnConfig(DataConfig):
     arguments: dict[str, Any] = Field(default_factory=dict)
 
 
-class OwnSplitConfig(OwnConfig):
+class PluginSplitConfig(PluginConfig):
     """The same for a function with the parameter ``split``."""
 
     split: Literal["train", "val", "test"] = "train"
@@ -73,15 +73,17 @@ def adapt_dataset(name: str, plugin: Any) -> DatasetRow:
         if isinstance(config, type) and issubclass(config, DataConfig) and callable(opens):
             return config, opens
     elif callable(plugin):
-        kind = OwnSplitConfig if "split" in inspect.signature(plugin).parameters else OwnConfig
-        return kind, lambda config, **options: _open_own(plugin, config, **options)
+        kind = PluginSplitConfig if "split" in inspect.signature(plugin).parameters else PluginConfig
+        return kind, lambda config, **options: _open_plugin(plugin, config, **options)
     raise ConfigError(
         f"data set {name!r} is {plugin!r:.80}; a function that gives a densevit.data.Dataset, or a pair of DataConfig "
         "and a function, is accepted"
     )
 
 
-def _open_own(function: Callable[..., Any], config: OwnConfig, *, targets: frozenset[Target] = ALL_TARGETS) -> Dataset:
+def _open_plugin(
+    function: Callable[..., Any], config: PluginConfig, *, targets: frozenset[Target] = ALL_TARGETS
+) -> Dataset:
     given = {key: value for key in ("root", "split") if (value := getattr(config, key, None)) is not None}
     name = f"data set {config.kind!r}"
     return PythonDataset(config, targets=targets, made=_call(name, function, {**config.arguments, **given}), name=name)

@@ -219,12 +219,12 @@ def _choose_size(
     patch, floor = costs.patch, min(side, SIDES[0], max(min(train.size), SIDES[0] // 2))
     sides = [side] if fixed else [*range(side, floor, -patch[0]), floor]
     size, fitting = _input(side, train.size, patch), 0
-    for one in sides:
-        size = _input(one, train.size, patch)
+    for candidate in sides:
+        size = _input(candidate, train.size, patch)
         each = costs.encode_s(size)
         room = ENCODING * budget_s - num_val * each
         fitting = int(room / each)
-        few = train.count if one > min(train.size) else min(FEW_PHOTOS, train.count)
+        few = train.count if candidate > min(train.size) else min(FEW_PHOTOS, train.count)
         if fitting >= few and costs.step_s(size, BATCH) * ENOUGH_STEPS <= LEARNING * budget_s:
             break
     size = size if fixed else _input(min(size), train.size, patch)  # as the config's short side will give it
