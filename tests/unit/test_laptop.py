@@ -163,6 +163,14 @@ def test_plan__says_what_every_head_costs(given: dict[str, Any], machine: Any) -
     assert sum("encoding once, for all heads" in line for line in lines) == 1
 
 
+@pytest.mark.parametrize(("short_side", "thin"), [(16, True), (960, False)])
+def test_plan__says_where_objects_are_thinner_than_a_patch(
+    given: dict[str, Any], machine: Any, short_side: int, thin: bool
+) -> None:
+    lines = plan(given | {"fit": {"short_side": short_side}}, ("setr_mla",), 600).lines
+    assert any("a convolutional network may be better" in line for line in lines) == thin
+
+
 def test_plan__of_depth_fits_the_range_to_the_data(given: dict[str, Any], machine: Any, dataset: Path) -> None:
     place = {"images": str(dataset / "images" / "train"), "depth": str(dataset / "depth" / "train")}
     given["sources"] = [{"train": place, "val": place}]

@@ -47,7 +47,7 @@ SIDES = (192, 1024)
 PLAIN_SIDE = 384
 """Short side for depth and other values, whose head needs the whole scene more than detail."""
 
-ENCODING, LEARNING = 0.5, 0.4
+ENCODING, LEARNING = 0.6, 0.3
 """Shares of the budget for encoding photos, and for steps with evaluations; the rest is for reading and writing."""
 FEW_PHOTOS = 100
 """Rather than fewer training photos than this, smaller ones are encoded."""
@@ -262,6 +262,13 @@ def _lines(
         f"laptop mode: {duration(budget_s)} on this machine (--time changes that)",
         f"photos of {train.size[0]} x {train.size[1]}{objects}, run as {size[0]} x {size[1]} (fit.short_side)",
     ]
+    if train.thickness is not None:
+        across = train.thickness * min(size) / min(train.size) / min(costs.patch)
+        if across < 1:
+            lines.append(
+                f"the thinnest objects are then {across:.1f} patches across, so that their outlines will be rough; a "
+                "longer --time allows a larger input; for lines this thin a convolutional network may be better"
+            )
     if num_train < train.count:
         lines.append(f"{num_train} of {train.count} training photos are used; a longer --time uses more")
     lines.append(
