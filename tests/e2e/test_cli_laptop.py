@@ -62,10 +62,14 @@ def test_resumed_run__is_not_planned_again(
     assert config_of(Path("a")) == before
 
 
-def test_frozen_encoder__needs_no_decoder(cli: Any, dataset: Path) -> None:
-    result = cli("train", "--data", dataset, "--freeze", "encoder", *SHORT, "--no-check", "--out", "a")
+@pytest.mark.parametrize(
+    ("options", "head"), [(("--freeze", "encoder"), "dpt"), (("--decoder", "setr_mla"), "setr_mla")]
+)
+def test_plan__needs_neither_decoder_nor_freeze(cli: Any, dataset: Path, options: tuple[str, ...], head: str) -> None:
+    result = cli("train", "--data", dataset, *options, *SHORT, "--no-check", "--out", "a")
     assert result.code == 0, result.err
-    assert list(config_of(Path("a"))["tasks"]) == ["dpt"]
+    raw = config_of(Path("a"))
+    assert (raw["freeze"], list(raw["tasks"])) == ("encoder", [head])
 
 
 def test_config__without_a_model_changes_the_plan_and_does_not_cancel_it(cli: Any, dataset: Path) -> None:

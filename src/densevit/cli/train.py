@@ -44,8 +44,9 @@ def train(
 ) -> None:
     """Train a model, evaluate it and save it.
 
-    Without --preset, --recipe or a --config with a model, laptop mode trains heads on a frozen encoder: it times this
-    machine once, and chooses input size, views, steps and evaluations from the data and --time.
+    Without --preset, --recipe, --init or a --config with a model, laptop mode trains heads on a frozen encoder: it
+    times this machine once, and chooses input size, views, steps and evaluations from the data and --time. With --init,
+    --freeze encoder does the same for another encoder.
 
     Precedence: --recipe < --preset, --init, --freeze, --decoder and --data < --config < --set. The merged config is
     written to the run folder. The same command runs on many GPUs under torchrun. Ctrl-C, SIGTERM and SIGHUP save

@@ -26,11 +26,11 @@ from densevit.types import Size
 DEFAULT_TIME = "10m"
 
 SUITABLE: Mapping[Target, tuple[str, ...]] = {"labels": ("dpt", "setr_mla"), "depth": ("dpt",), "values": ("dpt",)}
-"""Heads by what is learnt, the best first. On cells of 300 x 300 pixels, as below: 0.925 with dpt at 304, 0.912 with
-setr_mla, whose steps take a third of the time."""
+"""Heads by what is learnt, the best first. On cells of 300 x 300 pixels run as 528 x 528, after some 300 steps: mIoU
+0.927 with dpt, 0.922 with setr_mla, whose steps take about half the time."""
 ENOUGH_STEPS = 150
-"""The input becomes smaller until the budget allows so many steps. (The same cells: setr_mla has 0.907 after 150 steps
-at 304, 0.896 after 75 at 480.)"""
+"""The input becomes smaller until the budget allows so many steps. More gain little: dpt has 0.928 on these cells after
+96 of 128 steps at 656, and setr_mla on crops and weeds gains nothing after the first half of 272."""
 NEARLY = 0.75
 """The first suitable head is taken whose input has at least this share of the largest side that any of them allows."""
 

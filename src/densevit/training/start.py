@@ -168,7 +168,7 @@ def _is_laptop(request: RunRequest, config: Path | Mapping[str, Any] | None) -> 
     """
     if request.preset or request.recipe or request.freeze not in (None, "encoder"):
         return False
-    if request.freeze is None and (request.init or request.decoders):
+    if request.freeze is None and request.init:
         return False
     keys = () if config is None else (config if isinstance(config, Mapping) else read_yaml(config)).keys()
     if {"model", "init", "encoder_weights", "freeze", "lora"} & {*keys}:
