@@ -51,6 +51,8 @@ ENCODING, LEARNING = 0.6, 0.3
 """Shares of the budget for encoding photos, and for steps with evaluations; the rest is for reading and writing."""
 FEW_PHOTOS = 100
 """Rather than fewer training photos than this, smaller ones are encoded."""
+THIN = 2.0
+"""Photos are enlarged at the cost of their number only while the thinnest objects are fewer patches across."""
 MAX_VIEWS = 4
 STEPS, PASSES = (60, 2000), 40
 """Least and largest number of steps, and of passes over the encoded views."""
@@ -191,7 +193,7 @@ def _heads(decoders: Sequence[str], train: Survey, taps: Sequence[int] | None) -
             if (head := settings["model"]["heads"][name]["decoder"].get("head")) is not None:
                 head["max_depth_m"] = train.max_depth_m
         elif train.rarest is not None and train.rarest < RARE:
-            settings["tasks"][name]["dice_weight"] = 0.5
+            settings["tasks"][name]["dice_weight"] = 1.0
     return settings
 
 
@@ -213,8 +215,8 @@ def _choose_size(
 ) -> tuple[Size, int]:
     """The input size, and how many training photos can be encoded at it.
 
-    The largest one up to ``side`` at which the budget allows all photos; photos are not reduced below their own size
-    as long as it allows ``FEW_PHOTOS``.
+    The largest one up to ``side`` at which the budget allows all photos; or ``FEW_PHOTOS`` of them, as long as photos
+    are not enlarged or objects are ``THIN``.
     """
     patch, floor = costs.patch, min(side, SIDES[0], max(min(train.size), SIDES[0] // 2))
     sides = [side] if fixed else [*range(side, floor, -patch[0]), floor]
@@ -224,8 +226,11 @@ def _choose_size(
         each = costs.encode_s(size)
         room = ENCODING * budget_s - num_val * each
         fitting = int(room / each)
-        few = train.count if candidate > min(train.size) else min(FEW_PHOTOS, train.count)
-        if fitting >= few and costs.step_s(size, BATCH) * ENOUGH_STEPS <= LEARNING * budget_s:
+        across = None if train.thickness is None else train.thickness * candidate / min(train.size) / min(patch)
+        spared = candidate <= min(train.size) or (across is not None and across < THIN)
+        enough_photos = fitting >= (min(FEW_PHOTOS, train.count) if spared else train.count)
+        learning_s = costs.step_s(size, BATCH) * ENOUGH_STEPS + FEWEST_EVALUATIONS * num_val * costs.evaluate_s(size)
+        if enough_photos and learning_s <= LEARNING * budget_s:
             break
     size = size if fixed else _input(min(size), train.size, patch)  # as the config's short side will give it
     return size, min(max(fitting, BATCH), train.count)
