@@ -192,7 +192,7 @@ def test_default_recipe__trains_the_model_that_ships() -> None:
     assert {name: head.decoder for name, head in run.model.heads.items()} == {
         name: head.decoder for name, head in shipped.model.heads.items()
     }
-    assert (run.model.encoder.taps, run.fit.heads) == (shipped.model.encoder.taps, shipped.fit.heads)
+    assert (run.model.encoder.taps, run.fit) == (shipped.model.encoder.taps, shipped.fit)
     assert [task.channel_names for task in run.tasks.values()] == [
         task.channel_names for task in shipped.tasks.values()
     ]
