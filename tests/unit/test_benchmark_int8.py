@@ -8,7 +8,7 @@ import pytest
 from numpy.typing import NDArray
 
 from densevit.errors import DataError
-from densevit_lab.benchmark import int8, measure, suites
+from densevit_lab.benchmark import int8, measure
 from densevit_lab.benchmark.int8 import INT8_CASES, PROGRAMS, REFERENCE, Int8Case, measure_int8_case
 from densevit_lab.benchmark.measure import Plan
 from densevit_lab.benchmark.metrics import difference, measure_metric
