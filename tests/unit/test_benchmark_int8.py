@@ -73,7 +73,7 @@ def test_command_that_fails__gives_its_message() -> None:
 
 def test_case__says_that_its_data_are_not_there(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(int8, "_densevit", lambda arguments: Path(arguments[-1]).write_bytes(b""))
-    monkeypatch.setattr(int8, "PROGRAMS", PROGRAMS[2:3])
+    monkeypatch.setattr(int8, "PROGRAMS", (PROGRAMS[0], PROGRAMS[2]))
 
     record = run(tiny(place, data="nowhere"), place)
 

@@ -216,7 +216,8 @@ class _CaseRun:
         self, workers: Mapping[str, WorkerProcess], first_runs: Mapping[str, Sample], threads: int
     ) -> dict[str, list[Sample]]:
         """Run the workloads in turns, forwards and backwards, so that other work on the machine slows all of them."""
-        if set(workers) <= {PEER}:  # nothing of ours is left to compare with
+        rounded = any(spec.rounded for spec in self.specs.values())  # there the peer is of interest by itself
+        if not workers or (set(workers) == {PEER} and not rounded):  # nothing of ours is left to compare with
             return {}
         plan = self.plan
         is_long = max(sample.cpu for sample in first_runs.values()) >= LONG_RUN_S
