@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import densevit
 from densevit.presets import PRESETS
 from densevit.types import Size
 from densevit_lab.benchmark.measure import PEER, Plan, Say, measure_workloads
@@ -22,6 +23,7 @@ from densevit_lab.benchmark.workloads import WorkloadSpec
 
 REFERENCE = "torch, float32"
 EXPORT_LIMIT_S = 3600.0
+SHIPPED_PHOTOS = Path(densevit.__file__).parent / "export" / "photos"
 FEW_PHOTOS = 10
 """Photos that a quick run measures metrics on."""
 
@@ -146,8 +148,10 @@ def _write_file(program: Program, case: Int8Case, source: str, data: Path | None
     if program.precision == "int8":
         if data is not None and not data.is_dir():
             raise WorkerError(f"there is no folder {data} to calibrate on; --data names that of camvid and nyuv2")
-        calibration = ["--data", str(data)] if data is not None else []
-        _densevit(["quantize", source, *calibration, *options])
+        # Calibrated on other photos than those that the metric is measured on; random weights may lose anything.
+        trained = ["--data", str(data), "--split", "train"]
+        drawn = ["--data", str(SHIPPED_PHOTOS), "--max-loss", "100 labels"]
+        _densevit(["quantize", source, *(drawn if data is None else trained), *options])
     else:
         _densevit(["export", source, *options])
     parts = [file, *([file.with_suffix(".bin")] if file.suffix == ".xml" else [])]
