@@ -1,0 +1,1 @@
+"""Run exported densevit models without torch."""
