@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from densevit.errors import DataError, ShapeError
-from densevit.tasks.colour import (
+from densevit_runtime.colour import (
     Rgb,
     colourise_depth,
     colourise_labels,

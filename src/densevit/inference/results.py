@@ -14,7 +14,7 @@ from densevit.inference.decode import decode, entropy, mean_entropy, scores
 from densevit.inference.tiled_logits import TiledLogits, full
 from densevit.io import write_array, write_depth_mm, write_labels, write_png
 from densevit.tasks import Depth, Regression, Segmentation, Task
-from densevit.tasks.colour import Picture, overlay
+from densevit_runtime.colour import Picture, overlay
 
 
 @dataclass(frozen=True)

@@ -13,11 +13,11 @@ from densevit.data.sample import ClassTable
 from densevit.data.transforms import Targets
 from densevit.layers import resize
 from densevit.tasks.base import Task, ValueFormat
-from densevit.tasks.colour import Picture
 from densevit.tasks.losses import berhu, cosine, l1
 from densevit.tasks.metrics import RegressionMetrics
 from densevit.types import DenseOutput, Size
 from densevit.upsampling import upsample_values
+from densevit_runtime.colour import Picture
 
 
 class Regression(Task):

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from densevit.errors import DataError
-from densevit.io.decode import IMAGE_SUFFIXES, reason, require_file
-from densevit.io.zipped import place
+from densevit_runtime.errors import DataError
+from densevit_runtime.io.decode import IMAGE_SUFFIXES, reason, require_file
+from densevit_runtime.io.zipped import place
 
 _SOURCES = "a photo, a folder of photos or a quoted glob such as 'photos/**/*.jpg' is accepted"
 

@@ -11,8 +11,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from densevit.data.sample import Rgb
-from densevit.errors import DataError, ShapeError
+from densevit_runtime.errors import DataError, ShapeError
+from densevit_runtime.typed import Rgb
 
 _Floats = NDArray[np.float64]
 Picture = NDArray[np.uint8]
