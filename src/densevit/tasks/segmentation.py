@@ -16,9 +16,10 @@ from densevit.limits import limits, too_much
 from densevit.tasks.base import Metrics, Task
 from densevit.tasks.losses import cross_entropy, dice, divergence, lovasz_softmax, ohem, valid_count
 from densevit.tasks.metrics import SegmentationMetrics
+from densevit.tasks.palettes import palette_for
 from densevit.types import DenseOutput, Size
 from densevit.upsampling import upsample_labels
-from densevit_runtime.colour import Picture, colourise_labels, palette_for
+from densevit_runtime.colour import Picture, colourise_labels
 
 WRONG = (230, 40, 40)
 """Colour of wrong pixels in pictures of the error."""
