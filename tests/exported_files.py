@@ -73,7 +73,7 @@ def write_openvino(path: Path, metadata: Metadata | str = METADATA) -> Path:
     """The same graph for OpenVINO, an .xml and its .bin."""
     import openvino
 
-    source = write_onnx(path.with_suffix(".onnx"), metadata)
+    source = write_onnx(path.with_name(f"{path.stem}.source.onnx"), metadata)
     model = openvino.Core().read_model(str(source))
     text = metadata if isinstance(metadata, str) else metadata.to_json()
     model.set_rt_info(text, KEY)

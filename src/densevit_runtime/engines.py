@@ -1,6 +1,7 @@
 """ONNX Runtime and OpenVINO, each as one function call from a photo to the outputs of a graph."""
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -14,12 +15,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from densevit_runtime.errors import ConfigError, DataError, EngineError
+from densevit_runtime.metadata import INPUT
 
 EngineName = Literal["onnxruntime", "openvino"]
 
 _TRIAL = "import openvino; openvino.Core().get_property('CPU', 'FULL_DEVICE_NAME')"
 _MEMORY = ("alloc", "memory")
-_UNKNOWN_OPERATOR = ("not a registered function", "not implemented", "could not find an implementation", "no opset")
+_UNKNOWN_OPERATOR = (
+    "no op registered",
+    "not a registered function",
+    "could not find an implementation",
+    "no conversion rule",
+    "not supported",
+    "unsupported",
+    "opset",
+)
+# ONNX Runtime's "[ONNXRuntimeError] : 10 : INVALID_GRAPH : Load model from FILE failed:".
+_PREFIX = re.compile(r"\[ONNXRuntimeError\] : \d+ : \w+ : |Load model from .* failed: ?")
 
 
 @dataclass(frozen=True)
@@ -183,12 +195,15 @@ def _openvino(path: Path, threads: int) -> Engine:
         results = request.infer([images], share_inputs=True)
         return [results[name].copy() for name in names]  # its memory is reused
 
-    ports = [{_name(port): _openvino_port(port) for port in found} for found in (compiled.inputs, compiled.outputs)]
-    return Engine("openvino", openvino.__version__.partition("-")[0], *ports, compute)
+    inputs = {_input_name(port): _openvino_port(port) for port in compiled.inputs}
+    # A tensor keeps the names of all tensors that were found to be the same.
+    outputs = {str(name): _openvino_port(port) for port in compiled.outputs for name in port.get_names()}
+    return Engine("openvino", openvino.__version__.partition("-")[0], inputs, outputs, compute)
 
 
-def _name(port: Any) -> str:
-    return str(min(port.get_names(), default=""))
+def _input_name(port: Any) -> str:
+    names = port.get_names()
+    return INPUT if INPUT in names else str(min(names, default=""))
 
 
 def _openvino_port(port: Any) -> Port:
@@ -203,5 +218,5 @@ def _out_of_memory(images: NDArray[np.uint8]) -> EngineError:
 
 
 def _first_line(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    lines = [line.strip() for line in _PREFIX.sub("", str(error)).splitlines() if line.strip()]
     return (lines or [type(error).__name__])[0][:300]
