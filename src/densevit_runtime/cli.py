@@ -88,7 +88,7 @@ def _predict(options: argparse.Namespace) -> int:
     failures: list[str] = []
     for photo, stem in photos:
         try:
-            stamp = _stamp(photo, options.model)
+            stamp = _stamp(photo, options.model) | {"quality": model.metadata.quality}
             began = time.perf_counter()
             prediction = model.predict(photo)
             stamp["seconds"] = round(time.perf_counter() - began, 3)

@@ -41,6 +41,7 @@ class HeadMetadata:
         classes: names by label (segmentation).
         palette: one colour for each class (segmentation).
         ignore_index: value of target pixels that do not count (segmentation).
+        background: the class that was learnt where no shape is, if there is one (segmentation).
         typical_entropy: mean of the entropy on images of the head's own kind (segmentation).
         unit: of depth or values; None if they have none.
         min_depth_m, max_depth_m: range of valid targets; metrics clip predictions to it (depth).
@@ -57,6 +58,7 @@ class HeadMetadata:
     classes: tuple[str, ...] = ()
     palette: tuple[Rgb, ...] = ()
     ignore_index: int = 255
+    background: str | None = None
     typical_entropy: float = 0.0
     unit: str | None = None
     min_depth_m: float | None = None
@@ -86,6 +88,7 @@ class HeadMetadata:
             classes=read("classes", typed.list_of(typed.text), ()),
             palette=read("palette", typed.list_of(typed.colour), ()),
             ignore_index=read("ignore_index", typed.whole, 255),
+            background=read("background", typed.optional(typed.text), None),
             typical_entropy=read("typical_entropy", typed.number, 0.0),
             unit=read("unit", typed.optional(typed.text), None),
             min_depth_m=read("min_depth_m", typed.optional(typed.number), None),

@@ -16,6 +16,7 @@ from densevit.cli.terminal import printable
 from densevit.device import returning_large_buffers
 from densevit.errors import DensevitError, OutputError
 from densevit.inference.batching import out_of_memory
+from densevit.inference.exported import ExportedModel
 from densevit.inference.pipeline import InferenceOptions
 from densevit.inference.predictor import Predictor
 from densevit.inference.raster.job import RasterConfig
@@ -60,7 +61,7 @@ class PhotoBatch:
         fault: the first error that is not the user's.
     """
 
-    predictor: Predictor
+    predictor: Predictor | ExportedModel
     model: str
     options: InferenceOptions
     raster: RasterConfig
