@@ -16,6 +16,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 SRC = ROOT / "src"
 MEGABYTE = 1_000_000
+PACKAGES = ("densevit", "densevit_lab", "densevit_runtime")
 
 pytestmark = pytest.mark.skipif(find_spec("hatchling") is None, reason="hatchling, of the extra test, builds them")
 
@@ -44,11 +45,21 @@ def run(*command: object, cwd: Path, **environment: str) -> str:
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Distributions:
     """Both distributions, by the build backend itself: a front end would fetch it from the network."""
-    folder = tmp_path_factory.mktemp("dist")
+    return build(ROOT, tmp_path_factory.mktemp("dist"))
+
+
+def build(project: Path, folder: Path) -> Distributions:
     backend = str(Path(find_spec("hatchling").origin).parents[1])
-    run(sys.executable, "-m", "hatchling", "build", "-d", folder, cwd=ROOT, PYTHONPATH=backend)
+    run(sys.executable, "-m", "hatchling", "build", "-d", folder, cwd=project, PYTHONPATH=backend)
     (wheel,), (sdist,) = folder.glob("*.whl"), folder.glob("*.tar.gz")
     return Distributions(wheel, sdist)
+
+
+def package_files(wheel: Path, package: str = "") -> dict[str, bytes]:
+    """The files of a wheel in a package, or in all of them."""
+    with zipfile.ZipFile(wheel) as archive:
+        names = [name for name in archive.namelist() if name.startswith(package) and ".dist-info/" not in name]
+        return {name: archive.read(name) for name in names}
 
 
 @pytest.fixture(scope="module")
@@ -70,8 +81,8 @@ def test_distributions__are_small_enough_for_the_index(built: Distributions) -> 
     assert [file.name for file in built if file.stat().st_size >= 100 * MEGABYTE] == []
 
 
-def test_wheel__has_both_packages_whole_and_nothing_else(built: Distributions) -> None:
-    files = [file for package in ("densevit", "densevit_lab") for file in (SRC / package).rglob("*") if file.is_file()]
+def test_wheel__has_its_packages_whole_and_nothing_else(built: Distributions) -> None:
+    files = [file for package in PACKAGES for file in (SRC / package).rglob("*") if file.is_file()]
     expected = {file.relative_to(SRC).as_posix() for file in files if file.suffix != ".pyc"}
     with zipfile.ZipFile(built.wheel) as archive:
         names = {name for name in archive.namelist() if ".dist-info/" not in name}
@@ -79,6 +90,17 @@ def test_wheel__has_both_packages_whole_and_nothing_else(built: Distributions) -
     assert names == expected
     assert {"densevit/py.typed", "densevit/weights/default.safetensors"} <= names
     assert any(name.endswith(".c") for name in names)
+
+
+def test_runtime__is_the_same_in_both_wheels(built: Distributions, tmp_path: Path) -> None:
+    runtime = build(ROOT / "runtime", tmp_path / "dist")
+    with tarfile.open(runtime.sdist) as archive:
+        archive.extractall(tmp_path, filter="data")
+    again = build(next(tmp_path.glob("densevit_runtime-*")), tmp_path / "again")
+
+    expected = package_files(built.wheel, "densevit_runtime/")
+    assert "densevit_runtime/io/read.py" in expected
+    assert package_files(runtime.wheel) == package_files(again.wheel) == expected
 
 
 def test_sdist__has_what_the_wheel_is_built_from(built: Distributions) -> None:

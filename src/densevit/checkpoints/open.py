@@ -17,6 +17,7 @@ from densevit.errors import CheckpointError, ConfigError
 from densevit.inference_config import InferenceConfig
 from densevit.model import ModelConfig
 from densevit.presets import PRESETS
+from densevit_runtime.runtime import is_exported
 
 _log = logging.getLogger(__name__)
 
@@ -142,6 +143,11 @@ def _find_model(source: str) -> Path:
 
 def _find_weights(source: str) -> Path:
     """The weights file that a source names: the file itself, the only one in a folder, or one on the hub."""
+    if is_exported(source):
+        raise CheckpointError(
+            f"{source} is an exported file, which has no weights to load or train; densevit predict and evaluate run "
+            "it, and in Python densevit_runtime.load; name the checkpoint that it was exported from"
+        )
     folder = local_path(source)
     if source == DEFAULT_NAME or source.startswith(SCHEME) or kind_of(folder) != "folder":
         return resolve(source)

@@ -15,6 +15,7 @@ from densevit.inference.annotations import (
     photo_names,
     write_annotations,
 )
+from densevit.inference.exported import ExportedModel
 from densevit.inference.predictor import Predictor
 from densevit.io import read_labels
 
@@ -65,7 +66,7 @@ class AnnotationOutputs:
             write_annotations(kind, self.batch.out / kind, photos, self.classes)
 
 
-def _head(predictor: Predictor) -> str:
+def _head(predictor: Predictor | ExportedModel) -> str:
     """The one head with classes among those that run."""
     heads = [head for head in predictor.heads if predictor.tasks[head].class_table is not None]
     if len(heads) != 1:

@@ -15,13 +15,14 @@ from densevit.cli.terminal import printable
 
 if TYPE_CHECKING:
     from densevit.evaluation.run_data import Selected
+    from densevit.inference.exported import ExportedModel
     from densevit.inference.pipeline import InferenceOptions
     from densevit.inference.predictor import Predictor
 
 
 def evaluate(
     *,
-    model: shared.Model = "default",
+    model: shared.Runnable = "default",
     source: AnyDataOptions,
     measured: MeasureOptions,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the metrics here.")] = None,
@@ -37,14 +38,13 @@ def evaluate(
     Photos are run as ``predict`` runs them with the same options, and measured at their own size. Metrics are
     fractions and metres. A model of densevit reads a copy of its data as its run did; whatever differs is said.
     """
-    from densevit import load
     from densevit.evaluation.evaluate import check_measured
     from densevit.evaluation.run_data import Model
     from densevit.io import write_json
 
     keys = source.keys()  # may be refused, so before the model is loaded
     shared.claim_outputs([json_file], [*source.paths(), Path(model)], overwrite=overwrite)
-    predictor = load(model, device=device, speed=speed, engine=engine, quality=quality)
+    predictor = shared.load_model(model, device=device, speed=speed, engine=engine, quality=quality)
     options = views.checked(predictor)
     stamp: dict[str, Any] = {} if source.background is None else {"background": source.background}
     stamp |= views.stamp(options, predictor)
@@ -66,30 +66,29 @@ def evaluate(
         check_measured({selected.head: record}, predictor.tasks, len(selected.dataset))
 
 
-def _measure(predictor: "Predictor", chosen: "Selected", options: "InferenceOptions") -> dict[str, Any]:
+def _measure(predictor: "Predictor | ExportedModel", chosen: "Selected", options: "InferenceOptions") -> dict[str, Any]:
     """Measure one head, print its metrics, and return them with the seconds that it took."""
-    from densevit.evaluation.evaluate import evaluate
+    from densevit.evaluation.evaluate import evaluate_predictor
 
     head, dataset = chosen.head, chosen.dataset
     began = time.perf_counter()
     with Progress(console=Console(stderr=True)) as progress:
         bar = progress.add_task(f"evaluating {head}", total=len(dataset))
-        metrics = evaluate(
-            predictor.model,
-            {head: predictor.tasks[head]},
-            predictor.fit,
-            dataset,
-            options,
-            progress=lambda done, _: progress.update(bar, completed=done),
-        )[head]
+        metrics = evaluate_predictor(
+            predictor, head, dataset, options, progress=lambda done, _: progress.update(bar, completed=done)
+        )
     Console(markup=False).print(_table(head, _quality(predictor, head, options) | metrics))
     return {**metrics, "seconds": round(time.perf_counter() - began, 1)}
 
 
-def _quality(predictor: "Predictor", head: str, options: "InferenceOptions") -> dict[str, Any]:
+def _quality(predictor: "Predictor | ExportedModel", head: str, options: "InferenceOptions") -> dict[str, Any]:
     """The quality that was measured, for people; nothing where windows or a protocol replaced it."""
+    from densevit.inference.exported import ExportedModel
+
     if not options.uses_quality:
         return {}
+    if isinstance(predictor, ExportedModel):
+        return {"quality": predictor.quality}
     return {"quality": options.quality if predictor.fit.differs_by_quality([head]) else "fast = best"}
 
 

@@ -9,12 +9,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
+    from densevit.inference.exported import ExportedModel
     from densevit.inference.pipeline import InferenceOptions
     from densevit.inference.predictor import Predictor
     from densevit.inference.raster.job import RasterConfig
     from densevit.inference.sliding_window import SlidingWindow
 
 Model = Annotated[str, typer.Option(help='"default", a checkpoint, or hf://owner/name.')]
+Runnable = Annotated[
+    str, typer.Option("--model", help='"default", a checkpoint, hf://owner/name, or an exported .onnx or .xml.')
+]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, ...; a GPU if there is one.")]
 Speed = Annotated[
     list[str] | None, typer.Option(help="Make the model cheaper: a YAML file, or KEY=VALUE; may be repeated.")
@@ -60,7 +64,7 @@ class ViewOptions:
     scales: Annotated[str | None, typer.Option(help="Average these input scales, as in 0.75,1,1.25.")] = None
     flip: Annotated[bool, typer.Option("--flip", help="Also average with the mirrored image.")] = False
 
-    def checked(self, predictor: "Predictor") -> "InferenceOptions":
+    def checked(self, predictor: "Predictor | ExportedModel") -> "InferenceOptions":
         """The options as the model takes them.
 
         Raises:
@@ -86,13 +90,36 @@ class ViewOptions:
             tta=self.tta,
         )
 
-    def stamp(self, options: "InferenceOptions", predictor: "Predictor") -> dict[str, Any]:
+    def stamp(self, options: "InferenceOptions", predictor: "Predictor | ExportedModel") -> dict[str, Any]:
         """What a record says about how its photos were run; ``options`` are those that ``checked`` gave."""
         stamp: dict[str, Any] = {} if self.protocol is None else {"protocol": self.protocol, "tta": self.tta}
         stamp |= {"quality": options.quality} if options.uses_quality else {}
         stamp |= {} if options.has_default_views else {"way": options.way()}
         switches = {key: value for key, value in predictor.speed.set_values().items() if key != "quality"}
         return stamp | ({"speed": switches} if switches else {})
+
+
+def load_model(
+    model: str,
+    *,
+    heads: Sequence[str] | None = None,
+    device: str | None,
+    speed: Sequence[str] | None,
+    engine: str | None,
+    quality: str | None,
+) -> "Predictor | ExportedModel":
+    """Load a checkpoint, or open an exported file; the arguments are those of ``densevit.load``."""
+    from densevit_runtime.runtime import is_exported
+
+    if is_exported(model):
+        from densevit.inference.exported import ExportedModel
+
+        return ExportedModel.load(model, heads=heads, device=device, speed=speed, engine=engine, quality=quality)
+    from densevit.inference.predictor import Predictor
+
+    # An unknown quality is refused by name.
+    asked: Any = quality
+    return Predictor.load(model, heads=heads, device=device, speed=speed, engine=engine, quality=asked)
 
 
 def claim_outputs(outputs: Iterable[Path | None], inputs: Sequence[Path | None] = (), *, overwrite: bool) -> None:

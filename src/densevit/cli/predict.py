@@ -18,7 +18,7 @@ def predict(
         list[str], typer.Argument(metavar="PHOTO|FOLDER|GLOB...", help="Photos, folders or quoted globs.")
     ],
     out: Annotated[Path, typer.Option(help="Folder for the results; created if it does not exist.")],
-    model: shared.Model = "default",
+    model: shared.Runnable = "default",
     head: shared.HeadsToRun = None,
     heads: shared.OldHeads = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="Also write the records of all photos here.")] = None,
@@ -52,17 +52,20 @@ def predict(
     .colours.png for depth; and <photo>.json. With --annotations, also a folder coco, labelme or cvat. A broken photo is
     reported and the others go on; the exit code is then 2.
     """
-    from densevit import load
     from densevit.cli.annotations import AnnotationOutputs
     from densevit.cli.gallery import write_gallery
     from densevit.cli.photo_batch import PhotoBatch
+    from densevit.inference.exported import ExportedModel, refuse_options
     from densevit.io import find_photos, make_folder, write_json
 
     console = Console(stderr=True)
     found = find_photos(sources)
     names = shared.head_names(head, heads)
-    predictor = load(model, heads=names, device=device, speed=speed, engine=engine, quality=quality)
+    predictor = shared.load_model(model, heads=names, device=device, speed=speed, engine=engine, quality=quality)
     options = views.checked(predictor)
+    if isinstance(predictor, ExportedModel):
+        asked = {"stream": stream, "bands": bands, "range": limits, "scores": scores, "raster_format": raster_format}
+        refuse_options(model, asked, {"stream": False, "scores": False})
     raster = shared.raster_config(options.windows, bands=bands, limits=limits, scores=scores, file_format=raster_format)
     batch = PhotoBatch(predictor, model, options, raster, views.stamp(options, predictor), out, stream=stream)
     batch.plan(found.photos, resume=resume)

@@ -8,12 +8,13 @@ from typing import Any
 from densevit.data import Dataset, as_config
 from densevit.data.base import DataConfig
 from densevit.evaluation import run_data
-from densevit.evaluation.evaluate import check_measured
-from densevit.evaluation.evaluate import evaluate as measure
+from densevit.evaluation.evaluate import check_measured, evaluate_predictor
 from densevit.evaluation.selection import choose_head
+from densevit.inference.exported import ExportedModel
 from densevit.inference.pipeline import InferenceOptions
 from densevit.inference.predictor import Predictor
 from densevit.inference_config import Quality
+from densevit_runtime.runtime import is_exported
 
 _log = logging.getLogger(__name__)
 
@@ -35,7 +36,7 @@ def evaluate(
     What the data mean otherwise than in the run that trained the model is logged as a warning.
 
     Args:
-        model: what ``load`` takes, or a predictor.
+        model: what ``load`` takes, a predictor, or an exported file (.onnx or .xml).
         data: a folder, zip archive or dataset.yaml; the keys of a data set, or its config; a ``densevit.data.Dataset``,
             or a function that gives one. None for a model in its run folder takes the data of the run.
         split: by default that of the run's evaluations, or val.
@@ -53,9 +54,16 @@ def evaluate(
         ConfigError: no head fits, or several do; no data was named.
         DataError: the data cannot be used, or have no target for a head.
     """
-    predictor = model if isinstance(model, Predictor) else Predictor.load(model, device=device, quality=quality)
+    predictor: Predictor | ExportedModel
+    if isinstance(model, Predictor):
+        predictor = model
+    else:
+        opened = ExportedModel if is_exported(model) else Predictor
+        predictor = opened.load(model, device=device, quality=quality)
     views = options or InferenceOptions()
     chosen_quality = quality or views.quality or predictor.quality
+    if isinstance(predictor, ExportedModel):
+        views = predictor.options(**{**dict(views), "quality": chosen_quality})
     views = InferenceOptions.parse({**dict(views), "quality": chosen_quality}, source="the set of inference options")
     source = "" if isinstance(model, Predictor) else str(model)
     kind = run_data.kind_to_measure(predictor.tasks, task)
@@ -71,7 +79,6 @@ def evaluate(
         chosen = [(one.head, one.dataset) for one in selected]
     found: dict[str, dict[str, Any]] = {}
     for head, dataset in chosen:
-        task_of = {head: predictor.tasks[head]}
-        found |= measure(predictor.model, task_of, predictor.fit, dataset, views, progress=progress)
-        check_measured({head: found[head]}, task_of, len(dataset))
+        found[head] = evaluate_predictor(predictor, head, dataset, views, progress=progress)
+        check_measured({head: found[head]}, predictor.tasks, len(dataset))
     return found

@@ -12,11 +12,16 @@ from densevit.data.transforms import targets_of
 from densevit.errors import ConfigError, DataError
 from densevit.evaluation.inspection import EvaluationRecorder
 from densevit.evaluation.selection import read_target
-from densevit.inference.decode import decode, mean_entropy
-from densevit.inference.pipeline import Encode, InferenceOptions, predict_logits
+from densevit.inference.decode import Decoded, decode, mean_entropy
+from densevit.inference.exported import ExportedModel
+from densevit.inference.pipeline import Encode, Image, InferenceOptions, predict_logits
+from densevit.inference.predictor import Predictor
 from densevit.inference_config import InferenceConfig
 from densevit.model import DenseModel
 from densevit.tasks import Metrics, Task
+
+Run = Callable[[Image], Mapping[str, Decoded]]
+"""An image (H, W, C) -> what each head predicts."""
 
 
 def evaluate(
@@ -53,6 +58,45 @@ def evaluate(
         ConfigError: if a head has one class, which cannot be measured.
         DataError: if the data set is empty, or has no target for a head.
     """
+
+    def run(image: Image) -> dict[str, Decoded]:
+        logits = predict_logits(model, tasks, image, config, options, encode=encode)
+        return {
+            head: Decoded(
+                decode(task, logits[head]).cpu(), None if task.class_table is None else mean_entropy(logits[head])
+            )
+            for head, task in tasks.items()
+        }
+
+    return evaluate_by(run, tasks, dataset, progress=progress, recorder=recorder, part=part, add=add)
+
+
+def evaluate_predictor(
+    predictor: Predictor | ExportedModel,
+    head: str,
+    dataset: Dataset,
+    options: InferenceOptions | None = None,
+    *,
+    progress: Callable[[int, int], None] | None = None,
+) -> dict[str, Any]:
+    """Metrics of one head of a loaded model, or of an exported file itself; see ``evaluate``."""
+    tasks = {head: predictor.tasks[head]}
+    if isinstance(predictor, ExportedModel):
+        return evaluate_by(predictor.decoded, tasks, dataset, progress=progress)[head]
+    return evaluate(predictor.model, tasks, predictor.fit, dataset, options, progress=progress)[head]
+
+
+def evaluate_by(
+    run: Run,
+    tasks: dict[str, Task],
+    dataset: Dataset,
+    *,
+    progress: Callable[[int, int], None] | None = None,
+    recorder: EvaluationRecorder | None = None,
+    part: tuple[int, int] = (0, 1),
+    add: Callable[[Tensor], Tensor] | None = None,
+) -> dict[str, dict[str, Any]]:
+    """Metrics of whatever runs images; arguments, result and errors are those of ``evaluate``."""
     for head, task in tasks.items():
         check_classes(head, task)
     if not len(dataset):
@@ -65,18 +109,20 @@ def evaluate(
         for index in range(part[0], len(dataset), part[1]):
             sample = dataset[index]
             targets = targets_of(sample)
-            logits = predict_logits(model, tasks, sample.image, config, options, encode=encode)
+            decoded = run(sample.image)
             for head, task in tasks.items():
                 target = read_target(head, task, targets, dataset)
-                prediction = decode(task, logits[head]).cpu()
+                prediction, unsure = decoded[head]
                 image_metrics = task.new_metrics()  # merged below: sums over images are those of all images at once
                 image_metrics.update(prediction[None], target[None])
                 metrics[head].merge(image_metrics)
                 if recorder is not None:
                     place = (index, len(dataset), sample.name)
                     recorder.see(head, place, sample.picture, target, prediction, image_metrics)
-                if head in entropy:
-                    entropy[head] += mean_entropy(logits[head])
+                if head in entropy and unsure is not None:
+                    entropy[head] += unsure
+                else:
+                    entropy.pop(head, None)
             if progress is not None:
                 progress(index + 1, len(dataset))
     if add is not None:

@@ -1,5 +1,7 @@
 """From the logits of one head for one image to predictions, scores and entropy."""
 
+from typing import NamedTuple
+
 from torch import Tensor
 
 from densevit.inference.tiled_logits import TiledLogits, collect, tile_entropy, tile_scores
@@ -9,6 +11,18 @@ from densevit.upsampling import upsample_entropy, upsample_scores
 
 ENTROPY_POINTS = 64
 """Rows and columns of points, at most, at which the mean entropy is taken."""
+
+
+class Decoded(NamedTuple):
+    """What a head predicts for an image.
+
+    Attributes:
+        prediction: (H, W) or (C, H, W), on the CPU.
+        mean_entropy: see the function; None for tasks without classes, and where it is not known.
+    """
+
+    prediction: Tensor
+    mean_entropy: float | None
 
 
 def decode(task: Task, logits: TiledLogits) -> Tensor:
