@@ -24,9 +24,9 @@ from densevit.checkpoints.native import (
 from densevit.checkpoints.native_tensors import SCALE_SUFFIX, dequantise_rows, quantise_rows
 from densevit.errors import CheckpointError, ConfigError, DataError
 from densevit.inference_config import InferenceConfig
-from densevit.io.outputs import MANIFEST
 from densevit.model import DenseModel, ModelConfig
 from densevit.tasks import parse_task
+from densevit_runtime.io.outputs import MANIFEST
 from tests.disks import files_up_to
 from tests.factories import VARIANTS, random_images, tiny_encoder
 from tests.tolerances import EXACT

@@ -2,7 +2,6 @@
 
 import json
 import time
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +19,7 @@ from densevit.inference.batching import out_of_memory
 from densevit.inference.pipeline import InferenceOptions
 from densevit.inference.predictor import Predictor
 from densevit.inference.raster.job import RasterConfig
+from densevit_runtime.io.find import unique_stems
 
 FILES = ("labels", "overlay", "values", "colours")
 """The entries of a head's record that name a file."""
@@ -150,22 +150,6 @@ class PhotoBatch:
             way = {key: value for key, value in self.way.items() if key != "quality"}
             return stamp | way | {"raster": self.raster.plain()}
         return stamp | self.way
-
-
-def unique_stems(photos: Sequence[Path]) -> list[str]:
-    """A file name stem for the results of every photo: its own, with suffix or folder where stems repeat."""
-    names = [photo.stem for photo in photos]
-    for longer in (lambda p: p.name, lambda p: f"{p.parent.name}_{p.name}", lambda p: "_".join(p.absolute().parts[1:])):
-        counts = Counter(name.lower() for name in names)
-        names = [longer(p) if counts[n.lower()] > 1 else n for p, n in zip(photos, names, strict=True)]
-    taken: set[str] = set()
-    unique: list[str] = []
-    for name in names:
-        while name.lower() in taken:  # x/a.jpg and x_a.jpg may still meet
-            name += "_"
-        taken.add(name.lower())
-        unique.append(name)
-    return unique
 
 
 def _earlier(path: Path, stamp: dict[str, Any], heads: Sequence[str], way: Sequence[str]) -> dict[str, Any] | None:
