@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from densevit.blocks import Attention
 from densevit.errors import ShapeError
 from densevit.kernels import mixed_attention
 from densevit.kernels.mixed_attention import HEAD_DIMS, QueryKeyType, attend_mixed, attention_in_torch
@@ -198,3 +199,27 @@ def test_kernel__is_not_required(lack: str, another_machine: pytest.MonkeyPatch,
     with torch.inference_mode():
         assert attend_mixed(*qkv(40, 64), form) is None
     assert mixed_attention.load() is None
+
+
+@needs_kernel
+def test_block__takes_mixed_attention_where_it_applies(form: QueryKeyType) -> None:
+    torch.manual_seed(0)
+    layer, x = Attention(128, 2), torch.randn(2, 70, 128)
+    with torch.inference_mode():
+        exactly = layer(x)
+        layer.precision = form
+        found = layer(x)
+        biased = layer(x, bias=torch.zeros(1, 1, 70, 70))  # as token merging has it
+
+    assert 0 < error(found, exactly) < ERRORS[form]
+    torch.testing.assert_close(biased, exactly, atol=1e-6, rtol=0)
+    torch.testing.assert_close(layer(x).detach(), exactly, atol=1e-6, rtol=0)
+
+
+def test_block__of_another_width_stays_float32(form: QueryKeyType) -> None:
+    torch.manual_seed(0)
+    layer, x = Attention(48, 2), torch.randn(2, 70, 48)
+    with torch.inference_mode():
+        exactly = layer(x)
+        layer.precision = form
+        assert torch.equal(layer(x), exactly)

@@ -18,6 +18,7 @@ from densevit.errors import ShapeError
 from densevit.kernels import attention
 from densevit.kernels.build import FLOAT, INT, LONG, POINTER, Signatures, address, checked, countable, library
 from densevit.kernels.dispatch import use_kernel
+from densevit.kernels.int8.processor import has_vnni
 from densevit.kernels.threads import parallel_for
 
 QueryKeyType = Literal["int8", "bfloat16"]
@@ -116,7 +117,7 @@ def flops(q: Sequence[int], k: Sequence[int], v: Sequence[int], *_: Any, **__: A
 @cache
 def load() -> ctypes.CDLL | None:
     """The compiled kernel, or None if it cannot be built or the processor lacks its instructions."""
-    if not _has_instructions():
+    if not has_vnni() or not torch.cpu._is_avx512_bf16_supported():
         return None
     signatures: Signatures = {
         "densevit_mixed_attention_scratch": (LONG, [LONG, LONG]),
@@ -126,10 +127,3 @@ def load() -> ctypes.CDLL | None:
         ),
     }
     return library(Path(__file__).with_name("mixed_attention.c"), "attention runs in float32", signatures)
-
-
-def _has_instructions() -> bool:
-    """Whether the processor has AVX-512 VNNI and BF16, unless torch was told to do without AVX-512."""
-    cpu = torch.cpu
-    narrow = cpu._is_vnni_supported() and cpu._is_avx512_bf16_supported()
-    return torch.backends.cpu.get_cpu_capability() == "AVX512" and bool(narrow)
