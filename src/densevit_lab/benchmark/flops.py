@@ -7,6 +7,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from densevit.kernels import attention, linear, mixed_attention
+from densevit.kernels.int8 import convolution as int8_convolution
 
 
 def _attention(query: Any, key: Any, value: Any, *args: Any, **kwargs: Any) -> int:
@@ -20,6 +21,7 @@ _OPERATORS = (
     (torch.ops.densevit.attention, _attention),
     (torch.ops.densevit.mixed_attention, mixed_attention.flops),
     (linear.onednn_product(), linear.flops),
+    (int8_convolution.operator(), int8_convolution.flops),
 )
 _MAPPING = {operator: count for operator, count in _OPERATORS if operator is not None}
 
