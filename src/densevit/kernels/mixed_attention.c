@@ -1,0 +1,299 @@
+/* softmax(q k' / sqrt(width)) v with products of fewer bits, for processors with AVX-512 VNNI and BF16.
+
+   As attention.c, six queries at a time meet blocks of keys, and maximum and sum are carried from block to block.
+   Weights and values are rounded to bfloat16, and so are queries and keys; or these are 8-bit integers, signed with a
+   scale per query and unsigned with a scale per key. Before, each channel's mean over all keys is taken from them: that
+   adds the same to all logits of a query, which the softmax cancels, and leaves small numbers with small steps.
+
+   The products are inline assembly because GCC 12 moves their sums to memory and back when they are intrinsics.
+
+   Compiled on first use by densevit.kernels.build: C with the vector extensions that GCC and Clang share, for x86. */
+
+#include <immintrin.h>
+#include <stdint.h>
+
+#define LANES 16
+#define ROWS 6            /* queries of a tile */
+#define VECTORS 4         /* vectors of a panel: 64 keys of a tile of logits, 64 channels of a tile of results */
+#define PANEL (VECTORS * LANES)
+#define KEYS 256          /* a multiple of PANEL */
+#define BLOCK (40 * ROWS) /* queries packed at once */
+#define WIDEST 8          /* vectors of the widest head */
+#define AHEAD 8           /* tokens that are fetched early */
+
+#include "vectors.h"
+
+enum { INT8, BFLOAT16 }; /* the form of queries and keys */
+typedef int8_t bytes __attribute__((vector_size(LANES), aligned(1), may_alias));
+
+static const float LOG2_E = 1.44269504f, SMALLEST = 1e-30f; /* the largest value of a row, whose scale is not zero */
+
+/* sum + the products in each lane: four of u (unsigned) and s (signed), where sum holds integers whatever its type, or
+   two of bfloat16. */
+ALWAYS_INLINE floats dot_bytes(floats sum, ints u, ints s) {
+    __asm__("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(u), "v"(s));
+    return sum;
+}
+
+ALWAYS_INLINE floats dot_pairs(floats sum, ints a, ints b) {
+    __asm__("vdpbf16ps %2, %1, %0" : "+v"(sum) : "v"(a), "v"(b));
+    return sum;
+}
+
+/* 32 numbers as bfloat16. */
+ALWAYS_INLINE ints rounded(floats low, floats high) {
+    ints out;
+    __asm__("vcvtne2ps2bf16 %1, %2, %0" : "=v"(out) : "v"(low), "v"(high));
+    return out;
+}
+
+ALWAYS_INLINE ints load_words(const int32_t *at) { return *(const ints *)at; }
+ALWAYS_INLINE void store_words(int32_t *at, ints v) { *(ints *)at = v; }
+ALWAYS_INLINE floats larger(floats a, floats b) { return (floats)_mm512_max_ps((__m512)a, (__m512)b); }
+
+/* 2 ** x for x <= 0, with a relative error of 8e-5, a twentieth of bfloat16's; NaN stays NaN. */
+ALWAYS_INLINE floats coarse_power(floats x) {
+    floats r = (floats)_mm512_reduce_ps((__m512)x, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC); /* x - floor(x) */
+    floats p = r * 7.80245231e-2f + 2.26067168e-1f; /* minimax on [0, 1] */
+    p = p * r + 6.95833529e-1f;
+    p = p * r + 9.99925220e-1f;
+    return (floats)_mm512_scalef_ps((__m512)p, (__m512)x);
+}
+
+typedef struct { const float *at; int64_t token; } rows; /* token: distance from one to the next, in floats */
+
+/* Tokens of a head are far apart, so that the processor does not foresee the next ones. */
+ALWAYS_INLINE const float *row_of(rows x, int64_t n, int width) {
+    const float *at = x.at + n * x.token;
+    for (int c = 0; c < width; c += LANES) __builtin_prefetch(at + AHEAD * x.token + c);
+    return at;
+}
+
+static inline int64_t whole_panels(int64_t tokens) { return (tokens + PANEL - 1) / PANEL * PANEL; }
+
+/* Integers of magnitude up to 127, plus offset, for one row less mean; returns their scale, NaN where a value is not
+   finite, and adds them to *sum. */
+ALWAYS_INLINE float quantised(const float *x, const float *mean, int vectors, int offset, int32_t *out, int32_t *sum) {
+    floats centred[WIDEST], largest = {}, spoilt = {};
+    ints added = {};
+    for (int c = 0; c < vectors; c++) {
+        centred[c] = load(x + c * LANES) - load(mean + c * LANES);
+        largest = larger(largest, larger(centred[c], -centred[c]));
+        spoilt += centred[c] * 0.0f;
+    }
+    float high = _mm512_reduce_max_ps((__m512)largest);
+    high = high > SMALLEST ? high : SMALLEST;
+    for (int c = 0; c < vectors; c++) {
+        ints whole = (ints)_mm512_cvtps_epi32((__m512)(centred[c] * (127.0f / high))) + offset;
+        ((bytes *)out)[c] = __builtin_convertvector(whole, bytes);
+        added += whole;
+    }
+    *sum += _mm512_reduce_add_epi32((__m512i)added);
+    return high / 127.0f + _mm512_reduce_add_ps((__m512)spoilt);
+}
+
+/* One row times factor as bfloat16. */
+static inline void halved(const float *x, int vectors, float factor, int32_t *out) {
+    for (int c = 0; c < vectors; c++) {
+        ints pair = rounded(load(x + c * LANES) * factor, (floats){});
+        *(__m256i *)(out + c * LANES / 2) = _mm512_castsi512_si256((__m512i)pair);
+    }
+}
+
+/* Keys as panels (words, PANEL), a word of 32 bits being four integers, each key with its scale, or two bfloat16. The
+   last token fills the last panel: it does not change any maximum. */
+static void pack_keys(rows k, int tokens, int vectors, const int form, int32_t *keys, float *scales) {
+    const int width = vectors * LANES, words = form == INT8 ? width / 4 : width / 2;
+    float mean[WIDEST * LANES] = {};
+    int32_t row[WIDEST * LANES / 2], unused = 0;
+    for (int n = 0; n < tokens && form == INT8; n++) {
+        const float *key = row_of(k, n, width);
+        for (int c = 0; c < width; c += LANES) store(mean + c, load(mean + c) + load(key + c));
+    }
+    for (int c = 0; c < width; c++) mean[c] /= tokens;
+    for (int n = 0; n < whole_panels(tokens); n++) {
+        const float *key = row_of(k, n < tokens ? n : tokens - 1, width);
+        if (form == INT8)
+            scales[n] = quantised(key, mean, vectors, 128, row, &unused);
+        else
+            halved(key, vectors, 1.0f, row);
+        int32_t *to = keys + (int64_t)(n / PANEL) * PANEL * words + n % PANEL;
+        for (int i = 0; i < words; i++) to[i * PANEL] = row[i];
+    }
+}
+
+/* Two tokens' values of a channel share a word; there are none beyond the last token. */
+static void pack_values(rows v, int tokens, int width, int32_t *values) {
+    const ints order = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+    const __m512i interleaved = (__m512i)(order | (order + LANES) << 16);
+    for (int n = 0; n < tokens; n += 2) {
+        const float *even = row_of(v, n, width), *odd = row_of(v, n + 1, width);
+        for (int c = 0; c < width; c += LANES) {
+            ints pair = rounded(load(even + c), n + 1 < tokens ? load(odd + c) : (floats){});
+            pair = (ints)_mm512_permutexvar_epi16(interleaved, (__m512i)pair);
+            store_words(values + (int64_t)(n / 2) * width + c, pair);
+        }
+    }
+}
+
+/* Packs BLOCK queries, of which count exist. Logits are sums that begin with start, times the query's scale. */
+static void pack_queries(rows q, int count, int vectors, float scale, const int form, int32_t *queries, float *scales,
+                         int32_t *start) {
+    static const float zeros[WIDEST * LANES];
+    const int words = vectors * LANES / (form == INT8 ? 4 : 2);
+    for (int r = 0; r < BLOCK; r++) {
+        const float *x = r < count ? row_of(q, r, vectors * LANES) : zeros;
+        start[r] = 0;
+        scales[r] = 1.0f;
+        if (form == INT8)
+            scales[r] = quantised(x, zeros, vectors, 0, queries + r * words, start + r) * scale;
+        else
+            halved(x, vectors, scale, queries + r * words);
+        start[r] *= -128; /* the keys' offset */
+    }
+}
+
+/* Logits of ROWS queries and vectors * LANES keys, not scaled by the queries' scales; raises each row's highest. */
+ALWAYS_INLINE void logits_tile(const int32_t *queries, const int32_t *start, int words, const int32_t *keys,
+                               const float *key_scales, float *out, floats *highest, const int vectors,
+                               const int form) {
+    floats sum[ROWS][VECTORS];
+    for (int r = 0; r < ROWS; r++)
+        for (int j = 0; j < vectors; j++) sum[r][j] = (floats)((ints){} + start[r]);
+    for (int i = 0; i < words; i++) {
+        ints b[VECTORS];
+        for (int j = 0; j < vectors; j++) b[j] = load_words(keys + i * PANEL + j * LANES);
+        for (int r = 0; r < ROWS; r++) {
+            ints a = (ints){} + queries[r * words + i];
+            for (int j = 0; j < vectors; j++)
+                sum[r][j] = form == INT8 ? dot_bytes(sum[r][j], b[j], a) : dot_pairs(sum[r][j], b[j], a);
+        }
+    }
+    for (int r = 0; r < ROWS; r++)
+        for (int j = 0; j < vectors; j++) {
+            floats x = sum[r][j];
+            if (form == INT8) x = __builtin_convertvector((ints)x, floats) * load(key_scales + j * LANES);
+            store(out + r * KEYS + j * LANES, x);
+            highest[r] = larger(highest[r], x);
+        }
+}
+
+/* Weights 2 ** ((x - max) * scale) of LANES logits; bfloat16 queries hold their scale. */
+ALWAYS_INLINE floats weights_of(floats x, float max, float scale, const int form) {
+    return coarse_power(form == INT8 ? (x - max) * scale : x - max);
+}
+
+/* Logits x (ROWS, KEYS) to bfloat16 weights, none beyond count, updating each row's running max and total of rounded
+   weights. decay receives the factors that correct earlier weights for the new maxima. */
+ALWAYS_INLINE void softmax_step(const float *x, int count, const floats *highest, const float *scales, int32_t *weights,
+                                float *max, float *total, float *decay, const int form) {
+    const ints ones = (ints){} + 0x3f803f80; /* 1 and 1 */
+    float change[LANES] = {};
+    floats sum[ROWS];
+    for (int r = 0; r < ROWS; r++) { /* the rows side by side, since each waits for its own reduction */
+        const float high = _mm512_reduce_max_ps((__m512)highest[r]);
+        const float next = max[r] > high ? max[r] : high;
+        change[r] = (max[r] - next) * scales[r];
+        max[r] = next;
+        sum[r] = (floats){};
+    }
+    for (int r = 0; r < ROWS; r++)
+        for (int n = 0; n < count; n += 2 * LANES) {
+            const float *at = x + r * KEYS + n;
+            ints pair = rounded(weights_of(load(at), max[r], scales[r], form),
+                                weights_of(load(at + LANES), max[r], scales[r], form));
+            if (count - n < 2 * LANES) pair = (ints)_mm512_maskz_mov_epi16((1u << (count - n)) - 1, (__m512i)pair);
+            store_words(weights + (r * KEYS + n) / 2, pair);
+            sum[r] = dot_pairs(sum[r], pair, ones);
+        }
+    store(decay, coarse_power(load(change)));
+    for (int r = 0; r < ROWS; r++) total[r] = total[r] * decay[r] + _mm512_reduce_add_ps((__m512)sum[r]);
+}
+
+/* out (ROWS, width) = out * decay + weights (ROWS, KEYS) times values (count, width), for some columns. */
+ALWAYS_INLINE void values_tile(const int32_t *weights, const int32_t *values, int count, const float *decay,
+                               float *out, int width, const int vectors) {
+    floats sum[ROWS][VECTORS];
+    for (int r = 0; r < ROWS; r++)
+        for (int j = 0; j < vectors; j++) sum[r][j] = load(out + r * width + j * LANES) * decay[r];
+    for (int n = 0; n < (count + 1) / 2; n++) {
+        ints b[VECTORS];
+        for (int j = 0; j < vectors; j++) b[j] = load_words(values + n * width + j * LANES);
+        for (int r = 0; r < ROWS; r++) {
+            ints a = (ints){} + weights[r * KEYS / 2 + n];
+            for (int j = 0; j < vectors; j++) sum[r][j] = dot_pairs(sum[r][j], b[j], a);
+        }
+    }
+    for (int r = 0; r < ROWS; r++)
+        for (int j = 0; j < vectors; j++) store(out + r * width + j * LANES, sum[r][j]);
+}
+
+static void values_columns(const int32_t *weights, const int32_t *values, int count, const float *decay, float *out,
+                           int width) {
+    int c = 0;
+    for (; c + PANEL <= width; c += PANEL) values_tile(weights, values + c, count, decay, out + c, width, VECTORS);
+    const int left = (width - c) / LANES;
+    if (left == 1) values_tile(weights, values + c, count, decay, out + c, width, 1);
+    if (left == 2) values_tile(weights, values + c, count, decay, out + c, width, 2);
+    if (left == 3) values_tile(weights, values + c, count, decay, out + c, width, 3);
+}
+
+ALWAYS_INLINE void head(rows q, rows k, rows v, int tokens, int width, float scale, const int form, float *out,
+                        int64_t out_token, float *scratch) {
+    const int words = form == INT8 ? width / 4 : width / 2;
+    int32_t *keys = (int32_t *)scratch, *values = keys + whole_panels(tokens) * width / 2;
+    int32_t *queries = values + whole_panels(tokens) * width / 2, *weights = queries + BLOCK * width / 2;
+    float *key_scales = (float *)(weights + ROWS * KEYS / 2), *logits = key_scales + whole_panels(tokens);
+    float *result = logits + ROWS * KEYS;
+    pack_keys(k, tokens, width / LANES, form, keys, key_scales);
+    pack_values(v, tokens, width, values);
+    for (int first = 0; first < tokens; first += BLOCK) {
+        const int count = tokens - first < BLOCK ? tokens - first : BLOCK;
+        const rows some = {q.at + first * q.token, q.token};
+        float scales[BLOCK], max[BLOCK], total[BLOCK] = {};
+        int32_t start[BLOCK];
+        pack_queries(some, count, width / LANES, scale * LOG2_E, form, queries, scales, start);
+        for (int r = 0; r < BLOCK; r++) max[r] = NEVER;
+        for (int i = 0; i < BLOCK * width; i++) result[i] = 0.0f;
+        for (int key = 0; key < tokens; key += KEYS) {
+            const int num_keys = tokens - key < KEYS ? tokens - key : KEYS;
+            const int padded = (num_keys + LANES - 1) / LANES * LANES;
+            const int32_t *block = keys + (int64_t)key * words;
+            for (int r = 0; r < count; r += ROWS) {
+                float decay[LANES];
+                floats highest[ROWS];
+                for (int i = 0; i < ROWS; i++) highest[i] = (floats){} + NEVER;
+                int n = 0;
+                for (; n + PANEL <= padded; n += PANEL)
+                    logits_tile(queries + r * words, start + r, words, block + n * words, key_scales + key + n,
+                                logits + n, highest, VECTORS, form);
+                for (int j = 0; n + j < padded; j += LANES)
+                    logits_tile(queries + r * words, start + r, words, block + n * words + j, key_scales + key + n + j,
+                                logits + n + j, highest, 1, form);
+                softmax_step(logits, num_keys, highest, scales + r, weights, max + r, total + r, decay, form);
+                values_columns(weights, values + (int64_t)key / 2 * width, num_keys, decay, result + r * width, width);
+            }
+        }
+        for (int r = 0; r < count; r++) {
+            const float share = 1.0f / total[r];
+            for (int c = 0; c < width; c++) out[(first + r) * out_token + c] = result[r * width + c] * share;
+        }
+    }
+}
+
+/* Floats of scratch memory for a head, as head() divides it. */
+int64_t densevit_mixed_attention_scratch(int64_t tokens, int64_t width) {
+    return whole_panels(tokens) * (width + 1) + BLOCK * width / 2 * 3 + ROWS * KEYS / 2 * 3;
+}
+
+/* One head: q, k and v (tokens, width), each with its distance from token to token in floats; width is LANES times
+   1 to WIDEST. integers selects the form of queries and keys. */
+void densevit_mixed_attention(const float *q, int64_t q_token, const float *k, int64_t k_token, const float *v,
+                              int64_t v_token, int tokens, int width, float scale, int integers, float *out,
+                              int64_t out_token, float *scratch) {
+    const rows a = {q, q_token}, b = {k, k_token}, c = {v, v_token};
+    if (integers)
+        head(a, b, c, tokens, width, scale, INT8, out, out_token, scratch);
+    else
+        head(a, b, c, tokens, width, scale, BFLOAT16, out, out_token, scratch);
+}
