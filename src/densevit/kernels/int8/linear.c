@@ -1,8 +1,9 @@
 /* Linear layers on rows of unsigned 8-bit integers, for processors with AVX-512 VNNI.
 
    Each row is quantised where it is needed, after LayerNorm or an activation, with a scale and a zero point of its
-   own: x ~ scale (u - zero). Weights are signed, with a scale for each output. Sums of integers are exact; scales,
-   bias and a residual are applied to them in float32.
+   own: x ~ scale (u - zero). Before, each 64 values are multiplied by a Hadamard matrix, as the weights were, which
+   changes no product but spreads values that are much larger than others. Weights are signed, with a scale for each
+   output. Sums of integers are exact; scales, bias and a residual are applied to them in float32.
 
    Six rows are multiplied by a panel of 64 outputs at a time, with 24 sums in registers, and many rows share a panel
    while they are in the cache. The product is in assembly because GCC 12 spills the sums of its own intrinsic.
@@ -107,10 +108,8 @@ ALWAYS_INLINE floats activation(floats x, const int kind) {
     }
 }
 
-/* Write a row, prepared, to values, with zeros up to a whole vector. Gives its range, which includes zero, and returns
-   whether all values are finite. */
-ALWAYS_INLINE int prepare(const float *x, int64_t depth, preparation p, float *values, float *low, float *high,
-                          const int kind) {
+/* Write a row, prepared, to values, with zeros up to a whole vector. */
+ALWAYS_INLINE void prepare(const float *x, int64_t depth, preparation p, float *values, const int kind) {
     float mean = 0.0f, factor = 1.0f;
     if (kind == NORM) {
         floats sum = {}, squares = {};
@@ -123,8 +122,6 @@ ALWAYS_INLINE int prepare(const float *x, int64_t depth, preparation p, float *v
         }
         factor = 1.0f / sqrtf(total(squares) / depth + p.eps);
     }
-    floats lowest = {}, highest = {};
-    __mmask16 bad = 0;
     for (int64_t i = 0; i < depth; i += LANES) {
         const __mmask16 mask = first(depth - i);
         floats v = load_some(x + i, mask);
@@ -133,35 +130,64 @@ ALWAYS_INLINE int prepare(const float *x, int64_t depth, preparation p, float *v
         else
             v = activation(v, kind);
         if (kind == SWIGLU) v *= load_some(x + depth + i, mask);
+        store(values + i, v);
+    }
+}
+
+/* Each value plus the one at a distance of 1, 2, 4 or 8 lanes, or minus it in the upper half of a pair. */
+#define BUTTERFLY(v, swapped, upper)                                                                                   \
+    (floats)_mm512_mask_sub_ps(_mm512_add_ps((__m512)(v), swapped), upper, swapped, (__m512)(v))
+
+/* 64 values times the Hadamard matrix of 1 and -1. */
+static inline void hadamard(floats v[WIDE]) {
+    const floats a = v[0] + v[1], b = v[0] - v[1], c = v[2] + v[3], d = v[2] - v[3];
+    v[0] = a + c, v[1] = b + d, v[2] = a - c, v[3] = b - d;
+    for (int j = 0; j < WIDE; j++) {
+        v[j] = BUTTERFLY(v[j], _mm512_permute_ps((__m512)v[j], 0xb1), 0xaaaa);
+        v[j] = BUTTERFLY(v[j], _mm512_permute_ps((__m512)v[j], 0x4e), 0xcccc);
+        v[j] = BUTTERFLY(v[j], _mm512_shuffle_f32x4((__m512)v[j], (__m512)v[j], 0xb1), 0xf0f0);
+        v[j] = BUTTERFLY(v[j], _mm512_shuffle_f32x4((__m512)v[j], (__m512)v[j], 0x4e), 0xff00);
+    }
+}
+
+/* Quantise a row of depth floats, or 2 depth of SwiGLU, as row r; values has room for it in whole vectors. */
+static void quantise(const float *x, int64_t depth, preparation p, float *values, tokens out, int64_t r) {
+    switch (p.kind) {
+    case NORM: prepare(x, depth, p, values, NORM); break;
+    case GELU: prepare(x, depth, p, values, GELU); break;
+    case GELU_TANH: prepare(x, depth, p, values, GELU_TANH); break;
+    case QUICK_GELU: prepare(x, depth, p, values, QUICK_GELU); break;
+    case RELU: prepare(x, depth, p, values, RELU); break;
+    case SWIGLU: prepare(x, depth, p, values, SWIGLU); break;
+    default: prepare(x, depth, p, values, PLAIN);
+    }
+    floats lowest = {}, highest = {}; /* zero is in the range */
+    __mmask16 bad = 0;
+    int64_t i = 0;
+    for (; i + PANEL <= depth; i += PANEL) {
+        floats v[WIDE];
+        for (int j = 0; j < WIDE; j++) v[j] = load(values + i + j * LANES);
+        hadamard(v);
+        for (int j = 0; j < WIDE; j++) {
+            lowest = lower(v[j], lowest);
+            highest = upper(v[j], highest);
+            bad |= _mm512_fpclass_ps_mask((__m512)v[j], NOT_FINITE);
+            store(values + i + j * LANES, v[j]);
+        }
+    }
+    for (; i < depth; i += LANES) { /* fewer than 64 */
+        const floats v = load(values + i) * 8.0f; /* as large as the others became */
         lowest = lower(v, lowest);
         highest = upper(v, highest);
         bad |= _mm512_fpclass_ps_mask((__m512)v, NOT_FINITE);
         store(values + i, v);
     }
-    *low = _mm512_reduce_min_ps((__m512)lowest);
-    *high = _mm512_reduce_max_ps((__m512)highest);
-    return !bad;
-}
-
-/* Quantise a row of depth floats, or 2 depth of SwiGLU, as row r; values has room for it in whole vectors. */
-static void quantise(const float *x, int64_t depth, preparation p, float *values, tokens out, int64_t r) {
-    float low, high;
-    int finite;
-    switch (p.kind) {
-    case NORM: finite = prepare(x, depth, p, values, &low, &high, NORM); break;
-    case GELU: finite = prepare(x, depth, p, values, &low, &high, GELU); break;
-    case GELU_TANH: finite = prepare(x, depth, p, values, &low, &high, GELU_TANH); break;
-    case QUICK_GELU: finite = prepare(x, depth, p, values, &low, &high, QUICK_GELU); break;
-    case RELU: finite = prepare(x, depth, p, values, &low, &high, RELU); break;
-    case SWIGLU: finite = prepare(x, depth, p, values, &low, &high, SWIGLU); break;
-    default: finite = prepare(x, depth, p, values, &low, &high, PLAIN);
-    }
-    const float range = high - low;
-    finite = finite && range <= FLT_MAX;
+    const float low = _mm512_reduce_min_ps((__m512)lowest), range = _mm512_reduce_max_ps((__m512)highest) - low;
+    const int finite = !bad && range <= FLT_MAX;
     const float factor = finite && range > SMALLEST ? 255.0f / range : 0.0f, zero = rintf(-low * factor);
     out.scales[r] = !finite ? NAN : factor > 0.0f ? range / 255.0f : 0.0f;
     out.zeros[r] = finite ? (int32_t)zero : 0;
-    for (int64_t i = 0; i < depth; i += LANES) {
+    for (i = 0; i < depth; i += LANES) {
         const floats u = load(values + i) * factor + zero;
         const __m512i n = _mm512_max_epi32(_mm512_cvtps_epi32((__m512)u), _mm512_setzero_si512());
         _mm_storeu_si128((__m128i *)(out.at + r * out.stride + i), _mm512_cvtusepi32_epi8(n));
