@@ -71,8 +71,13 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor, rotation: Rotation | None = None, bias: Tensor | None = None) -> Tensor:
         """(B, T, C) -> (B, T, C); ``bias`` is added to the logits and broadcasts to (B, heads, T, T)."""
-        qkv = self.qkv(x).unflatten(2, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)  # (3, B, heads, T, C / heads)
-        q, k, v = qkv.unbind(0)
+        x = self.proj(self.mix(self.qkv(x), rotation, bias))  # (B, T, C)
+        return F.dropout(x, self.dropout, self.training)
+
+    def mix(self, qkv: Tensor, rotation: Rotation | None = None, bias: Tensor | None = None) -> Tensor:
+        """Queries, keys and values (B, T, 3 C) -> the values as attention mixes them, (B, T, C)."""
+        heads = qkv.unflatten(2, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)  # (3, B, heads, T, C / heads)
+        q, k, v = heads.unbind(0)
         if rotation is not None:
             q, k = rotation(q), rotation(k)
         dropout = self.dropout if self.training else 0.0
@@ -80,8 +85,7 @@ class Attention(nn.Module):
         if mixed is None:
             per_head = F.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=dropout)
             mixed = per_head.transpose(1, 2).flatten(2)
-        x = self.proj(mixed)  # (B, T, C)
-        return F.dropout(x, self.dropout, self.training)
+        return mixed
 
     def _kernel(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor | None:
         """(B, heads, T, C / heads) each -> (B, T, C), or None where torch's operator is to be used."""

@@ -8,7 +8,6 @@ from densevit.checkpoints.native import Bundle, Card, TrainedOn, save_bundle
 from densevit.checkpoints.open import open_model
 from densevit.config import nearest
 from densevit.device import pick_device
-from densevit.engines.engine import check_movable, check_savable, use_engine
 from densevit.errors import ConfigError
 from densevit.inference import protocols
 from densevit.inference.batching import Batch, Pixels, run_many
@@ -19,7 +18,15 @@ from densevit.inference.raster.job import RasterConfig, RasterJob
 from densevit.inference.raster.outputs import plan_outputs
 from densevit.inference.results import result_files
 from densevit.inference.sliding_window import SlidingWindow
-from densevit.inference.speed import SpeedConfig, apply_speed, check_quality, read_speed
+from densevit.inference.speed import (
+    SpeedConfig,
+    apply_speed,
+    check_movable,
+    check_quality,
+    check_savable,
+    read_speed,
+    use_speed,
+)
 from densevit.inference_config import DEFAULT_QUALITY, InferenceConfig, Protocol, Quality, WholeProtocol
 from densevit.io import as_image, claim
 from densevit.io.gdal import read_head
@@ -57,7 +64,7 @@ class Predictor:
         if unknown := [head for head in self.heads if head not in bundle.tasks]:
             raise ConfigError(f"there is no head {unknown[0]!r}{nearest(unknown[0], bundle.tasks)}")
         self.device = pick_device(device)
-        self.model: DenseModel = use_engine(bundle.model.eval().to(self.device), self.speed.engine)
+        self.model: DenseModel = use_speed(bundle.model.eval().to(self.device), self.speed)
         self.tasks: dict[str, Task] = bundle.tasks
         self.fit: InferenceConfig = bundle.fit
         self.quality: Quality = self.speed.quality or DEFAULT_QUALITY
@@ -197,31 +204,31 @@ class Predictor:
         """Move the model to a device, "cpu" or "cuda"; returns the predictor itself.
 
         Raises:
-            ConfigError: if there is no such device here, or the model's engine has built programs for the old one.
+            ConfigError: if there is no such device here, or an engine or precision has made the model for the old one.
         """
         wanted = pick_device(device)
         if wanted != self.device:
-            check_movable(self.speed.engine, self.device, device)
+            check_movable(self.speed, self.device, device)
         self.model, self.device = self.model.to(wanted), wanted
         return self
 
     def save(self, path: str | Path, *, overwrite: bool = False) -> Path:
         """Write the model as a densevit checkpoint: all heads, tasks, ``fit``, card and protocol.
 
-        Of the speed switches, those that change the weights or ``fit`` are in it; merging and engine are not.
+        Of the speed switches, those that change the weights or ``fit`` are in it; merging, engine and attention are not.
 
         Args:
             path: ends in .safetensors; missing folders are made.
             overwrite: replace a file that densevit did not write, or that was changed since.
 
         Raises:
-            ConfigError: if the path has another suffix, or an engine runs the model.
+            ConfigError: if the path has another suffix, or an engine or another precision runs the model.
             DataError: if the file cannot be written, or belongs to somebody else.
         """
         path = Path(path)
         if path.suffix != ".safetensors":
             raise ConfigError(f"{path} does not end in .safetensors, as densevit's checkpoints do; rename it")
-        check_savable(self.speed.engine)
+        check_savable(self.speed)
         claim([path], overwrite=overwrite)
         bundle = Bundle(self.model, self.tasks, self.fit, self.card, self.protocol, self.trained_on)
         save_bundle(bundle, path)

@@ -13,6 +13,9 @@ from densevit.checkpoints.native import Bundle
 from densevit.config import Config, PositiveWidth, apply_overrides, merge, nearest, read_yaml
 from densevit.encoder.patches import resample_patch_weight
 from densevit.encoder.token_merging_rules import AnyMerging
+from densevit.engines import engine
+from densevit.engines.engine import use_engine
+from densevit.engines.precision import AttentionPrecision, Precision, use_precision
 from densevit.errors import ConfigError
 from densevit.inference_config import InferenceConfig, Quality
 from densevit.model import DenseModel, ModelConfig
@@ -33,6 +36,10 @@ class SpeedConfig(Config):
             and mirror images of ``fit``. None is "fast". Checkpoints without such sizes run in the same way at both.
         exit_block: the encoder ends with this block, counted from 0; later taps are read here.
         engine: what runs the network; see ``densevit.engines.engine``.
+        precision: of weights and products: int8 on CPUs, float16 and bfloat16 on GPUs; see
+            ``densevit.engines.precision``.
+        attention: "bfloat16" runs attention's products so on CPUs: in float32 models, and in int8 models instead of
+            integers.
     """
 
     merging: AnyMerging | None = None
@@ -41,10 +48,12 @@ class SpeedConfig(Config):
     quality: Quality | None = None
     exit_block: int | None = Field(default=None, ge=0)
     engine: Literal["torch", "compile", "onnxruntime", "openvino"] = "torch"
+    precision: Precision = "float32"
+    attention: AttentionPrecision = "float32"
 
     def set_values(self) -> dict[str, Any]:
         """The switches that are on, as plain data."""
-        off = {"engine": "torch"}
+        off = {"engine": "torch", "precision": "float32", "attention": "float32"}
         data = self.model_dump(mode="json", exclude_none=True)
         return {key: value for key, value in data.items() if key not in off or value != off[key]}
 
@@ -135,14 +144,59 @@ def apply_speed(bundle: Bundle, speed: SpeedConfig) -> Bundle:
     Raises:
         ConfigError: if the model cannot take a switch.
     """
+    _check_precision(speed)
     model = bundle.model
-    # An engine replaces modules of the model, so it gets a model of its own too; the weights are shared.
-    if (speed.merging, speed.patch_size, speed.exit_block, speed.engine) != (None, None, None, "torch"):
+    # Engines and precisions replace modules of the model, so they get a model of their own too; the weights are shared.
+    own = (speed.merging, speed.patch_size, speed.exit_block, speed.engine, speed.precision, speed.attention)
+    if own != (None, None, None, "torch", "float32", "float32"):
         model = _rebuilt(model, speed)
         _check_blocks(speed, len(model.encoder.blocks))
         model.encoder.merging = speed.merging
     fit = bundle.fit if speed.short_side is None else bundle.fit.at(speed.short_side)
     return replace(bundle, model=model, fit=fit)
+
+
+def use_speed(model: DenseModel, speed: SpeedConfig) -> DenseModel:
+    """Make the engine and the precision of the switches run a model of ``apply_speed``, in place, on its device.
+
+    Raises:
+        ConfigError: if they cannot run this model, or on its device.
+    """
+    return use_precision(use_engine(model, speed.engine), speed.precision, attention=speed.attention)
+
+
+def check_movable(speed: SpeedConfig, device: torch.device, wanted: str) -> None:
+    """Refuse to move a model that an engine or a precision has made for another device.
+
+    Raises:
+        ConfigError: if it was.
+    """
+    engine.check_movable(speed.engine, device, wanted)
+    if (speed.precision, speed.attention) != ("float32", "float32"):
+        raise ConfigError(
+            f"the model runs in precision {speed.precision} on {device} and cannot move to {wanted}; load it there, "
+            f"with device={wanted!r}"
+        )
+
+
+def check_savable(speed: SpeedConfig) -> None:
+    """Refuse to save a model whose modules or weights an engine or a precision has replaced.
+
+    Raises:
+        ConfigError: if it has.
+    """
+    engine.check_savable(speed.engine)
+    if speed.precision != "float32":
+        raise ConfigError(
+            f"the model runs in precision {speed.precision}, whose weights are rounded; load it with precision float32 "
+            "to save it"
+        )
+
+
+def _check_precision(speed: SpeedConfig) -> None:
+    for name, value in (("precision", speed.precision), ("attention", speed.attention)):
+        if speed.engine != "torch" and value != "float32":
+            raise ConfigError(f"{name} is {value}, which needs engine torch, but engine is {speed.engine}; choose one")
 
 
 def _check_blocks(speed: SpeedConfig, num_blocks: int) -> None:
