@@ -19,6 +19,7 @@ _OPERATORS = (
     (getattr(torch.ops.aten, "_scaled_dot_product_fused_attention_overrideable", None), _attention),
     (torch.ops.densevit.attention, _attention),
     (linear.onednn_product(), linear.flops),
+    (torch.ops.densevit.linear, linear.flops),
 )
 _MAPPING = {operator: count for operator, count in _OPERATORS if operator is not None}
 
