@@ -14,6 +14,7 @@ from densevit.kernels.activations import Activation as Activation
 from densevit.kernels.attention import attend
 from densevit.kernels.cpu_training.block_autograd import attention_branch, can_fuse, hooked, mlp_branch
 from densevit.kernels.linear import Linear
+from densevit.kernels.mixed_attention import QueryKeyType, attend_mixed
 
 MlpKind = Literal["mlp", "swiglu"]
 
@@ -40,12 +41,17 @@ class Rotation:
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention; logits are scaled by (C / heads) ** -0.5."""
+    """Multi-head self-attention; logits are scaled by (C / heads) ** -0.5.
+
+    Attributes:
+        precision: of the products in float32 inference where ``attend_mixed`` applies; elsewhere they stay float32.
+    """
 
     def __init__(self, dim: int, num_heads: int, *, qkv_bias: bool = True, dropout: float = 0.0) -> None:
         super().__init__()
         self.num_heads = num_heads
         self.dropout = dropout
+        self.precision: Literal["float32"] | QueryKeyType = "float32"
         self.qkv = Linear(dim, 3 * dim, bias=qkv_bias)
         self.proj = Linear(dim, dim)
 
@@ -56,12 +62,17 @@ class Attention(nn.Module):
         if rotation is not None:
             q, k = rotation(q), rotation(k)
         dropout = self.dropout if self.training else 0.0
-        mixed = attend(q, k, v) if bias is None and not dropout else None
+        mixed = self._kernel(q, k, v) if bias is None and not dropout else None
         if mixed is None:
             per_head = F.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=dropout)
             mixed = per_head.transpose(1, 2).flatten(2)
         x = self.proj(mixed)  # (B, T, C)
         return F.dropout(x, self.dropout, self.training)
+
+    def _kernel(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor | None:
+        """(B, heads, T, C / heads) each -> (B, T, C), or None where torch's operator is to be used."""
+        mixed = None if self.precision == "float32" else attend_mixed(q, k, v, self.precision)
+        return attend(q, k, v) if mixed is None else mixed
 
 
 class Mlp(nn.Module):

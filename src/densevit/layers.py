@@ -1,17 +1,24 @@
 """Small layers that decoders share."""
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from densevit.kernels.convolution import Conv2d, Filter
+from densevit.kernels.dispatch import use_kernel
+from densevit.kernels.int8.convolution import Int8Filter
 from densevit.types import Size
 
 
 class ConvBnRelu(nn.Sequential):
-    """Convolution without bias, batch norm, ReLU; the size of the map is kept."""
+    """Convolution without bias, batch norm, ReLU; the size of the map is kept.
+
+    Attributes:
+        int8: convolution and batch norm by integers, from ``use_int8``.
+    """
 
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int) -> None:
         super().__init__(
@@ -20,6 +27,7 @@ class ConvBnRelu(nn.Sequential):
             nn.ReLU(inplace=True),
         )
         self.margin = kernel_size // 2
+        self.int8: Int8Filter | None = None
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, h, w) -> (B, out_channels, h, w); in inference the norm is folded into the convolution."""
@@ -34,11 +42,11 @@ class ConvBnRelu(nn.Sequential):
         conv, norm, relu = self
         assert isinstance(conv, nn.Conv2d)
         assert isinstance(norm, nn.BatchNorm2d | nn.SyncBatchNorm)
-        mean, variance = norm.running_mean, norm.running_var
-        if norm.training or torch.is_grad_enabled() or mean is None or variance is None:
+        if norm.training or torch.is_grad_enabled() or norm.running_mean is None or norm.running_var is None:
             return self._plain
-        factor = norm.weight * torch.rsqrt(variance + norm.eps)
-        folded = Filter(conv.weight * factor[:, None, None, None], norm.bias - mean * factor)
+        if self.int8 is not None:
+            return partial(self.int8, relu=True)
+        folded = Filter(*fold(conv, norm))
 
         def run(x: Tensor, *, inner_rows: bool = False) -> Tensor:
             out: Tensor = relu(folded(x, inner_rows=inner_rows))
@@ -56,7 +64,11 @@ class ConvBnRelu(nn.Sequential):
 
 
 class ResidualUnit(nn.Module):
-    """ReLU and 3x3 convolution, twice, added to the input (RefineNet, Lin et al. 2017)."""
+    """ReLU and 3x3 convolution, twice, added to the input (RefineNet, Lin et al. 2017).
+
+    Attributes:
+        int8: both convolutions with their batch norms by integers, from ``use_int8``.
+    """
 
     def __init__(self, channels: int, *, batch_norm: bool, bias: bool) -> None:
         super().__init__()
@@ -65,11 +77,51 @@ class ResidualUnit(nn.Module):
         self.conv2 = Conv2d(channels, channels, 3, bias=bias)
         self.bn1 = norm(channels)
         self.bn2 = norm(channels)
+        self.int8: tuple[Int8Filter, Int8Filter] | None = None
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, F, h, w) -> (B, F, h, w)."""
+        if self.int8 is not None and use_kernel(x) and not self.training:
+            first, second = self.int8
+            return second(first(x, relu_first=True, relu=True)).add_(x)
         y = self.bn1(self.conv1(F.relu(x)))
         return self.bn2(self.conv2(F.relu(y, inplace=not torch.is_grad_enabled()))) + x
+
+
+def fold(conv: nn.Conv2d, norm: nn.Module) -> tuple[Tensor, Tensor | None]:
+    """Weight and bias of a convolution that includes the batch norm, or nothing, that follows it in inference."""
+    if isinstance(norm, nn.Identity):
+        return conv.weight, conv.bias
+    assert isinstance(norm, nn.BatchNorm2d | nn.SyncBatchNorm)
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    factor = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
+    shift = norm.running_mean if conv.bias is None else norm.running_mean - conv.bias
+    return conv.weight * factor[:, None, None, None], norm.bias - shift * factor
+
+
+@torch.no_grad()
+def use_int8(module: nn.Module) -> None:
+    """Let the wide convolutions in a module run with integers in CPU inference, where that is faster.
+
+    Their weights, and the statistics of batch norms after them, are those of now.
+    """
+    match module:
+        case ResidualUnit():
+            if Int8Filter.suits(module.conv1.weight):
+                first, second = fold(module.conv1, module.bn1), fold(module.conv2, module.bn2)
+                module.int8 = Int8Filter(*first), Int8Filter(*second)
+        case ConvBnRelu():
+            conv, norm, _ = module
+            assert isinstance(conv, nn.Conv2d)
+            if Int8Filter.suits(conv.weight):
+                module.int8 = Int8Filter(*fold(conv, norm))
+        case Conv2d():
+            if Int8Filter.suits(module.weight):
+                module.int8 = Int8Filter(module.weight, module.bias)
+        case _:
+            for child in module.children():
+                use_int8(child)
 
 
 class StridedConv(nn.Conv2d):

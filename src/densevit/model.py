@@ -165,7 +165,8 @@ class DenseModel(nn.Module):
             )
         if not images.is_floating_point():
             raise ShapeError(f"images are {images.dtype} but must be float in [0, 1]; divide uint8 images by 255")
-        return (images - self.mean) / self.std
+        normalised: Tensor = (images - self.mean) / self.std
+        return normalised.to(next(self.encoder.parameters()).dtype)  # another than float32 only on GPUs
 
     def decode(
         self, taps: Taps, heads: tuple[str, ...] | None = None, *, coarse: bool = False

@@ -146,7 +146,7 @@ class Reassemble(nn.Module):
         if self.readout == "project":
             self.readout_project = Linear(2 * embed_dim, embed_dim)
         self.dropout = nn.Dropout2d(config.tap_dropout)
-        self.project = nn.Conv2d(embed_dim, channels, 1)
+        self.project = Conv2d(embed_dim, channels, 1)
         self.resample = learned_resampling(channels, config.factors[level])
 
     def forward(self, tokens: Tensor, prefix: Tensor, grid: Size) -> Tensor:
@@ -174,7 +174,7 @@ class Fusion(nn.Module):
         super().__init__()
         self.skip_unit = None if coarsest else ResidualUnit(channels, batch_norm=batch_norm, bias=bias)
         self.unit = ResidualUnit(channels, batch_norm=batch_norm, bias=bias)
-        self.project = nn.Conv2d(channels, channels, 1)
+        self.project = Conv2d(channels, channels, 1)
 
     def forward(self, level: Tensor, path: Tensor | None) -> Tensor:
         """Level (B, F, h', w') and path (B, F, h, w), or None for the coarsest level -> (B, F, h, w)."""

@@ -40,15 +40,20 @@ _POINTS_2D = torch.kron(_POINTS, _POINTS).float()  # (36, 9)
 
 
 class Conv2d(nn.Conv2d):
-    """Size-preserving ``nn.Conv2d`` that may use minimal filtering in CPU inference, which changes only rounding."""
+    """Size-preserving ``nn.Conv2d`` that may use minimal filtering in CPU inference, which changes only rounding.
+
+    Attributes:
+        int8: what runs in CPU inference instead, from ``densevit.layers.use_int8``.
+    """
 
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int, *, bias: bool = True) -> None:
         super().__init__(in_channels, out_channels, kernel_size, padding=kernel_size // 2, bias=bias)
+        self.int8: Filter | None = None
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, in_channels, h, w) -> (B, out_channels, h, w)."""
         if use_kernel(x, self.weight):
-            return Filter(self.weight, self.bias)(x)
+            return (self.int8 or Filter(self.weight, self.bias))(x)
         return super().forward(x)
 
 

@@ -6,7 +6,8 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from densevit.kernels import attention, linear
+from densevit.kernels import attention, linear, mixed_attention
+from densevit.kernels.int8 import convolution as int8_convolution
 
 
 def _attention(query: Any, key: Any, value: Any, *args: Any, **kwargs: Any) -> int:
@@ -18,8 +19,10 @@ _OPERATORS = (
     (getattr(torch.ops.aten, "_scaled_dot_product_flash_attention_for_cpu", None), _attention),
     (getattr(torch.ops.aten, "_scaled_dot_product_fused_attention_overrideable", None), _attention),
     (torch.ops.densevit.attention, _attention),
+    (torch.ops.densevit.mixed_attention, mixed_attention.flops),
     (linear.onednn_product(), linear.flops),
     (torch.ops.densevit.linear, linear.flops),
+    (int8_convolution.operator(), int8_convolution.flops),
 )
 _MAPPING = {operator: count for operator, count in _OPERATORS if operator is not None}
 
