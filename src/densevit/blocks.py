@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from densevit.kernels.activations import ACTIVATIONS as ACTIVATIONS
 from densevit.kernels.activations import Activation as Activation
 from densevit.kernels.attention import attend
-from densevit.kernels.cpu_training.block_autograd import attention_branch, can_fuse, hooked, mlp_branch
+from densevit.kernels.cpu_training.block_autograd import attention_branch, can_fuse, mlp_branch
+from densevit.kernels.dispatch import hooked
 from densevit.kernels.linear import Linear
 from densevit.kernels.mixed_attention import QueryKeyType, attend_mixed
 

@@ -5,7 +5,7 @@ from functools import cache
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 _LARGEST = 1e38
 """Beyond, differences of two values overflow, and the C code's stand-in for minus infinity may be the larger one."""
@@ -32,6 +32,13 @@ def plain_float32(*tensors: Tensor) -> bool:
         and not torch.is_autocast_enabled("cpu")
         and not torch._C._are_functorch_transforms_active()
         and all(t.dtype == torch.float32 and t.device.type == "cpu" for t in tensors)
+    )
+
+
+def hooked(module: nn.Module) -> bool:
+    """Whether hooks observe or change what passes through a module."""
+    return bool(
+        module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks
     )
 
 

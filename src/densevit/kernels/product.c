@@ -10,13 +10,10 @@
 #include <stdint.h>
 
 #define LANES 16
-#define TALL 6 /* a tile has 6 rows of 4 vectors */
-#define WIDE 4
-#define PANEL (WIDE * LANES)
 #define DEPTH 512         /* terms of a sum for which columns are packed at once */
 #define ROWS (256 * TALL)  /* rows whose sums are kept from one DEPTH to the next */
 
-#include "vectors.h"
+#include "tile.h"
 
 typedef struct {
     const float *x; /* (rows, depth) */
@@ -30,8 +27,6 @@ typedef struct {
     float *out; /* (rows, width) */
     int64_t out_row;
 } layer;
-
-static inline int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 
 /* Floats of scratch memory for a thread. */
 int64_t densevit_product_scratch(void) { return (DEPTH + ROWS) * PANEL; }
@@ -118,22 +113,6 @@ static void pack(const layer *l, int64_t column, int64_t first, int64_t terms, f
         }
 }
 
-/* out (TALL, wide vectors) = start + rows (TALL, terms) times the first wide vectors of a panel. */
-ALWAYS_INLINE void tile(const float *const *rows, int64_t terms, const float *panel, const float *start,
-                        int64_t start_row, float *out, const int wide) {
-    floats sums[TALL][WIDE];
-    for (int r = 0; r < TALL; r++)
-        for (int j = 0; j < wide; j++) sums[r][j] = (floats){};
-    for (int64_t c = 0; c < terms; c++) {
-        floats w[WIDE];
-        for (int j = 0; j < wide; j++) w[j] = load(panel + c * PANEL + j * LANES);
-        for (int r = 0; r < TALL; r++)
-            for (int j = 0; j < wide; j++) sums[r][j] += rows[r][c] * w[j];
-    }
-    for (int r = 0; r < TALL; r++)
-        for (int j = 0; j < wide; j++) store(out + r * PANEL + j * LANES, load(start + r * start_row + j * LANES) + sums[r][j]);
-}
-
 /* What follows the product, for sums (count, PANEL) of row and column. */
 static void finish(const layer *l, float *sums, int64_t row, int64_t count, int64_t column, int64_t columns) {
     const float *gamma = l->gamma ? l->gamma + column : 0;
@@ -165,12 +144,7 @@ static void multiply(const layer *l, int64_t first, int64_t last, int64_t column
             float *out = sums + (r - first) * PANEL;
             const float *rows[TALL], *start = term ? out : bias;
             for (int64_t i = 0; i < TALL; i++) rows[i] = l->x + (r + least(i, count - 1)) * l->x_row + term;
-            switch ((columns + LANES - 1) / LANES) {
-            case 1: tile(rows, terms, panel, start, start_row, out, 1); break;
-            case 2: tile(rows, terms, panel, start, start_row, out, 2); break;
-            case 3: tile(rows, terms, panel, start, start_row, out, 3); break;
-            default: tile(rows, terms, panel, start, start_row, out, WIDE);
-            }
+            multiply_tile(rows, terms, panel, start, start_row, out, (columns + LANES - 1) / LANES);
             if (term + terms == l->depth) finish(l, out, r, count, column, columns);
         }
     }
