@@ -3,34 +3,21 @@
 Source: Dosovitskiy et al. 2021, section 3.1; LayerScale: Touvron et al. 2021 (CaiT); rotary embedding: Su et al. 2021.
 """
 
-from collections.abc import Callable
-from functools import partial
 from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from densevit.kernels.activations import ACTIVATIONS as ACTIVATIONS
+from densevit.kernels.activations import Activation as Activation
 from densevit.kernels.attention import attend
-from densevit.kernels.cpu_training.block_autograd import attention_branch, can_fuse, hooked, mlp_branch
+from densevit.kernels.cpu_training.block_autograd import attention_branch, can_fuse, mlp_branch
+from densevit.kernels.dispatch import hooked
 from densevit.kernels.linear import Linear
 from densevit.kernels.mixed_attention import QueryKeyType, attend_mixed
 
-Activation = Literal["gelu", "gelu_tanh", "quick_gelu", "relu"]
 MlpKind = Literal["mlp", "swiglu"]
-
-
-def quick_gelu(x: Tensor) -> Tensor:
-    """x * sigmoid(1.702 x), the approximation that OpenAI's CLIP was trained with."""
-    return x * torch.sigmoid(1.702 * x)
-
-
-ACTIVATIONS: dict[Activation, Callable[[Tensor], Tensor]] = {
-    "gelu": F.gelu,
-    "gelu_tanh": partial(F.gelu, approximate="tanh"),
-    "quick_gelu": quick_gelu,
-    "relu": F.relu,
-}
 
 
 class Rotation:
@@ -100,14 +87,15 @@ class Mlp(nn.Module):
         super().__init__()
         self.fc1 = Linear(dim, hidden_dim)
         self.fc2 = Linear(hidden_dim, dim)
+        self.activation_name: Activation = activation
         self.activation = ACTIVATIONS[activation]
         self.dropout = dropout
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, T, C) -> (B, T, C)."""
-        # Only our own Linear can include GELU; an adapter in its place cannot.
-        fused = self.activation is F.gelu and type(self.fc1) is Linear
-        x = self.fc1(x, gelu=True) if fused else self.activation(self.fc1(x))
+        # Only our own Linear can include the activation: an adapter cannot, and a hook expects what precedes it.
+        plain = type(self.fc1) is Linear and not hooked(self.fc1)
+        x = self.fc1(x, activation=self.activation_name) if plain else self.activation(self.fc1(x))
         x = F.dropout(x, self.dropout, self.training)
         return F.dropout(self.fc2(x), self.dropout, self.training)
 

@@ -59,24 +59,32 @@ static inline void values_tile(const float *weights, const float *values, int co
         for (int j = 0; j < vectors; j++) store(out + r * width + j * LANES, sum[r][j]);
 }
 
-/* Turn logits x of one query, scaled for base 2, into weights 2 ** (x - max), updating the running max and total.
-   Returns the factor that corrects the weights of earlier keys for the new maximum. */
-static inline float softmax_step(float *x, int count, int padded, float *max, float *total) {
-    for (int n = count; n < padded; n++) x[n] = NEVER;
-    floats highest = load(x), sum = {};
-    for (int n = LANES; n < padded; n += LANES) highest = pick(highest > load(x + n), highest, load(x + n));
-    float high = *max, added = 0.0f;
-    for (int i = 0; i < LANES; i++) high = highest[i] > high ? highest[i] : high;
-    for (int n = 0; n < padded; n += LANES) {
-        floats weights = power(load(x + n) - high);
-        store(x + n, weights);
-        sum += weights;
+/* Turn logits x (ROWS, KEYS), scaled for base 2, into weights 2 ** (x - max), updating each query's max and total.
+   decay becomes the factor that corrects the weights of earlier keys for the new maximum. */
+static inline void softmax_step(float *x, int count, int padded, float *max, float *total, float *decay) {
+    floats change = {};
+    float high[ROWS];
+    for (int r = 0; r < ROWS; r++) {
+        float *row = x + r * KEYS;
+        for (int n = count; n < padded; n++) row[n] = NEVER;
+        floats highest = load(row);
+        for (int n = LANES; n < padded; n += LANES) highest = greater(highest, load(row + n));
+        const float found = greatest(highest);
+        high[r] = found > max[r] ? found : max[r];
+        change[r] = max[r] - high[r];
     }
-    for (int i = 0; i < LANES; i++) added += sum[i];
-    float decay = power((floats){} + (*max - high))[0];
-    *total = *total * decay + added;
-    *max = high;
-    return decay;
+    const floats factors = power(change);
+    for (int r = 0; r < ROWS; r++) {
+        floats sum = {};
+        for (int n = 0; n < padded; n += LANES) {
+            const floats weights = power(load(x + r * KEYS + n) - high[r]);
+            store(x + r * KEYS + n, weights);
+            sum += weights;
+        }
+        decay[r] = factors[r];
+        total[r] = total[r] * factors[r] + total_of(sum);
+        max[r] = high[r];
+    }
 }
 
 typedef struct {
@@ -123,8 +131,7 @@ static inline void head(rows q, rows k, rows v, int tokens, const int vectors, f
                     logits_tile(query + r * width, width, keys + (int64_t)(key + n) * width, logits + n, VECTORS);
                 for (int j = 0; n + j < padded; j += LANES)
                     logits_tile(query + r * width, width, keys + (int64_t)(key + n) * width + j, logits + n + j, 1);
-                for (int i = 0; i < ROWS; i++)
-                    decay[i] = softmax_step(logits + i * KEYS, num_keys, padded, max + r + i, total + r + i);
+                softmax_step(logits, num_keys, padded, max + r, total + r, decay);
                 values_tile(logits, values + (int64_t)key * width, num_keys, decay, result + r * width, vectors);
             }
         }

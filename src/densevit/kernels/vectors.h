@@ -18,6 +18,25 @@ static inline ints choose(ints mask, ints yes, ints no) { return (mask & yes) | 
 
 static inline floats pick(ints mask, floats yes, floats no) { return (floats)choose(mask, (ints)yes, (ints)no); }
 
+static inline floats greater(floats a, floats b) { return pick(a > b, a, b); }
+
+/* The vector's halves, quarters and so on are combined, in four steps instead of LANES. */
+static inline float greatest(floats v) {
+    float lanes[LANES];
+    store(lanes, v);
+    for (int width = LANES / 2; width; width /= 2)
+        for (int i = 0; i < width; i++) lanes[i] = lanes[i] > lanes[i + width] ? lanes[i] : lanes[i + width];
+    return lanes[0];
+}
+
+static inline float total_of(floats v) {
+    float lanes[LANES];
+    store(lanes, v);
+    for (int width = LANES / 2; width; width /= 2)
+        for (int i = 0; i < width; i++) lanes[i] += lanes[i + width];
+    return lanes[0];
+}
+
 /* 2 ** x for x <= 0, with a relative error of 1e-7; NaN stays NaN. */
 static inline floats power(floats x) {
     x = pick(x < -126.0f, (floats){} - 126.0f, x);

@@ -53,14 +53,24 @@ class Int8Filter(Filter):
         """Whether maps can be large enough for integers to be faster with these weights (O, C, k, k)."""
         return weight.shape[2:] in ((1, 1), (3, 3)) and min(weight.shape[:2]) >= MIN_CHANNELS
 
-    def __call__(self, x: Tensor, *, inner_rows: bool = False, relu_first: bool = False, relu: bool = False) -> Tensor:
-        """(B, C, h, w) -> (B, O, h, w), with ReLU before and after on request; ``inner_rows`` as in ``Filter``."""
+    def __call__(
+        self,
+        x: Tensor,
+        *,
+        inner_rows: bool = False,
+        relu_first: bool = False,
+        relu: bool = False,
+        residual: Tensor | None = None,
+    ) -> Tensor:
+        """(B, C, h, w) -> (B, O, h, w); the options are those of ``Filter``."""
         if self._can_quantise(x):
-            images = [self._convolve(image, inner_rows, relu_first, relu) for image in x.permute(0, 2, 3, 1).split(1)]
+            fused = relu and residual is None
+            images = [self._convolve(image, inner_rows, relu_first, fused) for image in x.permute(0, 2, 3, 1).split(1)]
             if None not in images:
-                return images[0] if len(images) == 1 else torch.cat(images)
-        out = super().__call__(F.relu(x) if relu_first else x, inner_rows=inner_rows)
-        return F.relu(out, inplace=not torch.is_grad_enabled()) if relu else out
+                out = images[0] if len(images) == 1 else torch.cat(images)
+                out = out if residual is None else out.add_(residual)
+                return F.relu_(out) if relu and not fused else out
+        return super().__call__(x, inner_rows=inner_rows, relu_first=relu_first, relu=relu, residual=residual)
 
     def _can_quantise(self, x: Tensor) -> bool:
         enough = self.weight.numel() * x.shape[-2] * x.shape[-1] >= MIN_PRODUCTS and len(x) > 0
