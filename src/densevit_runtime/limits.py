@@ -38,6 +38,7 @@ class Limits:
         batch: examples of a batch, windows at once.
         scale: factor on an image's sides.
         input_pixels: of an image that was enlarged for the encoder.
+        graph_nodes: nodes, tensors and other entries of an exported graph.
     """
 
     pixels: int = 1_000_000_000
@@ -59,6 +60,7 @@ class Limits:
     batch: int = 1_000_000
     scale: int = 64
     input_pixels: int = 100_000_000
+    graph_nodes: int = 2_000_000
 
 
 def limits() -> Limits:

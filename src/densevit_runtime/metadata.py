@@ -2,8 +2,9 @@
 
 It is JSON under the key ``densevit``: in ``metadata_props`` of an ONNX file, in ``rt_info`` of an OpenVINO file. The
 graph has one input, ``image``, uint8 (B, H, W, 3) RGB of any B, H and W, and for each head one output of its name:
-labels uint8, uint16 or int32 (B, H, W); depth float32 (B, H, W); values float32 (B, C, H, W). With scores, the output
-``<head>.scores`` has the probability of each label, float32 (B, H, W).
+labels uint8, uint16 or int32 (B, H, W); depth float32 (B, H, W); values float32 (B, C, H, W). On request a head with
+classes has the outputs ``<head>.scores``, the probability of each label, float32 (B, H, W), and ``<head>.entropy``, the
+mean entropy of each image as the record of a prediction has it, float32 (B).
 """
 
 import json
@@ -47,6 +48,7 @@ class HeadMetadata:
         channels: names of the values (regression).
         unit_vectors: the values are a direction of length 1 (regression).
         scores: whether the graph has the output ``<head>.scores`` (segmentation).
+        entropy: whether the graph has the output ``<head>.entropy`` (segmentation).
         metrics: measured values of the weights.
     """
 
@@ -63,6 +65,7 @@ class HeadMetadata:
     channels: tuple[str, ...] = ()
     unit_vectors: bool = False
     scores: bool = False
+    entropy: bool = False
     metrics: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -91,6 +94,7 @@ class HeadMetadata:
             channels=read("channels", typed.list_of(typed.text), ()),
             unit_vectors=read("unit_vectors", typed.flag, False),
             scores=read("scores", typed.flag, False),
+            entropy=read("entropy", typed.flag, False),
             metrics=read("metrics", typed.mapping, {}),
         )
 
@@ -213,8 +217,8 @@ class Metadata:
 
 
 def output_names(head: str, about: HeadMetadata) -> tuple[str, ...]:
-    """Names of a head's outputs in the graph: ``<head>``, and ``<head>.scores`` if it has scores."""
-    return (head, f"{head}.scores") if about.scores else (head,)
+    """Names of a head's outputs in the graph, in their order."""
+    return (head, *([f"{head}.scores"] if about.scores else []), *([f"{head}.entropy"] if about.entropy else []))
 
 
 def _check_head(head: HeadMetadata) -> None:
@@ -231,8 +235,8 @@ def _check_head(head: HeadMetadata) -> None:
         problem = f"{len(head.palette)} colours for {len(head.classes)} classes; one for each is needed"
     elif segments and 0 <= head.ignore_index < len(head.classes):
         problem = f"ignore_index {head.ignore_index}, which is also a class; another number is accepted"
-    elif head.scores and not segments:
-        problem = f"scores with task {head.task!r}; only segmentation has scores"
+    elif (head.scores or head.entropy) and not segments:
+        problem = f"scores or entropy with task {head.task!r}; only segmentation has them"
     elif (head.task == "regression") != bool(head.channels):
         problem = f"task {head.task!r} and {len(head.channels)} channels; only regression has channels, and needs them"
     elif head.unit_vectors and len(head.channels) != 3:

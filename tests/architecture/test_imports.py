@@ -52,13 +52,16 @@ LAB_LAYERS = (
     ("benchmark.measure",),
     ("benchmark.suites",),
 )
+# Runs exported files on machines without torch: densevit may import it, and it imports neither of the others.
+RUNTIME = "densevit_runtime"
+RUNTIME_LIBRARIES = {"numpy", "PIL", "onnxruntime", "openvino"}
 LAB_LEVEL = {room: level for level, rooms in enumerate(LAB_LAYERS) for room in rooms}
 # The commands that run the lab; they import it inside functions, so that the command line starts without it.
 LAB_COMMANDS = {"densevit.cli.benchmark", "densevit.cli.parity"}
 
 # The only rooms that may import a library, so that replacing it means opening one place.
-HOMES = {
-    "PIL": "io",
+HOMES: dict[str, str | tuple[str, ...]] = {
+    "PIL": ("io", RUNTIME),
     "rasterio": "io",
     "OpenEXR": "io",
     "h5py": "io",
@@ -74,8 +77,8 @@ HOMES = {
     "mlflow": "training",
     "trackio": "training",
     "onnx": "engines",
-    "onnxruntime": "engines",
-    "openvino": "engines",
+    "onnxruntime": ("engines", RUNTIME),
+    "openvino": ("engines", RUNTIME),
     "fastapi": "serve",
     "gradio": "serve",
     "matplotlib": LAB,
@@ -84,7 +87,7 @@ HOMES = {
 PAGES_OF_THE_COMMAND_LINE = ("densevit_lab.reference", "typer")
 # References of the tests; at run time the encoder is our own. The benchmark measures other programs, one file each.
 REFERENCES = {"timm", "transformers", "segmentation_models_pytorch", "mmseg", "mmengine", "mmcv"}
-PACKAGES = ("densevit", LAB)
+PACKAGES = ("densevit", LAB, RUNTIME)
 PEERS = "densevit_lab.benchmark.peers."
 IMPORT_NAMES = {
     "pillow": "PIL",
@@ -104,9 +107,9 @@ def modules(src: Path) -> dict[str, Path]:
 
 
 def room(module: str) -> str:
-    """densevit.decoders.setr -> decoders; densevit -> densevit; every module of the lab -> densevit_lab."""
+    """densevit.decoders.setr -> decoders; densevit -> densevit; every module of another package -> its name."""
     package, _, rest = module.partition(".")
-    return LAB if package == LAB else rest.split(".")[0] or package
+    return package if package in (LAB, RUNTIME) else rest.split(".")[0] or package
 
 
 def lab_room(module: str) -> str:
@@ -165,7 +168,7 @@ def foreign_imports(src: Path) -> list[tuple[str, str]]:
 
 
 def unplaced_rooms(src: Path) -> list[str]:
-    rooms = {room(module) for module in modules(src)} - {*LEVEL, LAB}
+    rooms = {room(module) for module in modules(src)} - {*LEVEL, LAB, RUNTIME}
     lab_rooms = {lab_room(module) for module in modules(src)} - {*LAB_LEVEL, ""}
     return [f"{name} is in no layer; add it to LAYERS and say in an ADR why it is there" for name in sorted(rooms)] + [
         f"{LAB}.{name} is in no layer; add it to LAB_LAYERS" for name in sorted(lab_rooms)
@@ -188,6 +191,19 @@ def imports_of_the_lab(src: Path) -> list[str]:
         for a, b in pairs
         if a not in LAB_COMMANDS or (a, b) in at_import
     ]
+
+
+def imports_of_the_runtime(src: Path) -> list[str]:
+    """What the runtime imports beyond itself, the standard library and its few libraries."""
+    allowed = {*sys.stdlib_module_names, RUNTIME, *RUNTIME_LIBRARIES}
+    pairs = [(a, b) for a, b in imports(src) if room(a) == RUNTIME and b.split(".")[0] not in allowed]
+    return [f"{a} imports {b}, which machines without torch lack" for a, b in pairs]
+
+
+def engines_at_import(src: Path) -> list[str]:
+    """Engines that the runtime imports with a module: there may be only one of them, and each is slow to import."""
+    pairs = [(a, b) for a, b in imports(src, outside_functions=True) if room(a) == RUNTIME]
+    return [f"{a} imports {b} outside a function" for a, b in pairs if b in {"onnxruntime", "openvino"}]
 
 
 def cycles(src: Path) -> list[str]:
@@ -216,8 +232,13 @@ def family_imports(src: Path) -> list[str]:
 
 def strayed_libraries(src: Path) -> list[str]:
     pairs = [(a, b) for a, b in foreign_imports(src) if (a, b) != PAGES_OF_THE_COMMAND_LINE]
-    strayed = [(a, b) for a, b in pairs if HOMES.get(b, room(a)) != room(a)]
+    strayed = [(a, b) for a, b in pairs if room(a) not in homes(b, room(a))]
     return [f"{a} imports {b}, whose home is {HOMES[b]}" for a, b in strayed]
+
+
+def homes(library: str, default: str) -> tuple[str, ...]:
+    found = HOMES.get(library, default)
+    return (found,) if isinstance(found, str) else found
 
 
 def reference_libraries(src: Path) -> list[str]:
@@ -236,6 +257,8 @@ RULES: tuple[Callable[[Path], list[str]], ...] = (
     unplaced_rooms,
     upward_imports,
     imports_of_the_lab,
+    imports_of_the_runtime,
+    engines_at_import,
     cycles,
     encoder_decoder_imports,
     family_imports,
@@ -270,6 +293,9 @@ def test_source__has_no(rule: Callable[[Path], list[str]]) -> None:
         ),
         (imports_of_the_lab, {"densevit/model.py": "def f():\n    import densevit_lab.benchmark.flops"}),
         (imports_of_the_lab, {"densevit/cli/parity.py": "from densevit_lab.parity.check import check"}),
+        (imports_of_the_runtime, {"densevit_runtime/io/read.py": "import torch"}),
+        (imports_of_the_runtime, {"densevit_runtime/a.py": "def f():\n    import densevit.io"}),
+        (engines_at_import, {"densevit_runtime/a.py": "import onnxruntime"}),
         (
             cycles,
             {"densevit/tasks/a.py": "import densevit.data.b", "densevit/data/b.py": "import densevit.tasks.a"},

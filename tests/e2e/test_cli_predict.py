@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 import densevit
-from densevit.cli.photo_batch import unique_stems
 from densevit.engines.engine import ENGINES
 from densevit.tasks import Segmentation
+from densevit_runtime.io.find import unique_stems
 from tests.e2e.commands import spawn
 from tests.e2e.scenes import CLASSES, scene
 

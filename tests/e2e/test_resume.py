@@ -17,12 +17,12 @@ import yaml
 from torch import Tensor
 
 from densevit.checkpoints.native import load_bundle
-from densevit.io.outputs import MANIFEST
 from densevit.training.checkpoint import states_in
 from densevit.training.config import TrainConfig
 from densevit.training.hooks import TrainHooks
 from densevit.training.resolve_config import complete
 from densevit.training.train import train
+from densevit_runtime.io.outputs import MANIFEST
 from tests.e2e.killed_run import AfterTheLastState, InAnEvaluation, InAState, SlowSteps
 from tests.e2e.scenes import ENCODER, recipe, write_dataset
 

@@ -22,14 +22,14 @@ def unguarded(*_: object) -> Iterator[None]:
 
 
 PLANTED: dict[str, tuple[str, object]] = {
-    "images": ("densevit.io.decode.guarded", unguarded),
-    "masks": ("densevit.io.read.require_array", lambda _path, array, *_: array),
+    "images": ("densevit_runtime.io.decode.guarded", unguarded),
+    "masks": ("densevit_runtime.io.read.require_array", lambda _path, array, *_: array),
     "depths": ("densevit.doctor.probe.Broken", None),
     "annotations": ("densevit.io.text.parse_json", json.loads),
     "configs": ("densevit.config.parse_yaml", yaml.safe_load),
     "layouts": ("densevit.data.discover.coco_layout.read_json", lambda path, *_: json.loads(path.read_bytes())),
     "checkpoints": ("densevit.checkpoints.files._damaged", lambda *_: ZeroDivisionError("planted")),
-    "names": ("densevit.io.write._SURROGATE", re.compile("(?!)")),
+    "names": ("densevit_runtime.io.write._SURROGATE", re.compile("(?!)")),
 }
 
 

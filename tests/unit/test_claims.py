@@ -15,8 +15,8 @@ from PIL import Image
 
 from densevit.errors import DataError
 from densevit.io import read_bands, read_image, read_labels, read_values
-from densevit.io.decode import check_pixels
 from densevit.limits import VARIABLE
+from densevit_runtime.io.decode import check_pixels
 
 
 def chunk(kind: bytes, data: bytes) -> bytes:

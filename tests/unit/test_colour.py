@@ -4,14 +4,13 @@ import numpy as np
 import pytest
 
 from densevit.errors import DataError, ShapeError
-from densevit.tasks.colour import (
+from densevit.tasks.palettes import default_palette, palette_for
+from densevit_runtime.colour import (
     Rgb,
     colourise_depth,
     colourise_labels,
-    default_palette,
     draw_edges,
     overlay,
-    palette_for,
 )
 
 STREETS = ("sky", "building", "pole", "road", "pavement", "tree", "sign", "fence", "car", "pedestrian", "bicyclist")

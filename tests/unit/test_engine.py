@@ -15,6 +15,7 @@ from densevit.errors import ConfigError, EngineError
 from densevit.inference.predictor import Predictor
 from densevit.inference.speed import SpeedConfig
 from densevit.model import DenseModel, ModelConfig
+from densevit_runtime import engines
 from tests.e2e.scenes import write_model
 from tests.factories import tiny_encoder
 from tests.tolerances import SAME_MATHS
@@ -160,20 +161,20 @@ def test_merging__is_refused_by_engines_that_cannot_export_it() -> None:
 
 
 def test_openvino_that_dies__is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(openvino, "_TRIAL", "import os, signal; os.kill(os.getpid(), signal.SIGFPE)")
-    openvino.require.cache_clear()
+    monkeypatch.setattr(engines, "_TRIAL", "import os, signal; os.kill(os.getpid(), signal.SIGFPE)")
+    engines.require_openvino.cache_clear()
 
     with pytest.raises(EngineError, match=r"does not work on this machine \(exit code -8\); choose engine"):
         openvino.require()
-    openvino.require.cache_clear()
+    engines.require_openvino.cache_clear()
 
 
 @pytest.mark.parametrize("name", ["onnxruntime", "openvino"])
 def test_missing_package__is_named(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "onnxruntime", None)
-    monkeypatch.setattr(openvino, "_TRIAL", "raise ModuleNotFoundError('openvino')")
-    openvino.require.cache_clear()
+    monkeypatch.setattr(engines, "_TRIAL", "raise ModuleNotFoundError('openvino')")
+    engines.require_openvino.cache_clear()
 
     with pytest.raises(EngineError, match=rf"{name}.*missing.*pip install"):
         use_engine(tiny_model("mask"), name)(image())
-    openvino.require.cache_clear()
+    engines.require_openvino.cache_clear()

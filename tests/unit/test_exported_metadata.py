@@ -58,7 +58,7 @@ def test_outputs__are_the_heads_and_their_scores() -> None:
         ("heads", {}, r"name no head"),
         ("heads/depth/short_side", "240", r"head 'depth' in the metadata of m.onnx have short_side '240'"),
         ("heads/depth/task", "boxes", r"task 'boxes'; 'segmentation' or 'depth' or 'regression' is accepted"),
-        ("heads/depth/scores", True, r"scores with task 'depth'"),
+        ("heads/depth/scores", True, r"scores or entropy with task 'depth'"),
         ("heads/depth/max_depth_m", -1, r"depth from 0.001 to -1.0 m"),
         ("heads/depth/short_side", 10**9, r"up to 1,000,000 are accepted"),
         ("heads/streets/classes", [], r"'segmentation' and 0 classes"),

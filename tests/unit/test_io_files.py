@@ -22,7 +22,7 @@ from densevit.io import (
     write_labels,
     write_png,
 )
-from densevit.io.outputs import MANIFEST
+from densevit_runtime.io.outputs import MANIFEST
 
 PALETTE = [(255, 0, 0), (0, 255, 0), (0, 0, 255)]
 SOURCES = "a photo, a folder of photos or a quoted glob such as 'photos/**/*.jpg' is accepted"

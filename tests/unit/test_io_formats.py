@@ -27,7 +27,7 @@ from densevit.io import (
     read_lines,
     read_values,
 )
-from densevit.io import zipped as zip_module
+from densevit_runtime.io import zipped as zip_module
 from tests.contract import fakes
 from tests.unit.rasters import write_array
 

@@ -10,7 +10,7 @@ import pytest
 
 from densevit.errors import DataError, OutputError
 from densevit.io import claim, find_photos, to_json, write_bytes_atomic, write_json
-from densevit.io.outputs import MANIFEST, TEMPORARY, may_replace, temporary_path
+from densevit_runtime.io.outputs import MANIFEST, TEMPORARY, may_replace, temporary_path
 
 
 def test_output__that_is_as_it_was_written_is_replaced(tmp_path):
@@ -96,7 +96,9 @@ def test_output__that_was_copied_is_still_ours_and_one_of_equal_size_is_not(tmp_
 
 def test_output__that_is_as_written_is_not_read_again(tmp_path, monkeypatch):
     write_bytes_atomic(tmp_path / "a", b"ours")
-    monkeypatch.setattr("densevit.io.outputs._sha256", lambda _: pytest.fail("a folder of results would be read"))
+    monkeypatch.setattr(
+        "densevit_runtime.io.outputs._sha256", lambda _: pytest.fail("a folder of results would be read")
+    )
     assert may_replace(tmp_path / "a")
 
 
@@ -108,7 +110,8 @@ def test_manifest__keeps_names_that_are_not_utf8(tmp_path):
 
 
 def test_unfinished_files__go_if_their_process_has_died_and_only_then(tmp_path):
-    code = "from pathlib import Path; from densevit.io.outputs import temporary_path as t; t(Path('x.png')).touch()"
+    code = "from pathlib import Path; from densevit_runtime.io import outputs; "
+    code += "outputs.temporary_path(Path('x.png')).touch()"
     subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True)
     alive = temporary_path(tmp_path / "y.png")
     alive.touch()

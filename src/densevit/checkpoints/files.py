@@ -22,7 +22,7 @@ from densevit.checkpoints.pickle_stubs import PICKLE_STUBS
 from densevit.checkpoints.prefixes import some, strip_prefixes
 from densevit.errors import CheckpointError
 from densevit.io import atomic_path
-from densevit.io.decode import reason
+from densevit_runtime.io.decode import reason
 
 log = logging.getLogger(__name__)
 

@@ -26,6 +26,7 @@ def evaluate(
     measured: MeasureOptions,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the metrics here.")] = None,
     device: shared.Device = None,
+    quality: shared.Quality = None,
     views: shared.ViewOptions,
     speed: shared.Speed = None,
     engine: shared.Engine = None,
@@ -43,7 +44,7 @@ def evaluate(
 
     keys = source.keys()  # may be refused, so before the model is loaded
     shared.claim_outputs([json_file], [*source.paths(), Path(model)], overwrite=overwrite)
-    predictor = load(model, device=device, speed=speed, engine=engine)
+    predictor = load(model, device=device, speed=speed, engine=engine, quality=quality)
     options = views.checked(predictor)
     stamp: dict[str, Any] = {} if source.background is None else {"background": source.background}
     stamp |= views.stamp(options, predictor)
@@ -75,8 +76,15 @@ def _measure(predictor: "Predictor", chosen: "Selected", options: "InferenceOpti
             options,
             progress=lambda done, _: progress.update(bar, completed=done),
         )[head]
-    Console(markup=False).print(_table(head, metrics))
+    Console(markup=False).print(_table(head, _quality(predictor, head, options) | metrics))
     return {**metrics, "seconds": round(time.perf_counter() - began, 1)}
+
+
+def _quality(predictor: "Predictor", head: str, options: "InferenceOptions") -> dict[str, Any]:
+    """The quality that was measured, for people; nothing where windows or a protocol replaced it."""
+    if not options.uses_quality:
+        return {}
+    return {"quality": options.quality if predictor.fit.differs_by_quality([head]) else "fast = best"}
 
 
 def _table(head: str, metrics: dict[str, Any]) -> Table:
@@ -84,7 +92,7 @@ def _table(head: str, metrics: dict[str, Any]) -> Table:
     for name, value in metrics.items():
         if isinstance(value, float):
             table.add_row(name, f"{value:.4f}")
-        elif isinstance(value, int):
+        elif isinstance(value, int | str):
             table.add_row(name, str(value))
     for name, values in metrics.get("per_class", {}).items():
         table.add_row(printable(f"IoU {name}"), f"{values['IoU']:.4f}")

@@ -10,14 +10,6 @@ import typer
 
 from densevit import __version__
 from densevit.cli.benchmark import benchmark
-from densevit.cli.boundary import (
-    FAULT,
-    Carried,
-    carrying_interruptions,
-    ended_by_signals,
-    open_standard_streams,
-    report_fault,
-)
 from densevit.cli.convert import convert
 from densevit.cli.doctor import doctor
 from densevit.cli.evaluate import evaluate
@@ -32,6 +24,14 @@ from densevit.cli.train import train
 from densevit.cli.tune import tune
 from densevit.device import keep_freed_memory
 from densevit.errors import DensevitError
+from densevit_runtime.boundary import (
+    FAULT,
+    Carried,
+    carrying_interruptions,
+    ended_by_signals,
+    open_standard_streams,
+    report_fault,
+)
 
 app = typer.Typer(
     name="densevit",

@@ -1,22 +1,14 @@
 """Log messages on the terminal, with the progress of a run in one line that is redrawn."""
 
 import logging
-import re
 import shutil
 import sys
 from typing import TextIO
 
 from densevit.training.run.progress import PROGRESS
-
-_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+from densevit_runtime.boundary import printable as printable
 
 _CLEAR = "\r\x1b[2K"
-
-
-def printable(text: str, *, lines: bool = False) -> str:
-    """Text whose control characters, which could steer a terminal, are escaped; with ``lines``, newlines stay."""
-    kept = "\n" if lines else ""
-    return _CONTROL.sub(lambda c: c[0] if c[0] in kept else c[0].encode("unicode_escape").decode(), text)
 
 
 class TerminalHandler(logging.StreamHandler[TextIO]):

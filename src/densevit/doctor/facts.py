@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from densevit.data import FolderConfig
 from densevit.data.polygons import PassedOver
-from densevit.io.read import LOSSY_FORMATS
 from densevit.types import Size
+from densevit_runtime.io.read import LOSSY_FORMATS
 
 MARKED_SHARE, MARKED_GAP = 0.01, 2.0
 """A largest depth in more than this share of the pixels, and so many times the next, marks a missing measurement."""

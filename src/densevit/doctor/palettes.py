@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from densevit.data.sample import Rgb
 from densevit.doctor.context import Context
 from densevit.doctor.facts import MaskFacts
-from densevit.tasks.colour import default_palette, palette_for
+from densevit.tasks.palettes import default_palette, palette_for
 
 _SHOWN = 24
 """Rows of the table of colours without a name."""

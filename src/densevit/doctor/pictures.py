@@ -12,8 +12,8 @@ from densevit.doctor.facts import MaskFacts, PhotoFacts, SampleFacts, ShapeFacts
 from densevit.doctor.palettes import class_colours, css
 from densevit.errors import DataError, DensevitError
 from densevit.io.stored import data_uri, read_numbers, read_stored_photo, resize_nearest, shrink, turn_upright
-from densevit.tasks.colour import colourise_depth, overlay
 from densevit.types import Size
+from densevit_runtime.colour import colourise_depth, overlay
 
 SIDE = 280
 """Longer side of a thumbnail, in pixels."""

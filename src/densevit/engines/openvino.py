@@ -1,17 +1,12 @@
 """The engine "openvino", which runs an ONNX file on the CPU in float32."""
 
-import subprocess
-import sys
 from collections.abc import Callable
-from functools import cache
 
 import torch
 from torch import Tensor, nn
 
 from densevit.engines.onnx import onnx_file
-from densevit.errors import EngineError
-
-_TRIAL = "import openvino; openvino.Core().get_property('CPU', 'FULL_DEVICE_NAME')"
+from densevit_runtime.engines import require_openvino
 
 
 def build(module: nn.Module, inputs: tuple[Tensor, ...]) -> Callable[..., tuple[Tensor, ...]]:
@@ -38,21 +33,10 @@ def build(module: nn.Module, inputs: tuple[Tensor, ...]) -> Callable[..., tuple[
     return program
 
 
-@cache
 def require() -> None:
-    """Try OpenVINO in a subprocess, since it crashes on some virtual machines when it queries the processor.
+    """Make sure that OpenVINO works on this machine.
 
     Raises:
         EngineError: if it is missing or does not work.
     """
-    trial = subprocess.run([sys.executable, "-c", _TRIAL], capture_output=True, text=True, timeout=120, check=False)
-    if trial.returncode == 0:
-        return
-    if "ModuleNotFoundError" in trial.stderr:
-        raise EngineError(
-            "engine openvino needs the package openvino, which is missing; pip install 'densevit[openvino]'"
-        )
-    last = (trial.stderr.strip().splitlines() or [f"exit code {trial.returncode}"])[-1]
-    raise EngineError(
-        f"OpenVINO does not work on this machine ({last[:200]}); choose engine onnxruntime, compile or torch"
-    )
+    require_openvino("'densevit[openvino]'", "onnxruntime, compile or torch")

@@ -14,7 +14,7 @@ from torch import Tensor
 from densevit.evaluation.panels import compare
 from densevit.io import encode_jpeg
 from densevit.tasks import Metrics, Task
-from densevit.tasks.colour import Picture
+from densevit_runtime.colour import Picture
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from densevit.pixels import fit_image, resize_nearest
 from densevit.tasks import Task
-from densevit.tasks.colour import Picture
+from densevit_runtime.colour import Picture
 
 PANELS = ("photo", "target", "prediction", "error")
 SIDE = 320

@@ -149,11 +149,11 @@ class Graph:
         return self.ops(kind, 1, *inputs, name=name, **attributes)[0]
 
     def ops(
-        self, kind: str, num_outputs: int, *inputs: Operand | None, name: str | None = None, **attributes: Any
+        self, kind: str, count: int, /, *inputs: Operand | None, name: str | None = None, **attributes: Any
     ) -> tuple[Value, ...]:
         """Add an operator with several outputs."""
         unique = self._unique("/".join([*self._scope, name or kind]))
-        names = [unique] if num_outputs == 1 else [f"{unique}.{i}" for i in range(num_outputs)]
+        names = [unique] if count == 1 else [f"{unique}.{i}" for i in range(count)]
         operands = ["" if x is None else self.value(x).name for x in inputs]
         while operands and not operands[-1]:
             operands.pop()

@@ -10,7 +10,7 @@ from densevit.encoder import VisionTransformer
 from densevit.encoder.hybrid import Bottleneck, HybridEmbed, StdConv
 from densevit.encoder.positions import LearnedPositions, RotaryPositions
 from densevit.export.builder import Value
-from densevit.export.layers import Writer
+from densevit.export.layers import GraphRotation, Writer
 from densevit.export.resampling import Extent, position_matrix
 
 
@@ -44,7 +44,8 @@ def encode(writer: Writer, encoder: VisionTransformer, images: Value, grid: Exte
     x = writer.layer_norm(_with_positions(writer, encoder, x, grid), encoder.norm_pre)
     rotation = None
     if isinstance(config.positions, RotaryPositions):
-        rotation = rotary(writer, grid, config.embed_dim // config.num_heads, config.positions.base)
+        angles = rotary(writer, grid, config.embed_dim // config.num_heads, config.positions.base)
+        rotation = GraphRotation(*angles, config.num_prefix)
     tokens, prefix = {}, {}
     for index, block in enumerate(encoder.blocks[: max(needed) + 1]):
         x = writer.block(x, block, rotation)

@@ -4,6 +4,7 @@ Batch norm is folded into the convolution before it, and LayerScale into the lin
 """
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -13,6 +14,14 @@ from densevit.blocks import ACTIVATIONS, Attention, Block, LayerScale, Mlp, Swig
 from densevit.errors import ConfigError
 from densevit.export.builder import Graph, Value
 from densevit.layers import ConvBnRelu, ResidualUnit
+
+
+class GraphRotation(NamedTuple):
+    """The values of ``densevit.blocks.Rotation``: sine and cosine (N, D), and the number of tokens before those N."""
+
+    sin: Value
+    cos: Value
+    num_prefix: int
 
 
 class Writer:
@@ -133,14 +142,14 @@ class Writer:
             return g.op("Relu", x)
         raise ConfigError(f"activation {function!r} cannot be exported; use one of {', '.join(ACTIVATIONS)}")
 
-    def block(self, x: Value, block: nn.Module, rotation: tuple[Value, Value] | None = None) -> Value:
+    def block(self, x: Value, block: nn.Module, rotation: "GraphRotation | None" = None) -> Value:
         """A transformer block on (B, T, C)."""
         assert isinstance(block, Block)
         x = x + self.attention(self.layer_norm(x, block.norm1), block.attn, rotation, _gamma(block.ls1))
         return x + self.feed_forward(self.layer_norm(x, block.norm2), block.mlp, _gamma(block.ls2))
 
     def attention(
-        self, x: Value, attn: Attention, rotation: tuple[Value, Value] | None, scale: Tensor | None
+        self, x: Value, attn: Attention, rotation: "GraphRotation | None", scale: Tensor | None
     ) -> Value:
         """Multi-head self-attention on (B, T, C)."""
         g = self.graph
@@ -155,15 +164,13 @@ class Writer:
             mixed = g.op("MatMul", g.op("Softmax", logits, axis=-1), v, name="mixed")
         return self.linear(mixed.transpose(0, 2, 1, 3).reshape(0, 0, -1), attn.proj, scale)
 
-    def _rotated(self, x: Value, rotation: tuple[Value, Value]) -> Value:
-        """``Rotation``: angles (N, D) of the last N tokens; the prefix tokens before them are not rotated."""
-        g = self.graph
-        sin, cos = rotation
-        num_prefix = x.size(2) - sin.size(0)
-        prefix, patches = x.slice(2, 0, num_prefix), x.slice(2, num_prefix)
+    def _rotated(self, x: Value, rotation: "GraphRotation") -> Value:
+        """The patches' queries or keys in (B, heads, P + N, D), rotated."""
+        g, start = self.graph, rotation.num_prefix
+        patches = x.slice(2, start) if start else x
         first, second = g.ops("Split", 2, patches, axis=-1, num_outputs=2)
-        rotated = patches * cos + g.concat([-second, first], -1) * sin
-        return g.concat([prefix, rotated], 2)
+        rotated = patches * rotation.cos + g.concat([-second, first], -1) * rotation.sin
+        return g.concat([x.slice(2, 0, start), rotated], 2) if start else rotated
 
     def feed_forward(self, x: Value, mlp: nn.Module, scale: Tensor | None) -> Value:
         """``Mlp`` or ``Swiglu`` on (B, T, C)."""

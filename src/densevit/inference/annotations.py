@@ -21,7 +21,7 @@ from densevit.data.sample import Rgb
 from densevit.errors import ConfigError
 from densevit.io import atomic_path, claim, write_bytes_atomic, write_json, write_png
 from densevit.tasks import Segmentation, Task
-from densevit.tasks.colour import Picture
+from densevit_runtime.colour import Picture
 
 AnnotationKind = Literal["coco", "labelme", "cvat"]
 ANNOTATION_KINDS: tuple[AnnotationKind, ...] = get_args(AnnotationKind)

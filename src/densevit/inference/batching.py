@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from densevit.errors import ConfigError, DataError, DensevitError
 from densevit.io import as_image
-from densevit.io.arrays import CHANNELS
 from densevit.limits import limits
+from densevit_runtime.io.arrays import CHANNELS
 
 Batch = int | Literal["auto"]
 Pixels = NDArray[np.uint8]

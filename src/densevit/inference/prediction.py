@@ -24,7 +24,7 @@ from densevit.inference.results import DepthResult, HeadResult, SegmentationResu
 from densevit.inference.tiled_logits import TiledLogits
 from densevit.io import claim, make_folder, write_json
 from densevit.tasks import Task
-from densevit.tasks.colour import Picture
+from densevit_runtime.colour import Picture
 
 
 class Prediction(Mapping[str, HeadResult]):

@@ -1,6 +1,6 @@
 """Typed results of the heads, computed from the logits on first use, in the image's own size."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,9 +12,18 @@ from torch import Tensor
 
 from densevit.inference.decode import decode, entropy, mean_entropy, scores
 from densevit.inference.tiled_logits import TiledLogits, full
-from densevit.io import write_array, write_depth_mm, write_labels, write_png
 from densevit.tasks import Depth, Regression, Segmentation, Task
-from densevit.tasks.colour import Picture, overlay
+from densevit_runtime.colour import Picture, overlay
+from densevit_runtime.records import (
+    class_shares,
+    count_labels,
+    depth_files,
+    label_files,
+    value_files,
+    write_depth_files,
+    write_label_files,
+    write_value_files,
+)
 
 
 @dataclass(frozen=True)
@@ -63,8 +72,8 @@ class HeadResult:
     def file_names(task: Task, base: str) -> dict[str, str]:
         """Entry of the record -> name of the file that ``save`` writes; ``base`` is stem and head."""
         if task.class_table is not None:
-            return {"labels": f"{base}.labels.png", "overlay": f"{base}.overlay.png"}
-        return {"values": f"{base}.npy", "colours": f"{base}.colours.png"}
+            return label_files(base)
+        return value_files(base)
 
     def save(self, folder: Path | str, stem: str) -> dict[str, Any]:
         """Write the prediction and a picture of it into a folder.
@@ -75,21 +84,11 @@ class HeadResult:
         Returns:
             What the JSON record says of the head.
         """
-        files = self.file_names(self.task, f"{stem}.{self.name}")
-        table = self.task.class_table
+        base, table = f"{stem}.{self.name}", self.task.class_table
         if table is None:
-            write_array(Path(folder) / files["values"], self.prediction)
-            write_png(Path(folder) / files["colours"], self.colours())
-            return {**self.task.describe(), **files}
-        write_labels(Path(folder) / files["labels"], self.prediction, table.palette)
-        write_png(Path(folder) / files["overlay"], self.overlay())
-        counts = np.bincount(self.prediction.ravel(), minlength=len(table.names)).tolist()
-        return {
-            **self.task.describe(),
-            **files,
-            "shares": {name: round(share, 6) for name, share in class_shares(table.names, counts).items()},
-            "mean_entropy": round(mean_entropy(self.tiled), 4),
-        }
+            return self.task.describe() | write_value_files(Path(folder), base, self.prediction, self.colours())
+        entries = write_label_files(Path(folder), base, self.prediction, self.overlay(), table.names, table.palette)
+        return self.task.describe() | entries | {"mean_entropy": round(mean_entropy(self.tiled), 4)}
 
 
 @dataclass(frozen=True)
@@ -126,8 +125,7 @@ class SegmentationResult(HeadResult):
     @cached_property
     def shares(self) -> dict[str, float]:
         """Share of the image that each class covers, by name; they sum to one."""
-        counts = np.bincount(self.labels.ravel(), minlength=len(self.class_names)).tolist()
-        return class_shares(self.class_names, counts)
+        return class_shares(self.class_names, count_labels(self.labels, len(self.class_names)))
 
     @cached_property
     def mean_entropy(self) -> float:
@@ -164,29 +162,16 @@ class DepthResult(HeadResult):
     @staticmethod
     def file_names(task: Task, base: str) -> dict[str, str]:
         """Entry of the record -> name of the file that ``save`` writes; ``base`` is stem and head."""
-        values = "mm" if task.value_format.millimetres else task.value_format.name
-        return {"values": f"{base}.{values}.png", "colours": f"{base}.colours.png"}
+        return depth_files(base, task.value_format.name)
 
     def save(self, folder: Path | str, stem: str) -> dict[str, Any]:
         """Write ``<stem>.<head>.mm.png`` (16-bit, millimetres) or ``.disparity.png`` (over its range), and a picture.
 
         The picture is ``<stem>.<head>.colours.png``. Returns what the JSON record says of the head.
         """
-        files = self.file_names(self.task, f"{stem}.{self.name}")
-        low, high = float(self.depth.min()), float(self.depth.max())
-        if self.quantity == "depth":
-            write_depth_mm(Path(folder) / files["values"], self.depth)
-        else:
-            scaled = (self.depth - low) / max(high - low, 1e-12) * 65535
-            write_png(Path(folder) / files["values"], scaled.round().astype(np.uint16))
-        write_png(Path(folder) / files["colours"], self.colours())
-        return {
-            **self.task.describe(),
-            **files,
-            "min": round(low, 4),
-            "max": round(high, 4),
-            "mean": round(float(self.depth.mean()), 4),
-        }
+        base = f"{stem}.{self.name}"
+        entries = write_depth_files(Path(folder), base, self.depth, self.colours(), self.quantity)
+        return self.task.describe() | entries
 
 
 @dataclass(frozen=True)
@@ -211,12 +196,6 @@ RESULTS: dict[str, type[HeadResult]] = {
     "regression": RegressionResult,
 }
 """The kinds of task whose results have attributes of their own; ``HeadResult`` serves all others."""
-
-
-def class_shares(names: Sequence[str], counts: Sequence[int]) -> dict[str, float]:
-    """Share of the labelled pixels that each class covers, by name, from the number of pixels of every class."""
-    total = max(sum(counts), 1)
-    return {name: count / total for name, count in zip(names, counts, strict=True)}
 
 
 def result_files(tasks: Mapping[str, Task], stem: str) -> list[str]:

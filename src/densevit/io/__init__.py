@@ -4,17 +4,17 @@ Readers check their input, so the rest of the library sees plain arrays. Files a
 """
 
 from densevit.io.bands import BAND_SUFFIXES, read_bands
-from densevit.io.decode import IMAGE_SUFFIXES, check_pixels
 from densevit.io.depth import read_depth
-from densevit.io.find import FoundPhotos, find_images, find_photos, natural_key
 from densevit.io.masks import decode_mask, read_colours, read_labels, read_mask, read_region
 from densevit.io.mat import mat_length, read_mat_item, read_small_mat
-from densevit.io.outputs import claim
-from densevit.io.read import as_image, read_image, read_values
 from densevit.io.stored import resize_pillow
 from densevit.io.text import read_json, read_lines, read_rows
 from densevit.io.walk import Listing, is_litter, walk
-from densevit.io.write import (
+from densevit_runtime.io.decode import IMAGE_SUFFIXES, check_pixels
+from densevit_runtime.io.find import FoundPhotos, find_images, find_photos, natural_key
+from densevit_runtime.io.outputs import claim
+from densevit_runtime.io.read import as_image, read_image, read_values
+from densevit_runtime.io.write import (
     append_line,
     atomic_path,
     encode_jpeg,
@@ -29,7 +29,7 @@ from densevit.io.write import (
     write_labels,
     write_png,
 )
-from densevit.io.zipped import ZipPath, place
+from densevit_runtime.io.zipped import ZipPath, place
 
 __all__ = [
     "BAND_SUFFIXES",

@@ -8,10 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from densevit.errors import DataError
-from densevit.io.decode import check_pixels, require_file
 from densevit.io.gdal import gdal, open_dataset
-from densevit.io.read import load_array
-from densevit.io.zipped import place
+from densevit_runtime.io.decode import check_pixels, require_file
+from densevit_runtime.io.read import load_array
+from densevit_runtime.io.zipped import place
 
 BAND_SUFFIXES = frozenset({".tif", ".tiff", ".png", ".npy"})
 _ACCEPTED = "a TIFF, PNG or .npy array (H, W, C) of 8 or 16 bits or floats"

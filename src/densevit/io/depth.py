@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from densevit.errors import DataError
-from densevit.io.decode import check_pixels, decode, guarded, require_file
-from densevit.io.read import load_array, require_array
-from densevit.io.zipped import ZipPath, place
+from densevit_runtime.io.decode import check_pixels, decode, guarded, require_file
+from densevit_runtime.io.read import load_array, require_array
+from densevit_runtime.io.zipped import ZipPath, place
 
 _DEPTH_CHANNELS = ("Z", "depth", "Depth", "depth.Z", "Y", "V", "R")
 """Channels in which programs store depth in an OpenEXR file, in order of preference."""

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from densevit.errors import DataError
-from densevit.io.decode import require_file
-from densevit.io.zipped import ZipPath
+from densevit_runtime.io.decode import require_file
+from densevit_runtime.io.zipped import ZipPath
 
 CACHE_BYTES = 128 * 2**20
 """Size of GDAL's block cache, which by default grows with the machine."""

@@ -9,8 +9,8 @@ from logging import getLogger
 from pathlib import Path
 
 from densevit.errors import ConfigError, DataError
-from densevit.io.decode import reason
-from densevit.io.write import make_folder
+from densevit_runtime.io.decode import reason
+from densevit_runtime.io.write import make_folder
 
 try:
     import fcntl

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from densevit.errors import DataError
-from densevit.io.decode import decode, guarded
-from densevit.io.read import LOSSY_FORMATS, load_array
-from densevit.io.zipped import place
+from densevit_runtime.io.decode import decode, guarded
+from densevit_runtime.io.read import LOSSY_FORMATS, load_array
+from densevit_runtime.io.zipped import place
 
 
 def read_labels(path: Path, *, lossy: bool = False) -> NDArray[np.int32]:

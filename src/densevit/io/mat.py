@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from densevit.errors import DataError
-from densevit.io.decode import guarded, require_file
-from densevit.io.zipped import ZipPath
+from densevit_runtime.io.decode import guarded, require_file
+from densevit_runtime.io.zipped import ZipPath
 
 _HINT = "install them with: pip install 'densevit[mat]'"
 

@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from densevit.errors import DataError
-from densevit.io.arrays import from_16_bit, on_white
-from densevit.io.decode import require_file
 from densevit.io.gdal import Georeference, gdal, open_dataset
+from densevit_runtime.io.arrays import from_16_bit, on_white
+from densevit_runtime.io.decode import require_file
 
 STREAMED_PIXELS = 100_000_000
 """Pixels from which a TIFF or PNG is streamed by default."""

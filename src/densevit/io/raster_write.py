@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from densevit.errors import DataError
-from densevit.io.decode import reason
 from densevit.io.gdal import Georeference, gdal
 from densevit.io.raster import BLOCK, window_of
-from densevit.io.write import atomic_path
+from densevit_runtime.io.decode import reason
+from densevit_runtime.io.write import atomic_path
 
 Format = Literal["GTiff", "COG", "PNG"]
 _COG = {"compress": "deflate", "bigtiff": "if_safer", "resampling": "nearest", "blocksize": str(BLOCK)}

@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from densevit.errors import DataError
-from densevit.io.decode import guarded, open_image, orientation_of
-from densevit.io.png import check_complete_png
-from densevit.io.read import as_image, load_array
 from densevit.types import Size
+from densevit_runtime.io.decode import guarded, open_image, orientation_of
+from densevit_runtime.io.png import check_complete_png
+from densevit_runtime.io.read import as_image, load_array
 
 
 @dataclass(frozen=True, slots=True)

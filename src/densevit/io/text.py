@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from densevit.errors import DataError
-from densevit.io.decode import guarded, require_file
 from densevit.plain_data import parse_json, read_text
+from densevit_runtime.io.decode import guarded, require_file
 
 
 def read_json(path: Path, expected: str) -> Any:

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from densevit.errors import DataError
-from densevit.io.zipped import ZipPath, names_in
 from densevit.limits import limits, too_much
+from densevit_runtime.io.zipped import ZipPath, names_in
 
 _LITTER = frozenset({"thumbs.db", "desktop.ini", "__macosx"})
 """Files and folders that file managers and archivers leave behind, besides hidden ones such as ``._a.jpg``."""

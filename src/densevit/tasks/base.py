@@ -15,8 +15,8 @@ from torch import Tensor
 from densevit.config import Config
 from densevit.data.sample import ClassTable, Target
 from densevit.data.transforms import Targets
-from densevit.tasks.colour import Picture, heat
 from densevit.types import DenseOutput, Size
+from densevit_runtime.colour import Picture, heat
 
 
 class Metrics(Protocol):

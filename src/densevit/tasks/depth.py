@@ -12,11 +12,11 @@ from densevit.data.sample import ClassTable
 from densevit.data.transforms import Targets
 from densevit.layers import resize
 from densevit.tasks.base import Metrics, Task, ValueFormat
-from densevit.tasks.colour import Picture, colourise_depth, heat
 from densevit.tasks.losses import berhu, gradient_matching, l1, remove_scale_shift, scale_shift_invariant, silog
 from densevit.tasks.metrics import DepthMetrics
 from densevit.types import DenseOutput, Size
 from densevit.upsampling import upsample_values
+from densevit_runtime.colour import Picture, colourise_depth, heat
 
 DEPTH_BINS = 64
 """Rows and columns of the counts of true against predicted depth."""

@@ -2,7 +2,6 @@
 
 from typing import Any, Literal, Self
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
@@ -13,11 +12,11 @@ from densevit.data.sample import ClassTable
 from densevit.data.transforms import Targets
 from densevit.layers import resize
 from densevit.tasks.base import Task, ValueFormat
-from densevit.tasks.colour import Picture
 from densevit.tasks.losses import berhu, cosine, l1
 from densevit.tasks.metrics import RegressionMetrics
 from densevit.types import DenseOutput, Size
 from densevit.upsampling import upsample_values
+from densevit_runtime.colour import Picture, colourise_values
 
 
 class Regression(Task):
@@ -123,12 +122,4 @@ class Regression(Task):
 
     def colourise(self, prediction: NDArray[Any]) -> Picture:
         """The first three channels as red, green and blue: -1..1 for unit vectors, otherwise each over its range."""
-        picture = np.moveaxis(np.asarray(prediction, dtype=np.float32), 0, -1)[..., :3]
-        if self.unit_vectors:
-            scaled = (picture + 1) / 2
-        else:
-            low, high = np.nanmin(picture, axis=(0, 1)), np.nanmax(picture, axis=(0, 1))
-            scaled = (picture - low) / np.maximum(high - low, 1e-12)
-        if scaled.shape[-1] < 3:
-            scaled = np.repeat(scaled[..., :1], 3, axis=-1)
-        return (np.nan_to_num(scaled.clip(0, 1)) * 255).round().astype(np.uint8)
+        return colourise_values(prediction, unit_vectors=self.unit_vectors)

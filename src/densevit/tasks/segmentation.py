@@ -14,11 +14,12 @@ from densevit.data.transforms import Targets
 from densevit.layers import resize
 from densevit.limits import limits, too_much
 from densevit.tasks.base import Metrics, Task
-from densevit.tasks.colour import Picture, colourise_labels, palette_for
 from densevit.tasks.losses import cross_entropy, dice, divergence, lovasz_softmax, ohem, valid_count
 from densevit.tasks.metrics import SegmentationMetrics
+from densevit.tasks.palettes import palette_for
 from densevit.types import DenseOutput, Size
 from densevit.upsampling import upsample_labels
+from densevit_runtime.colour import Picture, colourise_labels
 
 WRONG = (230, 40, 40)
 """Colour of wrong pixels in pictures of the error."""

@@ -23,7 +23,6 @@ from torch.distributed.checkpoint.state_dict_saver import save
 
 from densevit.errors import DataError
 from densevit.io import write_json
-from densevit.io.decode import reason
 from densevit.training.checkpoint import (
     forget_old,
     iteration_of,
@@ -33,6 +32,7 @@ from densevit.training.checkpoint import (
     sync_folder,
 )
 from densevit.training.distributed import Group
+from densevit_runtime.io.decode import reason
 
 FACTS = "facts.json"
 _log = logging.getLogger(__name__)

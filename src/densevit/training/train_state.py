@@ -13,8 +13,6 @@ from densevit.config import to_yaml
 from densevit.errors import CheckpointError, ConfigError, DataError
 from densevit.evaluation.evaluate import nothing_known
 from densevit.io import make_folder
-from densevit.io.decode import reason
-from densevit.io.outputs import may_replace
 from densevit.training.batches import Batch
 from densevit.training.checkpoint import (
     KEEP,
@@ -33,6 +31,8 @@ from densevit.training.loss_weighting import LossWeights
 from densevit.training.run.recorder import HeadMetrics
 from densevit.training.seeds import restore_random_state
 from densevit.training.sharded_checkpoint import create_slots, load_sharded, save_sharded
+from densevit_runtime.io.decode import reason
+from densevit_runtime.io.outputs import may_replace
 
 _WRITTEN = ("dataset.yaml", "environment.json", "log.jsonl", "report.html", "best.safetensors", "model.safetensors")
 """Files that a run writes after its config.yaml, and replaces."""

@@ -16,7 +16,8 @@ from densevit.doctor.page import page
 from densevit.doctor.palettes import class_colours, colour_shares
 from densevit.doctor.pictures import legend, pictures
 from densevit.doctor.report import as_record, tables
-from densevit.tasks.colour import overlay, palette_for
+from densevit.tasks.palettes import palette_for
+from densevit_runtime.colour import overlay
 from tests.e2e.scenes import CLASSES
 from tests.unit.doctor.data import classes, each, look, mask, photo
 from tests.unit.doctor.faults import in_colours

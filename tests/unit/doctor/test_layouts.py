@@ -23,7 +23,7 @@ from densevit.doctor.fix import write_fixed
 from densevit.doctor.pictures import pictures
 from densevit.doctor.report import as_record, tables, unread
 from densevit.errors import DataError
-from densevit.io.zipped import place
+from densevit_runtime.io.zipped import place
 from tests.e2e.scenes import CLASSES
 from tests.unit.doctor.data import codes, each, finding, look, mask, photo, save
 from tests.unit.doctor.faults import GREYS, OUTLINE, as_coco, as_labelme, in_colours, in_greys

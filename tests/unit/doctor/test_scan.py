@@ -14,9 +14,9 @@ from densevit.doctor.examine import fast_check
 from densevit.doctor.facts import Broken, MaskFacts, PhotoFacts
 from densevit.doctor.probe import probe
 from densevit.doctor.scan import jobs_of, scan
-from densevit.io.decode import UPRIGHT
 from densevit.io.stored import data_uri, resize_nearest, shrink, turn_upright
-from densevit.io.zipped import place
+from densevit_runtime.io.decode import UPRIGHT
+from densevit_runtime.io.zipped import place
 from tests.unit.doctor.data import SIZE, codes, finding, look, photo, save
 from tests.unit.doctor.faults import (
     a_class_in_val_alone,

@@ -11,8 +11,8 @@ import yaml
 from densevit.checkpoints.importers.base import Plain
 from densevit.checkpoints.importers.python_config import WHOLE, Settings, Unknown, check_values, read_literals
 from densevit.errors import CheckpointError
-from densevit.io.decode import reason
 from densevit.plain_data import parse_json_config, parse_yaml, read_text
+from densevit_runtime.io.decode import reason
 
 MAX_BASES = 64
 _log = logging.getLogger(__name__)

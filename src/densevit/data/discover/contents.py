@@ -15,8 +15,8 @@ from densevit.data.mask_colours import judge_colours
 from densevit.data.mask_values import Histogram, MaskValues, judge_values
 from densevit.data.sample import Rgb
 from densevit.errors import DataError
-from densevit.io.read import LOSSY_FORMATS
 from densevit.io.stored import Stored, read_numbers
+from densevit_runtime.io.read import LOSSY_FORMATS
 
 SAMPLES = 5
 MASKS = 200

@@ -21,7 +21,6 @@ from torch import Tensor
 from densevit.inference.decode import decode_tile
 from densevit.inference.raster.outputs import Output, RasterConfig, plan_outputs, strip_layout
 from densevit.inference.raster.resume import LogitCache, StripStore, StripWriter
-from densevit.inference.results import class_shares
 from densevit.inference.sliding_window import SlidingWindowRunner
 from densevit.inference.tiled_logits import StitchedLogits, tile_scores, tiles
 from densevit.inference_config import InferenceConfig
@@ -31,6 +30,7 @@ from densevit.io.raster import BLOCK, RasterSource, open_raster
 from densevit.io.raster_write import Block, write_raster
 from densevit.model import DenseModel
 from densevit.tasks import Task
+from densevit_runtime.records import class_shares
 
 __all__ = ["RasterConfig", "RasterJob"]
 

@@ -1,8 +1,12 @@
-"""What surrounds every command: usable streams, signals that end it cleanly, and reports of unexpected errors."""
+"""What surrounds every command: usable streams, signals that end it cleanly, and reports of unexpected errors.
+
+The commands of densevit and of densevit-runtime share it.
+"""
 
 import functools
 import os
 import platform
+import re
 import signal
 import sys
 import tempfile
@@ -16,7 +20,20 @@ from types import FrameType
 FAULT = 70
 """Exit code of an error that is not the user's: EX_SOFTWARE of BSD's sysexits."""
 
-PACKAGES = ("densevit", "torch", "torchvision", "numpy", "pillow", "safetensors", "pydantic", "rasterio")
+PACKAGES = (
+    "densevit",
+    "torch",
+    "torchvision",
+    "numpy",
+    "pillow",
+    "safetensors",
+    "pydantic",
+    "rasterio",
+    "onnxruntime",
+    "openvino",
+)
+
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
 
 class Stopped(KeyboardInterrupt):
@@ -42,6 +59,12 @@ def carrying_interruptions(command: Callable[..., None]) -> Callable[..., None]:
             raise Carried from error
 
     return run
+
+
+def printable(text: str, *, lines: bool = False) -> str:
+    """Text whose control characters, which could steer a terminal, are escaped; with ``lines``, newlines stay."""
+    kept = "\n" if lines else ""
+    return _CONTROL.sub(lambda c: c[0] if c[0] in kept else c[0].encode("unicode_escape").decode(), text)
 
 
 def open_standard_streams() -> None:
@@ -87,11 +110,11 @@ def ended_by_signals() -> Iterator[None]:
             signal.signal(number, signal.SIG_DFL)
 
 
-def report_fault(error: BaseException) -> str:
+def report_fault(error: BaseException, program: str = "densevit") -> str:
     """Write what a maintainer needs to a file; the message for the user."""
     trace = "".join(traceback.format_exception(error))
     lines = [
-        f"densevit {' '.join(map(ascii, sys.argv[1:]))}",
+        f"{program} {' '.join(map(ascii, sys.argv[1:]))}",
         f"{platform.platform()}, Python {platform.python_version()}",
     ]
     for package in PACKAGES:
@@ -99,7 +122,7 @@ def report_fault(error: BaseException) -> str:
             lines.append(f"{package} {version(package)}")
         except PackageNotFoundError:
             continue
-    what = f"this is a fault of densevit, not of your input: {type(error).__name__}: {error}"
+    what = f"this is a fault of {program}, not of your input: {type(error).__name__}: {error}"
     try:
         with tempfile.NamedTemporaryFile(
             "w", prefix="densevit-fault-", suffix=".txt", delete=False, encoding="utf-8", errors="backslashreplace"

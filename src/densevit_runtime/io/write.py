@@ -16,9 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from densevit.errors import DataError, OutputError
-from densevit.io.decode import reason
-from densevit.io.outputs import may_replace, record, refusal, temporary_path
+from densevit_runtime.errors import DataError, OutputError
+from densevit_runtime.io.decode import reason
+from densevit_runtime.io.outputs import may_replace, record, refusal, temporary_path
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
@@ -198,7 +198,7 @@ def atomic_path(path: Path, *, sync: bool = False, internal: bool = False) -> It
         path: the file to write; a link is followed.
         sync: wait until the data is on the disk, so that a power cut cannot lose it (for checkpoints).
         internal: the file is in a folder of densevit's own, such as a cache, so any earlier one is replaced; others
-            are recorded, and replaced if they are as recorded (``densevit.io.outputs``).
+            are recorded, and replaced if they are as recorded (``densevit_runtime.io.outputs``).
 
     Raises:
         DataError: a file that densevit did not write is in the way.

@@ -11,11 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from densevit.errors import DataError
-from densevit.io.arrays import array_of, array_to_rgb, grey_to_rgb, on_white, to_8_bit
-from densevit.io.dark import warn_if_dark
-from densevit.io.decode import decode, guarded, require_file, upright
-from densevit.io.zipped import ZipPath, place
+from densevit_runtime.errors import DataError
+from densevit_runtime.io.arrays import array_of, array_to_rgb, grey_to_rgb, on_white, to_8_bit
+from densevit_runtime.io.dark import warn_if_dark
+from densevit_runtime.io.decode import decode, guarded, require_file, upright
+from densevit_runtime.io.zipped import ZipPath, place
 
 LOSSY_FORMATS = frozenset({"JPEG", "MPO"})
 """Pillow's names of formats that change values; MPO is a JPEG with a second image inside, as phones write it."""

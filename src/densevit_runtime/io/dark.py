@@ -5,7 +5,7 @@ import logging
 import numpy as np
 from PIL import Image
 
-from densevit.io.decode import SIXTEEN_BITS
+from densevit_runtime.io.decode import SIXTEEN_BITS
 
 _DARK = 8192  # a photo without larger values
 _log = logging.getLogger(__name__)

@@ -9,7 +9,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from densevit.errors import DataError
+from densevit_runtime.errors import DataError
 
 MAX_FILE_BYTES = 4 * 2**30
 """Largest file that is unpacked into memory, by the size that the archive states."""

@@ -10,11 +10,10 @@ from typing import TypeVar
 
 from PIL import Image, UnidentifiedImageError
 
-from densevit.errors import DataError
-from densevit.io.png import check_complete_png
-from densevit.io.zipped import ZipPath
-from densevit.limits import limits, too_much
-from densevit.types import Size
+from densevit_runtime.errors import DataError
+from densevit_runtime.io.png import check_complete_png
+from densevit_runtime.io.zipped import ZipPath
+from densevit_runtime.limits import limits, too_much
 
 FORMATS = {
     "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"),
@@ -106,7 +105,7 @@ def open_image(path: Path) -> Image.Image:
     return image
 
 
-def check_pixels(name: object, size: Size, stored_bytes: int | None = None) -> None:
+def check_pixels(name: object, size: tuple[int, int], stored_bytes: int | None = None) -> None:
     """Check the size that a file claims before its pixels take memory.
 
     Args:

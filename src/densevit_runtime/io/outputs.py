@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import IO
 
-from densevit.errors import DataError
+from densevit_runtime.errors import DataError
 
 MANIFEST = ".outputs.densevit.jsonl"
 """Name of the manifest of a folder."""

@@ -3,13 +3,14 @@
 import glob
 import os
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from densevit.errors import DataError
-from densevit.io.decode import IMAGE_SUFFIXES, reason, require_file
-from densevit.io.zipped import place
+from densevit_runtime.errors import DataError
+from densevit_runtime.io.decode import IMAGE_SUFFIXES, reason, require_file
+from densevit_runtime.io.zipped import place
 
 _SOURCES = "a photo, a folder of photos or a quoted glob such as 'photos/**/*.jpg' is accepted"
 
@@ -100,3 +101,19 @@ def natural_key(path: Path) -> tuple[list[str | int], str]:
     """Sort key of natural order: runs of digits are numbers; text and numbers alternate, so that they compare."""
     parts = re.split("([0-9]+)", path.as_posix().casefold())
     return [int(part) if i % 2 else part for i, part in enumerate(parts)], str(path)
+
+
+def unique_stems(photos: Sequence[Path]) -> list[str]:
+    """A file name stem for the results of every photo: its own, with suffix or folder where stems repeat."""
+    names = [photo.stem for photo in photos]
+    for longer in (lambda p: p.name, lambda p: f"{p.parent.name}_{p.name}", lambda p: "_".join(p.absolute().parts[1:])):
+        counts = Counter(name.lower() for name in names)
+        names = [longer(p) if counts[n.lower()] > 1 else n for p, n in zip(photos, names, strict=True)]
+    taken: set[str] = set()
+    unique: list[str] = []
+    for name in names:
+        while name.lower() in taken:  # x/a.jpg and x_a.jpg may still meet
+            name += "_"
+        taken.add(name.lower())
+        unique.append(name)
+    return unique

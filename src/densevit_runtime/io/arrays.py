@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from densevit.errors import DataError
+from densevit_runtime.errors import DataError
 
 CHANNELS = frozenset({1, 3, 4})
 """Grey, RGB and RGBA."""
