@@ -24,16 +24,19 @@ _LAYOUT = ("Reshape", "Transpose", "Gather")
 
 
 @dataclass(frozen=True)
-class InputRange:
-    """The range of a layer's input on photos.
+class LayerRange:
+    """The values of a layer's input and output on photos.
 
     Attributes:
-        low, high: of all values, 0 included.
+        low, high: range of the input, 0 included.
+        out_low, out_high: range of the output, 0 included (convolutions).
         negative: share of a token's range that is below zero, the mean over tokens (linear layers).
     """
 
     low: float = 0.0
     high: float = 0.0
+    out_low: float = 0.0
+    out_high: float = 0.0
     negative: float = 0.5
 
     @property
@@ -41,10 +44,20 @@ class InputRange:
         """The uint8 that stands for 0 in a token: 128 for symmetric inputs, less after a GELU."""
         return int(np.clip(round(255 * self.negative), 1, 254)) if abs(self.negative - 0.5) > 0.1 else 128
 
-    def tensor_scale(self) -> tuple[float, int]:
-        """Scale and zero point of uint8 for the whole range."""
-        span = max(self.high - self.low, 1e-12)
-        return span / 255, int(np.clip(round(-self.low / span * 255), 0, 255))
+    @property
+    def input_numbers(self) -> tuple[float, int]:
+        """Scale and zero point of uint8 for the whole input."""
+        return _numbers(self.low, self.high)
+
+    @property
+    def output_numbers(self) -> tuple[float, int]:
+        """Scale and zero point of uint8 for the whole output."""
+        return _numbers(self.out_low, self.out_high)
+
+
+def _numbers(low: float, high: float) -> tuple[float, int]:
+    span = max(high - low, 1e-12)
+    return span / 255, int(np.clip(round(-low / span * 255), 0, 255))
 
 
 @dataclass
@@ -59,13 +72,12 @@ class Nodes:
     nodes: list[onnx.NodeProto] = field(default_factory=list)
     constants: dict[str, NDArray[Any]] = field(default_factory=dict)
 
-    def op(self, kind: str, *inputs: str, to: str | None = None, domain: str = "", **attributes: Any) -> str:
+    def op(self, kind: str, *inputs: str, output: str | None = None, domain: str = "", **attributes: Any) -> str:
         """Add a node; the name of its output."""
-        name = to or f"{self.prefix}/{kind}_{len(self.nodes)}"
-        node = helper.make_node(kind, list(inputs), [name], name=f"{self.prefix}/{kind}_{len(self.nodes)}", **attributes)
-        node.domain = domain
+        name = f"{self.prefix}/{kind}_{len(self.nodes)}"
+        node = helper.make_node(kind, list(inputs), [output or name], name=name, domain=domain, **attributes)
         self.nodes.append(node)
-        return name
+        return output or name
 
     def constant(self, name: str, array: NDArray[Any]) -> str:
         """Add a constant; its name."""
@@ -86,7 +98,7 @@ class Nodes:
 
 
 def quantise_graph(
-    model: onnx.ModelProto, layers: Mapping[Layer, InputRange], target: Target, *, bfloat16: bool = True
+    model: onnx.ModelProto, layers: Mapping[Layer, LayerRange], target: Target, *, bfloat16: bool = True
 ) -> onnx.ModelProto:
     """A copy of a model with some layers in int8.
 
@@ -109,7 +121,8 @@ def quantise_graph(
         parts = Nodes(node.name)
         if layer.weight not in stored:
             stored.add(layer.weight)
-            _store(parts, layer, numpy_helper.to_array(weights[layer.weight]), dequantise=_dequantised(layer, target))
+            in_product = layer.kind == "linear" and target == "onnx"
+            _store(parts, layer, numpy_helper.to_array(weights[layer.weight]), dequantise=not in_product)
         _write(parts, node, layer, layers[layer], target)
         nodes += parts.nodes
         new |= parts.constants
@@ -132,34 +145,32 @@ def _with_graph(
     )
 
 
-def _dequantised(layer: Layer, target: Target) -> bool:
-    """Whether an engine recognises a layer by its dequantised weights, instead of by an operator on integers."""
-    return target == "openvino" or layer.kind == "convolution"
-
-
 def _store(parts: Nodes, layer: Layer, weight: NDArray[np.float32], *, dequantise: bool) -> None:
     values, scale = rounded(weight, layer.axis)
-    parts.constant(f"{layer.weight}.int8", values)
-    parts.constant(f"{layer.weight}.scale", scale)
+    names = parts.constant(f"{layer.weight}.int8", values), parts.constant(f"{layer.weight}.scale", scale)
     if dequantise:
-        names = (f"{layer.weight}.int8", f"{layer.weight}.scale")
-        parts.op("DequantizeLinear", *names, to=f"{layer.weight}.float", axis=layer.axis)
+        parts.op("DequantizeLinear", *names, output=f"{layer.weight}.float", axis=layer.axis)
 
 
-def _write(parts: Nodes, node: onnx.NodeProto, layer: Layer, found: InputRange, target: Target) -> None:
+def _write(parts: Nodes, node: onnx.NodeProto, layer: Layer, found: LayerRange, target: Target) -> None:
     if layer.kind == "linear" and target == "onnx":
-        parts.op("Mul", *_integer_product(parts, node.input[0], layer, found.token_zero), to=node.output[0])
+        parts.op("Mul", *_integer_product(parts, node.input[0], layer, found.token_zero), output=node.output[0])
         return
     replaced = onnx.NodeProto()
     replaced.CopyFrom(node)
     replaced.input[1] = f"{layer.weight}.float"
     if layer.kind == "convolution":
-        scale, zero = found.tensor_scale()
-        numbers = (parts.number(scale), parts.byte(zero))
-        replaced.input[0] = parts.op(
-            "DequantizeLinear", parts.op("QuantizeLinear", node.input[0], *numbers), *numbers
-        )
+        replaced.input[0] = to_bytes_and_back(parts, node.input[0], *found.input_numbers)
     parts.nodes.append(replaced)
+    if layer.kind == "convolution" and target == "onnx":  # whose integer convolution gives integers
+        replaced.output[0] = f"{node.output[0]}/wide"
+        to_bytes_and_back(parts, replaced.output[0], *found.output_numbers, output=node.output[0])
+
+
+def to_bytes_and_back(parts: Nodes, x: str, scale: float, zero: int, output: str | None = None) -> str:
+    """Round to uint8 with one scale; engines join this with the operators around it."""
+    numbers = (parts.number(scale), parts.byte(zero))
+    return parts.op("DequantizeLinear", parts.op("QuantizeLinear", x, *numbers), *numbers, output=output)
 
 
 def _integer_product(parts: Nodes, x: str, layer: Layer, zero: int) -> tuple[str, str]:

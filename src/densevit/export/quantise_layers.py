@@ -15,7 +15,10 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 
 LEAST_DEPTH = 64
-"""Products that a value of an eligible layer sums at least; shorter ones gain nothing."""
+"""Products that a value of an eligible layer sums at least, and channels of its input; fewer gain nothing."""
+
+Kind = Literal["linear", "convolution", "stored"]
+"""How a layer is rounded: tokens and weights; maps and weights; or its weights only, which makes the file smaller."""
 
 GROUPS = (128, 64, 32)
 """Channels of a token that share a scale in OpenVINO: the first that divides the inputs of all layers."""
@@ -28,7 +31,8 @@ class Layer:
     Attributes:
         name: of the module.
         weight: name of the tensor: (in, out) of a linear layer, (out, in, kh, kw) of a convolution.
-        kind: "linear" or "convolution".
+        kind: how it is rounded.
+        axis: of the weight that is the output channel.
         nodes: names of its nodes.
         depth: products that each of its values sums.
         problem: why it has to stay in float32; empty if it need not.
@@ -36,40 +40,39 @@ class Layer:
 
     name: str
     weight: str
-    kind: Literal["linear", "convolution"]
+    kind: Kind
+    axis: int
     nodes: tuple[str, ...]
     depth: int
     problem: str = ""
 
-    @property
-    def axis(self) -> int:
-        """The axis of the weight that is the output channel."""
-        return 1 if self.kind == "linear" else 0
-
 
 def find_layers(model: onnx.ModelProto) -> list[Layer]:
-    """Linear layers, and convolutions of many channels, in the order of the graph."""
+    """Linear layers and convolutions, in the order of the graph."""
     weights = {tensor.name: tensor for tensor in model.graph.initializer}
     found: dict[str, list[onnx.NodeProto]] = {}
     for node in model.graph.node:
-        if node.op_type in ("MatMul", "Conv") and len(node.input) > 1 and node.input[1] in weights:
+        if node.op_type in _AXES and len(node.input) > 1 and node.input[1] in weights:
             found.setdefault(node.input[1], []).append(node)
     layers = []
     for name, nodes in found.items():
-        kind: Literal["linear", "convolution"] = "linear" if nodes[0].op_type == "MatMul" else "convolution"
-        shape = tuple(weights[name].dims)
-        if weights[name].data_type != onnx.TensorProto.FLOAT or not name.endswith((".weight", ".weight.T")):
+        operator, shape = nodes[0].op_type, tuple(weights[name].dims)
+        is_weight = weights[name].data_type == onnx.TensorProto.FLOAT and name.endswith((".weight", ".weight.T"))
+        rank, axis = _AXES[operator]
+        depth = int(np.prod(shape)) // shape[axis] if len(shape) == rank else 0
+        if not is_weight or depth < LEAST_DEPTH or any(_grouped(node) for node in nodes):
             continue
-        if len(shape) != (2 if kind == "linear" else 4) or any(_grouped(node) for node in nodes):
-            continue
-        depth = shape[0] if kind == "linear" else int(np.prod(shape[1:]))
-        is_small = depth < LEAST_DEPTH or (kind == "convolution" and shape[1] < LEAST_DEPTH)
-        if is_small:
-            continue
+        kind: Kind = "linear" if operator == "MatMul" else "stored"
+        if operator == "Conv" and shape[1] >= LEAST_DEPTH:
+            kind = "convolution"
         problem = weight_problem(numpy_helper.to_array(weights[name]))
         module = name.removesuffix(".T").removesuffix(".weight")
-        layers.append(Layer(module, name, kind, tuple(node.name for node in nodes), depth, problem))
+        layers.append(Layer(module, name, kind, axis, tuple(node.name for node in nodes), depth, problem))
     return layers
+
+
+_AXES = {"MatMul": (2, 1), "Conv": (4, 0), "ConvTranspose": (4, 1)}
+"""Operator -> rank of its weight, and the axis of its output channels."""
 
 
 def _grouped(node: onnx.NodeProto) -> bool:

@@ -14,7 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from densevit.errors import EngineError
 from densevit.export.files import LARGEST_ONNX, Target, num_bytes
-from densevit.export.quantise_graph import InputRange, Nodes, token_scale
+from densevit.export.quantise_graph import LayerRange, Nodes, to_bytes_and_back, token_scale
 from densevit.export.quantise_layers import Layer, rounded
 
 Pixels = NDArray[np.uint8]
@@ -33,7 +33,7 @@ class Survey:
         expected: the outputs of the graph for each photo, in float32.
     """
 
-    ranges: Mapping[Layer, InputRange]
+    ranges: Mapping[Layer, LayerRange]
     operations: Mapping[Layer, int]
     total: int
     expected: Sequence[Outputs]
@@ -53,20 +53,20 @@ def survey(
     """
     nodes = {node.name: node for node in model.graph.node}
     probes = Nodes("probe")
-    watched = {layer: [_watch(probes, layer, nodes[name].input[0]) for name in layer.nodes] for layer in layers}
+    watched = {layer: [_watch(probes, layer, nodes[name]) for name in layer.nodes] for layer in layers}
     counted = [(node, *_shapes(probes, node)) for node in model.graph.node if node.op_type in _COUNTED]
     probe_names = [name for found in watched.values() for names in found for name in names]
     probe_names += [name for _, *names in counted for name in names]
     run = _session(model, [*model.graph.node, *probes.nodes], probes.constants, probe_names, (), threads)
     heads = [output.name for output in model.graph.output]
-    sums: dict[Layer, list[tuple[float, float, float]]] = {layer: [] for layer in layers}
+    sums: dict[Layer, list[tuple[float, ...]]] = {layer: [] for layer in layers}
     operations: dict[str, int] = {}
     expected = []
     for photo in photos:
         values = run(photo, [*heads, *probe_names], ())
         expected.append({name: values[name] for name in heads})
         for layer, found in watched.items():
-            sums[layer] += [(float(values[a]), float(values[b]), float(values[c])) for a, b, c in found]
+            sums[layer] += [tuple(float(values[name]) for name in names) for names in found]
         for node, out, other in counted:
             operations[node.name] = operations.get(node.name, 0) + _operations(node, values[out], values[other])
     return Survey(
@@ -77,11 +77,12 @@ def survey(
     )
 
 
-def _watch(probes: Nodes, layer: Layer, x: str) -> tuple[str, str, str]:
-    """Names of the lowest and highest value, and of the mean share of a token's range below zero."""
+def _watch(probes: Nodes, layer: Layer, node: onnx.NodeProto) -> tuple[str, ...]:
+    """Names of what ``_range`` takes: extremes of input and output, or of the input and the share below zero."""
+    x = node.input[0]
     low, high = (probes.op(kind, x, keepdims=0) for kind in ("ReduceMin", "ReduceMax"))
-    if layer.kind == "convolution":
-        return low, high, low
+    if layer.kind != "linear":
+        return low, high, *(probes.op(kind, node.output[0], keepdims=0) for kind in ("ReduceMin", "ReduceMax"))
     zero = probes.number(0.0)
     below = probes.op("Neg", probes.op("Min", probes.op("ReduceMin", x, probes.ints(-1), keepdims=0), zero))
     above = probes.op("Max", probes.op("ReduceMax", x, probes.ints(-1), keepdims=0), zero)
@@ -89,20 +90,20 @@ def _watch(probes: Nodes, layer: Layer, x: str) -> tuple[str, str, str]:
     return low, high, probes.op("ReduceMean", probes.op("Div", below, span), keepdims=0)
 
 
-def _range(found: Sequence[tuple[float, float, float]]) -> InputRange:
+def _range(found: Sequence[tuple[float, ...]]) -> LayerRange:
     """The range over all photos; that of a layer which gets values that are not finite is empty."""
     if not found or not np.isfinite(found).all():
-        return InputRange()
-    return InputRange(
-        low=min(0.0, *(one[0] for one in found)),
-        high=max(0.0, *(one[1] for one in found)),
-        negative=float(np.mean([one[2] for one in found])),
-    )
+        return LayerRange()
+    columns = list(zip(*found, strict=True))
+    low, high = min(0.0, *columns[0]), max(0.0, *columns[1])
+    if len(columns) == 3:
+        return LayerRange(low, high, negative=float(np.mean(columns[2])))
+    return LayerRange(low, high, min(0.0, *columns[2]), max(0.0, *columns[3]))
 
 
 def _shapes(probes: Nodes, node: onnx.NodeProto) -> tuple[str, str]:
     """Names of the shapes that tell how much a node computes."""
-    per_value = node.input[0] if node.op_type == "MatMul" else node.input[1]
+    per_value = node.input[int(node.op_type != "MatMul")]
     counted = node.input[0] if node.op_type == "ConvTranspose" else node.output[0]
     return probes.op("Shape", counted), probes.op("Shape", per_value)
 
@@ -113,7 +114,7 @@ def _operations(node: onnx.NodeProto, counted: NDArray[np.int64], other: NDArray
 
 
 def trial(
-    model: onnx.ModelProto, ranges: Mapping[Layer, InputRange], target: Target, *, group: int, threads: int
+    model: onnx.ModelProto, ranges: Mapping[Layer, LayerRange], target: Target, *, group: int, threads: int
 ) -> Callable[[Pixels, Layer], Outputs]:
     """A function that runs a photo with one layer in int8.
 
@@ -139,36 +140,48 @@ def trial(
             continue
         if f"{layer.weight}.int8" not in constants:
             values, scale = rounded(numpy_helper.to_array(weights[layer.weight]), layer.axis)
+            scale = scale.reshape([-1 if axis == layer.axis else 1 for axis in range(values.ndim)])
             constants |= {f"{layer.weight}.int8": values, f"{layer.weight}.scale": scale}
         parts = Nodes(f"{node.name}/trial")
-        x = _rounded_input(parts, node.input[0], layer, ranges[layer], target, group)
-        names = (f"{layer.weight}.int8", f"{layer.weight}.scale")
-        weight = parts.op("DequantizeLinear", *names, axis=layer.axis)
+        output = _rounded_node(parts, node, layer, ranges[layer], target, group)
         constants |= parts.constants
-        yes = _branch(parts.nodes, node, x, weight)
-        no = _branch([], node, node.input[0], node.input[1])
-        branches = {"then_branch": yes, "else_branch": no}
+        plain = onnx.NodeProto()
+        plain.CopyFrom(node)
+        plain.output[0] = f"{node.output[0]}/plain"
+        branches = {"then_branch": _branch(parts.nodes, output), "else_branch": _branch([plain], plain.output[0])}
         nodes.append(helper.make_node("If", [switches[layer]], [node.output[0]], name=node.name, **branches))
     run = _session(model, nodes, constants, (), tuple(switches.values()), threads)
     heads = [output.name for output in model.graph.output]
     return lambda photo, layer: run(photo, heads, (switches[layer],))
 
 
-def _branch(before: Sequence[onnx.NodeProto], node: onnx.NodeProto, x: str, weight: str) -> onnx.GraphProto:
+def _branch(nodes: Sequence[onnx.NodeProto], output: str) -> onnx.GraphProto:
+    return helper.make_graph(nodes, "branch", [], [helper.make_tensor_value_info(output, TensorProto.FLOAT, None)])
+
+
+def _rounded_node(
+    parts: Nodes, node: onnx.NodeProto, layer: Layer, found: LayerRange, target: Target, group: int
+) -> str:
+    """What a layer gives when it is rounded: the name of its output."""
     changed = onnx.NodeProto()
     changed.CopyFrom(node)
-    changed.input[0], changed.input[1] = x, weight
-    changed.output[0] = f"{node.output[0]}/{'rounded' if before else 'float'}"
-    output = helper.make_tensor_value_info(changed.output[0], TensorProto.FLOAT, None)
-    return helper.make_graph([*before, changed], f"{node.name}/branch", [], [output])
+    changed.input[0] = _rounded_input(parts, node.input[0], layer, found, target, group)
+    # Not DequantizeLinear, which ONNX Runtime 1.32 rewrites here and then misses the weight.
+    whole = parts.op("Cast", f"{layer.weight}.int8", to=TensorProto.FLOAT)
+    changed.input[1] = parts.op("Mul", whole, f"{layer.weight}.scale")
+    changed.output[0] = f"{node.output[0]}/rounded"
+    parts.nodes.append(changed)
+    if layer.kind == "convolution" and target == "onnx":
+        return to_bytes_and_back(parts, changed.output[0], *found.output_numbers)
+    return changed.output[0]
 
 
-def _rounded_input(parts: Nodes, x: str, layer: Layer, found: InputRange, target: Target, group: int) -> str:
+def _rounded_input(parts: Nodes, x: str, layer: Layer, found: LayerRange, target: Target, group: int) -> str:
     """What rounding leaves of a layer's input, in float32."""
+    if layer.kind == "stored":
+        return x
     if layer.kind == "convolution":
-        scale, zero = found.tensor_scale()
-        numbers = (parts.number(scale), parts.byte(zero))
-        return parts.op("DequantizeLinear", parts.op("QuantizeLinear", x, *numbers), *numbers)
+        return to_bytes_and_back(parts, x, *found.input_numbers)
     if target == "onnx":
         zero = found.token_zero
         token = token_scale(parts, x, zero)
