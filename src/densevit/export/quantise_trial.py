@@ -43,9 +43,7 @@ class Survey:
         return sum(self.operations[layer] for layer in layers) / max(self.total, 1)
 
 
-def survey(
-    model: onnx.ModelProto, layers: Sequence[Layer], photos: Sequence[Pixels], *, threads: int
-) -> Survey:
+def survey(model: onnx.ModelProto, layers: Sequence[Layer], photos: Sequence[Pixels], *, threads: int) -> Survey:
     """Run photos in float32 and note ranges and operations.
 
     Raises:
@@ -229,9 +227,7 @@ def _session(
     options.log_severity_level = 4
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
-        session = onnxruntime.InferenceSession(
-            changed.SerializeToString(), options, providers=["CPUExecutionProvider"]
-        )
+        session = onnxruntime.InferenceSession(changed.SerializeToString(), options, providers=["CPUExecutionProvider"])
     except Exception as error:
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise EngineError(f"onnxruntime cannot run the graph ({first[:200]}); update onnxruntime") from error
