@@ -178,7 +178,7 @@ def write_verified(write: Write, out: Path, metadata: Metadata, verify: Callable
     """
     names = output_files(out)
     with open_trial(write, names, metadata) as run:
-        metadata = replace(metadata, verified=verify(run))
+        finished = replace(metadata, verified=verify(run))
     with ExitStack() as stack:  # the .xml is last to appear
-        write([stack.enter_context(atomic_path(name)) for name in names], metadata)
-    return Exported(tuple(names), metadata)
+        write([stack.enter_context(atomic_path(name)) for name in names], finished)
+    return Exported(tuple(names), finished)

@@ -29,17 +29,16 @@ from densevit.export.verify import Run, check, compare
 from densevit.inference.predictor import Predictor
 from densevit.inference_config import InferenceConfig
 from densevit.io import claim
-from densevit.kernels.int8.processor import has_vnni
 from densevit_runtime.metadata import Metadata, Verified
 
 TRIED = 2
 """Photos on which every layer is tried."""
 
-FAIR = 4.0
+FAIR = 10.0
 """A layer may take so many times the share of the accepted loss that it has of the operations..."""
 
-HARMLESS = 0.1
-"""... and any layer this share of the accepted loss."""
+HARMLESS = 0.5
+"""... and any layer this share of the accepted loss; losses of layers grow like the root of their number."""
 
 ROUNDS = 5
 """Files that are measured at most, each with more layers in float32."""
@@ -51,9 +50,14 @@ LEAST_EQUAL, TOLERANCE = 0.9, 0.5
 """What a file must keep at every size and batch: a graph that breaks at one keeps less. Photos decide on the rest."""
 
 LEAST_SHARE = 0.3
-"""Share of the operations that an int8 file has in int8 at least."""
+"""Share of the operations that could be in int8 which are so at least."""
 
 _log = logging.getLogger(__name__)
+
+
+def has_vnni() -> bool:
+    """Whether the processor multiplies 8-bit integers, unless torch was told to do without AVX-512."""
+    return torch.backends.cpu.get_cpu_capability() == "AVX512" and bool(torch.cpu._is_vnni_supported())
 
 
 @dataclass(frozen=True)
@@ -112,7 +116,7 @@ class Trials:
         share = self.survey.share(layers)
         by_price = sorted(layers, key=lambda layer: self.cost[layer] / max(self.survey.share([layer]), 1e-6))
         kept = by_price[:-1]
-        while kept and self.survey.share(kept) > (1 - STEP) * share:
+        while len(kept) > 1 and self.survey.share(kept[:-1]) >= (1 - STEP) * share:
             kept.pop()
         return [layer for layer in layers if layer in kept]
 
@@ -246,7 +250,7 @@ def _within(job: Job, trials: Trials, reference: Reference) -> tuple[onnx.ModelP
     """
     layers, problems = trials.chosen(), [""]
     for _ in range(ROUNDS):
-        if trials.share(layers) < LEAST_SHARE:
+        if trials.share(layers) < LEAST_SHARE * trials.share([*trials.cost]):
             break
         rounded = quantise_graph(job.model, {layer: trials.survey.ranges[layer] for layer in layers}, job.target)
         with (
