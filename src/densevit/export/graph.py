@@ -19,15 +19,12 @@ from densevit.export.resampling import Extent, antialiased
 from densevit.inference_config import InferenceConfig
 from densevit.model import DenseModel
 from densevit.tasks import Depth, Regression, Segmentation, Task
-
-INPUT = "image"
-"""Name of the input."""
-
-SCORES = ".scores"
-"""End of the name of an output of scores."""
+from densevit_runtime.metadata import INPUT
 
 
-def build_graph(bundle: Bundle, fit: InferenceConfig, heads: Sequence[str], *, scores: bool, sixteen_bits: bool) -> Graph:
+def build_graph(
+    bundle: Bundle, fit: InferenceConfig, heads: Sequence[str], *, scores: bool, sixteen_bits: bool
+) -> Graph:
     """Write the graph of some heads.
 
     Args:
@@ -143,7 +140,7 @@ def _declare(g: Graph, head: str, task: Task, found: tuple[Value, ...], sixteen_
     if isinstance(task, Segmentation):
         g.output(head, found[0], label_type(task.out_channels, sixteen_bits=sixteen_bits), shape)
         for value in found[1:]:
-            g.output(head + SCORES, value, FLOAT, shape)
+            g.output(f"{head}.scores", value, FLOAT, shape)
     elif isinstance(task, Regression):
         g.output(head, found[0], FLOAT, ["B", task.out_channels, "H", "W"])
     else:

@@ -40,9 +40,7 @@ class Writer:
         weight, bias = layer.weight, layer.bias
         if scale is not None:
             weight, bias = weight * scale[:, None], None if bias is None else bias * scale
-        out = self.graph.op(
-            "MatMul", x, self.tensor(layer, "weight.T", weight.T), name=self._names[id(layer)]
-        )
+        out = self.graph.op("MatMul", x, self.tensor(layer, "weight.T", weight.T), name=self._names[id(layer)])
         return out if bias is None else out + self.tensor(layer, "bias", bias)
 
     def layer_norm(self, x: Value, norm: nn.Module) -> Value:
@@ -148,9 +146,7 @@ class Writer:
         x = x + self.attention(self.layer_norm(x, block.norm1), block.attn, rotation, _gamma(block.ls1))
         return x + self.feed_forward(self.layer_norm(x, block.norm2), block.mlp, _gamma(block.ls2))
 
-    def attention(
-        self, x: Value, attn: Attention, rotation: "GraphRotation | None", scale: Tensor | None
-    ) -> Value:
+    def attention(self, x: Value, attn: Attention, rotation: "GraphRotation | None", scale: Tensor | None) -> Value:
         """Multi-head self-attention on (B, T, C)."""
         g = self.graph
         heads = attn.num_heads
@@ -186,9 +182,7 @@ def _gamma(scale: nn.Module) -> Tensor | None:
     return scale.gamma if isinstance(scale, LayerScale) else None
 
 
-def _folded(
-    weight: Tensor, bias: Tensor | None, norm: nn.BatchNorm2d | nn.SyncBatchNorm
-) -> tuple[Tensor, Tensor]:
+def _folded(weight: Tensor, bias: Tensor | None, norm: nn.BatchNorm2d | nn.SyncBatchNorm) -> tuple[Tensor, Tensor]:
     """Weight and bias of a convolution with the batch norm after it."""
     mean, variance = norm.running_mean, norm.running_var
     assert mean is not None
