@@ -14,7 +14,9 @@ from onnx import TensorProto, helper, numpy_helper
 
 from densevit.export.builder import LARGE
 
-Storage = Literal["int8", "float16"]
+Storage = Literal["int8", "float16", "float32"]
+
+STORAGES: tuple[Storage, ...] = ("int8", "float16", "float32")
 
 _OUTPUT_AXIS = {"MatMul": -1, "Conv": 0, "ConvTranspose": 1}
 """Axis of the output channels of the second input of operators that multiply by weights."""
@@ -34,6 +36,8 @@ def store_small(model: onnx.ModelProto, storage: Storage) -> onnx.ModelProto:
     """
     small = onnx.ModelProto()
     small.CopyFrom(model)
+    if storage == "float32":
+        return small
     axes = _output_axes(small.graph)
     stored: list[onnx.TensorProto] = []
     restored: list[onnx.NodeProto] = []

@@ -24,7 +24,8 @@ export class OnnxBackend {
       const engine = this.engines[0];
       try {
         const graph = this.about.graphs.find((one) => one.heads.includes(head));
-        const answer = await this.#ask({ call: "predict", graph, photo, about: this.about, engine });
+        const { width, height, pixels } = photo;
+        const answer = await this.#ask({ graph, photo: { width, height, pixels }, about: this.about, engine });
         const results = Object.fromEntries(graph.heads.map((name) => [name, this.#result(name, answer.outputs)]));
         return { results, seconds: answer.seconds, engine: answer.engine, memory: answer.memory, notes: this.notes };
       } catch (error) {
