@@ -109,11 +109,13 @@ class Verified:
     Attributes:
         sizes: (B, H, W) of the images.
         largest_difference: of each output, over its range.
+        mean_difference: the same, but the mean over the pixels.
         labels_equal: share of equal labels of each segmentation head.
     """
 
     sizes: tuple[tuple[int, int, int], ...] = ()
     largest_difference: Mapping[str, float] = field(default_factory=dict)
+    mean_difference: Mapping[str, float] = field(default_factory=dict)
     labels_equal: Mapping[str, float] = field(default_factory=dict)
 
     @classmethod
@@ -124,6 +126,7 @@ class Verified:
             cls,
             sizes=read("sizes", typed.list_of(typed.triple_of(typed.size)), ()),
             largest_difference=read("largest_difference", typed.numbers, {}),
+            mean_difference=read("mean_difference", typed.numbers, {}),
             labels_equal=read("labels_equal", typed.numbers, {}),
         )
 

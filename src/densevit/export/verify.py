@@ -46,10 +46,12 @@ class Differences:
 
     Attributes:
         largest: of each output of values or scores, over its range.
+        summed: the same, summed over all values, and their number.
         equal: pixels with equal labels, and all pixels, of each segmentation head.
     """
 
     largest: dict[str, float] = field(default_factory=dict)
+    summed: dict[str, tuple[float, int]] = field(default_factory=dict)
     equal: dict[str, tuple[int, int]] = field(default_factory=dict)
 
     def add_values(self, name: str, actual: NDArray[Any], expected: NDArray[Any], span: float | None = None) -> None:
@@ -62,8 +64,11 @@ class Differences:
         highest, lowest = float(expected.max()), float(expected.min())
         if span is None:
             span = max(highest - lowest, LEAST_RANGE * max(abs(highest), abs(lowest)), 1e-12)
-        found = float(np.abs(actual.astype(np.float64) - expected).max()) / span
+        differences = np.abs(actual.astype(np.float64) - expected) / span
+        found = float(differences.max())
         self.largest[name] = max(self.largest.get(name, 0.0), found if found == found else float("inf"))
+        total, count = self.summed.get(name, (0.0, 0))
+        self.summed[name] = total + float(np.nan_to_num(differences, posinf=1e300).sum()), count + differences.size
 
     def add_labels(self, name: str, actual: NDArray[Any], expected: NDArray[Any]) -> None:
         """Compare the labels of a head."""
@@ -117,6 +122,7 @@ def compare(
     return Verified(
         sizes=SIZES,
         largest_difference=found.largest,
+        mean_difference={name: total / count for name, (total, count) in found.summed.items()},
         labels_equal={name: equal / total for name, (equal, total) in found.equal.items()},
     )
 

@@ -1,0 +1,57 @@
+// What is known about the model, as text; everything goes through textContent, so nothing in it is ever markup.
+
+export function fillFacts(place, about, answer) {
+  const { metadata } = about;
+  const rows = [
+    ["Name", metadata.name],
+    ["Licence of the weights", metadata.licence],
+    ["Licence of the code", metadata.licence_of_code],
+    ["Data", metadata.card.data_licence],
+    ["Exported from", metadata.source],
+    ["Weights", about.storage],
+    ["Agreement with the model", agreement(metadata.verified)],
+    ...Object.entries(metadata.heads).map(([name, head]) => [`Head ${name}`, headText(head)]),
+    ["Download", about.downloads],
+    ["Runs with", about.runtime],
+  ];
+  if (answer) {
+    rows.push(["Engine", answer.engine], ["Last prediction", `${answer.seconds.toFixed(1)} s`]);
+    if (answer.memory) rows.push(["Memory", `${(answer.memory / 1e6).toFixed(0)} MB`]);
+    for (const note of answer.notes ?? []) rows.push(["Note", note]);
+  }
+  const table = Object.assign(document.createElement("table"), { className: "facts" });
+  for (const [name, value] of rows) {
+    if (!value) continue;
+    const row = table.insertRow();
+    row.append(Object.assign(document.createElement("th"), { textContent: name, scope: "row" }));
+    row.insertCell().textContent = value;
+  }
+  place.replaceChildren(table);
+}
+
+function headText(head) {
+  const parts = [head.task];
+  if (head.classes.length) parts.push(`${head.classes.length} classes`);
+  if (head.relative) parts.push("relative, without unit");
+  for (const [name, value] of Object.entries(head.metrics)) {
+    if (typeof value === "number") parts.push(`${name} ${numberText(value)}`);
+    else if (typeof value === "string") parts.push(`${name} ${value}`);
+  }
+  return parts.join(", ");
+}
+
+function agreement({ labels_equal: equal, largest_difference: largest }) {
+  const parts = Object.entries(equal).map(([name, share]) => `${name} ${percentText(share)} equal labels`);
+  for (const [name, value] of Object.entries(largest)) parts.push(`${name} differs by up to ${percentText(value)}`);
+  return parts.join("; ");
+}
+
+/** A number in three digits or so. */
+export function numberText(value) {
+  if (!Number.isFinite(value)) return "no value";
+  return Math.abs(value) >= 100 ? value.toFixed(0) : value.toPrecision(3);
+}
+
+export function percentText(share) {
+  return `${(100 * share).toFixed(share < 0.1 ? 1 : share < 0.995 ? 0 : 1)} %`;
+}
