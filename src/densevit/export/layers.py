@@ -10,10 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from densevit.blocks import ACTIVATIONS, Attention, Block, LayerScale, Mlp, Swiglu, quick_gelu
+from densevit.blocks import Attention, Block, LayerScale, Mlp, Swiglu
 from densevit.encoder.hybrid import StdConv
 from densevit.errors import ConfigError
 from densevit.export.builder import Graph, Value
+from densevit.kernels.activations import ACTIVATIONS, quick_gelu
 from densevit.kernels.convolution import Conv2d
 from densevit.kernels.linear import Linear
 from densevit.layers import ConvBnRelu, ResidualUnit, StridedConv
