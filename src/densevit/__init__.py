@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from densevit.encoder import EncoderConfig, VisionTransformer
     from densevit.evaluation.api import evaluate
+    from densevit.export.job import export_model
     from densevit.inference.features import Features
     from densevit.inference.pipeline import InferenceOptions
     from densevit.inference.prediction import Prediction
@@ -42,6 +43,7 @@ _HOMES = {
     "TrainResult": "densevit.training.api",
     "VisionTransformer": "densevit.encoder",
     "evaluate": "densevit.evaluation.api",
+    "export_model": "densevit.export.job",
     "train": "densevit.training.api",
 }
 """Where each public name is defined; it is imported at its first use, so that ``import densevit`` needs no torch."""
@@ -175,6 +177,7 @@ __all__ = [
     "add_decoder",
     "add_task",
     "evaluate",
+    "export_model",
     "list_models",
     "load",
     "train",

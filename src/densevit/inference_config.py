@@ -1,6 +1,7 @@
 """What a checkpoint says about running it: image sizes, windows and mirror images, or a published protocol."""
 
 from collections.abc import Iterable, Mapping
+from fractions import Fraction
 from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import (
@@ -118,9 +119,17 @@ class InferenceConfig(Config):
         return self.window or self.short_side
 
     def input_size(self, image_size: Size, patch_size: Size) -> Size:
-        """The input size (H, W) for an image: at least one patch, and at most ``max_long_side`` rounded up."""
-        scale = min(self.short_side / min(image_size), self.max_long_side / max(image_size))
-        height, width = (max(round(n * scale / p), 1) * p for n, p in zip(image_size, patch_size, strict=True))
+        """The input size (H, W) for an image: at least one patch, and at most ``max_long_side`` rounded up.
+
+        In whole numbers, so that a size halfway between two multiples of the patch size is rounded (to the even one)
+        in the same way for every image, and by every engine that runs an exported graph.
+        """
+        shorter, longer = min(image_size), max(image_size)
+        too_long = self.short_side * longer > self.max_long_side * shorter
+        new, old = (self.max_long_side, longer) if too_long else (self.short_side, shorter)
+        height, width = (
+            max(round(Fraction(n * new, old * p)), 1) * p for n, p in zip(image_size, patch_size, strict=True)
+        )
         return height, width
 
     def groups(self, heads: Iterable[str]) -> "list[tuple[InferenceConfig, tuple[str, ...]]]":

@@ -13,6 +13,7 @@ from densevit.cli.benchmark import benchmark
 from densevit.cli.convert import convert
 from densevit.cli.doctor import doctor
 from densevit.cli.evaluate import evaluate
+from densevit.cli.export import export
 from densevit.cli.merge import merge
 from densevit.cli.models import models
 from densevit.cli.option_groups import expand_groups
@@ -40,7 +41,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (predict, train, report, evaluate, doctor, merge, models, convert, parity, tune, benchmark):
+for command in (predict, train, report, evaluate, doctor, merge, models, convert, export, parity, tune, benchmark):
     app.command()(carrying_interruptions(expand_groups(command)))
 
 # Typer's exception for wrong usage, click's or a copy of it: the base of the base of BadParameter.

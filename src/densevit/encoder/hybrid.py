@@ -47,10 +47,14 @@ class StdConv(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, in, h, w) -> (B, out, ceil(h / stride), ceil(w / stride))."""
+        x = pad_same(x, self.kernel_size[0], self.stride[0], value=0.0)
+        return F.conv2d(x, self.standardised(), stride=self.stride)
+
+    def standardised(self) -> Tensor:
+        """The filters that are applied."""
         var, mean = torch.var_mean(self.weight, dim=(1, 2, 3), keepdim=True, correction=0)
         scale = var.sqrt() + 1e-5 if self.standardisation == "std_plus_eps" else (var + 1e-8).sqrt()
-        x = pad_same(x, self.kernel_size[0], self.stride[0], value=0.0)
-        return F.conv2d(x, (self.weight - mean) / scale, stride=self.stride)
+        return (self.weight - mean) / scale
 
 
 def pad_same(x: Tensor, kernel: int, stride: int, *, value: float) -> Tensor:
