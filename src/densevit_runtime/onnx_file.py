@@ -5,14 +5,14 @@ The numbers of the fields are those of onnx.proto3.
 
 import math
 import mmap
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 from densevit_runtime.errors import CheckpointError
 from densevit_runtime.io.decode import reason, require_file
 from densevit_runtime.limits import limits, too_much
 from densevit_runtime.metadata import KEY
-from densevit_runtime.protobuf import Message, encoded, message, signed
+from densevit_runtime.protobuf import Message, message, signed
 
 _EXTERNAL = 1
 # Bits of an element by TensorProto.DataType; strings (8) have no fixed size, and no graph of ours has any.
@@ -55,34 +55,6 @@ def read_onnx(path: Path) -> str:
         raise CheckpointError(
             f"{path} is not an ONNX file, or is damaged ({error}); copy it again, or export the model again"
         ) from None
-
-
-def with_outputs(path: Path, names: Collection[str]) -> bytes:
-    """The content of a checked file whose graph has only the named outputs, so that nothing else is computed."""
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        with memoryview(data) as view:
-            parts: list[bytes | memoryview] = []
-            for number, value, whole in message(data).entries():
-                if number == 7 and isinstance(value, Message):
-                    kept = [
-                        view[entry.start : entry.end]
-                        for part, output, entry in value.entries()
-                        if part != 12 or (isinstance(output, Message) and _name(output) in names)
-                    ]
-                    parts += [b"\x3a", encoded(sum(map(len, kept))), *kept]  # the number of the field, and its length
-                else:
-                    parts.append(view[whole.start : whole.end])
-            try:
-                return b"".join(parts)
-            finally:
-                for one in (*parts, *kept):
-                    if isinstance(one, memoryview):
-                        one.release()
-
-
-def _name(value: Message) -> str:
-    """``ValueInfoProto``: its name."""
-    return next(part.text() for number, part in value.fields() if number == 1 and isinstance(part, Message))
 
 
 def _read_model(path: Path, model: Message) -> str:
