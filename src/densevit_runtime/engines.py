@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from densevit_runtime.errors import ConfigError, DataError, EngineError
 from densevit_runtime.metadata import INPUT
+from densevit_runtime.onnx_prune import with_outputs
 
 EngineName = Literal["onnxruntime", "openvino"]
 
@@ -49,12 +50,14 @@ class Engine:
     Attributes:
         name: of the engine.
         version: of the engine.
+        threads: that it may use.
         inputs, outputs: by name.
         compute: photos (B, H, W, 3) and names of outputs -> arrays in their order.
     """
 
     name: EngineName
     version: str
+    threads: int
     inputs: Mapping[str, Port]
     outputs: Mapping[str, Port]
     compute: Callable[[NDArray[np.uint8], Sequence[str]], list[NDArray[Any]]]
@@ -78,13 +81,16 @@ class Engine:
             ) from error
 
 
-def open_engine(path: Path, wanted: str | None = None, threads: int | None = None) -> Engine:
+def open_engine(
+    path: Path, wanted: str | None = None, threads: int | None = None, outputs: Sequence[str] | None = None
+) -> Engine:
     """Open a graph whose file has been checked.
 
     Args:
         path: .onnx, or .xml of OpenVINO.
         wanted: engine; by default ONNX Runtime for .onnx, or OpenVINO if only that is installed.
         threads: by default as many as the process may use processors.
+        outputs: those that are computed; all by default.
 
     Raises:
         ConfigError: if there is no such engine, or it does not read such files, or ``threads`` is not positive.
@@ -96,7 +102,7 @@ def open_engine(path: Path, wanted: str | None = None, threads: int | None = Non
         raise ConfigError(f"threads is {threads}; a positive number is accepted, or none for all processors")
     opened = _onnxruntime if name == "onnxruntime" else _openvino
     try:
-        return opened(path, count)
+        return opened(path, count, outputs)
     except EngineError:
         raise
     except MemoryError as error:
@@ -149,7 +155,7 @@ def _choose(path: Path, wanted: str | None) -> EngineName:
     return "onnxruntime" if wanted == "onnxruntime" else "openvino"
 
 
-def _onnxruntime(path: Path, threads: int) -> Engine:
+def _onnxruntime(path: Path, threads: int, outputs: Sequence[str] | None) -> Engine:
     try:
         import onnxruntime
     except ImportError as error:
@@ -161,16 +167,19 @@ def _onnxruntime(path: Path, threads: int) -> Engine:
     options.log_severity_level = 4  # what goes wrong is an exception too
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # or waiting threads burn shared cores
     options.add_session_config_entry("session.load_model_format", "ONNX")
-    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    # Weights in a second layout take as much memory again and most of the time to load, and gained nothing.
+    options.add_session_config_entry("session.disable_prepacking", "1")
+    source = str(path) if outputs is None else with_outputs(path, outputs)
+    session = onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
     (first,) = session.get_inputs()[:1] or [None]
 
     def compute(images: NDArray[np.uint8], names: Sequence[str]) -> list[NDArray[Any]]:
-        found: list[NDArray[Any]] = session.run(list(names), {first.name: images})
-        return found
+        arrays: list[NDArray[Any]] = session.run(list(names), {first.name: images})
+        return arrays
 
     inputs = {one.name: _onnx_port(one) for one in session.get_inputs()}
-    outputs = {one.name: _onnx_port(one) for one in session.get_outputs()}
-    return Engine("onnxruntime", onnxruntime.__version__, inputs, outputs, compute)
+    found = {one.name: _onnx_port(one) for one in session.get_outputs()}
+    return Engine("onnxruntime", onnxruntime.__version__, threads, inputs, found, compute)
 
 
 def _onnx_port(argument: Any) -> Port:
@@ -179,7 +188,7 @@ def _onnx_port(argument: Any) -> Port:
     return Port({"float": "float32", "double": "float64"}.get(name, name), len(argument.shape or ()))
 
 
-def _openvino(path: Path, threads: int) -> Engine:
+def _openvino(path: Path, threads: int, outputs: Sequence[str] | None) -> Engine:
     require_openvino()
     import openvino
 
@@ -191,7 +200,11 @@ def _openvino(path: Path, threads: int) -> Engine:
         "INFERENCE_PRECISION_HINT": "dynamic" if has_bfloat16 else "f32",
         "PERFORMANCE_HINT": "LATENCY",
     }
-    compiled = core.compile_model(str(path), "CPU", settings)
+    model = core.read_model(str(path))
+    if outputs is not None:
+        wanted = [port for port in model.outputs if port.get_names() & {*outputs}]
+        model = openvino.Model(wanted, model.get_parameters(), model.get_friendly_name())
+    compiled = core.compile_model(model, "CPU", settings)
     request = compiled.create_infer_request()
 
     def compute(images: NDArray[np.uint8], names: Sequence[str]) -> list[NDArray[Any]]:
@@ -200,8 +213,8 @@ def _openvino(path: Path, threads: int) -> Engine:
 
     inputs = {_input_name(port): _openvino_port(port) for port in compiled.inputs}
     # A tensor keeps the names of all tensors that were found to be the same.
-    outputs = {str(name): _openvino_port(port) for port in compiled.outputs for name in port.get_names()}
-    return Engine("openvino", openvino.__version__.partition("-")[0], inputs, outputs, compute)
+    found = {str(name): _openvino_port(port) for port in compiled.outputs for name in port.get_names()}
+    return Engine("openvino", openvino.__version__.partition("-")[0], threads, inputs, found, compute)
 
 
 def _input_name(port: Any) -> str:

@@ -166,7 +166,7 @@ class Metadata:
     @property
     def outputs(self) -> tuple[str, ...]:
         """Names of the graph's outputs."""
-        return tuple(name for head, about in self.heads.items() for name in output_names(head, about))
+        return all_outputs(self.heads)
 
     @classmethod
     def parse(cls, text: str, source: str) -> Self:
@@ -220,6 +220,11 @@ class Metadata:
     def to_json(self) -> str:
         """As text, which ``parse`` reads."""
         return json.dumps(_plain(self), ensure_ascii=False, allow_nan=False)
+
+
+def all_outputs(heads: Mapping[str, HeadMetadata]) -> tuple[str, ...]:
+    """Names of the outputs of some heads in the graph, in their order."""
+    return tuple(name for head, about in heads.items() for name in output_names(head, about))
 
 
 def output_names(head: str, about: HeadMetadata) -> tuple[str, ...]:

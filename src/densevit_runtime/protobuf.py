@@ -28,13 +28,19 @@ class Message:
     budget: list[int]
 
     def fields(self) -> Iterator[tuple[int, "int | Message"]]:
-        """Number and value of each field: an integer, or the place of its content.
+        """Number and value of each field: an integer, or the place of its content; errors are those of ``entries``."""
+        for number, value, _ in self.entries():
+            yield number, value
+
+    def entries(self) -> Iterator[tuple[int, "int | Message", "Message"]]:
+        """Number and value of each field, and the place of the whole field, with its number.
 
         Raises:
             ValueError: if this is not protobuf, is cut short, or has more fields than ``limits`` allow.
         """
         at = self.start
         while at < self.end:
+            began = at
             self.budget[0] -= 1
             if self.budget[0] < 0:
                 raise ValueError(too_much("it has more nodes and values", "graph_nodes"))
@@ -42,7 +48,7 @@ class Message:
             number, wire = tag >> 3, tag & 7
             if wire == _VARINT:
                 value, at = self._varint(at)
-                yield number, value
+                yield number, value, Message(self.data, began, at, self.budget)
                 continue
             if wire == _BYTES:
                 size, at = self._varint(at)
@@ -52,8 +58,9 @@ class Message:
                 raise ValueError(f"byte {at:,} has wire type {wire}, which ONNX does not use")
             if number == 0 or at + size > self.end:
                 raise ValueError(f"byte {at:,} announces {size:,} bytes, and {self.end - at:,} follow")
-            yield number, Message(self.data, at, at + size, self.budget)
+            content = Message(self.data, at, at + size, self.budget)
             at += size
+            yield number, content, Message(self.data, began, at, self.budget)
 
     def bytes(self, limit: int) -> bytes:
         """The content.
@@ -97,6 +104,15 @@ class Message:
 def message(data: mmap.mmap | bytes) -> Message:
     """A file as one message."""
     return Message(data, 0, len(data), [limits().graph_nodes])
+
+
+def encoded(value: int) -> bytes:
+    """A number as protobuf writes it."""
+    parts = bytearray()
+    while value > 127:
+        parts.append(value & 127 | 128)
+        value >>= 7
+    return bytes([*parts, value])
 
 
 def signed(value: int) -> int:

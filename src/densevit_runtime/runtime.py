@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from densevit_runtime.engines import Engine, Port, open_engine
 from densevit_runtime.errors import CheckpointError, ConfigError, DataError
 from densevit_runtime.io.read import as_image
-from densevit_runtime.metadata import INPUT, HeadMetadata, Metadata, output_names
+from densevit_runtime.metadata import INPUT, HeadMetadata, Metadata, all_outputs, output_names
 from densevit_runtime.onnx_file import read_onnx
 from densevit_runtime.openvino_file import read_openvino
 from densevit_runtime.prediction import Prediction
@@ -30,13 +30,9 @@ class Runtime:
         engine: what runs the graph.
     """
 
-    def __init__(self, path: Path, metadata: Metadata, engine: Engine, heads: Sequence[str] | None = None) -> None:
-        wanted = (heads,) if isinstance(heads, str) else tuple(heads or metadata.heads)
-        if unknown := [head for head in wanted if head not in metadata.heads]:
-            raise ConfigError(f"there is no head {unknown[0]!r}; {path} has {', '.join(metadata.heads)}")
-        check_ports(path, metadata, engine)
-        self.path, self.metadata, self.engine = path, metadata, engine
-        self.heads: Mapping[str, HeadMetadata] = {head: metadata.heads[head] for head in wanted}
+    def __init__(self, path: Path, metadata: Metadata, heads: Mapping[str, HeadMetadata], engine: Engine) -> None:
+        check_ports(path, heads, engine)
+        self.path, self.metadata, self.heads, self.engine = path, metadata, heads, engine
 
     @classmethod
     def load(
@@ -50,7 +46,12 @@ class Runtime:
         """Open an exported file; see ``densevit_runtime.load``."""
         path = Path(path)
         metadata = read_metadata(path)
-        return cls(path, metadata, open_engine(path, engine, threads), heads)
+        wanted = (heads,) if isinstance(heads, str) else tuple(heads or metadata.heads)
+        if unknown := [head for head in wanted if head not in metadata.heads]:
+            raise ConfigError(f"there is no head {unknown[0]!r}; {path} has {', '.join(metadata.heads)}")
+        chosen = {head: metadata.heads[head] for head in wanted}
+        outputs = None if len(chosen) == len(metadata.heads) else all_outputs(chosen)
+        return cls(path, metadata, chosen, open_engine(path, engine, threads, outputs))
 
     def predict(self, image: Any) -> Prediction:
         """Run one photo.
@@ -78,7 +79,7 @@ class Runtime:
         fits = len(shapes) == 1 and all(image.dtype == np.uint8 and image.shape[2:] == (3,) for image in images)
         if not fits:
             raise DataError(f"images have the shapes {sorted(shapes)}; uint8 (H, W, 3) of one size is accepted")
-        names = [name for head, about in self.heads.items() for name in output_names(head, about)]
+        names = all_outputs(self.heads)
         batch = images[0][None] if len(images) == 1 else np.stack(images)
         outputs = self.engine.run(np.ascontiguousarray(batch), names)
         for name, output in outputs.items():
@@ -117,7 +118,7 @@ def read_metadata(path: Path) -> Metadata:
     return Metadata.parse(read_onnx(path) if suffix == ".onnx" else read_openvino(path), str(path))
 
 
-def check_ports(path: Path, metadata: Metadata, engine: Engine) -> None:
+def check_ports(path: Path, heads: Mapping[str, HeadMetadata], engine: Engine) -> None:
     """Compare the inputs and outputs of a graph with what its metadata promise.
 
     Raises:
@@ -128,7 +129,7 @@ def check_ports(path: Path, metadata: Metadata, engine: Engine) -> None:
             f"{path} has the inputs {_shown(engine.inputs)}; one input is accepted, {INPUT!r}, uint8 (B, H, W, 3); "
             "export the model again"
         )
-    for head, about in metadata.heads.items():
+    for head, about in heads.items():
         for name in output_names(head, about):
             port = engine.outputs.get(name)
             labels = about.task == "segmentation" and name == head

@@ -14,8 +14,9 @@ from onnx import TensorProto, helper, numpy_helper
 import densevit_runtime
 from densevit_runtime.errors import CheckpointError, ConfigError, DataError, DensevitError, EngineError
 from densevit_runtime.limits import VARIABLE
+from densevit_runtime.onnx_prune import with_outputs
 from densevit_runtime.runtime import read_metadata
-from tests.exported_files import METADATA, STREETS, tiny_model, write_onnx
+from tests.exported_files import DEPTH, METADATA, STREETS, tiny_model, write_onnx
 
 PHOTO = np.full((8, 12, 3), 200, np.uint8)
 XML = """<?xml version="1.0"?>
@@ -276,3 +277,40 @@ def test_xml__is_not_for_onnxruntime(tmp_path: Path) -> None:
     assert read_metadata(path) == METADATA
     with pytest.raises(ConfigError, match="engine onnxruntime does not read"):
         densevit_runtime.load(path, engine="onnxruntime")
+
+
+# Some heads of a file
+
+
+@pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
+def test_head_that_is_not_asked_for__is_not_computed(engine: str, tmp_path: Path) -> None:
+    pytest.importorskip(engine)
+    path = write_onnx(tmp_path / "m.onnx")
+    model = densevit_runtime.load(path, heads=["depth"], engine=engine, threads=1)
+    assert list(model.engine.outputs) == ["depth"]
+    np.testing.assert_allclose(model.predict(PHOTO)["depth"].prediction, 8.0)
+
+
+@pytest.mark.parametrize(("head", "operators"), [("depth", 3), ("normals", 2), ("streets", 4)])
+def test_file_with_fewer_outputs__has_only_the_nodes_that_they_need(head: str, operators: int, tmp_path: Path) -> None:
+    model = onnx.load_from_string(with_outputs(write_onnx(tmp_path / "m.onnx"), {head}))
+    onnx.checker.check_model(model)
+    assert [one.name for one in model.graph.output] == [head]
+    assert len(model.graph.node) == operators
+    read = {name for node in model.graph.node for name in node.input}
+    assert {one.name for one in model.graph.initializer} <= read
+
+
+def test_file_with_fewer_outputs__keeps_what_a_subgraph_takes_from_outside(tmp_path: Path) -> None:
+    def branch(model: onnx.ModelProto) -> None:
+        doubled = helper.make_node("Add", ["grey", "grey"], ["inner"])
+        kind = helper.make_tensor_value_info("inner", TensorProto.FLOAT, ["B", "H", "W"])
+        either = helper.make_graph([doubled], "branch", [], [kind])
+        model.graph.initializer.append(numpy_helper.from_array(np.array(True), "yes"))
+        model.graph.node.append(helper.make_node("If", ["yes"], ["far"], then_branch=either, else_branch=either))
+        model.graph.output.append(helper.make_tensor_value_info("far", TensorProto.FLOAT, ["B", "H", "W"]))
+
+    far = {"far": DEPTH}
+    path = write_onnx(tmp_path / "m.onnx", replace(METADATA, heads={**METADATA.heads, **far}), [branch])
+    found = densevit_runtime.load(path, heads=["far"], engine="onnxruntime", threads=1).predict(PHOTO)
+    np.testing.assert_allclose(found["far"].prediction, 400.0)

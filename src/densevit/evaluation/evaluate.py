@@ -82,7 +82,7 @@ def evaluate_predictor(
     """Metrics of one head of a loaded model, or of an exported file itself; see ``evaluate``."""
     tasks = {head: predictor.tasks[head]}
     if isinstance(predictor, ExportedModel):
-        return evaluate_by(predictor.decoded, tasks, dataset, progress=progress)[head]
+        return evaluate_by(predictor.only(head).decoded, tasks, dataset, progress=progress)[head]
     return evaluate(predictor.model, tasks, predictor.fit, dataset, options, progress=progress)[head]
 
 

@@ -74,6 +74,13 @@ class ExportedModel:
         refuse_options(source, given, {})
         return cls(Runtime.load(source, heads=heads, engine=engine, threads=torch.get_num_threads()))
 
+    def only(self, head: str) -> Self:
+        """The file with one head, so that nothing else is computed."""
+        if self.heads == (head,):
+            return self
+        runtime, engine = self.runtime, self.runtime.engine
+        return type(self)(Runtime.load(runtime.path, heads=[head], engine=engine.name, threads=engine.threads))
+
     def options(self, *, quality: str | None = None, **views: Any) -> InferenceOptions:
         """The only options that the file can follow: none.
 
