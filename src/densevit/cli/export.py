@@ -39,6 +39,7 @@ def export(
     from densevit.export.job import export_model
     from densevit.export.quantise_photos import Source
     from densevit.inference.predictor import Predictor
+    from densevit.inference.speed import read_speed
 
     if precision not in ("float32", "int8"):
         raise ConfigError(f"--precision is {precision!r}; float32 and int8 are accepted")
@@ -50,7 +51,7 @@ def export(
     check_target(to, out)
     shared.claim_outputs(output_files(out), [Path(model), data], overwrite=overwrite)  # before the model is loaded
     names = shared.head_names(heads)
-    predictor = Predictor.load(model, heads=names, device="cpu", speed=speed, quality=quality)
+    predictor = Predictor.load(model, heads=names, device="cpu", speed=read_speed(speed, quality=quality))
     if precision == "int8":
         options: dict[str, Any] = {"to": to, "scores": scores, "max_loss": max_loss or (), "overwrite": overwrite}
         write_int8(predictor, model, out, Source(data), **options)
