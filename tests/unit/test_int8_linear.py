@@ -135,7 +135,12 @@ def test_chain_of_layers__is_close_to_float32(threads: int, form: str) -> None:
 def test_rows_of_any_strides__are_taken(form: str) -> None:
     given = layer(32, 16)
     int8 = Int8Linear.of(given.weight, given.bias)
-    cases = [noise(2, 9, 64)[:, 1:, ::2], noise(3, 32, 5).transpose(1, 2), noise(1, 32).expand(4, 32), noise(8, 40)[::2, :32]]
+    cases = [
+        noise(2, 9, 64)[:, 1:, ::2],
+        noise(3, 32, 5).transpose(1, 2),
+        noise(1, 32).expand(4, 32),
+        noise(8, 40)[::2, :32],
+    ]
 
     with torch.inference_mode():
         for x in cases:
