@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from densevit.inference.predictor import Predictor
     from densevit.inference.sliding_window import SlidingWindow
     from densevit.inference.speed import SpeedConfig
-    from densevit.inference_config import InferenceConfig
+    from densevit.inference_config import InferenceConfig, Quality
     from densevit.model import DenseModel, ModelConfig
     from densevit.training.api import TrainResult, train
     from densevit.types import DenseOutput, Taps
@@ -54,6 +54,7 @@ def load(
     device: str | None = None,
     speed: "SpeedConfig | Mapping[str, Any] | Sequence[str] | str | Path | None" = None,
     engine: str | None = None,
+    quality: "Quality | None" = None,
     **import_overrides: Any,
 ) -> "Predictor":
     """Load a model that is ready to predict.
@@ -68,17 +69,22 @@ def load(
             of files and ``key=value`` pairs.
         engine: what runs the network, in place of ``speed``'s: "torch"; or, on the CPU, "compile", "onnxruntime" or
             "openvino", which build a program for every image size they meet. "compile" also runs on GPUs.
+        quality: "fast", the default, runs each head on the whole photo, once, at a size of its own; "best" with the
+            windows and mirror images that the checkpoint says, in place of ``speed``'s. A checkpoint that has no sizes
+            for fast runs gives the same at both.
         import_overrides: facts that checkpoints of other programs do not state, such as ``num_heads``; any other
             keyword is refused, and so is every one for densevit's own checkpoints.
 
     Raises:
         CheckpointError: if there is no such model, or its file cannot be used.
-        ConfigError: if a head, option, device or engine does not exist.
+        ConfigError: if a head, option, device, engine or quality does not exist.
         EngineError: if the engine does not work here.
     """
     from densevit.inference.predictor import Predictor
 
-    return Predictor.load(source, heads=heads, device=device, speed=speed, engine=engine, **import_overrides)
+    return Predictor.load(
+        source, heads=heads, device=device, speed=speed, engine=engine, quality=quality, **import_overrides
+    )
 
 
 def list_models() -> tuple[str, ...]:

@@ -4,7 +4,6 @@ Source: Dosovitskiy et al. 2021, section 3.1; LayerScale: Touvron et al. 2021 (C
 """
 
 from collections.abc import Callable
-from functools import partial
 from typing import Literal
 
 import torch
@@ -25,9 +24,14 @@ def quick_gelu(x: Tensor) -> Tensor:
     return x * torch.sigmoid(1.702 * x)
 
 
+def gelu_tanh(x: Tensor) -> Tensor:
+    """GELU's approximation by the hyperbolic tangent."""
+    return F.gelu(x, approximate="tanh")
+
+
 ACTIVATIONS: dict[Activation, Callable[[Tensor], Tensor]] = {
     "gelu": F.gelu,
-    "gelu_tanh": partial(F.gelu, approximate="tanh"),
+    "gelu_tanh": gelu_tanh,  # a function, which stays itself in copies of a model
     "quick_gelu": quick_gelu,
     "relu": F.relu,
 }
@@ -71,8 +75,13 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor, rotation: Rotation | None = None, bias: Tensor | None = None) -> Tensor:
         """(B, T, C) -> (B, T, C); ``bias`` is added to the logits and broadcasts to (B, heads, T, T)."""
-        qkv = self.qkv(x).unflatten(2, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)  # (3, B, heads, T, C / heads)
-        q, k, v = qkv.unbind(0)
+        x = self.proj(self.mix(self.qkv(x), rotation, bias))  # (B, T, C)
+        return F.dropout(x, self.dropout, self.training)
+
+    def mix(self, qkv: Tensor, rotation: Rotation | None = None, bias: Tensor | None = None) -> Tensor:
+        """Queries, keys and values (B, T, 3 C) -> the values as attention mixes them, (B, T, C)."""
+        heads = qkv.unflatten(2, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)  # (3, B, heads, T, C / heads)
+        q, k, v = heads.unbind(0)
         if rotation is not None:
             q, k = rotation(q), rotation(k)
         dropout = self.dropout if self.training else 0.0
@@ -80,8 +89,7 @@ class Attention(nn.Module):
         if mixed is None:
             per_head = F.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=dropout)
             mixed = per_head.transpose(1, 2).flatten(2)
-        x = self.proj(mixed)  # (B, T, C)
-        return F.dropout(x, self.dropout, self.training)
+        return mixed
 
     def _kernel(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor | None:
         """(B, heads, T, C / heads) each -> (B, T, C), or None where torch's operator is to be used."""

@@ -3,7 +3,15 @@
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal, Self, get_args
 
-from pydantic import BeforeValidator, Field, PositiveFloat, field_serializer, model_validator
+from pydantic import (
+    BeforeValidator,
+    Field,
+    PositiveFloat,
+    SerializerFunctionWrapHandler,
+    field_serializer,
+    model_serializer,
+    model_validator,
+)
 
 from densevit.config import Config, PositiveWidth, bounded
 from densevit.errors import ConfigError
@@ -13,6 +21,9 @@ from densevit.types import Size
 WindowKind = Literal["segmenter", "mmseg", "setr"]
 WholeKind = Literal["dpt", "transformers", "depth_anything"]
 ProtocolKind = WindowKind | WholeKind
+Quality = Literal["fast", "best"]
+"""How a photo is run where a checkpoint knows two ways: whole and once, or with windows and mirror images."""
+DEFAULT_QUALITY: Quality = "fast"
 Resampling = Literal["nearest", "lanczos", "bilinear", "bicubic", "box", "hamming"]
 """Pillow's filters."""
 
@@ -74,6 +85,8 @@ class InferenceConfig(Config):
         flip: average with the result for the mirrored image.
         heads: settings of single heads, which replace ``short_side``, ``window`` and ``flip``; a number is the short
             side of images that are run whole.
+        fast: short sides of single heads at quality "fast", where images are run whole and once. All other settings
+            are those of quality "best", and of heads that are not named here at either.
     """
 
     short_side: PositiveWidth = 512
@@ -81,6 +94,13 @@ class InferenceConfig(Config):
     window: PositiveWidth | None = None
     flip: bool = False
     heads: dict[str, Annotated[HeadInference, BeforeValidator(_from_short_side)]] = Field(default_factory=dict)
+    fast: dict[str, PositiveWidth] = Field(default_factory=dict)
+
+    @model_serializer(mode="wrap")
+    def _without_absent(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without ``fast`` if there is none, as checkpoints have always been written."""
+        data: dict[str, Any] = serialise(self)
+        return {key: value for key, value in data.items() if key != "fast" or value}
 
     @field_serializer("heads")
     def _shortest(self, heads: dict[str, HeadInference]) -> dict[str, Any]:
@@ -111,17 +131,29 @@ class InferenceConfig(Config):
         return [(self.for_head(group[0]), tuple(group)) for group in names.values()]
 
     def for_head(self, head: str) -> "InferenceConfig":
-        """The settings of one head, as those of a model that has no other."""
-        return self.model_copy(update={**dict(self._settings(head)), "heads": {}})
+        """The settings of one head at quality "best", as those of a model that has no other."""
+        return self.model_copy(update={**dict(self._settings(head)), "heads": {}, "fast": {}})
 
     def _settings(self, head: str) -> HeadInference:
         own = HeadInference(short_side=self.short_side, window=self.window, flip=self.flip)
         return self.heads.get(head, own)
 
+    def at_quality(self, quality: Quality) -> "InferenceConfig":
+        """The settings of one quality, as those of a model that knows one way to run each head."""
+        fast = self.fast if quality == "fast" else {}
+        heads = self.heads | {head: HeadInference(short_side=side) for head, side in fast.items()}
+        return self.model_copy(update={"heads": heads, "fast": {}})
+
+    def differs_by_quality(self, heads: Iterable[str]) -> bool:
+        """Whether a head is run in another way at quality "fast" than at "best"."""
+        fast = self.at_quality("fast")
+        return any(fast._settings(head) != self._settings(head) for head in heads)
+
     def whole(self) -> "InferenceConfig":
-        """The same sizes, with images run whole and once."""
-        heads = {head: HeadInference(short_side=own.short_side) for head, own in self.heads.items()}
-        return self.model_copy(update={"window": None, "flip": False, "heads": heads})
+        """Images run whole and once: at the sizes of quality "fast" where there are any, else at the same sizes."""
+        ways = self.at_quality("fast")
+        heads = {head: HeadInference(short_side=own.short_side) for head, own in ways.heads.items()}
+        return ways.model_copy(update={"window": None, "flip": False, "heads": heads})
 
     def at(self, short_side: int) -> "InferenceConfig":
         """Images run whole and once at another short side, for all heads."""

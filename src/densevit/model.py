@@ -10,6 +10,7 @@ from densevit.config import Config, bounded
 from densevit.decoders import Decoder, DecoderConfig, build_decoder, parse_decoder
 from densevit.encoder import EncoderConfig, VisionTransformer
 from densevit.errors import ConfigError, ShapeError
+from densevit.kernels.int8.linear import Int8Linear
 from densevit.limits import limits, too_much
 from densevit.types import DenseOutput, Taps
 
@@ -165,7 +166,8 @@ class DenseModel(nn.Module):
             )
         if not images.is_floating_point():
             raise ShapeError(f"images are {images.dtype} but must be float in [0, 1]; divide uint8 images by 255")
-        return (images - self.mean) / self.std
+        normalised: Tensor = (images - self.mean) / self.std
+        return normalised.to(next(self.encoder.parameters()).dtype)  # another than float32 only on GPUs
 
     def decode(
         self, taps: Taps, heads: tuple[str, ...] | None = None, *, coarse: bool = False
@@ -184,8 +186,9 @@ class DenseModel(nn.Module):
         return decoder
 
     def num_parameters(self) -> int:
-        """Number of parameters of encoder and heads."""
-        return sum(p.numel() for p in self.parameters())
+        """Number of parameters of encoder and heads, those that are stored as 8-bit integers included."""
+        quantised = sum(m.num_parameters for m in self.modules() if isinstance(m, Int8Linear))
+        return sum(p.numel() for p in self.parameters()) + quantised
 
     def extra_repr(self) -> str:
         """Names and kinds of the heads."""

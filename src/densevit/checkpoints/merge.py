@@ -30,6 +30,7 @@ class HeadSource(Config):
         figures: JSON file of ``densevit evaluate`` with the head's metrics, for the card.
         short_side, window, flip: inference settings of the head, as in ``InferenceConfig``; by default those of the
             checkpoint.
+        fast: short side of the head at quality "fast"; by default that of the checkpoint, if it has one.
     """
 
     checkpoint: str | Path | Annotated[tuple[str | Path, ...], Field(min_length=1)]
@@ -38,6 +39,7 @@ class HeadSource(Config):
     short_side: PositiveInt | None = None
     window: PositiveInt | None = None
     flip: bool | None = None
+    fast: PositiveInt | None = None
 
     @property
     def checkpoints(self) -> tuple[str, ...]:
@@ -102,7 +104,8 @@ def merge_bundles(config: MergeConfig) -> Bundle:
     model.encoder.load_state_dict(first.model.encoder.state_dict())
     for name, source in config.heads.items():
         model.heads[name].load_state_dict(donors[source.name].model.heads[source.head].state_dict())
-    fit = _inference_config(first.fit, inference)
+    fast = {name: source.fast or donors[source.name].fit.fast.get(source.head) for name, source in config.heads.items()}
+    fit = _inference_config(first.fit, inference, {name: side for name, side in fast.items() if side is not None})
     card = config.card.model_copy(update={"metrics": metrics})
     return Bundle(model.eval(), tasks, fit, card, trained_on=_trained_on(config, donors))
 
@@ -126,7 +129,7 @@ def _head_inference(source: HeadSource, fit: InferenceConfig) -> HeadInference:
     )
 
 
-def _inference_config(base: InferenceConfig, heads: dict[str, HeadInference]) -> InferenceConfig:
+def _inference_config(base: InferenceConfig, heads: dict[str, HeadInference], fast: dict[str, int]) -> InferenceConfig:
     """The median of the heads' sizes for all, and an entry for each head that differs from it, in the shortest form."""
     short_side = median_low(head.short_side for head in heads.values())
     entries: dict[str, Any] = {}
@@ -135,7 +138,7 @@ def _inference_config(base: InferenceConfig, heads: dict[str, HeadInference]) ->
             entries[name] = head.plain()
         elif head.short_side != short_side:
             entries[name] = head.short_side
-    return InferenceConfig.parse(base.at(short_side).plain() | {"heads": entries})
+    return InferenceConfig.parse(base.at(short_side).plain() | {"heads": entries, "fast": fast})
 
 
 def _open(source: HeadSource) -> Bundle:

@@ -20,6 +20,7 @@ from densevit.checkpoints.files import is_finite, write_tensors
 from densevit.checkpoints.native_tensors import SCALE_SUFFIX, check_shapes, exact_storage, quantise_rows, read_tensor
 from densevit.checkpoints.needed_plugins import check_plugins, plugins_of
 from densevit.checkpoints.prefixes import some
+from densevit.checkpoints.shipped import with_additions
 from densevit.config import Config, nearest
 from densevit.errors import CheckpointError, ConfigError
 from densevit.inference_config import InferenceConfig, Protocol, parse_protocol
@@ -29,8 +30,8 @@ from densevit.plain_data import parse_json_config
 from densevit.presets import preset
 from densevit.tasks import Task, parse_task
 
-FORMAT = 2
-"""Format 2 has ``trained_on`` or ``plugins``; a file without them is of format 1, which older programs read too."""
+FORMAT = 3
+"""Format 3 has ``fit.fast``, format 2 ``trained_on`` or ``plugins``; a file has the lowest that it needs."""
 METADATA_KEY = "densevit"
 
 AnyTask = Annotated[SerializeAsAny[Task], BeforeValidator(parse_task)]
@@ -154,8 +155,9 @@ def check_tasks(model: ModelConfig, tasks: Mapping[str, Task], fit: InferenceCon
             raise ConfigError(
                 f"head {name!r} has {head.out_channels} output channels but its task needs {tasks[name].out_channels}"
             )
-    if unknown := [head for head in fit.heads if head not in model.heads]:
-        raise ConfigError(f"fit.heads names {unknown[0]!r}{nearest(unknown[0], model.heads)}")
+    for key in ("heads", "fast"):
+        if unknown := [head for head in getattr(fit, key) if head not in model.heads]:
+            raise ConfigError(f"fit.{key} names {unknown[0]!r}{nearest(unknown[0], model.heads)}")
 
 
 def preset_bundle(name: str) -> Bundle:
@@ -205,7 +207,7 @@ def save_bundle(
         stored.update({name: tensor for name, tensor in tensors.items() if name.startswith("encoder.")})
     plugins = plugins_of(bundle.model.config, bundle.tasks)
     header = Header(
-        format=FORMAT if bundle.trained_on or plugins else 1,
+        format=3 if bundle.fit.fast else 2 if bundle.trained_on or plugins else 1,
         model=bundle.model.config,
         tasks=bundle.tasks,
         fit=bundle.fit,
@@ -277,7 +279,7 @@ def read_header(path: Path) -> Header:
             "for pre-trained encoder weights set encoder_weights in a training config"
         )
     try:
-        data = parse_json_config(metadata[METADATA_KEY])
+        data = with_additions(metadata[METADATA_KEY], parse_json_config(metadata[METADATA_KEY]))
         newer = int(data.get("format", 0)) > FORMAT
         if not newer:
             check_plugins(data.get("plugins"), path)

@@ -24,7 +24,7 @@ FOLDER_FILES = (*HUB_FILES, "checkpoint.pth")
 SUFFIXES = {".safetensors", ".pth", ".pt", ".bin", ".ckpt"}
 
 # Options of densevit.load: for every checkpoint (only named in errors here), and for those of other programs.
-LOAD_OPTIONS = ("heads", "device", "speed", "engine")
+LOAD_OPTIONS = ("heads", "device", "speed", "engine", "quality")
 CLASS_OPTIONS = ("classes", "num_classes", "num_labels", "out_channels")
 IMPORT_OPTIONS = ("config", "as_source", *ImportOverrides.model_fields)
 

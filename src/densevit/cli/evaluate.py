@@ -26,6 +26,7 @@ def evaluate(
     measured: MeasureOptions,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the metrics here.")] = None,
     device: shared.Device = None,
+    quality: shared.Quality = None,
     views: shared.ViewOptions,
     speed: shared.Speed = None,
     engine: shared.Engine = None,
@@ -43,7 +44,7 @@ def evaluate(
 
     keys = source.keys()  # may be refused, so before the model is loaded
     shared.claim_outputs([json_file], [*source.paths(), Path(model)], overwrite=overwrite)
-    predictor = load(model, device=device, speed=speed, engine=engine)
+    predictor = load(model, device=device, speed=speed, engine=engine, quality=quality)
     options = views.checked(predictor)
     stamp: dict[str, Any] = {} if source.background is None else {"background": source.background}
     stamp |= views.stamp(options, predictor)
@@ -75,12 +76,20 @@ def _measure(predictor: "Predictor", chosen: "Selected", options: "InferenceOpti
             options,
             progress=lambda done, _: progress.update(bar, completed=done),
         )[head]
-    Console(markup=False).print(_table(head, metrics))
+    Console(markup=False).print(_table(_title(predictor, head, options), metrics))
     return {**metrics, "seconds": round(time.perf_counter() - began, 1)}
 
 
-def _table(head: str, metrics: dict[str, Any]) -> Table:
-    table = Table("metric", "value", title=printable(head))
+def _title(predictor: "Predictor", head: str, options: "InferenceOptions") -> str:
+    """The head, and the quality that was measured where it had a say."""
+    if not options.uses_quality:
+        return head
+    same = "" if predictor.fit.differs_by_quality([head]) else ", the same at fast and best"
+    return f"{head}, quality {options.quality}{same}"
+
+
+def _table(title: str, metrics: dict[str, Any]) -> Table:
+    table = Table("metric", "value", title=printable(title))
     for name, value in metrics.items():
         if isinstance(value, float):
             table.add_row(name, f"{value:.4f}")

@@ -19,6 +19,13 @@ Device = Annotated[str | None, typer.Option(help="cpu, cuda, ...; a GPU if there
 Speed = Annotated[
     list[str] | None, typer.Option(help="Make the model cheaper: a YAML file, or KEY=VALUE; may be repeated.")
 ]
+Quality = Annotated[
+    str | None,
+    typer.Option(
+        help="fast runs each head on the whole photo, once; best with the windows and mirror images of the checkpoint. "
+        "By default fast; the same where a checkpoint knows one way."
+    ),
+]
 Overwrite = Annotated[
     bool, typer.Option("--overwrite", help="Replace files that densevit did not write, or that were changed since.")
 ]
@@ -82,8 +89,10 @@ class ViewOptions:
     def stamp(self, options: "InferenceOptions", predictor: "Predictor") -> dict[str, Any]:
         """What a record says about how its photos were run; ``options`` are those that ``checked`` gave."""
         stamp: dict[str, Any] = {} if self.protocol is None else {"protocol": self.protocol, "tta": self.tta}
+        stamp |= {"quality": options.quality} if options.uses_quality else {}
         stamp |= {} if options.has_default_views else {"way": options.way()}
-        return stamp | ({"speed": switches} if (switches := predictor.speed.set_values()) else {})
+        switches = {key: value for key, value in predictor.speed.set_values().items() if key != "quality"}
+        return stamp | ({"speed": switches} if switches else {})
 
 
 def claim_outputs(outputs: Iterable[Path | None], inputs: Sequence[Path | None] = (), *, overwrite: bool) -> None:

@@ -24,7 +24,7 @@ from densevit.inference.raster.job import RasterConfig
 FILES = ("labels", "overlay", "values", "colours")
 """The entries of a head's record that name a file."""
 
-STAMP_KEYS = ("protocol", "tta", "way", "raster", "speed")
+STAMP_KEYS = ("protocol", "tta", "quality", "way", "raster", "speed")
 """Entries of a record that not every record has, and that must agree for ``--resume`` to take it."""
 
 
@@ -76,10 +76,12 @@ class PhotoBatch:
 
     def plan(self, photos: Sequence[Path], *, resume: bool) -> None:
         """Decide what is done with each photo; with ``resume``, finished ones are taken over."""
+        two_ways = self.predictor.fit.differs_by_quality(self.predictor.heads)
+        keys = STAMP_KEYS if two_ways else tuple(key for key in STAMP_KEYS if key != "quality")
         for photo, stem in zip(photos, unique_stems(photos), strict=True):
             streamed = self.options.protocol is None and is_streamed(photo, forced=self.stream)
             stamp = self._stamp(photo, streamed=streamed)
-            earlier = _earlier(self.out / f"{stem}.json", stamp, self.predictor.heads) if resume else None
+            earlier = _earlier(self.out / f"{stem}.json", stamp, self.predictor.heads, keys) if resume else None
             self.photos.append(PlannedPhoto(photo, stem, streamed, stamp, earlier))
 
     def outputs(self) -> Iterator[Path]:
@@ -144,7 +146,10 @@ class PhotoBatch:
         status = photo.stat() if photo.exists() else None
         size, changed = (status.st_size, status.st_mtime_ns) if status else (-1, -1)
         stamp: dict[str, Any] = {"source": str(photo), "bytes": size, "changed_ns": changed, "model": self.model}
-        return stamp | self.way | ({"raster": self.raster.plain()} if streamed else {})
+        if streamed:  # in windows, which have no quality
+            way = {key: value for key, value in self.way.items() if key != "quality"}
+            return stamp | way | {"raster": self.raster.plain()}
+        return stamp | self.way
 
 
 def unique_stems(photos: Sequence[Path]) -> list[str]:
@@ -163,11 +168,14 @@ def unique_stems(photos: Sequence[Path]) -> list[str]:
     return unique
 
 
-def _earlier(path: Path, stamp: dict[str, Any], heads: Sequence[str]) -> dict[str, Any] | None:
-    """The record of a finished photo, if it was made from the same file by the same model and its files are there."""
+def _earlier(path: Path, stamp: dict[str, Any], heads: Sequence[str], way: Sequence[str]) -> dict[str, Any] | None:
+    """The record of a finished photo, if it was made from the same file by the same model and its files are there.
+
+    ``way`` has those of ``STAMP_KEYS`` that must agree.
+    """
     try:
         record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        same = all(record.get(key) == stamp.get(key) for key in {*stamp, *STAMP_KEYS})
+        same = all(record.get(key) == stamp.get(key) for key in {*stamp.keys() - {*STAMP_KEYS}, *way})
         names = [record["heads"][head].get(kind) for head in heads for kind in FILES]
         there = all((path.parent / name).exists() for name in names if name is not None)
         complete = all(isinstance(record["heads"][head]["task"], str) for head in heads)

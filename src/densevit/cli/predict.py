@@ -29,6 +29,7 @@ def predict(
         typer.Option(help="Also write predictions as people correct them: coco, labelme or cvat; may be repeated."),
     ] = None,
     device: shared.Device = None,
+    quality: shared.Quality = None,
     views: shared.ViewOptions,
     stream: Annotated[
         bool, typer.Option("--stream", help="Stream TIFFs and PNGs of any size; large or georeferenced ones always.")
@@ -60,7 +61,7 @@ def predict(
     console = Console(stderr=True)
     found = find_photos(sources)
     names = shared.head_names(head, heads)
-    predictor = load(model, heads=names, device=device, speed=speed, engine=engine)
+    predictor = load(model, heads=names, device=device, speed=speed, engine=engine, quality=quality)
     options = views.checked(predictor)
     raster = shared.raster_config(options.windows, bands=bands, limits=limits, scores=scores, file_format=raster_format)
     batch = PhotoBatch(predictor, model, options, raster, views.stamp(options, predictor), out, stream=stream)

@@ -28,6 +28,7 @@ def tune(
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; those of torch if not given.")] = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write every point here.")] = None,
     device: shared.Device = None,
+    quality: shared.Quality = None,
     overwrite: shared.Overwrite = False,
 ) -> None:
     """Measure cheaper settings of a model on your machine and data, and write the best within a budget.
@@ -42,6 +43,8 @@ def tune(
     from densevit.device import pick_device
     from densevit.errors import ConfigError
     from densevit.evaluation.run_data import Model
+    from densevit.inference.speed import read_speed
+    from densevit.inference_config import DEFAULT_QUALITY
     from densevit.io import write_bytes_atomic, write_json
     from densevit.tuning.pareto import Budget, choose
     from densevit.tuning.plot import pareto_svg
@@ -55,11 +58,13 @@ def tune(
     shared.claim_outputs([out, picture_file, json_file], read, overwrite=overwrite)
     if threads is not None:
         torch.set_num_threads(threads)
+    tuned = read_speed(None, quality=quality).quality or DEFAULT_QUALITY
     bundle = open_model(model)
     (chosen_data,) = measured.select(Model(model, bundle.tasks, bundle.trained_on), source.data, keys)
     name, dataset = chosen_data.head, chosen_data.dataset
-    switches = default_grid(bundle, name) if grid is None else GridConfig.parse(read_yaml(grid), source=str(grid))
-    tuner = Tuner(bundle, name, switches.settings(), device=pick_device(device))
+    switches = None if grid is None else GridConfig.parse(read_yaml(grid), source=str(grid))
+    settings = (switches or default_grid(bundle, name, tuned)).settings(tuned)
+    tuner = Tuner(bundle, name, settings, device=pick_device(device))
     limits = Budget.parse(budget, tuner.figure)
     console = Console(stderr=True)
     try:
@@ -78,7 +83,7 @@ def tune(
         raise
     points = tuner.points()
     if json_file is not None:
-        facts = {"model": model, "head": name, "budget": budget, **chosen_data.record()}
+        facts = {"model": model, "head": name, "quality": tuned, "budget": budget, **chosen_data.record()}
         write_json(json_file, {**facts, "points": _records(points)})
     try:
         chosen = choose(points, limits, tuner.figure)

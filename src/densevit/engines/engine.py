@@ -62,6 +62,31 @@ TOLERANCE = 1e-3
 _log = logging.getLogger(__name__)
 
 
+def check_movable(engine: str, device: torch.device, wanted: str) -> None:
+    """Refuse to move a model whose engine has built programs for another device.
+
+    Raises:
+        ConfigError: unless the engine is "torch".
+    """
+    if engine != "torch":
+        raise ConfigError(
+            f"engine {engine!r} builds programs for {device} and cannot move to {wanted}; load the model there, with "
+            f"device={wanted!r}"
+        )
+
+
+def check_savable(engine: str) -> None:
+    """Refuse to save a model whose modules an engine has replaced.
+
+    Raises:
+        ConfigError: unless the engine is "torch".
+    """
+    if engine != "torch":
+        raise ConfigError(
+            f"engine {engine!r} runs the model, whose modules are replaced; load it with engine torch to save it"
+        )
+
+
 def use_engine(model: DenseModel, engine: str) -> DenseModel:
     """Make an engine run a model, in place.
 

@@ -13,6 +13,7 @@ from densevit.evaluation.evaluate import evaluate as measure
 from densevit.evaluation.selection import choose_head
 from densevit.inference.pipeline import InferenceOptions
 from densevit.inference.predictor import Predictor
+from densevit.inference_config import Quality
 
 _log = logging.getLogger(__name__)
 
@@ -25,6 +26,7 @@ def evaluate(
     task: str | None = None,
     heads: str | Sequence[str] | None = None,
     options: InferenceOptions | None = None,
+    quality: Quality | None = None,
     device: str | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, dict[str, Any]]:
@@ -40,6 +42,7 @@ def evaluate(
         task: kind of task; by default that of all heads, or segmentation.
         heads: to measure; by default the one whose task and classes fit.
         options: windows, scales, mirror images or a protocol, see ``Predictor.options``.
+        quality: "fast" or "best"; by default that of ``options``, else the predictor's, which is "fast" if not said.
         device: by default a GPU if there is one; a predictor stays where it is.
         progress: called with (images done, images).
 
@@ -50,7 +53,10 @@ def evaluate(
         ConfigError: no head fits, or several do; no data was named.
         DataError: the data cannot be used, or have no target for a head.
     """
-    predictor = model if isinstance(model, Predictor) else Predictor.load(model, device=device)
+    predictor = model if isinstance(model, Predictor) else Predictor.load(model, device=device, quality=quality)
+    views = options or InferenceOptions()
+    chosen_quality = quality or views.quality or predictor.quality
+    views = InferenceOptions.parse({**dict(views), "quality": chosen_quality}, source="the set of inference options")
     source = "" if isinstance(model, Predictor) else str(model)
     kind = run_data.kind_to_measure(predictor.tasks, task)
     wanted: Sequence[str] | Sequence[None] = [heads] if isinstance(heads, str) else heads or [None]
@@ -66,6 +72,6 @@ def evaluate(
     found: dict[str, dict[str, Any]] = {}
     for head, dataset in chosen:
         task_of = {head: predictor.tasks[head]}
-        found |= measure(predictor.model, task_of, predictor.fit, dataset, options, progress=progress)
+        found |= measure(predictor.model, task_of, predictor.fit, dataset, views, progress=progress)
         check_measured({head: found[head]}, task_of, len(dataset))
     return found

@@ -21,7 +21,15 @@ from densevit.inference import protocols
 from densevit.inference.sliding_window import SlidingWindow, SlidingWindowRunner
 from densevit.inference.tiled_logits import TiledLogits, resized_logits
 from densevit.inference.tta import TtaMean
-from densevit.inference_config import InferenceConfig, Protocol, Scale, WholeProtocol, checked_input_size
+from densevit.inference_config import (
+    DEFAULT_QUALITY,
+    InferenceConfig,
+    Protocol,
+    Quality,
+    Scale,
+    WholeProtocol,
+    checked_input_size,
+)
 from densevit.model import DenseModel
 from densevit.pixels import fit_image
 from densevit.tasks import Task
@@ -38,6 +46,8 @@ class InferenceOptions(Config):
     """What a caller asks for beyond what the checkpoint's ``InferenceConfig`` says.
 
     Attributes:
+        quality: "fast" or "best"; None for the predictor's, and "fast" where there is none. Scales and flip apply to
+            what it says; windows and protocols replace it.
         windows: sliding windows at the image's own pixels, instead of resizing it to the size of training.
         scales: factors on the input size; their results are averaged: probabilities for labels, else values.
         flip: average with the result for the mirrored image.
@@ -48,6 +58,7 @@ class InferenceOptions(Config):
         ConfigError: if a protocol is combined with windows, scales or flip, or ``tta`` is on without a protocol.
     """
 
+    quality: Quality | None = None
     windows: SlidingWindow | None = None
     scales: tuple[Scale, ...] = Field(default=(1.0,), min_length=1)
     flip: bool = False
@@ -72,6 +83,11 @@ class InferenceOptions(Config):
     def has_default_views(self) -> bool:
         """Whether windows, scales and flip are left to the checkpoint."""
         return self.windows is None and self.scales == (1.0,) and not self.flip
+
+    @property
+    def uses_quality(self) -> bool:
+        """Whether the sizes of the checkpoint's quality are used; windows and protocols have their own."""
+        return self.windows is None and self.protocol is None
 
     def way(self) -> dict[str, Any]:
         """Windows, scales and flip as plain data, for records of results."""
@@ -139,7 +155,7 @@ def plans(config: InferenceConfig, options: InferenceOptions, heads: Mapping[str
         for group, names in options.windows.groups(config, heads):
             yield Plan(names, group, options.windows, own_pixels=True, views=views)
         return
-    for group, names in config.groups(heads):
+    for group, names in config.at_quality(options.quality or DEFAULT_QUALITY).groups(heads):
         # Windows of a resized image overlap by half: they are few, and each pixel is seen well inside of one.
         windows = None if group.window is None else SlidingWindow(overlap=group.window // 2)
         views = tuple(product(options.scales, (False, True) if options.flip or group.flip else (False,)))

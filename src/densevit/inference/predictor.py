@@ -8,7 +8,6 @@ from densevit.checkpoints.native import Bundle, Card, TrainedOn, save_bundle
 from densevit.checkpoints.open import open_model
 from densevit.config import nearest
 from densevit.device import pick_device
-from densevit.engines.engine import use_engine
 from densevit.errors import ConfigError
 from densevit.inference import protocols
 from densevit.inference.batching import Batch, Pixels, run_many
@@ -19,8 +18,16 @@ from densevit.inference.raster.job import RasterConfig, RasterJob
 from densevit.inference.raster.outputs import plan_outputs
 from densevit.inference.results import result_files
 from densevit.inference.sliding_window import SlidingWindow
-from densevit.inference.speed import SpeedConfig, apply_speed, read_speed
-from densevit.inference_config import InferenceConfig, Protocol, WholeProtocol
+from densevit.inference.speed import (
+    SpeedConfig,
+    apply_speed,
+    check_movable,
+    check_quality,
+    check_savable,
+    read_speed,
+    use_speed,
+)
+from densevit.inference_config import DEFAULT_QUALITY, InferenceConfig, Protocol, Quality, WholeProtocol
 from densevit.io import as_image, claim
 from densevit.io.gdal import read_head
 from densevit.model import DenseModel
@@ -38,6 +45,7 @@ class Predictor:
         heads: the heads that run.
         protocol: how the program that the weights come from runs images; None for densevit's own weights.
         trained_on: the data that the heads learnt from, as far as the checkpoint says.
+        quality: how images are run where ``fit`` knows two ways, "fast" or "best".
         speed: the switches that are on, the engine included.
         device: on which the model runs.
     """
@@ -56,9 +64,11 @@ class Predictor:
         if unknown := [head for head in self.heads if head not in bundle.tasks]:
             raise ConfigError(f"there is no head {unknown[0]!r}{nearest(unknown[0], bundle.tasks)}")
         self.device = pick_device(device)
-        self.model: DenseModel = use_engine(bundle.model.eval().to(self.device), self.speed.engine)
+        self.model: DenseModel = use_speed(bundle.model.eval().to(self.device), self.speed)
         self.tasks: dict[str, Task] = bundle.tasks
         self.fit: InferenceConfig = bundle.fit
+        self.quality: Quality = self.speed.quality or DEFAULT_QUALITY
+        check_quality(self.speed, self.fit, self.heads)
         self.card: Card = bundle.card
         self.protocol: Protocol | None = bundle.protocol
         self.trained_on: tuple[TrainedOn, ...] = bundle.trained_on
@@ -72,13 +82,12 @@ class Predictor:
         device: str | None = None,
         speed: SpeedConfig | Mapping[str, Any] | Sequence[str] | str | Path | None = None,
         engine: str | None = None,
+        quality: Quality | None = None,
         **import_overrides: Any,
     ) -> Self:
         """Load a model that is ready to predict; see ``densevit.load`` for arguments and errors."""
         bundle = open_model(source, **import_overrides)
-        switches = read_speed(speed)
-        if engine is not None:
-            switches = switches.model_copy(update={"engine": engine})
+        switches = read_speed(speed, engine=engine, quality=quality)
         return cls(bundle, heads=heads, device=device, speed=switches)
 
     def options(
@@ -89,6 +98,7 @@ class Predictor:
         windows: SlidingWindow | None = None,
         scales: Sequence[float] = (1.0,),
         flip: bool = False,
+        quality: Quality | None = None,
     ) -> InferenceOptions:
         """The ``InferenceOptions`` of ``predict``'s keywords.
 
@@ -97,6 +107,7 @@ class Predictor:
         """
         chosen = None if protocol is None else self.choose_protocol(protocol)
         options = {"windows": windows, "scales": tuple(scales), "flip": flip, "protocol": chosen, "tta": tta}
+        options["quality"] = self.quality if quality is None else quality
         return InferenceOptions.parse(options, source="the set of inference options")
 
     def predict(
@@ -108,26 +119,27 @@ class Predictor:
         windows: SlidingWindow | None = None,
         scales: Sequence[float] = (1.0,),
         flip: bool = False,
+        quality: Quality | None = None,
     ) -> Prediction:
         """Run one image through the model; heads that see it in the same way share one encoder pass.
 
         Args:
             image: a path, PIL image, array (H, W[, 3]) or tensor; see ``densevit.io.as_image``.
             protocol: run it exactly as a published program does: "segmenter", "mmseg", "setr", "dpt", "transformers",
-                "depth_anything", or a protocol with settings of your own. None runs it as ``fit`` says: one pass and
-                one resize, unless a head has windows or a mirror image.
+                "depth_anything", or a protocol with settings of your own. None runs it as ``fit`` says.
             tta: average the protocol's scales, each mirrored too.
             windows: run sliding windows at the image's own pixels.
             scales: factors on the input size, whose results are averaged: probabilities for labels, else values.
             flip: also average with the result for the mirrored image.
+            quality: "fast" or "best", for this image; by default the predictor's. It sets the sizes that scales and
+                flip apply to; windows and a protocol have their own.
 
         Raises:
             DataError: if the image cannot be read.
             ConfigError: if there is no such protocol, the options exclude each other, or windows do not suit the model.
         """
-        options = self.options(protocol=protocol, tta=tta, windows=windows, scales=scales, flip=flip)
-        (prediction,) = self._run([as_image(image)], options)
-        return prediction
+        options = self.options(protocol=protocol, tta=tta, windows=windows, scales=scales, flip=flip, quality=quality)
+        return self._run([as_image(image)], options)[0]
 
     def predict_many(
         self,
@@ -139,6 +151,7 @@ class Predictor:
         windows: SlidingWindow | None = None,
         scales: Sequence[float] = (1.0,),
         flip: bool = False,
+        quality: Quality | None = None,
     ) -> Iterator[Prediction]:
         """Run images one after the other; an iterator in their order, which reads an image when it needs it.
 
@@ -155,13 +168,14 @@ class Predictor:
             windows: see there.
             scales: see there.
             flip: see there.
+            quality: see there.
 
         Raises:
             DataError: at once if this is a single image; from the iterator, after the results of the images before
                 it, if an image cannot be read: the message says which.
             ConfigError: as ``predict``, at once.
         """
-        options = self.options(protocol=protocol, tta=tta, windows=windows, scales=scales, flip=flip)
+        options = self.options(protocol=protocol, tta=tta, windows=windows, scales=scales, flip=flip, quality=quality)
         options.check_tasks({head: self.tasks[head] for head in self.heads})
         return run_many(images, lambda pixels: self._run(pixels, options), batch, self.device)
 
@@ -190,38 +204,31 @@ class Predictor:
         """Move the model to a device, "cpu" or "cuda"; returns the predictor itself.
 
         Raises:
-            ConfigError: if there is no such device here, or the model's engine has built programs for the old one.
+            ConfigError: if there is no such device here, or an engine or precision has made the model for the old one.
         """
         wanted = pick_device(device)
-        if wanted != self.device and self.speed.engine != "torch":
-            raise ConfigError(
-                f"engine {self.speed.engine!r} builds programs for {self.device} and cannot move to {wanted}; load the "
-                f"model there, with device={device!r}"
-            )
+        if wanted != self.device:
+            check_movable(self.speed, self.device, device)
         self.model, self.device = self.model.to(wanted), wanted
         return self
 
     def save(self, path: str | Path, *, overwrite: bool = False) -> Path:
         """Write the model as a densevit checkpoint: all heads, tasks, ``fit``, card and protocol.
 
-        Of the speed switches, those that change the weights or ``fit`` are in it; merging and engine are not.
+        Of the speed switches, those that change the weights or ``fit`` are in it; merging, engine, attention are not.
 
         Args:
             path: ends in .safetensors; missing folders are made.
             overwrite: replace a file that densevit did not write, or that was changed since.
 
         Raises:
-            ConfigError: if the path has another suffix, or an engine runs the model.
+            ConfigError: if the path has another suffix, or an engine or another precision runs the model.
             DataError: if the file cannot be written, or belongs to somebody else.
         """
         path = Path(path)
         if path.suffix != ".safetensors":
             raise ConfigError(f"{path} does not end in .safetensors, as densevit's checkpoints do; rename it")
-        if self.speed.engine != "torch":
-            raise ConfigError(
-                f"engine {self.speed.engine!r} runs the model, whose modules are replaced; load it with engine torch "
-                "to save it"
-            )
+        check_savable(self.speed)
         claim([path], overwrite=overwrite)
         bundle = Bundle(self.model, self.tasks, self.fit, self.card, self.protocol, self.trained_on)
         save_bundle(bundle, path)
@@ -294,6 +301,5 @@ class Predictor:
 
     def __repr__(self) -> str:
         heads = ", ".join(f"{name} ({self.tasks[name].kind})" for name in self.heads)
-        return (
-            f"Predictor({self.card.name or 'unnamed'}: {heads}; {self.model.num_parameters() / 1e6:.1f} M parameters)"
-        )
+        name, millions = self.card.name or "unnamed", self.model.num_parameters() / 1e6
+        return f"Predictor({name}: {heads}; {millions:.1f} M parameters)"

@@ -1,19 +1,26 @@
 """Switches that make a model cheaper: fewer tokens, larger patches, smaller photos, fewer blocks. No training."""
 
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self, get_args
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from densevit.checkpoints.native import Bundle
-from densevit.config import Config, PositiveWidth, apply_overrides, merge, read_yaml
+from densevit.config import Config, PositiveWidth, apply_overrides, merge, nearest, read_yaml
 from densevit.encoder.patches import resample_patch_weight
 from densevit.encoder.token_merging_rules import AnyMerging
+from densevit.engines import engine
+from densevit.engines.engine import use_engine
+from densevit.engines.precision import AttentionPrecision, Precision, use_precision
 from densevit.errors import ConfigError
+from densevit.inference_config import InferenceConfig, Quality
 from densevit.model import DenseModel, ModelConfig
+
+_log = logging.getLogger(__name__)
 
 PATCH_WEIGHT = "encoder.patch_embed.proj.weight"
 
@@ -25,33 +32,82 @@ class SpeedConfig(Config):
         merging: token merging inside the encoder.
         patch_size: in pixels, square; the patch projection is resampled (FlexiViT's pseudo-inverse).
         short_side: of the image at the encoder, in pixels, instead of what ``fit`` says; it is run whole, once.
-        whole: run images whole, once, where ``fit`` has windows or mirror images.
+        quality: "fast" runs each head whole and once, at the size that ``fit`` has for that; "best" with the windows
+            and mirror images of ``fit``. None is "fast". Checkpoints without such sizes run in the same way at both.
         exit_block: the encoder ends with this block, counted from 0; later taps are read here.
         engine: what runs the network; see ``densevit.engines.engine``.
+        precision: of weights and products: int8 on CPUs, float16 and bfloat16 on GPUs; see
+            ``densevit.engines.precision``.
+        attention: "bfloat16" runs attention's products so on CPUs: in float32 models, and in int8 models instead of
+            integers.
     """
 
     merging: AnyMerging | None = None
     patch_size: int | None = Field(default=None, gt=0, le=512)
     short_side: PositiveWidth | None = None
-    whole: bool = False
+    quality: Quality | None = None
     exit_block: int | None = Field(default=None, ge=0)
     engine: Literal["torch", "compile", "onnxruntime", "openvino"] = "torch"
+    precision: Precision = "float32"
+    attention: AttentionPrecision = "float32"
 
     def set_values(self) -> dict[str, Any]:
         """The switches that are on, as plain data."""
-        off = {"whole": False, "engine": "torch"}
+        off = {"engine": "torch", "precision": "float32", "attention": "float32"}
         data = self.model_dump(mode="json", exclude_none=True)
         return {key: value for key, value in data.items() if key not in off or value != off[key]}
 
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_whole(cls, data: Any) -> Any:
+        refuse_whole(data, "speed", "remove whole")
+        return data
 
-def read_speed(source: SpeedConfig | Mapping[str, Any] | Sequence[str] | str | Path | None) -> SpeedConfig:
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.quality == "best" and self.short_side is not None:
+            raise ConfigError(
+                f"quality best runs windows and mirror images, but short_side {self.short_side} runs images whole, "
+                "once; leave one of them out"
+            )
+        return self
+
+
+def refuse_whole(data: Any, owner: str, advice: str) -> None:
+    """Refuse the key ``whole`` of earlier versions.
+
+    Raises:
+        ConfigError: if the data have it.
+    """
+    if isinstance(data, Mapping) and "whole" in data:
+        raise ConfigError(
+            f"{owner} has the key whole, which no longer exists; --quality fast, the default, runs each head on the "
+            f"whole photo, once, at the size that the checkpoint has for that; {advice}"
+        )
+
+
+def read_speed(
+    source: SpeedConfig | Mapping[str, Any] | Sequence[str] | str | Path | None,
+    *,
+    engine: str | None = None,
+    quality: str | None = None,
+) -> SpeedConfig:
     """A ``SpeedConfig`` from itself, plain data, a YAML file, or a list of files and ``key=value`` pairs.
 
-    In a list, later entries override earlier ones.
+    In a list, later entries override earlier ones; ``engine`` and ``quality`` override all of them.
 
     Raises:
         ConfigError: if a file cannot be read, or a key or value is not valid.
     """
+    speed = _read(source)
+    if engine is not None:
+        speed = speed.model_copy(update={"engine": engine})
+    if quality is not None and quality not in (known := get_args(Quality)):
+        raise ConfigError(f"there is no quality {quality!r}{nearest(str(quality), known)}")
+    return speed if quality is None else SpeedConfig.parse({**dict(speed), "quality": quality}, source="speed")
+
+
+def _read(source: SpeedConfig | Mapping[str, Any] | Sequence[str] | str | Path | None) -> SpeedConfig:
     if source is None:
         return SpeedConfig()
     if isinstance(source, SpeedConfig):
@@ -63,8 +119,23 @@ def read_speed(source: SpeedConfig | Mapping[str, Any] | Sequence[str] | str | P
         if isinstance(item, str) and "=" in item and not Path(item).exists():
             data = apply_overrides(data, [item], option="--speed")
         else:
-            data = merge(data, read_yaml(Path(item)))
+            found = read_yaml(Path(item))
+            refuse_whole(found, str(item), "remove the line")
+            data = merge(data, found)
     return SpeedConfig.parse(data, source="speed")
+
+
+def check_quality(speed: SpeedConfig, fit: InferenceConfig, heads: Iterable[str]) -> None:
+    """Warn where quality fast is asked for by name, and the checkpoint has windows or mirror images instead."""
+    if speed.quality != "fast":
+        return
+    if slow := [head for head in heads if head not in fit.fast and not fit.for_head(head).single_pass]:
+        _log.warning(
+            "quality fast: the checkpoint has no size for fast runs of %s (fit.fast), so it is run with windows or "
+            "mirror images as at quality best; --speed short_side=%d runs photos whole, once",
+            ", ".join(slow),
+            fit.for_head(slow[0]).window_side,
+        )
 
 
 def apply_speed(bundle: Bundle, speed: SpeedConfig) -> Bundle:
@@ -73,15 +144,59 @@ def apply_speed(bundle: Bundle, speed: SpeedConfig) -> Bundle:
     Raises:
         ConfigError: if the model cannot take a switch.
     """
+    _check_precision(speed)
     model = bundle.model
-    # An engine replaces modules of the model, so it gets a model of its own too; the weights are shared.
-    if (speed.merging, speed.patch_size, speed.exit_block, speed.engine) != (None, None, None, "torch"):
+    # Engines and precisions replace modules of the model, so they get a model of their own too; the weights are shared.
+    own = (speed.merging, speed.patch_size, speed.exit_block, speed.engine, speed.precision, speed.attention)
+    if own != (None, None, None, "torch", "float32", "float32"):
         model = _rebuilt(model, speed)
         _check_blocks(speed, len(model.encoder.blocks))
         model.encoder.merging = speed.merging
-    fit = bundle.fit.whole() if speed.whole else bundle.fit
-    fit = fit if speed.short_side is None else fit.at(speed.short_side)
+    fit = bundle.fit if speed.short_side is None else bundle.fit.at(speed.short_side)
     return replace(bundle, model=model, fit=fit)
+
+
+def use_speed(model: DenseModel, speed: SpeedConfig) -> DenseModel:
+    """Make the engine and the precision of the switches run a model of ``apply_speed``, in place, on its device.
+
+    Raises:
+        ConfigError: if they cannot run this model, or on its device.
+    """
+    return use_precision(use_engine(model, speed.engine), speed.precision, attention=speed.attention)
+
+
+def check_movable(speed: SpeedConfig, device: torch.device, wanted: str) -> None:
+    """Refuse to move a model that an engine or a precision has made for another device.
+
+    Raises:
+        ConfigError: if it was.
+    """
+    engine.check_movable(speed.engine, device, wanted)
+    if (speed.precision, speed.attention) != ("float32", "float32"):
+        raise ConfigError(
+            f"the model runs in precision {speed.precision} on {device} and cannot move to {wanted}; load it there, "
+            f"with device={wanted!r}"
+        )
+
+
+def check_savable(speed: SpeedConfig) -> None:
+    """Refuse to save a model whose modules or weights an engine or a precision has replaced.
+
+    Raises:
+        ConfigError: if it has.
+    """
+    engine.check_savable(speed.engine)
+    if speed.precision != "float32":
+        raise ConfigError(
+            f"the model runs in precision {speed.precision}, whose weights are rounded; load it with precision float32 "
+            "to save it"
+        )
+
+
+def _check_precision(speed: SpeedConfig) -> None:
+    for name, value in (("precision", speed.precision), ("attention", speed.attention)):
+        if speed.engine != "torch" and value != "float32":
+            raise ConfigError(f"{name} is {value}, which needs engine torch, but engine is {speed.engine}; choose one")
 
 
 def _check_blocks(speed: SpeedConfig, num_blocks: int) -> None:

@@ -155,8 +155,10 @@ def _expand_init(raw: Plain) -> Plain:
     config, fit = model_facts(str(raw["init"]))
     encoder = {"encoder": config.encoder.plain(), "normalisation": config.normalisation.plain()}
     inference = (fit if raw.get("features") is None else fit.whole()).plain()
-    heads = {head: settings for head, settings in inference["heads"].items() if head in (model.get("heads") or {})}
-    return {"fit": {**inference, "heads": heads}, **raw, "model": {**encoder, **model}}
+    kept = model.get("heads") or {}
+    for key in ("heads", "fast"):
+        inference[key] = {head: settings for head, settings in inference.get(key, {}).items() if head in kept}
+    return {"fit": inference, **raw, "model": {**encoder, **model}}
 
 
 def _expand_preset(raw: Plain) -> Plain:

@@ -104,8 +104,8 @@ def describe(speed: SpeedConfig) -> str:
     parts = []
     if speed.short_side is not None:
         parts.append(f"{speed.short_side} px")
-    if speed.whole:
-        parts.append("whole")
+    if speed.quality is not None:
+        parts.append(speed.quality)
     if speed.patch_size is not None:
         parts.append(f"patch {speed.patch_size}")
     if speed.merging is not None:

@@ -10,10 +10,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from statistics import median
+from typing import Any
 
 import torch
 import yaml
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from densevit.checkpoints.native import Bundle
@@ -26,8 +27,8 @@ from densevit.errors import ConfigError, DataError
 from densevit.evaluation.selection import read_target
 from densevit.inference.decode import decode
 from densevit.inference.pipeline import predict_logits
-from densevit.inference.speed import SpeedConfig, apply_speed
-from densevit.inference_config import InferenceConfig
+from densevit.inference.speed import SpeedConfig, apply_speed, refuse_whole
+from densevit.inference_config import DEFAULT_QUALITY, InferenceConfig, Quality
 from densevit.memory import peak_during, release_freed_memory
 from densevit.model import DenseModel
 from densevit.tasks import Metrics, Task
@@ -42,36 +43,52 @@ class GridConfig(Config):
 
     Attributes:
         short_side: in pixels.
-        whole: without the windows and mirror images of the model.
+        quality: "fast", "best", or None for the quality that the model is tuned at; of photos at a ``short_side`` of
+            their own it changes nothing.
         patch_size: in pixels.
         merging: of tokens.
         exit_block: last block of the encoder.
     """
 
     short_side: tuple[int | None, ...] = Field(default=(None,), min_length=1)
-    whole: tuple[bool, ...] = Field(default=(False,), min_length=1)
+    quality: tuple[Quality | None, ...] = Field(default=(None,), min_length=1)
     patch_size: tuple[int | None, ...] = Field(default=(None,), min_length=1)
     merging: tuple[AnyMerging | None, ...] = Field(default=(None,), min_length=1)
     exit_block: tuple[int | None, ...] = Field(default=(None,), min_length=1)
 
-    def settings(self) -> list[SpeedConfig]:
-        """Every combination once, and first the model as it is; at another short side photos are whole anyway."""
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_whole(cls, data: Any) -> Any:
+        refuse_whole(data, "the grid", "write quality: [best, fast] to compare both")
+        return data
+
+    def settings(self, quality: Quality = DEFAULT_QUALITY) -> list[SpeedConfig]:
+        """Every combination once, and first the model as it is at a quality."""
         names, values = zip(*self, strict=True)
-        every = (SpeedConfig(**dict(zip(names, chosen, strict=True))) for chosen in itertools.product(*values))
-        shortest = (s if s.short_side is None else s.model_copy(update={"whole": False}) for s in every)
-        plain = SpeedConfig()
-        return [plain, *(setting for setting in dict.fromkeys(shortest) if setting != plain)]
+        every = (dict(zip(names, chosen, strict=True)) for chosen in itertools.product(*values))
+        plain = _setting({}, quality)
+        others = dict.fromkeys(_setting(chosen, quality) for chosen in every)
+        return [plain, *(setting for setting in others if setting != plain)]
 
 
-def default_grid(bundle: Bundle, head: str) -> GridConfig:
-    """Three photo sizes, whole too if the model has windows, two patch sizes if it can, three mergings, two exits."""
-    encoder = bundle.model.config.encoder
-    patch, short_side, last = encoder.patch_size[0], bundle.fit.for_head(head).short_side, encoder.taps[-1]
+def _setting(chosen: dict[str, Any], quality: Quality) -> SpeedConfig:
+    """The switches of a combination, in the one form that equal settings have; the default quality is not named."""
+    wanted = chosen.get("quality") or quality
+    unnamed = chosen.get("short_side") is not None or wanted == quality == DEFAULT_QUALITY
+    return SpeedConfig(**{**chosen, "quality": None if unnamed else wanted})
+
+
+def default_grid(bundle: Bundle, head: str, quality: Quality = DEFAULT_QUALITY) -> GridConfig:
+    """Three photo sizes, two patch sizes if it can, three mergings, two exits; and one pass besides windows."""
+    encoder, fit = bundle.model.config.encoder, bundle.fit.at_quality(quality).for_head(head)
+    patch, short_side, last = encoder.patch_size[0], fit.short_side, encoder.taps[-1]
     smaller = [max(round(short_side * share / patch), 1) * patch for share in (0.8, 0.65)]
     earlier = encoder.taps[-2] if len(encoder.taps) > 1 else last * 3 // 4
+    compared = quality == "best" and bundle.fit.differs_by_quality([head])
+    whole = () if fit.single_pass or compared else (short_side,)
     return GridConfig(
-        short_side=(None, *dict.fromkeys(side for side in smaller if side < short_side)),
-        whole=(False,) if bundle.fit.for_head(head).single_pass else (False, True),
+        short_side=(None, *whole, *dict.fromkeys(side for side in smaller if side < short_side)),
+        quality=(None, "fast") if compared else (None,),
         patch_size=(None,) if encoder.stem is not None else (None, patch * 3 // 2),
         merging=(None, TomeMerging(share=0.35), TomeMerging()),
         exit_block=(None, earlier) if TomeMerging().first <= earlier < last else (None,),
@@ -102,7 +119,8 @@ class Tuner:
         self.candidates = []
         for speed in settings:
             cheaper = apply_speed(bundle, speed)
-            self.candidates.append(Candidate(speed, cheaper.model, cheaper.fit.for_head(head), self.task.new_metrics()))
+            fit = cheaper.fit.at_quality(speed.quality or DEFAULT_QUALITY).for_head(head)
+            self.candidates.append(Candidate(speed, cheaper.model, fit, self.task.new_metrics()))
         self.wanted = 0
         self.samples: list[Sample] = []
 

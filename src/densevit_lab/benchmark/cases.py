@@ -90,6 +90,7 @@ PEER_CASES: dict[str, Case] = {
 
 _TITLES = {
     "default": "the default model, 512",
+    "default-best": "the default model at quality best, 512",
     "segmenter-ti-mask": "Segmenter-Ti, 512",
     "segmenter-s-mask": "Segmenter-S, 512",
     "segmenter-b-mask": "Segmenter-B, 512",
@@ -99,10 +100,15 @@ _TITLES = {
     "dpt-large-depth": "DPT-Large depth, 384",
 }
 _QUICK = ("default", "segmenter-ti-mask", "segmenter-s-mask")
-SELF_CASES = {
-    name: Case(title, None, {TORCH: WorkloadSpec(kind="ours", source=name, output="all")}, quick=name in _QUICK)
-    for name, title in _TITLES.items()
-}
+
+
+def _own(name: str) -> Case:
+    source, best = name.removesuffix("-best"), name.endswith("-best")
+    spec = WorkloadSpec(kind="ours", source=source, output="all", quality="best" if best else None)
+    return Case(_TITLES[name], None, {TORCH: spec}, quick=name in _QUICK)
+
+
+SELF_CASES = {name: _own(name) for name in _TITLES}
 """The default model and presets of every size, with their own inference settings."""
 
 

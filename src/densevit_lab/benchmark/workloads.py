@@ -10,6 +10,7 @@ from pydantic import Field
 
 from densevit import load
 from densevit.config import Config
+from densevit.inference_config import Quality
 from densevit_lab.benchmark.decode import open_form
 from densevit_lab.benchmark.peers import open_peer
 from densevit_lab.benchmark.record import TORCH
@@ -27,6 +28,7 @@ class WorkloadSpec(Config):
         source: what ``load`` takes for ours; a key of ``PEERS`` or ``FORMS``; whose step for training.
         options: which model for a peer or training; the sizes for decoding.
         protocol: the program that our prediction follows; None for the model's own inference settings.
+        quality: which of these settings, where the model has two; None for its default.
     """
 
     title: str = ""
@@ -35,6 +37,7 @@ class WorkloadSpec(Config):
     options: dict[str, Any] = Field(default_factory=dict)
     engine: str = TORCH
     protocol: str | None = None
+    quality: Quality | None = None
     output: Literal["labels", "depth", "all"] = "labels"
 
 
@@ -58,7 +61,7 @@ def build_workload(spec: WorkloadSpec) -> Workload:
 
 
 def _our_prediction(spec: WorkloadSpec) -> Workload:
-    predictor = load(spec.source, device="cpu", engine=spec.engine)
+    predictor = load(spec.source, device="cpu", engine=spec.engine, quality=spec.quality)
     for parameter in predictor.model.parameters():  # memory-mapped weights are read from disk on first use
         parameter.sum()
 
