@@ -16,6 +16,7 @@ ROOT = Path(__file__).parents[1]
 FLAGS = "-g -O1 -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=undefined"
 TESTS = (
     "test_kernels",
+    "test_int8_convolution",
     "test_kernel_arguments",
     "test_linear_training",
     "test_mixed_attention",

@@ -26,6 +26,12 @@ AttentionPrecision = Literal["float32", "bfloat16"]
 
 _HALVES: dict[str, torch.dtype] = {"float16": torch.float16, "bfloat16": torch.bfloat16}
 
+_PROJECTIONS: dict[type[nn.Module], tuple[str, ...]] = {
+    SegmenterMask: ("proj_dec",),
+    Reassemble: ("readout_project", "project"),  # of raw taps, whose tokens differ most in size
+}
+"""Layers of decoders that project tokens; other linear layers of theirs classify."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -95,17 +101,15 @@ def _use_int8(model: DenseModel) -> None:
                     setattr(module, name, Int8Block(child))
     use_int8(model.heads)
     for module in list(model.heads.modules()):
-        if isinstance(module, SegmenterMask):
-            module.proj_dec = int8_linear(module.proj_dec, "proj_dec")
-        if isinstance(module, Reassemble):
-            _use_int8_in_reassemble(module)
+        for name in _PROJECTIONS.get(type(module), ()):
+            if (layer := getattr(module, name, None)) is not None:
+                setattr(module, name, _projection(layer, name))
 
 
-def _use_int8_in_reassemble(module: Reassemble) -> None:
-    if module.readout == "project":
-        module.readout_project = int8_linear(module.readout_project, "readout_project")
-    conv = module.project
-    module.project = Int8Pointwise(Int8Linear.of(conv.weight.flatten(1), conv.bias))
+def _projection(layer: nn.Module, name: str) -> nn.Module:
+    if isinstance(layer, nn.Conv2d):
+        return Int8Pointwise(Int8Linear.of(layer.weight.flatten(1), layer.bias))
+    return int8_linear(layer, name)
 
 
 def _use_products(model: DenseModel, products: QueryKeyType) -> None:

@@ -71,8 +71,8 @@ ALWAYS_INLINE const float *row_of(rows x, int64_t n, int width) {
 
 static inline int64_t whole_panels(int64_t tokens) { return (tokens + PANEL - 1) / PANEL * PANEL; }
 
-/* Integers of magnitude up to 127, plus offset, for one row less mean; returns their scale, NaN where a value is not
-   finite, and adds them to *sum. */
+/* Bytes of magnitude up to 127, plus offset, for one row less mean, and their sum, as of signed ones. Returns their
+   scale, NaN where a value is not finite. */
 ALWAYS_INLINE float quantised(const float *x, const float *mean, int vectors, int offset, int32_t *out, int32_t *sum) {
     floats centred[WIDEST], largest = {}, spoilt = {};
     ints added = {};
@@ -85,10 +85,11 @@ ALWAYS_INLINE float quantised(const float *x, const float *mean, int vectors, in
     high = high > SMALLEST ? high : SMALLEST;
     for (int c = 0; c < vectors; c++) {
         ints whole = (ints)_mm512_cvtps_epi32((__m512)(centred[c] * (127.0f / high))) + offset;
-        ((bytes *)out)[c] = __builtin_convertvector(whole, bytes);
-        added += whole;
+        const bytes narrow = __builtin_convertvector(whole, bytes);
+        ((bytes *)out)[c] = narrow;
+        added += __builtin_convertvector(narrow, ints);
     }
-    *sum += _mm512_reduce_add_epi32((__m512i)added);
+    *sum = _mm512_reduce_add_epi32((__m512i)added);
     return high / 127.0f + _mm512_reduce_add_ps((__m512)spoilt);
 }
 
@@ -105,7 +106,7 @@ static inline void halved(const float *x, int vectors, float factor, int32_t *ou
 static void pack_keys(rows k, int tokens, int vectors, const int form, int32_t *keys, float *scales) {
     const int width = vectors * LANES, words = form == INT8 ? width / 4 : width / 2;
     float mean[WIDEST * LANES] = {};
-    int32_t row[WIDEST * LANES / 2], unused = 0;
+    int32_t row[WIDEST * LANES / 2], unused;
     for (int n = 0; n < tokens && form == INT8; n++) {
         const float *key = row_of(k, n, width);
         for (int c = 0; c < width; c += LANES) store(mean + c, load(mean + c) + load(key + c));

@@ -2,9 +2,9 @@
 
 Every token is quantised when it is used, to unsigned integers with a scale and a zero point of its own, so nothing has
 to be calibrated; weights are signed integers with a scale for each output. One scale for all tokens would be less
-accurate: in a ViT some have values a hundred times as large as others. So have some channels. Therefore each 64 channels
-of tokens and weights are multiplied by a Hadamard matrix first, which changes no product but spreads large values, and
-halves the error. Source: QuaRot (Ashkboos et al. 2024), "Outlier-Free 4-Bit Inference in Rotated LLMs".
+accurate: in a ViT some have values a hundred times as large as others. So have some channels. Therefore every 64
+channels of tokens and weights are multiplied by a Hadamard matrix first, which changes no product but spreads large
+values, and halves the error. Source: QuaRot (Ashkboos et al. 2024), "Outlier-Free 4-Bit Inference in Rotated LLMs".
 """
 
 import ctypes
@@ -76,6 +76,11 @@ class Int8Linear(nn.Module):
         scale = weight.abs().amax(dim=1) / 127
         integers = (weight / scale.clamp(min=_SMALLEST)[:, None]).round().to(torch.int8)
         return cls(integers, scale, bias)
+
+    @property
+    def num_parameters(self) -> int:
+        """Weights and biases."""
+        return self.weight.numel() + self.bias.numel()
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., in_features) -> (..., out_features), float32."""
