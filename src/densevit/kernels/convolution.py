@@ -118,7 +118,8 @@ class Filter:
         return self._panels
 
     def _can_filter(self, x: Tensor, channels: int, pixels: int, *, transformed: bool) -> bool:
-        if self.weight.shape[2:] != (3, 3) or min(self.weight.shape[:2]) < channels or not use_kernel(x, self.weight):
+        wide = self.weight.shape[2:] == (3, 3) and min(self.weight.shape[:2]) >= channels
+        if not wide or not use_kernel(x, self.weight) or not x.numel():
             return False
         # Once the weights are transformed, small maps use them too, such as the last band of a large map.
         large = x.shape[-2] * x.shape[-1] >= pixels or transformed

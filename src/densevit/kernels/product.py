@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from densevit.errors import ShapeError
 from densevit.kernels.activations import Activation
-from densevit.kernels.build import FLOAT, INT, LONG, POINTER, Signatures, address, checked, countable, library
+from densevit.kernels.build import FLOAT, INT, LONG, MAX_SIZE, POINTER, Signatures, address, checked, countable, library
 from densevit.kernels.dispatch import mkl_is_slow, use_kernel
 from densevit.kernels.threads import parallel_for
 
@@ -54,14 +54,16 @@ def linear(
         out: contiguous (..., O) for the result; it may be the residual, but not x.
     """
     given = [t for t in (x, weight, bias, gamma, residual, out) if t is not None]
-    rows = math.prod(x.shape[:-1])
-    if not use_kernel(*given) or rows < _FEW_ROWS or not countable(x, weight) or rows > 2**30 or load() is None:
-        return None
-    if any(t.is_neg() for t in given):
+    if not use_kernel(*given) or not applies(x) or not countable(weight) or any(t.is_neg() for t in given):
         return None
     out = x.new_empty(*x.shape[:-1], len(weight)) if out is None else out
     torch.ops.densevit.linear(x, weight, bias, _CODES[activation], gamma, residual, out)
     return out
+
+
+def applies(x: Tensor) -> bool:
+    """Whether the kernels run here, and x (..., I) has enough rows for them."""
+    return countable(x) and _FEW_ROWS <= math.prod(x.shape[:-1]) <= MAX_SIZE and load() is not None
 
 
 def _linear(
@@ -101,7 +103,7 @@ _OPERATORS.impl("linear", _linear, "CPU")
 
 def layer_norm(x: Tensor, norm: nn.LayerNorm, out: Tensor) -> Tensor | None:
     """LayerNorm over the last axis of x (..., C) into contiguous ``out``; None where the kernel does not apply."""
-    kernel = load() if use_kernel(x, out, *norm.parameters()) and x.numel() and countable(x) else None
+    kernel = load() if use_kernel(x, out, *norm.parameters()) and countable(x) else None
     if kernel is None or norm.weight is None or norm.bias is None or x.is_neg():
         return None
     width = x.shape[-1]
