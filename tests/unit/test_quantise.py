@@ -221,7 +221,7 @@ def test_quantised_file__says_what_was_measured(suffix: str, photos: Path, tmp_p
     assert record["heads"]["main"]["photos"] == 3
     assert record["heads"]["main"]["agreement"] == pytest.approx(quantised.measured.results[0].agreement, abs=1e-6)
     assert record["bytes"]["int8"] < record["bytes"]["float32"]
-    assert 0.3 < record["share_of_operations"] <= 1
+    assert 0.2 < record["share_of_operations"] <= 1
     assert set(record["agreement_lost_by_layer"]) > {"encoder.blocks.0.attn.qkv", "encoder.blocks.0.mlp.fc2"}
     assert metadata.verified.labels_equal["main"] > 0.5
     labels = Runtime.load(out).predict(photos / "0.png")["main"].labels
@@ -236,7 +236,7 @@ def test_loss_above_the_gate__writes_nothing_and_names_layers(photos: Path, tmp_
 
 
 @pytest.mark.parametrize(
-    ("names", "message"), [((), "has no photos"), (("notes.txt",), "has no photos"), (("broken.png",), "broken.png")]
+    ("names", "message"), [((), "matches no photo"), (("notes.txt",), "matches no photo"), (("broken.png",), "broken.png")]
 )
 def test_folders_without_photos__are_refused(names: tuple[str, ...], message: str, tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()

@@ -1,5 +1,6 @@
 """The photos that a model is calibrated and measured on, with targets for the heads that have some."""
 
+import glob
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -133,11 +134,12 @@ def _unlabelled(heads: tuple[str, ...], labelled: Sequence[Photos], source: Sour
             labelled=False,
         )
     assert source.data is not None
-    files = find_images([source.data])
-    if not files and source.data.is_dir():
-        files = find_images([str(source.data / "**")])
-    if not files:
-        raise DataError(f"{source.data} has no photos; give a folder with photos like those that the model is for")
+    try:
+        files = find_images([source.data])
+    except DataError:
+        if not source.data.is_dir():
+            raise
+        files = find_images([f"{glob.escape(str(source.data))}/**"])
     chosen = _chosen(len(files), source.limit)
     return Photos(
         heads, source.data.name, len(files), lambda number: (read_image(files[number]), {}), *chosen, labelled=False
