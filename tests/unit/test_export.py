@@ -76,20 +76,22 @@ def test_antialiased__is_torchs_resize(old: Size, new: Size) -> None:
 
 
 @pytest.mark.parametrize("corners", [False, True])
-@pytest.mark.parametrize(("old", "new"), [(7, 40), (40, 7), (5, 5), (1, 6), (6, 1)])
-def test_neighbours__are_those_of_the_kernels(old: int, new: int, corners: bool) -> None:
-    from densevit.upsampling.neighbours import neighbours
-
+@pytest.mark.parametrize(("old", "new"), [(7, 40), (40, 7), (5, 5), (1, 6), (6, 1), (11, 333)])
+def test_bands__are_torchs_bilinear_resize(old: int, new: int, corners: bool) -> None:
     graph = builder.Graph()
     lengths = [graph.input(name, builder.INT64, []) for name in ("old", "new")]
-    for name, value in zip("lhs", resampling.neighbours(*lengths, align_corners=corners), strict=True):
-        graph.output(name, value, builder.FLOAT if name == "s" else builder.INT64, ["n"])
+    axis = resampling.Triangles(*lengths, align_corners=corners)
+    found = resampling.bands(axis, 16)
+    graph.output("sources", found.sources, builder.INT64, ["blocks", "S"])
+    graph.output("weights", found.weights, builder.FLOAT, ["blocks", "n", "S"])
 
-    low, high, share = run_graph(graph, old=np.array(old), new=np.array(new))
+    sources, weights = run_graph(graph, old=np.array(old), new=np.array(new))
 
-    expected = neighbours(old, new, corners, torch.device("cpu"), always_two=True)
-    positions = low + share * (high - low)
-    np.testing.assert_allclose(positions, expected[0] + expected[2] * (expected[1] - expected[0]), atol=1e-5)
+    values = np.random.default_rng(0).normal(size=old).astype(np.float32)
+    actual = np.einsum("bns,bs->bn", weights, values[sources]).ravel()[:new]
+    image = torch.from_numpy(values).view(1, 1, 1, old)
+    expected = F.interpolate(image, size=(1, new), mode="bilinear", align_corners=corners).flatten()
+    np.testing.assert_allclose(actual, expected, atol=1e-5)
 
 
 def test_bands__do_not_change_labels(monkeypatch: pytest.MonkeyPatch) -> None:
