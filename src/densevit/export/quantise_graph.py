@@ -2,7 +2,7 @@
 
 ONNX Runtime: tokens are divided by their scale, rounded to uint8 and multiplied as integers. OpenVINO: the weights are
 stored in int8 and the engine rounds the tokens itself ("dynamic quantization"), in groups of channels; the products of
-attention are in bfloat16. ADR 0019 has the figures.
+attention are in bfloat16. ADR 0021 has the figures.
 """
 
 from collections.abc import Collection, Mapping

@@ -1,5 +1,6 @@
 """The photos that a model is calibrated and measured on, with targets for the heads that have some."""
 
+import glob
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,10 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from densevit.data import Dataset
+from densevit.data import DATASETS, Dataset
+from densevit.data.description import describe
+from densevit.data.split_roles import with_split
 from densevit.data.transforms import targets_of
 from densevit.errors import ConfigError, DataError
-from densevit.evaluation.run_data import Model, select
+from densevit.evaluation.run_data import Model, Selected, select
 from densevit.evaluation.selection import read_target
 from densevit.inference.predictor import Predictor
 from densevit.io import find_images, read_image
@@ -24,6 +27,9 @@ MEASURED = 50
 
 CALIBRATED = 4
 """Photos to find ranges on; where there are enough, none of those that are measured."""
+
+SPLITS = ("val", "test")
+"""The splits that are measured where the data have some and none is named: not what the model learnt from."""
 
 Pixels = NDArray[np.uint8]
 
@@ -93,8 +99,7 @@ def find_photos(
     for head in heads:
         task = predictor.tasks[head]
         try:
-            chosen = select(model, task.kind, head, source.data, source.split, keys)
-            read_target(head, task, targets_of(chosen.dataset[0]), chosen.dataset)
+            chosen = _selected(model, head, source)
         except (ConfigError, DataError, IndexError) as error:
             problems[head] = error
             continue
@@ -109,6 +114,22 @@ def find_photos(
     if problems:
         found.append(_unlabelled(tuple(problems), found, source))
     return found
+
+
+def _selected(model: Model, head: str, source: Source) -> Selected:
+    """The data of a head; of a split if one is named, else all, or the first of ``SPLITS`` that they have."""
+    task = model.tasks[head]
+    problem: Exception | None = None
+    for split in (source.split,) if source.split else (None, *SPLITS):
+        try:
+            chosen = select(model, task.kind, head, source.data, split, source.keys or {})
+            read_target(head, task, targets_of(chosen.dataset[0]), chosen.dataset)
+        except (ConfigError, DataError, IndexError) as error:
+            problem = problem or error
+        else:
+            return chosen
+    assert problem is not None
+    raise problem
 
 
 def _labelled(head: str, task: Task, dataset: Dataset, title: str, limit: int) -> Photos:
@@ -133,15 +154,35 @@ def _unlabelled(heads: tuple[str, ...], labelled: Sequence[Photos], source: Sour
             labelled=False,
         )
     assert source.data is not None
-    files = find_images([source.data])
-    if not files and source.data.is_dir():
-        files = find_images([str(source.data / "**")])
-    if not files:
-        raise DataError(f"{source.data} has no photos; give a folder with photos like those that the model is for")
+    dataset = _without_targets(source)
+    if dataset is not None:
+        known = dataset
+        chosen = _chosen(len(known), source.limit)
+        title = source.data.name
+        return Photos(heads, title, len(known), lambda number: (known[number].picture, {}), *chosen, labelled=False)
+    try:
+        files = find_images([source.data])
+    except DataError:
+        if not source.data.is_dir():
+            raise
+        files = find_images([f"{glob.escape(str(source.data))}/**"])
     chosen = _chosen(len(files), source.limit)
     return Photos(
         heads, source.data.name, len(files), lambda number: (read_image(files[number]), {}), *chosen, labelled=False
     )
+
+
+def _without_targets(source: Source) -> Dataset | None:
+    """The photos of a data set whose targets are for other heads; None if the data are none."""
+    for split in (source.split,) if source.split else (None, *SPLITS):
+        try:
+            config = with_split(describe(source.data, number=False, **(source.keys or {})).config, split)
+            dataset = DATASETS[config.kind][1](config, targets=frozenset())
+            if len(dataset) and dataset[0].picture.size:
+                return dataset
+        except (ConfigError, DataError):
+            continue
+    return None
 
 
 def _contiguous(picture: Pixels) -> Pixels:
