@@ -3,6 +3,7 @@
 import base64
 import json
 import os
+import re
 import select
 import shutil
 import subprocess
@@ -140,7 +141,7 @@ class Chromium:
         """Put a file into an <input type=file>."""
         root = self.call("DOM.getDocument")["root"]["nodeId"]
         node = self.call("DOM.querySelector", nodeId=root, selector=selector)["nodeId"]
-        self.call("DOM.setFileInputFiles", nodeId=node, files=[str(file)])
+        self.call("DOM.setFileInputFiles", nodeId=node, files=[str(file.resolve())])
 
     def click_at(self, x: float, y: float) -> None:
         """Press and release the mouse at CSS pixels of the viewport."""
@@ -168,18 +169,22 @@ class Chromium:
             time.sleep(0.1)
         return self.downloads / name
 
-    def resident_mb(self) -> float:
-        """The largest resident memory of a process of the browser that shows pages, so far."""
-        largest = 0.0
-        for status in Path("/proc").glob("[0-9]*/status"):
+    def renderer(self) -> tuple[float, float]:
+        """Peak resident memory in MB, and CPU seconds so far, of the process that shows the page."""
+        found = (0.0, 0.0)
+        for folder in Path("/proc").glob("[0-9]*"):
             try:
-                command = (status.parent / "cmdline").read_bytes()
-                lines = dict(line.split(":", 1) for line in status.read_text().splitlines() if ":" in line)
-            except (OSError, ValueError):
+                if os.getsid(int(folder.name)) != self._process.pid:
+                    continue
+                if b"--type=renderer" not in (folder / "cmdline").read_bytes():
+                    continue
+                peak = re.search(r"VmHWM:\s*(\d+) kB", (folder / "status").read_text())
+                times = (folder / "stat").read_text().rpartition(")")[2].split()
+            except OSError:  # it has just ended
                 continue
-            if b"--type=renderer" in command and str(self.downloads.parent).encode() in command:
-                largest = max(largest, int(lines.get("VmHWM", "0 kB").split()[0]) / 1000)
-        return largest
+            seconds = (int(times[11]) + int(times[12])) / os.sysconf("SC_CLK_TCK")
+            found = max(found, (int(peak[1]) / 1000 if peak else 0.0, seconds))
+        return found
 
 
 _KEYS = {"ArrowLeft": 37, "ArrowUp": 38, "ArrowRight": 39, "ArrowDown": 40, "Tab": 9, "Enter": 13}

@@ -53,5 +53,6 @@ export function numberText(value) {
 }
 
 export function percentText(share) {
+  if (share > 0 && share < 0.0005) return "< 0.1 %";
   return `${(100 * share).toFixed(share < 0.1 ? 1 : share < 0.995 ? 0 : 1)} %`;
 }
