@@ -44,7 +44,7 @@ ROOMS: dict[tuple[str, ...], int] = {
     ("io", "data", "tasks"): 12_800,  # ADR 17 and 18
     ("checkpoints",): 5_600,  # ADR 17: sets of keys, bounds of pickles, computed values of configs
     ("inference",): 3_720,  # ADR 16 to 18
-    ("engines", "export"): 1_500,
+    ("engines", "export"): 2_200,  # ADR 20: the graph of every model, written operator by operator
     ("evaluation", "training"): 6_500,  # ADR 18: laptop mode, and what a run was trained on
     ("doctor", "tuning", "studies", "explain"): 4_600,
     ("serve",): 1_200,
@@ -218,7 +218,7 @@ def method_with_import(name: str) -> str:
         (long_functions, {"densevit/cli/dice.py": long_function(64)}),
         (rooms_without_a_budget, {"densevit/shed/dice.c": ""}),
         (rooms_without_a_budget, {"densevit/shed.py": ""}),
-        (rooms_above_their_budget, {f"densevit/engines/{i}.py": "\n" * 300 for i in range(6)}),
+        (rooms_above_their_budget, {f"densevit/engines/{i}.py": "\n" * 300 for i in range(8)}),
         (rooms_above_their_budget, {f"densevit/{room}/dice.c": "\n" * 1600 for room in ("kernels", "upsampling")}),
         (library_above_its_budget, {f"densevit/data/{i}.py": "\n" * 300 for i in range(LIBRARY_LINES // 300 + 1)}),
         (import_circles, {"densevit/a.py": "import densevit.b", "densevit/b.py": "from densevit import a"}),

@@ -85,10 +85,13 @@ def learned(writer: Writer, encoder: VisionTransformer, rule: LearnedPositions, 
         for n, new in zip(old, grid, strict=True)
     )
     if rule.offset:  # without it the matrices of equal grids are those of the identity anyway
-        same = g.op("And", g.op("Equal", grid[0], old[0]), g.op("Equal", grid[1], old[1]))
+        equal = [g.op("Equal", new, n) for n, new in zip(old, grid, strict=True)]
+        both = g.op("And", *equal)
+        # torch's antialiased resize leaves an axis of equal length alone, whatever the scale.
+        same = equal if rule.antialias else (both, both)
         rows, columns = (
-            g.where(same, g.op("Equal", g.range(new).unsqueeze(1), g.range(n)).as_float(), matrix)
-            for matrix, n, new in zip((rows, columns), old, grid, strict=True)
+            g.where(kept, g.op("Equal", g.range(new).unsqueeze(1), g.range(n)).as_float(), matrix)
+            for kept, matrix, n, new in zip(same, (rows, columns), old, grid, strict=True)
         )
     lines = rows @ stored.reshape(old[0], old[1] * channels)  # (h, w_old * C)
     resampled = (columns @ lines.reshape(-1, old[1], channels)).reshape(1, -1, channels)  # (1, N, C)

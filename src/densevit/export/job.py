@@ -155,14 +155,14 @@ def write_verified(write: Write, out: Path, metadata: Metadata, verify: Callable
         with tempfile.TemporaryDirectory(prefix="densevit-") as folder:
             trial = [Path(folder) / f"model{name.suffix.lower()}" for name in names]
             write(trial, metadata)
-            runtime = Runtime.load(trial[0], threads=torch.get_num_threads())
-            metadata = replace(metadata, verified=verify(lambda images: runtime.engine.run(images, metadata.outputs)))
-            del runtime
+            engine = Runtime.load(trial[0], threads=torch.get_num_threads()).engine
+            verified = verify(lambda images: engine.run(images, metadata.outputs))
     except OSError as error:
         raise OutputError(
-            f"the file cannot be tried in {tempfile.gettempdir()} ({error.strerror or error}); free some space there, or "
-            "set TMPDIR"
+            f"the file cannot be tried in {tempfile.gettempdir()} ({error.strerror or error}); free some space there, "
+            "or set TMPDIR"
         ) from error
+    finished = replace(metadata, verified=verified)
     with ExitStack() as stack:  # the .xml is last to appear
-        write([stack.enter_context(atomic_path(name)) for name in names], metadata)
-    return Exported(tuple(names), metadata)
+        write([stack.enter_context(atomic_path(name)) for name in names], finished)
+    return Exported(tuple(names), finished)

@@ -11,9 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from densevit.blocks import ACTIVATIONS, Attention, Block, LayerScale, Mlp, Swiglu, quick_gelu
+from densevit.encoder.hybrid import StdConv
 from densevit.errors import ConfigError
 from densevit.export.builder import Graph, Value
-from densevit.layers import ConvBnRelu, ResidualUnit
+from densevit.kernels.convolution import Conv2d
+from densevit.kernels.linear import Linear
+from densevit.layers import ConvBnRelu, ResidualUnit, StridedConv
 
 
 class GraphRotation(NamedTuple):
@@ -37,11 +40,24 @@ class Writer:
 
     def linear(self, x: Value, layer: nn.Linear, scale: Tensor | None = None) -> Value:
         """(..., in) -> (..., out); ``scale`` (out,) multiplies the result."""
+        self._check(layer, nn.Linear, Linear)
         weight, bias = layer.weight, layer.bias
         if scale is not None:
             weight, bias = weight * scale[:, None], None if bias is None else bias * scale
         out = self.graph.op("MatMul", x, self.tensor(layer, "weight.T", weight.T), name=self._names[id(layer)])
         return out if bias is None else out + self.tensor(layer, "bias", bias)
+
+    def _check(self, layer: nn.Module, *accepted: type[nn.Module]) -> None:
+        """Refuse layers of other classes: adapters, quantised layers.
+
+        Raises:
+            ConfigError: naming the layer.
+        """
+        if type(layer) not in accepted:
+            raise ConfigError(
+                f"layer {self._names[id(layer)]} is a {type(layer).__name__}, which cannot be exported; merge "
+                "adapters, and load the model with precision float32"
+            )
 
     def layer_norm(self, x: Value, norm: nn.Module) -> Value:
         """Over the last axis; an identity is left out."""
@@ -69,6 +85,7 @@ class Writer:
             weight: replaces the stored weight.
             pads: top, left, bottom and right; those of the convolution by default.
         """
+        self._check(conv, nn.Conv2d, Conv2d, StdConv, StridedConv)
         kernel, bias = conv.weight if weight is None else weight, conv.bias
         if isinstance(norm, nn.BatchNorm2d | nn.SyncBatchNorm):
             kernel, bias = _folded(kernel, bias, norm)

@@ -58,8 +58,8 @@ class Differences:
         """Compare an output, whose range is ``span`` if given, else that of the values."""
         if actual.shape != expected.shape:
             raise EngineError(
-                f"output {name!r} of the exported graph has shape {actual.shape} but {expected.shape} is needed; report "
-                "the model's config"
+                f"output {name!r} of the exported graph has shape {actual.shape} but {expected.shape} is needed; "
+                "report the model's config"
             )
         highest, lowest = float(expected.max()), float(expected.min())
         if span is None:
