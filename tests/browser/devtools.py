@@ -78,7 +78,9 @@ class Chromium:
         self._number += 1
         number = self._number
         message = {"id": number, "method": method, "params": params}
-        os.write(self._out, json.dumps(message | ({"sessionId": self._session} if self._session else {})).encode() + b"\0")
+        os.write(
+            self._out, json.dumps(message | ({"sessionId": self._session} if self._session else {})).encode() + b"\0"
+        )
         deadline = time.monotonic() + timeout_s
         while True:
             received = self._receive(deadline - time.monotonic(), method)
@@ -135,7 +137,9 @@ class Chromium:
                 return value
             time.sleep(0.1)
         shown = self.evaluate("document.body.innerText")
-        raise TimeoutError(f"{condition} is not true after {timeout_s:.0f} s; the page shows {shown!r}; {self.messages}")
+        raise TimeoutError(
+            f"{condition} is not true after {timeout_s:.0f} s; the page shows {shown!r}; {self.messages}"
+        )
 
     def choose_file(self, selector: str, file: Path) -> None:
         """Put a file into an <input type=file>."""
@@ -165,7 +169,9 @@ class Chromium:
         deadline = time.monotonic() + timeout_s
         while not (self.downloads / name).exists():
             if time.monotonic() > deadline:
-                raise TimeoutError(f"{name} was not saved; there are {sorted(p.name for p in self.downloads.iterdir())}")
+                raise TimeoutError(
+                    f"{name} was not saved; there are {sorted(p.name for p in self.downloads.iterdir())}"
+                )
             time.sleep(0.1)
         return self.downloads / name
 
