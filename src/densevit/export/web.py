@@ -102,7 +102,8 @@ def export_web(
 
 def page_paths(folder: Path) -> list[Path]:
     """The files that every folder has, for a check before any work; a graph or more comes on top."""
-    return [folder / name for name in (*page_files(), *browser_backend(), *_LAST, WEIGHTS, PROOF)]
+    names = dict.fromkeys((*page_files(), *browser_backend(), *_LAST, WEIGHTS, PROOF))
+    return [folder / name for name in names]
 
 
 def _storage(weights: str) -> Storage:
