@@ -12,7 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from typer.testing import CliRunner
 
+from densevit.cli.main import app
 from densevit.errors import ConfigError, DataError, EngineError
 from densevit_runtime.colour import colourise_depth
 from densevit_runtime.metadata import Metadata
@@ -347,3 +349,23 @@ def test_page__has_the_colours_of_depth() -> None:
 
     near_to_far = colourise_depth(np.linspace(1, 2, 256)[None], limits=(1, 2))
     np.testing.assert_array_equal(table[::-1], near_to_far[0])
+
+
+def test_command__writes_a_folder(archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from densevit.checkpoints.native import save_bundle
+    from densevit.export.job import exportable
+
+    monkeypatch.chdir(tmp_path)
+    save_bundle(exportable(tiny_predictor())[0], tmp_path / "mine.safetensors")
+
+    done = CliRunner().invoke(app, ["export", "mine.safetensors", "--to", "web", "--npm-package", str(archive)])
+
+    assert done.exit_code == 0, done.output
+    assert (tmp_path / "mine-web" / "index.html").exists()
+    assert "python -m http.server 8000 --directory mine-web" in done.output
+    assert "things: labels equal to the model's on" in done.output
+
+
+def test_command__refuses_options_of_web_elsewhere() -> None:
+    with pytest.raises(ConfigError, match=r"--weights and --npm-package belong to --to web"):
+        CliRunner().invoke(app, ["export", "default", "--to", "onnx", "--weights", "int8"], catch_exceptions=False)
