@@ -17,7 +17,7 @@ PYTEST := OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest
 # the files of tests/e2e, which take longest though they have few tests.
 WORKERS ?= 2
 
-.PHONY: help demo test sanitize fuzz gpu parity reference lint format types clean
+.PHONY: help demo test sanitize fuzz gpu browser parity reference lint format types clean
 .NOTPARALLEL:
 
 help:  ## list the targets
@@ -39,6 +39,10 @@ fuzz: $(VENV)/.dev  ## feed hostile inputs to the commands: make fuzz SECONDS=60
 gpu: $(VENV)/.dev  ## run the tests that need an accelerator, then measure there: gpu.json
 	$(PYTEST) -m gpu
 	$(BIN)/densevit benchmark --suite gpu --json gpu.json
+
+browser: $(VENV)/.dev  ## try the page of web exports in headless Chromium, as on a phone; needs npm
+	command -v chromium || command -v google-chrome || { apt-get update && apt-get install -y chromium; }
+	$(PYTEST) -m browser -rA --show-capture=no tests/browser
 
 parity: $(VENV)/.dev  ## compare with transformers and timm, which it installs, and with the golden tensors
 	$(PIP) install -q -c $(VENV)/constraints.txt -e '.[parity]'

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from densevit.encoder import EncoderConfig, VisionTransformer
     from densevit.evaluation.api import evaluate
     from densevit.export.job import export_model
+    from densevit.export.web import export_web
     from densevit.inference.features import Features
     from densevit.inference.pipeline import InferenceOptions
     from densevit.inference.prediction import Prediction
@@ -44,6 +45,7 @@ _HOMES = {
     "VisionTransformer": "densevit.encoder",
     "evaluate": "densevit.evaluation.api",
     "export_model": "densevit.export.job",
+    "export_web": "densevit.export.web",
     "train": "densevit.training.api",
 }
 """Where each public name is defined; it is imported at its first use, so that ``import densevit`` needs no torch."""
@@ -178,6 +180,7 @@ __all__ = [
     "add_task",
     "evaluate",
     "export_model",
+    "export_web",
     "list_models",
     "load",
     "train",

@@ -3,6 +3,7 @@
 import base64
 import json
 import os
+import re
 import select
 import shutil
 import subprocess
@@ -77,7 +78,9 @@ class Chromium:
         self._number += 1
         number = self._number
         message = {"id": number, "method": method, "params": params}
-        os.write(self._out, json.dumps(message | ({"sessionId": self._session} if self._session else {})).encode() + b"\0")
+        os.write(
+            self._out, json.dumps(message | ({"sessionId": self._session} if self._session else {})).encode() + b"\0"
+        )
         deadline = time.monotonic() + timeout_s
         while True:
             received = self._receive(deadline - time.monotonic(), method)
@@ -134,13 +137,15 @@ class Chromium:
                 return value
             time.sleep(0.1)
         shown = self.evaluate("document.body.innerText")
-        raise TimeoutError(f"{condition} is not true after {timeout_s:.0f} s; the page shows {shown!r}; {self.messages}")
+        raise TimeoutError(
+            f"{condition} is not true after {timeout_s:.0f} s; the page shows {shown!r}; {self.messages}"
+        )
 
     def choose_file(self, selector: str, file: Path) -> None:
         """Put a file into an <input type=file>."""
         root = self.call("DOM.getDocument")["root"]["nodeId"]
         node = self.call("DOM.querySelector", nodeId=root, selector=selector)["nodeId"]
-        self.call("DOM.setFileInputFiles", nodeId=node, files=[str(file)])
+        self.call("DOM.setFileInputFiles", nodeId=node, files=[str(file.resolve())])
 
     def click_at(self, x: float, y: float) -> None:
         """Press and release the mouse at CSS pixels of the viewport."""
@@ -164,22 +169,28 @@ class Chromium:
         deadline = time.monotonic() + timeout_s
         while not (self.downloads / name).exists():
             if time.monotonic() > deadline:
-                raise TimeoutError(f"{name} was not saved; there are {sorted(p.name for p in self.downloads.iterdir())}")
+                raise TimeoutError(
+                    f"{name} was not saved; there are {sorted(p.name for p in self.downloads.iterdir())}"
+                )
             time.sleep(0.1)
         return self.downloads / name
 
-    def resident_mb(self) -> float:
-        """The largest resident memory of a process of the browser that shows pages, so far."""
-        largest = 0.0
-        for status in Path("/proc").glob("[0-9]*/status"):
+    def renderer(self) -> tuple[float, float]:
+        """Peak resident memory in MB, and CPU seconds so far, of the process that shows the page."""
+        found = (0.0, 0.0)
+        for folder in Path("/proc").glob("[0-9]*"):
             try:
-                command = (status.parent / "cmdline").read_bytes()
-                lines = dict(line.split(":", 1) for line in status.read_text().splitlines() if ":" in line)
-            except (OSError, ValueError):
+                if os.getsid(int(folder.name)) != self._process.pid:
+                    continue
+                if b"--type=renderer" not in (folder / "cmdline").read_bytes():
+                    continue
+                peak = re.search(r"VmHWM:\s*(\d+) kB", (folder / "status").read_text())
+                times = (folder / "stat").read_text().rpartition(")")[2].split()
+            except OSError:  # it has just ended
                 continue
-            if b"--type=renderer" in command and str(self.downloads.parent).encode() in command:
-                largest = max(largest, int(lines.get("VmHWM", "0 kB").split()[0]) / 1000)
-        return largest
+            seconds = (int(times[11]) + int(times[12])) / os.sysconf("SC_CLK_TCK")
+            found = max(found, (int(peak[1]) / 1000 if peak else 0.0, seconds))
+        return found
 
 
 _KEYS = {"ArrowLeft": 37, "ArrowUp": 38, "ArrowRight": 39, "ArrowDown": 40, "Tab": 9, "Enter": 13}

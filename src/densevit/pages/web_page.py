@@ -1,4 +1,4 @@
-"""The page that shows what a model predicts for a photo; ``backend.js`` decides what predicts, the browser or a server."""
+"""The page that shows what a model predicts for a photo; its ``backend.js`` decides what predicts."""
 
 from pathlib import Path
 

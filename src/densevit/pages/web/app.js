@@ -90,7 +90,7 @@ function fillHeads(names) {
     Object.assign(input, { type: "radio", name: "head", value: name, checked: name === head });
     input.addEventListener("change", () => {
       head = name;
-      predict(task).catch(fail);
+      if (photo) predict(task).catch(fail);
     });
     label.append(input, Object.assign(document.createElement("span"), { textContent: name }));
     $("heads").append(label);

@@ -3,7 +3,6 @@
 export function fillFacts(place, about, answer) {
   const { metadata } = about;
   const rows = [
-    ["Name", metadata.name],
     ["Licence of the weights", metadata.licence],
     ["Licence of the code", metadata.licence_of_code],
     ["Data", metadata.card.data_licence],
@@ -42,7 +41,7 @@ function headText(head) {
 
 function agreement({ labels_equal: equal, largest_difference: largest }) {
   const parts = Object.entries(equal).map(([name, share]) => `${name} ${percentText(share)} equal labels`);
-  for (const [name, value] of Object.entries(largest)) parts.push(`${name} differs by up to ${percentText(value)}`);
+  for (const [name, value] of Object.entries(largest)) parts.push(`${name} differs by up to ${(100 * value).toPrecision(2)} % of its range`);
   return parts.join("; ");
 }
 
@@ -53,5 +52,6 @@ export function numberText(value) {
 }
 
 export function percentText(share) {
+  if (share > 0 && share < 0.0005) return "< 0.1 %";
   return `${(100 * share).toFixed(share < 0.1 ? 1 : share < 0.995 ? 0 : 1)} %`;
 }

@@ -1,5 +1,6 @@
 // The back end that runs the model in this browser, in a worker, so that the page stays responsive.
 
+const FORMAT = 1; // of model.json
 const ENGINES = ["webgpu", "wasm"];
 
 export class OnnxBackend {
@@ -15,8 +16,10 @@ export class OnnxBackend {
   async open() {
     const response = await fetch("model.json");
     if (!response.ok) throw new Error(`model.json cannot be loaded (${response.status}); copy the whole folder again`);
-    this.about = await response.json();
-    return this.about;
+    const about = await response.json();
+    if (about.format !== FORMAT) throw new Error("model.json is of another version than this page; copy the whole folder again");
+    this.about = about;
+    return about;
   }
 
   async predict(photo, head) {
