@@ -12,7 +12,6 @@ from densevit.data.transforms import targets_of
 from densevit.errors import ConfigError, DataError
 from densevit.evaluation.run_data import Model, select
 from densevit.evaluation.selection import read_target
-from densevit.tuning.tuner import spread
 from densevit_lab.benchmark.record import MetricRecord
 from densevit_lab.benchmark.workloads import Workload
 
@@ -42,7 +41,8 @@ def measure_metric(
     task = bundle.tasks[head]
     chosen = select(Model(source, bundle.tasks, bundle.trained_on), task.kind, head, data, "val", {})
     metrics, differences = task.new_metrics(), []
-    indices = spread(len(chosen.dataset), limit)
+    total = len(chosen.dataset)
+    indices = sorted({number * total // limit for number in range(limit)}) if limit else range(total)
     folder.mkdir(parents=True, exist_ok=True)
     for index in indices:
         sample = chosen.dataset[index]

@@ -90,9 +90,9 @@ class Worker:
 
     def evaluate(self, request: Message) -> Message:
         """Measure the metric of the workload on a data set."""
-        facts = {key: request[key] for key in ("source", "limit", "reference")}
-        folders = {key: Path(request[key]) for key in ("data", "folder")}
-        return measure_metric(self.workload, head=self.spec.head, **facts, **folders).plain()
+        facts: Message = {key: request[key] for key in ("source", "limit", "reference")}
+        facts |= {key: Path(request[key]) for key in ("data", "folder")}
+        return measure_metric(self.workload, head=self.spec.head, **facts).plain()
 
     def gemm(self, request: Message) -> Message:
         """Measure the machine's rates of float32 matrix products with one thread."""
