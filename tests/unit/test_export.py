@@ -102,10 +102,8 @@ def test_bands__do_not_change_labels(monkeypatch: pytest.MonkeyPatch) -> None:
         graph = builder.Graph()
         x = graph.input("x", builder.FLOAT, ["B", 6, "h", "w"])
         size = (graph.value(33), graph.value(20))
-        labels, scores = outputs.labels_and_scores(
-            x, size, align_corners=True, dtype=builder.TensorProto.UINT8, scores=True
-        )
-        graph.output("labels", labels, builder.TensorProto.UINT8, ["B", "H", "W"])
+        labels, scores = outputs.labels_and_scores(x, size, align_corners=True, dtype=builder.UINT8, scores=True)
+        graph.output("labels", labels, builder.UINT8, ["B", "H", "W"])
         graph.output("scores", scores, builder.FLOAT, ["B", "H", "W"])
         found.append(run_graph(graph, x=logits))
 

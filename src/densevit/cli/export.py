@@ -33,6 +33,7 @@ def export(
     from densevit.export.files import SUFFIXES, check_target, output_files
     from densevit.export.job import export_model
     from densevit.inference.predictor import Predictor
+    from densevit.inference.speed import read_speed
 
     if out is None and to is None:
         raise ConfigError("neither --to nor --out is given; name a format, as in --to onnx")
@@ -40,7 +41,7 @@ def export(
     check_target(to, out)
     shared.claim_outputs(output_files(out), [Path(model), data], overwrite=overwrite)  # before the model is loaded
     names = shared.head_names(heads)
-    predictor = Predictor.load(model, heads=names, device="cpu", speed=speed, quality=quality)
+    predictor = Predictor.load(model, heads=names, device="cpu", speed=read_speed(speed, quality=quality))
     exported = export_model(predictor, out, to=to, scores=scores, data=data, overwrite=overwrite)
     verified = exported.metadata.verified
     typer.echo(f"{out}: {exported.megabytes:.1f} MB, heads {', '.join(exported.metadata.heads)}")

@@ -41,7 +41,8 @@ class Writer:
     def linear(self, x: Value, layer: nn.Linear, scale: Tensor | None = None) -> Value:
         """(..., in) -> (..., out); ``scale`` (out,) multiplies the result."""
         self._check(layer, nn.Linear, Linear)
-        weight, bias = layer.weight, layer.bias
+        weight: Tensor = layer.weight
+        bias: Tensor | None = layer.bias
         if scale is not None:
             weight, bias = weight * scale[:, None], None if bias is None else bias * scale
         out = self.graph.op("MatMul", x, self.tensor(layer, "weight.T", weight.T), name=self._names[id(layer)])

@@ -1,6 +1,6 @@
 """Logits to what a task predicts, at the size of the photo."""
 
-from densevit.export.builder import FLOAT, INT64, Graph, Loop, TensorProto, Value
+from densevit.export.builder import FLOAT, INT32, UINT8, UINT16, Graph, Loop, Value
 from densevit.export.resampling import Extent, Triangles, band, bands, resize
 
 BAND_VALUES = 4_000_000
@@ -14,17 +14,14 @@ COLUMNS = 128
 def label_type(num_classes: int, *, sixteen_bits: bool) -> int:
     """The smallest type for so many classes that an engine has."""
     if num_classes <= 256:
-        return int(TensorProto.UINT8)
-    return int(TensorProto.UINT16 if sixteen_bits else TensorProto.INT32)
+        return UINT8
+    return UINT16 if sixteen_bits else INT32
 
 
 def labels_and_scores(
     logits: Value, size: Extent, *, align_corners: bool, dtype: int, scores: bool
 ) -> tuple[Value, ...]:
-    """Logits (B, K, h, w) -> labels (B, H, W), and on request the probability of each, band by band of rows.
-
-    Classes are last, so that the arg max reads memory in order.
-    """
+    """Logits (B, K, h, w) -> labels (B, H, W), and on request the probability of each, band by band of rows."""
     g = logits.graph
     height, width = size
     x = logits.transpose(0, 2, 3, 1)  # (B, h, w, K)
@@ -39,9 +36,11 @@ def labels_and_scores(
         down = band(vertical, first + g.range(rows), first, rows)  # (rows, S)
         lines = x.take(down.sources, 1)  # (B, S, w, K)
         lines = (down.weights @ lines.reshape(0, 0, -1)).reshape(0, 0, -1, num_classes)  # (B, rows, w, K)
-        logits_of_band = across.weights @ lines.take(across.sources, 2)  # (B, rows, blocks, COLUMNS, K)
-        best = g.op("Cast", g.op("ArgMax", logits_of_band, axis=4, keepdims=0), to=dtype)
-        loop.outputs = (best, _probability(logits_of_band)) if scores else (best,)
+        # Columns are last, since both the product and OpenVINO's arg max are fastest over rows of them.
+        sources = lines.take(across.sources, 2).transpose(0, 1, 2, 4, 3)  # (B, rows, blocks, K, S)
+        enlarged = sources @ across.weights.transpose(0, 2, 1)  # (B, rows, blocks, K, COLUMNS)
+        best = g.op("Cast", g.op("ArgMax", enlarged, axis=3, keepdims=0), to=dtype)
+        loop.outputs = (best, _probability(enlarged, 3)) if scores else (best,)
     shape = [None, None, None, None]
     types = [(dtype, shape), (FLOAT, shape)] if scores else [(dtype, shape)]
     found = g.loop((height + rows - 1) // rows, loop, types)  # each (bands, B, rows, blocks, COLUMNS)
@@ -52,11 +51,11 @@ def labels_and_scores(
     )
 
 
-def _probability(band: Value) -> Value:
-    """Softmax probability of the largest of (..., K)."""
-    g = band.graph
-    highest = g.op("ReduceMax", band, g.ints(-1), keepdims=1)
-    return 1.0 / g.op("ReduceSum", g.op("Exp", band - highest), g.ints(-1), keepdims=0)
+def _probability(logits: Value, axis: int) -> Value:
+    """Softmax probability of the largest along an axis."""
+    g = logits.graph
+    highest = g.op("ReduceMax", logits, g.ints(axis), keepdims=1)
+    return 1.0 / g.op("ReduceSum", g.op("Exp", logits - highest), g.ints(axis), keepdims=0)
 
 
 def values(logits: Value, size: Extent, *, align_corners: bool, unit_vectors: bool = False) -> Value:
@@ -67,6 +66,3 @@ def values(logits: Value, size: Extent, *, align_corners: bool, unit_vectors: bo
         return resized
     length = g.op("ReduceL2", resized, g.ints(1), keepdims=1)
     return resized / g.op("Max", length, 1e-12)
-
-
-__all__ = ["BAND_VALUES", "INT64", "label_type", "labels_and_scores", "values"]
