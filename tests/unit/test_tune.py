@@ -26,8 +26,8 @@ MIOU = Figure("mIoU", higher_is_better=True)
 MAE = Figure("MAE", higher_is_better=False)
 
 
-def point(side: int | None, quality: float, ms: float, mb: float = 500.0, *, complete: bool = True) -> Point:
-    return Point(SpeedConfig(short_side=side), 9, quality, (0.70 - quality) * 100, ms, mb, complete)
+def point(side: int | None, value: float, ms: float, mb: float = 500.0, *, complete: bool = True) -> Point:
+    return Point(SpeedConfig(short_side=side), 9, value, (0.70 - value) * 100, ms, mb, complete)
 
 
 POINTS = [
@@ -233,7 +233,7 @@ def test_tune__figures_are_those_of_evaluate(cli: Any, place: Path, data: Path) 
 
     figures = json.loads((place / "figures.json").read_text())
     assert point["complete"]
-    assert point["quality"] == pytest.approx(figures["mIoU"], abs=1e-9)
+    assert point["value"] == pytest.approx(figures["mIoU"], abs=1e-9)
     assert figures["speed"] == point["speed"]
 
 
@@ -255,10 +255,10 @@ def test_tune__sees_photos_as_the_model_does(cli: Any, place: Path, data: Path, 
     )
 
     assert result.code == 0, result.err
-    assert points[0]["quality"] == pytest.approx(figures["setr"]["mIoU"], abs=1e-9)
+    assert points[0]["value"] == pytest.approx(figures["setr"]["mIoU"], abs=1e-9)
     named = [{}, {"quality": "best"}] if quality == "fast" else [{"quality": "best"}, {"quality": "fast"}]
     assert [point["speed"] for point in points] == named
-    assert points[0]["quality"] != points[1]["quality"]
+    assert points[0]["value"] != points[1]["value"]
 
 
 def test_tune__refuses_where_nothing_fits_and_writes_nothing(cli: Any, place: Path, data: Path) -> None:
