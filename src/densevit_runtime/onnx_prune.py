@@ -1,6 +1,5 @@
 """Cut an ONNX graph down to some of its outputs: ONNX Runtime would compute all of them, whatever is asked for."""
 
-import io
 import mmap
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
@@ -14,17 +13,22 @@ _NODE, _INITIALIZER, _OUTPUT = 1, 5, 12
 
 def with_outputs(path: Path, names: Collection[str]) -> bytes:
     """The content of a file that ``read_onnx`` has checked, with only what the named outputs need."""
-    written = io.BytesIO()
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+    with (
+        path.open("rb") as file,
+        mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data,
+        memoryview(data) as view,
+    ):
+        parts: list[bytes | memoryview] = []
         for number, value, whole in message(data).entries():
             if number != _GRAPH or not isinstance(value, Message):
-                written.write(data[whole.start : whole.end])
+                parts.append(view[whole.start : whole.end])
                 continue
             kept = list(_kept(value, names))
-            written.write(encoded(_GRAPH << 3 | 2) + encoded(sum(map(len, kept))))
-            for entry in kept:
-                written.write(data[entry.start : entry.end])
-    return written.getvalue()
+            parts.append(encoded(_GRAPH << 3 | 2) + encoded(sum(map(len, kept))))
+            parts += [view[entry.start : entry.end] for entry in kept]
+        content = b"".join(parts)  # one copy: the weights are most of it
+        parts.clear()  # before the map is closed
+    return content
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,8 +42,8 @@ def read_openvino(path: Path) -> str:
             raise CheckpointError(too_much(f"{file} has {file.stat().st_size:,} bytes", limit))
     checker = _Checker(path, weights.stat().st_size)
     try:
-        with path.open("rb") as file:
-            checker.parser.ParseFile(file)
+        with path.open("rb") as xml:
+            checker.parser.ParseFile(xml)
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read ({reason(error)}); check path and permissions") from error
     except (expat.ExpatError, ValueError) as error:

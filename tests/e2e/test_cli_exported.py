@@ -14,6 +14,7 @@ from PIL import Image
 import densevit
 from densevit.errors import CheckpointError, ConfigError
 from densevit_runtime.cli import main as runtime_main
+from tests.e2e.scenes import write_model
 from tests.exported_files import CLASSES, expected, write_onnx
 
 
@@ -102,6 +103,23 @@ def test_large_image__fails_by_itself(
     result = cli("predict", photo, tmp_path / "large.tif", "--model", model, "--out", tmp_path / "out")
     assert (result.code, "1 predicted, 0 skipped, 1 failed" in result.err) == (2, True)
     assert "m.onnx is an exported file, which runs photos whole" in result.err.replace("\n", " ")
+
+
+def test_exported_checkpoint__gives_the_record_of_the_checkpoint(cli, photo: Path, tmp_path: Path) -> None:
+    checkpoint = write_model(tmp_path / "model.safetensors", "setr", "segmenter", "depth")
+    exported = densevit.export_model(checkpoint, tmp_path / "model.onnx").files[0]
+    records = []
+    for model in (checkpoint, exported):
+        assert cli("predict", photo, "--model", model, "--out", tmp_path / model.suffix[1:]).code == 0
+        records.append(record(tmp_path / model.suffix[1:] / "photo.json") | {"model": ""})
+    assert flat(records[1]) == pytest.approx(flat(records[0]), abs=2e-3)
+
+
+def flat(data: Any, name: str = "") -> dict[str, Any]:
+    """Nested data as one mapping."""
+    if isinstance(data, dict):
+        return {path: value for key, one in data.items() for path, value in flat(one, f"{name}/{key}").items()}
+    return {name: str(data) if isinstance(data, list | None) else data}
 
 
 # evaluate

@@ -13,6 +13,7 @@ from densevit.errors import ConfigError
 from densevit.export.builder import FLOAT, UINT8, Graph, Value
 from densevit.export.decoders import Levels, decode
 from densevit.export.encoder import encode
+from densevit.export.entropy import mean_entropy
 from densevit.export.layers import Writer
 from densevit.export.outputs import label_type, labels_and_scores, values
 from densevit.export.resampling import Extent, antialiased
@@ -43,13 +44,19 @@ def build_graph(
     size = (photos.size(1), photos.size(2))
     writer = Writer(g, bundle.model)
     found: dict[str, tuple[Value, ...]] = {}
+    entropies: dict[str, Value] = {}
     for group, names in fit.groups(heads):
         with g.scope("+".join(names)):
             for name, logits in _run_group(writer, bundle.model, photos, size, group, names).items():
                 corners = bundle.model.decoder(name).align_corners
-                found[name] = _outputs(logits, size, bundle.tasks[name], corners, scores, sixteen_bits)
+                task = bundle.tasks[name]
+                found[name] = _outputs(logits, size, task, corners, scores, sixteen_bits)
+                if isinstance(task, Segmentation):
+                    entropies[name] = mean_entropy(logits, num_classes=task.out_channels, align_corners=corners)
     for name in heads:
         _declare(g, name, bundle.tasks[name], found[name], sixteen_bits)
+        if name in entropies:
+            g.output(f"{name}.entropy", entropies[name], FLOAT, ["B"])
     return g
 
 

@@ -50,8 +50,10 @@ def _describe_head(task: Task, short_side: int, metrics: Any, *, scores: bool) -
             classes=task.classes,
             palette=task.palette,
             ignore_index=task.ignore_index,
+            background=task.background,
             typical_entropy=task.typical_entropy,
             scores=scores,
+            entropy=True,
             metrics=measured,
         )
     if isinstance(task, Depth):

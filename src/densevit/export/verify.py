@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from densevit.checkpoints.native import Bundle
 from densevit.errors import DataError, EngineError
-from densevit.inference.decode import decode, scores
+from densevit.inference.decode import decode, mean_entropy, scores
 from densevit.inference.pipeline import predict_batch
 from densevit.inference_config import InferenceConfig
 from densevit.io import find_images, read_image
@@ -116,6 +116,8 @@ def compare(
                     found.add_values(head, actual, target)
                     continue
                 found.add_labels(head, actual, target)
+                unsure = np.asarray(mean_entropy(expected[head]))
+                found.add_values(f"{head}.entropy", outputs[f"{head}.entropy"][number], unsure, span=1.0)
                 if scored:
                     name = f"{head}.scores"
                     found.add_values(name, outputs[name][number], scores(expected[head]).cpu().numpy(), span=1.0)

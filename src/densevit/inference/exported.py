@@ -142,7 +142,7 @@ def task_of(about: HeadMetadata) -> Task:
         ConfigError: if they are not valid.
     """
     depth = {"min_depth_m": about.min_depth_m, "max_depth_m": about.max_depth_m}
-    settings: dict[str, Any] = {
+    settings: dict[str, dict[str, Any]] = {
         "segmentation": {
             "classes": about.classes,
             "palette": about.palette,
@@ -155,9 +155,9 @@ def task_of(about: HeadMetadata) -> Task:
             **{name: value for name, value in depth.items() if value is not None},
         },
         "regression": {"channels": about.channels, "unit": about.unit or "", "unit_vectors": about.unit_vectors},
-    }[about.task]
+    }
     kinds: dict[str, type[Task]] = {"segmentation": Segmentation, "depth": Depth, "regression": Regression}
-    return kinds[about.task].parse(settings, source="the metadata of an exported file")
+    return kinds[about.task].parse(settings[about.task], source="the metadata of an exported file")
 
 
 def refuse_options(source: object, given: Mapping[str, Any], plain: Mapping[str, Any]) -> None:
