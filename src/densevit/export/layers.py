@@ -10,11 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from densevit.blocks import Attention, Block, LayerScale, Mlp, Swiglu
+from densevit.blocks import ACTIVATIONS, Attention, Block, LayerScale, Mlp, Swiglu
 from densevit.encoder.hybrid import StdConv
 from densevit.errors import ConfigError
 from densevit.export.builder import Graph, Value
-from densevit.kernels.activations import ACTIVATIONS, quick_gelu
 from densevit.kernels.convolution import Conv2d
 from densevit.kernels.linear import Linear
 from densevit.layers import ConvBnRelu, ResidualUnit, StridedConv
@@ -153,7 +152,7 @@ class Writer:
             return g.op("Gelu", x)
         if function is ACTIVATIONS["gelu_tanh"]:
             return g.op("Gelu", x, approximate="tanh")
-        if function is quick_gelu:
+        if function is ACTIVATIONS["quick_gelu"]:
             return x * g.op("Sigmoid", x * 1.702)
         if function is ACTIVATIONS["relu"]:
             return g.op("Relu", x)
