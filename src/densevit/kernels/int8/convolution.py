@@ -63,8 +63,9 @@ class Int8Filter(Filter):
         if self._can_quantise(x) and self.weight.shape[-1] == 1:
             return self._pointwise(x, relu_first, relu)
         if self._can_quantise(x):
-            images = [self._convolve(image, inner_rows, relu_first, relu) for image in x.permute(0, 2, 3, 1).split(1)]
-            if None not in images:
+            results = [self._convolve(image, inner_rows, relu_first, relu) for image in x.permute(0, 2, 3, 1).split(1)]
+            images = [image for image in results if image is not None]
+            if len(images) == len(x):
                 return images[0] if len(images) == 1 else torch.cat(images)
         out = super().__call__(F.relu(x) if relu_first else x, inner_rows=inner_rows)
         return F.relu(out, inplace=not torch.is_grad_enabled()) if relu else out
@@ -93,12 +94,8 @@ class Int8Filter(Filter):
         return self._product(quantise(image, scale, zero).permute(0, 3, 1, 2), scale, zero, inner_rows, relu)
 
     def _product(self, x: Tensor, scale: float, zero: int, inner_rows: bool, relu: bool) -> Tensor:
-        geometry: tuple[Any, ...] = (
-            [1, 1],
-            [0 if inner_rows else 1, 1],
-            [1, 1],
-            1,
-        )  # stride, padding, dilation, groups
+        padding = [0 if inner_rows else 1, 1]
+        geometry: tuple[Any, ...] = ([1, 1], padding, [1, 1], 1)  # stride, padding, dilation, groups
         if self._scales is None:
             self._scales = self.weight.abs().amax((1, 2, 3)).clamp(min=_SMALLEST) / 127
         if bool(zero) not in self._packed:  # oneDNN stores what a zero point needs next to the weights
@@ -108,7 +105,7 @@ class Int8Filter(Filter):
         run: Any = operator()
         zeros = torch.zeros(len(self._scales), dtype=torch.int32)
         weights = (self._packed[bool(zero)], self._scales, zeros, self.bias)
-        output = (1.0, 0, torch.float32, "relu" if relu else "none", [], "")
+        output: tuple[Any, ...] = (1.0, 0, torch.float32, "relu" if relu else "none", [], "")
         out: Tensor = run(x, scale, zero, *weights, *geometry, *output)
         return out
 
