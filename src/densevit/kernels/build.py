@@ -47,7 +47,7 @@ _TIMEOUT_S = 30.0
 _hanging: set[str] = set()
 
 _SHARED = Path(__file__).with_name("vectors.h")
-"""The header that all C files include."""
+"""The header that all C files include, next to those in their own folder."""
 
 _log = logging.getLogger(__name__)
 
@@ -175,5 +175,6 @@ def _key(source: Path, compiler: str, flags: Sequence[str]) -> str:
     except (OSError, StopIteration):
         processor = platform.processor()
     parts = (str(shutil.which(compiler)), platform.machine(), processor, *flags)
-    content = (source.read_bytes(), _SHARED.read_bytes(), *map(os.fsencode, parts))
+    headers = sorted({_SHARED, *source.parent.glob("*.h")})
+    content = (*(file.read_bytes() for file in (source, *headers)), *map(os.fsencode, parts))
     return hashlib.sha256(b"\n".join(content)).hexdigest()[:16]
