@@ -58,17 +58,32 @@ class Int8Filter(Filter):
         num_out, channels, *size = weight.shape
         return any(size == [k, k] and min(num_out, channels) >= least for k, least in MIN_CHANNELS.items())
 
-    def __call__(self, x: Tensor, *, inner_rows: bool = False, relu_first: bool = False, relu: bool = False) -> Tensor:
-        """(B, C, h, w) -> (B, O, h, w), with ReLU before and after on request; ``inner_rows`` as in ``Filter``."""
-        if self._can_quantise(x) and self.weight.shape[-1] == 1:
+    def __call__(
+        self,
+        x: Tensor,
+        *,
+        inner_rows: bool = False,
+        relu_first: bool = False,
+        relu: bool = False,
+        residual: Tensor | None = None,
+    ) -> Tensor:
+        """(B, C, h, w) -> (B, O, h, w); the options are those of ``Filter``."""
+        fused = relu and residual is None
+        out = self._with_integers(x, inner_rows, relu_first, fused) if self._can_quantise(x) else None
+        if out is None:
+            return super().__call__(x, inner_rows=inner_rows, relu_first=relu_first, relu=relu, residual=residual)
+        out = out if residual is None else out.add_(residual)
+        return F.relu_(out) if relu and not fused else out
+
+    def _with_integers(self, x: Tensor, inner_rows: bool, relu_first: bool, relu: bool) -> Tensor | None:
+        """The convolution and its ReLUs, or None if a value is not finite."""
+        if self.weight.shape[-1] == 1:
             return self._pointwise(x, relu_first, relu)
-        if self._can_quantise(x):
-            results = [self._convolve(image, inner_rows, relu_first, relu) for image in x.permute(0, 2, 3, 1).split(1)]
-            images = [image for image in results if image is not None]
-            if len(images) == len(x):
-                return images[0] if len(images) == 1 else torch.cat(images)
-        out = super().__call__(F.relu(x) if relu_first else x, inner_rows=inner_rows)
-        return F.relu(out, inplace=not torch.is_grad_enabled()) if relu else out
+        results = [self._convolve(image, inner_rows, relu_first, relu) for image in x.permute(0, 2, 3, 1).split(1)]
+        images = [image for image in results if image is not None]
+        if len(images) < len(x):
+            return None
+        return images[0] if len(images) == 1 else torch.cat(images)
 
     def _can_quantise(self, x: Tensor) -> bool:
         enough = self.weight.numel() * x.shape[-2] * x.shape[-1] >= MIN_PRODUCTS and len(x) > 0
