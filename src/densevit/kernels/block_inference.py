@@ -66,8 +66,6 @@ def _linear(
     out: Tensor | None = None,
 ) -> Tensor:
     assert x is not None  # can_fuse has asked
-    result = product.linear(
-        x, layer.weight, layer.bias, activation=activation, gamma=gamma, residual=residual, out=out
-    )
+    result = product.linear(x, layer.weight, layer.bias, activation=activation, gamma=gamma, residual=residual, out=out)
     assert result is not None
     return result

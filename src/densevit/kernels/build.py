@@ -175,5 +175,6 @@ def _key(source: Path, compiler: str, flags: Sequence[str]) -> str:
     except (OSError, StopIteration):
         processor = platform.processor()
     parts = (str(shutil.which(compiler)), platform.machine(), processor, *flags)
-    content = (source.read_bytes(), *(header.read_bytes() for header in _HEADERS), *map(os.fsencode, parts))
+    headers = sorted({*_HEADERS, *source.parent.glob("*.h")})
+    content = (*(file.read_bytes() for file in (source, *headers)), *map(os.fsencode, parts))
     return hashlib.sha256(b"\n".join(content)).hexdigest()[:16]

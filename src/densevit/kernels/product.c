@@ -62,33 +62,6 @@ static inline floats activate(floats x, int activation) {
     }
 }
 
-#ifdef __clang__
-#define MIX(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
-#else
-#define MIX(a, b, ...) __builtin_shuffle(a, b, (ints){__VA_ARGS__})
-#endif
-#define UNPACK(...) __VA_ARGS__
-
-/* Exchange the halves of all pairs of vectors whose numbers differ by step only: four steps transpose 16 by 16. */
-#define STEP(step, low, high)                                          \
-    for (int i = 0; i < LANES; i++)                                    \
-        if (!(i & step)) {                                             \
-            const floats a = v[i], b = v[i + step];                    \
-            v[i] = MIX(a, b, UNPACK low);                              \
-            v[i + step] = MIX(a, b, UNPACK high);                      \
-        }
-
-/* 16 rows of 16 values, transposed. */
-static inline void transpose(const float *from, int64_t from_row, float *to, int64_t to_row) {
-    floats v[LANES];
-    for (int i = 0; i < LANES; i++) v[i] = load(from + i * from_row);
-    STEP(1, (0, 16, 2, 18, 4, 20, 6, 22, 8, 24, 10, 26, 12, 28, 14, 30), (1, 17, 3, 19, 5, 21, 7, 23, 9, 25, 11, 27, 13, 29, 15, 31))
-    STEP(2, (0, 1, 16, 17, 4, 5, 20, 21, 8, 9, 24, 25, 12, 13, 28, 29), (2, 3, 18, 19, 6, 7, 22, 23, 10, 11, 26, 27, 14, 15, 30, 31))
-    STEP(4, (0, 1, 2, 3, 16, 17, 18, 19, 8, 9, 10, 11, 24, 25, 26, 27), (4, 5, 6, 7, 20, 21, 22, 23, 12, 13, 14, 15, 28, 29, 30, 31))
-    STEP(8, (0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23), (8, 9, 10, 11, 12, 13, 14, 15, 24, 25, 26, 27, 28, 29, 30, 31))
-    for (int i = 0; i < LANES; i++) store(to + i * to_row, v[i]);
-}
-
 /* Columns of a weight from column, for terms from first: (terms, PANEL), zero beyond the last column. */
 static void pack(const layer *l, int64_t column, int64_t first, int64_t terms, float *panel) {
     const int64_t columns = least(PANEL, l->width - column);
@@ -141,7 +114,7 @@ static void multiply(const layer *l, int64_t first, int64_t last, int64_t column
         if (!packed) pack(l, column, term, terms, panel);
         for (int64_t r = first; r < last; r += TALL) {
             const int64_t count = least(TALL, last - r);
-            float *out = sums + (r - first) * PANEL;
+            float *out = sums + (l->depth > DEPTH ? (r - first) * PANEL : 0); /* else nothing is kept */
             const float *rows[TALL], *start = term ? out : bias;
             for (int64_t i = 0; i < TALL; i++) rows[i] = l->x + (r + least(i, count - 1)) * l->x_row + term;
             multiply_tile(rows, terms, panel, start, start_row, out, (columns + LANES - 1) / LANES);

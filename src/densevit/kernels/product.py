@@ -67,7 +67,12 @@ def applies(x: Tensor) -> bool:
 
 
 def _linear(
-    x: Tensor, weight: Tensor, bias: Tensor | None, activation: int, gamma: Tensor | None, residual: Tensor | None,
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    activation: int,
+    gamma: Tensor | None,
+    residual: Tensor | None,
     out: Tensor,
 ) -> None:
     kernel = load()
@@ -137,7 +142,22 @@ def load() -> ctypes.CDLL | None:
         "densevit_product_scratch": (LONG, []),
         "densevit_product": (
             None,
-            [POINTER, LONG, POINTER, LONG, LONG, INT, POINTER, INT, POINTER, POINTER, LONG, POINTER, *[LONG] * 5, POINTER],
+            [
+                POINTER,
+                LONG,
+                POINTER,
+                LONG,
+                LONG,
+                INT,
+                POINTER,
+                INT,
+                POINTER,
+                POINTER,
+                LONG,
+                POINTER,
+                *[LONG] * 5,
+                POINTER,
+            ],
         ),
         "densevit_layer_norm": (None, [POINTER, *[LONG] * 3, POINTER, POINTER, FLOAT, POINTER]),
     }

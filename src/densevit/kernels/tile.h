@@ -25,7 +25,7 @@ ALWAYS_INLINE void tile_of(const float *const *rows, int64_t terms, const float 
 }
 
 /* The same for 1 to WIDE vectors. */
-static inline void multiply_tile(const float *const *rows, int64_t terms, const float *panel, const float *start,
+ALWAYS_INLINE void multiply_tile(const float *const *rows, int64_t terms, const float *panel, const float *start,
                                  int64_t start_row, float *out, int vectors) {
     switch (vectors) {
     case 1: tile_of(rows, terms, panel, start, start_row, out, 1); break;

@@ -1,7 +1,8 @@
-"""Size-preserving convolutions with 8-bit integers by oneDNN, in CPU inference.
+"""Size-preserving convolutions with 8-bit integers in CPU inference.
 
-Maps are quantised when they are convolved, with one scale for each, so nothing has to be calibrated; weights have a
-scale for each output channel. On a decoder's maps this is off by 0.2 to 1.1 %.
+Maps are quantised when they are convolved, so nothing has to be calibrated; weights have a scale for each output
+channel. 3x3 convolutions run in oneDNN, with one scale for each map; that is off by 0.2 to 1.1 % on a decoder's maps.
+1x1 convolutions are linear layers, with a scale for each pixel: they read tokens, which differ more in size.
 """
 
 import ctypes
@@ -17,11 +18,13 @@ from torch import Tensor
 from densevit.kernels.build import FLOAT, LONG, POINTER, Signatures, checked, library
 from densevit.kernels.convolution import Filter
 from densevit.kernels.dispatch import use_kernel
+from densevit.kernels.int8 import linear
+from densevit.kernels.int8.linear import Int8Linear, Step, run_layers
 from densevit.kernels.int8.processor import has_vnni
 from densevit.kernels.threads import parallel_for
 
-MIN_CHANNELS = 24
-"""Of input and output; with fewer nothing was measured."""
+MIN_CHANNELS = {1: 64, 3: 24}
+"""Of input and output, by the size of the kernel; for other sizes nothing was measured."""
 MIN_PRODUCTS = 45_000_000
 """Multiply-adds of a map. Below, quantising costs more than the products save."""
 
@@ -34,13 +37,14 @@ _SMALLEST = 1e-30
 class Int8Filter(Filter):
     """``Filter`` with integers where that is faster, and as ``Filter`` elsewhere.
 
-    Every image has a scale of its own, so that results do not depend on the batch.
+    Every image has scales of its own, so that results do not depend on the batch.
     """
 
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
         super().__init__(weight, bias)
         self._packed: dict[bool, Tensor] = {}
         self._scales: Tensor | None = None
+        self._linear: Int8Linear | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (
@@ -51,7 +55,8 @@ class Int8Filter(Filter):
     @classmethod
     def suits(cls, weight: Tensor) -> bool:
         """Whether maps can be large enough for integers to be faster with these weights (O, C, k, k)."""
-        return weight.shape[2:] in ((1, 1), (3, 3)) and min(weight.shape[:2]) >= MIN_CHANNELS
+        num_out, channels, *size = weight.shape
+        return any(size == [k, k] and min(num_out, channels) >= least for k, least in MIN_CHANNELS.items())
 
     def __call__(
         self,
@@ -63,18 +68,34 @@ class Int8Filter(Filter):
         residual: Tensor | None = None,
     ) -> Tensor:
         """(B, C, h, w) -> (B, O, h, w); the options are those of ``Filter``."""
-        if self._can_quantise(x):
-            fused = relu and residual is None
-            images = [self._convolve(image, inner_rows, relu_first, fused) for image in x.permute(0, 2, 3, 1).split(1)]
-            if None not in images:
-                out = images[0] if len(images) == 1 else torch.cat(images)
-                out = out if residual is None else out.add_(residual)
-                return F.relu_(out) if relu and not fused else out
-        return super().__call__(x, inner_rows=inner_rows, relu_first=relu_first, relu=relu, residual=residual)
+        fused = relu and residual is None
+        out = self._with_integers(x, inner_rows, relu_first, fused) if self._can_quantise(x) else None
+        if out is None:
+            return super().__call__(x, inner_rows=inner_rows, relu_first=relu_first, relu=relu, residual=residual)
+        out = out if residual is None else out.add_(residual)
+        return F.relu_(out) if relu and not fused else out
+
+    def _with_integers(self, x: Tensor, inner_rows: bool, relu_first: bool, relu: bool) -> Tensor | None:
+        """The convolution and its ReLUs, or None if a value is not finite."""
+        if self.weight.shape[-1] == 1:
+            return self._pointwise(x, relu_first, relu)
+        results = [self._convolve(image, inner_rows, relu_first, relu) for image in x.permute(0, 2, 3, 1).split(1)]
+        images = [image for image in results if image is not None]
+        if len(images) < len(x):
+            return None
+        return images[0] if len(images) == 1 else torch.cat(images)
 
     def _can_quantise(self, x: Tensor) -> bool:
         enough = self.weight.numel() * x.shape[-2] * x.shape[-1] >= MIN_PRODUCTS and len(x) > 0
-        return enough and self.suits(self.weight) and use_kernel(x, self.weight) and operator() is not None
+        run = linear.load if self.weight.shape[-1] == 1 else operator
+        return enough and self.suits(self.weight) and use_kernel(x, self.weight) and run() is not None
+
+    def _pointwise(self, x: Tensor, relu_first: bool, relu: bool) -> Tensor:
+        if self._linear is None:
+            self._linear = Int8Linear.of(self.weight.flatten(1), self.bias)
+        steps: list[Step] = [("relu" if relu_first else "plain", self._linear)]
+        out = run_layers(x.permute(0, 2, 3, 1), steps).permute(0, 3, 1, 2)
+        return out.relu_() if relu else out
 
     def _convolve(self, image: Tensor, inner_rows: bool, relu_first: bool, relu: bool) -> Tensor | None:
         """(1, h, w, C) -> (1, O, h, w), or None if a value is not finite."""
@@ -88,8 +109,7 @@ class Int8Filter(Filter):
         return self._product(quantise(image, scale, zero).permute(0, 3, 1, 2), scale, zero, inner_rows, relu)
 
     def _product(self, x: Tensor, scale: float, zero: int, inner_rows: bool, relu: bool) -> Tensor:
-        margin = self.weight.shape[-1] // 2
-        padding = [0 if inner_rows else margin, margin]
+        padding = [0 if inner_rows else 1, 1]
         geometry: tuple[Any, ...] = ([1, 1], padding, [1, 1], 1)  # stride, padding, dilation, groups
         if self._scales is None:
             self._scales = self.weight.abs().amax((1, 2, 3)).clamp(min=_SMALLEST) / 127
@@ -100,7 +120,7 @@ class Int8Filter(Filter):
         run: Any = operator()
         zeros = torch.zeros(len(self._scales), dtype=torch.int32)
         weights = (self._packed[bool(zero)], self._scales, zeros, self.bias)
-        output = (1.0, 0, torch.float32, "relu" if relu else "none", [], "")
+        output: tuple[Any, ...] = (1.0, 0, torch.float32, "relu" if relu else "none", [], "")
         out: Tensor = run(x, scale, zero, *weights, *geometry, *output)
         return out
 
