@@ -12,7 +12,7 @@ SRC = ROOT / "src"
 PACKAGES = ("densevit", "densevit_lab", "densevit_runtime")
 
 # Raised, like the budgets of the rooms below, only with an ADR that argues for it.
-LIBRARY_LINES = 41_100  # 27,000 before hostile input (ADR 17), 31,700 before recognised layouts (ADR 18)
+LIBRARY_LINES = 42_700  # 27,000 before hostile input (ADR 17), 31,700 before recognised layouts (ADR 18)
 FILE_LINES = 300
 FUNCTION_LINES = 60
 
@@ -44,11 +44,11 @@ ROOMS: dict[tuple[str, ...], int] = {
     ("io", "data", "tasks"): 12_800,  # ADR 17 and 18
     ("checkpoints",): 5_600,  # ADR 17: sets of keys, bounds of pickles, computed values of configs
     ("inference",): 3_720,  # ADR 16 to 18
-    ("engines", "export"): 2_200,  # ADR 20: the graph of every model, written operator by operator
+    ("engines", "export"): 3_680,  # ADR 20: the graph of every model; ADR 21: int8 files, a third of it
     ("evaluation", "training"): 6_500,  # ADR 18: laptop mode, and what a run was trained on
     ("doctor", "tuning", "studies", "explain"): 4_600,
     ("serve",): 1_200,
-    ("cli",): 1_850,  # ADR 17: the boundary and the batch of photos; ADR 18: data options
+    ("cli",): 1_930,  # ADR 17: the boundary and the batch of photos; ADR 18: data options
     ("densevit_runtime",): 3_900,  # readers, writers and colours came from densevit; the rest runs exported files
     ("densevit_lab",): 3_360,  # 2,800 for benchmark and parity, the rest generates the reference: ADR 16
 }

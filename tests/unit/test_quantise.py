@@ -24,7 +24,8 @@ onnxruntime = pytest.importorskip("onnxruntime")
 
 from densevit.export import quantise, quantise_layers, verify  # noqa: E402 - they import onnx
 from densevit.export.builder import FLOAT, Graph  # noqa: E402
-from densevit.export.quantise import Quantised, Trials, quantise_model  # noqa: E402
+from densevit.export.quantise import Quantised, quantise_model  # noqa: E402
+from densevit.export.quantise_choice import Trials  # noqa: E402
 from densevit.export.quantise_gate import LABELS, HeadResult, MaxLoss  # noqa: E402
 from densevit.export.quantise_graph import LayerRange, quantise_graph  # noqa: E402
 from densevit.export.quantise_layers import Layer, find_layers, rounded  # noqa: E402
@@ -238,7 +239,8 @@ def test_loss_above_the_gate__writes_nothing_and_names_layers(photos: Path, tmp_
 
 
 @pytest.mark.parametrize(
-    ("names", "message"), [((), "without a photo"), (("notes.txt",), "without a photo"), (("broken.png",), "broken.png")]
+    ("names", "message"),
+    [((), "without a photo"), (("notes.txt",), "without a photo"), (("broken.png",), "broken.png")],
 )
 def test_folders_without_photos__are_refused(names: tuple[str, ...], message: str, tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
@@ -256,9 +258,7 @@ def test_no_data__is_refused(tmp_path: Path) -> None:
         quantise_model(predictor(), "tiny", tmp_path / "m.onnx", Source(None))
 
 
-def test_processors_without_vnni__are_named(
-    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_processors_without_vnni__are_named(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     said: list[str] = []
     monkeypatch.setattr(quantise, "has_vnni", lambda: False)
 
@@ -272,7 +272,8 @@ def test_command__measures_the_metric_where_there_are_targets(cli: Callable[...,
     model = write_model(tmp_path / "model.safetensors", "segmenter", "depth")
     losses = ("--max-loss", "50 mIoU", "--max-loss", "0.1 delta1")
 
-    outcome = cli("quantize", model, "--data", data, "--out", tmp_path / "m.onnx", *losses, "--json", tmp_path / "m.json")
+    files = ("--out", tmp_path / "m.onnx", "--json", tmp_path / "m.json")
+    outcome = cli("quantize", model, "--data", data, *files, *losses)
 
     assert outcome.code == 0, outcome.err
     record = json.loads((tmp_path / "m.json").read_text(encoding="utf-8"))
