@@ -158,6 +158,27 @@ def test_convolutions__are_rounded_per_map(target: Any) -> None:
     assert np.abs(tried - actual).mean() < 0.005 * np.abs(expected).max()
 
 
+def test_convolutions__of_signed_maps_are_right_in_openvino() -> None:
+    openvino = pytest.importorskip("openvino")
+    graph = Graph()
+    kernel = torch.from_numpy(np.random.default_rng(0).normal(0, 0.05, (64, 64, 3, 3)).astype(np.float32))
+    x = graph.input("image", FLOAT, ["B", 64, "h", "w"])
+    y = graph.op("Conv", x, graph.weight("layer.weight", kernel), name="layer", kernel_shape=[3, 3], pads=[1] * 4)
+    graph.output("out", y, FLOAT, ["B", 64, "h", "w"])
+    model = graph.model()
+    (layer,) = find_layers(model)
+    image = np.random.default_rng(1).normal(0.7, 1, size=(64, 6, 7)).astype(np.float32)
+    found = survey(model, [layer], [image], threads=1)
+    integer = quantise_graph(model, found.ranges, "openvino").SerializeToString()
+
+    core = openvino.Core()
+    compiled = core.compile_model(core.read_model(integer), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    actual = compiled([image[None]])[0]
+
+    expected = run(model, image[None])
+    assert np.abs(actual - expected).mean() < 0.02 * np.abs(expected).max()
+
+
 @pytest.mark.parametrize(
     ("texts", "figure", "amount"),
     [((), "mIoU", 0.5), ((), "labels", 1.0), (("0.25 miou",), "mIoU", 0.25), (("2 labels", "1 mIoU"), "labels", 2.0)],
