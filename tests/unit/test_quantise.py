@@ -24,7 +24,8 @@ onnxruntime = pytest.importorskip("onnxruntime")
 
 from densevit.export import quantise, quantise_layers, verify  # noqa: E402 - they import onnx
 from densevit.export.builder import FLOAT, Graph  # noqa: E402
-from densevit.export.quantise import Quantised, Trials, quantise_model  # noqa: E402
+from densevit.export.quantise import Quantised, quantise_model  # noqa: E402
+from densevit.export.quantise_choice import Trials  # noqa: E402
 from densevit.export.quantise_gate import LABELS, HeadResult, MaxLoss  # noqa: E402
 from densevit.export.quantise_graph import LayerRange, quantise_graph  # noqa: E402
 from densevit.export.quantise_layers import Layer, find_layers, rounded  # noqa: E402
@@ -157,6 +158,27 @@ def test_convolutions__are_rounded_per_map(target: Any) -> None:
     assert np.abs(tried - actual).mean() < 0.005 * np.abs(expected).max()
 
 
+def test_convolutions__of_signed_maps_are_right_in_openvino() -> None:
+    openvino = pytest.importorskip("openvino")
+    graph = Graph()
+    kernel = torch.from_numpy(np.random.default_rng(0).normal(0, 0.05, (64, 64, 3, 3)).astype(np.float32))
+    x = graph.input("image", FLOAT, ["B", 64, "h", "w"])
+    y = graph.op("Conv", x, graph.weight("layer.weight", kernel), name="layer", kernel_shape=[3, 3], pads=[1] * 4)
+    graph.output("out", y, FLOAT, ["B", 64, "h", "w"])
+    model = graph.model()
+    (layer,) = find_layers(model)
+    image = np.random.default_rng(1).normal(0.7, 1, size=(64, 6, 7)).astype(np.float32)
+    found = survey(model, [layer], [image], threads=1)
+    integer = quantise_graph(model, found.ranges, "openvino").SerializeToString()
+
+    core = openvino.Core()
+    compiled = core.compile_model(core.read_model(integer), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    actual = compiled([image[None]])[0]
+
+    expected = run(model, image[None])
+    assert np.abs(actual - expected).mean() < 0.02 * np.abs(expected).max()
+
+
 @pytest.mark.parametrize(
     ("texts", "figure", "amount"),
     [((), "mIoU", 0.5), ((), "labels", 1.0), (("0.25 miou",), "mIoU", 0.25), (("2 labels", "1 mIoU"), "labels", 2.0)],
@@ -238,7 +260,8 @@ def test_loss_above_the_gate__writes_nothing_and_names_layers(photos: Path, tmp_
 
 
 @pytest.mark.parametrize(
-    ("names", "message"), [((), "without a photo"), (("notes.txt",), "without a photo"), (("broken.png",), "broken.png")]
+    ("names", "message"),
+    [((), "without a photo"), (("notes.txt",), "without a photo"), (("broken.png",), "broken.png")],
 )
 def test_folders_without_photos__are_refused(names: tuple[str, ...], message: str, tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
@@ -256,9 +279,7 @@ def test_no_data__is_refused(tmp_path: Path) -> None:
         quantise_model(predictor(), "tiny", tmp_path / "m.onnx", Source(None))
 
 
-def test_processors_without_vnni__are_named(
-    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_processors_without_vnni__are_named(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     said: list[str] = []
     monkeypatch.setattr(quantise, "has_vnni", lambda: False)
 
@@ -272,7 +293,8 @@ def test_command__measures_the_metric_where_there_are_targets(cli: Callable[...,
     model = write_model(tmp_path / "model.safetensors", "segmenter", "depth")
     losses = ("--max-loss", "50 mIoU", "--max-loss", "0.1 delta1")
 
-    outcome = cli("quantize", model, "--data", data, "--out", tmp_path / "m.onnx", *losses, "--json", tmp_path / "m.json")
+    files = ("--out", tmp_path / "m.onnx", "--json", tmp_path / "m.json")
+    outcome = cli("quantize", model, "--data", data, *files, *losses)
 
     assert outcome.code == 0, outcome.err
     record = json.loads((tmp_path / "m.json").read_text(encoding="utf-8"))

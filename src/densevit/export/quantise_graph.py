@@ -5,7 +5,7 @@ stored in int8 and the engine rounds the tokens itself ("dynamic quantization"),
 attention are in bfloat16. ADR 0021 has the figures.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -134,7 +134,7 @@ def quantise_graph(
 
 
 def _with_graph(
-    model: onnx.ModelProto, nodes: Collection[onnx.NodeProto], tensors: Collection[onnx.TensorProto]
+    model: onnx.ModelProto, nodes: Sequence[onnx.NodeProto], tensors: Sequence[onnx.TensorProto]
 ) -> onnx.ModelProto:
     graph = helper.make_graph(nodes, model.graph.name, model.graph.input, model.graph.output, tensors)
     opsets = [*model.opset_import]
@@ -198,7 +198,7 @@ def token_scale(parts: Nodes, x: str, zero: int) -> str:
 
 
 def attention_in_bfloat16(
-    nodes: Collection[onnx.NodeProto], tensors: Collection[onnx.TensorProto]
+    nodes: Sequence[onnx.NodeProto], tensors: Sequence[onnx.TensorProto]
 ) -> tuple[list[onnx.NodeProto], list[onnx.TensorProto]]:
     """Compute the two products of attention, and what only rearranges their inputs, in bfloat16."""
     producers = {output: node for node in nodes for output in node.output}
@@ -240,7 +240,7 @@ def _data_inputs(node: onnx.NodeProto) -> list[str]:
 
 
 def _attention_nodes(
-    nodes: Collection[onnx.NodeProto],
+    nodes: Sequence[onnx.NodeProto],
     producers: Mapping[str, onnx.NodeProto],
     consumers: Mapping[str, list[onnx.NodeProto]],
     constants: Mapping[str, onnx.TensorProto],

@@ -16,11 +16,10 @@ from densevit.data.split_roles import with_split
 from densevit.data.transforms import targets_of
 from densevit.errors import ConfigError, DataError
 from densevit.evaluation.run_data import Model, Selected, select
-from densevit.evaluation.selection import read_target
+from densevit.evaluation.selection import read_target, spread
 from densevit.inference.predictor import Predictor
 from densevit.io import find_images, read_image
 from densevit.tasks import Task
-from densevit.tuning.tuner import spread
 
 MEASURED = 50
 """Photos to measure on at most, spread over the data."""
