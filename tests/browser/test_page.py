@@ -64,7 +64,7 @@ def show_head(page: Chromium, head: str) -> None:
     page.wait(
         f"!document.querySelector('#result').hidden && document.querySelector('#result').dataset.head === '{head}'"
         " && document.querySelector('#working').hidden",
-        timeout_s=600,
+        timeout_s=1200,
     )
 
 
@@ -301,6 +301,7 @@ def test_graphics_processor__is_left_if_its_answer_is_wrong(folder: Path, tmp_pa
     assert "webgpu is not used: " in facts
 
 
+@pytest.mark.timeout(3600)
 def test_default_model__at_full_size(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The model that ships, on one thread: labels and depth as in Python; time and memory are printed."""
     from densevit.export.web import export_web
