@@ -231,6 +231,25 @@ def test_page__works_without_a_network(page: Chromium, folder: Path, tmp_path: P
     assert len(site.requests) == before
 
 
+def test_page__takes_another_photo_and_head_while_it_computes(
+    page: Chromium, site: Site, folder: Path, tmp_path: Path
+) -> None:
+    first, second = write_photo(tmp_path, "rotated"), write_photo(tmp_path, "plain")
+    start(page, site)
+    show(page, second, "things")
+
+    page.choose_file("#choose", first)
+    for head in ("distance", "normals", "things", "distance"):
+        page.evaluate(f"document.querySelector('#heads input[value={head}]').click()")
+    page.choose_file("#choose", second)
+    page.wait("document.querySelector('#result').hidden")
+    show_head(page, "things")
+    labels = np.asarray(Image.open(saved(page, 0, "my photo.things.labels.png")))
+
+    assert (labels == answers(folder, read_image(second))["things"]).mean() >= 0.999
+    assert page.messages == []
+
+
 def test_page__loads_the_model_with_the_first_photo(page: Chromium, site: Site, tmp_path: Path) -> None:
     start(page, site)
     assert not any("weights.bin" in path or path.endswith(".wasm") for path in site.requests)
