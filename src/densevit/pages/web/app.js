@@ -58,13 +58,13 @@ async function start() {
 
 async function show(file) {
   const number = ++task;
-  $("problem").hidden = true;
+  $("problem").hidden = $("result").hidden = true;
+  [photo, results, point, shown] = [null, {}, null, null];
   try {
     working("Reading the photo …", null);
     const read = await readPhoto(file);
     if (number !== task) return;
-    [photo, results, point, shown] = [{ ...read, name: stem(file.name) }, {}, null, null];
-    $("result").hidden = true;
+    photo = { ...read, name: stem(file.name) };
     await predict(number);
   } catch (error) {
     if (number === task) fail(error);
