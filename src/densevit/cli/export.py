@@ -49,6 +49,7 @@ def export(
     from densevit.export.job import export_model
     from densevit.export.web import export_web, page_paths
     from densevit.inference.predictor import Predictor
+    from densevit.inference.speed import read_speed
 
     if out is None and to is None:
         raise ConfigError("neither --to nor --out is given; name a format, as in --to onnx")
@@ -62,7 +63,7 @@ def export(
     outputs = page_paths(out) if for_web else output_files(out)
     shared.claim_outputs(outputs, [Path(model), data, npm_package], overwrite=overwrite)  # before the model is loaded
     names = shared.head_names(heads)
-    predictor = Predictor.load(model, heads=names, device="cpu", speed=speed, quality=quality)
+    predictor = Predictor.load(model, heads=names, device="cpu", speed=read_speed(speed, quality=quality))
     if for_web:
         chosen = weights or "int8"
         exported = export_web(

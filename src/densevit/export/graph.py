@@ -10,7 +10,7 @@ import numpy as np
 
 from densevit.checkpoints.native import Bundle
 from densevit.errors import ConfigError
-from densevit.export.builder import FLOAT, Graph, TensorProto, Value
+from densevit.export.builder import FLOAT, UINT8, Graph, Value
 from densevit.export.decoders import Levels, decode
 from densevit.export.encoder import encode
 from densevit.export.layers import Writer
@@ -39,13 +39,13 @@ def build_graph(
     """
     check_exportable(bundle, heads)
     g = Graph()
-    photos = g.input(INPUT, TensorProto.UINT8, ["B", "H", "W", 3])
-    pixels, size = photos.as_float(), (photos.size(1), photos.size(2))
+    photos = g.input(INPUT, UINT8, ["B", "H", "W", 3])
+    size = (photos.size(1), photos.size(2))
     writer = Writer(g, bundle.model)
     found: dict[str, tuple[Value, ...]] = {}
     for group, names in fit.groups(heads):
         with g.scope("+".join(names)):
-            for name, logits in _run_group(writer, bundle.model, pixels, size, group, names).items():
+            for name, logits in _run_group(writer, bundle.model, photos, size, group, names).items():
                 corners = bundle.model.decoder(name).align_corners
                 found[name] = _outputs(logits, size, bundle.tasks[name], corners, scores, sixteen_bits)
     for name in heads:
@@ -74,13 +74,13 @@ def check_exportable(bundle: Bundle, heads: Sequence[str]) -> None:
 
 
 def _run_group(
-    writer: Writer, model: DenseModel, pixels: Value, size: Extent, config: InferenceConfig, heads: tuple[str, ...]
+    writer: Writer, model: DenseModel, photos: Value, size: Extent, config: InferenceConfig, heads: tuple[str, ...]
 ) -> dict[str, Value]:
     """The logits of heads that share an encoder pass."""
     patch_size = model.config.encoder.patch_size
     grid = _grid(size, config, patch_size)
     input_size = (grid[0] * patch_size[0], grid[1] * patch_size[1])
-    images = _normalised(model, antialiased(pixels, size, input_size))
+    images = _normalised(model, antialiased(photos, size, input_size))
     taps = encode(writer, model.encoder, images, grid, set(model.needed_blocks(heads)))
     width = model.config.encoder.embed_dim
     return {

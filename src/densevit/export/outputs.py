@@ -1,59 +1,61 @@
 """Logits to what a task predicts, at the size of the photo."""
 
-from densevit.export.builder import FLOAT, INT64, Graph, Loop, TensorProto, Value
-from densevit.export.resampling import Extent, neighbours, resize
+from densevit.export.builder import FLOAT, INT32, UINT8, UINT16, Graph, Loop, Value
+from densevit.export.resampling import Extent, Triangles, band, bands, resize
 
 BAND_VALUES = 4_000_000
 """Floats of upsampled logits that exist at once, at least a row; K x H x W of them would be gigabytes."""
 
 
+COLUMNS = 128
+"""Columns that are enlarged by one matrix product."""
+
+
 def label_type(num_classes: int, *, sixteen_bits: bool) -> int:
     """The smallest type for so many classes that an engine has."""
     if num_classes <= 256:
-        return int(TensorProto.UINT8)
-    return int(TensorProto.UINT16 if sixteen_bits else TensorProto.INT32)
+        return UINT8
+    return UINT16 if sixteen_bits else INT32
 
 
 def labels_and_scores(
     logits: Value, size: Extent, *, align_corners: bool, dtype: int, scores: bool
 ) -> tuple[Value, ...]:
-    """Logits (B, K, h, w) -> labels (B, H, W), and on request the probability of each, band by band of rows.
-
-    Classes are last, so that a class's neighbours in memory are the other classes: both the gathering of neighbours and
-    the arg max then read memory in order.
-    """
+    """Logits (B, K, h, w) -> labels (B, H, W), and on request the probability of each, band by band of rows."""
     g = logits.graph
     height, width = size
     x = logits.transpose(0, 2, 3, 1)  # (B, h, w, K)
     batch, num_classes = x.size(0), x.size(3)
-    top, bottom, down = neighbours(x.size(1), height, align_corners=align_corners)
-    left, right, across = neighbours(x.size(2), width, align_corners=align_corners)
-    across = across.unsqueeze(1)
+    vertical, horizontal = (
+        Triangles(x.size(axis), new, align_corners=align_corners) for axis, new in ((1, height), (2, width))
+    )
+    across = bands(horizontal, COLUMNS)
     rows = g.op("Min", g.op("Max", BAND_VALUES // (batch * width * num_classes), 1), height)
     with Loop(g) as loop:
-        at = g.op("Min", loop.index * rows + g.range(rows), height - 1)  # the last band may repeat the last row
-        lines = _between(x.take(top.take(at, 0), 1), x.take(bottom.take(at, 0), 1), down.take(at, 0).unsqueeze(1, 2))
-        band = _between(lines.take(left, 2), lines.take(right, 2), across)  # (B, rows, W, K)
-        best = g.op("Cast", g.op("ArgMax", band, axis=3, keepdims=0), to=dtype)
-        loop.outputs = (best, _probability(band)) if scores else (best,)
-    shape = [None, None, None]
+        first = loop.index * rows
+        down = band(vertical, first + g.range(rows), first, rows)  # (rows, S)
+        lines = x.take(down.sources, 1)  # (B, S, w, K)
+        lines = (down.weights @ lines.reshape(0, 0, -1)).reshape(0, 0, -1, num_classes)  # (B, rows, w, K)
+        # Columns are last, since both the product and OpenVINO's arg max are fastest over rows of them.
+        sources = lines.take(across.sources, 2).transpose(0, 1, 2, 4, 3)  # (B, rows, blocks, K, S)
+        enlarged = sources @ across.weights.transpose(0, 2, 1)  # (B, rows, blocks, K, COLUMNS)
+        best = g.op("Cast", g.op("ArgMax", enlarged, axis=3, keepdims=0), to=dtype)
+        loop.outputs = (best, _probability(enlarged, 3)) if scores else (best,)
+    shape = [None, None, None, None]
     types = [(dtype, shape), (FLOAT, shape)] if scores else [(dtype, shape)]
-    bands = g.loop((height + rows - 1) // rows, loop, types)
+    found = g.loop((height + rows - 1) // rows, loop, types)  # each (bands, B, rows, blocks, COLUMNS)
+    padded = g.dims(batch, -1, across.sources.size(0) * COLUMNS)
     return tuple(
-        stacked.transpose(1, 0, 2, 3).reshape(batch, -1, width).slice(1, 0, height)  # from (bands, B, rows, W)
-        for stacked in bands
+        g.op("Reshape", stacked.transpose(1, 0, 2, 3, 4), padded).slice(1, 0, height).slice(2, 0, width)
+        for stacked in found
     )
 
 
-def _between(first: Value, second: Value, share: Value) -> Value:
-    return first + (second - first) * share
-
-
-def _probability(band: Value) -> Value:
-    """Softmax probability of the largest of (..., K)."""
-    g = band.graph
-    highest = g.op("ReduceMax", band, g.ints(-1), keepdims=1)
-    return 1.0 / g.op("ReduceSum", g.op("Exp", band - highest), g.ints(-1), keepdims=0)
+def _probability(logits: Value, axis: int) -> Value:
+    """Softmax probability of the largest along an axis."""
+    g = logits.graph
+    highest = g.op("ReduceMax", logits, g.ints(axis), keepdims=1)
+    return 1.0 / g.op("ReduceSum", g.op("Exp", logits - highest), g.ints(axis), keepdims=0)
 
 
 def values(logits: Value, size: Extent, *, align_corners: bool, unit_vectors: bool = False) -> Value:
@@ -64,6 +66,3 @@ def values(logits: Value, size: Extent, *, align_corners: bool, unit_vectors: bo
         return resized
     length = g.op("ReduceL2", resized, g.ints(1), keepdims=1)
     return resized / g.op("Max", length, 1e-12)
-
-
-__all__ = ["BAND_VALUES", "INT64", "label_type", "labels_and_scores", "values"]

@@ -4,55 +4,121 @@ What exporters write for an antialiased or bicubic resize differs from torch, or
 matrix, and its entries follow from the two lengths by a few integer operations, which no engine rounds.
 """
 
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
-from densevit.export.builder import Graph, Value
+from densevit.export.builder import Graph, Operand, Value
 
 Extent = tuple[Value, Value]
 """(height, width) as values of the graph."""
 
 
-def antialiased(images: Value, old: Extent, new: Extent) -> Value:
-    """Images (B, H, W, C) -> (B, C, *new), bilinear and antialiased, as ``densevit.pixels.resize_image``.
+@dataclass(frozen=True)
+class Bands:
+    """A resize of one axis as a matrix of which only the band around the diagonal is stored, in blocks.
 
-    Rows are first, in the layout of photos, which is that of one matrix product.
+    Attributes:
+        sources: (blocks, S), the old positions that each block of new ones reads.
+        weights: (blocks, n, S), the share of each of them in the n new positions; those after the last are unused.
+    """
+
+    sources: Value
+    weights: Value
+
+
+def bands(axis: "Triangles", block: int) -> Bands:
+    """The resize in blocks of ``block`` new positions."""
+    g = axis.old.graph
+    starts = g.range((axis.new + (block - 1)) // block) * block
+    return band(axis, starts.unsqueeze(1) + g.range(block), starts, block)
+
+
+def band(axis: "Triangles", new: Value, first: Value, count: Operand) -> Bands:
+    """The weights of some new positions (..., n), of which ``first`` (...) is the smallest and ``count`` the number."""
+    g = axis.old.graph
+    low = axis.first_source(first)
+    sources = low.unsqueeze(-1) + g.range(axis.num_sources(count))  # (..., S)
+    distance = g.op("Abs", axis.distance(new.unsqueeze(-1), sources.unsqueeze(-2)))  # (..., n, S)
+    weights = g.op("Relu", 1.0 - distance.as_float() / axis.reach.as_float())
+    exists = g.op("Less", sources, axis.old).as_float().unsqueeze(-2)
+    weights = weights * exists
+    total = g.op("Max", weights.sum(-1), 1e-6)  # 0 after the last new position
+    return Bands(g.op("Min", sources, axis.old - 1), weights / total)
+
+
+@dataclass(frozen=True)
+class Triangles:
+    """A bilinear resize of one axis: the weights of a new position are a triangle around it.
+
+    Distances are whole numbers, so that no engine rounds them. There are no old positions beyond the ends, and the
+    weights of the others are divided by their sum, which is what repeating the last one amounts to.
+
+    Attributes:
+        old, new: the lengths.
+        antialias: the triangle is as wide as a new pixel where these are larger than the old ones.
+        align_corners: as in torch.
+    """
+
+    old: Value
+    new: Value
+    antialias: bool = False
+    align_corners: bool = False
+
+    @property
+    def reach(self) -> Value:
+        """Half the base of the triangle, in the unit of ``distance``."""
+        g = self.old.graph
+        if self.align_corners:
+            return g.op("Max", self.new - 1, 1)
+        return 2 * (g.op("Max", self.old, self.new) if self.antialias else self.new)
+
+    def distance(self, new: Value, old: Value) -> Value:
+        """From new to old positions, in units of which an old pixel has 2 new (new - 1 if corners are aligned)."""
+        if self.align_corners:
+            return old * self._unit - new * (self.old - 1)
+        return (2 * old + 1) * self.new - (2 * new + 1) * self.old
+
+    def first_source(self, new: Value) -> Value:
+        """The first old position that new ones read, or one before it."""
+        g = self.old.graph
+        return g.op("Max", -self.distance(new, g.value(0)) - self.reach, 0) // self._unit
+
+    def num_sources(self, count: Operand) -> Value:
+        """Old positions that so many adjacent new ones read, at most."""
+        step = self.old - 1 if self.align_corners else 2 * self.old
+        return (step * (count - 1) + 2 * self.reach) // self._unit + 3
+
+    @property
+    def _unit(self) -> Value:
+        """The length of an old pixel."""
+        return self.old.graph.op("Max", self.new - 1, 1) if self.align_corners else 2 * self.new
+
+
+def antialiased(images: Value, old: Extent, new: Extent) -> Value:
+    """uint8 images (B, H, W, C) -> float (B, C, *new), as ``densevit.pixels.resize_image`` but in 0..255.
+
+    Rows are first, in the layout of photos; their products are the costly ones, so that they are banded.
     """
     channels = 3
-    lines = _triangles(old[0], new[0]) @ images.reshape(0, 0, -1)  # (B, h, W * C)
-    lines = lines.reshape(0, 0, -1, channels).transpose(0, 3, 1, 2)  # (B, C, h, W)
-    return lines @ _triangles(old[1], new[1]).transpose(1, 0)  # (B, C, h, w)
+    rows = bands(Triangles(old[0], new[0], antialias=True), ROWS)
+    lines = images.take(rows.sources, 1).as_float().reshape(0, 0, 0, -1)  # (B, blocks, S, W * C)
+    lines = (rows.weights @ lines).reshape(0, -1, old[1], channels).slice(1, 0, new[0])  # (B, h, W, C)
+    columns = _matrix(Triangles(old[1], new[1], antialias=True))
+    return lines.transpose(0, 3, 1, 2) @ columns.transpose(1, 0)  # (B, C, h, w)
 
 
-def _triangles(old: Value, new: Value) -> Value:
-    """The weights (new, old) of an antialiased bilinear resize: triangles around the new pixels' centres."""
-    distance, _ = _distances(old, new)
-    reach = 2 * old.graph.op("Max", old, new)
-    weights = old.graph.op("Relu", 1.0 - distance.as_float() / reach.as_float())
+ROWS = 16
+"""New rows of a block."""
+
+
+def _matrix(axis: Triangles) -> Value:
+    """The weights (new, old) as a whole."""
+    g = axis.old.graph
+    distance = g.op("Abs", axis.distance(g.range(axis.new).unsqueeze(1), g.range(axis.old)))
+    weights = g.op("Relu", 1.0 - distance.as_float() / axis.reach.as_float())
     return weights / weights.sum(1)
-
-
-def _distances(old: Value, new: Value) -> tuple[Value, Value]:
-    """Distances of new (rows) and old pixels' centres: absolute and signed, in 1 / (2 new) of an old pixel."""
-    g = old.graph
-    signed = (2 * g.range(old) + 1) * new - ((2 * g.range(new) + 1) * old).unsqueeze(1)
-    return g.op("Abs", signed), signed
-
-
-def neighbours(old: Value, new: Value, *, align_corners: bool) -> tuple[Value, Value, Value]:
-    """Two old indices for each of the new positions of a bilinear resize, and the weight of the second.
-
-    They are those of ``densevit.upsampling.neighbours``, found without rounding.
-    """
-    g = old.graph
-    if align_corners:
-        numerator, denominator = g.range(new) * (old - 1), g.op("Max", new - 1, 1)
-    else:
-        numerator, denominator = g.op("Max", (2 * g.range(new) + 1) * old - new, 0), 2 * new
-    low = g.op("Min", numerator // denominator, old - 1)
-    share = (numerator - low * denominator).as_float() / denominator.as_float()
-    return low, g.op("Min", low + 1, old - 1), share
 
 
 def upsample_by(x: Value, factor: int, *, align_corners: bool = False) -> Value:
