@@ -64,7 +64,7 @@ def show_head(page: Chromium, head: str) -> None:
     page.wait(
         f"!document.querySelector('#result').hidden && document.querySelector('#result').dataset.head === '{head}'"
         " && document.querySelector('#working').hidden",
-        timeout_s=600,
+        timeout_s=1200,
     )
 
 
@@ -231,6 +231,24 @@ def test_page__works_without_a_network(page: Chromium, folder: Path, tmp_path: P
     assert len(site.requests) == before
 
 
+def test_page__takes_another_photo_and_head_while_it_computes(
+    page: Chromium, site: Site, folder: Path, tmp_path: Path
+) -> None:
+    first, second = write_photo(tmp_path, "rotated"), write_photo(tmp_path, "plain")
+    start(page, site)
+    show(page, second, "things")
+
+    page.choose_file("#choose", first)
+    for head in ("distance", "normals", "things", "distance"):
+        page.evaluate(f"document.querySelector('#heads input[value={head}]').click()")
+    page.choose_file("#choose", second)
+    show_head(page, "things")
+    labels = np.asarray(Image.open(saved(page, 0, "my photo.things.labels.png")))
+
+    assert (labels == answers(folder, read_image(second))["things"]).mean() >= 0.999
+    assert page.messages == []
+
+
 def test_page__loads_the_model_with_the_first_photo(page: Chromium, site: Site, tmp_path: Path) -> None:
     start(page, site)
     assert not any("weights.bin" in path or path.endswith(".wasm") for path in site.requests)
@@ -301,6 +319,7 @@ def test_graphics_processor__is_left_if_its_answer_is_wrong(folder: Path, tmp_pa
     assert "webgpu is not used: " in facts
 
 
+@pytest.mark.timeout(3600)
 def test_default_model__at_full_size(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The model that ships, on one thread: labels and depth as in Python; time and memory are printed."""
     from densevit.export.web import export_web

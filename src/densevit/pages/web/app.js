@@ -11,9 +11,11 @@ const backend = new Backend();
 let about = null; // the content of model.json
 let photo = null;
 let results = {}; // of the photo, by head
-let head = null; // the one that is shown
+let head = null; // the one that is chosen
+let shown = null; // the one whose result is on the page
 let point = null; // {x, y} in pixels of the photo
 let task = 0; // number of the photo; answers for earlier ones are dropped
+let busy = 0; // number of the photo that is being predicted
 
 start();
 
@@ -56,30 +58,37 @@ async function start() {
 
 async function show(file) {
   const number = ++task;
-  $("problem").hidden = true;
+  $("problem").hidden = $("result").hidden = true;
+  [photo, results, point, shown] = [null, {}, null, null];
   try {
     working("Reading the photo …", null);
     const read = await readPhoto(file);
     if (number !== task) return;
-    [photo, results, point] = [{ ...read, name: stem(file.name) }, {}, null];
-    $("result").hidden = true;
+    photo = { ...read, name: stem(file.name) };
     await predict(number);
   } catch (error) {
     if (number === task) fail(error);
   }
 }
 
-/** Let the back end predict what is shown, unless it is known already. */
+/** Show the chosen head, and let the back end predict it first unless it is known already. */
 async function predict(number) {
-  while (!results[head]) {
-    working("Starting …", null);
-    const answer = await backend.predict(photo, head);
-    if (number !== task) return;
-    Object.assign(results, answer.results);
-    fillFacts($("facts"), about, answer);
+  if (results[head]) draw();
+  if (busy === number) return; // the loop below will see which head is chosen by then
+  busy = number;
+  try {
+    while (!results[head]) {
+      working("Starting …", null);
+      const answer = await backend.predict(photo, head);
+      if (number !== task) return;
+      Object.assign(results, answer.results);
+      fillFacts($("facts"), about, answer);
+    }
+    $("working").hidden = true;
+    draw();
+  } finally {
+    if (busy === number) busy = 0;
   }
-  $("working").hidden = true;
-  draw();
 }
 
 function fillHeads(names) {
@@ -98,8 +107,9 @@ function fillHeads(names) {
 }
 
 function draw() {
-  const meaning = about.metadata.heads[head];
-  const result = results[head];
+  shown = head;
+  const meaning = about.metadata.heads[shown];
+  const result = results[shown];
   const base = $("photo");
   const canvas = $("colours");
   for (const one of [base, canvas]) [one.width, one.height] = [photo.width, photo.height];
@@ -110,7 +120,7 @@ function draw() {
   fillScale(meaning, result);
   fillDownloads(meaning, result);
   $("result").hidden = false;
-  $("result").dataset.head = head;
+  $("result").dataset.head = shown;
   read();
 }
 
@@ -160,7 +170,7 @@ function fillDownloads(meaning, result) {
       button.className = "button plain";
       button.addEventListener("click", async () => {
         sources.opacity = $("opacity").value / 100;
-        save(await encode(sources), `${photo.name}.${head}.${suffix}`);
+        save(await encode(sources), `${photo.name}.${shown}.${suffix}`);
       });
       return button;
     }),
@@ -199,8 +209,7 @@ function read() {
   $("point").style.left = `${(100 * (point.x + 0.5)) / photo.width}%`;
   $("point").style.top = `${(100 * (point.y + 0.5)) / photo.height}%`;
   const at = point.y * photo.width + point.x;
-  const [meaning, result] = [about.metadata.heads[head], results[head]];
-  if (!result) return;
+  const [meaning, result] = [about.metadata.heads[shown], results[shown]];
   $("reading").textContent = `${valueText(meaning, result, at)} at ${point.x}, ${point.y}`;
 }
 

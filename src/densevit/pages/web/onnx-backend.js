@@ -11,6 +11,7 @@ export class OnnxBackend {
     this.worker = null;
     this.about = null;
     this.notes = []; // why an engine was left
+    this.last = Promise.resolve(); // the worker does one thing at a time
   }
 
   async open() {
@@ -22,7 +23,13 @@ export class OnnxBackend {
     return about;
   }
 
-  async predict(photo, head) {
+  predict(photo, head) {
+    const answer = this.last.then(() => this.#predict(photo, head));
+    this.last = answer.catch(() => {});
+    return answer;
+  }
+
+  async #predict(photo, head) {
     for (;;) {
       const engine = this.engines[0];
       try {
