@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from densevit.blocks import ACTIVATIONS, Attention, Block, LayerScale, Mlp, Swiglu, quick_gelu
+from densevit.blocks import ACTIVATIONS, Attention, Block, LayerScale, Mlp, Swiglu
 from densevit.encoder.hybrid import StdConv
 from densevit.errors import ConfigError
 from densevit.export.builder import Graph, Value
@@ -152,7 +152,7 @@ class Writer:
             return g.op("Gelu", x)
         if function is ACTIVATIONS["gelu_tanh"]:
             return g.op("Gelu", x, approximate="tanh")
-        if function is quick_gelu:
+        if function is ACTIVATIONS["quick_gelu"]:
             return x * g.op("Sigmoid", x * 1.702)
         if function is ACTIVATIONS["relu"]:
             return g.op("Relu", x)
