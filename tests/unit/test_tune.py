@@ -13,13 +13,13 @@ from densevit.data import parse_data
 from densevit.encoder.token_merging_rules import TomeMerging
 from densevit.errors import ConfigError
 from densevit.evaluation.evaluate import evaluate
-from densevit.evaluation.selection import open_for
+from densevit.evaluation.selection import open_for, spread
 from densevit.inference.pipeline import InferenceOptions
 from densevit.inference.speed import SpeedConfig, read_speed
 from densevit.inference_config import InferenceConfig, Quality
 from densevit.tuning.pareto import Budget, Figure, Point, choose, describe, pareto_front
 from densevit.tuning.plot import pareto_svg
-from densevit.tuning.tuner import GridConfig, Tuner, default_grid, preset_text, spread
+from densevit.tuning.tuner import GridConfig, Tuner, default_grid, preset_text
 from tests.e2e.scenes import write_dataset, write_model
 
 MIOU = Figure("mIoU", higher_is_better=True)

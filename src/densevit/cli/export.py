@@ -1,11 +1,12 @@
 """``densevit export``: a model as one ONNX or OpenVINO file."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from densevit.cli import options as shared
+from densevit.cli.quantize import MaxLosses, write_int8
 
 
 def export(
@@ -17,9 +18,13 @@ def export(
     ] = None,
     heads: shared.HeadsToRun = None,
     scores: Annotated[bool, typer.Option("--scores", help="Also give the probability of every label.")] = False,
+    precision: Annotated[
+        str, typer.Option(help="float32, or int8, which needs --data and does what densevit quantize does.")
+    ] = "float32",
     data: Annotated[
         Path | None, typer.Option(help="Folder of photos to verify the file on; three that ship by default.")
     ] = None,
+    max_loss: MaxLosses = None,
     speed: shared.Speed = None,
     quality: shared.Quality = None,
     overwrite: shared.Overwrite = False,
@@ -32,9 +37,14 @@ def export(
     from densevit.errors import ConfigError
     from densevit.export.files import SUFFIXES, check_target, output_files
     from densevit.export.job import export_model
+    from densevit.export.quantise_photos import Source
     from densevit.inference.predictor import Predictor
     from densevit.inference.speed import read_speed
 
+    if precision not in ("float32", "int8"):
+        raise ConfigError(f"--precision is {precision!r}; float32 and int8 are accepted")
+    if precision == "float32" and max_loss:
+        raise ConfigError("--max-loss belongs to --precision int8; float32 files are refused by a fixed tolerance")
     if out is None and to is None:
         raise ConfigError("neither --to nor --out is given; name a format, as in --to onnx")
     out = out or Path(Path(model).stem + {str(key): suffix for key, suffix in SUFFIXES.items()}.get(to or "", ""))
@@ -42,6 +52,10 @@ def export(
     shared.claim_outputs(output_files(out), [Path(model), data], overwrite=overwrite)  # before the model is loaded
     names = shared.head_names(heads)
     predictor = Predictor.load(model, heads=names, device="cpu", speed=read_speed(speed, quality=quality))
+    if precision == "int8":
+        options: dict[str, Any] = {"to": to, "scores": scores, "max_loss": max_loss or (), "overwrite": overwrite}
+        write_int8(predictor, model, out, Source(data), **options)
+        return
     exported = export_model(predictor, out, to=to, scores=scores, data=data, overwrite=overwrite)
     verified = exported.metadata.verified
     typer.echo(f"{out}: {exported.megabytes:.1f} MB, heads {', '.join(exported.metadata.heads)}")

@@ -19,6 +19,7 @@ from densevit.cli.models import models
 from densevit.cli.option_groups import expand_groups
 from densevit.cli.parity import parity
 from densevit.cli.predict import predict
+from densevit.cli.quantize import quantize
 from densevit.cli.report import report
 from densevit.cli.terminal import printable, set_up_logging
 from densevit.cli.train import train
@@ -41,7 +42,21 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (predict, train, report, evaluate, doctor, merge, models, convert, export, parity, tune, benchmark):
+for command in (
+    predict,
+    train,
+    report,
+    evaluate,
+    doctor,
+    merge,
+    models,
+    convert,
+    export,
+    quantize,
+    parity,
+    tune,
+    benchmark,
+):
     app.command()(carrying_interruptions(expand_groups(command)))
 
 # Typer's exception for wrong usage, click's or a copy of it: the base of the base of BadParameter.

@@ -43,12 +43,13 @@ def tune(
     from densevit.device import pick_device
     from densevit.errors import ConfigError
     from densevit.evaluation.run_data import Model
+    from densevit.evaluation.selection import spread
     from densevit.inference.speed import read_speed
     from densevit.inference_config import DEFAULT_QUALITY
     from densevit.io import write_bytes_atomic, write_json
     from densevit.tuning.pareto import Budget, choose
     from densevit.tuning.plot import pareto_svg
-    from densevit.tuning.tuner import GridConfig, Tuner, default_grid, preset_text, spread
+    from densevit.tuning.tuner import GridConfig, Tuner, default_grid, preset_text
 
     picture_file = out.with_suffix(".svg")
     keys = source.keys()

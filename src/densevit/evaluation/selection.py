@@ -133,3 +133,15 @@ def _no_target(head: str, task: Task, dataset: Dataset) -> str:
 def open_dataset(config: DataConfig, heads: tuple[str, ...], tasks: dict[str, Task]) -> Dataset:
     """The data set, reading only the targets that the heads need."""
     return DATASETS[config.kind][1](config, targets=frozenset(tasks[head].target for head in heads))
+
+
+def spread(total: int, limit: int | None) -> list[int]:
+    """At most ``limit`` indices of 0..total-1, evenly spread.
+
+    Raises:
+        ConfigError: for a limit below one.
+    """
+    if limit is not None and limit < 1:
+        raise ConfigError(f"--limit is {limit}; at least one photo is needed; raise it or leave it out")
+    count = total if limit is None else min(limit, total)
+    return [i * total // count for i in range(count)]

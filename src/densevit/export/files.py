@@ -1,9 +1,10 @@
 """Graphs as files: one .onnx with its weights inside, or OpenVINO's .xml and .bin."""
 
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import Literal, get_args
 
 import onnx
@@ -67,15 +68,22 @@ def num_bytes(model: onnx.ModelProto) -> int:
 
 
 @contextmanager
-def writer(model: onnx.ModelProto, target: Target) -> Iterator[Write]:
+def writer(
+    model: onnx.ModelProto, target: Target, options: Mapping[str, str] = MappingProxyType({})
+) -> Iterator[Write]:
     """The function that writes a model as files of a target.
+
+    Args:
+        model: with its weights inside.
+        target: the engine.
+        options: of OpenVINO, which it reads from the file.
 
     Raises:
         ConfigError: if the format cannot hold so much.
         EngineError: if OpenVINO cannot read the graph.
     """
     if target == "openvino":
-        with _openvino_writer(model) as write:
+        with _openvino_writer(model, options) as write:
             yield write
         return
     if (size := num_bytes(model)) > LARGEST_ONNX:
@@ -91,7 +99,7 @@ def writer(model: onnx.ModelProto, target: Target) -> Iterator[Write]:
 
 
 @contextmanager
-def _openvino_writer(model: onnx.ModelProto) -> Iterator[Write]:
+def _openvino_writer(model: onnx.ModelProto, options: Mapping[str, str]) -> Iterator[Write]:
     import openvino
 
     with tempfile.TemporaryDirectory(prefix="densevit-") as folder:
@@ -109,6 +117,8 @@ def _openvino_writer(model: onnx.ModelProto) -> Iterator[Write]:
 
         def write_openvino(files: Sequence[Path], metadata: Metadata) -> None:
             graph.set_rt_info(metadata.to_json(), KEY)
+            for key, value in options.items():
+                graph.set_rt_info(value, ["runtime_options", key])
             try:
                 openvino.serialize(graph, files[0], files[1])
             except RuntimeError as error:  # what it makes of a full disk

@@ -1,8 +1,8 @@
 """Export a model: write its graph, compare it with the model, and put the file in place only if they agree."""
 
 import tempfile
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -144,6 +144,32 @@ def whole_config(fit: InferenceConfig, heads: Sequence[str]) -> InferenceConfig:
     return fast
 
 
+@contextmanager
+def open_trial(write: Write, names: Sequence[Path], metadata: Metadata) -> Iterator[Run]:
+    """Write the files of a graph in a temporary folder, and give the function that runs them.
+
+    Args:
+        write: writes the files.
+        names: of the files, for their suffixes.
+        metadata: what they say of themselves.
+
+    Raises:
+        OutputError: if a file cannot be written.
+    """
+    with ExitStack() as stack:
+        try:
+            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="densevit-"))
+            trial = [Path(folder) / f"model{name.suffix.lower()}" for name in names]
+            write(trial, metadata)
+            runtime = Runtime.load(trial[0], threads=torch.get_num_threads())
+        except OSError as error:
+            raise OutputError(
+                f"the file cannot be tried in {tempfile.gettempdir()} ({error.strerror or error}); free some space "
+                "there, or set TMPDIR"
+            ) from error
+        yield lambda images: runtime.engine.run(images, metadata.outputs)
+
+
 def write_verified(write: Write, out: Path, metadata: Metadata, verify: Callable[[Run], Verified]) -> Exported:
     """Write the files of a graph in a temporary folder, run them there, and then in their place.
 
@@ -157,18 +183,8 @@ def write_verified(write: Write, out: Path, metadata: Metadata, verify: Callable
         OutputError: if a file cannot be written.
     """
     names = output_files(out)
-    try:
-        with tempfile.TemporaryDirectory(prefix="densevit-") as folder:
-            trial = [Path(folder) / f"model{name.suffix.lower()}" for name in names]
-            write(trial, metadata)
-            engine = Runtime.load(trial[0], threads=torch.get_num_threads()).engine
-            verified = verify(lambda images: engine.run(images, metadata.outputs))
-    except OSError as error:
-        raise OutputError(
-            f"the file cannot be tried in {tempfile.gettempdir()} ({error.strerror or error}); free some space there, "
-            "or set TMPDIR"
-        ) from error
-    finished = replace(metadata, verified=verified)
+    with open_trial(write, names, metadata) as run:
+        finished = replace(metadata, verified=verify(run))
     with ExitStack() as stack:  # the .xml is last to appear
         write([stack.enter_context(atomic_path(name)) for name in names], finished)
     return Exported(tuple(names), finished)

@@ -23,7 +23,7 @@ from densevit.data import Dataset
 from densevit.data.sample import Sample
 from densevit.data.transforms import targets_of
 from densevit.encoder.token_merging_rules import AnyMerging, TomeMerging
-from densevit.errors import ConfigError, DataError
+from densevit.errors import DataError
 from densevit.evaluation.selection import read_target
 from densevit.inference.decode import decode
 from densevit.inference.pipeline import predict_logits
@@ -199,18 +199,6 @@ class Tuner:
             )
             if candidate is not self.candidates[0] and (beaten or beyond):
                 candidate.alive = False
-
-
-def spread(total: int, limit: int | None) -> list[int]:
-    """At most ``limit`` indices of 0..total-1, evenly spread.
-
-    Raises:
-        ConfigError: for a limit below one.
-    """
-    if limit is not None and limit < 1:
-        raise ConfigError(f"--limit is {limit}; at least one photo is needed; raise it or leave it out")
-    count = total if limit is None else min(limit, total)
-    return [i * total // count for i in range(count)]
 
 
 def preset_text(point: Point, figure: Figure, budget: Budget, model: str) -> str:
