@@ -46,6 +46,8 @@ class Message:
                 raise ValueError(too_much("it has more nodes and values", "graph_nodes"))
             tag, at = self._varint(at)
             number, wire = tag >> 3, tag & 7
+            if number == 0:
+                raise ValueError(f"byte {began:,} has field 0, which does not exist")
             if wire == _VARINT:
                 value, at = self._varint(at)
                 yield number, value, Message(self.data, began, at, self.budget)
@@ -56,7 +58,7 @@ class Message:
                 size = 8 if wire == _FIXED64 else 4
             else:
                 raise ValueError(f"byte {at:,} has wire type {wire}, which ONNX does not use")
-            if number == 0 or at + size > self.end:
+            if at + size > self.end:
                 raise ValueError(f"byte {at:,} announces {size:,} bytes, and {self.end - at:,} follow")
             content = Message(self.data, at, at + size, self.budget)
             at += size

@@ -12,7 +12,7 @@ SRC = ROOT / "src"
 PACKAGES = ("densevit", "densevit_lab", "densevit_runtime")
 
 # Raised, like the budgets of the rooms below, only with an ADR that argues for it.
-LIBRARY_LINES = 42_700  # 27,000 before hostile input (ADR 17), 31,700 before recognised layouts (ADR 18)
+LIBRARY_LINES = 43_000  # 27,000 before hostile input (ADR 17), 31,700 before recognised layouts (ADR 18)
 FILE_LINES = 300
 FUNCTION_LINES = 60
 
@@ -41,16 +41,16 @@ ROOMS: dict[tuple[str, ...], int] = {
     ): 1_600,
     ("kernels", "upsampling"): 3_000,
     ("encoder", "decoders", "layers", "blocks", "model", "inference_config", "presets"): 3_400,
-    ("io", "data", "tasks"): 12_800,  # ADR 17 and 18
-    ("checkpoints",): 5_600,  # ADR 17: sets of keys, bounds of pickles, computed values of configs
-    ("inference",): 3_720,  # ADR 16 to 18
-    ("engines", "export"): 2_750,  # ADR 20: the graph of every model, written operator by operator; web folders
-    ("evaluation", "training"): 6_500,  # ADR 18: laptop mode, and what a run was trained on
+    ("io", "data", "tasks"): 11_300,  # ADR 17 and 18; less what went to the runtime, ADR 22
+    ("checkpoints",): 5_700,  # ADR 17: sets of keys, bounds of pickles, computed values of configs; ADR 19
+    ("inference",): 4_050,  # ADR 16 to 19, and exported files in the place of checkpoints, ADR 22
+    ("engines", "export"): 3_680,  # ADR 20: the graph of every model; ADR 21: int8 files, a third of it
+    ("evaluation", "training"): 6_600,  # ADR 18: laptop mode, and what a run was trained on
     ("doctor", "tuning", "studies", "explain"): 4_600,
     ("serve",): 1_200,
-    ("cli", "__main__"): 1_930,  # ADR 17: the boundary and the batch of photos; ADR 18: data options
-    ("densevit_runtime",): 3_900,  # readers, writers and colours came from densevit; the rest runs exported files
-    ("densevit_lab",): 3_360,  # 2,800 for benchmark and parity, the rest generates the reference: ADR 16
+    ("cli", "__main__"): 1_960,  # ADR 17: the batch of photos; ADR 18: data options; ADR 19 to 22
+    ("densevit_runtime",): 4_000,  # ADR 22: readers, writers, colours, and what runs exported files
+    ("densevit_lab",): 3_900,  # 3,300 for benchmark (with the suite int8) and parity, the rest generates the reference
 }
 
 

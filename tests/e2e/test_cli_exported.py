@@ -14,6 +14,7 @@ from PIL import Image
 import densevit
 from densevit.errors import CheckpointError, ConfigError
 from densevit_runtime.cli import main as runtime_main
+from tests.disks import files_up_to
 from tests.e2e.scenes import write_model
 from tests.exported_files import CLASSES, expected, write_onnx
 
@@ -198,6 +199,16 @@ def test_runtime__does_not_replace_what_others_wrote(model: Path, photo: Path, t
     assert runtime("predict", model, photo, "--out", tmp_path / "out") == 2
     assert (tmp_path / "out" / "photo.json").read_text() == "mine"
     assert runtime("predict", model, photo, "--out", tmp_path / "out", "--overwrite") == 0
+
+
+def test_runtime__leaves_nothing_half_written_on_a_full_disk(
+    model: Path, photo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with files_up_to(300):
+        assert runtime("predict", model, photo, "--out", tmp_path / "out") == 2
+    assert "cannot be written" in capsys.readouterr().err
+    assert not list((tmp_path / "out").glob("[!.]*.json"))
+    assert not list((tmp_path / "out").glob(".densevit-*"))
 
 
 def test_runtime__shows_what_a_file_says(model: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,12 +6,16 @@ import subprocess
 import sys
 import sysconfig
 import tarfile
+import tomllib
 import zipfile
 from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+
+import densevit
+import densevit_runtime
 
 ROOT = Path(__file__).parents[2]
 SRC = ROOT / "src"
@@ -127,3 +131,10 @@ def test_installed_wheel__predicts_a_photo_from_another_directory(environment: P
     record = json.loads((tmp_path / "out" / "street.json").read_text())
     assert 1 < record["heads"]["depth"]["mean"] < 10
     assert (tmp_path / "out" / record["heads"]["depth"]["values"]).is_file()
+
+
+def test_versions__are_equal_in_both_projects() -> None:
+    projects = [tomllib.loads((ROOT / place).read_text()) for place in ("pyproject.toml", "runtime/pyproject.toml")]
+
+    found = {project["project"]["version"] for project in projects}
+    assert found == {densevit.__version__, densevit_runtime.__version__}
