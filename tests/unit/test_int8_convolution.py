@@ -43,7 +43,7 @@ def never(*args: object, **kwargs: object) -> Tensor:
 
 @pytest.fixture
 def any_size(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(convolution, "MIN_PRODUCTS", 0)
+    monkeypatch.setattr(convolution, "MIN_PRODUCTS", {1: 0, 3: 0})
     monkeypatch.setattr(convolution, "MIN_CHANNELS", {1: 24, 3: 24})
 
 

@@ -25,8 +25,8 @@ from densevit.kernels.threads import parallel_for
 
 MIN_CHANNELS = {1: 64, 3: 24}
 """Of input and output, by the size of the kernel; for other sizes nothing was measured."""
-MIN_PRODUCTS = 45_000_000
-"""Multiply-adds of a map. Below, quantising costs more than the products save."""
+MIN_PRODUCTS = {1: 45_000_000, 3: 100_000_000}
+"""Multiply-adds of a map, without minimal filtering. Below, quantising costs more than the products save."""
 
 _GRAIN = 2**16
 """Values that are worth a thread."""
@@ -86,9 +86,11 @@ class Int8Filter(Filter):
         return images[0] if len(images) == 1 else torch.cat(images)
 
     def _can_quantise(self, x: Tensor) -> bool:
-        enough = self.weight.numel() * x.shape[-2] * x.shape[-1] >= MIN_PRODUCTS and len(x) > 0
-        run = linear.load if self.weight.shape[-1] == 1 else operator
-        return enough and self.suits(self.weight) and use_kernel(x, self.weight) and run() is not None
+        if not self.suits(self.weight) or not len(x) or not use_kernel(x, self.weight):
+            return False
+        kernel_size = self.weight.shape[-1]
+        enough = self.weight.numel() * x.shape[-2] * x.shape[-1] >= MIN_PRODUCTS[kernel_size]
+        return enough and (linear.load if kernel_size == 1 else operator)() is not None
 
     def _pointwise(self, x: Tensor, relu_first: bool, relu: bool) -> Tensor:
         if self._linear is None:
