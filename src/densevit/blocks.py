@@ -3,38 +3,23 @@
 Source: Dosovitskiy et al. 2021, section 3.1; LayerScale: Touvron et al. 2021 (CaiT); rotary embedding: Su et al. 2021.
 """
 
-from collections.abc import Callable
+from functools import partial
 from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from densevit.kernels import block_inference
+from densevit.kernels.activations import ACTIVATIONS as ACTIVATIONS
+from densevit.kernels.activations import Activation as Activation
 from densevit.kernels.attention import attend
-from densevit.kernels.cpu_training.block_autograd import attention_branch, can_fuse, hooked, mlp_branch
+from densevit.kernels.cpu_training.block_autograd import attention_branch, can_fuse, mlp_branch
+from densevit.kernels.dispatch import hooked
 from densevit.kernels.linear import Linear
 from densevit.kernels.mixed_attention import QueryKeyType, attend_mixed
 
-Activation = Literal["gelu", "gelu_tanh", "quick_gelu", "relu"]
 MlpKind = Literal["mlp", "swiglu"]
-
-
-def quick_gelu(x: Tensor) -> Tensor:
-    """x * sigmoid(1.702 x), the approximation that OpenAI's CLIP was trained with."""
-    return x * torch.sigmoid(1.702 * x)
-
-
-def gelu_tanh(x: Tensor) -> Tensor:
-    """GELU's approximation by the hyperbolic tangent."""
-    return F.gelu(x, approximate="tanh")
-
-
-ACTIVATIONS: dict[Activation, Callable[[Tensor], Tensor]] = {
-    "gelu": F.gelu,
-    "gelu_tanh": gelu_tanh,  # a function, which stays itself in copies of a model
-    "quick_gelu": quick_gelu,
-    "relu": F.relu,
-}
 
 
 class Rotation:
@@ -79,7 +64,7 @@ class Attention(nn.Module):
         return F.dropout(x, self.dropout, self.training)
 
     def mix(self, qkv: Tensor, rotation: Rotation | None = None, bias: Tensor | None = None) -> Tensor:
-        """Queries, keys and values (B, T, 3 C) -> the values as attention mixes them, (B, T, C)."""
+        """Queries, keys and values (B, T, 3 C) -> the values mixed by attention, (B, T, C)."""
         heads = qkv.unflatten(2, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)  # (3, B, heads, T, C / heads)
         q, k, v = heads.unbind(0)
         if rotation is not None:
@@ -104,14 +89,15 @@ class Mlp(nn.Module):
         super().__init__()
         self.fc1 = Linear(dim, hidden_dim)
         self.fc2 = Linear(hidden_dim, dim)
+        self.activation_name: Activation = activation
         self.activation = ACTIVATIONS[activation]
         self.dropout = dropout
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, T, C) -> (B, T, C)."""
-        # Only our own Linear can include GELU; an adapter in its place cannot.
-        fused = self.activation is F.gelu and type(self.fc1) is Linear
-        x = self.fc1(x, gelu=True) if fused else self.activation(self.fc1(x))
+        # Only our own Linear can include the activation: an adapter cannot, and a hook expects what precedes it.
+        plain = type(self.fc1) is Linear and not hooked(self.fc1)
+        x = self.fc1(x, activation=self.activation_name) if plain else self.activation(self.fc1(x))
         x = F.dropout(x, self.dropout, self.training)
         return F.dropout(self.fc2(x), self.dropout, self.training)
 
@@ -191,28 +177,45 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, rotation: Rotation | None = None) -> Tensor:
         """(B, T, C) -> (B, T, C)."""
-        return self.feed_forward(self.attend(x, rotation))
+        return self._feed_forward(self.attend(x, rotation), in_place=True)
 
     def attend(self, x: Tensor, rotation: Rotation | None = None, bias: Tensor | None = None) -> Tensor:
         """The first half: x + attention(norm(x)); ``bias`` as in ``Attention``."""
-        return x + self.drop_path(self.ls1(self._attention(x, rotation, bias)))
+        attn = self.attn
+        plain = type(attn) is Attention and not hooked(attn) and not (self.training and attn.dropout)
+        if plain and self._plain_ending(self.ls1) and block_inference.can_fuse(x, self.norm1, attn.qkv, attn.proj):
+            mix = partial(attn.mix, rotation=rotation, bias=bias)
+            return block_inference.attention_branch(x, self.norm1, attn.qkv, mix, attn.proj, _gamma(self.ls1))
+        fused = plain and rotation is None and bias is None and can_fuse(x, self.norm1, attn.qkv, attn.proj)
+        if fused:
+            branch = attention_branch(x, self.norm1, attn.qkv, attn.proj, attn.num_heads)
+        else:
+            branch = attn(self.norm1(x), rotation, bias)
+        return x + self.drop_path(self.ls1(branch))
 
     def feed_forward(self, x: Tensor) -> Tensor:
         """The second half: x + feed-forward(norm(x))."""
-        return x + self.drop_path(self.ls2(self._mlp(x)))
+        return self._feed_forward(x, in_place=False)
 
-    def _attention(self, x: Tensor, rotation: Rotation | None, bias: Tensor | None) -> Tensor:
-        attn = self.attn
-        plain = rotation is None and bias is None and not (self.training and attn.dropout)
-        if plain and not hooked(attn) and can_fuse(x, self.norm1, attn.qkv, attn.proj):
-            return attention_branch(x, self.norm1, attn.qkv, attn.proj, attn.num_heads)
-        out: Tensor = attn(self.norm1(x), rotation, bias)
-        return out
-
-    def _mlp(self, x: Tensor) -> Tensor:
+    def _feed_forward(self, x: Tensor, *, in_place: bool) -> Tensor:
+        """``in_place`` where x is a tensor that nobody else has."""
         mlp = self.mlp
-        plain = isinstance(mlp, Mlp) and mlp.activation is F.gelu and not (self.training and mlp.dropout)
-        if isinstance(mlp, Mlp) and plain and not hooked(mlp) and can_fuse(x, self.norm2, mlp.fc1, mlp.fc2):
-            return mlp_branch(x, self.norm2, mlp.fc1, mlp.fc2)
-        out: Tensor = mlp(self.norm2(x))
-        return out
+        if type(mlp) is Mlp and not hooked(mlp) and not (self.training and mlp.dropout):
+            layers = (self.norm2, mlp.fc1, mlp.fc2)
+            if self._plain_ending(self.ls2) and block_inference.can_fuse(x, *layers):
+                return block_inference.mlp_branch(
+                    x, self.norm2, mlp.fc1, mlp.activation_name, mlp.fc2, _gamma(self.ls2), in_place=in_place
+                )
+            if mlp.activation is F.gelu and can_fuse(x, *layers):
+                return x + self.drop_path(self.ls2(mlp_branch(x, *layers)))
+        return x + self.drop_path(self.ls2(mlp(self.norm2(x))))
+
+    def _plain_ending(self, scale: nn.Module) -> bool:
+        """Whether a branch ends with at most a factor per channel."""
+        drops = self.training and self.drop_path.probability
+        known = type(scale) in (LayerScale, nn.Identity)
+        return known and not drops and not hooked(scale) and not hooked(self.drop_path)
+
+
+def _gamma(scale: nn.Module) -> Tensor | None:
+    return scale.gamma if isinstance(scale, LayerScale) else None

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from densevit.kernels.convolution import Conv2d, Filter
-from densevit.kernels.dispatch import use_kernel
+from densevit.kernels.dispatch import hooked, use_kernel
 from densevit.kernels.int8.convolution import Int8Filter
 from densevit.types import Size
 
@@ -42,17 +42,9 @@ class ConvBnRelu(nn.Sequential):
         conv, norm, relu = self
         assert isinstance(conv, nn.Conv2d)
         assert isinstance(norm, nn.BatchNorm2d | nn.SyncBatchNorm)
-        if norm.training or torch.is_grad_enabled() or norm.running_mean is None or norm.running_var is None:
+        if torch.is_grad_enabled() or not foldable(norm):
             return self._plain
-        if self.int8 is not None:
-            return partial(self.int8, relu=True)
-        folded = Filter(*fold(conv, norm))
-
-        def run(x: Tensor, *, inner_rows: bool = False) -> Tensor:
-            out: Tensor = relu(folded(x, inner_rows=inner_rows))
-            return out
-
-        return run
+        return partial(self.int8 or Filter(*fold(conv, norm)), relu=True)
 
     def _plain(self, x: Tensor, *, inner_rows: bool = False) -> Tensor:
         conv, norm, relu = self
@@ -81,11 +73,28 @@ class ResidualUnit(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, F, h, w) -> (B, F, h, w)."""
-        if self.int8 is not None and use_kernel(x) and not self.training:
-            first, second = self.int8
-            return second(first(x, relu_first=True, relu=True)).add_(x)
+        filters = self._filters(x)
+        if filters is not None:
+            first, second = filters
+            return second(first(x, relu_first=True, relu=True), residual=x)
         y = self.bn1(self.conv1(F.relu(x)))
         return self.bn2(self.conv2(F.relu(y, inplace=not torch.is_grad_enabled()))) + x
+
+    def _filters(self, x: Tensor) -> tuple[Filter, Filter] | None:
+        """Both convolutions with their batch norms for CPU inference; None where something needs the single steps."""
+        layers = (self.conv1, self.bn1, self.conv2, self.bn2)
+        if not use_kernel(x, *self.parameters()) or not foldable(self.bn1) or not foldable(self.bn2):
+            return None
+        if any(hooked(layer) for layer in layers) or not type(self.conv1) is type(self.conv2) is Conv2d:
+            return None
+        return self.int8 or (Filter(*fold(self.conv1, self.bn1)), Filter(*fold(self.conv2, self.bn2)))
+
+
+def foldable(norm: nn.Module) -> bool:
+    """Whether a layer is nothing, or a batch norm that is the same for every batch."""
+    if isinstance(norm, nn.BatchNorm2d | nn.SyncBatchNorm):
+        return not norm.training and norm.running_mean is not None and norm.running_var is not None
+    return isinstance(norm, nn.Identity)
 
 
 def fold(conv: nn.Conv2d, norm: nn.Module) -> tuple[Tensor, Tensor | None]:

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from densevit.blocks import Attention
-from densevit.kernels import attention, build, linear
+from densevit.kernels import attention, build, dispatch, linear, product
 from densevit.kernels.dispatch import use_kernel
 from densevit.kernels.linear import Linear
 from densevit.layers import ConvBnRelu
@@ -149,8 +149,8 @@ def test_linear__goes_through_gelu_on_request() -> None:
     expected = F.gelu(F.linear(x.double(), layer.weight.double(), layer.bias.double())).float()
 
     with torch.inference_mode():
-        torch.testing.assert_close(layer(x, gelu=True), expected, atol=1e-5, rtol=0)
-    torch.testing.assert_close(layer(x, gelu=True), expected, atol=1e-5, rtol=0)
+        torch.testing.assert_close(layer(x, activation="gelu"), expected, atol=1e-5, rtol=0)
+    torch.testing.assert_close(layer(x, activation="gelu"), expected, atol=1e-5, rtol=0)
 
 
 def test_linear__has_the_names_and_the_start_of_torchs() -> None:
@@ -187,23 +187,27 @@ def test_norm__is_folded_into_the_convolution_in_inference() -> None:
 
 @pytest.fixture
 def another_processor(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
-    linear.onednn_product.cache_clear()
-    attention.load.cache_clear()
+    cached = (dispatch.mkl_is_slow, linear.onednn_product, attention.load, product.load)
+    for function in cached:
+        function.cache_clear()
     yield monkeypatch
     monkeypatch.undo()
-    linear.onednn_product.cache_clear()
-    attention.load.cache_clear()
+    for function in cached:
+        function.cache_clear()
 
 
 def test_kernels__are_for_avx512_and_onednn_not_for_intel(another_processor: pytest.MonkeyPatch) -> None:
     another_processor.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
-    another_processor.setattr(linear, "_vendor", lambda: "vendor_id : GenuineIntel")
+    another_processor.setattr(dispatch, "_vendor", lambda: "vendor_id : GenuineIntel")
     assert linear.onednn_product() is None
+    assert product.load() is None
 
-    linear.onednn_product.cache_clear()
+    for function in (dispatch.mkl_is_slow, linear.onednn_product, product.load):
+        function.cache_clear()
     another_processor.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
-    another_processor.setattr(linear, "_vendor", lambda: "vendor_id : AuthenticAMD")
+    another_processor.setattr(dispatch, "_vendor", lambda: "vendor_id : AuthenticAMD")
     assert linear.onednn_product() is None
+    assert product.load() is None
     assert attention.load() is None
 
 

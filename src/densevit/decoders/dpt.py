@@ -191,7 +191,7 @@ class _Segmentation(nn.Module):
         super().__init__()
         self.conv = ConvBnRelu(channels, channels, 3)
         self.dropout = nn.Dropout2d(dropout)
-        self.classifier = nn.Conv2d(channels, out_channels, 1)
+        self.classifier = Conv2d(channels, out_channels, 1)
 
     def forward(self, x: Tensor, image_size: Size) -> Tensor:
         return self.classifier(self.dropout(self.conv(x)))
@@ -207,7 +207,7 @@ class _Regression(nn.Module):
         self.projection = Conv2d(channels, channels, 3) if depth and depth.projection else None
         self.conv1 = Conv2d(channels, channels // 2, 3)
         self.conv2 = Conv2d(channels // 2, config.hidden_channels, 3)
-        self.conv3 = nn.Conv2d(config.hidden_channels, out_channels, 1)
+        self.conv3 = Conv2d(config.hidden_channels, out_channels, 1)
         if depth and depth.activation == "relu" and self.conv3.bias is not None:
             nn.init.ones_(self.conv3.bias)  # ReLU would give negative initial values no gradient
 

@@ -15,6 +15,7 @@
 #define VECTORS 4           /* vectors of a panel: 64 keys of a tile, or the widest head */
 #define PANEL (VECTORS * LANES)
 #define KEYS 256            /* a multiple of PANEL */
+#define ROOM (KEYS + 2 * PANEL) /* the last keys are combined with those before if there are few */
 #define BLOCK (40 * ROWS)   /* queries packed at once */
 
 #include "vectors.h"
@@ -23,11 +24,11 @@ static const float LOG2_E = 1.44269504f;
 
 /* Floats of scratch memory for a head: packed keys and values, a block of queries and of results, and logits. */
 int64_t densevit_attention_scratch(int64_t tokens, int64_t width) {
-    return 2 * ((tokens + PANEL - 1) / PANEL * PANEL) * width + 2 * BLOCK * width + ROWS * KEYS;
+    return 2 * ((tokens + PANEL - 1) / PANEL * PANEL) * width + 2 * BLOCK * width + ROWS * ROOM;
 }
 
 /* Logits of ROWS queries (ROWS, width) and vectors * LANES keys, packed as (width, PANEL). */
-static inline void logits_tile(const float *query, int width, const float *keys, float *out,
+ALWAYS_INLINE void logits_tile(const float *query, int width, const float *keys, float *out,
                                const int vectors) {
     floats sum[ROWS][VECTORS];
     for (int r = 0; r < ROWS; r++)
@@ -39,11 +40,11 @@ static inline void logits_tile(const float *query, int width, const float *keys,
             for (int j = 0; j < vectors; j++) sum[r][j] += query[r * width + c] * b[j];
     }
     for (int r = 0; r < ROWS; r++)
-        for (int j = 0; j < vectors; j++) store(out + r * KEYS + j * LANES, sum[r][j]);
+        for (int j = 0; j < vectors; j++) store(out + r * ROOM + j * LANES, sum[r][j]);
 }
 
-/* out (ROWS, width) = out * decay + weights (ROWS, KEYS) times values (count, width). */
-static inline void values_tile(const float *weights, const float *values, int count, const float *decay,
+/* out (ROWS, width) = out * decay + weights (ROWS, ROOM) times values (count, width). */
+ALWAYS_INLINE void values_tile(const float *weights, const float *values, int count, const float *decay,
                                float *out, const int vectors) {
     const int width = vectors * LANES;
     floats sum[ROWS][VECTORS];
@@ -53,30 +54,38 @@ static inline void values_tile(const float *weights, const float *values, int co
         floats b[VECTORS];
         for (int j = 0; j < vectors; j++) b[j] = load(values + n * width + j * LANES);
         for (int r = 0; r < ROWS; r++)
-            for (int j = 0; j < vectors; j++) sum[r][j] += weights[r * KEYS + n] * b[j];
+            for (int j = 0; j < vectors; j++) sum[r][j] += weights[r * ROOM + n] * b[j];
     }
     for (int r = 0; r < ROWS; r++)
         for (int j = 0; j < vectors; j++) store(out + r * width + j * LANES, sum[r][j]);
 }
 
-/* Turn logits x of one query, scaled for base 2, into weights 2 ** (x - max), updating the running max and total.
-   Returns the factor that corrects the weights of earlier keys for the new maximum. */
-static inline float softmax_step(float *x, int count, int padded, float *max, float *total) {
-    for (int n = count; n < padded; n++) x[n] = NEVER;
-    floats highest = load(x), sum = {};
-    for (int n = LANES; n < padded; n += LANES) highest = pick(highest > load(x + n), highest, load(x + n));
-    float high = *max, added = 0.0f;
-    for (int i = 0; i < LANES; i++) high = highest[i] > high ? highest[i] : high;
-    for (int n = 0; n < padded; n += LANES) {
-        floats weights = power(load(x + n) - high);
-        store(x + n, weights);
-        sum += weights;
+/* Turn logits x (ROWS, ROOM), scaled for base 2, into weights 2 ** (x - max), updating each query's max and total.
+   decay becomes the factor that corrects the weights of earlier keys for the new maximum. */
+static inline void softmax_step(float *x, int count, int padded, float *max, float *total, float *decay) {
+    floats change = {};
+    float high[ROWS];
+    for (int r = 0; r < ROWS; r++) {
+        float *row = x + r * ROOM;
+        for (int n = count; n < padded; n++) row[n] = NEVER;
+        floats highest = load(row);
+        for (int n = LANES; n < padded; n += LANES) highest = greater(highest, load(row + n));
+        const float found = greatest(highest);
+        high[r] = found > max[r] ? found : max[r];
+        change[r] = max[r] - high[r];
     }
-    for (int i = 0; i < LANES; i++) added += sum[i];
-    float decay = power((floats){} + (*max - high))[0];
-    *total = *total * decay + added;
-    *max = high;
-    return decay;
+    const floats factors = power(change);
+    for (int r = 0; r < ROWS; r++) {
+        floats sum = {};
+        for (int n = 0; n < padded; n += LANES) {
+            const floats weights = power(load(x + r * ROOM + n) - high[r]);
+            store(x + r * ROOM + n, weights);
+            sum += weights;
+        }
+        decay[r] = factors[r];
+        total[r] = total[r] * factors[r] + total_of(sum);
+        max[r] = high[r];
+    }
 }
 
 typedef struct {
@@ -84,18 +93,23 @@ typedef struct {
     int64_t token; /* distance from one token to the next, in floats */
 } rows;
 
-/* Keys as panels (width, PANEL), zero beyond the last token; values as (tokens, width). */
+/* Keys as panels (width, PANEL), zero from the last token to the end of its vector; values as (tokens, width). */
 static inline void pack(rows k, rows v, int tokens, int width, float *keys, float *values) {
-    for (int n = 0; n < tokens; n += PANEL)
+    for (int n = 0; n < tokens; n += LANES) {
+        float *panel = keys + (int64_t)(n / PANEL * PANEL) * width + n % PANEL;
         for (int c = 0; c < width; c += LANES)
-            for (int i = 0; i < PANEL; i++)
+            if (n + LANES <= tokens)
+                transpose(k.at + n * k.token + c, k.token, panel + c * PANEL, PANEL);
+            else
                 for (int e = c; e < c + LANES; e++)
-                    keys[(int64_t)n * width + e * PANEL + i] = n + i < tokens ? k.at[(n + i) * k.token + e] : 0.0f;
+                    for (int i = 0; i < LANES; i++)
+                        panel[e * PANEL + i] = n + i < tokens ? k.at[(n + i) * k.token + e] : 0.0f;
+    }
     for (int n = 0; n < tokens; n++)
         for (int c = 0; c < width; c++) values[(int64_t)n * width + c] = v.at[n * v.token + c];
 }
 
-static inline void head(rows q, rows k, rows v, int tokens, const int vectors, float scale, float *out,
+ALWAYS_INLINE void head(rows q, rows k, rows v, int tokens, const int vectors, float scale, float *out,
                         int64_t out_token, float *sums, float *scratch) {
     const int width = vectors * LANES;
     const int64_t packed = (int64_t)((tokens + PANEL - 1) / PANEL * PANEL) * width;
@@ -113,8 +127,8 @@ static inline void head(rows q, rows k, rows v, int tokens, const int vectors, f
                 result[r * width + c] = 0.0f;
             }
         }
-        for (int key = 0; key < tokens; key += KEYS) {
-            const int num_keys = tokens - key < KEYS ? tokens - key : KEYS;
+        for (int key = 0, num_keys; key < tokens; key += num_keys) {
+            num_keys = tokens - key > ROOM ? KEYS : tokens - key;
             const int padded = (num_keys + LANES - 1) / LANES * LANES;
             for (int r = 0; r < count; r += ROWS) {
                 float decay[ROWS];
@@ -123,8 +137,7 @@ static inline void head(rows q, rows k, rows v, int tokens, const int vectors, f
                     logits_tile(query + r * width, width, keys + (int64_t)(key + n) * width, logits + n, VECTORS);
                 for (int j = 0; n + j < padded; j += LANES)
                     logits_tile(query + r * width, width, keys + (int64_t)(key + n) * width + j, logits + n + j, 1);
-                for (int i = 0; i < ROWS; i++)
-                    decay[i] = softmax_step(logits + i * KEYS, num_keys, padded, max + r + i, total + r + i);
+                softmax_step(logits, num_keys, padded, max + r, total + r, decay);
                 values_tile(logits, values + (int64_t)key * width, num_keys, decay, result + r * width, vectors);
             }
         }

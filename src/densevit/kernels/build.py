@@ -46,8 +46,8 @@ _TIMEOUT_S = 30.0
 """For one C file, which takes a second or two; a compiler that needed longer is not asked again by this process."""
 _hanging: set[str] = set()
 
-_SHARED = Path(__file__).with_name("vectors.h")
-"""The header that all C files include, next to those in their own folder."""
+_HEADERS = tuple(sorted(Path(__file__).parent.rglob("*.h")))
+"""What C files of the package may include."""
 
 _log = logging.getLogger(__name__)
 
@@ -137,7 +137,7 @@ def _compile(source: Path, compiler: str, flags: Sequence[str], folder: Path, na
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
         built, messages = Path(scratch) / "built.so", Path(scratch) / "messages"
         for tuning in _TUNING:
-            options = ["-O3", tuning, "-std=gnu99", "-fPIC", "-shared", f"-I{_SHARED.parent}", *flags]
+            options = ["-O3", tuning, "-std=gnu99", "-fPIC", "-shared", f"-I{Path(__file__).parent}", *flags]
             command = [compiler, *options, "-o", str(built), str(source), "-lm"]
             if _run(command, messages, deadline) == 0:
                 built.chmod(0o700)  # whatever the umask
@@ -175,6 +175,5 @@ def _key(source: Path, compiler: str, flags: Sequence[str]) -> str:
     except (OSError, StopIteration):
         processor = platform.processor()
     parts = (str(shutil.which(compiler)), platform.machine(), processor, *flags)
-    headers = sorted({_SHARED, *source.parent.glob("*.h")})
-    content = (*(file.read_bytes() for file in (source, *headers)), *map(os.fsencode, parts))
+    content = (source.read_bytes(), *(header.read_bytes() for header in _HEADERS), *map(os.fsencode, parts))
     return hashlib.sha256(b"\n".join(content)).hexdigest()[:16]

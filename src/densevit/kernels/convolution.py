@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from densevit.kernels import filtering, product
 from densevit.kernels.dispatch import use_kernel
 
 TILE = 4
@@ -19,6 +20,9 @@ TILES_PER_BAND = 160
 
 MIN_CHANNELS, MIN_PIXELS = 64, 2000
 """Below these (channels of input and output; pixels of one map) the transforms cost more than the products save."""
+
+KERNEL_MIN_CHANNELS, KERNEL_MIN_PIXELS = 32, 256
+"""The same where the C kernel runs."""
 
 _A, _B = 0.5**0.5, 2.0**0.5
 """The interpolation points are 0, +-A, +-B and infinity; they round less than the usual 0, +-1, +-2."""
@@ -68,23 +72,57 @@ class Filter:
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
         self.weight, self.bias = weight, bias
         self._points: Tensor | None = None
+        self._panels: Tensor | None = None
 
-    def __call__(self, x: Tensor, *, inner_rows: bool = False) -> Tensor:
-        """(B, C, h, w) -> (B, O, h, w); ``inner_rows`` omits the rows that need padding above or below."""
+    def __call__(
+        self,
+        x: Tensor,
+        *,
+        inner_rows: bool = False,
+        relu_first: bool = False,
+        relu: bool = False,
+        residual: Tensor | None = None,
+    ) -> Tensor:
+        """relu(convolution(relu(x)) + residual), each where asked for: (B, C, h, w) -> (B, O, h, w).
+
+        ``inner_rows`` omits the rows that need padding above or below.
+        """
+        panels = self._ready_panels(x)
+        if panels is not None:
+            options = {"inner_rows": inner_rows, "relu_first": relu_first, "relu": relu, "residual": residual}
+            return filtering.convolve(x, panels, self.bias, outputs=len(self.weight), **options)
+        out = self._plain(F.relu(x) if relu_first else x, inner_rows=inner_rows)
+        out = out if residual is None else out + residual
+        return F.relu(out, inplace=not torch.is_grad_enabled()) if relu else out
+
+    def _plain(self, x: Tensor, *, inner_rows: bool) -> Tensor:
         num_out, channels, *size = self.weight.shape
-        if not self._can_filter(x):
+        if size == [1, 1]:
+            pixels = product.linear(x.movedim(1, -1), self.weight.flatten(1), self.bias)
+            if pixels is not None:
+                return pixels.movedim(-1, 1)
+        if not self._can_filter(x, MIN_CHANNELS, MIN_PIXELS, transformed=self._points is not None):
             return F.conv2d(x, self.weight, self.bias, padding=(0 if inner_rows else size[0] // 2, size[1] // 2))
         if self._points is None:
             by_position = self.weight.permute(2, 3, 1, 0).reshape(9, -1)
             self._points = (_POINTS_2D @ by_position).view(36, channels, num_out)
         return _convolve(x, self._points, self.bias, inner_rows=inner_rows)
 
-    def _can_filter(self, x: Tensor) -> bool:
-        num_out, channels, *size = self.weight.shape
-        if size != [3, 3] or min(num_out, channels) < MIN_CHANNELS or not use_kernel(x, self.weight):
+    def _ready_panels(self, x: Tensor) -> Tensor | None:
+        """The weights as the C kernel takes them, or None where it does not apply."""
+        transformed = self._panels is not None
+        if not self._can_filter(x, KERNEL_MIN_CHANNELS, KERNEL_MIN_PIXELS, transformed=transformed):
+            return None
+        if self._panels is None:
+            self._panels = filtering.evaluate(self.weight, _POINTS.float())
+        return self._panels
+
+    def _can_filter(self, x: Tensor, channels: int, pixels: int, *, transformed: bool) -> bool:
+        wide = self.weight.shape[2:] == (3, 3) and min(self.weight.shape[:2]) >= channels
+        if not wide or not use_kernel(x, self.weight) or not x.numel():
             return False
         # Once the weights are transformed, small maps use them too, such as the last band of a large map.
-        large = x.shape[-2] * x.shape[-1] >= MIN_PIXELS or self._points is not None
+        large = x.shape[-2] * x.shape[-1] >= pixels or transformed
         return large and torch.backends.cpu.get_cpu_capability().startswith("AVX")  # not measured elsewhere
 
 

@@ -1,16 +1,19 @@
-"""Float32 linear layers by oneDNN, on processors for which MKL, torch's choice, has no AVX-512 code; see ADR 0011."""
+"""Float32 linear layers by a C kernel or oneDNN, on processors for which MKL, torch's choice, has no AVX-512 code.
+
+See ADR 0011 and 0019.
+"""
 
 import math
-import platform
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from densevit.kernels.dispatch import use_kernel
+from densevit.kernels import product
+from densevit.kernels.activations import ACTIVATIONS, Activation
+from densevit.kernels.dispatch import mkl_is_slow, use_kernel
 
 _ROW_MULTIPLE = 4
 """oneDNN divides rows into equal blocks: 577 rows run at three quarters of the rate of 580, so rows are padded."""
@@ -19,43 +22,32 @@ _MANY_ROWS = 1000
 
 
 class Linear(nn.Linear):
-    """``nn.Linear`` that may use oneDNN in CPU inference, which changes only rounding."""
+    """``nn.Linear`` that may use a C kernel or oneDNN in CPU inference, which changes only rounding."""
 
-    def forward(self, x: Tensor, *, gelu: bool = False) -> Tensor:
-        """(..., in_features) -> (..., out_features); with ``gelu`` followed by GELU, in place where oneDNN runs."""
-        product = onednn_product() if use_kernel(x, self.weight) and x.numel() else None
-        if product is None:
+    def forward(self, x: Tensor, *, activation: Activation | None = None) -> Tensor:
+        """(..., in_features) -> (..., out_features), followed by an activation, which the kernels include."""
+        fused = product.linear(x, self.weight, self.bias, activation=activation)
+        if fused is not None:
+            return fused
+        onednn = onednn_product() if use_kernel(x, self.weight) and x.numel() else None
+        if onednn is None:
             x = super().forward(x)
-            return F.gelu(x) if gelu else x
+            return x if activation is None else ACTIVATIONS[activation](x)
         rows = x.numel() // self.in_features
-        activation = "gelu" if gelu else "none"
-        out: Tensor
+        included = "gelu" if activation == "gelu" else "none"
         if rows % _ROW_MULTIPLE == 0 or rows > _MANY_ROWS:
-            out = product(x, self.weight, self.bias, activation, [], "none")
-            return out
-        padded = F.pad(x.reshape(rows, -1), (0, 0, 0, -rows % _ROW_MULTIPLE))
-        out = product(padded, self.weight, self.bias, activation, [], "none")[:rows]
-        return out.unflatten(0, x.shape[:-1])
+            out: Tensor = onednn(x, self.weight, self.bias, included, [], "none")
+        else:
+            padded = F.pad(x.reshape(rows, -1), (0, 0, 0, -rows % _ROW_MULTIPLE))
+            out = onednn(padded, self.weight, self.bias, included, [], "none")[:rows].unflatten(0, x.shape[:-1])
+        return out if activation in (None, "gelu") else ACTIVATIONS[activation](out)
 
 
 @cache
 def onednn_product() -> Any | None:
-    """oneDNN's linear operator, or None where it is missing or MKL is as fast.
-
-    MKL has AVX-512 code for Intel's processors and runs AVX2 code on others.
-    """
+    """oneDNN's linear operator, or None where it is missing or MKL is as fast."""
     available = hasattr(torch.ops.mkldnn, "_linear_pointwise") and torch.backends.mkldnn.is_available()
-    if not available or torch.backends.cpu.get_cpu_capability() != "AVX512" or "GenuineIntel" in _vendor():
-        return None
-    return torch.ops.mkldnn._linear_pointwise
-
-
-def _vendor() -> str:
-    """Text that names the processor's vendor."""
-    try:
-        return Path("/proc/cpuinfo").read_text(encoding="utf-8")
-    except OSError:
-        return platform.processor()
+    return torch.ops.mkldnn._linear_pointwise if available and mkl_is_slow() else None
 
 
 def flops(x: Any, weight: Any, *_: Any, **__: Any) -> int:

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from densevit.kernels import attention, linear, mixed_attention
+from densevit.kernels import attention, filtering, linear, mixed_attention
 from densevit.kernels.int8 import convolution as int8_convolution
 
 
@@ -21,6 +21,8 @@ _OPERATORS = (
     (torch.ops.densevit.attention, _attention),
     (torch.ops.densevit.mixed_attention, mixed_attention.flops),
     (linear.onednn_product(), linear.flops),
+    (torch.ops.densevit.linear, linear.flops),
+    (torch.ops.densevit.filter, filtering.flops),
     (int8_convolution.operator(), int8_convolution.flops),
 )
 _MAPPING = {operator: count for operator, count in _OPERATORS if operator is not None}

@@ -14,7 +14,7 @@ from torch.autograd.function import once_differentiable
 
 from densevit.kernels.cpu_training import attention
 from densevit.kernels.cpu_training.linear import gelu_gradient, product, weight_gradients
-from densevit.kernels.dispatch import plain_float32
+from densevit.kernels.dispatch import hooked, plain_float32
 from densevit.kernels.linear import Linear
 
 _FUSIBLE = (nn.Linear, Linear, nn.LayerNorm)
@@ -34,13 +34,6 @@ def can_fuse(x: Tensor, *layers: nn.Module) -> bool:
         if any(type(p) is not nn.Parameter or p.dtype != torch.float32 for p in layer.parameters()):
             return False
     return x.requires_grad or any(p.requires_grad for layer in layers for p in layer.parameters())
-
-
-def hooked(module: nn.Module) -> bool:
-    """Whether hooks observe or change what passes through a module."""
-    return bool(
-        module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks
-    )
 
 
 def attention_branch(x: Tensor, norm: nn.LayerNorm, qkv: nn.Linear, proj: nn.Linear, num_heads: int) -> Tensor:

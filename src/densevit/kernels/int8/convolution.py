@@ -58,28 +58,39 @@ class Int8Filter(Filter):
         num_out, channels, *size = weight.shape
         return any(size == [k, k] and min(num_out, channels) >= least for k, least in MIN_CHANNELS.items())
 
-    def __call__(self, x: Tensor, *, inner_rows: bool = False, relu_first: bool = False, relu: bool = False) -> Tensor:
-        """(B, C, h, w) -> (B, O, h, w), with ReLU before and after on request; ``inner_rows`` as in ``Filter``."""
+    def __call__(
+        self,
+        x: Tensor,
+        *,
+        inner_rows: bool = False,
+        relu_first: bool = False,
+        relu: bool = False,
+        residual: Tensor | None = None,
+    ) -> Tensor:
+        """(B, C, h, w) -> (B, O, h, w); the options are those of ``Filter``."""
         if self._can_quantise(x) and self.weight.shape[-1] == 1:
-            return self._pointwise(x, relu_first, relu)
+            out = self._pointwise(x, relu_first, residual)
+            return F.relu_(out) if relu else out
         if self._can_quantise(x):
-            images = [self._convolve(image, inner_rows, relu_first, relu) for image in x.permute(0, 2, 3, 1).split(1)]
+            fused = relu and residual is None
+            images = [self._convolve(image, inner_rows, relu_first, fused) for image in x.permute(0, 2, 3, 1).split(1)]
             if None not in images:
-                return images[0] if len(images) == 1 else torch.cat(images)
-        out = super().__call__(F.relu(x) if relu_first else x, inner_rows=inner_rows)
-        return F.relu(out, inplace=not torch.is_grad_enabled()) if relu else out
+                out = images[0] if len(images) == 1 else torch.cat(images)
+                out = out if residual is None else out.add_(residual)
+                return F.relu_(out) if relu and not fused else out
+        return super().__call__(x, inner_rows=inner_rows, relu_first=relu_first, relu=relu, residual=residual)
 
     def _can_quantise(self, x: Tensor) -> bool:
         enough = self.weight.numel() * x.shape[-2] * x.shape[-1] >= MIN_PRODUCTS and len(x) > 0
         run = linear.load if self.weight.shape[-1] == 1 else operator
         return enough and self.suits(self.weight) and use_kernel(x, self.weight) and run() is not None
 
-    def _pointwise(self, x: Tensor, relu_first: bool, relu: bool) -> Tensor:
+    def _pointwise(self, x: Tensor, relu_first: bool, residual: Tensor | None) -> Tensor:
         if self._linear is None:
             self._linear = Int8Linear.of(self.weight.flatten(1), self.bias)
         steps: list[Step] = [("relu" if relu_first else "plain", self._linear)]
-        out = run_layers(x.permute(0, 2, 3, 1), steps).permute(0, 3, 1, 2)
-        return out.relu_() if relu else out
+        added = None if residual is None else residual.permute(0, 2, 3, 1)
+        return run_layers(x.permute(0, 2, 3, 1), steps, residual=added).permute(0, 3, 1, 2)
 
     def _convolve(self, image: Tensor, inner_rows: bool, relu_first: bool, relu: bool) -> Tensor | None:
         """(1, h, w, C) -> (1, O, h, w), or None if a value is not finite."""
