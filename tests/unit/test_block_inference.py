@@ -1,4 +1,4 @@
-"""Transformer blocks in CPU inference: as with gradients up to rounding, and no memory that a caller keeps is reused."""
+"""Transformer blocks in CPU inference: as with gradients up to rounding, and nothing a caller keeps is overwritten."""
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -13,7 +13,7 @@ from densevit.encoder.vit import EncoderConfig
 from densevit.kernels import block_inference, product
 from densevit.kernels.activations import ACTIVATIONS, Activation
 
-needs_kernel = pytest.mark.skipif(product.load() is None, reason="no C compiler, no AVX-512, or MKL knows the processor")
+needs_kernel = pytest.mark.skipif(product.load() is None, reason="no C compiler, no AVX-512, or an Intel")
 
 
 def block(activation: Activation = "gelu", layer_scale: float | None = None, mlp: str = "mlp") -> Block:
@@ -112,7 +112,9 @@ def test_threads__may_share_a_block() -> None:
     assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
 
 
-@pytest.mark.parametrize("name", ["attn", "attn.qkv", "attn.proj", "mlp", "mlp.fc1", "mlp.fc2", "norm1", "norm2", "ls1"])
+@pytest.mark.parametrize(
+    "name", ["attn", "attn.qkv", "attn.proj", "mlp", "mlp.fc1", "mlp.fc2", "norm1", "norm2", "ls1"]
+)
 @torch.inference_mode()
 def test_hooks__see_what_passes_through_their_module(name: str) -> None:
     layer, x = block("quick_gelu", 0.1), tokens()

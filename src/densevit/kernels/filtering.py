@@ -1,4 +1,4 @@
-"""3x3 convolutions of float32 maps by minimal filtering in one pass: the C kernel of ``filtering.c``; see ADR 0019."""
+"""3x3 convolutions of float32 maps by minimal filtering in one pass: the C kernel of ``filtering.c``; see ADR 0023."""
 
 import ctypes
 from collections.abc import Sequence
@@ -104,7 +104,9 @@ def _filter(
 _OPERATORS.impl("filter", _filter, "CPU")
 
 
-def flops(x: Sequence[int], panels: Any, bias: Any, residual: Any, outputs: int, inner_rows: bool, *_: Any, **__: Any) -> int:
+def flops(
+    x: Sequence[int], panels: Any, bias: Any, residual: Any, outputs: int, inner_rows: bool, *_: Any, **__: Any
+) -> int:
     """Floating-point operations of the products, from the shape of the input: 36 multiply-adds for a tile."""
     batch, channels, height, width = x
     tiles = -(-(height - 2 * inner_rows) // _SIDE) * -(-width // _SIDE)

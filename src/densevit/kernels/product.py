@@ -1,6 +1,6 @@
 """Float32 linear layers with what precedes and follows them, and LayerNorm: the C kernels of ``product.c``.
 
-They are for inference on processors for which MKL, torch's choice, has no AVX-512 code; see ADR 0019.
+They are for inference on processors for which MKL, torch's choice, has no AVX-512 code; see ADR 0023.
 """
 
 import ctypes
@@ -28,7 +28,8 @@ _FEW_ROWS = 24
 # A torch operator, so that profilers and FLOP counters see it.
 _OPERATORS = torch.library.Library("densevit", "FRAGMENT")
 _OPERATORS.define(
-    "linear(Tensor x, Tensor weight, Tensor? bias, int activation, Tensor? gamma, Tensor? residual, Tensor(a!) out) -> ()"
+    "linear(Tensor x, Tensor weight, Tensor? bias, int activation, Tensor? gamma, Tensor? residual, "
+    "Tensor(a!) out) -> ()"
 )
 
 
@@ -67,7 +68,12 @@ def applies(x: Tensor) -> bool:
 
 
 def _linear(
-    x: Tensor, weight: Tensor, bias: Tensor | None, activation: int, gamma: Tensor | None, residual: Tensor | None,
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    activation: int,
+    gamma: Tensor | None,
+    residual: Tensor | None,
     out: Tensor,
 ) -> None:
     kernel = load()
@@ -137,7 +143,22 @@ def load() -> ctypes.CDLL | None:
         "densevit_product_scratch": (LONG, []),
         "densevit_product": (
             None,
-            [POINTER, LONG, POINTER, LONG, LONG, INT, POINTER, INT, POINTER, POINTER, LONG, POINTER, *[LONG] * 5, POINTER],
+            [
+                POINTER,
+                LONG,
+                POINTER,
+                LONG,
+                LONG,
+                INT,
+                POINTER,
+                INT,
+                POINTER,
+                POINTER,
+                LONG,
+                POINTER,
+                *[LONG] * 5,
+                POINTER,
+            ],
         ),
         "densevit_layer_norm": (None, [POINTER, *[LONG] * 3, POINTER, POINTER, FLOAT, POINTER]),
     }

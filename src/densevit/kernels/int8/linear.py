@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from densevit.kernels.buffers import buffer
-from densevit.kernels.build import INT, LONG, POINTER, Signatures, address, checked, countable, library
+from densevit.kernels.build import LONG, POINTER, Signatures, address, checked, library
 from densevit.kernels.dispatch import use_kernel
 from densevit.kernels.int8.processor import has_vnni
 from densevit.kernels.threads import parallel_for
@@ -97,7 +97,9 @@ class Int8Linear(nn.Module):
 Step = tuple[Preparation, Int8Linear]
 
 
-def run_layers(x: Tensor, steps: Sequence[Step], *, residual: Tensor | None = None, out: Tensor | None = None) -> Tensor:
+def run_layers(
+    x: Tensor, steps: Sequence[Step], *, residual: Tensor | None = None, out: Tensor | None = None
+) -> Tensor:
     """Run tokens through layers, each after its preparation, and add a residual.
 
     Args:
