@@ -16,8 +16,10 @@ ROOT = Path(__file__).parents[1]
 FLAGS = "-g -O1 -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=undefined"
 TESTS = (
     "test_kernels",
+    "test_int8_convolution",
     "test_kernel_arguments",
     "test_linear_training",
+    "test_mixed_attention",
     "test_training_kernels",
     "test_upsampled_loss",
     "test_upsampling",
@@ -25,10 +27,11 @@ TESTS = (
 )
 
 LOADED = """
-from densevit.kernels import attention
+from densevit.kernels import attention, mixed_attention
 from densevit.kernels.cpu_training import attention as training, linear
 from densevit.upsampling import loss, native
 found = {"decode.c": native.load(), "cross_entropy.c": loss.load(), "attention.c": attention.load(),
+         "mixed_attention.c": mixed_attention.load(),
          "attention_backward.c": training.load(16), "linear.c": linear.load()}
 for name, library in found.items():
     print(name, "is tested" if library else "is not used on this processor")

@@ -10,6 +10,7 @@ from densevit.config import Config, bounded
 from densevit.decoders import Decoder, DecoderConfig, build_decoder, parse_decoder
 from densevit.encoder import EncoderConfig, VisionTransformer
 from densevit.errors import ConfigError, ShapeError
+from densevit.kernels.int8.linear import Int8Linear
 from densevit.limits import limits, too_much
 from densevit.types import DenseOutput, Taps
 
@@ -185,8 +186,9 @@ class DenseModel(nn.Module):
         return decoder
 
     def num_parameters(self) -> int:
-        """Number of parameters of encoder and heads."""
-        return sum(p.numel() for p in self.parameters())
+        """Number of parameters of encoder and heads, those that are stored as 8-bit integers included."""
+        quantised = sum(m.num_parameters for m in self.modules() if isinstance(m, Int8Linear))
+        return sum(p.numel() for p in self.parameters()) + quantised
 
     def extra_repr(self) -> str:
         """Names and kinds of the heads."""

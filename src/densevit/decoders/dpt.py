@@ -216,7 +216,7 @@ class _Regression(nn.Module):
             x = self.projection(x, relu=True)
         x = self.conv1(x)  # (B, F / 2, h', w')
         size = image_size if self.config.up_to == "image" else (2 * x.shape[-2], 2 * x.shape[-1])
-        x = self.conv3(self.conv2(resize(x, size, align_corners=True), relu=True))  # (B, K, *size)
+        x = self.conv3(self.conv2(resize(x, size, align_corners=True), relu=True)).float()  # (B, K, *size)
         config = self.config
         if not isinstance(config, DepthHead):
             return x

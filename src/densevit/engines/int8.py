@@ -2,7 +2,7 @@
 
 from torch import Tensor, nn
 
-from densevit.blocks import ACTIVATIONS, Block, LayerScale, Mlp, Rotation
+from densevit.blocks import Block, LayerScale, Mlp, Rotation
 from densevit.errors import ConfigError
 from densevit.kernels.buffers import buffer
 from densevit.kernels.dispatch import use_kernel
@@ -20,14 +20,14 @@ class Int8Block(Block):
     def __init__(self, block: Block) -> None:
         """Take a block apart, which is not to be used afterwards."""
         nn.Module.__init__(self)
-        self.norm1, self.attn, self.ls1 = block.norm1, block.attn, nn.Identity()
-        self.norm2, self.mlp, self.ls2 = block.norm2, block.mlp, nn.Identity()
-        self.drop_path = block.drop_path
+        self.norm1, self.norm2 = block.norm1, block.norm2
         self.activation = _preparation(block)
-        self.attn.qkv = int8_linear(block.attn.qkv, "qkv")
-        self.attn.proj = int8_linear(block.attn.proj, "proj", _gamma(block.ls1))
-        self.mlp.fc1 = int8_linear(block.mlp.fc1, "fc1")
-        self.mlp.fc2 = int8_linear(block.mlp.fc2, "fc2", _gamma(block.ls2))
+        self.qkv = int8_linear(block.attn.qkv, "qkv")
+        self.proj = int8_linear(block.attn.proj, "proj", _gamma(block.ls1))
+        self.fc1 = int8_linear(block.mlp.fc1, "fc1")
+        self.fc2 = int8_linear(block.mlp.fc2, "fc2", _gamma(block.ls2))
+        del block.attn.qkv, block.attn.proj
+        self.attn = block.attn  # what is left of it mixes heads
 
     def forward(self, x: Tensor, rotation: Rotation | None = None) -> Tensor:
         """(B, T, C) -> (B, T, C)."""
@@ -39,25 +39,11 @@ class Int8Block(Block):
 
     def feed_forward(self, x: Tensor) -> Tensor:
         """The second half: x + feed-forward(norm(x))."""
-        return run_layers(x, [(self.norm2, self.mlp.fc1), (self.activation, self.mlp.fc2)], residual=x)
+        return run_layers(x, [(self.norm2, self.fc1), (self.activation, self.fc2)], residual=x)
 
     def _attend(self, x: Tensor, rotation: Rotation | None, bias: Tensor | None, out: Tensor | None) -> Tensor:
-        qkv = run_layers(x, [(self.norm1, self.attn.qkv)], out=_scratch("queries, keys and values", x, 3))
-        return run_layers(self.attn.mix(qkv, rotation, bias), [("plain", self.attn.proj)], residual=x, out=out)
-
-
-class Int8Pointwise(nn.Module):
-    """A 1x1 convolution as a linear layer on the pixels of a map, optionally followed by ReLU."""
-
-    def __init__(self, linear: Int8Linear, *, relu: bool = False) -> None:
-        super().__init__()
-        self.linear = linear
-        self.relu = relu
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, in_features, h, w) -> (B, out_features, h, w), channels last in memory."""
-        maps = self.linear(x.movedim(1, -1)).movedim(-1, 1)
-        return maps.relu_() if self.relu else maps
+        qkv = run_layers(x, [(self.norm1, self.qkv)], out=_scratch("queries, keys and values", x, 3))
+        return run_layers(self.attn.mix(qkv, rotation, bias), [("plain", self.proj)], residual=x, out=out)
 
 
 def int8_linear(layer: nn.Module, name: str, factor: Tensor | None = None) -> Int8Linear:
@@ -85,15 +71,7 @@ def _gamma(module: nn.Module) -> Tensor | None:
 
 
 def _preparation(block: Block) -> Preparation:
-    if not isinstance(block.mlp, Mlp):
-        return "swiglu"
-    names = [name for name, function in ACTIVATIONS.items() if function is block.mlp.activation]
-    if not names:
-        raise ConfigError(
-            f"precision int8 knows the activations {', '.join(ACTIVATIONS)}, but a block has {block.mlp.activation}; "
-            "choose precision float32"
-        )
-    return names[0]
+    return block.mlp.activation_name if isinstance(block.mlp, Mlp) else "swiglu"
 
 
 def _scratch(name: str, x: Tensor, factor: int) -> Tensor | None:

@@ -7,22 +7,29 @@ from typing import Literal, get_args
 import torch
 from torch import nn
 
-from densevit.blocks import Attention, Block, Products
+from densevit.blocks import Attention, Block
 from densevit.config import nearest
 from densevit.decoders.dpt import Reassemble
 from densevit.decoders.segmenter import SegmenterMask
-from densevit.engines.int8 import Int8Block, Int8Pointwise, int8_linear
+from densevit.engines.int8 import Int8Block, int8_linear
 from densevit.errors import ConfigError
 from densevit.kernels import mixed_attention
 from densevit.kernels.int8 import linear as int8_kernel
-from densevit.kernels.int8.linear import Int8Linear
 from densevit.kernels.int8.processor import has_vnni
+from densevit.kernels.mixed_attention import QueryKeyType
+from densevit.layers import use_int8
 from densevit.model import DenseModel
 
 Precision = Literal["float32", "float16", "bfloat16", "int8"]
 AttentionPrecision = Literal["float32", "bfloat16"]
 
 _HALVES: dict[str, torch.dtype] = {"float16": torch.float16, "bfloat16": torch.bfloat16}
+
+_PROJECTIONS: dict[type[nn.Module], tuple[str, ...]] = {
+    SegmenterMask: ("proj_dec",),
+    Reassemble: ("readout_project",),
+}
+"""Layers of decoders that project tokens; other linear layers of theirs classify."""
 
 _log = logging.getLogger(__name__)
 
@@ -91,25 +98,14 @@ def _use_int8(model: DenseModel) -> None:
             for name, child in list(module.named_children()):
                 if type(child) is Block:
                     setattr(module, name, Int8Block(child))
+    use_int8(model.heads)
     for module in list(model.heads.modules()):
-        if isinstance(module, SegmenterMask):
-            module.proj_dec = _linear(module.proj_dec, "proj_dec")
-        if isinstance(module, Reassemble):
-            _use_int8_in_reassemble(module)
+        for name in _PROJECTIONS.get(type(module), ()):
+            if (layer := getattr(module, name, None)) is not None:
+                setattr(module, name, int8_linear(layer, name))
 
 
-def _linear(layer: nn.Module, name: str) -> Int8Linear:
-    return int8_linear(layer, name)
-
-
-def _use_int8_in_reassemble(module: Reassemble) -> None:
-    if module.readout == "project":
-        module.readout_project = int8_linear(module.readout_project, "readout_project")
-    conv = module.project
-    module.project = Int8Pointwise(Int8Linear.of(conv.weight.flatten(1), conv.bias))
-
-
-def _use_products(model: DenseModel, products: Products) -> None:
+def _use_products(model: DenseModel, products: QueryKeyType) -> None:
     if mixed_attention.load() is None and (products == "bfloat16" or int8_kernel.load() is not None):
         _warn(
             "attention runs in float32 here: it needs a C compiler and a processor with AVX-512 VNNI and BF16, and "
@@ -117,7 +113,7 @@ def _use_products(model: DenseModel, products: Products) -> None:
         )
     for module in model.modules():
         if isinstance(module, Attention):
-            module.products = products
+            module.precision = products
 
 
 def _reason() -> str:

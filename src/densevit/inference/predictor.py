@@ -215,7 +215,7 @@ class Predictor:
     def save(self, path: str | Path, *, overwrite: bool = False) -> Path:
         """Write the model as a densevit checkpoint: all heads, tasks, ``fit``, card and protocol.
 
-        Of the speed switches, those that change the weights or ``fit`` are in it; merging, engine and attention are not.
+        Of the speed switches, those that change the weights or ``fit`` are in it; merging, engine, attention are not.
 
         Args:
             path: ends in .safetensors; missing folders are made.

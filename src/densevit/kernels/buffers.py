@@ -20,9 +20,8 @@ def buffer(name: str, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor
     size = math.prod(shape)
     if size * dtype.itemsize > _LARGEST:
         return torch.empty(shape, dtype=dtype, device="cpu")
-    buffers: dict[tuple[str, torch.dtype], Tensor] = _kept.__dict__
-    kept = buffers.get((name, dtype))
+    kept: Tensor | None = getattr(_kept, f"{name} {dtype}", None)
     if kept is None or len(kept) < size:
         kept = torch.empty(size, dtype=dtype, device="cpu")
-        buffers[name, dtype] = kept
+        setattr(_kept, f"{name} {dtype}", kept)
     return kept[:size].view(shape)

@@ -46,7 +46,7 @@ _TIMEOUT_S = 30.0
 """For one C file, which takes a second or two; a compiler that needed longer is not asked again by this process."""
 _hanging: set[str] = set()
 
-_HEADERS = tuple(sorted(Path(__file__).parent.glob("*.h")))
+_HEADERS = tuple(sorted(Path(__file__).parent.rglob("*.h")))
 """What C files of the package may include."""
 
 _log = logging.getLogger(__name__)

@@ -3,13 +3,11 @@
    As attention.c, six queries at a time meet blocks of keys, and maximum and sum are carried from block to block.
    Weights and values are rounded to bfloat16, and so are queries and keys; or these are 8-bit integers, signed with a
    scale per query and unsigned with a scale per key. Before, each channel's mean over all keys is taken from them: that
-   adds the same to all logits of a query, which the softmax cancels, and leaves small numbers with small steps. Sums
-   are 32 bits wide.
+   adds the same to all logits of a query, which the softmax cancels, and leaves small numbers with small steps.
 
-   The two products are inline assembly because GCC 12 moves their sums to memory and back when they are intrinsics.
+   The products are inline assembly because GCC 12 moves their sums to memory and back when they are intrinsics.
 
-   Compiled on first use by densevit.kernels.build, for x86 only: C with the vector extensions that GCC and Clang share,
-   and a few intrinsics. */
+   Compiled on first use by densevit.kernels.build: C with the vector extensions that GCC and Clang share, for x86. */
 
 #include <immintrin.h>
 #include <stdint.h>
@@ -21,23 +19,22 @@
 #define KEYS 256          /* a multiple of PANEL */
 #define BLOCK (40 * ROWS) /* queries packed at once */
 #define WIDEST 8          /* vectors of the widest head */
+#define AHEAD 8           /* tokens that are fetched early */
 
 #include "vectors.h"
 
 enum { INT8, BFLOAT16 }; /* the form of queries and keys */
-
 typedef int8_t bytes __attribute__((vector_size(LANES), aligned(1), may_alias));
 
-static const float LOG2_E = 1.44269504f;
-static const float SMALLEST = 1e-30f; /* of the largest value of a row, so that no scale is zero */
+static const float LOG2_E = 1.44269504f, SMALLEST = 1e-30f; /* the largest value of a row, whose scale is not zero */
 
-/* sum + the four products of u (unsigned) and s (signed) in each lane; sum holds integers, whatever its type. */
+/* sum + the products in each lane: four of u (unsigned) and s (signed), where sum holds integers whatever its type, or
+   two of bfloat16. */
 ALWAYS_INLINE floats dot_bytes(floats sum, ints u, ints s) {
     __asm__("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(u), "v"(s));
     return sum;
 }
 
-/* sum + the two products of a and b in each lane. */
 ALWAYS_INLINE floats dot_pairs(floats sum, ints a, ints b) {
     __asm__("vdpbf16ps %2, %1, %0" : "+v"(sum) : "v"(a), "v"(b));
     return sum;
@@ -53,7 +50,6 @@ ALWAYS_INLINE ints rounded(floats low, floats high) {
 ALWAYS_INLINE ints load_words(const int32_t *at) { return *(const ints *)at; }
 ALWAYS_INLINE void store_words(int32_t *at, ints v) { *(ints *)at = v; }
 ALWAYS_INLINE floats larger(floats a, floats b) { return (floats)_mm512_max_ps((__m512)a, (__m512)b); }
-ALWAYS_INLINE floats magnitude(floats x) { return (floats)((ints)x & 0x7fffffff); }
 
 /* 2 ** x for x <= 0, with a relative error of 8e-5, a twentieth of bfloat16's; NaN stays NaN. */
 ALWAYS_INLINE floats coarse_power(floats x) {
@@ -64,57 +60,36 @@ ALWAYS_INLINE floats coarse_power(floats x) {
     return (floats)_mm512_scalef_ps((__m512)p, (__m512)x);
 }
 
-typedef struct {
-    const float *at;
-    int64_t token; /* distance from one token to the next, in floats */
-} rows;
+typedef struct { const float *at; int64_t token; } rows; /* token: distance from one to the next, in floats */
 
-/* What a head's tokens are packed into. Words are of 32 bits: four integers or two bfloat16. */
-typedef struct {
-    int32_t *keys;    /* (panels, words, PANEL) */
-    float *key_scales; /* (tokens rounded up to panels), of integers */
-    int32_t *values;  /* (pairs of tokens, width) */
-    int32_t *queries; /* (BLOCK, words) */
-    float *result;    /* (BLOCK, width) */
-    float *logits;    /* (ROWS, KEYS) */
-    int32_t *weights; /* (ROWS, KEYS / 2) */
-} scratch;
-
-static scratch divided(float *memory, int64_t tokens, int64_t width, int64_t *total) {
-    const int64_t padded = (tokens + PANEL - 1) / PANEL * PANEL;
-    scratch s;
-    s.logits = memory;
-    s.weights = (int32_t *)(s.logits + ROWS * KEYS);
-    s.keys = s.weights + ROWS * KEYS / 2;
-    s.values = s.keys + padded * width / 2; /* as many as bfloat16 needs */
-    s.queries = s.values + padded * width / 2;
-    s.result = (float *)(s.queries + BLOCK * width / 2);
-    s.key_scales = s.result + BLOCK * width;
-    *total = s.key_scales + padded - memory;
-    return s;
+/* Tokens of a head are far apart, so that the processor does not foresee the next ones. */
+ALWAYS_INLINE const float *row_of(rows x, int64_t n, int width) {
+    const float *at = x.at + n * x.token;
+    for (int c = 0; c < width; c += LANES) __builtin_prefetch(at + AHEAD * x.token + c);
+    return at;
 }
 
-/* Floats of scratch memory for a head. */
-int64_t densevit_mixed_attention_scratch(int64_t tokens, int64_t width) {
-    int64_t total;
-    divided(0, tokens, width, &total);
-    return total;
-}
+static inline int64_t whole_panels(int64_t tokens) { return (tokens + PANEL - 1) / PANEL * PANEL; }
 
-/* Integers of magnitude up to 127 for one row, plus offset; returns their scale, NaN where a value is not finite. */
-static inline float quantised(const float *x, const float *mean, int vectors, int offset, int32_t *out) {
+/* Bytes of magnitude up to 127, plus offset, for one row less mean, and their sum, as of signed ones. Returns their
+   scale, NaN where a value is not finite. */
+ALWAYS_INLINE float quantised(const float *x, const float *mean, int vectors, int offset, int32_t *out, int32_t *sum) {
     floats centred[WIDEST], largest = {}, spoilt = {};
+    ints added = {};
     for (int c = 0; c < vectors; c++) {
         centred[c] = load(x + c * LANES) - load(mean + c * LANES);
-        largest = larger(largest, magnitude(centred[c]));
+        largest = larger(largest, larger(centred[c], -centred[c]));
         spoilt += centred[c] * 0.0f;
     }
     float high = _mm512_reduce_max_ps((__m512)largest);
     high = high > SMALLEST ? high : SMALLEST;
     for (int c = 0; c < vectors; c++) {
         ints whole = (ints)_mm512_cvtps_epi32((__m512)(centred[c] * (127.0f / high))) + offset;
-        ((bytes *)out)[c] = __builtin_convertvector(whole, bytes);
+        const bytes narrow = __builtin_convertvector(whole, bytes);
+        ((bytes *)out)[c] = narrow;
+        added += __builtin_convertvector(narrow, ints);
     }
+    *sum = _mm512_reduce_add_epi32((__m512i)added);
     return high / 127.0f + _mm512_reduce_add_ps((__m512)spoilt);
 }
 
@@ -126,23 +101,24 @@ static inline void halved(const float *x, int vectors, float factor, int32_t *ou
     }
 }
 
-static void pack_keys(rows k, int tokens, int vectors, const int form, scratch s) {
+/* Keys as panels (words, PANEL), a word of 32 bits being four integers, each key with its scale, or two bfloat16. The
+   last token fills the last panel: it does not change any maximum. */
+static void pack_keys(rows k, int tokens, int vectors, const int form, int32_t *keys, float *scales) {
     const int width = vectors * LANES, words = form == INT8 ? width / 4 : width / 2;
-    const int padded = (tokens + PANEL - 1) / PANEL * PANEL;
     float mean[WIDEST * LANES] = {};
-    int32_t row[WIDEST * LANES / 2];
-    if (form == INT8) {
-        for (int n = 0; n < tokens; n++)
-            for (int c = 0; c < width; c += LANES) store(mean + c, load(mean + c) + load(k.at + n * k.token + c));
-        for (int c = 0; c < width; c++) mean[c] /= tokens;
+    int32_t row[WIDEST * LANES / 2], unused;
+    for (int n = 0; n < tokens && form == INT8; n++) {
+        const float *key = row_of(k, n, width);
+        for (int c = 0; c < width; c += LANES) store(mean + c, load(mean + c) + load(key + c));
     }
-    for (int n = 0; n < padded; n++) { /* the last token fills the panel: it does not change any maximum */
-        const float *key = k.at + (n < tokens ? n : tokens - 1) * k.token;
+    for (int c = 0; c < width; c++) mean[c] /= tokens;
+    for (int n = 0; n < whole_panels(tokens); n++) {
+        const float *key = row_of(k, n < tokens ? n : tokens - 1, width);
         if (form == INT8)
-            s.key_scales[n] = quantised(key, mean, vectors, 128, row);
+            scales[n] = quantised(key, mean, vectors, 128, row, &unused);
         else
             halved(key, vectors, 1.0f, row);
-        int32_t *to = s.keys + (int64_t)(n / PANEL) * PANEL * words + n % PANEL;
+        int32_t *to = keys + (int64_t)(n / PANEL) * PANEL * words + n % PANEL;
         for (int i = 0; i < words; i++) to[i * PANEL] = row[i];
     }
 }
@@ -151,31 +127,30 @@ static void pack_keys(rows k, int tokens, int vectors, const int form, scratch s
 static void pack_values(rows v, int tokens, int width, int32_t *values) {
     const ints order = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
     const __m512i interleaved = (__m512i)(order | (order + LANES) << 16);
-    for (int n = 0; n < tokens; n += 2)
+    for (int n = 0; n < tokens; n += 2) {
+        const float *even = row_of(v, n, width), *odd = row_of(v, n + 1, width);
         for (int c = 0; c < width; c += LANES) {
-            const float *at = v.at + n * v.token + c;
-            ints pair = rounded(load(at), n + 1 < tokens ? load(at + v.token) : (floats){});
-            store_words(values + (int64_t)(n / 2) * width + c,
-                        (ints)_mm512_permutexvar_epi16(interleaved, (__m512i)pair));
+            ints pair = rounded(load(even + c), n + 1 < tokens ? load(odd + c) : (floats){});
+            pair = (ints)_mm512_permutexvar_epi16(interleaved, (__m512i)pair);
+            store_words(values + (int64_t)(n / 2) * width + c, pair);
         }
+    }
 }
 
-/* Packs up to BLOCK queries, zero beyond count. Logits are the sums, which begin with start, times scale. */
-static void pack_queries(rows q, int count, int vectors, float scale, const int form, scratch s, float *scales,
+/* Packs BLOCK queries, of which count exist. Logits are sums that begin with start, times the query's scale. */
+static void pack_queries(rows q, int count, int vectors, float scale, const int form, int32_t *queries, float *scales,
                          int32_t *start) {
     static const float zeros[WIDEST * LANES];
     const int words = vectors * LANES / (form == INT8 ? 4 : 2);
     for (int r = 0; r < BLOCK; r++) {
-        const float *x = r < count ? q.at + r * q.token : zeros;
-        int32_t *row = s.queries + r * words;
+        const float *x = r < count ? row_of(q, r, vectors * LANES) : zeros;
         start[r] = 0;
         scales[r] = 1.0f;
-        if (form == INT8) {
-            scales[r] = quantised(x, zeros, vectors, 0, row) * scale;
-            for (int c = 0; c < vectors * LANES; c++) start[r] -= 128 * ((int8_t *)row)[c]; /* the keys' offset */
-        } else {
-            halved(x, vectors, scale, row);
-        }
+        if (form == INT8)
+            scales[r] = quantised(x, zeros, vectors, 0, queries + r * words, start + r) * scale;
+        else
+            halved(x, vectors, scale, queries + r * words);
+        start[r] *= -128; /* the keys' offset */
     }
 }
 
@@ -255,69 +230,71 @@ ALWAYS_INLINE void values_tile(const int32_t *weights, const int32_t *values, in
 }
 
 static void values_columns(const int32_t *weights, const int32_t *values, int count, const float *decay, float *out,
-                           int vectors) {
-    const int width = vectors * LANES;
+                           int width) {
     int c = 0;
     for (; c + PANEL <= width; c += PANEL) values_tile(weights, values + c, count, decay, out + c, width, VECTORS);
-    switch ((width - c) / LANES) {
-    case 1: values_tile(weights, values + c, count, decay, out + c, width, 1); break;
-    case 2: values_tile(weights, values + c, count, decay, out + c, width, 2); break;
-    case 3: values_tile(weights, values + c, count, decay, out + c, width, 3); break;
-    }
+    const int left = (width - c) / LANES;
+    if (left == 1) values_tile(weights, values + c, count, decay, out + c, width, 1);
+    if (left == 2) values_tile(weights, values + c, count, decay, out + c, width, 2);
+    if (left == 3) values_tile(weights, values + c, count, decay, out + c, width, 3);
 }
 
-ALWAYS_INLINE void head(rows q, rows k, rows v, int tokens, int vectors, float scale, const int form, float *out,
-                        int64_t out_token, scratch s) {
-    const int width = vectors * LANES, words = form == INT8 ? width / 4 : width / 2;
-    pack_keys(k, tokens, vectors, form, s);
-    pack_values(v, tokens, width, s.values);
+ALWAYS_INLINE void head(rows q, rows k, rows v, int tokens, int width, float scale, const int form, float *out,
+                        int64_t out_token, float *scratch) {
+    const int words = form == INT8 ? width / 4 : width / 2;
+    int32_t *keys = (int32_t *)scratch, *values = keys + whole_panels(tokens) * width / 2;
+    int32_t *queries = values + whole_panels(tokens) * width / 2, *weights = queries + BLOCK * width / 2;
+    float *key_scales = (float *)(weights + ROWS * KEYS / 2), *logits = key_scales + whole_panels(tokens);
+    float *result = logits + ROWS * KEYS;
+    pack_keys(k, tokens, width / LANES, form, keys, key_scales);
+    pack_values(v, tokens, width, values);
     for (int first = 0; first < tokens; first += BLOCK) {
         const int count = tokens - first < BLOCK ? tokens - first : BLOCK;
-        float max[BLOCK], total[BLOCK], scales[BLOCK];
+        const rows some = {q.at + first * q.token, q.token};
+        float scales[BLOCK], max[BLOCK], total[BLOCK] = {};
         int32_t start[BLOCK];
-        const rows queries = {q.at + first * q.token, q.token};
-        pack_queries(queries, count, vectors, scale * LOG2_E, form, s, scales, start);
-        for (int r = 0; r < BLOCK; r++) {
-            max[r] = NEVER;
-            total[r] = 0.0f;
-        }
-        for (int i = 0; i < BLOCK * width; i++) s.result[i] = 0.0f;
+        pack_queries(some, count, width / LANES, scale * LOG2_E, form, queries, scales, start);
+        for (int r = 0; r < BLOCK; r++) max[r] = NEVER;
+        for (int i = 0; i < BLOCK * width; i++) result[i] = 0.0f;
         for (int key = 0; key < tokens; key += KEYS) {
             const int num_keys = tokens - key < KEYS ? tokens - key : KEYS;
             const int padded = (num_keys + LANES - 1) / LANES * LANES;
+            const int32_t *block = keys + (int64_t)key * words;
             for (int r = 0; r < count; r += ROWS) {
                 float decay[LANES];
                 floats highest[ROWS];
                 for (int i = 0; i < ROWS; i++) highest[i] = (floats){} + NEVER;
-                const int32_t *tile = s.queries + r * words;
                 int n = 0;
                 for (; n + PANEL <= padded; n += PANEL)
-                    logits_tile(tile, start + r, words, s.keys + (int64_t)(key + n) * words, s.key_scales + key + n,
-                                s.logits + n, highest, VECTORS, form);
+                    logits_tile(queries + r * words, start + r, words, block + n * words, key_scales + key + n,
+                                logits + n, highest, VECTORS, form);
                 for (int j = 0; n + j < padded; j += LANES)
-                    logits_tile(tile, start + r, words, s.keys + (int64_t)(key + n) * words + j,
-                                s.key_scales + key + n + j, s.logits + n + j, highest, 1, form);
-                softmax_step(s.logits, num_keys, highest, scales + r, s.weights, max + r, total + r, decay,
-                             form);
-                values_columns(s.weights, s.values + (int64_t)(key / 2) * width, num_keys, decay,
-                               s.result + r * width, vectors);
+                    logits_tile(queries + r * words, start + r, words, block + n * words + j, key_scales + key + n + j,
+                                logits + n + j, highest, 1, form);
+                softmax_step(logits, num_keys, highest, scales + r, weights, max + r, total + r, decay, form);
+                values_columns(weights, values + (int64_t)key / 2 * width, num_keys, decay, result + r * width, width);
             }
         }
-        for (int r = 0; r < count; r++)
-            for (int c = 0; c < width; c++) out[(first + r) * out_token + c] = s.result[r * width + c] / total[r];
+        for (int r = 0; r < count; r++) {
+            const float share = 1.0f / total[r];
+            for (int c = 0; c < width; c++) out[(first + r) * out_token + c] = result[r * width + c] * share;
+        }
     }
+}
+
+/* Floats of scratch memory for a head, as head() divides it. */
+int64_t densevit_mixed_attention_scratch(int64_t tokens, int64_t width) {
+    return whole_panels(tokens) * (width + 1) + BLOCK * width / 2 * 3 + ROWS * KEYS / 2 * 3;
 }
 
 /* One head: q, k and v (tokens, width), each with its distance from token to token in floats; width is LANES times
    1 to WIDEST. integers selects the form of queries and keys. */
 void densevit_mixed_attention(const float *q, int64_t q_token, const float *k, int64_t k_token, const float *v,
                               int64_t v_token, int tokens, int width, float scale, int integers, float *out,
-                              int64_t out_token, float *memory) {
+                              int64_t out_token, float *scratch) {
     const rows a = {q, q_token}, b = {k, k_token}, c = {v, v_token};
-    int64_t total;
-    const scratch s = divided(memory, tokens, width, &total);
     if (integers)
-        head(a, b, c, tokens, width / LANES, scale, INT8, out, out_token, s);
+        head(a, b, c, tokens, width, scale, INT8, out, out_token, scratch);
     else
-        head(a, b, c, tokens, width / LANES, scale, BFLOAT16, out, out_token, s);
+        head(a, b, c, tokens, width, scale, BFLOAT16, out, out_token, scratch);
 }
