@@ -90,8 +90,16 @@ class Filter:
         """
         panels = self._ready_panels(x)
         if panels is not None:
-            options = {"inner_rows": inner_rows, "relu_first": relu_first, "relu": relu, "residual": residual}
-            return filtering.convolve(x, panels, self.bias, outputs=len(self.weight), **options)
+            return filtering.convolve(
+                x,
+                panels,
+                self.bias,
+                outputs=len(self.weight),
+                inner_rows=inner_rows,
+                relu_first=relu_first,
+                relu=relu,
+                residual=residual,
+            )
         out = self._plain(F.relu(x) if relu_first else x, inner_rows=inner_rows)
         out = out if residual is None else out + residual
         return F.relu(out, inplace=not torch.is_grad_enabled()) if relu else out

@@ -74,8 +74,9 @@ class Int8Filter(Filter):
         if self._can_quantise(x):
             fused = relu and residual is None
             images = [self._convolve(image, inner_rows, relu_first, fused) for image in x.permute(0, 2, 3, 1).split(1)]
-            if None not in images:
-                out = images[0] if len(images) == 1 else torch.cat(images)
+            quantised = [image for image in images if image is not None]
+            if len(quantised) == len(images):
+                out = quantised[0] if len(quantised) == 1 else torch.cat(quantised)
                 out = out if residual is None else out.add_(residual)
                 return F.relu_(out) if relu and not fused else out
         return super().__call__(x, inner_rows=inner_rows, relu_first=relu_first, relu=relu, residual=residual)
@@ -119,7 +120,7 @@ class Int8Filter(Filter):
         run: Any = operator()
         zeros = torch.zeros(len(self._scales), dtype=torch.int32)
         weights = (self._packed[bool(zero)], self._scales, zeros, self.bias)
-        output = (1.0, 0, torch.float32, "relu" if relu else "none", [], "")
+        output: tuple[Any, ...] = (1.0, 0, torch.float32, "relu" if relu else "none", [], "")
         out: Tensor = run(x, scale, zero, *weights, *geometry, *output)
         return out
 
