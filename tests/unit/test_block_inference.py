@@ -1,4 +1,4 @@
-"""Transformer blocks in CPU inference: as with gradients up to rounding, and no memory that a caller keeps is reused."""
+"""Transformer blocks in CPU inference: as with gradients up to rounding, and nothing a caller keeps is overwritten."""
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -13,9 +13,7 @@ from densevit.encoder.vit import EncoderConfig
 from densevit.kernels import block_inference, product
 from densevit.kernels.activations import ACTIVATIONS, Activation
 
-needs_kernel = pytest.mark.skipif(
-    product.load() is None, reason="no C compiler, no AVX-512, or MKL knows the processor"
-)
+needs_kernel = pytest.mark.skipif(product.load() is None, reason="no C compiler, no AVX-512, or an Intel")
 
 
 def block(activation: Activation = "gelu", layer_scale: float | None = None, mlp: str = "mlp") -> Block:

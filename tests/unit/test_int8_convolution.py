@@ -43,7 +43,7 @@ def never(*args: object, **kwargs: object) -> Tensor:
 
 @pytest.fixture
 def any_size(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(convolution, "MIN_PRODUCTS", 0)
+    monkeypatch.setattr(convolution, "MIN_PRODUCTS", {1: 0, 3: 0})
     monkeypatch.setattr(convolution, "MIN_CHANNELS", {1: 24, 3: 24})
 
 
@@ -74,6 +74,19 @@ def test_relu__is_part_of_the_convolution(relu_first: bool, relu: bool, any_size
         found = Int8Filter(weight, bias)(x, relu_first=relu_first, relu=relu)
 
     expected = F.conv2d(x.relu() if relu_first else x, weight, bias, padding=1)
+    assert error(found, expected.relu() if relu else expected) < ERROR
+
+
+@needs_operator
+@pytest.mark.parametrize("relu", [False, True])
+@pytest.mark.parametrize("kernel_size", [1, 3])
+def test_residual__is_added_before_relu(kernel_size: int, relu: bool, any_size: None) -> None:
+    x, (weight, bias) = maps(64, (20, 21), batch=2), weights(64, 64, kernel_size)
+
+    with torch.inference_mode():
+        found = Int8Filter(weight, bias)(x, residual=x, relu=relu)
+
+    expected = F.conv2d(x, weight, bias, padding=kernel_size // 2) + x
     assert error(found, expected.relu() if relu else expected) < ERROR
 
 

@@ -16,7 +16,7 @@ from densevit.blocks import Attention, Block
 from densevit.checkpoints.native import load_bundle
 from densevit.encoder.token_merging_rules import TomeMerging
 from densevit.engines import precision
-from densevit.engines.int8 import Int8Block, Int8Pointwise
+from densevit.engines.int8 import Int8Block
 from densevit.engines.precision import use_precision
 from densevit.errors import ConfigError
 from densevit.inference.predictor import Predictor
@@ -146,9 +146,6 @@ def test_what_is_sensitive__stays_float32() -> None:
     assert isinstance(narrow.heads["main"].proj_patch, nn.Linear)
     assert isinstance(narrow.encoder.patch_embed.proj, nn.Conv2d)
     assert isinstance(use_precision(model("segmenter_linear"), "int8").heads["main"].head, nn.Linear)
-    assert isinstance(
-        use_precision(model("dpt/ignore, segmentation"), "int8").heads["main"].reassemble[0].project, Int8Pointwise
-    )
 
 
 def test_float32__is_the_model_as_it_is() -> None:

@@ -8,9 +8,7 @@ from torch import Tensor, nn
 from densevit.kernels import product
 from densevit.kernels.activations import ACTIVATIONS, Activation
 
-needs_kernel = pytest.mark.skipif(
-    product.load() is None, reason="no C compiler, no AVX-512, or MKL knows the processor"
-)
+needs_kernel = pytest.mark.skipif(product.load() is None, reason="no C compiler, no AVX-512, or an Intel")
 
 
 def random(*shape: int, seed: int = 0) -> Tensor:

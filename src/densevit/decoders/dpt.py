@@ -213,10 +213,10 @@ class _Regression(nn.Module):
 
     def forward(self, x: Tensor, image_size: Size) -> Tensor:
         if self.projection is not None:
-            x = F.relu(self.projection(x))
+            x = self.projection(x, relu=True)
         x = self.conv1(x)  # (B, F / 2, h', w')
         size = image_size if self.config.up_to == "image" else (2 * x.shape[-2], 2 * x.shape[-1])
-        x = self.conv3(F.relu(self.conv2(resize(x, size, align_corners=True)))).float()  # (B, K, *size)
+        x = self.conv3(self.conv2(resize(x, size, align_corners=True), relu=True)).float()  # (B, K, *size)
         config = self.config
         if not isinstance(config, DepthHead):
             return x

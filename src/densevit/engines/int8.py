@@ -2,7 +2,7 @@
 
 from torch import Tensor, nn
 
-from densevit.blocks import ACTIVATIONS, Block, LayerScale, Mlp, Rotation
+from densevit.blocks import Block, LayerScale, Mlp, Rotation
 from densevit.errors import ConfigError
 from densevit.kernels.buffers import buffer
 from densevit.kernels.dispatch import use_kernel
@@ -46,20 +46,6 @@ class Int8Block(Block):
         return run_layers(self.attn.mix(qkv, rotation, bias), [("plain", self.proj)], residual=x, out=out)
 
 
-class Int8Pointwise(nn.Module):
-    """A 1x1 convolution as a linear layer on the pixels of a map, optionally followed by ReLU."""
-
-    def __init__(self, linear: Int8Linear, *, relu: bool = False) -> None:
-        super().__init__()
-        self.linear = linear
-        self.relu = relu
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, in_features, h, w) -> (B, out_features, h, w), channels last in memory."""
-        maps = self.linear(x.movedim(1, -1)).movedim(-1, 1)
-        return maps.relu_() if self.relu else maps
-
-
 def int8_linear(layer: nn.Module, name: str, factor: Tensor | None = None) -> Int8Linear:
     """A layer with its outputs multiplied by a factor, in 8 bits.
 
@@ -85,15 +71,7 @@ def _gamma(module: nn.Module) -> Tensor | None:
 
 
 def _preparation(block: Block) -> Preparation:
-    if not isinstance(block.mlp, Mlp):
-        return "swiglu"
-    names = [name for name, function in ACTIVATIONS.items() if function is block.mlp.activation]
-    if not names:
-        raise ConfigError(
-            f"precision int8 knows the activations {', '.join(ACTIVATIONS)}, but a block has {block.mlp.activation}; "
-            "choose precision float32"
-        )
-    return names[0]
+    return block.mlp.activation_name if isinstance(block.mlp, Mlp) else "swiglu"
 
 
 def _scratch(name: str, x: Tensor, factor: int) -> Tensor | None:

@@ -11,11 +11,10 @@ from densevit.blocks import Attention, Block
 from densevit.config import nearest
 from densevit.decoders.dpt import Reassemble
 from densevit.decoders.segmenter import SegmenterMask
-from densevit.engines.int8 import Int8Block, Int8Pointwise, int8_linear
+from densevit.engines.int8 import Int8Block, int8_linear
 from densevit.errors import ConfigError
 from densevit.kernels import mixed_attention
 from densevit.kernels.int8 import linear as int8_kernel
-from densevit.kernels.int8.linear import Int8Linear
 from densevit.kernels.int8.processor import has_vnni
 from densevit.kernels.mixed_attention import QueryKeyType
 from densevit.layers import use_int8
@@ -28,7 +27,7 @@ _HALVES: dict[str, torch.dtype] = {"float16": torch.float16, "bfloat16": torch.b
 
 _PROJECTIONS: dict[type[nn.Module], tuple[str, ...]] = {
     SegmenterMask: ("proj_dec",),
-    Reassemble: ("readout_project", "project"),  # of raw taps, whose tokens differ most in size
+    Reassemble: ("readout_project",),
 }
 """Layers of decoders that project tokens; other linear layers of theirs classify."""
 
@@ -103,13 +102,7 @@ def _use_int8(model: DenseModel) -> None:
     for module in list(model.heads.modules()):
         for name in _PROJECTIONS.get(type(module), ()):
             if (layer := getattr(module, name, None)) is not None:
-                setattr(module, name, _projection(layer, name))
-
-
-def _projection(layer: nn.Module, name: str) -> nn.Module:
-    if isinstance(layer, nn.Conv2d):
-        return Int8Pointwise(Int8Linear.of(layer.weight.flatten(1), layer.bias))
-    return int8_linear(layer, name)
+                setattr(module, name, int8_linear(layer, name))
 
 
 def _use_products(model: DenseModel, products: QueryKeyType) -> None:

@@ -46,7 +46,7 @@ _TIMEOUT_S = 30.0
 """For one C file, which takes a second or two; a compiler that needed longer is not asked again by this process."""
 _hanging: set[str] = set()
 
-_HEADERS = tuple(sorted(Path(__file__).parent.glob("*.h")))
+_HEADERS = tuple(sorted(Path(__file__).parent.rglob("*.h")))
 """What C files of the package may include."""
 
 _log = logging.getLogger(__name__)
@@ -175,6 +175,5 @@ def _key(source: Path, compiler: str, flags: Sequence[str]) -> str:
     except (OSError, StopIteration):
         processor = platform.processor()
     parts = (str(shutil.which(compiler)), platform.machine(), processor, *flags)
-    headers = sorted({*_HEADERS, *source.parent.glob("*.h")})
-    content = (*(file.read_bytes() for file in (source, *headers)), *map(os.fsencode, parts))
+    content = (source.read_bytes(), *(header.read_bytes() for header in _HEADERS), *map(os.fsencode, parts))
     return hashlib.sha256(b"\n".join(content)).hexdigest()[:16]

@@ -54,11 +54,12 @@ class Conv2d(nn.Conv2d):
         super().__init__(in_channels, out_channels, kernel_size, padding=kernel_size // 2, bias=bias)
         self.int8: Filter | None = None
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, in_channels, h, w) -> (B, out_channels, h, w)."""
+    def forward(self, x: Tensor, *, relu: bool = False) -> Tensor:
+        """(B, in_channels, h, w) -> (B, out_channels, h, w), followed by ReLU on request."""
         if use_kernel(x, self.weight):
-            return (self.int8 or Filter(self.weight, self.bias))(x)
-        return super().forward(x)
+            return (self.int8 or Filter(self.weight, self.bias))(x, relu=relu)
+        out = super().forward(x)
+        return F.relu(out) if relu else out
 
 
 class Filter:
@@ -89,8 +90,16 @@ class Filter:
         """
         panels = self._ready_panels(x)
         if panels is not None:
-            options = {"inner_rows": inner_rows, "relu_first": relu_first, "relu": relu, "residual": residual}
-            return filtering.convolve(x, panels, self.bias, outputs=len(self.weight), **options)
+            return filtering.convolve(
+                x,
+                panels,
+                self.bias,
+                outputs=len(self.weight),
+                inner_rows=inner_rows,
+                relu_first=relu_first,
+                relu=relu,
+                residual=residual,
+            )
         out = self._plain(F.relu(x) if relu_first else x, inner_rows=inner_rows)
         out = out if residual is None else out + residual
         return F.relu(out, inplace=not torch.is_grad_enabled()) if relu else out

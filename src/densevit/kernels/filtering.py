@@ -1,4 +1,4 @@
-"""3x3 convolutions of float32 maps by minimal filtering in one pass: the C kernel of ``filtering.c``; see ADR 0019."""
+"""3x3 convolutions of float32 maps by minimal filtering in one pass: the C kernel of ``filtering.c``; see ADR 0023."""
 
 import ctypes
 from collections.abc import Sequence

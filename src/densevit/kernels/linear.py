@@ -1,6 +1,6 @@
 """Float32 linear layers by a C kernel or oneDNN, on processors for which MKL, torch's choice, has no AVX-512 code.
 
-See ADR 0011 and 0019.
+See ADR 0011 and 0023.
 """
 
 import math

@@ -1,6 +1,6 @@
 """Float32 linear layers with what precedes and follows them, and LayerNorm: the C kernels of ``product.c``.
 
-They are for inference on processors for which MKL, torch's choice, has no AVX-512 code; see ADR 0019.
+They are for inference on processors for which MKL, torch's choice, has no AVX-512 code; see ADR 0023.
 """
 
 import ctypes
@@ -28,7 +28,8 @@ _FEW_ROWS = 24
 # A torch operator, so that profilers and FLOP counters see it.
 _OPERATORS = torch.library.Library("densevit", "FRAGMENT")
 _OPERATORS.define(
-    "linear(Tensor x, Tensor weight, Tensor? bias, int activation, Tensor? gamma, Tensor? residual, Tensor(a!) out) -> ()"
+    "linear(Tensor x, Tensor weight, Tensor? bias, int activation, Tensor? gamma, Tensor? residual, "
+    "Tensor(a!) out) -> ()"
 )
 
 

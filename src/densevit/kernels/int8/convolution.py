@@ -25,8 +25,8 @@ from densevit.kernels.threads import parallel_for
 
 MIN_CHANNELS = {1: 64, 3: 24}
 """Of input and output, by the size of the kernel; for other sizes nothing was measured."""
-MIN_PRODUCTS = 45_000_000
-"""Multiply-adds of a map. Below, quantising costs more than the products save."""
+MIN_PRODUCTS = {1: 45_000_000, 3: 100_000_000}
+"""Multiply-adds of a map, without minimal filtering. Below, quantising costs more than the products save."""
 
 _GRAIN = 2**16
 """Values that are worth a thread."""
@@ -68,34 +68,43 @@ class Int8Filter(Filter):
         residual: Tensor | None = None,
     ) -> Tensor:
         """(B, C, h, w) -> (B, O, h, w); the options are those of ``Filter``."""
-        fused = relu and residual is None
-        out = self._with_integers(x, inner_rows, relu_first, fused) if self._can_quantise(x) else None
+        if not self._can_quantise(x):
+            out = None
+        elif self.weight.shape[-1] == 1:
+            out = self._pointwise(x, relu_first, relu, residual)
+        else:
+            out = self._one_by_one(x, inner_rows, relu_first, relu, residual)
         if out is None:
             return super().__call__(x, inner_rows=inner_rows, relu_first=relu_first, relu=relu, residual=residual)
-        out = out if residual is None else out.add_(residual)
-        return F.relu_(out) if relu and not fused else out
+        return out
 
-    def _with_integers(self, x: Tensor, inner_rows: bool, relu_first: bool, relu: bool) -> Tensor | None:
-        """The convolution and its ReLUs, or None if a value is not finite."""
-        if self.weight.shape[-1] == 1:
-            return self._pointwise(x, relu_first, relu)
-        results = [self._convolve(image, inner_rows, relu_first, relu) for image in x.permute(0, 2, 3, 1).split(1)]
+    def _one_by_one(
+        self, x: Tensor, inner_rows: bool, relu_first: bool, relu: bool, residual: Tensor | None
+    ) -> Tensor | None:
+        """What the call gives, image by image, or None if a value is not finite."""
+        fused = relu and residual is None
+        results = [self._convolve(image, inner_rows, relu_first, fused) for image in x.permute(0, 2, 3, 1).split(1)]
         images = [image for image in results if image is not None]
         if len(images) < len(x):
             return None
-        return images[0] if len(images) == 1 else torch.cat(images)
+        out = images[0] if len(images) == 1 else torch.cat(images)
+        out = out if residual is None else out.add_(residual)
+        return F.relu_(out) if relu and not fused else out
 
     def _can_quantise(self, x: Tensor) -> bool:
-        enough = self.weight.numel() * x.shape[-2] * x.shape[-1] >= MIN_PRODUCTS and len(x) > 0
-        run = linear.load if self.weight.shape[-1] == 1 else operator
-        return enough and self.suits(self.weight) and use_kernel(x, self.weight) and run() is not None
+        if not self.suits(self.weight) or not len(x) or not use_kernel(x, self.weight):
+            return False
+        kernel_size = self.weight.shape[-1]
+        enough = self.weight.numel() * x.shape[-2] * x.shape[-1] >= MIN_PRODUCTS[kernel_size]
+        return enough and (linear.load if kernel_size == 1 else operator)() is not None
 
-    def _pointwise(self, x: Tensor, relu_first: bool, relu: bool) -> Tensor:
+    def _pointwise(self, x: Tensor, relu_first: bool, relu: bool, residual: Tensor | None) -> Tensor:
         if self._linear is None:
             self._linear = Int8Linear.of(self.weight.flatten(1), self.bias)
         steps: list[Step] = [("relu" if relu_first else "plain", self._linear)]
-        out = run_layers(x.permute(0, 2, 3, 1), steps).permute(0, 3, 1, 2)
-        return out.relu_() if relu else out
+        added = None if residual is None else residual.permute(0, 2, 3, 1)
+        out = run_layers(x.permute(0, 2, 3, 1), steps, residual=added).permute(0, 3, 1, 2)
+        return F.relu_(out) if relu else out
 
     def _convolve(self, image: Tensor, inner_rows: bool, relu_first: bool, relu: bool) -> Tensor | None:
         """(1, h, w, C) -> (1, O, h, w), or None if a value is not finite."""
