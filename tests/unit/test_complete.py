@@ -84,10 +84,11 @@ def test_complete__photos_are_seen_as_in_the_model_it_starts_from(root, head, fe
     frozen = {"features": features, "freeze": "encoder", "augment": {"crop": [96, 96], **FROZEN["augment"]}}
     config = TrainConfig.parse(complete(raw(root, **facts, **(frozen if features else {}))))
     ways = {
-        "streets": InferenceConfig(short_side=720, window=None if features else 480),
+        "streets": InferenceConfig(short_side=480) if features else InferenceConfig(short_side=720, window=480),
         "labels": InferenceConfig(short_side=320),
     }
     assert config.fit.for_head(head) == ways[head]
+    assert config.fit.fast == ({"streets": 480} if head == "streets" and not features else {})
 
 
 def test_complete__crop_is_a_multiple_of_the_patch(root):

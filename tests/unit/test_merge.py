@@ -28,7 +28,7 @@ TASKS: dict[str, Task] = {"labels": Segmentation(classes=("a", "b")), "depth": D
 
 
 def checkpoint(
-    path: Path, head: str, *, encoder_seed: int = 0, encoder: Mapping[str, Any] | None = None, **fit: int
+    path: Path, head: str, *, encoder_seed: int = 0, encoder: Mapping[str, Any] | None = None, **fit: Any
 ) -> Path:
     """One head on the encoder that the seed gives, some of its facts changed."""
     decoder = dict(LABELS if head == "labels" else DEPTH)
@@ -167,6 +167,19 @@ def test_merge__windows_and_mirroring_are_kept_or_set(tmp_path: Path) -> None:
     fit = merge_bundles(MergeConfig.parse({"heads": heads})).fit
     assert fit.for_head("own") == InferenceConfig(short_side=96, window=48)
     assert fit.for_head("set") == InferenceConfig(short_side=64, window=32, flip=True)
+
+
+def test_merge__sizes_of_quality_fast_are_kept_or_set(tmp_path: Path) -> None:
+    one = checkpoint(tmp_path / "a.safetensors", "depth", short_side=96, window=48, fast={"depth": 64})
+    two = checkpoint(tmp_path / "b.safetensors", "labels", short_side=96)
+    heads = {
+        "own": {"checkpoint": one, "head": "depth"},
+        "set": {"checkpoint": one, "head": "depth", "fast": 32},
+        "none": {"checkpoint": two, "head": "labels"},
+    }
+    fit = merge_bundles(MergeConfig.parse({"heads": heads})).fit
+    assert fit.fast == {"own": 64, "set": 32}
+    assert (fit.for_head("own").window, fit.at_quality("fast").for_head("own")) == (48, InferenceConfig(short_side=64))
 
 
 def test_merge__other_bounds_on_the_input_are_refused(tmp_path: Path) -> None:

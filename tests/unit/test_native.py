@@ -232,10 +232,10 @@ def test_load__refuses_a_truncated_file(saved: Path, keep: int) -> None:
 
 
 def test_load__refuses_a_newer_format_even_with_unknown_entries(saved: Path) -> None:
-    rewrite(saved, format=3, novelty=1)
+    rewrite(saved, format=4, novelty=1)
     with pytest.raises(CheckpointError) as caught:
         load_bundle(saved)
-    assert str(caught.value) == f"{saved} has format 3 but this densevit reads up to 2; update densevit"
+    assert str(caught.value) == f"{saved} has format 4 but this densevit reads up to 3; update densevit"
 
 
 def test_save__writes_what_the_heads_learnt_from_as_format_2(saved: Path) -> None:

@@ -16,9 +16,9 @@ from densevit.errors import CheckpointError, ConfigError
 from tests.parity.foreign import write_mmseg, write_segmenter
 
 ACCEPTED = (
-    "accepted: heads, device, speed, engine, and for checkpoints of other programs config, as_source, num_heads, "
-    "decoder_heads, taps, aux_taps, image_size, norm_eps, readout, release, scale, shift, invert, signed, max_depth_m, "
-    "dataset"
+    "accepted: heads, device, speed, engine, quality, and for checkpoints of other programs config, as_source, "
+    "num_heads, decoder_heads, taps, aux_taps, image_size, norm_eps, readout, release, scale, shift, invert, signed, "
+    "max_depth_m, dataset"
 )
 
 

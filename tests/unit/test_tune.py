@@ -14,8 +14,9 @@ from densevit.encoder.token_merging_rules import TomeMerging
 from densevit.errors import ConfigError
 from densevit.evaluation.evaluate import evaluate
 from densevit.evaluation.selection import open_for
-from densevit.inference.speed import SpeedConfig, apply_speed, read_speed
-from densevit.inference_config import InferenceConfig
+from densevit.inference.pipeline import InferenceOptions
+from densevit.inference.speed import SpeedConfig, read_speed
+from densevit.inference_config import InferenceConfig, Quality
 from densevit.tuning.pareto import Budget, Figure, Point, choose, describe, pareto_front
 from densevit.tuning.plot import pareto_svg
 from densevit.tuning.tuner import GridConfig, Tuner, default_grid, preset_text, spread
@@ -25,8 +26,8 @@ MIOU = Figure("mIoU", higher_is_better=True)
 MAE = Figure("MAE", higher_is_better=False)
 
 
-def point(side: int | None, quality: float, ms: float, mb: float = 500.0, *, complete: bool = True) -> Point:
-    return Point(SpeedConfig(short_side=side), 9, quality, (0.70 - quality) * 100, ms, mb, complete)
+def point(side: int | None, value: float, ms: float, mb: float = 500.0, *, complete: bool = True) -> Point:
+    return Point(SpeedConfig(short_side=side), 9, value, (0.70 - value) * 100, ms, mb, complete)
 
 
 POINTS = [
@@ -111,11 +112,24 @@ def test_grid__has_every_combination_once_and_the_plain_model_first() -> None:
 
 
 def test_default_grid__is_made_for_the_model(tmp_path: Path) -> None:
-    grid = default_grid(load_bundle(write_model(tmp_path / "m.safetensors", "setr")), "main")
+    grid = default_grid(load_bundle(write_model(tmp_path / "m.safetensors", "setr")), "setr")
 
-    assert grid.whole == (False,)
+    assert grid.quality == (None,)
     assert (grid.short_side, grid.patch_size, grid.exit_block) == ((None, 40, 32), (None, 12), (None,))
     assert grid.merging == (None, TomeMerging(share=0.35), TomeMerging())
+
+
+def test_default_grid__has_one_pass_besides_windows(tmp_path: Path) -> None:
+    bundle = load_bundle(write_model(tmp_path / "m.safetensors", "setr"))
+    one = replace(bundle, fit=InferenceConfig(short_side=48, window=32))
+    both = replace(bundle, fit=InferenceConfig(short_side=48, window=32, fast={"setr": 40}))
+
+    def ways(grid: GridConfig) -> tuple[object, ...]:
+        return grid.short_side, grid.quality
+
+    assert ways(default_grid(one, "setr")) == ((None, 48, 40, 32), (None,))
+    assert ways(default_grid(both, "setr")) == ((None, 32, 24), (None,))
+    assert ways(default_grid(both, "setr", "best")) == ((None, 40, 32), (None, "fast"))
 
 
 @pytest.mark.parametrize(("total", "limit", "indices"), [(10, 3, [0, 3, 6]), (2, 5, [0, 1]), (3, None, [0, 1, 2])])
@@ -219,27 +233,32 @@ def test_tune__figures_are_those_of_evaluate(cli: Any, place: Path, data: Path) 
 
     figures = json.loads((place / "figures.json").read_text())
     assert point["complete"]
-    assert point["quality"] == pytest.approx(figures["mIoU"], abs=1e-9)
+    assert point["value"] == pytest.approx(figures["mIoU"], abs=1e-9)
     assert figures["speed"] == point["speed"]
 
 
-@pytest.mark.parametrize("speed", [{}, {"whole": True}])
-def test_tune__sees_photos_as_the_model_does(cli: Any, place: Path, data: Path, speed: dict[str, Any]) -> None:
+@pytest.mark.parametrize("quality", ["fast", "best"])
+def test_tune__sees_photos_as_the_model_does(cli: Any, place: Path, data: Path, quality: Quality) -> None:
     bundle = load_bundle(place / "m.safetensors")
-    save_bundle(replace(bundle, fit=InferenceConfig(short_side=48, window=32, flip=True)), place / "m.safetensors")
-    (place / "grid.yaml").write_text("whole: [false, true]\n", encoding="utf-8")
-    cli(*arguments(place, data, "10 s", "--json", place / "points.json"))
-    points = {str(p["speed"]): p["quality"] for p in json.loads((place / "points.json").read_text())["points"]}
+    fit = InferenceConfig(short_side=48, window=32, flip=True, fast={"setr": 40})
+    save_bundle(replace(bundle, fit=fit), place / "m.safetensors")
+    (place / "grid.yaml").write_text("quality: [fast, best]\n", encoding="utf-8")
+    result = cli(*arguments(place, data, "10 s", "--json", place / "points.json", "--quality", quality))
+    points = json.loads((place / "points.json").read_text())["points"]
 
     figures = evaluate(
         load_bundle(place / "m.safetensors").model.eval(),
         bundle.tasks,
-        apply_speed(load_bundle(place / "m.safetensors"), read_speed(speed)).fit,
+        fit,
         open_for(parse_data({"root": str(data), "split": "val"}), "segmentation"),
+        InferenceOptions(quality=quality),
     )
 
-    assert points[str(speed)] == pytest.approx(figures["setr"]["mIoU"], abs=1e-9)
-    assert len(set(points.values())) == 2
+    assert result.code == 0, result.err
+    assert points[0]["value"] == pytest.approx(figures["setr"]["mIoU"], abs=1e-9)
+    named = [{}, {"quality": "best"}] if quality == "fast" else [{"quality": "best"}, {"quality": "fast"}]
+    assert [point["speed"] for point in points] == named
+    assert points[0]["value"] != points[1]["value"]
 
 
 def test_tune__refuses_where_nothing_fits_and_writes_nothing(cli: Any, place: Path, data: Path) -> None:

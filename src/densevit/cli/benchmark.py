@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def benchmark(
-    suite: Annotated[str, typer.Option(help="peers, self, decode, training or gpu.")] = "peers",
+    suite: Annotated[str, typer.Option(help="peers, self, decode, training, int8 or gpu.")] = "peers",
     cases: Annotated[str, typer.Option(help='Pattern of case names, such as "setr-*".')] = "*",
     quick: Annotated[bool, typer.Option("--quick", help="Few cases and samples; ends within five minutes.")] = False,
     engine: Annotated[list[str] | None, typer.Option(help="Another engine besides eager torch; repeatable.")] = None,
@@ -31,6 +31,7 @@ def benchmark(
         typer.Option(help="Programs that keep freed memory, as our command line does: neither, both or ours."),
     ] = "neither",
     device: Annotated[str | None, typer.Option(help="For --suite gpu: cuda, or cpu for a trial.")] = None,
+    data: Annotated[Path, typer.Option(help="For --suite int8: the folder that has camvid and nyuv2.")] = Path("data"),
     json_file: Annotated[Path | None, typer.Option("--json", help="Write every sample here.")] = None,
     into_file: Annotated[
         Path | None, typer.Option("--into", help="Add the cases to this record, or replace them in it, one by one.")
@@ -63,7 +64,7 @@ def benchmark(
             keep_freed_memory=keep_freed_memory,
             engines=tuple(dict.fromkeys((TORCH, *(engine or ())))),
         )
-        record = _measure(suite, cases, plan.as_quick() if quick else plan, device, into_file)
+        record = _measure(suite, cases, plan.as_quick() if quick else plan, device, data, into_file)
     if json_file is not None:
         write_json(json_file, record.plain())
     if markdown_file is not None:
@@ -74,7 +75,9 @@ def benchmark(
     _show(record)
 
 
-def _measure(suite: str, pattern: str, plan: "Plan", device: str | None, into_file: Path | None) -> "Record":
+def _measure(
+    suite: str, pattern: str, plan: "Plan", device: str | None, data: Path, into_file: Path | None
+) -> "Record":
     """Run a suite; with a file, it holds the merged record after every case."""
     from densevit.io import write_json
     from densevit_lab.benchmark.record import merge_records, read_record
@@ -93,15 +96,16 @@ def _measure(suite: str, pattern: str, plan: "Plan", device: str | None, into_fi
             write_json(into_file, whole.plain())
 
     say = partial(console.print, markup=False, highlight=False)
-    return merged(run_suite(suite, plan, say, pattern=pattern, device=device, keep=keep))
+    return merged(run_suite(suite, plan, say, pattern=pattern, device=device, data=data, keep=keep))
 
 
 def _show(record: "Record") -> None:
-    from densevit_lab.benchmark.report import MEASURED_HEAD, closing_lines, measured_rows
+    from densevit_lab.benchmark.report import closing_lines, measured_table
 
     console = Console(width=None if Console().is_terminal else 220)  # a file has no width at which to fold
-    table = Table(*MEASURED_HEAD, title="measured")
-    for row in measured_rows(record):
+    head, rows = measured_table(record)
+    table = Table(*head, title="measured")
+    for row in rows:
         table.add_row(*(escape(cell) for cell in row))
     console.print(table)
     for line in closing_lines(record):

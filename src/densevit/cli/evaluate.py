@@ -76,24 +76,23 @@ def _measure(predictor: "Predictor", chosen: "Selected", options: "InferenceOpti
             options,
             progress=lambda done, _: progress.update(bar, completed=done),
         )[head]
-    Console(markup=False).print(_table(_title(predictor, head, options), metrics))
+    Console(markup=False).print(_table(head, _quality(predictor, head, options) | metrics))
     return {**metrics, "seconds": round(time.perf_counter() - began, 1)}
 
 
-def _title(predictor: "Predictor", head: str, options: "InferenceOptions") -> str:
-    """The head, and the quality that was measured where it had a say."""
+def _quality(predictor: "Predictor", head: str, options: "InferenceOptions") -> dict[str, Any]:
+    """The quality that was measured, for people; nothing where windows or a protocol replaced it."""
     if not options.uses_quality:
-        return head
-    same = "" if predictor.fit.differs_by_quality([head]) else ", the same at fast and best"
-    return f"{head}, quality {options.quality}{same}"
+        return {}
+    return {"quality": options.quality if predictor.fit.differs_by_quality([head]) else "fast = best"}
 
 
-def _table(title: str, metrics: dict[str, Any]) -> Table:
-    table = Table("metric", "value", title=printable(title))
+def _table(head: str, metrics: dict[str, Any]) -> Table:
+    table = Table("metric", "value", title=printable(head))
     for name, value in metrics.items():
         if isinstance(value, float):
             table.add_row(name, f"{value:.4f}")
-        elif isinstance(value, int):
+        elif isinstance(value, int | str):
             table.add_row(name, str(value))
     for name, values in metrics.get("per_class", {}).items():
         table.add_row(printable(f"IoU {name}"), f"{values['IoU']:.4f}")

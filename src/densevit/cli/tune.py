@@ -99,7 +99,7 @@ def tune(
 
 
 def _records(points: "list[Point]") -> list[dict[str, object]]:
-    names = ("name", "photos", "quality", "loss", "milliseconds", "peak_mb", "complete")
+    names = ("name", "photos", "value", "loss", "milliseconds", "peak_mb", "complete")
     return [{"speed": p.speed.set_values()} | {name: getattr(p, name) for name in names} for p in points]
 
 
@@ -112,6 +112,6 @@ def _table(tuner: "Tuner", chosen: "Point | None") -> Table:
     for point in sorted(points, key=lambda p: p.milliseconds):
         mark = "chosen" if point == chosen else "front" if point in front else "" if point.complete else "given up"
         memory = "-" if point.peak_mb is None else f"{point.peak_mb:.0f}"
-        figures = (f"{point.quality:.4f}", f"{point.loss:+.2f}", f"{point.milliseconds:.0f}", memory)
+        figures = (f"{point.value:.4f}", f"{point.loss:+.2f}", f"{point.milliseconds:.0f}", memory)
         table.add_row(point.name, *figures, str(point.photos), mark)
     return table

@@ -106,8 +106,8 @@ class Predictor:
             ConfigError: if there is no such protocol, or the options exclude each other.
         """
         chosen = None if protocol is None else self.choose_protocol(protocol)
-        options = {"windows": windows, "scales": tuple(scales), "flip": flip, "protocol": chosen, "tta": tta}
-        options["quality"] = self.quality if quality is None else quality
+        views = {"windows": windows, "scales": tuple(scales), "flip": flip, "protocol": chosen, "tta": tta}
+        options = {**views, "quality": self.quality if quality is None else quality}
         return InferenceOptions.parse(options, source="the set of inference options")
 
     def predict(

@@ -1,4 +1,4 @@
-"""Quality against cost: points, budgets, the Pareto front, and the best point within a budget."""
+"""A metric against cost: points, budgets, the Pareto front, and the best point within a budget."""
 
 import re
 from collections.abc import Sequence
@@ -29,9 +29,9 @@ class Figure:
     name: str
     higher_is_better: bool
 
-    def loss(self, quality: float, reference: float) -> float:
+    def loss(self, value: float, reference: float) -> float:
         """How much worse than the reference, in points or the figure's unit; negative for better."""
-        return (reference - quality) * 100 if self.higher_is_better else quality - reference
+        return (reference - value) * 100 if self.higher_is_better else value - reference
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +40,7 @@ class Point:
 
     Attributes:
         photos: how many it was measured on; fewer than asked for where it was given up early.
+        value: of the figure.
         loss: against the model as it is on the same photos, see ``Figure.loss``.
         milliseconds: median per photo, from pixels to the prediction at the photo's size.
         peak_mb: highest memory of the process (of the device on CUDA) during one prediction; None if not measured.
@@ -48,7 +49,7 @@ class Point:
 
     speed: SpeedConfig
     photos: int
-    quality: float
+    value: float
     loss: float
     milliseconds: float
     peak_mb: float | None
@@ -143,5 +144,5 @@ def choose(points: Sequence[Point], budget: Budget, figure: Figure) -> Point:
     nearest, point = min(spent, key=lambda pair: pair[0])
     raise ConfigError(
         f"no setting keeps to {budget.text}; the nearest is {point.name!r} with {budget.show(nearest, figure)} at "
-        f"{figure.name} {point.quality:.4f}; raise --budget, or widen the grid with --grid"
+        f"{figure.name} {point.value:.4f}; raise --budget, or widen the grid with --grid"
     )

@@ -1,4 +1,4 @@
-"""A picture of quality against time, as SVG, without a plotting library."""
+"""A picture of a metric against time, as SVG, without a plotting library."""
 
 from collections.abc import Sequence
 
@@ -19,7 +19,7 @@ def pareto_svg(points: Sequence[Point], figure: Figure, *, title: str, budget: B
     height = TOP + PLOT_HEIGHT + BOTTOM + LINE * (len(front) + 2)
     across = _scale([p.milliseconds for p in points], LEFT, WIDTH - RIGHT)
     bottom, top = (TOP + PLOT_HEIGHT, TOP) if figure.higher_is_better else (TOP, TOP + PLOT_HEIGHT)
-    up = _scale([p.quality for p in points], bottom, top)
+    up = _scale([p.value for p in points], bottom, top)
     x_of, y_of = across.at, up.at
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" height="{height}" '
@@ -40,20 +40,20 @@ def pareto_svg(points: Sequence[Point], figure: Figure, *, title: str, budget: B
         "</g>",
         *_budget_line(points, figure, budget, across, up),
     ]
-    corners = " ".join(f"{x_of(p.milliseconds):.1f},{y_of(p.quality):.1f}" for p in front)
+    corners = " ".join(f"{x_of(p.milliseconds):.1f},{y_of(p.value):.1f}" for p in front)
     parts += [f'<polyline points="{corners}" fill="none" stroke="{BLUE}" stroke-width="1.5"/>']
-    parts += [_dot(p, x_of(p.milliseconds), y_of(p.quality), best=p in front) for p in points]
+    parts += [_dot(p, x_of(p.milliseconds), y_of(p.value), best=p in front) for p in points]
     for rank, point in enumerate(front, start=1):
-        x, y = x_of(point.milliseconds), y_of(point.quality)
+        x, y = x_of(point.milliseconds), y_of(point.value)
         parts.append(_text(x - 7, y - 8, str(rank), anchor="end", colour=BLUE))
     if chosen is not None:
-        x, y = x_of(chosen.milliseconds), y_of(chosen.quality)
+        x, y = x_of(chosen.milliseconds), y_of(chosen.value)
         parts.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="9" fill="none" stroke="{RED}" stroke-width="2"/>')
     y = TOP + PLOT_HEIGHT + BOTTOM + 14
     parts.append(_text(LEFT, y, "rings: given up early; red ring: chosen; numbers: the front", colour="#666"))
     for rank, point in enumerate(front, start=1):
         memory = "" if point.peak_mb is None else f", {point.peak_mb:.0f} MB"
-        label = f"{rank}  {point.name}: {figure.name} {point.quality:.4f}, {point.milliseconds:.0f} ms{memory}"
+        label = f"{rank}  {point.name}: {figure.name} {point.value:.4f}, {point.milliseconds:.0f} ms{memory}"
         parts.append(_text(LEFT, y + LINE * rank, label))
     return "\n".join([*parts, "</svg>", ""])
 
@@ -67,7 +67,7 @@ def _budget_line(points: Sequence[Point], figure: Figure, budget: Budget, across
         x = across.at(budget.amount)
         return [_line(x, TOP, x, TOP + PLOT_HEIGHT, RED, dashed=True), _text(x + 5, TOP + 14, budget.text, colour=RED)]
     if budget.kind == "loss" and points:
-        reference = points[0].quality
+        reference = points[0].value
         worst = reference - budget.amount / 100 if figure.higher_is_better else reference + budget.amount
         if up.low <= worst <= up.high:
             y = up.at(worst)
@@ -79,7 +79,7 @@ def _budget_line(points: Sequence[Point], figure: Figure, budget: Budget, across
 def _dot(point: Point, x: float, y: float, *, best: bool) -> str:
     colour = BLUE if best else GREY
     fill = colour if point.complete else "white"
-    title = escape(f"{point.name}: {point.quality:.4f}, {point.milliseconds:.0f} ms, {point.photos} photos")
+    title = escape(f"{point.name}: {point.value:.4f}, {point.milliseconds:.0f} ms, {point.photos} photos")
     dot = f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4.5" fill="{fill}" stroke="{colour}" stroke-width="1.5">'
     return f"{dot}<title>{title}</title></circle>"
 

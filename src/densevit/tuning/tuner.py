@@ -1,4 +1,4 @@
-"""``densevit tune``: quality and cost of cheaper settings of a model, measured on the user's machine and data.
+"""``densevit tune``: metric and cost of cheaper settings of a model, measured on the user's machine and data.
 
 All settings share the model's weights and take turns on every photo, so a machine that slows down meanwhile slows all
 of them. After a few photos those are given up that cannot win any more.
@@ -176,12 +176,12 @@ class Tuner:
 
     def _point(self, candidate: Candidate) -> Point:
         both = (candidate, self.candidates[0])
-        quality, reference = (float(one.metrics.compute()[self.figure.name]) for one in both)
+        value, reference = (float(one.metrics.compute()[self.figure.name]) for one in both)
         return Point(
             speed=candidate.speed,
             photos=len(candidate.seconds),
-            quality=quality,
-            loss=self.figure.loss(quality, reference),
+            value=value,
+            loss=self.figure.loss(value, reference),
             milliseconds=median(candidate.seconds) * 1000,
             peak_mb=candidate.peak_mb,
             complete=len(candidate.seconds) == self.wanted,
@@ -218,7 +218,7 @@ def preset_text(point: Point, figure: Figure, budget: Budget, model: str) -> str
     memory = "" if point.peak_mb is None else f", {point.peak_mb:.0f} MB"
     lines = [
         f"# {model}: {point.name}; chosen for a budget of {budget.text}",
-        f"# {figure.name} {point.quality:.4f} (loss {point.loss:+.2f}), {point.milliseconds:.0f} ms a photo{memory}; "
+        f"# {figure.name} {point.value:.4f} (loss {point.loss:+.2f}), {point.milliseconds:.0f} ms a photo{memory}; "
         f"measured on {point.photos} photos",
         yaml.safe_dump(point.speed.set_values(), sort_keys=False),
     ]

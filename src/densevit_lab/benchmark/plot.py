@@ -2,17 +2,22 @@
 
 import io
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from densevit.errors import ConfigError
 from densevit.io import write_bytes_atomic
 from densevit_lab.benchmark.record import TORCH, CaseRecord, Ratio, Record
+from densevit_lab.benchmark.report_int8 import int8_figure
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 COLOURS = {"eager torch": "#7a9cc6", "fastest engine": "#1f4e8c"}
 FORMATS = (".png", ".svg")
 
 
 def write_plot(record: Record, path: Path) -> None:
-    """Draw the ratios of a record of the suite "peers".
+    """Draw the ratios of a record of the suite "peers" or "int8".
 
     Raises:
         ConfigError: if the suffix is not a picture's, matplotlib is missing, or nothing was compared.
@@ -20,16 +25,27 @@ def write_plot(record: Record, path: Path) -> None:
     """
     if path.suffix not in FORMATS:
         raise ConfigError(f"{path} has suffix {path.suffix!r}; a plot is {' or '.join(FORMATS)}; name such a file")
-    rows = [(case, ratios) for case in record.cases if (ratios := _ratios(case))]
-    if not rows:
-        raise ConfigError(f"suite {record.suite!r} compared nothing with a peer; a plot shows ratios; leave --plot out")
     try:
-        from matplotlib.figure import Figure
-        from matplotlib.patches import Patch
+        figure = int8_figure(record) if record.suite == "int8" else _peers_figure(record)
     except ImportError:
         raise ConfigError(
             "a plot needs matplotlib, which is not installed; install densevit[benchmark], or leave --plot out"
         ) from None
+    if figure is None:
+        raise ConfigError(f"suite {record.suite!r} compared nothing with a peer; a plot shows ratios; leave --plot out")
+    buffer = io.BytesIO()
+    metadata = {"Date": None} if path.suffix == ".svg" else {}
+    figure.savefig(buffer, format=path.suffix[1:], dpi=110, metadata=metadata)
+    write_bytes_atomic(path, buffer.getvalue())
+
+
+def _peers_figure(record: Record) -> "Figure | None":
+    """A bar for each peer and engine; None if nothing was compared."""
+    rows = [(case, ratios) for case in record.cases if (ratios := _ratios(case))]
+    if not rows:
+        return None
+    from matplotlib.figure import Figure
+    from matplotlib.patches import Patch
 
     figure = Figure(figsize=(9, 1.3 + 0.6 * len(rows)), layout="constrained")
     axes = figure.subplots()
@@ -49,10 +65,7 @@ def write_plot(record: Record, path: Path) -> None:
     axes.legend(handles=[Patch(color=c, label=label) for label, c in COLOURS.items()], loc="lower right", fontsize=8)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
-    buffer = io.BytesIO()
-    metadata = {"Date": None} if path.suffix == ".svg" else {}
-    figure.savefig(buffer, format=path.suffix[1:], dpi=110, metadata=metadata)
-    write_bytes_atomic(path, buffer.getvalue())
+    return figure
 
 
 def _ratios(case: CaseRecord) -> dict[str, Ratio]:

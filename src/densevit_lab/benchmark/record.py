@@ -77,6 +77,23 @@ class Agreement(Config):
     passed: bool
 
 
+class MetricRecord(Config):
+    """What a program's outputs are worth on the val split of a data set.
+
+    Attributes:
+        figure: name of the metric, such as mIoU.
+        photos: how many it was measured on.
+        difference: from the outputs of the reference, mean of the photos: the share of labels, or relative values.
+        largest_difference: that of the photo on which it is largest.
+    """
+
+    figure: str
+    value: float
+    photos: int
+    difference: float | None = None
+    largest_difference: float | None = None
+
+
 class WorkloadRecord(Config):
     """The measurements of one workload, which is a program with an engine.
 
@@ -84,6 +101,8 @@ class WorkloadRecord(Config):
         samples: by number of threads; sample i of every workload of a case was taken in the same round.
         memory: one sample per fresh process.
         flops: of one prediction in eager torch.
+        file_bytes: size of the exported file that it runs.
+        metric_problem: why there is no metric although the program runs.
     """
 
     title: str
@@ -92,6 +111,9 @@ class WorkloadRecord(Config):
     flops: int | None = None
     load_seconds: float | None = None
     agreement: Agreement | None = None
+    file_bytes: int | None = None
+    metric: MetricRecord | None = None
+    metric_problem: str = ""
     problem: str = ""
 
     def seconds(self, threads: str = "1", clock: Clock = "cpu") -> list[float]:
@@ -143,10 +165,10 @@ class CaseRecord(Config):
         """Older records also hold target values of each case, under ``bars``."""
         return {key: value for key, value in data.items() if key != "bars"} if isinstance(data, Mapping) else data
 
-    def speed_ratio(self, engine: str) -> Ratio | None:
-        """How many times less CPU time an engine of ours needs than the peer; None where it was not measured."""
-        ours = self._cpu_seconds(engine)
-        theirs = self.peer.seconds() if self.peer is not None else []
+    def speed_ratio(self, engine: str, threads: str = "1", clock: Clock = "cpu") -> Ratio | None:
+        """How many times less time an engine of ours needs than the peer; None where it was not measured."""
+        ours = self.ours[engine].seconds(threads, clock) if engine in self.ours else []
+        theirs = self.peer.seconds(threads, clock) if self.peer is not None else []
         pairs = min(len(ours), len(theirs))
         return ratio_of_medians(theirs[:pairs], ours[:pairs]) if pairs else None
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from statistics import median
 
 from densevit_lab.benchmark.record import CaseRecord, Record, WorkloadRecord
+from densevit_lab.benchmark.report_int8 import INT8_HEAD, int8_rows
 
 MEASURED_HEAD = (
     "model", "program", "CPU s", "n", "wall s", "ratio", "limit", "transient MB", "peak MB", "GFLOP", "share", "output",
@@ -22,6 +23,11 @@ def measured_rows(record: Record) -> list[tuple[str, ...]]:
         for engine, workload in case.ours.items():
             rows.append(_measured_row(case, engine, workload, record.gemm_peak))
     return rows
+
+
+def measured_table(record: Record) -> tuple[Sequence[str], list[tuple[str, ...]]]:
+    """Head and rows of the table of a suite."""
+    return (INT8_HEAD, int8_rows(record)) if record.suite == "int8" else (MEASURED_HEAD, measured_rows(record))
 
 
 def run_rows(record: Record) -> list[tuple[str, ...]]:
@@ -93,15 +99,18 @@ def page(record: Record, *, plot: str | None = None) -> str:
     """A page of the documentation; ``plot``: the picture's path relative to the page."""
     machine = record.machine
     packages = ", ".join(f"{name} {version}" for name, version in machine.get("packages", {}).items())
+    picture = "How many times faster than each peer"
+    if record.suite == "int8":
+        picture = "How many times faster than float32 in torch, and what it costs"
     parts = [
-        "# Benchmark results",
+        "# Benchmark results" if record.suite != "int8" else "# 8-bit integers",
         f"Written by `densevit benchmark --from` from a record of the suite `{record.suite}`; do not edit. "
         "[Measure speed and memory](../how-to/benchmark.md) explains the method and the columns.",
         f"Machine: {machine.get('cpu')} ({machine.get('instructions')}), {machine.get('cores')} cores, "
         f"{machine.get('system')}, Python {machine.get('python')}; {packages}.",
-        f"![How many times faster than each peer]({plot})" if plot is not None else "",
+        f"![{picture}]({plot})" if plot is not None else "",
         "## Measured",
-        markdown_table(MEASURED_HEAD, measured_rows(record)),
+        markdown_table(*measured_table(record)),
         "## Runs",
         markdown_table(RUNS_HEAD, run_rows(record)),
         "\n".join(f"- {line}" for line in closing_lines(record)),

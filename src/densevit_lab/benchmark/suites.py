@@ -13,6 +13,7 @@ from densevit.device import pick_device
 from densevit.errors import ConfigError
 from densevit_lab.benchmark.cases import SUITES
 from densevit_lab.benchmark.gpu import GPU_CASES, measure_gpu_case
+from densevit_lab.benchmark.int8 import INT8_CASES, REFERENCE, Int8Case, measure_int8_case
 from densevit_lab.benchmark.machine import describe_machine, describe_run
 from densevit_lab.benchmark.measure import Plan, Say, measure_case
 from densevit_lab.benchmark.process import WorkerProcess
@@ -27,9 +28,10 @@ def case_names(suite: str, pattern: str = "*") -> list[str]:
     Raises:
         ConfigError: if there is no such suite, or no case fits.
     """
-    if suite not in (suites := [*SUITES, "gpu"]):
-        raise ConfigError(f"there is no suite {suite!r}{nearest(suite, suites)}")
-    names = list(GPU_CASES if suite == "gpu" else SUITES[suite])
+    cases: dict[str, Any] = {**SUITES, "gpu": GPU_CASES, "int8": INT8_CASES}
+    if suite not in cases:
+        raise ConfigError(f"there is no suite {suite!r}{nearest(suite, cases)}")
+    names = list(cases[suite])
     fitting = [name for name in names if fnmatchcase(name, pattern)]
     if not fitting:
         raise ConfigError(f"there is no case {pattern!r}{nearest(pattern, names)}")
@@ -43,12 +45,13 @@ def run_suite(
     *,
     pattern: str = "*",
     device: str | None = None,
+    data: Path = Path("data"),
     keep: Callable[[Record], None] = lambda record: None,
 ) -> Record:
     """Measure the cases of a suite that fit a pattern; a quick plan without a pattern leaves out long cases.
 
     ``say`` is called with messages about the progress, and ``keep`` with the record so far: before the first case and
-    after every case. ``device`` is for the suite "gpu".
+    after every case. ``device`` is for the suite "gpu", and ``data``, the folder of camvid and nyuv2, for "int8".
 
     Raises:
         ConfigError: if there is no such suite, case or device.
@@ -64,23 +67,34 @@ def run_suite(
     keep(record)
     with tempfile.TemporaryDirectory(prefix="densevit-benchmark-") as folder:
         for name in names:
-            if suite != "gpu" and plan.quick and pattern == "*" and not SUITES[suite][name].quick:
-                case = SUITES[suite][name]
-                against = case.peer.title if case.peer is not None else ""
-                measured = CaseRecord(name=name, title=case.title, against=against, problem=LEFT_OUT)
+            if plan.quick and pattern == "*" and (left := _left_out(suite, name)) is not None:
+                measured = left
             else:
                 run = RunInfo.parse({**describe_run(), "settings": settings})
-                if suite in ("peers", "self") and time.monotonic() < plan.deadline:
+                if suite in ("peers", "self", "int8") and time.monotonic() < plan.deadline:
                     gemm = _with_new_rates(record.gemm, Path(folder))
                     record = record.model_copy(update={"gemm": gemm})
                 if suite == "gpu":
                     measured = measure_gpu_case(name, str(device), say, rounds=plan.rounds)
+                elif suite == "int8":
+                    measured = measure_int8_case(name, INT8_CASES[name], plan, Path(folder), data, say)
                 else:
                     measured = measure_case(name, SUITES[suite][name], plan, Path(folder), say)
                 measured = measured.model_copy(update={"occasion": run})
             record = record.model_copy(update={"cases": (*record.cases, measured)})
             keep(record)
     return record
+
+
+def _left_out(suite: str, name: str) -> CaseRecord | None:
+    """The record of a case that a quick run leaves out; None if it measures it."""
+    if suite == "gpu":
+        return None
+    case = INT8_CASES[name] if suite == "int8" else SUITES[suite][name]
+    if case.quick:
+        return None
+    peer = REFERENCE if isinstance(case, Int8Case) else "" if case.peer is None else case.peer.title
+    return CaseRecord(name=name, title=case.title, against=peer, problem=LEFT_OUT)
 
 
 def _with_new_rates(gemm: Mapping[str, tuple[float, ...]], folder: Path) -> dict[str, tuple[float, ...]]:

@@ -16,12 +16,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from densevit.checkpoints.native import save_bundle
+from densevit.checkpoints.native import preset_bundle, save_bundle
 from densevit.device import keep_freed_memory
 from densevit.errors import DensevitError
 from densevit.memory import peak_during
 from densevit_lab.benchmark.flops import count_flops
 from densevit_lab.benchmark.machine import gemm_rates
+from densevit_lab.benchmark.metrics import measure_metric
 from densevit_lab.benchmark.peers import open_peer
 from densevit_lab.benchmark.workloads import Workload, WorkloadSpec, build_workload
 
@@ -32,6 +33,7 @@ class Worker:
     """The requests that a worker answers: one method each."""
 
     workload: Workload
+    spec: WorkloadSpec
 
     def load(self, request: Message) -> Message:
         """Build a workload for a number of threads."""
@@ -41,7 +43,8 @@ class Worker:
         if request.get("keep_freed_memory"):
             keep_freed_memory()
         began = time.perf_counter()
-        self.workload = build_workload(WorkloadSpec.parse(request["workload"]))
+        self.spec = WorkloadSpec.parse(request["workload"])
+        self.workload = build_workload(self.spec)
         return {"seconds": time.perf_counter() - began}
 
     def run(self, request: Message) -> Message:
@@ -78,6 +81,18 @@ class Worker:
         spec = WorkloadSpec.parse(request["workload"])
         save_bundle(open_peer(spec.source, spec.options).bundle(), Path(request["weights"]))
         return {}
+
+    def draw(self, request: Message) -> Message:
+        """Write the random weights of a preset as a native checkpoint."""
+        torch.manual_seed(0)
+        save_bundle(preset_bundle(request["source"]), Path(request["weights"]))
+        return {}
+
+    def evaluate(self, request: Message) -> Message:
+        """Measure the metric of the workload on a data set."""
+        facts: Message = {key: request[key] for key in ("source", "limit", "reference")}
+        facts |= {key: Path(request[key]) for key in ("data", "folder")}
+        return measure_metric(self.workload, head=self.spec.head, **facts).plain()
 
     def gemm(self, request: Message) -> Message:
         """Measure the machine's rates of float32 matrix products with one thread."""

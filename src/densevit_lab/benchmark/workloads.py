@@ -1,7 +1,6 @@
 """Workloads: what a worker process builds once and then runs again and again, for example a model on an image file."""
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -16,26 +15,33 @@ from densevit_lab.benchmark.peers import open_peer
 from densevit_lab.benchmark.record import TORCH
 from densevit_lab.benchmark.training import Gradients, open_training
 
-Workload = Callable[[Path], NDArray[Any] | Gradients]
-"""An image file -> (H, W) labels or depth at its size; decoding and training steps ignore the image."""
+Workload = Callable[[Any], NDArray[Any] | Gradients]
+"""An image (file or array) -> (H, W) labels or depth at its size; decoding and training steps ignore the image."""
 
 
 class WorkloadSpec(Config):
     """The description of a workload, which is sent to a worker process.
 
     Attributes:
-        kind: "ours", "peer" for another program, "decode" for the last step only, or "training" for a training step.
-        source: what ``load`` takes for ours; a key of ``PEERS`` or ``FORMS``; whose step for training.
+        kind: "ours", "exported" for a file of ours, "peer" for another program, "decode" for the last step only, or
+            "training" for a training step.
+        source: what ``load`` takes for ours; the file; a key of ``PEERS`` or ``FORMS``; whose step for training.
+        head: of ours, the one that runs; all of them if empty.
+        precision: of ours in torch.
+        rounded: its output may differ from that of the peer; how much is recorded.
         options: which model for a peer or training; the sizes for decoding.
         protocol: the program that our prediction follows; None for the model's own inference settings.
         quality: which of these settings, where the model has two; None for its default.
     """
 
     title: str = ""
-    kind: Literal["ours", "peer", "decode", "training"]
+    kind: Literal["ours", "exported", "peer", "decode", "training"]
     source: str = ""
     options: dict[str, Any] = Field(default_factory=dict)
     engine: str = TORCH
+    head: str = ""
+    precision: Literal["float32", "int8"] = "float32"
+    rounded: bool = False
     protocol: str | None = None
     quality: Quality | None = None
     output: Literal["labels", "depth", "all"] = "labels"
@@ -58,14 +64,30 @@ def build_workload(spec: WorkloadSpec) -> Workload:
             return lambda image: step()
         case "ours":
             return _our_prediction(spec)
+        case "exported":
+            return _exported_prediction(spec)
+
+
+def _exported_prediction(spec: WorkloadSpec) -> Workload:
+    from densevit.inference.exported import ExportedModel  # with its engines
+
+    model = ExportedModel.load(spec.source, heads=[spec.head], engine=spec.engine)
+
+    def predict(image: Any) -> NDArray[Any]:
+        result = model.predict(image)[spec.head]
+        return np.asarray(result.depth if spec.output == "depth" else result.labels)
+
+    return predict
 
 
 def _our_prediction(spec: WorkloadSpec) -> Workload:
-    predictor = load(spec.source, device="cpu", engine=spec.engine, quality=spec.quality)
+    speed = None if spec.precision == "float32" else {"precision": spec.precision}
+    heads = [spec.head] if spec.head else None
+    predictor = load(spec.source, heads=heads, device="cpu", speed=speed, engine=spec.engine, quality=spec.quality)
     for parameter in predictor.model.parameters():  # memory-mapped weights are read from disk on first use
         parameter.sum()
 
-    def predict(image: Path) -> NDArray[Any]:
+    def predict(image: Any) -> NDArray[Any]:
         prediction = predictor.predict(image, protocol=spec.protocol)
         if spec.output == "depth":
             return prediction.depth
