@@ -18,15 +18,8 @@ from densevit.inference.raster.job import RasterConfig, RasterJob
 from densevit.inference.raster.outputs import plan_outputs
 from densevit.inference.results import result_files
 from densevit.inference.sliding_window import SlidingWindow
-from densevit.inference.speed import (
-    SpeedConfig,
-    apply_speed,
-    check_movable,
-    check_quality,
-    check_savable,
-    read_speed,
-    use_speed,
-)
+from densevit.inference.speed import SpeedConfig, apply_speed, check_quality, read_speed
+from densevit.inference.speed_engine import check_movable, check_savable, use_speed
 from densevit.inference_config import DEFAULT_QUALITY, InferenceConfig, Protocol, Quality, WholeProtocol
 from densevit.io import as_image, claim
 from densevit.io.gdal import read_head

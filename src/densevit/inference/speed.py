@@ -13,9 +13,7 @@ from densevit.checkpoints.native import Bundle
 from densevit.config import Config, PositiveWidth, apply_overrides, merge, nearest, read_yaml
 from densevit.encoder.patches import resample_patch_weight
 from densevit.encoder.token_merging_rules import AnyMerging
-from densevit.engines import engine
-from densevit.engines.engine import use_engine
-from densevit.engines.precision import AttentionPrecision, Precision, use_precision
+from densevit.engines.precision import AttentionPrecision, Precision
 from densevit.errors import ConfigError
 from densevit.inference_config import InferenceConfig, Quality
 from densevit.model import DenseModel, ModelConfig
@@ -154,43 +152,6 @@ def apply_speed(bundle: Bundle, speed: SpeedConfig) -> Bundle:
         model.encoder.merging = speed.merging
     fit = bundle.fit if speed.short_side is None else bundle.fit.at(speed.short_side)
     return replace(bundle, model=model, fit=fit)
-
-
-def use_speed(model: DenseModel, speed: SpeedConfig) -> DenseModel:
-    """Make the engine and the precision of the switches run a model of ``apply_speed``, in place, on its device.
-
-    Raises:
-        ConfigError: if they cannot run this model, or on its device.
-    """
-    return use_precision(use_engine(model, speed.engine), speed.precision, attention=speed.attention)
-
-
-def check_movable(speed: SpeedConfig, device: torch.device, wanted: str) -> None:
-    """Refuse to move a model that an engine or a precision has made for another device.
-
-    Raises:
-        ConfigError: if it was.
-    """
-    engine.check_movable(speed.engine, device, wanted)
-    if (speed.precision, speed.attention) != ("float32", "float32"):
-        raise ConfigError(
-            f"the model runs in precision {speed.precision} on {device} and cannot move to {wanted}; load it there, "
-            f"with device={wanted!r}"
-        )
-
-
-def check_savable(speed: SpeedConfig) -> None:
-    """Refuse to save a model whose modules or weights an engine or a precision has replaced.
-
-    Raises:
-        ConfigError: if it has.
-    """
-    engine.check_savable(speed.engine)
-    if speed.precision != "float32":
-        raise ConfigError(
-            f"the model runs in precision {speed.precision}, whose weights are rounded; load it with precision float32 "
-            "to save it"
-        )
 
 
 def _check_precision(speed: SpeedConfig) -> None:
