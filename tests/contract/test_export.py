@@ -63,7 +63,7 @@ def works(engine: str) -> bool:
     return True
 
 
-@pytest.fixture(params=["onnx", "openvino"])
+@pytest.fixture(params=["onnx", pytest.param("openvino", marks=pytest.mark.slow)])
 def target(request: pytest.FixtureRequest) -> str:
     """Each format whose engine is installed."""
     pytest.importorskip("onnx")

@@ -1,7 +1,9 @@
 """Export: what is refused, what is written, and the arithmetic that an exporter gets wrong."""
 
-import errno
 import shutil
+import subprocess
+import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,8 +21,10 @@ from densevit.inference.predictor import Predictor
 from densevit.inference_config import InferenceConfig
 from densevit.tasks import parse_task
 from densevit.types import Size
+from densevit_runtime.engines import require_openvino
 from densevit_runtime.metadata import Verified
 from densevit_runtime.runtime import Runtime
+from tests.e2e.commands import Outcome
 from tests.factories import tiny_model, write_small_default
 
 pytest.importorskip("onnx")
@@ -35,6 +39,14 @@ SMALL = ((1, 40, 60), (3, 48, 48))
 @pytest.fixture(autouse=True)
 def small_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(verify, "SIZES", SMALL)
+
+
+@pytest.fixture
+def openvino() -> None:
+    try:
+        require_openvino()
+    except EngineError as error:
+        pytest.skip(str(error))
 
 
 def run_graph(graph: builder.Graph, **inputs: Any) -> list[NDArray[Any]]:
@@ -102,10 +114,8 @@ def test_bands__do_not_change_labels(monkeypatch: pytest.MonkeyPatch) -> None:
         graph = builder.Graph()
         x = graph.input("x", builder.FLOAT, ["B", 6, "h", "w"])
         size = (graph.value(33), graph.value(20))
-        labels, scores = outputs.labels_and_scores(
-            x, size, align_corners=True, dtype=builder.TensorProto.UINT8, scores=True
-        )
-        graph.output("labels", labels, builder.TensorProto.UINT8, ["B", "H", "W"])
+        labels, scores = outputs.labels_and_scores(x, size, align_corners=True, dtype=builder.UINT8, scores=True)
+        graph.output("labels", labels, builder.UINT8, ["B", "H", "W"])
         graph.output("scores", scores, builder.FLOAT, ["B", "H", "W"])
         found.append(run_graph(graph, x=logits))
 
@@ -242,18 +252,18 @@ def test_export__never_replaces_a_file_of_somebody_else(tmp_path: Path) -> None:
     assert (tmp_path / "m.onnx").read_text() == "mine"
 
 
-def test_export__leaves_nothing_on_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(self: Path, data: bytes) -> int:
-        if self.parent == tmp_path:
-            raise OSError(errno.ENOSPC, "No space left on device")
-        return len(data) if shutil.copyfileobj(__import__("io").BytesIO(data), self.open("wb")) is None else 0
+@pytest.mark.parametrize("name", ["m.onnx", "m.xml"])
+def test_export__leaves_nothing_on_a_full_disk(
+    name: str, small_disk: Callable[[str], Path], request: pytest.FixtureRequest
+) -> None:
+    if name == "m.xml":
+        request.getfixturevalue("openvino")
+    place = small_disk("32k")
 
-    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(OutputError, match=r"cannot be written"):
+        export_model(predictor(), place / name)
 
-    with pytest.raises(OutputError, match="No space left"):
-        export_model(predictor(), tmp_path / "m.onnx")
-
-    assert not list(tmp_path.iterdir())
+    assert not [path for path in place.iterdir() if path.stat().st_size]
 
 
 def test_check__accepts_rounding_and_no_more() -> None:
@@ -295,3 +305,48 @@ def test_checkpoint__is_exported_by_its_path(tmp_path: Path) -> None:
     save_bundle(Bundle(model.model, model.tasks, model.fit, model.card), checkpoint)
 
     assert export_model(checkpoint, tmp_path / "m.onnx").metadata.source == str(checkpoint)
+
+
+def test_export__names_the_package_that_is_missing() -> None:
+    code = (
+        "import sys; sys.modules['onnx'] = None; from densevit.cli.main import main; "
+        "sys.argv = ['densevit', 'export', 'default', '--to', 'onnx']; main()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+
+    assert done.returncode == 2
+    assert done.stderr == (
+        "densevit: exporting needs the package onnx, which is missing; pip install 'densevit[onnx]'\n"
+    )
+
+
+def test_openvino__is_two_files_with_the_metadata(tmp_path: Path, openvino: None) -> None:
+    exported = export_model(predictor(num_classes=300), tmp_path / "m.xml")
+
+    runtime = Runtime.load(tmp_path / "m.xml")
+    assert exported.files == (tmp_path / "m.xml", tmp_path / "m.bin")
+    assert runtime.metadata == exported.metadata
+    assert runtime.engine.outputs["main"].dtype == "int32"
+
+
+def test_command__says_how_well_the_file_agrees(cli: Callable[..., Outcome], tmp_path: Path) -> None:
+    model = predictor()
+    checkpoint, out = tmp_path / "tiny.safetensors", tmp_path / "tiny.onnx"
+    save_bundle(Bundle(model.model, model.tasks, model.fit, model.card), checkpoint)
+
+    done = cli("export", checkpoint, "--out", out, "--scores")
+
+    assert done.code == 0
+    lines = done.out.splitlines()
+    assert lines[0].startswith(f"{out}: ")
+    assert lines[1].startswith("  main: labels equal to the model's on ")
+    assert lines[2].startswith("  main.scores: differs by at most ")
+
+
+def test_command__needs_a_format(cli: Callable[..., Outcome]) -> None:
+    done = cli("export", "default")
+
+    assert (done.code, done.err) == (
+        2,
+        "densevit: neither --to nor --out is given; name a format, as in --to onnx\n",
+    )

@@ -25,6 +25,7 @@ Operand = Union["Value", int, float]
 Dims = Sequence[Operand]
 
 FLOAT, BOOL, INT64 = TensorProto.FLOAT, TensorProto.BOOL, TensorProto.INT64
+UINT8, UINT16, INT32 = TensorProto.UINT8, TensorProto.UINT16, TensorProto.INT32
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from torch import nn
 
@@ -126,7 +126,7 @@ def dpt(writer: Writer, decoder: Dpt, levels: Levels) -> Value:
     for level, module in enumerate(decoder.reassemble):
         assert isinstance(module, Reassemble)
         maps.append(_reassemble(writer, module, levels, level))
-    features = [writer.conv(x, conv) for x, conv in zip(maps, decoder.convs, strict=True)]
+    features = [writer.conv(x, cast(nn.Conv2d, conv)) for x, conv in zip(maps, decoder.convs, strict=True)]
     path: Value | None = None
     for level in (3, 2, 1, 0):
         fusion = decoder.fusions[level]

@@ -10,7 +10,7 @@ import numpy as np
 
 from densevit.checkpoints.native import Bundle
 from densevit.errors import ConfigError
-from densevit.export.builder import FLOAT, Graph, TensorProto, Value
+from densevit.export.builder import FLOAT, UINT8, Graph, Value
 from densevit.export.decoders import Levels, decode
 from densevit.export.encoder import encode
 from densevit.export.layers import Writer
@@ -39,7 +39,7 @@ def build_graph(
     """
     check_exportable(bundle, heads)
     g = Graph()
-    photos = g.input(INPUT, TensorProto.UINT8, ["B", "H", "W", 3])
+    photos = g.input(INPUT, UINT8, ["B", "H", "W", 3])
     size = (photos.size(1), photos.size(2))
     writer = Writer(g, bundle.model)
     found: dict[str, tuple[Value, ...]] = {}

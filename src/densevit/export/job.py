@@ -103,6 +103,12 @@ def exportable(predictor: Predictor, heads: Sequence[str] | None = None) -> tupl
             "quality best cannot be exported: it runs windows and mirror images, and a graph runs a photo whole and "
             "once; export quality fast"
         )
+    switches = predictor.speed.set_values()
+    if changed := [name for name in ("precision", "attention") if switches.get(name, "float32") != "float32"]:
+        raise ConfigError(
+            f"{changed[0]} {switches[changed[0]]!r} is a way to compute in torch and cannot be exported; leave it out; "
+            "densevit quantize writes int8 files"
+        )
     if predictor.speed.engine != "torch":
         raise ConfigError(
             f"engine {predictor.speed.engine!r} runs the model, whose modules are replaced; load it with engine torch "

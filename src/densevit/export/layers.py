@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from densevit.blocks import ACTIVATIONS, Attention, Block, LayerScale, Mlp, Swiglu, quick_gelu
+from densevit.blocks import ACTIVATIONS, Attention, Block, LayerScale, Mlp, Swiglu
 from densevit.encoder.hybrid import StdConv
 from densevit.errors import ConfigError
 from densevit.export.builder import Graph, Value
@@ -41,7 +41,8 @@ class Writer:
     def linear(self, x: Value, layer: nn.Linear, scale: Tensor | None = None) -> Value:
         """(..., in) -> (..., out); ``scale`` (out,) multiplies the result."""
         self._check(layer, nn.Linear, Linear)
-        weight, bias = layer.weight, layer.bias
+        weight: Tensor = layer.weight
+        bias: Tensor | None = layer.bias
         if scale is not None:
             weight, bias = weight * scale[:, None], None if bias is None else bias * scale
         out = self.graph.op("MatMul", x, self.tensor(layer, "weight.T", weight.T), name=self._names[id(layer)])
@@ -151,7 +152,7 @@ class Writer:
             return g.op("Gelu", x)
         if function is ACTIVATIONS["gelu_tanh"]:
             return g.op("Gelu", x, approximate="tanh")
-        if function is quick_gelu:
+        if function is ACTIVATIONS["quick_gelu"]:
             return x * g.op("Sigmoid", x * 1.702)
         if function is ACTIVATIONS["relu"]:
             return g.op("Relu", x)

@@ -1,6 +1,6 @@
 """Logits to what a task predicts, at the size of the photo."""
 
-from densevit.export.builder import FLOAT, Graph, Loop, TensorProto, Value
+from densevit.export.builder import FLOAT, INT32, UINT8, UINT16, Graph, Loop, Value
 from densevit.export.resampling import Extent, Triangles, band, bands, resize
 
 BAND_VALUES = 4_000_000
@@ -14,8 +14,8 @@ COLUMNS = 128
 def label_type(num_classes: int, *, sixteen_bits: bool) -> int:
     """The smallest type for so many classes that an engine has."""
     if num_classes <= 256:
-        return int(TensorProto.UINT8)
-    return int(TensorProto.UINT16 if sixteen_bits else TensorProto.INT32)
+        return UINT8
+    return UINT16 if sixteen_bits else INT32
 
 
 def labels_and_scores(

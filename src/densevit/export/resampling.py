@@ -52,8 +52,8 @@ def band(axis: "Triangles", new: Value, first: Value, count: Operand) -> Bands:
 class Triangles:
     """A bilinear resize of one axis: the weights of a new position are a triangle around it.
 
-    Distances are whole numbers, so that no engine rounds them. There are no old positions beyond the ends, and the weights
-    of the others are divided by their sum, which is what repeating the last one amounts to.
+    Distances are whole numbers, so that no engine rounds them. There are no old positions beyond the ends, and the
+    weights of the others are divided by their sum, which is what repeating the last one amounts to.
 
     Attributes:
         old, new: the lengths.
