@@ -51,15 +51,11 @@ def export(
     check_target(to, out)
     shared.claim_outputs(output_files(out), [Path(model), data], overwrite=overwrite)  # before the model is loaded
     names = shared.head_names(heads)
-<<<<<<< HEAD
-    predictor = Predictor.load(model, heads=names, device="cpu", speed=speed, quality=quality)
+    predictor = Predictor.load(model, heads=names, device="cpu", speed=read_speed(speed, quality=quality))
     if precision == "int8":
         options: dict[str, Any] = {"to": to, "scores": scores, "max_loss": max_loss or (), "overwrite": overwrite}
         write_int8(predictor, model, out, Source(data), **options)
         return
-=======
-    predictor = Predictor.load(model, heads=names, device="cpu", speed=read_speed(speed, quality=quality))
->>>>>>> k20-export
     exported = export_model(predictor, out, to=to, scores=scores, data=data, overwrite=overwrite)
     verified = exported.metadata.verified
     typer.echo(f"{out}: {exported.megabytes:.1f} MB, heads {', '.join(exported.metadata.heads)}")
