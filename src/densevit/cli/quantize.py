@@ -48,11 +48,13 @@ def quantize(
     from densevit.export.files import check_target, output_files
     from densevit.export.quantise_photos import Source
     from densevit.inference.predictor import Predictor
+    from densevit.inference.speed import read_speed
 
     keys = source.keys()  # may be refused, so before the model is loaded
     check_target(to, out)
     shared.claim_outputs([*output_files(out), json_file], [*source.paths(), Path(model)], overwrite=overwrite)
-    predictor = Predictor.load(model, heads=shared.head_names(heads), device="cpu", speed=speed, quality=quality)
+    settings = read_speed(speed, quality=quality)
+    predictor = Predictor.load(model, heads=shared.head_names(heads), device="cpu", speed=settings)
     write_int8(
         predictor,
         model,
