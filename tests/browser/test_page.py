@@ -259,6 +259,15 @@ def test_page__loads_the_model_with_the_first_photo(page: Chromium, site: Site, 
     assert not any("asyncify" in path for path in site.requests)  # only for graphics processors
 
 
+def test_page__reduces_large_photos(page: Chromium, site: Site, tmp_path: Path) -> None:
+    Image.fromarray(read_image(PHOTOS / "street.jpg")).resize((2000, 3000)).save(tmp_path / "large.jpg")
+    start(page, site)
+
+    show(page, tmp_path / "large.jpg", "things")
+
+    assert Image.open(saved(page, 0, "large.things.labels.png")).size == (683, 1024)
+
+
 def problem(page: Chromium) -> str:
     page.wait("!document.querySelector('#problem').hidden")
     return text(page, "#problem")
@@ -346,6 +355,6 @@ def test_default_model__at_full_size(tmp_path: Path, capsys: pytest.CaptureFixtu
             )
             with capsys.disabled():
                 print(
-                    f"\n{head}: {facts['Last prediction']}, WebAssembly's memory {facts['Memory']}; the process "
+                    f"\n{head}: {facts['Last prediction']}, WebAssembly's memory {facts['Memory of WebAssembly']}; the process "
                     f"so far {seconds:.0f} CPU seconds and at most {peak:.0f} MB"
                 )
