@@ -18,7 +18,6 @@ from densevit.cli.main import app
 from densevit.errors import ConfigError, DataError, EngineError
 from densevit_runtime.colour import colourise_depth
 from densevit_runtime.metadata import Metadata
-from tests.web_models import tiny_predictor, write_archive
 
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
@@ -28,6 +27,7 @@ from onnx import TensorProto, helper, numpy_helper  # noqa: E402 - as above
 from densevit.export import npm, small_weights, verify, web, web_files  # noqa: E402 - they import onnx
 from densevit.export.small_weights import Storage, move_weights, quantise, store_small  # noqa: E402
 from densevit.pages.web_page import FOLDER  # noqa: E402
+from tests.web_models import tiny_predictor, write_archive  # noqa: E402
 
 
 @pytest.fixture(autouse=True)

@@ -79,8 +79,8 @@ def _stored(
 def restore(small: onnx.ModelProto) -> onnx.ModelProto:
     """A copy of what ``store_small`` gave, with float32 weights again: those that its first operators make.
 
-    To check what is stored, since ONNX Runtime for x86 fuses DequantizeLinear with the product behind it and then rounds
-    the activations to int8 as well, which it does not do in browsers: a layer would be off by half a per cent.
+    The stored weights are checked in this form. On x86, ONNX Runtime fuses DequantizeLinear with the product behind it
+    and rounds activations to int8 too, by which a layer is off by half a per cent; in browsers it does not.
     """
     model = onnx.ModelProto()
     model.CopyFrom(small)
