@@ -18,7 +18,6 @@ from densevit.cli.main import app
 from densevit.errors import ConfigError, DataError, EngineError
 from densevit_runtime.colour import colourise_depth
 from densevit_runtime.metadata import Metadata
-from tests.web_models import tiny_predictor, write_archive
 
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
@@ -28,6 +27,7 @@ from onnx import TensorProto, helper, numpy_helper  # noqa: E402 - as above
 from densevit.export import npm, small_weights, verify, web, web_files  # noqa: E402 - they import onnx
 from densevit.export.small_weights import Storage, move_weights, quantise, store_small  # noqa: E402
 from densevit.pages.web_page import FOLDER  # noqa: E402
+from tests.web_models import tiny_predictor, write_archive  # noqa: E402
 
 
 @pytest.fixture(autouse=True)
@@ -53,9 +53,16 @@ def photo(height: int = 50, width: int = 70) -> NDArray[np.uint8]:
     return np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
 
 
+def session(model: str | bytes) -> Any:
+    """A session that dequantises weights, and rounds nothing else."""
+    options = onnxruntime.SessionOptions()
+    options.add_session_config_entry("session.disable_quant_qdq", "1")
+    options.log_severity_level = 3
+    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+
+
 def run(model: onnx.ModelProto, **inputs: Any) -> list[NDArray[Any]]:
-    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
-    found: list[NDArray[Any]] = session.run(None, inputs)
+    found: list[NDArray[Any]] = session(model.SerializeToString()).run(None, inputs)
     return found
 
 
@@ -144,6 +151,17 @@ def test_small_weights__beyond_float16_stay() -> None:
     assert "added" in names
 
 
+@pytest.mark.parametrize("storage", ["int8", "float16"])
+def test_restored_weights__are_those_that_engines_make(storage: Storage) -> None:
+    small = store_small(weighty_model(), storage)
+    x = np.random.default_rng(2).normal(size=(1, 64, 8, 8)).astype(np.float32)
+
+    restored = small_weights.restore(small)
+
+    assert {node.op_type for node in restored.graph.node} == {"Conv", "ConvTranspose", "MatMul", "Add"}
+    np.testing.assert_array_equal(run(restored, x=x), run(small, x=x))
+
+
 def test_moved_weights__are_shared_and_found_again(tmp_path: Path) -> None:
     models = [store_small(weighty_model(), "int8") for _ in range(2)]
     x = np.random.default_rng(2).normal(size=(1, 64, 8, 8)).astype(np.float32)
@@ -153,7 +171,7 @@ def test_moved_weights__are_shared_and_found_again(tmp_path: Path) -> None:
 
     (tmp_path / "weights.bin").write_bytes(content)
     (tmp_path / "model.onnx").write_bytes(models[1].SerializeToString())
-    actual = onnxruntime.InferenceSession(tmp_path / "model.onnx").run(None, {"x": x})
+    actual = session(str(tmp_path / "model.onnx")).run(None, {"x": x})
     np.testing.assert_array_equal(actual, expected)
     again = move_weights([store_small(weighty_model(), "int8")], "weights.bin")
     assert content == again  # equal tensors are stored once
@@ -166,8 +184,8 @@ def test_folder__gives_the_models_answers(site: Path) -> None:
     assert [graph["heads"] for graph in about["graphs"]] == [["things", "normals"], ["distance"]]
     outputs: dict[str, NDArray[Any]] = {}
     for graph in about["graphs"]:
-        session = onnxruntime.InferenceSession(site / graph["file"])  # which finds weights.bin
-        outputs |= dict(zip(graph["heads"], session.run(graph["heads"], {"image": photo()[None]}), strict=True))
+        found = session(str(site / graph["file"])).run(graph["heads"], {"image": photo()[None]})  # finds weights.bin
+        outputs |= dict(zip(graph["heads"], found, strict=True))
     assert (outputs["things"][0] == expected["things"].labels).mean() >= 0.98
     np.testing.assert_allclose(outputs["distance"][0], expected["distance"].depth, rtol=0.02)
     np.testing.assert_allclose(outputs["normals"][0], expected["normals"].values, atol=0.05)

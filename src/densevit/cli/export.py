@@ -19,9 +19,7 @@ def export(
     to: Annotated[str | None, typer.Option(help="onnx, openvino or web; by default as --out ends.")] = None,
     out: Annotated[
         Path | None,
-        typer.Option(
-            help="File, .onnx or .xml (with a .bin), or folder for web; by default the model's name."
-        ),
+        typer.Option(help="File, .onnx or .xml (with a .bin), or folder for web; by default the model's name."),
     ] = None,
     heads: shared.HeadsToRun = None,
     scores: Annotated[bool, typer.Option("--scores", help="Also give the probability of every label.")] = False,

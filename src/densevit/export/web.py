@@ -21,7 +21,7 @@ from densevit.export.graph import build_graph
 from densevit.export.job import Exported, exportable, whole_config
 from densevit.export.metadata import describe
 from densevit.export.npm import ONNXRUNTIME_WEB, read_package
-from densevit.export.small_weights import STORAGES, Storage, move_weights, store_small
+from densevit.export.small_weights import STORAGES, Storage, move_weights, restore, store_small
 from densevit.export.verify import Run, compare, verification_photos
 from densevit.export.web_files import (
     FOR_GRAPHICS,
@@ -153,14 +153,14 @@ def _graph_files(graphs: Sequence[WebGraph]) -> dict[str, bytes]:
 
 @contextmanager
 def _running(graphs: Sequence[WebGraph], metadata: Metadata) -> Iterator[Run]:
-    """All graphs as one, in onnxruntime."""
+    """All graphs as one, in onnxruntime, with the weights that they hold."""
     engines = []
     try:
         with tempfile.TemporaryDirectory(prefix="densevit-") as folder:
             for graph in graphs:
                 path = Path(folder) / graph.file
                 own = replace(metadata, heads={head: metadata.heads[head] for head in graph.heads})
-                with writer(graph.model, "onnx") as write:
+                with writer(restore(graph.model), "onnx") as write:
                     write([path], own)
                 engines.append((Runtime.load(path, threads=torch.get_num_threads()).engine, own.outputs))
                 path.unlink()

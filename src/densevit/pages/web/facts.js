@@ -15,7 +15,7 @@ export function fillFacts(place, about, answer) {
   ];
   if (answer) {
     rows.push(["Engine", answer.engine], ["Last prediction", `${answer.seconds.toFixed(1)} s`]);
-    if (answer.memory) rows.push(["Memory", `${(answer.memory / 1e6).toFixed(0)} MB`]);
+    if (answer.memory) rows.push(["Memory of WebAssembly", `${(answer.memory / 1e6).toFixed(0)} MB`]);
     for (const note of answer.notes ?? []) rows.push(["Note", note]);
   }
   const table = Object.assign(document.createElement("table"), { className: "facts" });

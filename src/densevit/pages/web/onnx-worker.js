@@ -65,7 +65,9 @@ async function open(ort, graph, about, engine) {
     externalData: [{ path: about.weights, data }],
     enableMemPattern: false, // sizes differ from photo to photo
     logSeverityLevel: 3,
-    extra: { session: { disable_quant_qdq: engine === "webgpu" ? "1" : "0" } },
+    // Weights stay int8 in memory, and are dequantised for each product in float32; on a graphics processor, which may
+    // get int8 wrong, they are dequantised once, before it sees them.
+    extra: { session: { disable_quant_qdq: engine === "webgpu" ? "1" : "0", qdq_matmulnbits_accuracy_level: "1" } },
   });
   if (engine === "webgpu") await prove(ort, session, graph, about);
   loaded = { file: graph.file, session };
