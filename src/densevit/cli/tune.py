@@ -12,7 +12,8 @@ from densevit.cli import options as shared
 from densevit.cli.data_options import AnyDataOptions, MeasureOptions
 
 if TYPE_CHECKING:
-    from densevit.tuning.pareto import Point
+    from densevit.data import Dataset
+    from densevit.tuning.pareto import Budget, Point
     from densevit.tuning.tuner import Tuner
 
 
@@ -68,20 +69,7 @@ def tune(
     tuner = Tuner(bundle, name, settings, device=pick_device(device))
     limits = Budget.parse(budget, tuner.figure)
     console = Console(stderr=True)
-    try:
-        with Progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), console=console) as progress:
-            indices = spread(len(dataset), limit)
-            bar = progress.add_task(f"{len(tuner.candidates)} settings", total=len(indices))
-            tuner.run(
-                dataset,
-                indices,
-                limits,
-                lambda done, alive: progress.update(bar, completed=done, description=f"{alive} settings"),
-            )
-    except KeyboardInterrupt:
-        if tuner.points():
-            Console(markup=False).print(_table(tuner, None))
-        raise
+    _search(tuner, dataset, spread(len(dataset), limit), limits, console)
     points = tuner.points()
     if json_file is not None:
         facts = {"model": model, "head": name, "quality": tuned, "budget": budget, **chosen_data.record()}
@@ -97,6 +85,23 @@ def tune(
     write_bytes_atomic(picture_file, picture.encode())
     write_bytes_atomic(out, preset_text(chosen, tuner.figure, limits, model).encode())
     console.print(f"{chosen.name}: written to {out}", highlight=False, markup=False, soft_wrap=True)
+
+
+def _search(tuner: "Tuner", dataset: "Dataset", indices: list[int], limits: "Budget", console: Console) -> None:
+    """Run the settings, with a bar; Ctrl-C shows what was measured so far."""
+    try:
+        with Progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), console=console) as progress:
+            bar = progress.add_task(f"{len(tuner.candidates)} settings", total=len(indices))
+            tuner.run(
+                dataset,
+                indices,
+                limits,
+                lambda done, alive: progress.update(bar, completed=done, description=f"{alive} settings"),
+            )
+    except KeyboardInterrupt:
+        if tuner.points():
+            Console(markup=False).print(_table(tuner, None))
+        raise
 
 
 def _records(points: "list[Point]") -> list[dict[str, object]]:
