@@ -17,6 +17,7 @@
 #define VECTORS 4         /* vectors of a panel: 64 keys of a tile of logits, 64 channels of a tile of results */
 #define PANEL (VECTORS * LANES)
 #define KEYS 256          /* a multiple of PANEL */
+#define ROOM (KEYS + 2 * PANEL) /* the last keys are combined with those before if there are few */
 #define BLOCK (40 * ROWS) /* queries packed at once */
 #define WIDEST 8          /* vectors of the widest head */
 #define AHEAD 8           /* tokens that are fetched early */
@@ -174,7 +175,7 @@ ALWAYS_INLINE void logits_tile(const int32_t *queries, const int32_t *start, int
         for (int j = 0; j < vectors; j++) {
             floats x = sum[r][j];
             if (form == INT8) x = __builtin_convertvector((ints)x, floats) * load(key_scales + j * LANES);
-            store(out + r * KEYS + j * LANES, x);
+            store(out + r * ROOM + j * LANES, x);
             highest[r] = larger(highest[r], x);
         }
 }
@@ -184,13 +185,12 @@ ALWAYS_INLINE floats weights_of(floats x, float max, float scale, const int form
     return coarse_power(form == INT8 ? (x - max) * scale : x - max);
 }
 
-/* Logits x (ROWS, KEYS) to bfloat16 weights, none beyond count, updating each row's running max and total of rounded
+/* Logits x (ROWS, ROOM) to bfloat16 weights, none beyond count, updating each row's running max and total of rounded
    weights. decay receives the factors that correct earlier weights for the new maxima. */
 ALWAYS_INLINE void softmax_step(const float *x, int count, const floats *highest, const float *scales, int32_t *weights,
                                 float *max, float *total, float *decay, const int form) {
     const ints ones = (ints){} + 0x3f803f80; /* 1 and 1 */
-    float change[LANES] = {};
-    floats sum[ROWS];
+    floats change = {}, sum[ROWS];
     for (int r = 0; r < ROWS; r++) { /* the rows side by side, since each waits for its own reduction */
         const float high = _mm512_reduce_max_ps((__m512)highest[r]);
         const float next = max[r] > high ? max[r] : high;
@@ -200,18 +200,18 @@ ALWAYS_INLINE void softmax_step(const float *x, int count, const floats *highest
     }
     for (int r = 0; r < ROWS; r++)
         for (int n = 0; n < count; n += 2 * LANES) {
-            const float *at = x + r * KEYS + n;
+            const float *at = x + r * ROOM + n;
             ints pair = rounded(weights_of(load(at), max[r], scales[r], form),
                                 weights_of(load(at + LANES), max[r], scales[r], form));
             if (count - n < 2 * LANES) pair = (ints)_mm512_maskz_mov_epi16((1u << (count - n)) - 1, (__m512i)pair);
-            store_words(weights + (r * KEYS + n) / 2, pair);
+            store_words(weights + (r * ROOM + n) / 2, pair);
             sum[r] = dot_pairs(sum[r], pair, ones);
         }
-    store(decay, coarse_power(load(change)));
+    store(decay, coarse_power(change));
     for (int r = 0; r < ROWS; r++) total[r] = total[r] * decay[r] + _mm512_reduce_add_ps((__m512)sum[r]);
 }
 
-/* out (ROWS, width) = out * decay + weights (ROWS, KEYS) times values (count, width), for some columns. */
+/* out (ROWS, width) = out * decay + weights (ROWS, ROOM) times values (count, width), for some columns. */
 ALWAYS_INLINE void values_tile(const int32_t *weights, const int32_t *values, int count, const float *decay,
                                float *out, int width, const int vectors) {
     floats sum[ROWS][VECTORS];
@@ -221,7 +221,7 @@ ALWAYS_INLINE void values_tile(const int32_t *weights, const int32_t *values, in
         ints b[VECTORS];
         for (int j = 0; j < vectors; j++) b[j] = load_words(values + n * width + j * LANES);
         for (int r = 0; r < ROWS; r++) {
-            ints a = (ints){} + weights[r * KEYS / 2 + n];
+            ints a = (ints){} + weights[r * ROOM / 2 + n];
             for (int j = 0; j < vectors; j++) sum[r][j] = dot_pairs(sum[r][j], b[j], a);
         }
     }
@@ -244,8 +244,8 @@ ALWAYS_INLINE void head(rows q, rows k, rows v, int tokens, int width, float sca
     const int words = form == INT8 ? width / 4 : width / 2;
     int32_t *keys = (int32_t *)scratch, *values = keys + whole_panels(tokens) * width / 2;
     int32_t *queries = values + whole_panels(tokens) * width / 2, *weights = queries + BLOCK * width / 2;
-    float *key_scales = (float *)(weights + ROWS * KEYS / 2), *logits = key_scales + whole_panels(tokens);
-    float *result = logits + ROWS * KEYS;
+    float *key_scales = (float *)(weights + ROWS * ROOM / 2), *logits = key_scales + whole_panels(tokens);
+    float *result = logits + ROWS * ROOM;
     pack_keys(k, tokens, width / LANES, form, keys, key_scales);
     pack_values(v, tokens, width, values);
     for (int first = 0; first < tokens; first += BLOCK) {
@@ -256,8 +256,8 @@ ALWAYS_INLINE void head(rows q, rows k, rows v, int tokens, int width, float sca
         pack_queries(some, count, width / LANES, scale * LOG2_E, form, queries, scales, start);
         for (int r = 0; r < BLOCK; r++) max[r] = NEVER;
         for (int i = 0; i < BLOCK * width; i++) result[i] = 0.0f;
-        for (int key = 0; key < tokens; key += KEYS) {
-            const int num_keys = tokens - key < KEYS ? tokens - key : KEYS;
+        for (int key = 0, num_keys; key < tokens; key += num_keys) {
+            num_keys = tokens - key <= ROOM ? tokens - key : KEYS;
             const int padded = (num_keys + LANES - 1) / LANES * LANES;
             const int32_t *block = keys + (int64_t)key * words;
             for (int r = 0; r < count; r += ROWS) {
@@ -284,7 +284,7 @@ ALWAYS_INLINE void head(rows q, rows k, rows v, int tokens, int width, float sca
 
 /* Floats of scratch memory for a head, as head() divides it. */
 int64_t densevit_mixed_attention_scratch(int64_t tokens, int64_t width) {
-    return whole_panels(tokens) * (width + 1) + BLOCK * width / 2 * 3 + ROWS * KEYS / 2 * 3;
+    return whole_panels(tokens) * (width + 1) + BLOCK * width / 2 * 3 + ROWS * ROOM / 2 * 3;
 }
 
 /* One head: q, k and v (tokens, width), each with its distance from token to token in floats; width is LANES times
