@@ -12,7 +12,7 @@ SRC = ROOT / "src"
 PACKAGES = ("densevit", "densevit_lab")
 
 # Raised, like the budgets of the rooms below, only with an ADR that argues for it.
-LIBRARY_LINES = 41_100  # 27,000 before hostile input (ADR 17), 31,700 before recognised layouts (ADR 18)
+LIBRARY_LINES = 42_500  # 27,000 before hostile input (ADR 17), 31,700 before recognised layouts (ADR 18), 41,100 before narrower numbers
 FILE_LINES = 300
 FUNCTION_LINES = 60
 
@@ -39,11 +39,11 @@ ROOMS: dict[tuple[str, ...], int] = {
         "pixels",
         "pages",
     ): 1_600,
-    ("kernels", "upsampling"): 3_000,
+    ("kernels", "upsampling"): 4_300,  # products, attention and convolutions of 8-bit integers; fused float32 branches
     ("encoder", "decoders", "layers", "blocks", "model", "inference_config", "presets"): 3_400,
     ("io", "data", "tasks"): 12_800,  # ADR 17 and 18
     ("checkpoints",): 5_640,  # ADR 17: sets of keys, bounds of pickles, computed values of configs; ADR 19
-    ("inference",): 3_790,  # ADR 16 to 19
+    ("inference",): 3_850,  # ADR 16 to 19
     ("engines", "export"): 1_500,
     ("evaluation", "training"): 6_500,  # ADR 18: laptop mode, and what a run was trained on
     ("doctor", "tuning", "studies", "explain"): 4_600,
