@@ -12,7 +12,7 @@ SRC = ROOT / "src"
 PACKAGES = ("densevit", "densevit_lab", "densevit_runtime")
 
 # Raised, like the budgets of the rooms below, only with an ADR that argues for it.
-LIBRARY_LINES = 43_000  # 27,000 before hostile input (ADR 17), 31,700 before recognised layouts (ADR 18)
+LIBRARY_LINES = 42_500  # 27,000 before hostile input (ADR 17), 31,700 before recognised layouts (ADR 18), 41,100 before narrower numbers
 FILE_LINES = 300
 FUNCTION_LINES = 60
 
@@ -39,13 +39,13 @@ ROOMS: dict[tuple[str, ...], int] = {
         "pixels",
         "pages",
     ): 1_600,
-    ("kernels", "upsampling"): 4_500,  # ADR 23: products, filtering and int8 in C
+    ("kernels", "upsampling"): 4_300,  # products, attention and convolutions of 8-bit integers; fused float32 branches
     ("encoder", "decoders", "layers", "blocks", "model", "inference_config", "presets"): 3_400,
-    ("io", "data", "tasks"): 11_300,  # ADR 17 and 18; less what went to the runtime, ADR 22
-    ("checkpoints",): 5_700,  # ADR 17: sets of keys, bounds of pickles, computed values of configs; ADR 19
-    ("inference",): 4_050,  # ADR 16 to 19, and exported files in the place of checkpoints, ADR 22
-    ("engines", "export"): 3_680,  # ADR 20: the graph of every model; ADR 21: int8 files, a third of it
-    ("evaluation", "training"): 6_600,  # ADR 18: laptop mode, and what a run was trained on
+    ("io", "data", "tasks"): 12_800,  # ADR 17 and 18
+    ("checkpoints",): 5_640,  # ADR 17: sets of keys, bounds of pickles, computed values of configs; ADR 19
+    ("inference",): 3_850,  # ADR 16 to 19
+    ("engines", "export"): 1_500,
+    ("evaluation", "training"): 6_500,  # ADR 18: laptop mode, and what a run was trained on
     ("doctor", "tuning", "studies", "explain"): 4_600,
     ("serve",): 1_200,
     ("cli", "__main__"): 1_960,  # ADR 17: the batch of photos; ADR 18: data options; ADR 19 to 22
