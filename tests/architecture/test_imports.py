@@ -46,10 +46,13 @@ LAB = "densevit_lab"
 LAB_LAYERS = (
     ("benchmark.flops", "benchmark.machine", "benchmark.photo", "parity.report"),
     ("benchmark.decode", "benchmark.process", "benchmark.record", "benchmark.peers", "parity.fixture", "parity.taps"),
-    ("benchmark.training", "benchmark.gpu", "benchmark.report", "benchmark.plot", "parity.numbers"),
+    ("benchmark.training", "benchmark.gpu", "benchmark.report_int8", "parity.numbers"),
+    ("benchmark.report", "benchmark.plot"),
     ("benchmark.workloads", "parity.check"),
+    ("benchmark.metrics",),
     ("benchmark.worker", "benchmark.cases"),
     ("benchmark.measure",),
+    ("benchmark.int8",),
     ("benchmark.suites",),
 )
 # Runs exported files on machines without torch: densevit may import it, and it imports neither of the others.

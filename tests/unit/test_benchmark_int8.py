@@ -18,7 +18,7 @@ from densevit_lab.benchmark.record import CaseRecord, MetricRecord, Record, Samp
 from densevit_lab.benchmark.report import measured_table, page
 from densevit_lab.benchmark.suites import case_names, run_suite
 from tests.e2e.scenes import write_dataset, write_model
-from tests.unit.test_benchmark_run import WorkerHere
+from tests.unit.workers import WorkerHere
 
 ROOT = Path(__file__).parents[2]
 ONCE = Plan(rounds=1, least=1, memory=1)

@@ -28,29 +28,12 @@ from densevit_lab.benchmark.photo import write_photo
 from densevit_lab.benchmark.process import WorkerError, WorkerProcess
 from densevit_lab.benchmark.record import CaseRecord, read_record
 from densevit_lab.benchmark.suites import run_suite
-from densevit_lab.benchmark.worker import Worker
 from densevit_lab.benchmark.workloads import WorkloadSpec, build_workload
 from tests.factories import random_images, tiny_model
+from tests.unit.workers import WorkerHere
 
 MB = 1_000_000
 SMALL = {"num_classes": 5, "grid": (4, 4), "size": (32, 32)}
-
-
-class WorkerHere(WorkerProcess):
-    """Answers in this process: a real one takes seconds to import torch."""
-
-    def __init__(self, **_: Any) -> None:
-        self.worker = Worker()
-
-    def ask(self, command: str, **request: Any) -> dict[str, Any]:
-        try:
-            answer: dict[str, Any] = getattr(self.worker, command)(json.loads(json.dumps(request)))
-        except (DensevitError, KeyError) as error:
-            raise WorkerError(str(error)) from None
-        return answer
-
-    def close(self) -> None:
-        pass
 
 
 @pytest.fixture
