@@ -12,7 +12,7 @@ SRC = ROOT / "src"
 PACKAGES = ("densevit", "densevit_lab", "densevit_runtime")
 
 # Raised, like the budgets of the rooms below, only with an ADR that argues for it.
-LIBRARY_LINES = 42_500  # 27,000 before hostile input (ADR 17), 31,700 before recognised layouts (ADR 18), 41,100 before narrower numbers
+LIBRARY_LINES = 42_500  # 27,000 before hostile input (ADR 17), 31,700 before layouts (ADR 18), 41,100 before int8
 FILE_LINES = 300
 FUNCTION_LINES = 60
 
@@ -219,7 +219,7 @@ def method_with_import(name: str) -> str:
         (rooms_without_a_budget, {"densevit/shed/dice.c": ""}),
         (rooms_without_a_budget, {"densevit/shed.py": ""}),
         (rooms_above_their_budget, {f"densevit/engines/{i}.py": "\n" * 300 for i in range(6)}),
-        (rooms_above_their_budget, {f"densevit/{room}/dice.c": "\n" * 2400 for room in ("kernels", "upsampling")}),
+        (rooms_above_their_budget, {f"densevit/{room}/dice.c": "\n" * 2200 for room in ("kernels", "upsampling")}),
         (library_above_its_budget, {f"densevit/data/{i}.py": "\n" * 300 for i in range(LIBRARY_LINES // 300 + 1)}),
         (import_circles, {"densevit/a.py": "import densevit.b", "densevit/b.py": "from densevit import a"}),
         (import_circles, {"densevit/io/a.py": "class A:\n    from . import b", "densevit/io/b.py": "from .a import A"}),
