@@ -74,8 +74,7 @@ def _exported_prediction(spec: WorkloadSpec) -> Workload:
     model = ExportedModel.load(spec.source, heads=[spec.head], engine=spec.engine)
 
     def predict(image: Any) -> NDArray[Any]:
-        result = model.predict(image)[spec.head]
-        return np.asarray(result.depth if spec.output == "depth" else result.labels)
+        return np.asarray(model.predict(image)[spec.head].prediction)
 
     return predict
 
