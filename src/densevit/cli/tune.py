@@ -70,8 +70,7 @@ def tune(
     console = Console(stderr=True)
     try:
         with Progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), console=console) as progress:
-            indices = spread(len(dataset), limit)
-            bar = progress.add_task(f"{len(tuner.candidates)} settings", total=len(indices))
+            bar = progress.add_task(f"{len(tuner.candidates)} settings", total=len(indices := spread(len(dataset), limit)))
             tuner.run(
                 dataset,
                 indices,
