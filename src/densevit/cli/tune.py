@@ -55,8 +55,7 @@ def tune(
     keys = source.keys()
     if len(heads := measured.heads()) > 1:
         raise ConfigError(f"--head names {len(heads)} heads ({', '.join(heads)}) but tune measures one; name one")
-    read = [*source.paths(), grid, Path(model)]
-    shared.claim_outputs([out, picture_file, json_file], read, overwrite=overwrite)
+    shared.claim_outputs([out, picture_file, json_file], [*source.paths(), grid, Path(model)], overwrite=overwrite)
     if threads is not None:
         torch.set_num_threads(threads)
     tuned = read_speed(None, quality=quality).quality or DEFAULT_QUALITY
@@ -70,7 +69,8 @@ def tune(
     console = Console(stderr=True)
     try:
         with Progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), console=console) as progress:
-            bar = progress.add_task(f"{len(tuner.candidates)} settings", total=len(indices := spread(len(dataset), limit)))
+            indices = spread(len(dataset), limit)
+            bar = progress.add_task(f"{len(tuner.candidates)} settings", total=len(indices))
             tuner.run(
                 dataset,
                 indices,
