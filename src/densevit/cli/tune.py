@@ -56,8 +56,7 @@ def tune(
     keys = source.keys()
     if len(heads := measured.heads()) > 1:
         raise ConfigError(f"--head names {len(heads)} heads ({', '.join(heads)}) but tune measures one; name one")
-    read = [*source.paths(), grid, Path(model)]
-    shared.claim_outputs([out, picture_file, json_file], read, overwrite=overwrite)
+    shared.claim_outputs([out, picture_file, json_file], [*source.paths(), grid, Path(model)], overwrite=overwrite)
     if threads is not None:
         torch.set_num_threads(threads)
     tuned = read_speed(None, quality=quality).quality or DEFAULT_QUALITY
