@@ -44,7 +44,7 @@ ROOMS: dict[tuple[str, ...], int] = {
     ("io", "data", "tasks"): 12_800,  # ADR 17 and 18
     ("checkpoints",): 5_600,  # ADR 17: sets of keys, bounds of pickles, computed values of configs
     ("inference",): 3_720,  # ADR 16 to 18
-    ("engines", "export"): 2_750,  # ADR 20: the graph of every model, written operator by operator; web folders
+    ("engines", "export"): 2_850,  # ADR 20: the graph of every model, written operator by operator; web folders
     ("evaluation", "training"): 6_500,  # ADR 18: laptop mode, and what a run was trained on
     ("doctor", "tuning", "studies", "explain"): 4_600,
     ("serve",): 1_200,
