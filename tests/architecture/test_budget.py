@@ -41,11 +41,11 @@ ROOMS: dict[tuple[str, ...], int] = {
     ): 1_600,
     ("kernels", "upsampling"): 4_300,  # products, attention and convolutions of 8-bit integers; fused float32 branches
     ("encoder", "decoders", "layers", "blocks", "model", "inference_config", "presets"): 3_400,
-    ("io", "data", "tasks"): 12_800,  # ADR 17 and 18
-    ("checkpoints",): 5_600,  # ADR 17: sets of keys, bounds of pickles, computed values of configs
-    ("inference",): 3_720,  # ADR 16 to 18
-    ("engines", "export"): 2_850,  # ADR 20: the graph of every model, written operator by operator; web folders
-    ("evaluation", "training"): 6_500,  # ADR 18: laptop mode, and what a run was trained on
+    ("io", "data", "tasks"): 11_300,  # ADR 17 and 18; reading and writing moved to the runtime: ADR 22
+    ("checkpoints",): 5_700,  # ADR 17: sets of keys, bounds of pickles, computed values of configs; ADR 19
+    ("inference",): 4_050,  # ADR 16 to 19; ADR 22: predictions of exported files
+    ("engines", "export"): 4_600,  # ADR 20 and 21: graphs operator by operator, files in int8; folders for browsers
+    ("evaluation", "training"): 6_600,  # ADR 18: laptop mode, and what a run was trained on
     ("doctor", "tuning", "studies", "explain"): 4_600,
     ("serve",): 1_200,
     ("cli", "__main__"): 2_020,  # ADR 17: the batch of photos; ADR 18: data options; ADR 19 to 22
