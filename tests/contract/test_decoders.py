@@ -159,7 +159,10 @@ def test_bfloat16__gives_finite_logits(name: str) -> None:
     with torch.no_grad():
         logits = main_output(model, random_images((2, 3)).to(torch.bfloat16)).logits
 
-    assert (logits.dtype, bool(logits.isfinite().all())) == (torch.bfloat16, True)
+    # The values of depth and regression heads would lose digits.
+    head = VARIANTS[name].decoder.get("head", {}).get("kind", "segmentation")
+    expected = torch.bfloat16 if head == "segmentation" else torch.float32
+    assert (logits.dtype, bool(logits.isfinite().all())) == (expected, True)
 
 
 @pytest.mark.parametrize("name", VARIANTS)

@@ -108,4 +108,4 @@ def test_help__is_what_no_arguments_give(cli):
 
 def test_script__is_the_command_line():
     project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
-    assert project["scripts"] == {"densevit": "densevit.cli.main:main"}
+    assert project["scripts"]["densevit"] == "densevit.cli.main:main"
