@@ -435,4 +435,4 @@ def test_predict__debug_shows_the_traceback(tmp_path):
     result = spawn("--debug", "predict", tmp_path / "nowhere.jpg", "--out", tmp_path / "out")
     assert result.code == 1
     assert "Traceback" in result.err
-    assert "densevit.errors.DataError" in result.err
+    assert ".errors.DataError: " in result.err

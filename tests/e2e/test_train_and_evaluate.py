@@ -57,6 +57,7 @@ def test_train__takes_functions_for_data_and_decoder(tmp_path, small_default):
     result = densevit.train(
         scenes,
         tmp_path / "run",
+        init="default",
         decoders=Probe,
         overrides={"iterations": 2, "features": None, "augment.crop": [32, 32]},
     )

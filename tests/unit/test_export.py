@@ -340,7 +340,10 @@ def test_command__says_how_well_the_file_agrees(cli: Callable[..., Outcome], tmp
     lines = done.out.splitlines()
     assert lines[0].startswith(f"{out}: ")
     assert lines[1].startswith("  main: labels equal to the model's on ")
-    assert lines[2].startswith("  main.scores: differs by at most ")
+    assert [line.split(" by at most ")[0] for line in lines[2:]] == [
+        "  main.entropy: differs",
+        "  main.scores: differs",
+    ]
 
 
 def test_command__needs_a_format(cli: Callable[..., Outcome]) -> None:

@@ -184,6 +184,11 @@ def test_plan__without_data_says_what_is_missing(machine: Any) -> None:
         plan({}, (), 60)
 
 
+def test_plan__needs_cached_features(given: dict[str, Any], machine: Any) -> None:
+    with pytest.raises(ConfigError, match="features is null, but laptop mode learns from cached features"):
+        plan(given | {"features": None}, (), 60)
+
+
 # The clock
 
 

@@ -110,6 +110,11 @@ def plan(
         DataError: the data cannot be read.
     """
     given = dict(raw)
+    if given.get("features", {}) is None:
+        raise ConfigError(
+            "features is null, but laptop mode learns from cached features; leave features out, or name --init, such "
+            "as --init default, for a run with settings of its own"
+        )
     train, num_val = _look(given)
     given = merge({} if given.get("encoder_weights") else {"init": "default"}, given)
     if not num_val:
