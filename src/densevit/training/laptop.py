@@ -11,7 +11,6 @@ from typing import Any
 
 from densevit.checkpoints.open import model_facts
 from densevit.config import merge
-from densevit.data import DATASETS, parse_data
 from densevit.data.sample import Target
 from densevit.errors import ConfigError
 from densevit.inference_config import InferenceConfig
@@ -19,7 +18,7 @@ from densevit.training.config import TrainConfig
 from densevit.training.published_recipes import Plain
 from densevit.training.resolve_config import FROZEN, complete, head_settings
 from densevit.training.run.progress import duration
-from densevit.training.survey import Survey, survey
+from densevit.training.survey import Survey, survey_sources
 from densevit.training.timing import Costs, measure
 from densevit.types import Size
 
@@ -115,7 +114,7 @@ def plan(
             "features is null, but laptop mode learns from cached features; leave features out, or name --init, such "
             "as --init default, for a run with settings of its own"
         )
-    train, num_val = _look(given)
+    train, num_val = survey_sources(given)
     given = merge({} if given.get("encoder_weights") else {"init": "default"}, given)
     if not num_val:
         given = merge({"select": "last", "probe": False}, given)
@@ -159,28 +158,6 @@ def plan(
     filled = merge(settings, _with_size(given, min(size)))
     lines = _lines(filled, train, num_val, num_train, size, views, costs, budget_s)
     return Planned(filled, lines)
-
-
-def _look(given: Plain) -> tuple[Survey, int]:
-    """What the training data look like, and how many photos val has."""
-    sources = given.get("sources")
-    if not isinstance(sources, list | tuple) or not sources or not isinstance(sources[0], Mapping):
-        raise ConfigError("there are no data to train on; give --data DIR")
-    counts: list[int] = []
-    found: Survey | None = None
-    for split in ("train", "val"):
-        if (place := sources[0].get(split)) is None:
-            counts.append(0)
-            continue
-        config = parse_data(place)
-        dataset = DATASETS[config.kind][1](config)
-        counts.append(len(dataset))
-        if split == "train":
-            if not counts[0]:
-                raise ConfigError("the data set is empty; it needs at least one photo")
-            found = survey(dataset)
-    assert found is not None
-    return found, counts[1]
 
 
 def _heads(decoders: Sequence[str], train: Survey, taps: Sequence[int] | None) -> Plain:

@@ -1,14 +1,16 @@
 """What the plan of a laptop run needs to know about the data: photos, objects, shares of classes, depths."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from densevit.data import DATASETS, parse_data
 from densevit.data.sample import Dataset, Sample, Target
+from densevit.errors import ConfigError
 from densevit.types import Size
 
 SAMPLED = 24
@@ -58,6 +60,32 @@ def survey(dataset: Dataset) -> Survey:
     normals = any(sample.normals for sample in samples)
     names = [f"value {i + 1}" for i in range(0 if values is None else values.shape[2])]
     return Survey(count, size, "values", channels=("x", "y", "z") if normals else tuple(names), normals=normals)
+
+
+def survey_sources(given: Mapping[str, Any]) -> tuple[Survey, int]:
+    """What the training data of a run's config look like, and how many photos val has.
+
+    Raises:
+        ConfigError: there are no data.
+    """
+    sources = given.get("sources")
+    if not isinstance(sources, list | tuple) or not sources or not isinstance(sources[0], Mapping):
+        raise ConfigError("there are no data to train on; give --data DIR")
+    counts: list[int] = []
+    found: Survey | None = None
+    for split in ("train", "val"):
+        if (place := sources[0].get(split)) is None:
+            counts.append(0)
+            continue
+        config = parse_data(place)
+        dataset = DATASETS[config.kind][1](config)
+        counts.append(len(dataset))
+        if split == "train":
+            if not counts[0]:
+                raise ConfigError("the data set is empty; it needs at least one photo")
+            found = survey(dataset)
+    assert found is not None
+    return found, counts[1]
 
 
 def thickness(region: NDArray[np.bool_]) -> float | None:
