@@ -59,5 +59,7 @@ def _nearest_indices(old: int, new: int) -> Tensor:
 
 def _as_tensor(image: NDArray[Any]) -> Tensor:
     contiguous = np.ascontiguousarray(image)
-    # To numpy, a single row or column is contiguous whatever its stride; torch refuses a negative one.
-    return torch.from_numpy(contiguous if min(contiguous.strides) > 0 else contiguous.copy())
+    # To numpy, a single row or column is contiguous whatever its stride; torch refuses a negative one. Of an array that
+    # is read-only, such as a Pillow image's, it warns.
+    plain = min(contiguous.strides) > 0 and contiguous.flags.writeable
+    return torch.from_numpy(contiguous if plain else contiguous.copy())

@@ -130,3 +130,14 @@ def test_save__refuses_a_model_that_an_engine_runs(tmp_path: Path):
     model.speed = SpeedConfig(engine="openvino")
     with pytest.raises(ConfigError, match="engine 'openvino' runs the model"):
         model.save(tmp_path / "mine.safetensors")
+
+
+def test_read_only_image__is_taken_without_a_warning(recwarn: pytest.WarningsRecorder) -> None:
+    image = np.ascontiguousarray(photo(48, 64))
+    image.flags.writeable = False
+    torch.set_warn_always(True)
+    try:
+        fit_image(image, (48, 64))
+    finally:
+        torch.set_warn_always(False)
+    assert not recwarn.list
