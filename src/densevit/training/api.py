@@ -56,8 +56,8 @@ def train(
         decoders: decoders to train on the encoder of ``init``: kinds such as "setr_mla", or functions of ``embed_dim``,
             ``num_taps`` and ``out_channels`` that give a module. One head each, named after it.
         freeze: "encoder", or a number of blocks: they stay as they are, and their output is cached.
-        time: for the whole run, such as "90s" or "1h", where its steps are planned from the data: with data only, or
-            with ``freeze="encoder"`` and decoders. 10 minutes by default.
+        time: for the whole run, such as "90s" or "1h", where its steps are planned from the data: without ``preset``
+            and ``recipe``, and without ``init`` unless ``freeze="encoder"``. 10 minutes by default.
         config: YAML file of a run, or its content.
         overrides: values that override the config, by key or path: ``{"optim.lr": 1e-3, "iterations": 500}``.
         resume: continue the run in ``out`` from its last state; begin it if there is none.
