@@ -138,3 +138,7 @@ def _failed(error: BaseException) -> int:
         code, message = FAULT, report_fault(error)
     typer.echo(printable(f"densevit: {message}", lines=True), err=True)
     return code
+
+
+if __name__ == "__main__":
+    main()
