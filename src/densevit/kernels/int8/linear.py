@@ -4,7 +4,8 @@ Every token is quantised when it is used, to unsigned integers with a scale and 
 to be calibrated; weights are signed integers with a scale for each output. One scale for all tokens would be less
 accurate: in a ViT some have values a hundred times as large as others. So have some channels. Therefore every 64
 channels of tokens and weights are multiplied by a Hadamard matrix first, which changes no product but spreads large
-values, and halves the error. Source: QuaRot (Ashkboos et al. 2024), "Outlier-Free 4-Bit Inference in Rotated LLMs".
+values, and halves the error of the tokens. Source: QuaRot (Ashkboos et al. 2024), "Outlier-Free 4-Bit Inference in
+Rotated LLMs".
 """
 
 import ctypes
