@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import onnx
-import torch
 
 from densevit.errors import EngineError
 from densevit.export.files import check_target, output_files, writer
@@ -27,6 +26,7 @@ from densevit.export.quantise_photos import Photos, Source, find_photos
 from densevit.export.verify import Run, check, compare
 from densevit.inference.predictor import Predictor
 from densevit.io import claim
+from densevit.kernels.int8.processor import has_vnni
 from densevit_runtime.metadata import Verified
 
 ROUNDS = 5
@@ -39,11 +39,6 @@ LEAST_SHARE = 0.3
 """Share of the operations that could be in int8 which are so at least."""
 
 _log = logging.getLogger(__name__)
-
-
-def has_vnni() -> bool:
-    """Whether the processor multiplies 8-bit integers, unless torch was told to do without AVX-512."""
-    return torch.backends.cpu.get_cpu_capability() == "AVX512" and bool(torch.cpu._is_vnni_supported())
 
 
 @dataclass(frozen=True)
