@@ -147,6 +147,8 @@ VARIANTS: dict[str, Variant] = {
         _dpt(DEPTH | {"invert": True, "scale": 0.000305, "shift": 0.1378}), "image", out_channels=1
     ),
     "dpt/pooled depth": Variant(_dpt(DEPTH, pool=2), "image", out_channels=1),
+    "dpt/detail, segmentation": Variant(_dpt(SEGMENT, batch_norm=True, detail_channels=6), 8),
+    "dpt/detail, depth": Variant(_dpt(DEPTH, detail_channels=6), "image", out_channels=1),
     "dpt/other factors": Variant(_dpt(SEGMENT, factors=[2, 1, 0.5, 0.25]), 4),
     "dpt/hybrid": Variant(_dpt(SEGMENT | {"aux": "last"}, "project", **HYBRID), 8, (8,), stem=True),
 }

@@ -13,16 +13,32 @@ from densevit.kernels.int8.convolution import Int8Filter
 from densevit.types import Size
 
 
+class StridedConv(nn.Conv2d):
+    """Strided 3x3 convolution that pads its input explicitly.
+
+    With the convolution's own padding, bfloat16 gradients of a map that becomes a single pixel contain uninitialised
+    memory on processors with AVX-512 BF16 (torch 2.14).
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, h, w) -> (B, C, ceil(h / stride), ceil(w / stride))."""
+        return super().forward(F.pad(x, (1, 1, 1, 1)))
+
+
 class ConvBnRelu(nn.Sequential):
-    """Convolution without bias, batch norm, ReLU; the size of the map is kept.
+    """Convolution without bias, batch norm, ReLU; the size of the map is kept, or halved (rounded up) by a stride.
 
     Attributes:
         int8: convolution and batch norm by integers, from ``use_int8``.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, kernel_size: int) -> None:
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, *, halve: bool = False) -> None:
+        if halve:
+            conv: nn.Conv2d = StridedConv(in_channels, out_channels, kernel_size, stride=2, bias=False)
+        else:
+            conv = nn.Conv2d(in_channels, out_channels, kernel_size, padding=kernel_size // 2, bias=False)
         super().__init__(
-            nn.Conv2d(in_channels, out_channels, kernel_size, padding=kernel_size // 2, bias=False),
+            conv,
             nn.BatchNorm2d(out_channels),
             nn.ReLU(inplace=True),
         )
@@ -30,7 +46,7 @@ class ConvBnRelu(nn.Sequential):
         self.int8: Int8Filter | None = None
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, h, w) -> (B, out_channels, h, w); in inference the norm is folded into the convolution."""
+        """(B, C, h, w) -> (B, out_channels, h, w), or half that size; in inference the norm is folded in."""
         return self.ready()(x)
 
     def ready(self) -> Callable[..., Tensor]:
@@ -42,7 +58,7 @@ class ConvBnRelu(nn.Sequential):
         conv, norm, relu = self
         assert isinstance(conv, nn.Conv2d)
         assert isinstance(norm, nn.BatchNorm2d | nn.SyncBatchNorm)
-        if torch.is_grad_enabled() or not foldable(norm):
+        if torch.is_grad_enabled() or not foldable(norm) or isinstance(conv, StridedConv):
             return self._plain
         return partial(self.int8 or Filter(*fold(conv, norm)), relu=True)
 
@@ -123,7 +139,7 @@ def use_int8(module: nn.Module) -> None:
         case ConvBnRelu():
             conv, norm, _ = module
             assert isinstance(conv, nn.Conv2d)
-            if Int8Filter.suits(conv.weight):
+            if Int8Filter.suits(conv.weight) and not isinstance(conv, StridedConv):
                 module.int8 = Int8Filter(*fold(conv, norm))
         case Conv2d():
             if Int8Filter.suits(module.weight):
@@ -131,18 +147,6 @@ def use_int8(module: nn.Module) -> None:
         case _:
             for child in module.children():
                 use_int8(child)
-
-
-class StridedConv(nn.Conv2d):
-    """Strided 3x3 convolution that pads its input explicitly.
-
-    With the convolution's own padding, bfloat16 gradients of a map that becomes a single pixel contain uninitialised
-    memory on processors with AVX-512 BF16 (torch 2.14).
-    """
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, C, h, w) -> (B, C, ceil(h / stride), ceil(w / stride))."""
-        return super().forward(F.pad(x, (1, 1, 1, 1)))
 
 
 def learned_resampling(channels: int, factor: float) -> nn.Module:

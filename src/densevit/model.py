@@ -115,7 +115,11 @@ class DenseModel(nn.Module):
         for name, head in config.heads.items():
             num_taps = len(config.head_taps(name))
             self.heads[name] = build_decoder(
-                head.decoder, embed_dim=config.encoder.embed_dim, num_taps=num_taps, out_channels=head.out_channels
+                head.decoder,
+                embed_dim=config.encoder.embed_dim,
+                num_taps=num_taps,
+                out_channels=head.out_channels,
+                in_channels=config.encoder.in_channels,
             )
         positions = {block: position for position, block in enumerate(config.encoder.taps)}
         self.tap_positions = {name: tuple(positions[t] for t in config.head_taps(name)) for name in config.heads}
@@ -137,17 +141,17 @@ class DenseModel(nn.Module):
         Raises:
             ShapeError: if a side is not a multiple of the patch size, or the channels are wrong.
         """
-        taps = self.encoder(self._normalise(images), self.needed_blocks(heads))
+        taps = self.encoder(self.normalise(images), self.needed_blocks(heads))
         return self.decode(taps, heads, coarse=coarse)
 
     def encode(self, images: Tensor) -> Taps:
         """Normalise and encode images (B, 3, H, W)."""
-        taps: Taps = self.encoder(self._normalise(images))
+        taps: Taps = self.encoder(self.normalise(images))
         return taps
 
     def encode_first(self, images: Tensor, depth: int) -> list[Tensor]:
         """Normalise and run the encoder's first ``depth`` blocks; see ``VisionTransformer.first_blocks``."""
-        return self.encoder.first_blocks(self._normalise(images), depth)
+        return self.encoder.first_blocks(self.normalise(images), depth)
 
     def needed_blocks(self, heads: tuple[str, ...] | None = None) -> tuple[int, ...]:
         """The tapped blocks that these heads, or all, depend on; in training this includes auxiliary heads."""
@@ -158,7 +162,8 @@ class DenseModel(nn.Module):
             needed.update(taps[-1:] if last_only else taps)
         return tuple(sorted(needed))
 
-    def _normalise(self, images: Tensor) -> Tensor:
+    def normalise(self, images: Tensor) -> Tensor:
+        """Images (B, 3, H, W) in [0, 1] less their mean, over their deviation, in the encoder's precision."""
         if images.ndim != 4 or images.shape[1] != self.config.encoder.in_channels:
             raise ShapeError(
                 f"images have shape {tuple(images.shape)} but must be (B, {self.config.encoder.in_channels}, H, W); "
@@ -175,7 +180,8 @@ class DenseModel(nn.Module):
         """Apply all heads, or those named, to the encoder's taps."""
         outputs: dict[str, DenseOutput] = {}
         for name in self.config.heads if heads is None else heads:
-            head_taps = taps.select(self.tap_positions[name])
+            reads_image = self.config.heads[name].decoder.reads_image
+            head_taps = taps.select(self.tap_positions[name], image=reads_image)
             outputs[name] = self.decoder(name).decode_coarse(head_taps) if coarse else self.heads[name](head_taps)
         return outputs
 

@@ -24,6 +24,7 @@ class Taps:
         grid: (h, w) in patches.
         patch_size: (height, width) of a patch in pixels.
         stem_maps: maps of a convolutional stem (DPT-Hybrid), finest first, each (B, C_i, h_i, w_i); usually empty.
+        image: the normalised image (B, channels, H, W), for decoders that read detail from it.
     """
 
     tokens: "tuple[Tensor, ...]"
@@ -31,17 +32,18 @@ class Taps:
     grid: Size
     patch_size: Size
     stem_maps: "tuple[Tensor, ...]" = ()
+    image: "Tensor | None" = None
 
     def maps(self) -> "tuple[Tensor, ...]":
         """The patch tokens as maps: per tap (B, C, h, w)."""
         h, w = self.grid
         return tuple(t.transpose(1, 2).unflatten(2, (h, w)) for t in self.tokens)
 
-    def select(self, indices: tuple[int, ...]) -> "Taps":
-        """A subset of the taps, by their positions in ``tokens``."""
+    def select(self, indices: tuple[int, ...], *, image: bool = False) -> "Taps":
+        """A subset of the taps, by their positions in ``tokens``, with the image only on request."""
         tokens = tuple(self.tokens[i] for i in indices)
         prefix = tuple(self.prefix[i] for i in indices)
-        return Taps(tokens, prefix, self.grid, self.patch_size, self.stem_maps)
+        return Taps(tokens, prefix, self.grid, self.patch_size, self.stem_maps, self.image if image else None)
 
     @property
     def image_size(self) -> Size:

@@ -101,6 +101,7 @@ def _class_axes(model: DenseModel, name: str) -> dict[str, int]:
             embed_dim=model.config.encoder.embed_dim,
             num_taps=len(model.config.head_taps(name)),
             out_channels=head.out_channels + 1,
+            in_channels=model.config.encoder.in_channels,
         ).state_dict()
     shapes = {key: tensor.shape for key, tensor in model.decoder(name).state_dict().items()}
     return {

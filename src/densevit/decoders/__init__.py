@@ -31,10 +31,13 @@ def parse_decoder(data: DecoderConfig | Mapping[str, Any]) -> DecoderConfig:
     return DECODERS.named_in(data)[0].model_validate(data)
 
 
-def build_decoder(config: DecoderConfig, *, embed_dim: int, num_taps: int, out_channels: int) -> Decoder:
-    """Build the module of a decoder's config."""
+def build_decoder(
+    config: DecoderConfig, *, embed_dim: int, num_taps: int, out_channels: int, in_channels: int = 3
+) -> Decoder:
+    """Build the module of a decoder's config; ``in_channels`` are those of the image."""
     make = DECODERS[config.kind][1]
-    decoder = make(config, embed_dim=embed_dim, num_taps=num_taps, out_channels=out_channels)
+    image = {"in_channels": in_channels} if config.reads_image else {}
+    decoder = make(config, embed_dim=embed_dim, num_taps=num_taps, out_channels=out_channels, **image)
     if config.kind not in DECODERS.builtin:
         check_buffers(config.kind, decoder)
     return decoder

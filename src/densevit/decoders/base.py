@@ -41,6 +41,11 @@ class DecoderConfig(Config):
         return ()
 
     @property
+    def reads_image(self) -> bool:
+        """Whether the decoder also reads ``Taps.image``; its class then takes the keyword ``in_channels`` as well."""
+        return False
+
+    @property
     def transformers_upsampling(self) -> int | None:
         """Factor by which the port in transformers upsamples the logits, or None if there is no such port."""
         return None

@@ -11,63 +11,19 @@ import torch.nn.functional as F
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from densevit.config import Config, PositiveWidth, bounded
+from densevit.config import PositiveWidth, bounded
 from densevit.decoders.base import Decoder, DecoderConfig
+from densevit.decoders.detail import Detail, DetailMaps
+from densevit.decoders.dpt_heads import DepthHead, RegressionConvs, RegressionHead, SegmentationConvs, SegmentationHead
 from densevit.kernels.convolution import Conv2d
 from densevit.kernels.linear import Linear
-from densevit.layers import ConvBnRelu, ResidualUnit, learned_resampling, resize, upsample
+from densevit.layers import ResidualUnit, learned_resampling, resize, upsample
 from densevit.types import DenseOutput, Size, Taps
 from densevit.upsampling.row_bands import upsample_and_classify
 
 Factor = Annotated[float, Field(ge=1 / 64, le=64)]
 BAND_ROWS = 32
 """Rows of its largest maps that a segmentation head computes at once in ``decode_coarse``."""
-
-
-class SegmentationHead(Config):
-    """3x3 convolution, batch norm, ReLU, dropout, 1x1 classifier; logits at the stride of the last fusion.
-
-    Attributes:
-        align_corners: of the following resize to the image: True in the authors' code, False in mmseg's.
-        aux: auxiliary head on the last fusion output, on the penultimate one (the paper), or none.
-    """
-
-    kind: Literal["segmentation"] = "segmentation"
-    dropout: float = Field(default=0.1, ge=0, lt=1)
-    align_corners: bool = True
-    aux: Literal["none", "last", "penultimate"] = "none"
-
-
-class DepthHead(Config):
-    """3x3 convolution to half the width, upsampling, 3x3 convolution, ReLU, 1x1 convolution to one value.
-
-    Attributes:
-        up_to: upsample by two, or to the image size (Depth Anything; works for any patch size).
-        hidden_channels: width before the last convolution.
-        projection: whether a 3x3 convolution and ReLU come first (transformers' ``add_projection``).
-        activation: "relu" for values >= 0, "none" for signed ones, "sigmoid" for values in (0, max_depth_m).
-        scale, shift, invert: with ``invert`` the value d becomes 1 / max(scale * d + shift, 1e-8), which converts the
-            disparity of the KITTI and NYU releases to metres.
-        max_depth_m: factor after a sigmoid, in metres.
-    """
-
-    kind: Literal["depth"] = "depth"
-    up_to: Literal["double", "image"] = "image"
-    hidden_channels: PositiveWidth = 32
-    projection: bool = False
-    activation: Literal["relu", "none", "sigmoid"] = "relu"
-    scale: float = 1.0
-    shift: float = 0.0
-    invert: bool = False
-    max_depth_m: float = Field(default=1.0, gt=0)
-
-
-class RegressionHead(Config):
-    """The depth head without activation, for any number of channels (such as surface normals)."""
-
-    kind: Literal["regression"] = "regression"
-    up_to: Literal["double", "image"] = "image"
-    hidden_channels: PositiveWidth = 32
 
 
 class DptConfig(DecoderConfig):
@@ -88,6 +44,8 @@ class DptConfig(DecoderConfig):
         residual_bias: whether the residual units' convolutions have biases; by default where there is no batch norm.
         fusion_up_to: upsample by two, or to the size of the next finer level (Depth Anything; any grid).
         stem_channels: widths of the encoder's stem maps, which then are the first levels (DPT-Hybrid).
+        detail_channels: width of a branch of convolutions on the image itself, for structures thinner than a patch; 0
+            for none. Not in the paper; see ``Detail``.
     """
 
     kind: Literal["dpt"] = "dpt"
@@ -103,6 +61,7 @@ class DptConfig(DecoderConfig):
     residual_bias: bool | None = None
     fusion_up_to: Literal["double", "next_level"] = "next_level"
     stem_channels: tuple[int, ...] = ()
+    detail_channels: Annotated[int, bounded("width")] = Field(default=0, ge=0)
     head: Annotated[SegmentationHead | DepthHead | RegressionHead, Field(discriminator="kind")]
 
     @model_validator(mode="after")
@@ -127,6 +86,11 @@ class DptConfig(DecoderConfig):
     def stem_widths(self) -> tuple[int, ...]:
         """Channels of the stem maps read."""
         return self.stem_channels
+
+    @property
+    def reads_image(self) -> bool:
+        """Whether there is a branch on the image."""
+        return self.detail_channels > 0
 
     @property
     def transformers_upsampling(self) -> int:
@@ -181,50 +145,9 @@ class Fusion(nn.Module):
         if path is None or self.skip_unit is None:
             x = level
         else:
-            skip = resize(level, (path.shape[-2], path.shape[-1]), align_corners=False)
+            skip = resize(level, _size(path), align_corners=False)
             x = path + self.skip_unit(skip)
         return self.project(self.unit(x))
-
-
-class _Segmentation(nn.Module):
-    def __init__(self, channels: int, out_channels: int, dropout: float) -> None:
-        super().__init__()
-        self.conv = ConvBnRelu(channels, channels, 3)
-        self.dropout = nn.Dropout2d(dropout)
-        self.classifier = Conv2d(channels, out_channels, 1)
-
-    def forward(self, x: Tensor, image_size: Size) -> Tensor:
-        return self.classifier(self.dropout(self.conv(x)))
-
-
-class _Regression(nn.Module):
-    """The convolutions that depth and regression share; depth applies an activation to their output."""
-
-    def __init__(self, channels: int, out_channels: int, config: DepthHead | RegressionHead) -> None:
-        super().__init__()
-        self.config = config
-        depth = config if isinstance(config, DepthHead) else None
-        self.projection = Conv2d(channels, channels, 3) if depth and depth.projection else None
-        self.conv1 = Conv2d(channels, channels // 2, 3)
-        self.conv2 = Conv2d(channels // 2, config.hidden_channels, 3)
-        self.conv3 = Conv2d(config.hidden_channels, out_channels, 1)
-        if depth and depth.activation == "relu" and self.conv3.bias is not None:
-            nn.init.ones_(self.conv3.bias)  # ReLU would give negative initial values no gradient
-
-    def forward(self, x: Tensor, image_size: Size) -> Tensor:
-        if self.projection is not None:
-            x = self.projection(x, relu=True)
-        x = self.conv1(x)  # (B, F / 2, h', w')
-        size = image_size if self.config.up_to == "image" else (2 * x.shape[-2], 2 * x.shape[-1])
-        x = self.conv3(self.conv2(resize(x, size, align_corners=True), relu=True)).float()  # (B, K, *size)
-        config = self.config
-        if not isinstance(config, DepthHead):
-            return x
-        if config.activation == "relu":
-            x = F.relu(x)
-        elif config.activation == "sigmoid":
-            x = torch.sigmoid(x) * config.max_depth_m
-        return 1.0 / (config.scale * x + config.shift).clamp(min=1e-8) if config.invert else x
 
 
 class Dpt(Decoder):
@@ -235,7 +158,9 @@ class Dpt(Decoder):
     never uses it; here it does not exist.
     """
 
-    def __init__(self, config: DptConfig, *, embed_dim: int, num_taps: int, out_channels: int) -> None:
+    def __init__(
+        self, config: DptConfig, *, embed_dim: int, num_taps: int, out_channels: int, in_channels: int = 3
+    ) -> None:
         super().__init__()
         width, num_stem = config.fusion_channels, len(config.stem_channels)
         bias = (not config.batch_norm) if config.residual_bias is None else config.residual_bias
@@ -246,15 +171,16 @@ class Dpt(Decoder):
         self.fusions = nn.ModuleList(
             Fusion(width, batch_norm=config.batch_norm, bias=bias, coarsest=level == 3) for level in range(4)
         )
+        self.detail = Detail(in_channels, config.detail_channels, width) if config.detail_channels else None
         self.aux = "none"
         if isinstance(config.head, SegmentationHead):
             self.aux, self.align_corners = config.head.aux, config.head.align_corners
-            self.head: nn.Module = _Segmentation(width, out_channels, config.head.dropout)
+            self.head: nn.Module = SegmentationConvs(width, out_channels, config.head.dropout)
             if self.aux != "none":
-                self.aux_head = _Segmentation(width, out_channels, config.head.dropout)
+                self.aux_head = SegmentationConvs(width, out_channels, config.head.dropout)
         else:
             self.align_corners = True
-            self.head = _Regression(width, out_channels, config.head)
+            self.head = RegressionConvs(width, out_channels, config.head)
 
     def levels(self, taps: Taps) -> list[Tensor]:
         """The reassembled maps, finest first, each (B, F, h_level, w_level)."""
@@ -263,9 +189,11 @@ class Dpt(Decoder):
             maps.append(module(tokens, prefix, taps.grid))
         return [conv(x) for conv, x in zip(self.convs, maps, strict=True)]
 
-    def fuse(self, taps: Taps) -> tuple[Tensor, Tensor]:
+    def fuse(self, taps: Taps, detail: DetailMaps | None = None) -> tuple[Tensor, Tensor]:
         """Outputs (B, F, h', w') of the last fusion, not upsampled yet, and of the penultimate one, upsampled."""
         levels = self.levels(taps)
+        if detail is not None:
+            levels[0] = levels[0] + resize(detail.coarse, _size(levels[0]), align_corners=False)
         path: Tensor | None = None
         for index in (3, 2, 1):
             path = self.fusions[index](levels.pop(), path)  # popped, so that the level's memory is freed
@@ -277,12 +205,20 @@ class Dpt(Decoder):
         """Upsample a fusion's output by two, or to the next finer level if there is one and the config says so."""
         if finer is None or self.fusion_up_to == "double":
             return upsample(path, 2, align_corners=True)
-        return resize(path, (finer.shape[-2], finer.shape[-1]), align_corners=True)
+        return resize(path, _size(finer), align_corners=True)
+
+    def detail_of(self, taps: Taps) -> DetailMaps | None:
+        """The maps of the detail branch, if there is one."""
+        maps: DetailMaps | None = None if self.detail is None else self.detail(taps.image)
+        return maps
 
     def decode(self, taps: Taps, *, with_aux: bool) -> DenseOutput:
         """Logits at an eighth of the patch's stride (segmentation), or values at the head's own size."""
-        fused, penultimate = self.fuse(taps)
+        detail = self.detail_of(taps)
+        fused, penultimate = self.fuse(taps, detail)
         last = self.upsample_path(fused, None)
+        if detail is not None:
+            last = last + detail.rows(_size(last))(0, last.shape[-2])
         logits = self.head(last, taps.image_size)
         if self.aux == "none" or not with_aux:
             return DenseOutput(logits)
@@ -292,9 +228,17 @@ class Dpt(Decoder):
     def decode_coarse(self, taps: Taps) -> DenseOutput:
         """``decode`` in evaluation; a segmentation head computes its largest maps band by band."""
         head = self.head
-        if not isinstance(head, _Segmentation):
+        if not isinstance(head, SegmentationConvs):
             return self.decode(taps, with_aux=False)
-        fused = self.fuse(taps)[0]  # the penultimate output is freed before the bands need memory
+        detail = self.detail_of(taps)
+        fused = self.fuse(taps, detail)[0]  # the penultimate output is freed before the bands need memory
+        added = None if detail is None else detail.rows(_size(fused, 2))
         return DenseOutput(
-            upsample_and_classify(fused, 2, head.conv, head.classifier, align_corners=True, band_rows=BAND_ROWS)
+            upsample_and_classify(
+                fused, 2, head.conv, head.classifier, align_corners=True, band_rows=BAND_ROWS, added=added
+            )
         )
+
+
+def _size(x: Tensor, factor: int = 1) -> Size:
+    return factor * x.shape[-2], factor * x.shape[-1]

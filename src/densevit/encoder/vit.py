@@ -193,7 +193,8 @@ class VisionTransformer(nn.Module):
             ShapeError: if a side is not a multiple of the patch size.
         """
         x, grid, stem_maps = self._embed(images)
-        return self._taps(self._run_blocks(x, grid, self.config.taps if needed is None else needed), grid, stem_maps)
+        outputs = self._run_blocks(x, grid, self.config.taps if needed is None else needed)
+        return self._taps(outputs, grid, stem_maps, images)
 
     def _run_blocks(self, x: Tensor, grid: Size, needed: Collection[int]) -> list[Tensor]:
         """The sequence (B, P + N, C) after every tapped block; (B, 0, C) where it is not needed."""
@@ -236,12 +237,12 @@ class VisionTransformer(nn.Module):
         kept = self.kept_blocks(depth)
         return [x for index, x in self._each_block(x, self._rotation(grid, x.device), 0, depth) if index in kept]
 
-    def other_blocks(self, sequences: list[Tensor], grid: Size, depth: int) -> Taps:
-        """Outputs of ``first_blocks`` -> the taps of the whole encoder, as ``forward`` returns them."""
+    def other_blocks(self, sequences: list[Tensor], grid: Size, depth: int, images: Tensor | None = None) -> Taps:
+        """Outputs of ``first_blocks``, and images -> the taps of the whole encoder, as ``forward`` returns them."""
         outputs = dict(zip(self.kept_blocks(depth), sequences, strict=True))
         x = sequences[-1]
         outputs |= dict(self._each_block(x, self._rotation(grid, x.device), depth, len(self.blocks)))
-        return self._taps([self.norm(outputs[tap]) for tap in self.config.taps], grid, ())
+        return self._taps([self.norm(outputs[tap]) for tap in self.config.taps], grid, (), images)
 
     def grid_of(self, image_size: Size) -> Size:
         """The token grid of an image size.
@@ -278,12 +279,12 @@ class VisionTransformer(nn.Module):
         sequence = torch.cat([*(t.expand(x.shape[0], -1, -1) for t in prefix), x], dim=1)  # (B, P + N, C)
         return self.norm_pre(sequence), grid, stem_maps
 
-    def _taps(self, outputs: list[Tensor], grid: Size, stem_maps: tuple[Tensor, ...]) -> Taps:
+    def _taps(self, outputs: list[Tensor], grid: Size, stem_maps: tuple[Tensor, ...], images: Tensor | None) -> Taps:
         """Split sequences (B, P + N, C) into prefix and patch tokens."""
         num_prefix = self.config.num_prefix
         tokens = tuple(t[:, num_prefix:] for t in outputs)
         prefix = tuple(t[:, :num_prefix] for t in outputs)
-        return Taps(tokens, prefix, grid, self.config.patch_size, stem_maps)
+        return Taps(tokens, prefix, grid, self.config.patch_size, stem_maps, images)
 
     def _rotation(self, grid: Size, device: torch.device) -> Rotation | None:
         if not isinstance(self.config.positions, RotaryPositions):

@@ -8,6 +8,7 @@ off for many images of one size, or windows.
 import logging
 import time
 from collections.abc import Callable, Collection
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -177,7 +178,7 @@ class EngineEncoder(VisionTransformer):
         """As the original encoder, but always with every tap."""
         grid = self.grid_of((images.shape[-2], images.shape[-1]))
         flat = self._programs.run(None, lambda: EncoderGraph(self.inner), (images,))
-        return unflatten(flat, grid, self.config.patch_size, len(self.config.taps))
+        return replace(unflatten(flat, grid, self.config.patch_size, len(self.config.taps)), image=images)
 
 
 class EngineDecoder(Decoder):
@@ -198,6 +199,6 @@ class EngineDecoder(Decoder):
         return self._run(taps, coarse=True)
 
     def _run(self, taps: Taps, *, coarse: bool) -> DenseOutput:
-        key = (coarse, taps.grid, taps.patch_size, len(taps.tokens))
+        key = (coarse, taps.grid, taps.patch_size, len(taps.tokens), taps.image is not None)
         (logits,) = self._programs.run(key, lambda: DecoderGraph(self.inner, *key), flatten(taps))
         return DenseOutput(logits)

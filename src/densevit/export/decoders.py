@@ -7,6 +7,7 @@ from typing import Any, cast
 from torch import nn
 
 from densevit.decoders import Decoder
+from densevit.decoders.detail import Detail
 from densevit.decoders.dpt import DepthHead, Dpt, Fusion, Reassemble
 from densevit.decoders.segmenter import SegmenterLinear, SegmenterMask
 from densevit.decoders.setr import SetrMla, SetrNaive, SetrPup, UpHead
@@ -28,6 +29,7 @@ class Levels:
         grid: (h, w) in patches.
         image_size: (H, W) of the resized image, in pixels.
         stem_maps: of a convolutional stem, finest first.
+        image: normalised, (B, channels, H, W).
         embed_dim: C.
     """
 
@@ -36,6 +38,7 @@ class Levels:
     grid: Extent
     image_size: Extent
     stem_maps: tuple[Value, ...]
+    image: Value
     embed_dim: int
 
     @classmethod
@@ -43,7 +46,7 @@ class Levels:
         """The taps after some blocks; of a decoder that reads only the last, the others may be missing."""
         kept = tuple(block for block in blocks if block in taps.tokens)
         tokens, prefix = (tuple(found[block] for block in kept) for found in (taps.tokens, taps.prefix))
-        return cls(tokens, prefix, taps.grid, taps.image_size, taps.stem_maps, embed_dim)
+        return cls(tokens, prefix, taps.grid, taps.image_size, taps.stem_maps, taps.image, embed_dim)
 
     def map(self, writer: Writer, level: int, norm: nn.Module) -> Value:
         """A tap after a LayerNorm, as a map (B, C, h, w)."""
@@ -127,6 +130,10 @@ def dpt(writer: Writer, decoder: Dpt, levels: Levels) -> Value:
         assert isinstance(module, Reassemble)
         maps.append(_reassemble(writer, module, levels, level))
     features = [writer.conv(x, cast(nn.Conv2d, conv)) for x, conv in zip(maps, decoder.convs, strict=True)]
+    fine: Value | None = None
+    if decoder.detail is not None:
+        fine, coarse = _detail(writer, decoder.detail, levels.image)
+        features[0] = features[0] + resize(coarse, (features[0].size(2), features[0].size(3)), align_corners=False)
     path: Value | None = None
     for level in (3, 2, 1, 0):
         fusion = decoder.fusions[level]
@@ -138,7 +145,21 @@ def dpt(writer: Writer, decoder: Dpt, levels: Levels) -> Value:
             finer = features[level - 1]
             path = resize(path, (finer.size(2), finer.size(3)), align_corners=True)
     assert path is not None
+    if fine is not None and decoder.detail is not None:
+        fine = resize(fine, (path.size(2), path.size(3)), align_corners=False)
+        path = path + writer.conv(fine, decoder.detail.project_fine)
     return _dpt_head(writer, decoder.head, path, levels)
+
+
+def _detail(writer: Writer, detail: Detail, image: Value) -> tuple[Value, Value]:
+    """``Detail``."""
+    fine = image
+    for conv in detail.fine:
+        fine = writer.conv_bn_relu(fine, conv)
+    coarse = fine
+    for conv in detail.coarse:
+        coarse = writer.conv_bn_relu(coarse, conv)
+    return fine, writer.conv(coarse, detail.project_coarse)
 
 
 def _reassemble(writer: Writer, module: Reassemble, levels: Levels, level: int) -> Value:

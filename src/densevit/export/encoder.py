@@ -24,6 +24,7 @@ class GraphTaps:
         grid: (h, w) in patches.
         image_size: (H, W) of the resized image, in pixels.
         stem_maps: of a convolutional stem, finest first.
+        image: normalised, (B, channels, H, W).
     """
 
     tokens: dict[int, Value]
@@ -31,6 +32,7 @@ class GraphTaps:
     grid: Extent
     image_size: Extent
     stem_maps: tuple[Value, ...]
+    image: Value
 
 
 def encode(writer: Writer, encoder: VisionTransformer, images: Value, grid: Extent, needed: set[int]) -> GraphTaps:
@@ -54,7 +56,7 @@ def encode(writer: Writer, encoder: VisionTransformer, images: Value, grid: Exte
             tokens[index] = normed.slice(1, config.num_prefix) if config.num_prefix else normed
             prefix[index] = normed.slice(1, 0, config.num_prefix)
     ph, pw = config.patch_size
-    return GraphTaps(tokens, prefix, grid, (grid[0] * ph, grid[1] * pw), stem_maps)
+    return GraphTaps(tokens, prefix, grid, (grid[0] * ph, grid[1] * pw), stem_maps, images)
 
 
 def _with_positions(writer: Writer, encoder: VisionTransformer, x: Value, grid: Extent) -> Value:

@@ -124,7 +124,8 @@ class Writer:
         assert isinstance(module, ConvBnRelu)
         conv, norm, _ = module
         assert isinstance(conv, nn.Conv2d)
-        return self.graph.op("Relu", self.conv(x, conv, norm))
+        pads = (1, 1, 1, 1) if isinstance(conv, StridedConv) else None  # which pads by itself
+        return self.graph.op("Relu", self.conv(x, conv, norm, pads=pads))
 
     def residual_unit(self, x: Value, unit: ResidualUnit) -> Value:
         """``ResidualUnit``."""

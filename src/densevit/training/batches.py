@@ -39,11 +39,13 @@ class Batch:
         inputs: images (B, 3, H, W), or cached features (B, taps, P + N, C) in float16.
         grid: (h, w) of the token grid.
         targets: per head, stacked.
+        images: (B, 3, H, W), where ``inputs`` are features and a head reads the image besides.
     """
 
     inputs: Tensor
     grid: Size
     targets: dict[str, Tensor]
+    images: Tensor | None = None
 
 
 class SourceBatches(TorchDataset[Batch]):
@@ -77,6 +79,8 @@ class SourceBatches(TorchDataset[Batch]):
             raise ConfigError(
                 "augment has cutmix or classmix, but cached features cannot be mixed; set both to 0 or unset features"
             )
+        decoders = [config.model.heads[head].decoder for head in source.heads]
+        self.with_images = cache is not None and any(decoder.reads_image for decoder in decoders)
         self.size, rest = divmod(source.batch_size, config.accumulate * world)
         if rest:
             raise ConfigError(
@@ -102,7 +106,8 @@ class SourceBatches(TorchDataset[Batch]):
         patch = self.config.model.encoder.patch_size
         height, width = examples[0][1].image.shape[-2:]
         inputs = torch.stack([values for values, _ in examples])
-        return Batch(inputs, (height // patch[0], width // patch[1]), targets)
+        images = torch.stack([example.image for _, example in examples]) if self.with_images else None
+        return Batch(inputs, (height // patch[0], width // patch[1]), targets, images)
 
     def prepare(self) -> Iterator[int]:
         """Encode every view of every image that the cache lacks; yields the number done so far."""

@@ -105,7 +105,7 @@ class FeatureCache:
         """The taps of one image, batch 1, in float32, through the blocks of ``model`` that are not frozen."""
         grid = model.encoder.grid_of((image.shape[-2], image.shape[-1]))
         features = torch.tensor(self.read(image, np.float32))[None].to(model.mean.device)
-        return to_taps(features, model, grid, self.depth)
+        return to_taps(features, model, grid, self.depth, image[None].to(model.mean.device))
 
     def num_bytes(self, image_size: Size) -> int:
         """Size of the features of one image."""
@@ -150,9 +150,13 @@ class FeatureCache:
             )
 
 
-def to_taps(features: Tensor, model: DenseModel, grid: Size, depth: int) -> Taps:
-    """Features (B, kept, P + N, C) of the first ``depth`` blocks -> the taps of the whole encoder, in float32."""
-    return model.encoder.other_blocks(list(features.float().unbind(1)), grid, depth)
+def to_taps(features: Tensor, model: DenseModel, grid: Size, depth: int, images: Tensor | None = None) -> Taps:
+    """Features (B, kept, P + N, C) of the first ``depth`` blocks -> the taps of the whole encoder, in float32.
+
+    ``images`` (B, 3, H, W) in [0, 1] are needed only for heads that read the image.
+    """
+    normalised = None if images is None else model.normalise(images)
+    return model.encoder.other_blocks(list(features.float().unbind(1)), grid, depth, normalised)
 
 
 def encoder_key(model: DenseModel, depth: int, *, bf16: bool = False) -> str:

@@ -6,7 +6,7 @@ is resumed, so it stays a function of its config.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from densevit.checkpoints.open import model_facts
@@ -35,6 +35,11 @@ NEARLY = 0.75
 
 NUM_LEVELS = 4
 """Taps that DPT reads; of an encoder with fewer, some twice."""
+DETAIL_CHANNELS = 16
+"""Width of the branch on the image that DPT has for classes."""
+CROP = (16, 16)
+"""What such a head sees of a larger input in a step, (height, width) in tokens. Its branch learns from scratch, so it
+gains from many steps: on cell membranes mIoU 0.786 with crops and 0.775 without, in equal time."""
 
 PATCHES_ACROSS = 5
 """How many patches the thinnest objects should be across. On cells of 300 x 300 pixels (mIoU after 300 steps of the
@@ -128,10 +133,10 @@ def plan(
         check(draft)
     measured = measure(draft, train.size, device)
     fixed = given.get("fit", {}).get("short_side") is not None
-    sizes = [_choose_size(train, num_val, measured.of(kinds), budget_s, side, fixed=fixed) for kinds in candidates]
+    costs_of = [replace(measured.of(kinds), crop=_crop(drafted, kinds)) for kinds in candidates]
+    sizes = [_choose_size(train, num_val, costs, budget_s, side, fixed=fixed) for costs in costs_of]
     largest = max(min(size) for size, _ in sizes)
-    for kinds, (size, num_train) in zip(candidates, sizes, strict=True):  # noqa: B007 - the last one is the fallback
-        costs = measured.of(kinds)
+    for kinds, costs, (size, num_train) in zip(candidates, costs_of, sizes, strict=True):  # noqa: B007 - the last stays
         enough = ENOUGH_STEPS * costs.step_s(size, BATCH) <= LEARNING * budget_s
         if enough and min(size) >= NEARLY * largest:
             break
@@ -151,7 +156,11 @@ def plan(
         "checkpoint_every": every,
         "log_every": max(every // 4, 1),
         "augment": {"crop": list(size)},
-        "features": {"views": views, **({} if num_train == train.count else {"images": num_train})},
+        "features": {
+            "views": views,
+            **({} if num_train == train.count else {"images": num_train}),
+            **({} if costs.crop is None else {"crop": list(costs.seen(size))}),
+        },
     }
     if num_val:
         settings["patience"] = PATIENCE
@@ -166,17 +175,28 @@ def _heads(decoders: Sequence[str], train: Survey, taps: Sequence[int] | None) -
     settings = head_settings(decoders, train.target, values)
     for name, task in settings["tasks"].items():
         settings["tasks"][name] = dict(task)
+        head = settings["model"]["heads"][name]
         if name == "dpt" and taps is not None and len(taps) != NUM_LEVELS:
             last = len(taps) - 1
-            chosen = [taps[round(i * last / (NUM_LEVELS - 1))] for i in range(NUM_LEVELS)]
-            settings["model"]["heads"][name]["taps"] = chosen
+            head["taps"] = [taps[round(i * last / (NUM_LEVELS - 1))] for i in range(NUM_LEVELS)]
+        if name == "dpt" and train.target == "labels":
+            head["decoder"]["detail_channels"] = DETAIL_CHANNELS
         if train.max_depth_m is not None:
             settings["tasks"][name]["max_depth_m"] = train.max_depth_m
-            if (head := settings["model"]["heads"][name]["decoder"].get("head")) is not None:
-                head["max_depth_m"] = train.max_depth_m
+            if (output := head["decoder"].get("head")) is not None:
+                output["max_depth_m"] = train.max_depth_m
         elif train.rarest is not None and train.rarest < RARE:
             settings["tasks"][name]["dice_weight"] = 1.0
     return settings
+
+
+def _crop(drafted: Plain, kinds: Sequence[str]) -> Size | None:
+    """What heads see in a step, in tokens: as given, a crop if a branch on the image learns, or None for all of it."""
+    given: Size | None = (drafted.get("features") or {}).get("crop")
+    heads = drafted["model"]["heads"]
+    return given or (
+        CROP if any(heads[name]["decoder"].get("detail_channels") for name in kinds if name in heads) else None
+    )
 
 
 def _wanted_side(train: Survey) -> int:
@@ -226,7 +246,7 @@ def _choose_steps(num_views: int, num_val: int, costs: Costs, budget_s: float, s
     while evaluations > FEWEST_EVALUATIONS and evaluations * evaluation > EVALUATION_SHARE * room:
         evaluations -= 1
     steps = int((room - evaluations * evaluation) / costs.step_s(size, BATCH))
-    passes = max(PASSES * num_views // BATCH, 300)
+    passes = max(round(PASSES * num_views / costs.share_seen(size)) // BATCH, 300)
     return min(max(steps, STEPS[0]), STEPS[1], passes), evaluations
 
 

@@ -60,7 +60,8 @@ class Learner(nn.Module):
         with torch.autocast(inputs.device.type, dtype, enabled=dtype != torch.float32):
             cached = self.config.features is not None
             depth = self.config.frozen_depth
-            taps = to_taps(inputs, self.model, batch.grid, depth) if cached else self._encode(inputs)
+            images = None if batch.images is None else batch.images.to(inputs.device)
+            taps = to_taps(inputs, self.model, batch.grid, depth, images) if cached else self._encode(inputs)
             outputs = self._decode(taps, tuple(batch.targets))
             teacher_losses = {} if self.teacher is None else self.teacher.losses(inputs, outputs)
         target_losses = {

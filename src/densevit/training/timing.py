@@ -34,6 +34,7 @@ class Costs:
         evaluations: seconds per photo of an evaluation of every head, whose features are cached.
         width: of the encoder.
         patch: of the encoder.
+        crop: (height, width) in tokens of what a training step sees of a larger image; all of it, if None.
     """
 
     tokens: int
@@ -42,6 +43,7 @@ class Costs:
     evaluations: Mapping[str, float]
     width: int
     patch: Size
+    crop: Size | None = None
 
     def of(self, heads: Sequence[str]) -> "Costs":
         """The costs without those of other heads."""
@@ -54,7 +56,7 @@ class Costs:
 
     def step_by_head(self, size: Size, batch: int) -> dict[str, float]:
         """Seconds of a step of every head."""
-        factor = batch * self._tokens(size) / self.tokens
+        factor = batch * self._tokens(size) * self.share_seen(size) / self.tokens
         return {head: seconds * factor for head, seconds in self.heads.items()}
 
     def step_s(self, size: Size, batch: int) -> float:
@@ -64,6 +66,16 @@ class Costs:
     def evaluate_s(self, size: Size) -> float:
         """Seconds to evaluate a photo; of smaller inputs no less, since much of it is done at the photo's own size."""
         return sum(self.evaluations.values()) * max(self._tokens(size) / self.tokens, 1.0)
+
+    def seen(self, size: Size) -> Size:
+        """(height, width) in tokens of what a training step sees of images of a size."""
+        grid = (size[0] // self.patch[0], size[1] // self.patch[1])
+        return grid if self.crop is None else (min(grid[0], self.crop[0]), min(grid[1], self.crop[1]))
+
+    def share_seen(self, size: Size) -> float:
+        """Its share of the image."""
+        seen = self.seen(size)
+        return seen[0] * seen[1] / self._tokens(size)
 
     def _tokens(self, size: Size) -> int:
         return (size[0] // self.patch[0]) * (size[1] // self.patch[1])
@@ -95,6 +107,7 @@ def measure(config: TrainConfig, photo: Size, device: str = "cpu") -> Costs:
         encoder_s = _fastest(encode, device)
         batch = 2  # batch norm needs more than one value per channel at any size
         features = torch.stack([s[0] for s in encode()]).half().cpu().clone().expand(batch, -1, -1, -1)
+        images = image.cpu().expand(batch, -1, -1, -1)
         tasks: dict[str, Task] = dict(config.tasks)
         learner = Learner(model, tasks, config)
         heads: dict[str, float] = {}
@@ -103,7 +116,7 @@ def measure(config: TrainConfig, photo: Size, device: str = "cpu") -> Costs:
             target = random_target(task, (batch, height, width))
 
             def step(head: str = head, target: torch.Tensor = target) -> None:
-                losses, _ = learner.losses(Batch(features, grid, {head: target}))
+                losses, _ = learner.losses(Batch(features, grid, {head: target}, images))
                 losses[head].backward()
 
             heads[head] = _fastest(step, device) / batch
@@ -125,7 +138,7 @@ def _evaluation(
     sample = Sample("timing", np.zeros((*photo, config.model.encoder.in_channels), np.uint8), **values)
 
     def encode(images: torch.Tensor) -> Taps:
-        return to_taps(features.to(images.device), model, grid, config.frozen_depth)
+        return to_taps(features.to(images.device), model, grid, config.frozen_depth, images)
 
     dataset = _One(sample, task.class_table)
     # Photos are run whole, and the features are those of the crop, whatever the photo's own input size.

@@ -14,17 +14,29 @@ from densevit.layers import ConvBnRelu, resize, upsample
 from densevit.types import Size
 from densevit.upsampling.neighbours import neighbours
 
+RowsOf = Callable[[int, int], Tensor]
+"""Rows start..stop - 1 of a map of the upsampled size: (B, C, stop - start, W)."""
+
 
 def upsample_and_classify(
-    x: Tensor, factor: int, conv: ConvBnRelu, classifier: nn.Conv2d, *, align_corners: bool, band_rows: int
+    x: Tensor,
+    factor: int,
+    conv: ConvBnRelu,
+    classifier: nn.Conv2d,
+    *,
+    align_corners: bool,
+    band_rows: int,
+    added: RowsOf | None = None,
 ) -> Tensor:
-    """``classifier(conv(upsample(x, factor)))`` in evaluation, up to rounding, ``band_rows`` upsampled rows at a time.
+    """``classifier(conv(upsample(x, factor) + added))`` in evaluation, up to rounding.
 
-    (B, C, h, w) -> (B, K, h * factor, w * factor); ``conv`` keeps the size of a map, ``classifier`` is 1x1.
+    (B, C, h, w) -> (B, K, h * factor, w * factor), ``band_rows`` upsampled rows at a time; ``conv`` keeps the size of a
+    map, ``classifier`` is 1x1.
     """
     height, width = size = (x.shape[-2] * factor, x.shape[-1] * factor)
     if torch.compiler.is_compiling():  # compilers and exporters plan memory themselves
-        whole: Tensor = classifier(conv(resize(x, size, align_corners=align_corners)))
+        upsampled = resize(x, size, align_corners=align_corners)
+        whole: Tensor = classifier(conv(upsampled if added is None else upsampled + added(0, height)))
         return whole
     shape = (x.shape[0], classifier.out_channels, height, width)
     logits = torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
@@ -35,13 +47,10 @@ def upsample_and_classify(
         # The convolution reads a margin of rows above and below, which is zero outside the map.
         start, stop = max(top - conv.margin, 0), min(bottom + conv.margin, height)
         padding = (0, 0, start - (top - conv.margin), bottom + conv.margin - stop)
-        band = F.pad(upsampled_rows(start, stop), padding)
+        rows = upsampled_rows(start, stop)
+        band = F.pad(rows if added is None else rows + added(start, stop), padding)
         logits[:, :, top:bottom] = classifier(prepared(band, inner_rows=True))
     return logits
-
-
-RowsOf = Callable[[int, int], Tensor]
-"""Rows start..stop - 1 of an upsampled map: (B, C, stop - start, W)."""
 
 
 def _centred_rows(x: Tensor, factor: int) -> RowsOf:
