@@ -228,9 +228,14 @@ def encoder_decoder_imports(src: Path) -> list[str]:
 
 
 def family_imports(src: Path) -> list[str]:
-    """Imports from one decoder file to another or to the table of them all; base.py is what they have in common."""
+    """Imports from one decoder to another or to the table of them all; base.py is what they have in common.
+
+    A decoder may have files for parts of its own: those of dpt.py begin with dpt_.
+    """
     inside = [(a, b) for a, b in own_imports(src) if room(a) == room(b) == "decoders" and a != "densevit.decoders"]
-    return [f"{a} imports {b}" for a, b in inside if b not in {a, "densevit.decoders.base"}]
+    return [
+        f"{a} imports {b}" for a, b in inside if b not in {a, "densevit.decoders.base"} and not b.startswith(a + "_")
+    ]
 
 
 def strayed_libraries(src: Path) -> list[str]:

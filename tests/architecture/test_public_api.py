@@ -72,7 +72,7 @@ SIGNATURES = {
     "DenseModel.encode": "images",
     "DenseModel.decode": "taps, heads, *, coarse",
     "DenseOutput": "logits, aux",
-    "Taps": "tokens, prefix, grid, patch_size, stem_maps",
+    "Taps": "tokens, prefix, grid, patch_size, stem_maps, image",
     "Taps.maps": "",
     "VisionTransformer": "config",
     "VisionTransformer.forward": "images, needed",

@@ -13,11 +13,10 @@ from torch import Tensor, nn
 
 from densevit.config import PositiveWidth, bounded
 from densevit.decoders.base import Decoder, DecoderConfig
-from densevit.decoders.detail import Detail, DetailMaps
 from densevit.decoders.dpt_heads import DepthHead, RegressionConvs, RegressionHead, SegmentationConvs, SegmentationHead
 from densevit.kernels.convolution import Conv2d
 from densevit.kernels.linear import Linear
-from densevit.layers import ResidualUnit, learned_resampling, resize, upsample
+from densevit.layers import Detail, DetailMaps, ResidualUnit, learned_resampling, resize, upsample
 from densevit.types import DenseOutput, Size, Taps
 from densevit.upsampling.row_bands import upsample_and_classify
 

@@ -7,7 +7,6 @@ from typing import Any, cast
 from torch import nn
 
 from densevit.decoders import Decoder
-from densevit.decoders.detail import Detail
 from densevit.decoders.dpt import DepthHead, Dpt, Fusion, Reassemble
 from densevit.decoders.segmenter import SegmenterLinear, SegmenterMask
 from densevit.decoders.setr import SetrMla, SetrNaive, SetrPup, UpHead
@@ -16,7 +15,7 @@ from densevit.export.builder import Value
 from densevit.export.encoder import GraphTaps
 from densevit.export.layers import Writer, map_of
 from densevit.export.resampling import Extent, averaging, resize, upsample_by
-from densevit.layers import ConvBnRelu, StridedConv
+from densevit.layers import ConvBnRelu, Detail, StridedConv
 
 
 @dataclass(frozen=True)
