@@ -168,7 +168,28 @@ def test_plan__says_where_objects_are_thinner_than_a_patch(
     given: dict[str, Any], machine: Any, short_side: int, thin: bool
 ) -> None:
     lines = plan(given | {"fit": {"short_side": short_side}}, ("setr_mla",), 600).lines
-    assert any("a convolutional network may be better" in line for line in lines) == thin
+    assert any("--decoder dpt has a branch on the image for them" in line for line in lines) == thin
+
+
+def test_plan__gives_classes_a_branch_on_the_image_and_many_steps_on_crops(
+    given: dict[str, Any], machine: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(laptop, "DETAILED_SIDE", 640)
+    machine(0.1, 0.05)
+    raw = plan(given, (), 600).raw
+    whole = plan(given | {"features": {**given["features"], "crop": [40, 53]}}, (), 600).raw
+    assert raw["model"]["heads"]["dpt"]["decoder"]["detail_channels"] > 0
+    assert raw["features"]["crop"] == [16, 16]
+    assert raw["iterations"] > 3 * whole["iterations"]
+
+
+def test_plan__gives_steps_the_time_that_encoding_leaves(given: dict[str, Any], machine: Any) -> None:
+    for encoder_s in (0.01, 1.0):
+        machine(encoder_s, 2.0)
+        raw = plan(given, ("setr_mla",), 600).raw
+        encoded = (6 * raw["features"]["views"] + 3) * costs(encoder_s).encode_s(tuple(raw["augment"]["crop"]))
+        learnt = raw["iterations"] * costs(0, 2.0).of(["setr_mla"]).step_s(tuple(raw["augment"]["crop"]), 4)
+        assert 0.45 * 600 < encoded + learnt < 0.95 * 600
 
 
 def test_plan__of_depth_fits_the_range_to_the_data(given: dict[str, Any], machine: Any, dataset: Path) -> None:

@@ -39,9 +39,12 @@ CROP = (16, 16)
 """What such a head sees of a larger input in a step, in tokens: its branch learns from scratch and needs many steps. On
 cell membranes mIoU is 0.786 with crops, 0.775 without, and 0.672 without the branch."""
 
+DETAILED_SIDE = 480
+"""Short side to which smaller photos are enlarged for such a head. On cells of 300 x 300 pixels mIoU is 0.941 at 304
+and 0.946 at 480; on membranes of 512 x 512 0.792 at 512 and 0.790 at 640."""
 PATCHES_ACROSS = 5
-"""How many patches the thinnest objects should be across. On cells of 300 x 300 pixels (mIoU after 300 steps of the
-same head): 0.912 at 304, 0.932 at 480."""
+"""How many patches the thinnest objects should be across for other heads: on these cells setr_mla has 0.912 at 304 and
+0.932 at 480, where they are."""
 ENLARGED = 3.0
 """Largest factor on the sides of photos."""
 SIDES = (192, 1024)
@@ -53,8 +56,6 @@ ENCODING, LEARNING = 0.6, 0.3
 """Shares of the budget: at most for encoding photos, at least for steps with evaluations; the rest is for files."""
 FEW_PHOTOS = 100
 """Rather than fewer training photos than this, smaller ones are encoded."""
-THIN = 2.0
-"""Photos are enlarged at the cost of their number only while the thinnest objects are fewer patches across."""
 MAX_VIEWS = 4
 STEPS, PASSES = (60, 2000), 40
 """Least and largest number of steps, and of passes over the encoded views."""
@@ -62,8 +63,7 @@ EVALUATIONS, PATIENCE = 8, 4
 FEWEST_EVALUATIONS = 5
 EVALUATION_SHARE = 0.25
 """Largest share of the time for learning that evaluations get, unless they are only ``FEWEST_EVALUATIONS``."""
-BATCH = 4
-RARE = 0.05
+BATCH, RARE = 4, 0.05
 """Dice is added to the loss where a class has a smaller share of the pixels."""
 
 FIXED: Plain = {
@@ -123,16 +123,15 @@ def plan(
         given = merge({"select": "last", "probe": False}, given)
     candidates = [decoders] if decoders else [(kind,) for kind in SUITABLE[train.target]]
     every_kind = [kind for kinds in candidates for kind in kinds]
-    side = given.get("fit", {}).get("short_side") or _wanted_side(train)
     taps = None if given.get("init") is None else model_facts(str(given["init"]))[0].encoder.taps
     drafted = merge(_heads(every_kind, train, taps), given)
-    draft = TrainConfig.parse(complete(_with_size(drafted, min(side, 384), iterations=1)))
+    short_side = given.get("fit", {}).get("short_side")
+    draft = TrainConfig.parse(complete(_with_size(drafted, min(short_side or PLAIN_SIDE, PLAIN_SIDE), iterations=1)))
     if check is not None:
         check(draft)
     measured = measure(draft, train.size, device)
-    fixed = given.get("fit", {}).get("short_side") is not None
     costs_of = [replace(measured.of(kinds), crop=_crop(drafted, kinds)) for kinds in candidates]
-    sizes = [_choose_size(train, num_val, costs, budget_s, side, fixed=fixed) for costs in costs_of]
+    sizes = [_choose_size(train, num_val, costs, budget_s, short_side) for costs in costs_of]
     largest = max(min(size) for size, _ in sizes)
     for kinds, costs, (size, num_train) in zip(candidates, costs_of, sizes, strict=True):  # noqa: B007 - the last stays
         enough = ENOUGH_STEPS * costs.step_s(size, BATCH) <= LEARNING * budget_s
@@ -194,11 +193,13 @@ def _crop(drafted: Plain, kinds: Sequence[str]) -> Size | None:
     )
 
 
-def _wanted_side(train: Survey) -> int:
-    """The short side at which the thinnest objects are ``PATCHES_ACROSS`` patches across."""
+def _wanted_side(train: Survey, *, detail: bool) -> int:
+    """That of the photos for heads with a branch on the image; else the thinnest objects decide."""
     short = min(train.size)
     if train.thickness is None:
         return PLAIN_SIDE
+    if detail:
+        return min(max(short, DETAILED_SIDE), SIDES[1])
     factor = min(PATCHES_ACROSS * 16 / train.thickness, ENLARGED)
     return round(min(max(short * factor, min(short, PLAIN_SIDE)), SIDES[1]))
 
@@ -207,29 +208,26 @@ def _input(side: int, size: Size, patch: Size) -> Size:
     return InferenceConfig(short_side=side).input_size(size, patch)
 
 
-def _choose_size(
-    train: Survey, num_val: int, costs: Costs, budget_s: float, side: int, *, fixed: bool
-) -> tuple[Size, int]:
+def _choose_size(train: Survey, num_val: int, costs: Costs, budget_s: float, given: int | None) -> tuple[Size, int]:
     """The input size, and how many training photos can be encoded at it.
 
-    The largest one up to ``side`` at which the budget allows all photos; or ``FEW_PHOTOS`` of them, as long as photos
-    are not enlarged or objects are ``THIN``.
+    The largest one wanted at which the budget allows all photos, or ``FEW_PHOTOS`` where they are not enlarged.
     """
+    side = given or _wanted_side(train, detail=costs.crop is not None)
     patch, floor = costs.patch, min(side, SIDES[0], max(min(train.size), SIDES[0] // 2))
-    sides = [side] if fixed else [*range(side, floor, -patch[0]), floor]
+    sides = [side] if given else [*range(side, floor, -patch[0]), floor]
     size, fitting = _input(side, train.size, patch), 0
     for candidate in sides:
         size = _input(candidate, train.size, patch)
         each = costs.encode_s(size)
         room = ENCODING * budget_s - num_val * each
         fitting = int(room / each)
-        across = None if train.thickness is None else train.thickness * candidate / min(train.size) / min(patch)
-        spared = candidate <= min(train.size) or (across is not None and across < THIN)
-        enough_photos = fitting >= (min(FEW_PHOTOS, train.count) if spared else train.count)
+        enlarged = candidate > min(train.size)
+        enough_photos = fitting >= (train.count if enlarged else min(FEW_PHOTOS, train.count))
         learning_s = costs.step_s(size, BATCH) * ENOUGH_STEPS + FEWEST_EVALUATIONS * num_val * costs.evaluate_s(size)
         if enough_photos and learning_s <= LEARNING * budget_s:
             break
-    size = size if fixed else _input(min(size), train.size, patch)  # as the config's short side will give it
+    size = size if given else _input(min(size), train.size, patch)  # as the config's short side will give it
     return size, min(max(fitting, BATCH), train.count)
 
 
@@ -271,10 +269,10 @@ def _lines(
     ]
     if train.thickness is not None:
         across = train.thickness * min(size) / min(train.size) / min(costs.patch)
-        if across < 1:
+        if across < 1 and costs.crop is None:
             lines.append(
-                f"the thinnest objects are then {across:.1f} patches across, so that their outlines will be rough; a "
-                "longer --time allows a larger input; for lines this thin a convolutional network may be better"
+                f"the thinnest objects are then {across:.2g} patches across, so that their outlines will be rough; "
+                "--decoder dpt has a branch on the image for them, and a longer --time allows a larger input"
             )
     if num_train < train.count:
         lines.append(f"{num_train} of {train.count} training photos are used; a longer --time uses more")
