@@ -91,6 +91,57 @@ def load(
     )
 
 
+def from_pretrained(
+    pretrained_model_name_or_path: str | Path,
+    *,
+    revision: str | None = None,
+    token: str | bool | None = None,
+    cache_dir: str | Path | None = None,
+    heads: Sequence[str] | None = None,
+    device: str | None = None,
+    speed: "SpeedConfig | Mapping[str, Any] | Sequence[str] | str | Path | None" = None,
+    engine: str | None = None,
+    quality: "Quality | None" = None,
+    **import_overrides: Any,
+) -> "Predictor":
+    """Load a folder that ``Predictor.save_pretrained`` wrote, or a repository of the Hugging Face hub.
+
+    It is ``load`` with the names and arguments of ``huggingface_hub``: repositories of other programs whose models
+    densevit reads are loaded too.
+
+    Args:
+        pretrained_model_name_or_path: a folder, or ``owner/name`` on the hub; what is here goes first.
+        revision: a branch, tag or commit of the repository.
+        token: of the hub; by default that of ``hf auth login`` or of HF_TOKEN.
+        cache_dir: for downloads; by default the hub's own.
+        heads: this and the others as for ``load``.
+        device: see there.
+        speed: see there.
+        engine: see there.
+        quality: see there.
+        import_overrides: see there.
+
+    Raises:
+        CheckpointError: if there is no such model, its files cannot be used, or the hub cannot be reached.
+        ConfigError: if this names no repository, or a head, option, device, engine or quality does not exist.
+        EngineError: if the engine does not work here.
+    """
+    from densevit.inference.predictor import Predictor
+
+    return Predictor.from_pretrained(
+        pretrained_model_name_or_path,
+        revision=revision,
+        token=token,
+        cache_dir=cache_dir,
+        heads=heads,
+        device=device,
+        speed=speed,
+        engine=engine,
+        quality=quality,
+        **import_overrides,
+    )
+
+
 def list_models() -> tuple[str, ...]:
     """Names that ``load`` takes: "default" and the presets."""
     from densevit.presets import PRESETS
@@ -181,6 +232,7 @@ __all__ = [
     "evaluate",
     "export_model",
     "export_web",
+    "from_pretrained",
     "list_models",
     "load",
     "train",

@@ -4,6 +4,7 @@ import re
 import stat
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -18,11 +19,39 @@ _HUB = re.compile(r"hf://(?P<repo>[^/@\s]+/[^/@\s]+)(?:/(?P<file>[^@\s]+))?(?:@(
 HUB_FILES = ("model.safetensors", "pytorch_model.bin")
 
 
-def resolve(source: str) -> Path:
+@dataclass(frozen=True)
+class HubAccess:
+    """How the hub is reached.
+
+    Attributes:
+        token: None for that of ``hf auth login`` or HF_TOKEN, False for none.
+        cache_dir: None for the hub's own, in HF_HOME.
+    """
+
+    token: str | bool | None = None
+    cache_dir: Path | None = None
+
+    def download(self, repo: str, name: str, revision: str | None, *, offline: bool = False) -> Path:
+        """One file of a repository, downloaded or from the cache; raises what ``huggingface_hub`` does.
+
+        Args:
+            repo: ``owner/name``.
+            name: of the file.
+            revision: None for the main branch.
+            offline: only look into the cache.
+        """
+        from huggingface_hub import hf_hub_download
+
+        options = {"token": self.token, "cache_dir": self.cache_dir, "local_files_only": offline}
+        return Path(hf_hub_download(repo, name, revision=revision, **options))
+
+
+def resolve(source: str, access: HubAccess | None = None) -> Path:
     """The local path of a weights file, downloaded or taken from the hub's cache if necessary.
 
     Args:
         source: "default", a path, or ``hf://owner/name``, ``hf://owner/name/file``, either with ``@revision``.
+        access: to the hub; by default with the user's token and cache.
 
     Raises:
         CheckpointError: if there is no such file, or the hub cannot be reached or refuses.
@@ -30,7 +59,7 @@ def resolve(source: str) -> Path:
     if source == DEFAULT_NAME:
         return DEFAULT
     if source.startswith(SCHEME):
-        return _from_hub(source)
+        return _from_hub(source, access or HubAccess())
     path = local_path(source)
     if (kind := kind_of(path)) == "file":
         return path
@@ -66,7 +95,7 @@ def kind_of(path: Path) -> Literal["file", "folder", "special", "none"]:
     return "file" if stat.S_ISREG(mode) else "folder" if stat.S_ISDIR(mode) else "special"
 
 
-def fetch_side_files(source: str, names: Sequence[str]) -> None:
+def fetch_side_files(source: str, names: Sequence[str], access: HubAccess | None = None) -> None:
     """Download files next to weights on the hub, such as config.json, into the folder of the weights.
 
     Files that do not exist or cannot be reached are skipped; whoever needs them reports it.
@@ -74,20 +103,21 @@ def fetch_side_files(source: str, names: Sequence[str]) -> None:
     match = _HUB.fullmatch(source)
     if match is None:
         return
-    from huggingface_hub import errors, hf_hub_download
+    from huggingface_hub import errors
 
+    access = access or HubAccess()
     folder = match["file"].rpartition("/")[0] if match["file"] else ""
     for name in names:
         with suppress(errors.EntryNotFoundError, OSError):
-            hf_hub_download(match["repo"], f"{folder}/{name}" if folder else name, revision=match["revision"])
+            access.download(match["repo"], f"{folder}/{name}" if folder else name, match["revision"])
 
 
-def _from_hub(source: str) -> Path:
+def _from_hub(source: str, access: HubAccess) -> Path:
     match = _HUB.fullmatch(source)
     if match is None:
         raise CheckpointError(f"{source} is no hub address; give one of the form {SCHEME}owner/name[/file][@revision]")
     try:
-        from huggingface_hub import errors, hf_hub_download
+        from huggingface_hub import errors
     except ImportError:
         raise CheckpointError(
             f"{source} is on the hub and huggingface_hub is not installed; "
@@ -98,7 +128,7 @@ def _from_hub(source: str) -> Path:
     offline = False
     for name in files:
         try:
-            return Path(hf_hub_download(repo, name, revision=revision))
+            return access.download(repo, name, revision, offline=offline)  # the second does not wait again
         except errors.LocalEntryNotFoundError:
             offline = True
         except errors.EntryNotFoundError:

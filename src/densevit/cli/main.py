@@ -19,6 +19,7 @@ from densevit.cli.models import models
 from densevit.cli.option_groups import expand_groups
 from densevit.cli.parity import parity
 from densevit.cli.predict import predict
+from densevit.cli.push import push
 from densevit.cli.quantize import quantize
 from densevit.cli.report import report
 from densevit.cli.terminal import printable, set_up_logging
@@ -51,6 +52,7 @@ for command in (
     merge,
     models,
     convert,
+    push,
     export,
     quantize,
     parity,

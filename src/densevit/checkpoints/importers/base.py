@@ -42,6 +42,7 @@ class ImportOverrides(Config):
         signed: for a DPT depth model that may give negative values (``non_negative=False``).
         max_depth_m: maximum depth of a metric Depth Anything, instead of a release.
         dataset: data set of a segmentation model; gives the class names only.
+        licence: of the weights, for the card; by default that of a model card next to them.
     """
 
     num_heads: PositiveInt | None = None
@@ -58,6 +59,7 @@ class ImportOverrides(Config):
     signed: bool | None = None
     max_depth_m: PositiveFloat | None = None
     dataset: DatasetName | None = None
+    licence: str | None = Field(default=None, min_length=1)
 
 
 # The facts that an importer may find missing, as the message describes them.

@@ -11,6 +11,7 @@ from densevit.checkpoints.rename import LoadReport, Renamed, Row, require_total
 from densevit.errors import CheckpointError, ConfigError
 from densevit.inference_config import InferenceConfig
 from densevit.model import DenseModel, ModelConfig
+from densevit_runtime.licences import UNSTATED, usual_form
 
 _STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 
@@ -79,7 +80,8 @@ def build(name: str, importer: Importer, source: Source) -> Imported:
     model.load_state_dict(state, assign=True)
     model.requires_grad_()
     (head,) = config.heads
-    card = Card(name=source.file_name, provenance=(parts.provenance,))
+    licence = usual_form(source.get("licence", UNSTATED))
+    card = Card(name=source.file_name, licence=licence, provenance=(parts.provenance,))
     fit = InferenceConfig(short_side=parts.short_side)
     bundle = Bundle(model.eval(), {head: parts.task}, fit, card, parts.protocol)
     return Imported(name, bundle, _report(source, renamed), _counts(source, model, renamed))
