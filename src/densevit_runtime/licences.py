@@ -78,9 +78,16 @@ def in_words(licence: str) -> str:
     return f"{licence} (non-commercial use only)" if meaning == "non-commercial" else licence
 
 
-def announce(name: str, licence: str, log: logging.Logger) -> None:
-    """Log the licence of weights, once per process; as a warning where commercial use is not allowed."""
-    if (name, licence) in _announced:
+def announce(name: str, licence: str, log: logging.Logger, *, has_publisher: bool = False) -> None:
+    """Log the licence of weights, once per process; as a warning where commercial use is not allowed.
+
+    Args:
+        name: by which they were loaded.
+        licence: on their card.
+        log: of the caller.
+        has_publisher: whether somebody publishes them, so that it is news if they state none.
+    """
+    if (name, licence) in _announced or (terms(licence) == "unstated" and not has_publisher):
         return
     _announced.add((name, licence))
     level = logging.WARNING if terms(licence) == "non-commercial" else logging.INFO

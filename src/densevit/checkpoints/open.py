@@ -22,13 +22,13 @@ from densevit.checkpoints.importers import IMPORTERS, detect
 from densevit.checkpoints.importers.base import ImportOverrides, Source
 from densevit.checkpoints.importers.build import Imported, build
 from densevit.checkpoints.importers.side_files import read_side_files
-from densevit.checkpoints.native import Bundle, is_native, load_bundle, preset_bundle, read_header
+from densevit.checkpoints.native import Bundle, Card, is_native, load_bundle, preset_bundle, read_header
 from densevit.config import did_you_mean, nearest
 from densevit.errors import CheckpointError, ConfigError
 from densevit.inference_config import InferenceConfig
 from densevit.model import ModelConfig
 from densevit.presets import PRESETS
-from densevit_runtime.licences import announce, terms
+from densevit_runtime.licences import UNSTATED, announce
 from densevit_runtime.runtime import is_exported
 
 _log = logging.getLogger(__name__)
@@ -79,7 +79,8 @@ def open_model(source: str | Path, access: HubAccess | None = None, /, **overrid
         imported = _import(source, path, access, **overrides)
         _log.info("%s", imported.report)
         bundle = imported.bundle
-    _announce_licence(source, bundle.card.licence)
+    published = source.startswith(SCHEME) or kind_of(local_path(source)) == "none"
+    announce(source, bundle.card.licence, _log, has_publisher=published)
     return bundle
 
 
@@ -130,6 +131,25 @@ def model_facts(source: str | Path) -> tuple[ModelConfig, InferenceConfig]:
     return bundle.model.config, bundle.fit
 
 
+def stated_card(source: str | Path) -> tuple[Card, Path | None]:
+    """The card of what ``open_model`` opens, and its weights file; of a preset without weights, there is none.
+
+    Weights of another program have a card with their licence, if a README.md next to them states it.
+
+    Raises:
+        CheckpointError: if there is no such model.
+    """
+    source = str(source)
+    if _is_preset(source):
+        return preset_bundle(source).card, None
+    path = _find_model(source)
+    if is_native(path):
+        return read_header(path).card, path
+    if source.startswith(SCHEME):
+        fetch_side_files(source, [CARD_FILE])
+    return Card(name=path.name, licence=licence_beside(path) or UNSTATED), path
+
+
 def import_file(
     source: str, *, as_source: str | None = None, config: Path | str | None = None, **overrides: Any
 ) -> Imported:
@@ -173,12 +193,6 @@ def _import(
         stated = stated.model_copy(update={"licence": licence_beside(path)})
     side = read_side_files(path, file.meta, importer.side_files, None if config is None else Path(config))
     return build(key, importer, Source(source, file.state, side, stated, path.name))
-
-
-def _announce_licence(source: str, licence: str) -> None:
-    """Say what the weights may be used for; of a local file only if that is known."""
-    if source.startswith(SCHEME) or kind_of(local_path(source)) == "none" or terms(licence) != "unstated":
-        announce(source, licence, _log)
 
 
 def _is_preset(source: str) -> bool:
