@@ -81,7 +81,8 @@ def _options(
 ) -> None:
     set_up_logging(quiet=quiet)
     keep_freed_memory()
-    logging.getLogger("httpx").setLevel(logging.WARNING)
+    for client in ("httpx", "httpx2"):  # they log each request
+        logging.getLogger(client).setLevel(logging.WARNING)
     if debug:
         os.environ["DENSEVIT_DEBUG"] = "1"
 
