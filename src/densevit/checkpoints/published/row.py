@@ -71,9 +71,11 @@ class Published:
         licence_source: where the licence of the weights is stated.
         source_config: the publisher's own name of the model, with the path of its config where it has one.
         protocol: how the published metrics were measured, in words.
-        metrics: published metrics, such as ``{"ADE20K mIoU": 0.4763}``; mIoU and accuracies are fractions.
+        metrics: published metrics, such as ``{"ADE20K mIoU": 0.4763}``; what is published in percent is a fraction
+            here, and "TTA" is with several scales and mirror images. Empty if none is published.
         metrics_source: where the metrics are published.
         import_options: options of ``import_file`` that neither the weights nor their side files state.
+        encoder, parameters: the usual name of the encoder and the number of parameters, where there is no preset.
         downloaded_here: whether the file was ever downloaded and compared with its row by densevit's authors.
     """
 
@@ -91,6 +93,8 @@ class Published:
     metrics_source: str
     aliases: tuple[str, ...] = ()
     import_options: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
+    encoder: str | None = None
+    parameters: int | None = None
     downloaded_here: bool = False
 
     @property
