@@ -42,7 +42,7 @@ NAMES = {
 # Parameters in their order; those behind * are given by keyword.
 SIGNATURES = {
     "load": "source, *, heads, device, speed, engine, quality, **import_overrides",
-    "list_models": "",
+    "list_models": "*, task, licence, family, max_size, weights",
     "train": "data, out, *, preset, recipe, init, decoders, freeze, time, config, overrides, resume, device, check",
     "evaluate": "model, data, *, split, task, heads, options, quality, device, progress",
     "export_model": "model, out, *, to, heads, scores, data, overwrite",

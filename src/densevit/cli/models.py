@@ -20,8 +20,8 @@ class BareJson(TyperCommand):
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Put "-" behind a ``--json`` that no file follows."""
         given = list(args)
-        for place, (word, following) in enumerate(zip(args, [*args[1:], "--"], strict=True)):
-            if word == "--json" and following.startswith("--"):
+        for place, word in enumerate(args):
+            if word == "--json" and (place + 1 == len(args) or args[place + 1].startswith("--")):
                 given[place] = f"--json={STANDARD_OUTPUT}"
         return super().parse_args(ctx, given)
 
