@@ -104,7 +104,10 @@ def test_shard__that_is_missing_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda m: m.update({"blocks.0.weight": NAMES[1]}), f"{NAMES[0]} holds what the index does not state for it: b"),
+        (
+            lambda m: m.update({"blocks.0.weight": NAMES[1]}),
+            f"{NAMES[0]} holds what the index does not state for it: b",
+        ),
         (lambda m: m.update({"blocks.9.weight": NAMES[0]}), f"{NAMES[0]} lacks blocks.9.weight;"),
         (lambda m: m.pop("blocks.3.weight"), f"{NAMES[1]} holds what the index does not state for it: blocks.3.weight"),
     ],
@@ -160,7 +163,9 @@ def test_one_shard__is_not_taken_for_the_model(tmp_path: Path) -> None:
 def test_folder__without_the_index_asks_for_it(tmp_path: Path) -> None:
     write_shards(tmp_path).unlink()
 
-    with pytest.raises(CheckpointError, match=r"2 shards of a model, but not their index, model.safetensors.index.json"):
+    with pytest.raises(
+        CheckpointError, match=r"2 shards of a model, but not their index, model.safetensors.index.json"
+    ):
         import_file(str(tmp_path))
 
 
