@@ -45,7 +45,7 @@ SIGNATURES = {
     "load": "source, *, heads, device, speed, engine, quality, **import_overrides",
     "from_pretrained": "pretrained_model_name_or_path, *, revision, token, cache_dir, heads, device, speed, engine, "
     "quality, **import_overrides",
-    "list_models": "",
+    "list_models": "*, task, licence, family, max_size, weights",
     "train": "data, out, *, preset, recipe, init, decoders, freeze, time, config, overrides, resume, device, check",
     "evaluate": "model, data, *, split, task, heads, options, quality, device, progress",
     "export_model": "model, out, *, to, heads, scores, data, overwrite",

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
+from densevit.checkpoints.shards import is_index, tensors_by_shard
 from densevit.errors import CheckpointError
 
 SCHEME = "hf://"
@@ -16,7 +17,10 @@ DEFAULT = Path(__file__).parent.parent / "weights" / "default.safetensors"
 _HUB = re.compile(r"hf://(?P<repo>[^/@\s]+/[^/@\s]+)(?:/(?P<file>[^@\s]+))?(?:@(?P<revision>\S+))?")
 
 # Tried in this order where no file is named; safetensors first, because it cannot hold code.
-HUB_FILES = ("model.safetensors", "pytorch_model.bin")
+HUB_FILES = (
+    *("model.safetensors", "model.safetensors.index.json"),
+    *("pytorch_model.bin", "pytorch_model.bin.index.json"),
+)
 
 
 @dataclass(frozen=True)
@@ -42,7 +46,8 @@ class HubAccess:
         """
         from huggingface_hub import hf_hub_download
 
-        options = {"token": self.token, "cache_dir": self.cache_dir, "local_files_only": offline}
+        wanted = {"token": self.token, "cache_dir": self.cache_dir, "local_files_only": offline or None}
+        options: dict[str, Any] = {key: value for key, value in wanted.items() if value is not None}
         return Path(hf_hub_download(repo, name, revision=revision, **options))
 
 
@@ -128,7 +133,10 @@ def _from_hub(source: str, access: HubAccess) -> Path:
     offline = False
     for name in files:
         try:
-            return access.download(repo, name, revision, offline=offline)  # the second does not wait again
+            # Once offline, the other names do not wait for the network again.
+            path = access.download(repo, name, revision, offline=offline)
+            _fetch_shards(path, repo, name, revision, access)
+            return path
         except errors.LocalEntryNotFoundError:
             offline = True
         except errors.EntryNotFoundError:
@@ -147,9 +155,25 @@ def _from_hub(source: str, access: HubAccess) -> Path:
             raise _unreachable(source, str(error).splitlines()[0] if str(error) else type(error).__name__) from None
     if offline:
         raise _unreachable(source, "no connection, and not in the local cache")
-    raise CheckpointError(
-        f"{source}: the repository has no {' or '.join(files)}; name one of its files: {SCHEME}{repo}/FILE"
-    )
+    usual = match["file"] or "model.safetensors or pytorch_model.bin"
+    raise CheckpointError(f"{source}: the repository has no {usual}; name one of its files: {SCHEME}{repo}/FILE")
+
+
+def _fetch_shards(path: Path, repo: str, name: str, revision: str | None, access: HubAccess) -> None:
+    """Download the shards of an index next to it; nothing for any other file."""
+    from huggingface_hub import errors
+
+    folder = name.rpartition("/")[0]
+    for shard in sorted(tensors_by_shard(path)) if is_index(path.name) else ():
+        try:
+            access.download(repo, f"{folder}/{shard}" if folder else shard, revision)
+        except errors.LocalEntryNotFoundError:
+            raise
+        except errors.EntryNotFoundError:
+            raise CheckpointError(
+                f"{SCHEME}{repo}: {name} names the shard {shard}, which the repository does not have; its owner must "
+                "upload it"
+            ) from None
 
 
 def _unreachable(source: str, reason: str) -> CheckpointError:

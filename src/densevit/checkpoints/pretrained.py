@@ -120,10 +120,11 @@ def push(
             info = api.repo_info(repo_id, revision=branch)
             present = {file.rfilename for file in info.siblings or ()} & {*FILES}
             known = _Known(api, repo_id, info.sha or branch, Path(temporary))
-            if not overwrite and WEIGHTS in present and not (CONFIG in present and _is_our_config(known.path(CONFIG))):
+            theirs = sorted(present & {WEIGHTS, CONFIG})
+            if not overwrite and theirs and not (CONFIG in present and _is_our_config(known.path(CONFIG))):
                 raise CheckpointError(
-                    f"{repo_id} holds {WEIGHTS} of another program; choose another repository, or pass --overwrite "
-                    "(overwrite=True); the hub keeps the old version in its history"
+                    f"{repo_id} holds a {theirs[-1]} that densevit did not write; choose another repository, or pass "
+                    "--overwrite (overwrite=True); the hub keeps the old version in its history"
                 )
             keeps_card = not overwrite and CARD_FILE in present and not is_sealed(_text_of(known.path(CARD_FILE)))
             if keeps_card:
