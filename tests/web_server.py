@@ -7,7 +7,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
+
+import pytest
 
 
 @dataclass
@@ -57,6 +60,25 @@ class Server:
         return [headers.get("Range", "") for _, asked, headers in self.requests if asked == path]
 
 
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+def put_on_hub(server: Server, repo: str, file: str, data: bytes, commit: str = COMMIT) -> None:
+    """Serve a file as the hub does, as the newest revision and under its commit."""
+    for revision in ("main", commit):
+        server.paths[f"/{repo}/resolve/{revision}/{file}"] = Served(data, headers={"X-Repo-Commit": commit})
+
+
+def use_as_hub(server: Server, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let huggingface_hub, which reads the environment when it is imported, ask this server; ``cache`` is its own."""
+    from huggingface_hub import constants
+
+    monkeypatch.setenv("HF_ENDPOINT", server.url)
+    monkeypatch.setattr(constants, "ENDPOINT", server.url)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(cache))
+
+
 @contextmanager
 def serve() -> Iterator[Server]:
     """Run a server on a free port of this machine."""
@@ -88,10 +110,10 @@ def serve() -> Iterator[Server]:
 def _answer(request: BaseHTTPRequestHandler, server: Server) -> None:
     path = request.path.partition("?")[0]
     server.requests.append((request.command, path, dict(request.headers)))
-    served = server.paths.get(path, Served(answers=[404]))
-    if served.answers:
-        status = served.answers[0] if path not in server.paths else served.answers.pop(0)
-        _head(request, status, {"Content-Length": "0"})
+    served = server.paths.get(path)
+    if served is None or served.answers:
+        status = 404 if served is None else served.answers.pop(0)
+        _head(request, status, {"Content-Length": "0", "X-Error-Code": "EntryNotFound"})  # as the hub says it
         return
     if served.location is not None:
         _head(request, 302, {"Location": served.location, "Content-Length": "0"} | served.headers)

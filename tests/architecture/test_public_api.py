@@ -31,6 +31,7 @@ NAMES = {
     "add_dataset",
     "add_decoder",
     "add_task",
+    "create_model",
     "evaluate",
     "export_model",
     "export_web",
@@ -42,6 +43,7 @@ NAMES = {
 # Parameters in their order; those behind * are given by keyword.
 SIGNATURES = {
     "load": "source, *, heads, device, speed, engine, quality, **import_overrides",
+    "create_model": "name, num_classes, pretrained",
     "list_models": "",
     "train": "data, out, *, preset, recipe, init, decoders, freeze, time, config, overrides, resume, device, check",
     "evaluate": "model, data, *, split, task, heads, options, quality, device, progress",

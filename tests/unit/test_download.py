@@ -304,12 +304,12 @@ def test_redirect__does_not_leave_the_encryption(
     monkeypatch.setenv("DENSEVIT_MIRROR", "http://mirror.org")
     arguments = (Request(old), Answer(), 302, "Found", {}, new)
     if accepted:
-        request = Redirects(10).redirect_request(*arguments)
+        request = Redirects().redirect_request(*arguments)
         assert request is not None
         assert request.full_url == new
     else:
         with pytest.raises(CheckpointError, match="leads"):
-            Redirects(10).redirect_request(*arguments)
+            Redirects().redirect_request(*arguments)
 
 
 @pytest.mark.parametrize("url", ["http://example.org/w.pth", "ftp://example.org/w.pth", "file:///etc/passwd", "w.pth"])

@@ -5,7 +5,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from densevit.checkpoints.transfer import CACHE, Expected, Patience, Progress, Transfer, failed
-from densevit.checkpoints.web import MIRROR, is_local, may_be_plain
+from densevit.checkpoints.web import HUB, HUB_ENDPOINT, MIRROR, is_local, may_be_plain
 from densevit.errors import CheckpointError, ConfigError
 from densevit.io.lock import wait_for_folder
 
@@ -86,6 +86,9 @@ def _addresses(url: str) -> list[str]:
             raise ConfigError(f"{MIRROR} is {mirror!r}, but the address of a mirror begins with https:// or http://")
         path = parts.path + (f"?{parts.query}" if parts.query else "")
         return [f"{mirror}/{parts.netloc}{path}", f"{mirror}{path}"]
+    if url.startswith(f"{HUB}/") and (endpoint := os.environ.get(HUB_ENDPOINT, "").rstrip("/")):
+        url = endpoint + url.removeprefix(HUB)
+        parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or (parts.scheme == "http" and not may_be_plain(url)):
         raise CheckpointError(f"{url} is not encrypted; an address that begins with https:// is accepted")
     if os.environ.get(OFFLINE, "").upper() in {"1", "ON", "YES", "TRUE"} and not is_local(url):

@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from densevit.checkpoints.files import read_weights
 from densevit.checkpoints.hub import DEFAULT_NAME, HUB_FILES, SCHEME, fetch_side_files, kind_of, local_path, resolve
@@ -11,12 +11,15 @@ from densevit.checkpoints.importers import IMPORTERS, detect
 from densevit.checkpoints.importers.base import ImportOverrides, Source
 from densevit.checkpoints.importers.build import Imported, build
 from densevit.checkpoints.importers.side_files import read_side_files
-from densevit.checkpoints.native import Bundle, is_native, load_bundle, preset_bundle, read_header
+from densevit.checkpoints.native import Bundle, is_native, load_bundle, read_header
+from densevit.checkpoints.published import PUBLISHED, find_published
+from densevit.checkpoints.published.store import weights_of
 from densevit.config import did_you_mean, nearest
 from densevit.errors import CheckpointError, ConfigError
 from densevit.inference_config import InferenceConfig
 from densevit.model import ModelConfig
 from densevit.presets import PRESETS
+from densevit.tasks import Task
 from densevit_runtime.runtime import is_exported
 
 _log = logging.getLogger(__name__)
@@ -31,10 +34,10 @@ IMPORT_OPTIONS = ("config", "as_source", *ImportOverrides.model_fields)
 
 
 def open_model(source: str | Path, **overrides: Any) -> Bundle:
-    """Open the model that ships, a preset, or a checkpoint of densevit or of another program.
+    """Open the model that ships, a published one, or a checkpoint of densevit or of another program.
 
     Args:
-        source: "default", the name of a preset, a file, a folder, or ``hf://owner/name[/file][@revision]``.
+        source: "default", the name of a published model, a file, a folder, or ``hf://owner/name[/file][@revision]``.
         overrides: for checkpoints of other programs, ``config``, ``as_source`` and the fields of ``ImportOverrides``.
 
     Raises:
@@ -44,8 +47,14 @@ def open_model(source: str | Path, **overrides: Any) -> Bundle:
     for name in overrides:
         if name in CLASS_OPTIONS:
             raise ConfigError(
-                f"load() got {name!r}, but a model has the classes that it was trained with; densevit.train(data, "
-                "preset=NAME, out=FOLDER) trains one for those of your data"
+                f"load() got {name!r}, but a model has the classes that it was trained with; "
+                "densevit.create_model(NAME, num_classes=...) makes one with others, to train, and "
+                "densevit.train(data, init=NAME) trains it for those of your data"
+            )
+        if name == "pretrained":
+            raise ConfigError(
+                "load() got 'pretrained', but it never gives random weights; densevit.create_model(NAME, "
+                "pretrained=False) does"
             )
         if name not in IMPORT_OPTIONS:
             raise ConfigError(
@@ -54,10 +63,8 @@ def open_model(source: str | Path, **overrides: Any) -> Bundle:
                 f"{', '.join(IMPORT_OPTIONS)}"
             )
     source = str(source)
-    if _is_preset(source):
-        _refuse_overrides(f"{source} is a preset", overrides)
-        _log.warning("preset %s has no weights; its parameters are random until it is trained", source)
-        return preset_bundle(source)
+    if _is_name(source) and find_published(source) is not None:
+        _refuse_overrides(f"{source} is a published model", overrides)
     path = _find_model(source)
     if is_native(path):
         _refuse_overrides(f"{source} is a densevit checkpoint", overrides)
@@ -71,18 +78,26 @@ open_bundle = open_model
 """The earlier name, which scripts for the importers use."""
 
 
-def model_facts(source: str | Path) -> tuple[ModelConfig, InferenceConfig]:
+class ModelFacts(NamedTuple):
+    """What is known of a model without its weights."""
+
+    model: ModelConfig
+    tasks: dict[str, Task]
+    fit: InferenceConfig
+
+
+def model_facts(source: str | Path) -> ModelFacts:
     """The configs of what ``open_model`` opens; the weights of a native checkpoint are not read.
 
     Raises:
         CheckpointError: as ``open_model``.
     """
     source = str(source)
-    if not _is_preset(source) and is_native(path := _find_model(source)):
+    if is_native(path := _find_model(source)):
         header = read_header(path)
-        return header.model, header.fit
+        return ModelFacts(header.model, dict(header.tasks), header.fit)
     bundle = open_model(source)
-    return bundle.model.config, bundle.fit
+    return ModelFacts(bundle.model.config, bundle.tasks, bundle.fit)
 
 
 def import_file(
@@ -121,9 +136,9 @@ def _import(
     return build(key, importer, Source(source, file.state, side, stated, path.name))
 
 
-def _is_preset(source: str) -> bool:
-    """Whether a source names a preset; a file or folder of the same name goes first."""
-    return source in PRESETS and kind_of(Path(source)) == "none"
+def _is_name(source: str) -> bool:
+    """Whether a source can be the name of a model; a file or folder of the same name goes first."""
+    return not source.startswith(SCHEME) and kind_of(local_path(source)) == "none"
 
 
 def _refuse_overrides(description: str, overrides: Mapping[str, Any]) -> None:
@@ -135,8 +150,16 @@ def _refuse_overrides(description: str, overrides: Mapping[str, Any]) -> None:
 
 def _find_model(source: str) -> Path:
     """The weights file of a model; a name that is close to a known one is taken for a typing mistake."""
-    is_name = not (source == DEFAULT_NAME or source.startswith(SCHEME) or kind_of(local_path(source)) != "none")
-    if is_name and (hint := did_you_mean(source, (DEFAULT_NAME, *PRESETS))):
+    if source == DEFAULT_NAME or not _is_name(source):
+        return _find_weights(source)
+    if (row := find_published(source)) is not None:
+        return weights_of(row.name)
+    if source in PRESETS:
+        raise CheckpointError(
+            f"{source} is an architecture without published weights, and load() never gives random ones; "
+            f'densevit.create_model("{source}", pretrained=False) does, and densevit train --preset {source} trains it'
+        )
+    if hint := did_you_mean(source, (DEFAULT_NAME, *PUBLISHED, *PRESETS)):
         raise CheckpointError(f"there is no model {source!r}{hint}")
     return _find_weights(source)
 

@@ -42,7 +42,6 @@ class Patience:
         pause_s: before the second attempt; twice as long before each further one.
         window_s: a server that sends less than ``window_bytes`` in this time is as good as silent.
         window_bytes: see ``window_s``.
-        redirects: that are followed.
     """
 
     timeout_s: float = 30.0
@@ -51,7 +50,6 @@ class Patience:
     pause_s: float = 1.0
     window_s: float = 60.0
     window_bytes: int = 2**16
-    redirects: int = 10
 
 
 @dataclass(frozen=True)
@@ -108,7 +106,7 @@ class Transfer:
         self.progress, self.patience = progress, patience
         self.part = into.with_name(into.name + ".part")
         self.notes = into.with_name(into.name + ".part.json")  # which file the part belongs to
-        self.opener = build_opener(Redirects(patience.redirects))
+        self.opener = build_opener(Redirects())
 
     def run(self, url: str, addresses: list[str]) -> None:
         """Fetch the file from the first address that has it."""
@@ -181,7 +179,8 @@ class Transfer:
             raise Missing(f"{plain(address)} could not be downloaded (the server answers {error.code}: not there)")
         if 300 <= error.code < 400:
             raise failed(
-                address, f"its redirects lead in a circle, or nowhere, or there are more than {self.patience.redirects}"
+                address,
+                f"its redirects lead in a circle, or nowhere, or there are more than {Redirects.max_redirections}",
             )
         raise failed(address, f"the server answers {error.code} {str(error.reason)[:80]}")
 

@@ -11,6 +11,9 @@ from densevit.errors import CheckpointError
 
 MIRROR = "DENSEVIT_MIRROR"
 """Environment variable with the address of a mirror, which is asked for MIRROR/HOST/PATH, then for MIRROR/PATH."""
+HUB = "https://huggingface.co"
+HUB_ENDPOINT = "HF_ENDPOINT"
+"""The hub's environment variable with the address of its mirror, which is asked for the hub's addresses."""
 
 _LOCAL = {"localhost", "127.0.0.1", "::1"}
 
@@ -18,9 +21,8 @@ _LOCAL = {"localhost", "127.0.0.1", "::1"}
 class Redirects(HTTPRedirectHandler):
     """Redirects that do not leave the encryption, to addresses of the web only, whose own text is not read."""
 
-    def __init__(self, most: int) -> None:
-        self.max_redirections = most
-        self.max_repeats = 2
+    max_redirections = 10
+    max_repeats = 2
 
     def redirect_request(self, req: Request, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Request | None:
         """The request for the next address.
@@ -43,9 +45,10 @@ def is_local(url: str) -> bool:
 
 
 def may_be_plain(url: str) -> bool:
-    """Whether an address may be read without encryption: on this machine, and at the user's mirror."""
+    """Whether an address may be read without encryption: on this machine, and at the user's mirrors."""
     host = urlsplit(url).hostname
-    return host in _LOCAL or (host is not None and host == urlsplit(os.environ.get(MIRROR, "")).hostname)
+    mirrors = {urlsplit(os.environ.get(name, "")).hostname for name in (MIRROR, HUB_ENDPOINT)}
+    return host in _LOCAL or (host is not None and host in mirrors)
 
 
 def version_of(response: HTTPResponse) -> str:
