@@ -64,9 +64,9 @@ def load(
     """Load a model that is ready to predict.
 
     Args:
-        source: "default" (ships with the package), the path of a checkpoint, ``hf://owner/name``, or a preset's name
-            (random weights). Checkpoints of Segmenter, SETR, mmsegmentation, DPT, Depth Anything and transformers are
-            read directly.
+        source: "default" (ships with the package), the name of a published model such as "dpt-large-ade20k", which is
+            downloaded at its first use, the path of a checkpoint, or ``hf://owner/name``. Checkpoints of Segmenter,
+            SETR, mmsegmentation, DPT, Depth Anything and transformers are read directly. Weights are never random.
         heads: to run; all by default.
         device: by default a GPU if there is one.
         speed: switches that make the model cheaper: a ``SpeedConfig``, its plain data, a YAML file with it, or a list
@@ -80,7 +80,7 @@ def load(
             keyword is refused, and so is every one for densevit's own checkpoints.
 
     Raises:
-        CheckpointError: if there is no such model, or its file cannot be used.
+        CheckpointError: if there is no such model, it cannot be downloaded, or its file cannot be used.
         ConfigError: if a head, option, device, engine or quality does not exist.
         EngineError: if the engine does not work here.
     """
@@ -89,6 +89,27 @@ def load(
     return Predictor.load(
         source, heads=heads, device=device, speed=speed, engine=engine, quality=quality, **import_overrides
     )
+
+
+def create_model(
+    name: str | Path, num_classes: "int | Mapping[str, int] | None" = None, pretrained: bool = True
+) -> "DenseModel":
+    """Make a model to train: an ``nn.Module`` on the CPU, in training mode.
+
+    Args:
+        name: what ``load`` takes; with ``pretrained=False`` also a preset without published weights.
+        num_classes: classes of its head, or of several heads by their names; those of the weights by default. If they
+            differ, the classifier begins with random values, and a logged line says which tensors that are; all others
+            keep their weights.
+        pretrained: whether it has the weights of its name; otherwise they are random.
+
+    Raises:
+        CheckpointError: if there is no such model, it cannot be downloaded, or its file cannot be used.
+        ConfigError: if there is no such architecture, or it has no head that can have so many classes.
+    """
+    from densevit.checkpoints.create import create_model
+
+    return create_model(name, num_classes, pretrained)
 
 
 def from_pretrained(
@@ -248,6 +269,7 @@ __all__ = [
     "add_dataset",
     "add_decoder",
     "add_task",
+    "create_model",
     "evaluate",
     "export_model",
     "export_web",

@@ -31,6 +31,7 @@ NAMES = {
     "add_dataset",
     "add_decoder",
     "add_task",
+    "create_model",
     "evaluate",
     "export_model",
     "export_web",
@@ -43,6 +44,7 @@ NAMES = {
 # Parameters in their order; those behind * are given by keyword.
 SIGNATURES = {
     "load": "source, *, heads, device, speed, engine, quality, **import_overrides",
+    "create_model": "name, num_classes, pretrained",
     "from_pretrained": "pretrained_model_name_or_path, *, revision, token, cache_dir, heads, device, speed, engine, "
     "quality, **import_overrides",
     "list_models": "*, task, licence, family, max_size, weights",

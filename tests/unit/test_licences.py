@@ -10,7 +10,7 @@ import pytest
 import densevit
 import densevit_runtime
 from densevit.checkpoints.card_file import header_of, is_sealed, licence_beside, seal
-from densevit.checkpoints.derived import Parent, derived_card, parents
+from densevit.checkpoints.derived import Parent, derived_card
 from densevit.checkpoints.merge import MergeConfig, merge_bundles
 from densevit.checkpoints.native import Card, load_bundle, read_header
 from densevit.checkpoints.open import import_file
@@ -232,10 +232,6 @@ def test_stated_licence__stays_unless_others_bind(caplog: pytest.LogCaptureFixtu
 
 def test_card__of_nothing_is_unchanged() -> None:
     assert derived_card(Card(licence="MIT", provenance=("a",)), []) == Card(licence="MIT", provenance=("a",))
-
-
-def test_random_preset__is_no_parent() -> None:
-    assert parents([("initialised from", "segmenter-ti-mask")]) == []
 
 
 @pytest.mark.parametrize(

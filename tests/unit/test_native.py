@@ -9,6 +9,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
+from densevit.checkpoints.create import preset_bundle
 from densevit.checkpoints.native import (
     METADATA_KEY,
     Bundle,
@@ -17,7 +18,6 @@ from densevit.checkpoints.native import (
     TrainedOn,
     check_tasks,
     load_bundle,
-    preset_bundle,
     read_header,
     save_bundle,
 )

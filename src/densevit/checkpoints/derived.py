@@ -31,7 +31,7 @@ class Parent:
 
 
 def parents(sources: Iterable[tuple[str, str]]) -> list[Parent]:
-    """The weights among some sources, each given as its role and what ``open_model`` takes.
+    """The weights of some sources, each given as its role and what ``open_model`` takes.
 
     Raises:
         CheckpointError: if there is no such model.
@@ -39,8 +39,6 @@ def parents(sources: Iterable[tuple[str, str]]) -> list[Parent]:
     found = []
     for role, source in sources:
         card, path = stated_card(source)
-        if path is None:  # a preset, whose parameters are random
-            continue
         announce(source, card.licence, _log, has_publisher=source.startswith(SCHEME))
         with path.open("rb") as file:
             sha256 = hashlib.file_digest(file, "sha256").hexdigest()

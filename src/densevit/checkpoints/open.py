@@ -4,7 +4,7 @@ import logging
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from densevit.checkpoints.card_file import CARD_FILE, licence_beside
 from densevit.checkpoints.files import read_weights
@@ -22,13 +22,16 @@ from densevit.checkpoints.importers import IMPORTERS, detect
 from densevit.checkpoints.importers.base import ImportOverrides, Source
 from densevit.checkpoints.importers.build import Imported, build
 from densevit.checkpoints.importers.side_files import read_side_files
-from densevit.checkpoints.native import Bundle, Card, is_native, load_bundle, preset_bundle, read_header
+from densevit.checkpoints.native import Bundle, Card, is_native, load_bundle, read_header
+from densevit.checkpoints.published import PUBLISHED, find_published
+from densevit.checkpoints.published.store import weights_of
 from densevit.checkpoints.shards import index_of
 from densevit.config import did_you_mean, nearest
 from densevit.errors import CheckpointError, ConfigError
 from densevit.inference_config import InferenceConfig
 from densevit.model import ModelConfig
 from densevit.presets import PRESETS
+from densevit.tasks import Task
 from densevit_runtime.licences import UNSTATED, announce
 from densevit_runtime.runtime import is_exported
 
@@ -44,10 +47,10 @@ IMPORT_OPTIONS = ("config", "as_source", *ImportOverrides.model_fields)
 
 
 def open_model(source: str | Path, access: HubAccess | None = None, /, **overrides: Any) -> Bundle:
-    """Open the model that ships, a preset, or a checkpoint of densevit or of another program.
+    """Open the model that ships, a published one, or a checkpoint of densevit or of another program.
 
     Args:
-        source: "default", the name of a preset, a file, a folder, or ``hf://owner/name[/file][@revision]``.
+        source: "default", the name of a published model, a file, a folder, or ``hf://owner/name[/file][@revision]``.
         access: to the hub; by default with the user's token and cache.
         overrides: for checkpoints of other programs, ``config``, ``as_source`` and the fields of ``ImportOverrides``.
 
@@ -58,8 +61,14 @@ def open_model(source: str | Path, access: HubAccess | None = None, /, **overrid
     for name in overrides:
         if name in CLASS_OPTIONS:
             raise ConfigError(
-                f"load() got {name!r}, but a model has the classes that it was trained with; densevit.train(data, "
-                "preset=NAME, out=FOLDER) trains one for those of your data"
+                f"load() got {name!r}, but a model has the classes that it was trained with; "
+                "densevit.create_model(NAME, num_classes=...) makes one with others, to train, and "
+                "densevit.train(data, init=NAME) trains it for those of your data"
+            )
+        if name == "pretrained":
+            raise ConfigError(
+                "load() got 'pretrained', but it never gives random weights; densevit.create_model(NAME, "
+                "pretrained=False) does"
             )
         if name not in IMPORT_OPTIONS:
             raise ConfigError(
@@ -68,10 +77,8 @@ def open_model(source: str | Path, access: HubAccess | None = None, /, **overrid
                 f"{', '.join(IMPORT_OPTIONS)}"
             )
     source = str(source)
-    if _is_preset(source):
-        _refuse_overrides(f"{source} is a preset", overrides)
-        _log.warning("preset %s has no weights; its parameters are random until it is trained", source)
-        return preset_bundle(source)
+    if _is_name(source) and find_published(source) is not None:
+        _refuse_overrides(f"{source} is a published model", overrides)
     path = _find_model(source, access)
     if is_native(path):
         _refuse_overrides(f"{source} is a densevit checkpoint", overrides)
@@ -80,8 +87,7 @@ def open_model(source: str | Path, access: HubAccess | None = None, /, **overrid
         imported = _import(source, path, access, **overrides)
         _log.info("%s", imported.report)
         bundle = imported.bundle
-    published = source.startswith(SCHEME) or kind_of(local_path(source)) == "none"
-    announce(source, bundle.card.licence, _log, has_publisher=published)
+    announce(source, bundle.card.licence, _log, has_publisher=source.startswith(SCHEME) or _is_name(source))
     return bundle
 
 
@@ -118,22 +124,30 @@ def open_pretrained(
     return open_model(SCHEME + repo + (f"@{revision}" if revision else ""), access, **overrides)
 
 
-def model_facts(source: str | Path) -> tuple[ModelConfig, InferenceConfig]:
+class ModelFacts(NamedTuple):
+    """What is known of a model without its weights."""
+
+    model: ModelConfig
+    tasks: dict[str, Task]
+    fit: InferenceConfig
+
+
+def model_facts(source: str | Path) -> ModelFacts:
     """The configs of what ``open_model`` opens; the weights of a native checkpoint are not read.
 
     Raises:
         CheckpointError: as ``open_model``.
     """
     source = str(source)
-    if not _is_preset(source) and is_native(path := _find_model(source)):
+    if is_native(path := _find_model(source)):
         header = read_header(path)
-        return header.model, header.fit
+        return ModelFacts(header.model, dict(header.tasks), header.fit)
     bundle = open_model(source)
-    return bundle.model.config, bundle.fit
+    return ModelFacts(bundle.model.config, bundle.tasks, bundle.fit)
 
 
-def stated_card(source: str | Path) -> tuple[Card, Path | None]:
-    """The card of what ``open_model`` opens, and its weights file; of a preset without weights, there is none.
+def stated_card(source: str | Path) -> tuple[Card, Path]:
+    """The card of what ``open_model`` opens, and its weights file.
 
     Weights of another program have a card with their licence, if a README.md next to them states it.
 
@@ -141,8 +155,6 @@ def stated_card(source: str | Path) -> tuple[Card, Path | None]:
         CheckpointError: if there is no such model.
     """
     source = str(source)
-    if _is_preset(source):
-        return preset_bundle(source).card, None
     path = _find_model(source)
     if is_native(path):
         return read_header(path).card, path
@@ -196,9 +208,9 @@ def _import(
     return build(key, importer, Source(source, file.state, side, stated, path.name))
 
 
-def _is_preset(source: str) -> bool:
-    """Whether a source names a preset; a file or folder of the same name goes first."""
-    return source in PRESETS and kind_of(Path(source)) == "none"
+def _is_name(source: str) -> bool:
+    """Whether a source can be the name of a model; a file or folder of the same name goes first."""
+    return not source.startswith(SCHEME) and kind_of(local_path(source)) == "none"
 
 
 def _refuse_overrides(description: str, overrides: Mapping[str, Any]) -> None:
@@ -210,8 +222,16 @@ def _refuse_overrides(description: str, overrides: Mapping[str, Any]) -> None:
 
 def _find_model(source: str, access: HubAccess | None = None) -> Path:
     """The weights file of a model; a name that is close to a known one is taken for a typing mistake."""
-    is_name = not (source == DEFAULT_NAME or source.startswith(SCHEME) or kind_of(local_path(source)) != "none")
-    if is_name and (hint := did_you_mean(source, (DEFAULT_NAME, *PRESETS))):
+    if source == DEFAULT_NAME or not _is_name(source):
+        return _find_weights(source, access)
+    if (row := find_published(source)) is not None:
+        return weights_of(row.name)
+    if source in PRESETS:
+        raise CheckpointError(
+            f"{source} is an architecture without published weights, and load() never gives random ones; "
+            f'densevit.create_model("{source}", pretrained=False) does, and densevit train --preset {source} trains it'
+        )
+    if hint := did_you_mean(source, (DEFAULT_NAME, *PUBLISHED, *PRESETS)):
         raise CheckpointError(f"there is no model {source!r}{hint}")
     return _find_weights(source, access)
 

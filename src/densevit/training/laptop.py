@@ -121,7 +121,7 @@ def plan(
     candidates = [decoders] if decoders else [(kind,) for kind in SUITABLE[train.target]]
     every_kind = [kind for kinds in candidates for kind in kinds]
     side = given.get("fit", {}).get("short_side") or _wanted_side(train)
-    taps = None if given.get("init") is None else model_facts(str(given["init"]))[0].encoder.taps
+    taps = None if given.get("init") is None else model_facts(str(given["init"])).model.encoder.taps
     drafted = merge(_heads(every_kind, train, taps), given)
     draft = TrainConfig.parse(complete(_with_size(drafted, min(side, 384), iterations=1)))
     if check is not None:
