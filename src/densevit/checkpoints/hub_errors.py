@@ -33,7 +33,7 @@ def hub_errors(repo_id: str) -> Iterator[None]:
     from huggingface_hub import errors
 
     # The client's own base: httpx's, or that of requests in older versions.
-    no_connection = errors.HfHubHTTPError.__bases__[0]
+    no_connection: type[Exception] = errors.HfHubHTTPError.__bases__[0]
     try:
         yield
     except DensevitError:
