@@ -112,11 +112,30 @@ def create_model(
     return create_model(name, num_classes, pretrained)
 
 
-def list_models() -> tuple[str, ...]:
-    """Names that ``load`` takes: "default" and the presets."""
-    from densevit.presets import PRESETS
+def list_models(
+    *,
+    task: str | None = None,
+    licence: str | None = None,
+    family: str | None = None,
+    max_size: int | str | None = None,
+    weights: str | None = None,
+) -> tuple[str, ...]:
+    """Names of models: "default", those with published weights, and the architectures without; ``densevit models``.
 
-    return ("default", *PRESETS)
+    Args:
+        task: only models for "segmentation" or "depth".
+        licence: only weights with this licence, such as "MIT"; "permissive" for any that allows any use.
+        family: only "SETR", "Segmenter", "DPT" or "Depth Anything".
+        max_size: only models whose weights take at most so many bytes in float32; a text such as "500MB" also.
+        weights: only those "shipped" with densevit, "published" by others, or "none": an architecture without weights.
+
+    Raises:
+        ConfigError: if no model has the value of a filter, or ``max_size`` is no size.
+    """
+    from densevit.checkpoints.catalogue import select
+
+    chosen = select(task=task, licence=licence, family=family, max_size=max_size, weights=weights)
+    return tuple(entry.name for entry in chosen)
 
 
 def add_decoder(name: str, decoder: "Callable[..., Any] | tuple[type[Any], type[Any]]") -> None:

@@ -23,6 +23,8 @@ SECTIONS: dict[str, dict[str, KeyTable]] = {
         "config.json of a plain DPT": transformers_keys.PLAIN_DPT,
         "config.json of a hybrid DPT": transformers_keys.HYBRID_DPT,
         "backbone_config of a hybrid DPT": transformers_keys.BIT,
+        "config.json of a DPT on DINOv2": transformers_keys.DINO_DPT,
+        "backbone_config of a DPT on DINOv2": transformers_keys.DINOV2_OF_DPT,
         "config.json of Depth Anything": transformers_keys.DEPTH_ANYTHING,
         "backbone_config of Depth Anything": transformers_keys.DINOV2,
         "preprocessor_config.json": transformers_keys.PROCESSOR,

@@ -44,7 +44,7 @@ NAMES = {
 SIGNATURES = {
     "load": "source, *, heads, device, speed, engine, quality, **import_overrides",
     "create_model": "name, num_classes, pretrained",
-    "list_models": "",
+    "list_models": "*, task, licence, family, max_size, weights",
     "train": "data, out, *, preset, recipe, init, decoders, freeze, time, config, overrides, resume, device, check",
     "evaluate": "model, data, *, split, task, heads, options, quality, device, progress",
     "export_model": "model, out, *, to, heads, scores, data, overwrite",

@@ -15,7 +15,7 @@ from densevit.cli.doctor import doctor
 from densevit.cli.evaluate import evaluate
 from densevit.cli.export import export
 from densevit.cli.merge import merge
-from densevit.cli.models import models
+from densevit.cli.models import BareJson, models
 from densevit.cli.option_groups import expand_groups
 from densevit.cli.parity import parity
 from densevit.cli.predict import predict
@@ -57,7 +57,7 @@ for command in (
     tune,
     benchmark,
 ):
-    app.command()(carrying_interruptions(expand_groups(command)))
+    app.command(cls=BareJson if command is models else None)(carrying_interruptions(expand_groups(command)))
 
 # Typer's exception for wrong usage, click's or a copy of it: the base of the base of BadParameter.
 _WRONG_USAGE: type[Exception] = typer.BadParameter.__bases__[0].__bases__[0]

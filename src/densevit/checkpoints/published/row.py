@@ -61,7 +61,7 @@ class Published:
 
     Attributes:
         name: by which it is loaded; that of its preset, unless several models share the preset.
-        preset: name of the preset with the same network; None if there is none.
+        preset: name of the preset with the same network, epsilons of its norms aside; None if there is none.
         aliases: other names that mean the same model.
         family: "SETR", "Segmenter", "DPT" or "Depth Anything".
         task: "segmentation" or "depth".
@@ -96,6 +96,10 @@ class Published:
     encoder: str | None = None
     parameters: int | None = None
     downloaded_here: bool = False
+
+    def __post_init__(self) -> None:
+        if self.preset is None and (self.encoder is None or self.parameters is None):
+            raise ValueError(f"{self.name} has no preset, so that it must state its encoder and parameters")
 
     @property
     def permissive(self) -> bool:
