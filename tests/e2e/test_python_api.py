@@ -1,6 +1,5 @@
 """The package from Python: load, predict, and what a result gives."""
 
-import logging
 import subprocess
 import sys
 from pathlib import Path
