@@ -63,8 +63,8 @@ def fetch_url(
         ConfigError: the mirror is no address.
     """
     expected = Expected(sha256, sha256_prefix, size)
-    addresses = _addresses(url)
     if not into.exists():
+        addresses = _addresses(url)
         with wait_for_folder(into.parent):
             if not into.exists():
                 Transfer(into, expected, limit, progress, patience or Patience()).run(url, addresses)

@@ -5,20 +5,18 @@ from, and ``source/`` for the files of the publisher, which a person may put the
 """
 
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
-from urllib.parse import unquote, urlsplit
+from typing import Any, Literal
 
 from densevit import __version__
-from densevit.checkpoints.download import cache_folder, fetch_url
-from densevit.checkpoints.hub import SCHEME, resolve
+from densevit.checkpoints.download import cache_folder
 from densevit.checkpoints.native import Bundle, save_bundle
 from densevit.checkpoints.published import find_published
+from densevit.checkpoints.published.fetch import Fetched, fetch, file_name
 from densevit.checkpoints.published.row import Origin, Published
-from densevit.checkpoints.transfer import CACHE, Expected, Progress, file_sha256
+from densevit.checkpoints.transfer import CACHE, file_sha256
 from densevit.config import Config
 from densevit.errors import CheckpointError, ConfigError, DataError, OutputError
 from densevit.io import read_json, write_json
@@ -54,24 +52,6 @@ class Record(Config):
     converted_sha256: str
     conversion: int
     densevit: str
-
-
-class Fetched(NamedTuple):
-    """The publisher's files, on this machine.
-
-    Attributes:
-        source: what an importer calls the weights: a path, or ``hf://owner/name/file@revision``.
-        path: of the weights.
-        revision: commit of the hub's repository.
-        sha256: of the weights.
-        downloaded: files that are no longer needed once the weights are converted.
-    """
-
-    source: str
-    path: Path
-    revision: str | None
-    sha256: str
-    downloaded: tuple[Path, ...]
 
 
 def weights_of(name: str) -> Path:
@@ -128,12 +108,13 @@ def _fill(row: Published, folder: Path) -> None:
     """Fetch the weights from the first place that gives them, and convert them."""
     record = _read_record(folder)
     # What a person has put there goes before the network.
-    origins = sorted(row.sources, key=lambda origin: not (folder / SOURCE / _file_name(origin)).is_file())
+    origins = sorted(row.sources, key=lambda origin: not (folder / SOURCE / file_name(origin)).is_file())
     failures: list[str] = []
     for origin in origins:
         pin = record if record is not None and record.address == origin.address else None
         try:
-            _convert(row, origin, _fetch(row, origin, folder, pin), folder)
+            fetched = _fetch(row, origin, folder, pin)
+            _convert(row, origin, fetched, folder)
             return
         except OutputError:
             raise
@@ -150,53 +131,15 @@ def _fill(row: Published, folder: Path) -> None:
 
 
 def _fetch(row: Published, origin: Origin, folder: Path, pin: Record | None) -> Fetched:
-    """The files of one origin, compared with what is known of them.
-
-    Raises:
-        CheckpointError: if they cannot be fetched, or are others.
-    """
-    place = folder / SOURCE
-    path = place / _file_name(origin)
-    by_hand = path.is_file()
-    expected = Expected(origin.sha256, origin.sha256_prefix, origin.bytes)
-    pinned = pin is not None and origin.sha256 is None
-    if pinned and pin is not None:
-        expected = replace(expected, sha256=pin.sha256)
-    source, revision = str(path), None
-    downloaded: tuple[Path, ...] = ()
+    if pin is None:
+        return fetch(row, origin, folder / SOURCE, sha256=None, revision=None)
     try:
-        if origin.url is None and not by_hand:
-            revision = origin.revision or (pin.revision if pin is not None else None)
-            path = resolve(_hub_address(origin, revision))
-            revision = revision or _commit(path)
-            source = _hub_address(origin, revision)
-            if fault := expected.fault(path):
-                raise CheckpointError(f"{path.resolve()} {fault}; remove it, and it is downloaded again")
-        else:
-            downloaded = _fetch_files(row, origin, place, expected)
+        return fetch(row, origin, folder / SOURCE, sha256=pin.sha256, revision=pin.revision)
     except CheckpointError as error:
-        if pinned and "SHA-256" in str(error):
+        if origin.sha256 is None and "SHA-256" in str(error):
             hint = f"that was pinned at the first use; remove {folder / RECORD} to accept another file"
             raise CheckpointError(f"{error}; {hint}") from None
         raise
-    return Fetched(source, path, revision, expected.sha256 or file_sha256(path), downloaded)
-
-
-def _fetch_files(row: Published, origin: Origin, place: Path, expected: Expected) -> tuple[Path, ...]:
-    """Download the weights and the files next to them; those that were not there before."""
-    path = place / _file_name(origin)
-    addresses = {path: origin.address, **{place / name: origin.side_address(name) for name in origin.side_files}}
-    missing = tuple(file for file in addresses if not file.exists())
-    facts: dict[str, Any] = {"sha256": expected.sha256, "sha256_prefix": expected.sha256_prefix, "size": expected.size}
-    for file, address in addresses.items():
-        if file == path:
-            if file in missing:
-                _log.info("downloading the weights of %s from %s", row.name, address)
-            with _progress_bar(row.name) as progress:
-                fetch_url(address, file, progress=progress, **facts)
-        else:
-            fetch_url(address, file, limit="config_bytes")
-    return missing
 
 
 def _convert(row: Published, origin: Origin, fetched: Fetched, folder: Path) -> None:
@@ -257,37 +200,7 @@ def _described(bundle: Bundle, row: Published, origin: Origin, fetched: Fetched,
     return replace(bundle, card=card)
 
 
-def _file_name(origin: Origin) -> str:
-    """The publisher's name of the weights file, by which importers tell releases apart."""
-    path = origin.file if origin.url is None else urlsplit(origin.url).path
-    return unquote(str(path).rpartition("/")[2])
-
-
-def _hub_address(origin: Origin, revision: str | None) -> str:
-    return f"{SCHEME}{origin.repo}/{origin.file}" + (f"@{revision}" if revision else "")
-
-
-def _commit(path: Path) -> str | None:
-    """The commit of a file in the hub's cache, whose folders are named so: snapshots/COMMIT/FILE."""
-    parts = path.parts
-    return parts[parts.index("snapshots") + 1] if "snapshots" in parts[:-1] else None
-
-
 def _remove(files: tuple[Path, ...]) -> None:
     for file in files:
         with suppress(OSError):
             file.unlink(missing_ok=True)
-
-
-@contextmanager
-def _progress_bar(title: str) -> Iterator[Progress]:
-    """The bar that the hub's downloads have too; only on a terminal."""
-    from huggingface_hub.utils.tqdm import tqdm
-
-    with tqdm(desc=title, unit="B", unit_scale=True, disable=None, leave=False) as bar:  # type: ignore[no-untyped-call]
-
-        def show(done: int, total: int | None) -> None:
-            bar.total = total
-            bar.update(done - bar.n)
-
-        yield show
