@@ -28,13 +28,14 @@ from densevit.encoder.token_merging_rules import MergingConfig
 from densevit.errors import ShapeError
 from densevit.types import Size, Taps
 
-Width = Literal["Ti", "S", "B", "L"]
+Width = Literal["Ti", "S", "B", "L", "g"]
 
 NAMED_SIZES: dict[Width, dict[str, int]] = {
     "Ti": {"embed_dim": 192, "depth": 12, "num_heads": 3},
     "S": {"embed_dim": 384, "depth": 12, "num_heads": 6},
     "B": {"embed_dim": 768, "depth": 12, "num_heads": 12},
     "L": {"embed_dim": 1024, "depth": 24, "num_heads": 16},
+    "g": {"embed_dim": 1536, "depth": 40, "num_heads": 24},
 }
 
 
