@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from densevit.blocks import Attention, Block, DropPath, Rotation
 from densevit.encoder import VisionTransformer, vit_config
 from densevit.encoder.hybrid import HybridEmbed, HybridStem, StdConv, pad_same
-from densevit.encoder.positions import rotary_angles
+from densevit.encoder.positions import RotaryPositions, rotary_angles
 from densevit.errors import ConfigError, ShapeError
 from densevit.types import Size
 from tests.factories import PREFIXES, STEM, Prefix, random_images, tiny_encoder
@@ -257,14 +257,14 @@ def test_attention__is_softmax_of_scaled_products() -> None:
 
 
 def test_rotation__leaves_prefix_tokens_untouched() -> None:
-    rotation = rotary_angles((2, 3), 8, base=100.0, device=torch.device("cpu"))
+    rotation = rotary_angles(RotaryPositions(), (2, 3), 8, device=torch.device("cpu"))
     x = torch.randn(1, 2, 3 + 6, 8, generator=torch.Generator().manual_seed(0))
 
     torch.testing.assert_close(rotation(x)[:, :, :3], x[:, :, :3], **EXACT)
 
 
 def test_rotation__turns_every_patch_token_and_keeps_its_length() -> None:
-    rotation = rotary_angles((2, 4), 8, base=100.0, device=torch.device("cpu"))
+    rotation = rotary_angles(RotaryPositions(), (2, 4), 8, device=torch.device("cpu"))
     x = torch.randn(1, 2, 8, 8, generator=torch.Generator().manual_seed(0))
 
     turned = rotation(x)
@@ -274,7 +274,7 @@ def test_rotation__turns_every_patch_token_and_keeps_its_length() -> None:
 
 
 def test_rotary_angles__are_opposite_for_opposite_patches() -> None:
-    rotation = rotary_angles((3, 4), 8, base=100.0, device=torch.device("cpu"))
+    rotation = rotary_angles(RotaryPositions(), (3, 4), 8, device=torch.device("cpu"))
 
     torch.testing.assert_close(rotation.sin, -rotation.sin.flip(0), **SAME_MATHS)
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from densevit.config import Config
 from densevit.encoder import VisionTransformer
-from densevit.encoder.positions import rotary_angles, rotary_angles_at
+from densevit.encoder.positions import RotaryPositions, rotary_angles, rotary_angles_at
 from densevit.encoder.token_merging import Groups, size_bias
 from densevit.encoder.token_merging_rules import AlgmMerging, AnyMerging, MergeStep, MergingConfig, TomeMerging, step_of
 from densevit.errors import ConfigError
@@ -185,8 +185,8 @@ def test_size_bias__is_zero_for_prefix_tokens() -> None:
 
 
 def test_rotary_angles_at__are_those_of_the_grid_at_its_points() -> None:
-    grid = rotary_angles(GRID, 8, base=100.0, device=torch.device("cpu"))
-    at = rotary_angles_at(Groups.single(2, GRID, torch.device("cpu")).centres, GRID, 8, base=100.0)
+    grid = rotary_angles(RotaryPositions(), GRID, 8, device=torch.device("cpu"))
+    at = rotary_angles_at(RotaryPositions(), Groups.single(2, GRID, torch.device("cpu")).centres, GRID, 8)
 
     assert at.sin.shape == (2, 1, 24, 8)
     torch.testing.assert_close(at.sin[1, 0], grid.sin, **SAME_MATHS)

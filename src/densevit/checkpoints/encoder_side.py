@@ -1,7 +1,6 @@
 """The config.json beside an encoder's weights, by timm or transformers: what the names of tensors do not tell."""
 
 import logging
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,7 +8,9 @@ from typing import Any
 from densevit.checkpoints.hub import SCHEME, fetch_side_files
 from densevit.checkpoints.importers.keys import KeyTable, check_keys, checked, ignored, used
 from densevit.checkpoints.importers.side_files import read_data_file
+from densevit.checkpoints.timm_names import check_architecture, rotary_of
 from densevit.encoder import EncoderConfig
+from densevit.encoder.positions import RotaryPositions
 from densevit.errors import CheckpointError
 
 _log = logging.getLogger(__name__)
@@ -46,23 +47,6 @@ TRANSFORMERS_TYPES = (
     *("dpt", "depth_anything"),
 )
 """model_type of the encoders that the renaming rules know."""
-
-# Names of timm's models that are no plain ViT, and what they are.
-OTHER_ARCHITECTURES = {
-    r"eva02_.*": "EVA-02, which rotates queries and keys in addition to learned ones",
-    r"vit_pe_.*": "a Perception Encoder, which rotates queries and keys in addition to learned ones",
-    r".*_rope.*": "a ViT with rotary positions other than those of DINOv3",
-    r"vit_s?relpos_.*": "a ViT with relative positions",
-    r".*_rpn_.*": "a ViT that normalises after each residual branch",
-    r"beit.*": "BEiT, which has relative positions or norms inside its branches",
-    r"naflexvit_.*": "NaFlexViT, which packs patches of several images",
-    r"aimv2_.*": "AIMv2, which has gated branches and RMSNorm",
-    r"samvit_.*": "the encoder of SAM, which has windowed attention",
-    r".*_sapiens2": "Sapiens 2, which shares keys among heads",
-    r"vit_(d?pwee|dwee|dlittle)_.*|.*_xp_.*|.*_\d+x2_.*": "a ViT with parallel or differential branches",
-    r"vit_.*_mci_.*|vitamin_.*|.*_r_s16_p8_.*": "a ViT behind a convolutional stem",
-}
-_PLAIN = re.compile(r"(vit|deit|deit3|flexivit|eva|test_vit\d*)(_.*)?|test_vit\d*")
 _ACTIVATIONS = {"gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh", "quickgelu": "quick_gelu"}
 """Other names of activations."""
 
@@ -97,15 +81,9 @@ def check_timm(config: Mapping[str, Any], source: str, encoder: EncoderConfig) -
         CheckpointError: as ``check_encoder_side``.
     """
     check_keys(config, TIMM, where="config.json", source=source, program="timm")
-    name = str(config["architecture"]).split(".")[0]
-    kind = next((kind for pattern, kind in OTHER_ARCHITECTURES.items() if re.fullmatch(pattern, name)), None)
-    if kind is None and not _PLAIN.fullmatch(name):
-        kind = "another model"
-    if kind is not None:
-        raise CheckpointError(
-            f"{source} is {name} of timm by its config.json: {kind}; only plain ViTs, DINOv2 and DINOv3 can be "
-            "reproduced; choose one of these"
-        )
+    architecture = str(config["architecture"])
+    check_architecture(architecture, source)
+    _compare_rotary(source, encoder, rotary_of(architecture))
     stated = config.get("model_args")
     arguments = dict(stated) if isinstance(stated, Mapping) else {}
     check_keys(arguments, TIMM_ARGUMENTS, where="config.json, model_args", source=source, program="timm")
@@ -119,6 +97,13 @@ def _check_transformers(config: Mapping[str, Any], source: str, encoder: Encoder
             f"{source} is of model_type {kind!r} by its config.json, but only {', '.join(TRANSFORMERS_TYPES)} of "
             "transformers can be reproduced; choose one of these"
         )
+    rotary = RotaryPositions(base=config.get("rope_theta", 100.0)) if kind == "dinov3_vit" else None
+    _compare_rotary(source, encoder, rotary)
+    if kind == "dinov3_vit" and encoder.mlp == "swiglu" and config.get("hidden_act", "gelu") != "silu":
+        raise CheckpointError(
+            f"{source} has a feed-forward gated by {config.get('hidden_act', 'gelu')!r} by its config.json, but only "
+            "'silu' can be reproduced; choose other weights"
+        )
     backbone = config.get("backbone_config")
     stated = backbone if isinstance(backbone, Mapping) and kind == "depth_anything" else config
     _compare(
@@ -128,6 +113,23 @@ def _check_transformers(config: Mapping[str, Any], source: str, encoder: Encoder
         activation=stated.get("hidden_act") if encoder.mlp == "mlp" else None,
         norm_eps=stated.get("layer_norm_eps"),
     )
+
+
+def _compare_rotary(source: str, encoder: EncoderConfig, stated: RotaryPositions | None) -> None:
+    if encoder.rotary != stated:
+        theirs, ours = (_in_words(rule) for rule in (stated, encoder.rotary))
+        where = "positions" if isinstance(encoder.positions, RotaryPositions) else "positions.rotary"
+        raise CheckpointError(
+            f"{source} has {theirs} by its config.json, but the encoder has {ours}; correct model.encoder.{where}, or "
+            "let encoder_config_from_state write it"
+        )
+
+
+def _in_words(rule: RotaryPositions | None) -> str:
+    if rule is None:
+        return "no rotary positions"
+    facts = rule.model_dump(exclude_defaults=True, exclude={"kind"}) or {"base": rule.base}
+    return "rotary positions with " + ", ".join(f"{name} {value}" for name, value in facts.items())
 
 
 def _compare(source: str, encoder: EncoderConfig, num_heads: Any = None, **stated: Any) -> None:
