@@ -756,9 +756,9 @@ def test_config_beside_an_encoder__may_be_of_dinov3(facts: dict[str, Any], tmp_p
 def test_dinov3_gated_by_another_function__is_refused(activation: str | None, tmp_path: Path) -> None:
     facts = {"model_type": "dinov3_vit", "num_attention_heads": 2}
     side(tmp_path, facts | {"hidden_act": "silu"}, positions={"kind": "rotary"}, mlp="swiglu")
+    stated = {} if activation is None else {"hidden_act": activation}
 
-    with pytest.raises(CheckpointError, match="gated by 'gelu' by its config.json, but only 'silu'"):
-        stated = {} if activation is None else {"hidden_act": activation}
+    with pytest.raises(CheckpointError, match=r"gated by 'gelu' by its config\.json, but only 'silu'"):
         side(tmp_path, facts | stated, positions={"kind": "rotary"}, mlp="swiglu")
 
 

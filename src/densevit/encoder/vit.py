@@ -1,7 +1,8 @@
 """A plain Vision Transformer that returns the tokens after selected blocks.
 
 Source: Dosovitskiy et al. 2021; the options are those of DeiT (distillation token), CLIP (pre-norm, quick GELU),
-DINOv2 (LayerScale, registers, SwiGLU), DINOv3 (rotary embedding) and EVA-02 (norms inside the branches). Parameters have timm's names.
+DINOv2 (LayerScale, registers, SwiGLU), DINOv3 (rotary embedding) and EVA-02 (norms inside the branches). Parameters
+have timm's names.
 """
 
 from collections.abc import Collection, Iterator
