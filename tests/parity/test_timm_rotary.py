@@ -6,10 +6,13 @@ from typing import Any
 import pytest
 import timm
 import torch
+from timm.models import get_pretrained_cfg
 from torch import nn
 
 from densevit.checkpoints.encoder import encoder_config_from_state, load_encoder_weights
+from densevit.checkpoints.timm_names import architecture_of
 from densevit.encoder import VisionTransformer
+from densevit.encoder.positions import RotaryPositions
 from densevit.errors import CheckpointError
 from tests.parity.test_timm import randomise
 from tests.tolerances import PARITY, relative_l2
@@ -91,3 +94,80 @@ def test_other_vit_of_timm__is_refused_by_its_tensors(name: str) -> None:
 
     with pytest.raises(CheckpointError, match="only plain ViTs can be reproduced"):
         encoder_config_from_state(state, source="file", num_heads=2, norm_eps=1e-6, activation="gelu", mode="bicubic")
+
+
+def is_plain(name: str) -> bool:
+    """Whether the names say that it is a plain ViT."""
+    try:
+        architecture_of(name, "file")
+    except CheckpointError:
+        return False
+    return True
+
+
+MODULES = ("vision_transformer", "eva", "deit")
+PLAIN = [name for module in MODULES for name in timm.list_models(module=module, pretrained=True) if is_plain(name)]
+
+
+Facts = tuple[object, ...]
+
+
+def facts_of_timm(bare: str) -> Facts:
+    """What timm builds by a name: heads, epsilon, activation, rotary positions."""
+    with torch.device("meta"):
+        model = timm.create_model(bare, pretrained=False, num_classes=0, depth=1)
+    block = model.blocks[0]
+    assert type(block).__name__ in ("Block", "EvaBlock")
+    function = block.mlp.act
+    approximated = getattr(function, "approximate", "none") == "tanh"
+    named = "GELUTanh" if approximated else type(function).__name__
+    rope = getattr(model, "rope", None)
+    return (
+        model.embed_dim // block.attn.num_heads,
+        block.norm1.eps,
+        {"GELU": "gelu", "SiLU": "gelu", "GELUTanh": "gelu_tanh", "QuickGELU": "quick_gelu"}[named],  # SiLU is gated
+        None if rope is None else rotary_facts_of_timm(rope),
+    )
+
+
+def facts_by_name(bare: str) -> Facts:
+    ours = architecture_of(bare, "file")
+    rotary = None if ours.rotary is None else rotary_facts(ours.rotary)
+    return ours.head_dim, ours.norm_eps, ours.activation, rotary
+
+
+def test_names_of_timm__tell_what_timm_builds() -> None:
+    names = sorted({name.split(".")[0] for name in PLAIN})
+    assert len(names) > 100
+
+    wrong = {name: facts for name in names if (facts := facts_of_timm(name)) != facts_by_name(name)}
+
+    assert wrong == {}
+
+
+def rotary_facts(rule: RotaryPositions) -> Facts:
+    spread = None if rule.stretch_to is None else tuple(rule.stretch_to)
+    return rule.base, spread, rule.index_offset, rule.order == "xy", rule.pairs == "halves"
+
+
+def rotary_facts_of_timm(rope: Any) -> Facts:
+    spread = getattr(rope, "ref_feat_shape", None)
+    return (
+        float(rope.temperature),
+        None if spread is None else tuple(spread),
+        rope.grid_offset,
+        rope.grid_indexing == "xy",
+        rope.rotate_half,
+    )
+
+
+def test_names_of_timm__tell_the_statistics_of_images() -> None:
+    theirs = {name: get_pretrained_cfg(name) for name in PLAIN}
+
+    wrong = [
+        name
+        for name, known in theirs.items()
+        if architecture_of(name, "file").normalisation != {"mean": known.mean, "std": known.std}
+    ]
+
+    assert wrong == []

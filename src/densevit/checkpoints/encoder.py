@@ -12,7 +12,7 @@ from densevit.checkpoints.encoder_kinds import antialiases, refuse_other_kinds
 from densevit.checkpoints.encoder_names import PATCH_WEIGHT, TOKENS, read_encoder, split_positions, stored_tokens
 from densevit.checkpoints.rename import LoadReport, Renamed, Row, require_total
 from densevit.checkpoints.shapes import Shapes, encoder_from_shapes
-from densevit.checkpoints.timm_names import check_architecture, rotary_of
+from densevit.checkpoints.timm_names import architecture_of
 from densevit.encoder import EncoderConfig, VisionTransformer
 from densevit.encoder.patches import adapt_input_channels, resample_patch_weight
 from densevit.encoder.positions import InterpolationMode, LearnedPositions, resample_positions
@@ -235,16 +235,16 @@ def encoder_config_from_state(
     Args:
         state: weights as ``load_encoder_weights`` takes them. Without a pos_embed, positions are rotary.
         source: what messages call the weights.
-        num_heads: required, since shapes do not tell it.
-        norm_eps: required, since shapes do not tell it.
-        activation: required unless the feed-forward is SwiGLU.
-        mode: how learned positions are interpolated; required where there are any.
+        num_heads: required without an architecture, since shapes do not tell it.
+        norm_eps: required likewise.
+        activation: required likewise, unless the feed-forward is SwiGLU.
+        mode: how learned positions are interpolated; required likewise where there are any.
         antialias: of learned positions; by default as the program with these names does it: on in timm and in DINOv2
             with registers, for "bicubic" without an offset.
         offset: of learned positions.
         base: of rotary positions, where no architecture is given.
-        architecture: timm's name of the model, which tells the rotary positions of EVA-02, of Perception Encoders and
-            of ``vit_*_rope*``.
+        architecture: timm's name of the model, which tells all of these, and the rotary positions of EVA-02, of
+            Perception Encoders and of ``vit_*_rope*``.
         grid: (h, w) of learned positions, where it is not square.
         taps: the last block by default.
         final_norm: apply it to the taps.
@@ -253,10 +253,8 @@ def encoder_config_from_state(
         CheckpointError: if a required argument is missing, or the weights are not those of a plain ViT.
         ConfigError: if the values contradict one another.
     """
-    rotary = None
-    if architecture is not None:
-        check_architecture(architecture, source)
-        rotary = rotary_of(architecture)
+    known = None if architecture is None else architecture_of(architecture, source)
+    rotary = None if known is None else known.rotary
     refuse_other_kinds(state, source, rotary)
     tensors = read_encoder(state, source).tensors
     if "patch_embed.stem_conv.weight" in tensors:
@@ -265,6 +263,10 @@ def encoder_config_from_state(
             "write the EncoderConfig by hand"
         )
     config = encoder_from_shapes(Shapes(tensors, source), prefix="")
+    if known is not None:
+        num_heads = config["embed_dim"] // known.head_dim if num_heads is None else num_heads
+        norm_eps = known.norm_eps if norm_eps is None else norm_eps
+        activation, mode = activation or known.activation, mode or "bicubic"
     config["num_registers"] = sum(name == "reg_token" for name, _ in stored_tokens(tensors))
     if config["layer_scale"] is not None:
         config["layer_scale"] = 1e-5  # the initial value of DINOv2

@@ -159,7 +159,7 @@ def read_encoder(state: Mapping[str, Tensor], source: str) -> Renamed:
         if key.startswith(prefix)
     }
     outside = {key: f"not under {prefix}" for key in state if not key.startswith(prefix)}
-    completed = _with_zero_biases(inside)
+    completed = with_zero_biases(inside)
     renamed = rename(completed, _rules_for(completed))
     # transformers' DINOv3 without registers stores a tensor without rows.
     empty = [name for name in TOKENS if name in renamed.tensors and not renamed.tensors[name].numel()]
@@ -171,7 +171,7 @@ def read_encoder(state: Mapping[str, Tensor], source: str) -> Renamed:
 _BIASES = re.compile(r"(.*\.)([qkv])(_bias|_proj\.bias)")
 
 
-def _with_zero_biases(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def with_zero_biases(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Add zero biases where only some of queries, keys and values have one.
 
     EVA-02 and DINOv3 have none of the keys; the original DINOv3 stores one and a mask that removes it.

@@ -6,42 +6,16 @@ from pathlib import Path
 from typing import Any
 
 from densevit.checkpoints.hub import SCHEME, fetch_side_files
-from densevit.checkpoints.importers.keys import KeyTable, check_keys, checked, ignored, used
+from densevit.checkpoints.importers.keys import check_keys
 from densevit.checkpoints.importers.side_files import read_data_file
-from densevit.checkpoints.timm_names import check_architecture, rotary_of
+from densevit.checkpoints.importers.timm_keys import TIMM, TIMM_ARGUMENTS
+from densevit.checkpoints.timm_names import architecture_of
 from densevit.encoder import EncoderConfig
 from densevit.encoder.positions import RotaryPositions
 from densevit.errors import CheckpointError
 
 _log = logging.getLogger(__name__)
 
-_SHAPES = "follows from the shapes of the tensors"
-TIMM: KeyTable = {
-    **used("refuses models that are no plain ViT, by their names", "architecture"),
-    **used("the arguments of the class, by the table below", "model_args"),
-    **ignored("of the classifier, which is not read", "num_classes", "num_features", "global_pool", "label_names"),
-    **ignored("of the classifier, which is not read", "label_descriptions"),
-    **ignored("the run states its own images and statistics", "pretrained_cfg"),
-    **ignored("says which tool wrote the file", "library_name", "timm_version", "framework"),
-}
-TIMM_ARGUMENTS: KeyTable = {
-    **used("compared with the encoder's config", "num_heads"),
-    **ignored(_SHAPES, "patch_size", "in_chans", "embed_dim", "depth", "mlp_ratio", "qkv_bias", "init_values"),
-    **ignored(_SHAPES, "class_token", "reg_tokens", "no_embed_class", "pre_norm", "final_norm", "fc_norm", "qk_norm"),
-    **ignored("positions are resampled to the run's images", "img_size", "dynamic_img_size", "dynamic_img_pad"),
-    **ignored(
-        "of the classifier, which is not read", "num_classes", "global_pool", "pool_include_prefix", "act_layer_head"
-    ),
-    **ignored("matters in training only", "drop_rate", "pos_drop_rate", "patch_drop_rate", "proj_drop_rate"),
-    **ignored("matters in training only", "attn_drop_rate", "drop_path_rate", "weight_init", "fix_init"),
-    **used("compared with the encoder's config", "act_layer"),
-    "norm_layer": checked("layernorm", None),
-    "mlp_layer": checked("mlp", None),
-    "block_fn": checked(None),
-    "attn_layer": checked(None),
-    "embed_layer": checked(None),
-    "embed_norm_layer": checked(None),
-}
 TRANSFORMERS_TYPES = (
     *("vit", "deit", "vit_mae", "vit_msn", "ijepa", "dinov2", "dinov2_with_registers", "dinov3_vit"),
     *("dpt", "depth_anything"),
@@ -82,8 +56,7 @@ def check_timm(config: Mapping[str, Any], source: str, encoder: EncoderConfig) -
     """
     check_keys(config, TIMM, where="config.json", source=source, program="timm")
     architecture = str(config["architecture"])
-    check_architecture(architecture, source)
-    _compare_rotary(source, encoder, rotary_of(architecture))
+    _compare_rotary(source, encoder, architecture_of(architecture, source).rotary)
     stated = config.get("model_args")
     arguments = dict(stated) if isinstance(stated, Mapping) else {}
     check_keys(arguments, TIMM_ARGUMENTS, where="config.json, model_args", source=source, program="timm")
