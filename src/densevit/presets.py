@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from densevit.config import nearest
-from densevit.encoder.vit import NAMED_SIZES, Width
+from densevit.encoder.config import NAMED_SIZES, Width
 from densevit.errors import ConfigError
 from densevit.inference_config import TTA_SCALES
 
