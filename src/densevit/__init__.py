@@ -64,9 +64,9 @@ def load(
     """Load a model that is ready to predict.
 
     Args:
-        source: "default" (ships with the package), the path of a checkpoint, ``hf://owner/name``, or a preset's name
-            (random weights). Checkpoints of Segmenter, SETR, mmsegmentation, DPT, Depth Anything and transformers are
-            read directly.
+        source: "default" (ships with the package), the name of a published model such as "dpt-large-ade20k", which is
+            downloaded at its first use, the path of a checkpoint, or ``hf://owner/name``. Checkpoints of Segmenter,
+            SETR, mmsegmentation, DPT, Depth Anything and transformers are read directly. Weights are never random.
         heads: to run; all by default.
         device: by default a GPU if there is one.
         speed: switches that make the model cheaper: a ``SpeedConfig``, its plain data, a YAML file with it, or a list
@@ -80,7 +80,7 @@ def load(
             keyword is refused, and so is every one for densevit's own checkpoints.
 
     Raises:
-        CheckpointError: if there is no such model, or its file cannot be used.
+        CheckpointError: if there is no such model, it cannot be downloaded, or its file cannot be used.
         ConfigError: if a head, option, device, engine or quality does not exist.
         EngineError: if the engine does not work here.
     """
@@ -91,11 +91,102 @@ def load(
     )
 
 
-def list_models() -> tuple[str, ...]:
-    """Names that ``load`` takes: "default" and the presets."""
-    from densevit.presets import PRESETS
+def create_model(
+    name: str | Path, num_classes: "int | Mapping[str, int] | None" = None, pretrained: bool = True
+) -> "DenseModel":
+    """Make a model to train: an ``nn.Module`` on the CPU, in training mode.
 
-    return ("default", *PRESETS)
+    Args:
+        name: what ``load`` takes; with ``pretrained=False`` also a preset without published weights.
+        num_classes: classes of its head, or of several heads by their names; those of the weights by default. If they
+            differ, the classifier begins with random values, and a logged line says which tensors that are; all others
+            keep their weights.
+        pretrained: whether it has the weights of its name; otherwise they are random.
+
+    Raises:
+        CheckpointError: if there is no such model, it cannot be downloaded, or its file cannot be used.
+        ConfigError: if there is no such architecture, or it has no head that can have so many classes.
+    """
+    from densevit.checkpoints.create import create_model
+
+    return create_model(name, num_classes, pretrained)
+
+
+def from_pretrained(
+    pretrained_model_name_or_path: str | Path,
+    *,
+    revision: str | None = None,
+    token: str | bool | None = None,
+    cache_dir: str | Path | None = None,
+    heads: Sequence[str] | None = None,
+    device: str | None = None,
+    speed: "SpeedConfig | Mapping[str, Any] | Sequence[str] | str | Path | None" = None,
+    engine: str | None = None,
+    quality: "Quality | None" = None,
+    **import_overrides: Any,
+) -> "Predictor":
+    """Load a folder that ``Predictor.save_pretrained`` wrote, or a repository of the Hugging Face hub.
+
+    It is ``load`` with the names and arguments of ``huggingface_hub``: repositories of other programs whose models
+    densevit reads are loaded too.
+
+    Args:
+        pretrained_model_name_or_path: a folder, or ``owner/name`` on the hub; what is here goes first.
+        revision: a branch, tag or commit of the repository.
+        token: of the hub; by default that of ``hf auth login`` or of HF_TOKEN.
+        cache_dir: for downloads; by default the hub's own.
+        heads: this and the others as for ``load``.
+        device: see there.
+        speed: see there.
+        engine: see there.
+        quality: see there.
+        import_overrides: see there.
+
+    Raises:
+        CheckpointError: if there is no such model, its files cannot be used, or the hub cannot be reached.
+        ConfigError: if this names no repository, or a head, option, device, engine or quality does not exist.
+        EngineError: if the engine does not work here.
+    """
+    from densevit.inference.predictor import Predictor
+
+    return Predictor.from_pretrained(
+        pretrained_model_name_or_path,
+        revision=revision,
+        token=token,
+        cache_dir=cache_dir,
+        heads=heads,
+        device=device,
+        speed=speed,
+        engine=engine,
+        quality=quality,
+        **import_overrides,
+    )
+
+
+def list_models(
+    *,
+    task: str | None = None,
+    licence: str | None = None,
+    family: str | None = None,
+    max_size: int | str | None = None,
+    weights: str | None = None,
+) -> tuple[str, ...]:
+    """Names of models: "default", those with published weights, and the architectures without; ``densevit models``.
+
+    Args:
+        task: only models for "segmentation" or "depth".
+        licence: only weights with this licence, such as "MIT"; "permissive" for any that allows any use.
+        family: only "SETR", "Segmenter", "DPT" or "Depth Anything".
+        max_size: only models whose weights take at most so many bytes in float32; a text such as "500MB" also.
+        weights: only those "shipped" with densevit, "published" by others, or "none": an architecture without weights.
+
+    Raises:
+        ConfigError: if no model has the value of a filter, or ``max_size`` is no size.
+    """
+    from densevit.checkpoints.catalogue import select
+
+    chosen = select(task=task, licence=licence, family=family, max_size=max_size, weights=weights)
+    return tuple(entry.name for entry in chosen)
 
 
 def add_decoder(name: str, decoder: "Callable[..., Any] | tuple[type[Any], type[Any]]") -> None:
@@ -178,9 +269,11 @@ __all__ = [
     "add_dataset",
     "add_decoder",
     "add_task",
+    "create_model",
     "evaluate",
     "export_model",
     "export_web",
+    "from_pretrained",
     "list_models",
     "load",
     "train",

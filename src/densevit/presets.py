@@ -4,10 +4,10 @@
 """
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from densevit.config import nearest
-from densevit.encoder.vit import NAMED_SIZES, Width
+from densevit.encoder.config import NAMED_SIZES, Width
 from densevit.errors import ConfigError
 from densevit.inference_config import TTA_SCALES
 
@@ -221,18 +221,57 @@ def _dpt_mmseg(figures: Figures) -> Preset:
     return Preset("DPT", model, 512, "segmentation", {"denominator": "all"}, protocol, figures)
 
 
-def _depth_anything(width: Width, channels: tuple[int, ...], fusion: int, figures: Figures) -> Preset:
-    """The V2 release: DINOv2 with its final norm on four taps."""
+def _dpt_dinov2(width: Width, data: Literal["nyu", "kitti"], rmse: float) -> Preset:
+    """DPT on DINOv2 as transformers publishes it: metres from whole photos, padded to whole patches."""
+    farthest, short_side = {"nyu": (10.0, 480), "kitti": (80.0, 375)}[data]
     taps = (4, 11, 17, 23) if width == "L" else _quarters(width)
+    channels = tuple(NAMED_SIZES[width]["embed_dim"] // divisor for divisor in (8, 4, 2, 1))
+    mlp: Plain = {"mlp": "swiglu", "mlp_ratio": 8 / 3} if width == "g" else {}
+    encoder = _vit(width, patch=14, image=518, taps=taps, mode="bicubic", layer_scale=1.0, **mlp)
+    decoder: Plain = {"kind": "dpt", "channels": channels, "residual_bias": False, "fusion_up_to": "double"}
+    decoder["head"] = {"kind": "depth", "up_to": "double", "projection": True}
+    model = _model("depth", encoder, decoder, 1, IMAGENET)
+    facts: Plain = {"quantity": "depth", "max_depth_m": farthest}
+    protocol: Plain = {"kind": "transformers", "net_size": (384, 384), "multiple": 1, "keep_aspect": False}
+    protocol |= {"resize": False, "pad_multiple": 14}
+    return Preset("DPT", model, short_side, "depth", facts, protocol, {"RMSE": rmse})
+
+
+def _depth_anything(
+    width: Width, figures: Figures, *, taps: tuple[int, ...] | None = None, max_depth_m: float | None = None
+) -> Preset:
+    """DINOv2 with its final norm on four taps: relative inverse depth, or metres with a sigmoid up to a maximum."""
+    channels, fusion = DEPTH_ANYTHING_WIDTHS[width]
+    taps = taps or ((4, 11, 17, 23) if width == "L" else _quarters(width))
     encoder = _vit(width, patch=14, image=518, taps=taps, mode="bicubic", layer_scale=1.0, final_norm=True)
     encoder["positions"]["offset"] = 0.1
+    head: Plain = {"kind": "depth", "up_to": "image"}
+    facts: Plain = {"quantity": "disparity"}
+    if max_depth_m is not None:
+        head |= {"activation": "sigmoid", "max_depth_m": max_depth_m}
+        facts = {"quantity": "depth", "max_depth_m": max_depth_m}
     decoder: Plain = {"kind": "dpt", "channels": channels, "fusion_channels": fusion, "readout": "ignore"}
-    decoder |= {"fusion_up_to": "next_level", "head": {"kind": "depth", "up_to": "image"}}
+    decoder |= {"fusion_up_to": "next_level", "head": head}
     model = _model("depth", encoder, decoder, 1, IMAGENET)
     protocol: Plain = {"kind": "depth_anything", "net_size": (518, 518), "multiple": 14}
-    return Preset("Depth Anything", model, 518, "depth", {"quantity": "disparity"}, protocol, figures)
+    return Preset("Depth Anything", model, 518, "depth", facts, protocol, figures)
 
 
+def _depth_anything_v1(width: Width, *values: float) -> Preset:
+    """The V1 release, which taps the last four blocks, with AbsRel and delta1 on data sets that it did not train on."""
+    datasets = ("KITTI", "NYUv2", "Sintel", "DDAD", "ETH3D", "DIODE")
+    names = [f"{data} {metric}" for data in datasets for metric in ("AbsRel", "delta1")]
+    depth = NAMED_SIZES[width]["depth"]
+    figures = dict(zip(names, values, strict=True))
+    return _depth_anything(width, figures, taps=tuple(range(depth - 4, depth)))
+
+
+# Width of the encoder -> channels of the four levels, and of the fusion.
+DEPTH_ANYTHING_WIDTHS: dict[Width, tuple[tuple[int, ...], int]] = {
+    "S": ((48, 96, 192, 384), 64),
+    "B": ((96, 192, 384, 768), 128),
+    "L": ((256, 512, 1024, 1024), 256),
+}
 NAIVE: Plain = {"kind": "setr_naive", "aux_taps": (0, 1, 2)}
 PUP: Plain = {"kind": "setr_pup", "aux_taps": (0, 1, 2)}
 MLA: Plain = {"kind": "setr_mla", "aux": True}
@@ -314,9 +353,32 @@ PRESETS: dict[str, Preset] = {
     "dpt-hybrid-kitti": _dpt_metric(KITTI, 0.959, 0.995, 0.999, 0.062, 0.222, 2.575, 0.092, 8.282, 0.027),
     "dpt-hybrid-nyu": _dpt_metric(NYU, 0.904, 0.988, 0.998, 0.109, 0.054, 0.357, 0.129, 9.521, 0.045),
     "dpt-hybrid-nyu-new": _dpt_metric(NYU, 0.905, 0.988, 0.998, 0.109, 0.055, 0.357, 0.129, 9.427, 0.045),
-    "depth-anything-s": _depth_anything("S", (48, 96, 192, 384), 64, {"DA-2K": 95.3}),
-    "depth-anything-b": _depth_anything("B", (96, 192, 384, 768), 128, {"DA-2K": 97.0}),
-    "depth-anything-l": _depth_anything("L", (256, 512, 1024, 1024), 256, {"DA-2K": 97.1}),
+    "dpt-dinov2-small-nyu": _dpt_dinov2("S", "nyu", 0.356),
+    "dpt-dinov2-small-kitti": _dpt_dinov2("S", "kitti", 2.34),
+    "dpt-dinov2-base-nyu": _dpt_dinov2("B", "nyu", 0.317),
+    "dpt-dinov2-base-kitti": _dpt_dinov2("B", "kitti", 2.23),
+    "dpt-dinov2-large-nyu": _dpt_dinov2("L", "nyu", 0.293),
+    "dpt-dinov2-large-kitti": _dpt_dinov2("L", "kitti", 2.14),
+    "dpt-dinov2-giant-nyu": _dpt_dinov2("g", "nyu", 0.279),
+    "dpt-dinov2-giant-kitti": _dpt_dinov2("g", "kitti", 2.11),
+    "depth-anything-s": _depth_anything("S", {"DA-2K": 95.3}),
+    "depth-anything-b": _depth_anything("B", {"DA-2K": 97.0}),
+    "depth-anything-l": _depth_anything("L", {"DA-2K": 97.1}),
+    "depth-anything-v1-small": _depth_anything_v1(
+        "S", 0.080, 0.936, 0.053, 0.972, 0.464, 0.739, 0.247, 0.768, 0.127, 0.885, 0.076, 0.939
+    ),
+    "depth-anything-v1-base": _depth_anything_v1(
+        "B", 0.080, 0.939, 0.046, 0.979, 0.432, 0.756, 0.232, 0.786, 0.126, 0.884, 0.069, 0.946
+    ),
+    "depth-anything-v1-large": _depth_anything_v1(
+        "L", 0.076, 0.947, 0.043, 0.981, 0.458, 0.760, 0.230, 0.789, 0.127, 0.882, 0.066, 0.952
+    ),
+    "depth-anything-v2-metric-indoor-small": _depth_anything("S", {}, max_depth_m=20.0),
+    "depth-anything-v2-metric-indoor-base": _depth_anything("B", {}, max_depth_m=20.0),
+    "depth-anything-v2-metric-indoor-large": _depth_anything("L", {}, max_depth_m=20.0),
+    "depth-anything-v2-metric-outdoor-small": _depth_anything("S", {}, max_depth_m=80.0),
+    "depth-anything-v2-metric-outdoor-base": _depth_anything("B", {}, max_depth_m=80.0),
+    "depth-anything-v2-metric-outdoor-large": _depth_anything("L", {}, max_depth_m=80.0),
 }
 
 

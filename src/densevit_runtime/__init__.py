@@ -5,6 +5,7 @@
 >>> model.predict("room.jpg").save("out")         # doctest: +SKIP
 """
 
+import logging
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
@@ -31,7 +32,7 @@ def load(
     engine: str | None = None,
     threads: int | None = None,
 ) -> "Runtime":
-    """Open an exported file.
+    """Open an exported file. The licence of its weights is logged, as a warning if it is a non-commercial one.
 
     Args:
         path: .onnx, or .xml of OpenVINO with its .bin next to it.
@@ -45,9 +46,12 @@ def load(
         ConfigError: if a head or an engine does not exist.
         EngineError: if the engine is missing, or cannot run the graph.
     """
+    from densevit_runtime.licences import announce
     from densevit_runtime.runtime import Runtime
 
-    return Runtime.load(path, heads=heads, engine=engine, threads=threads)
+    runtime = Runtime.load(path, heads=heads, engine=engine, threads=threads)
+    announce(str(path), runtime.metadata.licence, logging.getLogger(__name__))
+    return runtime
 
 
 def __getattr__(name: str) -> Any:

@@ -12,6 +12,7 @@ from typing import Any
 from densevit_runtime import __version__
 from densevit_runtime.boundary import FAULT, ended_by_signals, open_standard_streams, printable, report_fault
 from densevit_runtime.errors import DensevitError, OutputError
+from densevit_runtime.licences import in_words
 
 _PROGRAM = "densevit-runtime"
 
@@ -70,14 +71,15 @@ def _parser() -> argparse.ArgumentParser:
 
 def _predict(options: argparse.Namespace) -> int:
     """Predict photos one after the other; one that fails is reported and the others go on."""
-    from densevit_runtime import load
     from densevit_runtime.io.find import find_photos, unique_stems
     from densevit_runtime.io.outputs import claim
     from densevit_runtime.io.write import make_folder, write_json
     from densevit_runtime.results import result_files
+    from densevit_runtime.runtime import Runtime
 
     found = find_photos(options.sources)
-    model = load(options.model, heads=options.head, engine=options.engine, threads=options.threads)
+    model = Runtime.load(options.model, heads=options.head, engine=options.engine, threads=options.threads)
+    print(printable(f"licence of the weights: {in_words(model.metadata.licence)}"), file=sys.stderr)
     photos = list(zip(found.photos, unique_stems(found.photos), strict=True))
     files = [options.out / name for _, stem in photos for name in result_files(model.heads, stem)]
     report = [] if options.json_file is None else [options.json_file]
@@ -125,7 +127,7 @@ def _info(options: argparse.Namespace) -> int:
         return 0
     lines = [
         f"{metadata.name or 'unnamed'}, {metadata.precision}, quality {metadata.quality}",
-        f"licence of the weights: {metadata.licence}",
+        f"licence of the weights: {in_words(metadata.licence)}",
     ]
     for name, head in metadata.heads.items():
         what = f"{len(head.classes)} classes" if head.classes else ", ".join(head.channels) or f"unit {head.unit}"

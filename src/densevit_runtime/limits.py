@@ -23,6 +23,7 @@ class Limits:
         small_pixels: images up to this size may compress to nothing, since they cost little memory.
         pixels_per_byte: claimed pixels for each stored byte of a larger image.
         file_bytes: of one file that is unpacked from an archive, or an array that is read whole.
+        download_bytes: of one file that is downloaded.
         text_bytes: of a JSON, list or annotation file.
         config_bytes: of a YAML, JSON or Python config.
         nesting: depth of lists and mappings in a config or a JSON file.
@@ -45,6 +46,7 @@ class Limits:
     small_pixels: int = 64_000_000
     pixels_per_byte: int = 1_500
     file_bytes: int = 4 * 2**30
+    download_bytes: int = 32 * 2**30
     text_bytes: int = 2 * 2**30
     config_bytes: int = 10_000_000
     nesting: int = 64

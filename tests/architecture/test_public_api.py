@@ -31,9 +31,11 @@ NAMES = {
     "add_dataset",
     "add_decoder",
     "add_task",
+    "create_model",
     "evaluate",
     "export_model",
     "export_web",
+    "from_pretrained",
     "list_models",
     "load",
     "train",
@@ -42,7 +44,10 @@ NAMES = {
 # Parameters in their order; those behind * are given by keyword.
 SIGNATURES = {
     "load": "source, *, heads, device, speed, engine, quality, **import_overrides",
-    "list_models": "",
+    "create_model": "name, num_classes, pretrained",
+    "from_pretrained": "pretrained_model_name_or_path, *, revision, token, cache_dir, heads, device, speed, engine, "
+    "quality, **import_overrides",
+    "list_models": "*, task, licence, family, max_size, weights",
     "train": "data, out, *, preset, recipe, init, decoders, freeze, time, config, overrides, resume, device, check",
     "evaluate": "model, data, *, split, task, heads, options, quality, device, progress",
     "export_model": "model, out, *, to, heads, scores, data, overwrite",
@@ -52,12 +57,16 @@ SIGNATURES = {
     "add_dataset": "name, dataset",
     "Predictor": "bundle, *, heads, device, speed",
     "Predictor.load": "source, *, heads, device, speed, engine, quality, **import_overrides",
+    "Predictor.from_pretrained": "pretrained_model_name_or_path, *, revision, token, cache_dir, heads, device, speed, "
+    "engine, quality, **import_overrides",
     "Predictor.options": "*, protocol, tta, windows, scales, flip, quality",
     "Predictor.predict": "image, *, protocol, tta, windows, scales, flip, quality",
     "Predictor.predict_many": "images, *, batch, protocol, tta, windows, scales, flip, quality",
     "Predictor.features": "image, *, short_side",
     "Predictor.to": "device",
     "Predictor.save": "path, *, overwrite",
+    "Predictor.save_pretrained": "save_directory, *, repo_id, licence, overwrite",
+    "Predictor.push_to_hub": "repo_id, *, licence, private, token, branch, commit_message, create_pr, overwrite",
     "Predictor.predict_raster": "source, folder, *, config, stem, extra, progress",
     "Predictor.choose_protocol": "protocol",
     "Predictor.output_files": "source, folder, *, stem, raster",
@@ -124,7 +133,8 @@ def test_signature__is_that_of_the_snapshot(name: str) -> None:
 
 @pytest.mark.parametrize("owner", PROPERTIES)
 def test_class__shows_nothing_that_the_snapshot_lacks(owner: str) -> None:
-    shown = {name for name in vars(getattr(densevit, owner)) if not name.startswith("_")}
+    classes = [one for one in getattr(densevit, owner).__mro__ if one.__module__.startswith("densevit.")]
+    shown = {name for one in classes for name in vars(one) if not name.startswith("_")}
 
     assert shown == PROPERTIES[owner] | {name.partition(".")[2] for name in SIGNATURES if name.startswith(f"{owner}.")}
 

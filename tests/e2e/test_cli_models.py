@@ -46,14 +46,50 @@ def test_models__lists_every_preset(catalogue):
 
 def test_models__rows_say_what_a_model_is(catalogue):
     row = catalogue["dpt-large-ade20k"]
-    assert {key: row[key] for key in ("family", "encoder", "weights", "licence", "heads", "headlines")} == {
+    assert {key: row[key] for key in ("family", "tasks", "encoder", "weights", "licence", "heads", "metrics")} == {
         "family": "DPT",
+        "tasks": ["segmentation"],
         "encoder": "ViT-L/16",
-        "weights": None,
-        "licence": "-",
+        "weights": "published",
+        "licence": "MIT",
         "heads": {"labels": "dpt"},
-        "headlines": [],
+        "metrics": {"ADE20K mIoU": 0.4763, "ADE20K aAcc": 0.827},
     }
+
+
+def test_models__says_what_has_weights(catalogue):
+    assert catalogue["default"]["weights"] == "shipped"
+    assert catalogue["dpt-base-depth"]["weights"] == "none"
+
+
+def test_models__filters_and_prints_json(cli):
+    filters = ("--task", "depth", "--licence", "permissive", "--family", "dpt", "--max-size", "160MB")
+    result = cli("models", *filters, "--weights", "published", "--json")
+    assert [row["name"] for row in json.loads(result.out)] == ["dpt-dinov2-small-nyu", "dpt-dinov2-small-kitti"]
+
+
+def test_models__json_without_a_file_may_stand_before_other_options(cli):
+    result = cli("models", "--json", "--weights", "shipped")
+    assert [row["name"] for row in json.loads(result.out)] == ["default"]
+
+
+def test_models__json_file_is_not_replaced_unasked(cli, tmp_path):
+    mine = tmp_path / "mine.json"
+    mine.write_text("mine")
+    result = cli("models", "--weights", "shipped", "--json", mine)
+    assert result.code == 2
+    assert mine.read_text() == "mine"
+
+
+def test_models__says_that_no_model_is_left(cli):
+    result = cli("models", "--weights", "published", "--max-size", "1kB")
+    assert "no model passes all of these filters" in result.out
+
+
+def test_models__an_unknown_filter_is_refused(cli):
+    result = cli("models", "--licence", "GPL-3.0")
+    assert result.code == 2
+    assert "no model has the licence 'GPL-3.0'; accepted: Apache-2.0," in result.err
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,5 @@
 """The package from Python: load, predict, and what a result gives."""
 
-import logging
 import subprocess
 import sys
 from pathlib import Path
@@ -97,15 +96,8 @@ def test_load__an_unknown_head_is_refused(trained):
 
 def test_load__an_unknown_model_is_refused():
     with pytest.raises(CheckpointError) as caught:
-        densevit.load("depth-anything-small")
-    assert str(caught.value) == "there is no model 'depth-anything-small'; did you mean 'depth-anything-s'?"
-
-
-def test_load__a_preset_is_random_and_says_so(caplog):
-    with caplog.at_level(logging.WARNING):
-        model = densevit.load("segmenter-ti-mask", device="cpu")
-    assert "preset segmenter-ti-mask has no weights;" in caplog.text
-    assert repr(model) == "Predictor(segmenter-ti-mask: labels (segmentation); 6.7 M parameters)"
+        densevit.load("depth-anything-v2-smal")
+    assert str(caught.value) == "there is no model 'depth-anything-v2-smal'; did you mean 'depth-anything-v2-small'?"
 
 
 def test_load__the_model_knows_what_it_is(model):

@@ -321,7 +321,7 @@ class Hub:
         self.files, self.failure = files, failure
         self.asked: list[tuple[str, str, str | None]] = []
 
-    def __call__(self, repo_id: str, filename: str, *, revision: str | None = None) -> str:
+    def __call__(self, repo_id: str, filename: str, *, revision: str | None, **access: object) -> str:
         self.asked.append((repo_id, filename, revision))
         if self.failure is not None:
             raise self.failure

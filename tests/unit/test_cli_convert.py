@@ -251,7 +251,7 @@ def test_hub_name__is_loaded_with_the_files_beside(tmp_path: Path, monkeypatch: 
     huggingface_hub = pytest.importorskip("huggingface_hub")
     folder, asked = write_transformers(tmp_path / "snapshot"), []
 
-    def download(repo: str, name: str, revision: str | None = None) -> str:
+    def download(repo: str, name: str, *, revision: str | None, **access: Any) -> str:
         asked.append((repo, name, revision))
         if not (folder / name).is_file():
             raise huggingface_hub.errors.EntryNotFoundError(name)
@@ -263,9 +263,8 @@ def test_hub_name__is_loaded_with_the_files_beside(tmp_path: Path, monkeypatch: 
 
     assert isinstance(predictor, Predictor)
     assert predictor.model.config.encoder.norm_eps == 1e-12
-    assert asked == [
-        ("Intel/dpt-large-ade", name, None) for name in ("model.safetensors", "config.json", "preprocessor_config.json")
-    ]
+    names = ("model.safetensors", "config.json", "preprocessor_config.json", "README.md")
+    assert asked == [("Intel/dpt-large-ade", name, None) for name in names]
 
 
 def test_converted_file__predicts_as_the_source_does(tmp_path: Path) -> None:

@@ -1,6 +1,8 @@
 """What importers read from files and from the files beside them, what they ask, and what they refuse."""
 
 import json
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -238,6 +240,27 @@ def test_mixed_file__is_refused(tmp_path: Path) -> None:
     save_file(state_of(SEGMENTER) | state_of(DPT), tmp_path / "both.safetensors")
 
     assert "has the names of rstrudel/segmenter and isl-org/DPT in one file" in refusal(tmp_path / "both.safetensors")
+
+
+def imported_as(fixture: Fixture, change: Callable[[torch.Tensor], torch.Tensor]) -> Imported:
+    source = fixture.source()
+    state = {key: change(t) if t.is_floating_point() else t for key, t in source.state.items()}
+    return build(fixture.origin, IMPORTERS[fixture.origin], replace(source, state=state))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("name", [name for name, fixture in FIXTURES.items() if fixture.tensors])
+def test_weights_of_16_bits__are_those_that_were_rounded_before(name: str, dtype: torch.dtype) -> None:
+    """Of every program: what an importer folds or scales is computed in float32, and the report says so."""
+    ours = imported_as(FIXTURES[name], lambda t: t.to(dtype))
+    expected = imported_as(FIXTURES[name], lambda t: t.to(dtype).float())
+
+    state = ours.bundle.model.state_dict()
+    said = f"{str(dtype).removeprefix('torch.')} in the file, float32 here"
+    assert all(torch.equal(state[key], t) for key, t in expected.bundle.model.state_dict().items())
+    assert {key for key, t in state.items() if t.is_floating_point()} == {
+        row.name for row in ours.report.rows if row.note.endswith(said)
+    }
 
 
 def test_half_match__is_refused_with_the_names(tmp_path: Path) -> None:

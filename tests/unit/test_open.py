@@ -18,7 +18,7 @@ from tests.parity.foreign import write_mmseg, write_segmenter
 ACCEPTED = (
     "accepted: heads, device, speed, engine, quality, and for checkpoints of other programs config, as_source, "
     "num_heads, decoder_heads, taps, aux_taps, image_size, norm_eps, readout, release, scale, shift, invert, signed, "
-    "max_depth_m, dataset"
+    "max_depth_m, dataset, licence"
 )
 
 
@@ -56,11 +56,6 @@ def test_native_checkpoint__takes_no_import_overrides(option: dict[str, Any], na
     )
 
 
-def test_preset__takes_no_import_overrides() -> None:
-    with pytest.raises(CheckpointError, match="segmenter-ti-mask is a preset and takes no import overrides, but taps"):
-        open_model("segmenter-ti-mask", taps=(1,))
-
-
 def test_override__with_a_wrong_value_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"num_heads: Input should be greater than 0 \(got -1\)"):
         open_model(write_segmenter(tmp_path), num_heads=-1)
@@ -72,18 +67,18 @@ def test_importer_by_name__is_checked_before_the_weights_are_read(tmp_path: Path
         open_model(tmp_path / "w.pth", as_source="mmsegg")
 
 
-@pytest.mark.parametrize("name", ["native", "foreign", "preset"])
+@pytest.mark.parametrize("name", ["native", "foreign"])
 def test_model_facts__are_those_of_the_opened_model(name: str, native: Path, tmp_path: Path) -> None:
-    source = {"native": native, "foreign": tmp_path / "w.pth", "preset": "segmenter-ti-mask"}[name]
+    source = {"native": native, "foreign": tmp_path / "w.pth"}[name]
     bundle = open_model(source)
-    assert model_facts(source) == (bundle.model.config, bundle.fit)
+    assert model_facts(source) == (bundle.model.config, bundle.tasks, bundle.fit)
 
 
 def test_folder__is_opened_by_the_weights_inside(native: Path, tmp_path: Path) -> None:
     folder = tmp_path / "folder"
     folder.mkdir()
     native.rename(folder / "model.safetensors")
-    assert open_model(folder).model.config == model_facts(folder)[0]
+    assert open_model(folder).model.config == model_facts(folder).model
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")

@@ -12,7 +12,7 @@ from densevit.checkpoints.rename import LoadReport, Row
 from densevit.decoders import build_decoder
 from densevit.encoder.positions import LearnedPositions
 from densevit.errors import CheckpointError
-from densevit.model import DenseModel
+from densevit.model import DenseModel, ModelConfig
 from densevit.tasks import Task
 
 _log = logging.getLogger(__name__)
@@ -51,6 +51,32 @@ def start_from(model: DenseModel, tasks: Mapping[str, Task], donor: Bundle, sour
     for name in model.config.heads:
         rows += _fill_head(model, name, tasks[name], donor)
     return LoadReport(source, tuple(rows))
+
+
+def change_classes(model: DenseModel, name: str, num_classes: int) -> tuple[str, ...]:
+    """Give a head another number of classes, in place.
+
+    Returns:
+        Names of the tensors whose size depends on it, which begin with random values; all others stay as they are.
+
+    Raises:
+        ConfigError: if the number is out of range.
+    """
+    changed = _class_axes(model, name)
+    head = {**model.config.heads[name].plain(), "out_channels": num_classes}
+    plain = model.config.plain()
+    config = ModelConfig.parse(plain | {"heads": {**plain["heads"], name: head}}, source=f"head {name!r}")
+    old = model.decoder(name)
+    new = build_decoder(
+        config.heads[name].decoder,
+        embed_dim=config.encoder.embed_dim,
+        num_taps=len(config.head_taps(name)),
+        out_channels=num_classes,
+    )
+    kept = {key: tensor for key, tensor in old.state_dict().items() if key not in changed}
+    new.load_state_dict(kept, strict=False)
+    model.heads[name], model.config = new.train(old.training), config
+    return tuple(f"heads.{name}.{key}" for key in changed)
 
 
 def _fill_head(model: DenseModel, name: str, task: Task, donor: Bundle) -> list[Row]:

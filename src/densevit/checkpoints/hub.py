@@ -4,9 +4,11 @@ import re
 import stat
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
+from densevit.checkpoints.shards import is_index, tensors_by_shard
 from densevit.errors import CheckpointError
 
 SCHEME = "hf://"
@@ -15,14 +17,46 @@ DEFAULT = Path(__file__).parent.parent / "weights" / "default.safetensors"
 _HUB = re.compile(r"hf://(?P<repo>[^/@\s]+/[^/@\s]+)(?:/(?P<file>[^@\s]+))?(?:@(?P<revision>\S+))?")
 
 # Tried in this order where no file is named; safetensors first, because it cannot hold code.
-HUB_FILES = ("model.safetensors", "pytorch_model.bin")
+HUB_FILES = (
+    *("model.safetensors", "model.safetensors.index.json"),
+    *("pytorch_model.bin", "pytorch_model.bin.index.json"),
+)
 
 
-def resolve(source: str) -> Path:
+@dataclass(frozen=True)
+class HubAccess:
+    """How the hub is reached.
+
+    Attributes:
+        token: None for that of ``hf auth login`` or HF_TOKEN, False for none.
+        cache_dir: None for the hub's own, in HF_HOME.
+    """
+
+    token: str | bool | None = None
+    cache_dir: Path | None = None
+
+    def download(self, repo: str, name: str, revision: str | None, *, offline: bool = False) -> Path:
+        """One file of a repository, downloaded or from the cache; raises what ``huggingface_hub`` does.
+
+        Args:
+            repo: ``owner/name``.
+            name: of the file.
+            revision: None for the main branch.
+            offline: only look into the cache.
+        """
+        from huggingface_hub import hf_hub_download
+
+        wanted = {"token": self.token, "cache_dir": self.cache_dir, "local_files_only": offline or None}
+        options: dict[str, Any] = {key: value for key, value in wanted.items() if value is not None}
+        return Path(hf_hub_download(repo, name, revision=revision, **options))
+
+
+def resolve(source: str, access: HubAccess | None = None) -> Path:
     """The local path of a weights file, downloaded or taken from the hub's cache if necessary.
 
     Args:
         source: "default", a path, or ``hf://owner/name``, ``hf://owner/name/file``, either with ``@revision``.
+        access: to the hub; by default with the user's token and cache.
 
     Raises:
         CheckpointError: if there is no such file, or the hub cannot be reached or refuses.
@@ -30,7 +64,7 @@ def resolve(source: str) -> Path:
     if source == DEFAULT_NAME:
         return DEFAULT
     if source.startswith(SCHEME):
-        return _from_hub(source)
+        return _from_hub(source, access or HubAccess())
     path = local_path(source)
     if (kind := kind_of(path)) == "file":
         return path
@@ -66,7 +100,7 @@ def kind_of(path: Path) -> Literal["file", "folder", "special", "none"]:
     return "file" if stat.S_ISREG(mode) else "folder" if stat.S_ISDIR(mode) else "special"
 
 
-def fetch_side_files(source: str, names: Sequence[str]) -> None:
+def fetch_side_files(source: str, names: Sequence[str], access: HubAccess | None = None) -> None:
     """Download files next to weights on the hub, such as config.json, into the folder of the weights.
 
     Files that do not exist or cannot be reached are skipped; whoever needs them reports it.
@@ -74,20 +108,21 @@ def fetch_side_files(source: str, names: Sequence[str]) -> None:
     match = _HUB.fullmatch(source)
     if match is None:
         return
-    from huggingface_hub import errors, hf_hub_download
+    from huggingface_hub import errors
 
+    access = access or HubAccess()
     folder = match["file"].rpartition("/")[0] if match["file"] else ""
     for name in names:
         with suppress(errors.EntryNotFoundError, OSError):
-            hf_hub_download(match["repo"], f"{folder}/{name}" if folder else name, revision=match["revision"])
+            access.download(match["repo"], f"{folder}/{name}" if folder else name, match["revision"])
 
 
-def _from_hub(source: str) -> Path:
+def _from_hub(source: str, access: HubAccess) -> Path:
     match = _HUB.fullmatch(source)
     if match is None:
         raise CheckpointError(f"{source} is no hub address; give one of the form {SCHEME}owner/name[/file][@revision]")
     try:
-        from huggingface_hub import errors, hf_hub_download
+        from huggingface_hub import errors
     except ImportError:
         raise CheckpointError(
             f"{source} is on the hub and huggingface_hub is not installed; "
@@ -98,7 +133,10 @@ def _from_hub(source: str) -> Path:
     offline = False
     for name in files:
         try:
-            return Path(hf_hub_download(repo, name, revision=revision))
+            # Once offline, the other names do not wait for the network again.
+            path = access.download(repo, name, revision, offline=offline)
+            _fetch_shards(path, repo, name, revision, access)
+            return path
         except errors.LocalEntryNotFoundError:
             offline = True
         except errors.EntryNotFoundError:
@@ -117,9 +155,25 @@ def _from_hub(source: str) -> Path:
             raise _unreachable(source, str(error).splitlines()[0] if str(error) else type(error).__name__) from None
     if offline:
         raise _unreachable(source, "no connection, and not in the local cache")
-    raise CheckpointError(
-        f"{source}: the repository has no {' or '.join(files)}; name one of its files: {SCHEME}{repo}/FILE"
-    )
+    usual = match["file"] or "model.safetensors or pytorch_model.bin"
+    raise CheckpointError(f"{source}: the repository has no {usual}; name one of its files: {SCHEME}{repo}/FILE")
+
+
+def _fetch_shards(path: Path, repo: str, name: str, revision: str | None, access: HubAccess) -> None:
+    """Download the shards of an index next to it; nothing for any other file."""
+    from huggingface_hub import errors
+
+    folder = name.rpartition("/")[0]
+    for shard in sorted(tensors_by_shard(path)) if is_index(path.name) else ():
+        try:
+            access.download(repo, f"{folder}/{shard}" if folder else shard, revision)
+        except errors.LocalEntryNotFoundError:
+            raise
+        except errors.EntryNotFoundError:
+            raise CheckpointError(
+                f"{SCHEME}{repo}: {name} names the shard {shard}, which the repository does not have; its owner must "
+                "upload it"
+            ) from None
 
 
 def _unreachable(source: str, reason: str) -> CheckpointError:

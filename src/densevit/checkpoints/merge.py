@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import torch
 from pydantic import Field, PositiveInt
 
+from densevit.checkpoints.derived import derived_card, parents
 from densevit.checkpoints.native import Bundle, Card, Storage, TrainedOn
 from densevit.checkpoints.open import open_model
 from densevit.config import Config
@@ -106,7 +107,10 @@ def merge_bundles(config: MergeConfig) -> Bundle:
         model.heads[name].load_state_dict(donors[source.name].model.heads[source.head].state_dict())
     fast = {name: source.fast or donors[source.name].fit.fast.get(source.head) for name, source in config.heads.items()}
     fit = _inference_config(first.fit, inference, {name: side for name, side in fast.items() if side is not None})
-    card = config.card.model_copy(update={"metrics": metrics})
+    names = dict.fromkeys(name for source in config.heads.values() for name in source.checkpoints)
+    card = derived_card(config.card, parents(("merged from", name) for name in names)).model_copy(
+        update={"metrics": metrics}
+    )
     return Bundle(model.eval(), tasks, fit, card, trained_on=_trained_on(config, donors))
 
 

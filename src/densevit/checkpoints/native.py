@@ -23,11 +23,10 @@ from densevit.checkpoints.prefixes import some
 from densevit.checkpoints.shipped import with_additions
 from densevit.config import Config, nearest
 from densevit.errors import CheckpointError, ConfigError
-from densevit.inference_config import InferenceConfig, Protocol, parse_protocol
+from densevit.inference_config import InferenceConfig, Protocol
 from densevit.io import make_folder, to_json
 from densevit.model import DenseModel, ModelConfig
 from densevit.plain_data import parse_json_config
-from densevit.presets import preset
 from densevit.tasks import Task, parse_task
 
 FORMAT = 3
@@ -160,23 +159,13 @@ def check_tasks(model: ModelConfig, tasks: Mapping[str, Task], fit: InferenceCon
             raise ConfigError(f"fit.{key} names {unknown[0]!r}{nearest(unknown[0], model.heads)}")
 
 
-def preset_bundle(name: str) -> Bundle:
-    """A preset's model with random weights and unnamed classes.
-
-    Raises:
-        ConfigError: if there is no such preset.
-    """
-    row = preset(name)
-    (head,) = row.model["heads"]
-    classes = {"classes": tuple(f"class {i}" for i in range(row.num_classes))} if row.task == "segmentation" else {}
-    task = parse_task({"kind": row.task, **classes, **row.task_facts})
-    model = DenseModel(ModelConfig.parse(row.model, source=f"preset {name}")).eval()
-    card = Card(name=name, licence="Apache-2.0")
-    return Bundle(model, {head: task}, InferenceConfig(short_side=row.short_side), card, parse_protocol(row.protocol))
-
-
 def save_bundle(
-    bundle: Bundle, path: Path, storage: Storage | None = None, *, stored: dict[str, Tensor] | None = None
+    bundle: Bundle,
+    path: Path,
+    storage: Storage | None = None,
+    *,
+    stored: dict[str, Tensor] | None = None,
+    internal: bool = False,
 ) -> None:
     """Write a native checkpoint, atomically.
 
@@ -186,6 +175,7 @@ def save_bundle(
         storage: how its tensors are stored.
         stored: for several checkpoints of one frozen encoder, whose tensors are converted once: those of the first
             are put here, and taken from here for the others.
+        internal: see ``densevit.io.atomic_path``.
 
     Raises:
         DataError: if the file cannot be written.
@@ -217,7 +207,7 @@ def save_bundle(
         plugins=plugins,
     )
     make_folder(path.parent)
-    write_tensors(path, tensors, {METADATA_KEY: to_json(header.plain())})
+    write_tensors(path, tensors, {METADATA_KEY: to_json(header.plain())}, internal=internal)
 
 
 def load_bundle(path: Path) -> Bundle:

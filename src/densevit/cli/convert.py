@@ -42,6 +42,9 @@ def convert(
         float | None, typer.Option(help="Maximum depth of a metric Depth Anything, instead of a release.")
     ] = None,
     dataset: Annotated[str | None, typer.Option(help="Class names of ade20k, cityscapes or pascal_context.")] = None,
+    licence: Annotated[
+        str | None, typer.Option(help="Licence of the weights, such as MIT; that of the README.md next to them.")
+    ] = None,
     overwrite: shared.Overwrite = False,
 ) -> None:
     """Convert a checkpoint of Segmenter, SETR, mmsegmentation, DPT, Depth Anything or transformers.
@@ -51,6 +54,7 @@ def convert(
     """
     from densevit.checkpoints.native import save_bundle
     from densevit.checkpoints.open import import_file
+    from densevit_runtime.licences import in_words
 
     weights = Path(source)
     # Configs that lie next to the weights are read too.
@@ -71,6 +75,7 @@ def convert(
         "signed": signed,
         "max_depth_m": max_depth_m,
         "dataset": dataset,
+        "licence": licence,
     }
     given = {name: value for name, value in overrides.items() if value is not None}
     imported = import_file(source, as_source=as_source, config=config, **given)
@@ -81,7 +86,8 @@ def convert(
         f"{counts.absorbed:,} absorbed by others"
     )
     save_bundle(imported.bundle, out)
-    typer.echo(f"{out}: {imported.importer}, {out.stat().st_size / 1e6:.1f} MB")
+    size = f"{out.stat().st_size / 1e6:.1f} MB"
+    typer.echo(f"{out}: {imported.importer}, {size}; licence of the weights: {in_words(imported.bundle.card.licence)}")
 
 
 def _numbers(text: str | None, separator: str) -> list[str] | None:

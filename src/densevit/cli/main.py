@@ -15,10 +15,11 @@ from densevit.cli.doctor import doctor
 from densevit.cli.evaluate import evaluate
 from densevit.cli.export import export
 from densevit.cli.merge import merge
-from densevit.cli.models import models
+from densevit.cli.models import BareJson, models
 from densevit.cli.option_groups import expand_groups
 from densevit.cli.parity import parity
 from densevit.cli.predict import predict
+from densevit.cli.push import push
 from densevit.cli.quantize import quantize
 from densevit.cli.report import report
 from densevit.cli.terminal import printable, set_up_logging
@@ -51,13 +52,14 @@ for command in (
     merge,
     models,
     convert,
+    push,
     export,
     quantize,
     parity,
     tune,
     benchmark,
 ):
-    app.command()(carrying_interruptions(expand_groups(command)))
+    app.command(cls=BareJson if command is models else None)(carrying_interruptions(expand_groups(command)))
 
 # Typer's exception for wrong usage, click's or a copy of it: the base of the base of BadParameter.
 _WRONG_USAGE: type[Exception] = typer.BadParameter.__bases__[0].__bases__[0]
@@ -79,7 +81,8 @@ def _options(
 ) -> None:
     set_up_logging(quiet=quiet)
     keep_freed_memory()
-    logging.getLogger("httpx").setLevel(logging.WARNING)
+    for client in ("httpx", "httpx2"):  # they log each request
+        logging.getLogger(client).setLevel(logging.WARNING)
     if debug:
         os.environ["DENSEVIT_DEBUG"] = "1"
 

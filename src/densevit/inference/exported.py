@@ -1,5 +1,6 @@
 """An exported file in the place of a ``Predictor``: the commands predict with it, and measure it, as it is."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
@@ -16,10 +17,13 @@ from densevit.inference.raster.job import RasterConfig
 from densevit.inference.speed import SpeedConfig
 from densevit.inference_config import InferenceConfig, Quality
 from densevit.tasks import Depth, Regression, Segmentation, Task
+from densevit_runtime.licences import announce
 from densevit_runtime.metadata import HeadMetadata
 from densevit_runtime.prediction import Prediction
 from densevit_runtime.results import SegmentationResult, result_files
 from densevit_runtime.runtime import Runtime
+
+_log = logging.getLogger(__name__)
 
 _VIEWS = {"scales": (1.0,), "flip": False, "tta": False}
 """The values of options of views that ask for nothing, where it is not None."""
@@ -72,7 +76,9 @@ class ExportedModel:
         given = {"speed": speed or None, "device": None if device == "cpu" else device}
         given["quality"] = None if quality == "fast" else quality
         refuse_options(source, given, {})
-        return cls(Runtime.load(source, heads=heads, engine=engine, threads=torch.get_num_threads()))
+        runtime = Runtime.load(source, heads=heads, engine=engine, threads=torch.get_num_threads())
+        announce(str(source), runtime.metadata.licence, _log)
+        return cls(runtime)
 
     def only(self, head: str) -> Self:
         """The file with one head, so that nothing else is computed."""

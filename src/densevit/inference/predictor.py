@@ -4,8 +4,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
-from densevit.checkpoints.native import Bundle, Card, TrainedOn, save_bundle
-from densevit.checkpoints.open import open_model
+from densevit.checkpoints.native import Bundle, Card, TrainedOn
+from densevit.checkpoints.open import open_model, open_pretrained
 from densevit.config import nearest
 from densevit.device import pick_device
 from densevit.errors import ConfigError
@@ -17,17 +17,18 @@ from densevit.inference.prediction import Prediction, make_predictions
 from densevit.inference.raster.job import RasterConfig, RasterJob
 from densevit.inference.raster.outputs import plan_outputs
 from densevit.inference.results import result_files
+from densevit.inference.saving import Saving
 from densevit.inference.sliding_window import SlidingWindow
 from densevit.inference.speed import SpeedConfig, apply_speed, check_quality, read_speed
-from densevit.inference.speed_engine import check_movable, check_savable, use_speed
+from densevit.inference.speed_engine import check_movable, use_speed
 from densevit.inference_config import DEFAULT_QUALITY, InferenceConfig, Protocol, Quality, WholeProtocol
-from densevit.io import as_image, claim
+from densevit.io import as_image
 from densevit.io.gdal import read_head
 from densevit.model import DenseModel
 from densevit.tasks import Task
 
 
-class Predictor:
+class Predictor(Saving):
     """A model that is ready to predict.
 
     Attributes:
@@ -80,6 +81,27 @@ class Predictor:
     ) -> Self:
         """Load a model that is ready to predict; see ``densevit.load`` for arguments and errors."""
         bundle = open_model(source, **import_overrides)
+        switches = read_speed(speed, engine=engine, quality=quality)
+        return cls(bundle, heads=heads, device=device, speed=switches)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        pretrained_model_name_or_path: str | Path,
+        *,
+        revision: str | None = None,
+        token: str | bool | None = None,
+        cache_dir: str | Path | None = None,
+        heads: Sequence[str] | None = None,
+        device: str | None = None,
+        speed: SpeedConfig | Mapping[str, Any] | Sequence[str] | str | Path | None = None,
+        engine: str | None = None,
+        quality: Quality | None = None,
+        **import_overrides: Any,
+    ) -> Self:
+        """Load a folder or a repository of the hub; see ``densevit.from_pretrained`` for arguments and errors."""
+        name = pretrained_model_name_or_path
+        bundle = open_pretrained(name, revision=revision, token=token, cache_dir=cache_dir, **import_overrides)
         switches = read_speed(speed, engine=engine, quality=quality)
         return cls(bundle, heads=heads, device=device, speed=switches)
 
@@ -204,28 +226,6 @@ class Predictor:
             check_movable(self.speed, self.device, device)
         self.model, self.device = self.model.to(wanted), wanted
         return self
-
-    def save(self, path: str | Path, *, overwrite: bool = False) -> Path:
-        """Write the model as a densevit checkpoint: all heads, tasks, ``fit``, card and protocol.
-
-        Of the speed switches, those that change the weights or ``fit`` are in it; merging, engine, attention are not.
-
-        Args:
-            path: ends in .safetensors; missing folders are made.
-            overwrite: replace a file that densevit did not write, or that was changed since.
-
-        Raises:
-            ConfigError: if the path has another suffix, or an engine or another precision runs the model.
-            DataError: if the file cannot be written, or belongs to somebody else.
-        """
-        path = Path(path)
-        if path.suffix != ".safetensors":
-            raise ConfigError(f"{path} does not end in .safetensors, as densevit's checkpoints do; rename it")
-        check_savable(self.speed)
-        claim([path], overwrite=overwrite)
-        bundle = Bundle(self.model, self.tasks, self.fit, self.card, self.protocol, self.trained_on)
-        save_bundle(bundle, path)
-        return path
 
     def predict_raster(
         self,

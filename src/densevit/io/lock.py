@@ -2,8 +2,10 @@
 
 import os
 import socket
+import threading
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from errno import EACCES, EAGAIN, EDEADLK, ENOLCK, ENOSYS, EOPNOTSUPP
 from logging import getLogger
 from pathlib import Path
@@ -25,6 +27,8 @@ _FAR = 2**30
 """On Windows a locked byte cannot be read, so one beyond the text is locked."""
 _log = getLogger(__name__)
 _held: set[tuple[int, Path]] = set()  # POSIX locks belong to a process, and exclude no other thread of it
+_held_guard = threading.Lock()
+_POLL_S = 0.2
 
 
 @contextmanager
@@ -42,17 +46,20 @@ def lock_folder(folder: Path, advice: str) -> Iterator[None]:
         DataError: the lock cannot be written.
     """
     me, path = (os.getpid(), folder.resolve()), folder / LOCK
-    if me in _held:
-        raise _in_use(folder, "this process", advice)
+    with _held_guard:
+        if me in _held:
+            raise _in_use(folder, "this process", advice)
+        _held.add(me)
     try:
         file = _open_locked(folder, path, advice)
-    except OSError as error:
-        raise DataError(f"{path} cannot be written ({reason(error)}); choose another folder") from error
-    _held.add(me)
+    except BaseException as error:
+        _held.discard(me)
+        if isinstance(error, OSError):
+            raise DataError(f"{path} cannot be written ({reason(error)}); choose another folder") from error
+        raise
     try:
         yield
     finally:
-        _held.discard(me)
         if os.getpid() == me[0] and _is_current(file, path):  # a forked process does not release its parent's lock
             with suppress(OSError):
                 path.unlink()  # while it is locked: another process that opens it now will find that it is gone
@@ -60,6 +67,28 @@ def lock_folder(folder: Path, advice: str) -> Iterator[None]:
         with suppress(OSError):  # Windows does not remove an open file
             if fcntl is None:
                 path.unlink()
+        _held.discard(me)  # last, since closing any handle of the file releases the locks of all threads
+
+
+@contextmanager
+def wait_for_folder(folder: Path) -> Iterator[None]:
+    """Hold the lock of a folder as ``lock_folder`` does, after whoever holds it has released it.
+
+    Raises:
+        DataError: the lock cannot be written.
+    """
+    said = False
+    with ExitStack() as stack:
+        while True:
+            try:
+                stack.enter_context(lock_folder(folder, "waiting until it ends"))
+                break
+            except ConfigError as error:
+                if not said:
+                    _log.info("%s", error)
+                said = True
+                time.sleep(_POLL_S)
+        yield
 
 
 def _open_locked(folder: Path, path: Path, advice: str) -> int:

@@ -201,3 +201,14 @@ class TrainConfig(Config):
             if crop[0] > grid[0] or crop[1] > grid[1]:
                 raise ValueError(f"features.crop {crop} exceeds the token grid {grid}")
         return self
+
+
+def made_from(config: TrainConfig) -> list[tuple[str, str]]:
+    """The weights that a run starts or learns from, each with its role in words."""
+    teacher = None if config.teacher is None else config.teacher.checkpoint
+    roles = {
+        "encoder initialised from": config.encoder_weights,
+        "initialised from": config.init,
+        "learnt from the outputs of": teacher,
+    }
+    return [(role, source) for role, source in roles.items() if source is not None]

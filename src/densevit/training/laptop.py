@@ -119,7 +119,7 @@ def plan(
         given = merge({"select": "last", "probe": False}, given)
     candidates = [decoders] if decoders else [(kind,) for kind in SUITABLE[train.target]]
     every_kind = [kind for kinds in candidates for kind in kinds]
-    taps = None if given.get("init") is None else model_facts(str(given["init"]))[0].encoder.taps
+    taps = None if given.get("init") is None else model_facts(str(given["init"])).model.encoder.taps
     drafted = merge(_heads(every_kind, train, taps), given)
     short_side = given.get("fit", {}).get("short_side")
     draft = TrainConfig.parse(complete(_with_size(drafted, min(short_side or PLAIN_SIDE, PLAIN_SIDE), iterations=1)))

@@ -21,6 +21,7 @@ from densevit.inference_config import InferenceConfig
 from densevit.presets import preset
 from densevit.tasks import TASKS
 from densevit.training.config import TrainConfig
+from densevit.training.fine_tuning import fine_tuned
 from densevit.training.published_recipes import Plain, recipe
 
 _log = logging.getLogger(__name__)
@@ -147,14 +148,18 @@ def complete(raw: Mapping[str, Any]) -> Plain:
 def _expand_init(raw: Plain) -> Plain:
     """``init`` without ``model.encoder`` -> encoder, normalisation and inference settings of the checkpoint.
 
-    Cached features are those of whole images, so heads that learn from them run on whole images too.
+    Without heads either, it is fine-tuned with its own head for the data. Cached features are those of whole images, so
+    heads that learn from them run on whole images too.
     """
     model = raw.get("model", {})
     if raw.get("init") is None or not isinstance(model, Mapping) or "encoder" in model:
         return raw
-    config, fit = model_facts(str(raw["init"]))
-    encoder = {"encoder": config.encoder.plain(), "normalisation": config.normalisation.plain()}
-    inference = (fit if raw.get("features") is None else fit.whole()).plain()
+    facts = model_facts(str(raw["init"]))
+    if "heads" not in model and "preset" not in model:
+        raw = merge(fine_tuned(facts, raw), raw)
+        model = raw["model"]
+    encoder = {"encoder": facts.model.encoder.plain(), "normalisation": facts.model.normalisation.plain()}
+    inference = (facts.fit if raw.get("features") is None else facts.fit.whole()).plain()
     kept = model.get("heads") or {}
     for key in ("heads", "fast"):
         inference[key] = {head: settings for head, settings in inference.get(key, {}).items() if head in kept}

@@ -9,7 +9,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from densevit.checkpoints.native import preset_bundle
+from densevit.checkpoints.create import preset_bundle
 from densevit.memory import peak_during
 from densevit.model import DenseModel
 from densevit.types import Size

@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from densevit.checkpoints.native import preset_bundle, save_bundle
+from densevit.checkpoints.create import preset_bundle
+from densevit.checkpoints.native import save_bundle
 from densevit.device import keep_freed_memory
 from densevit.errors import DensevitError
 from densevit.memory import peak_during

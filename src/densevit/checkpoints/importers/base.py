@@ -42,6 +42,7 @@ class ImportOverrides(Config):
         signed: for a DPT depth model that may give negative values (``non_negative=False``).
         max_depth_m: maximum depth of a metric Depth Anything, instead of a release.
         dataset: data set of a segmentation model; gives the class names only.
+        licence: of the weights, for the card; by default that of a model card next to them.
     """
 
     num_heads: PositiveInt | None = None
@@ -58,6 +59,7 @@ class ImportOverrides(Config):
     signed: bool | None = None
     max_depth_m: PositiveFloat | None = None
     dataset: DatasetName | None = None
+    licence: str | None = Field(default=None, min_length=1)
 
 
 # The facts that an importer may find missing, as the message describes them.
@@ -152,7 +154,7 @@ class ImportedParts:
         heads: plain data of the only head, by its name.
         normalisation: plain data of the mean and standard deviation.
         short_side: to which images are resized by default.
-        protocol: how the source's program runs the model.
+        protocol: how the source's program runs the model; None if it has no inference of its own.
         provenance: where the weights come from, for the card.
     """
 
@@ -162,7 +164,7 @@ class ImportedParts:
     normalisation: Plain
     task: Task
     short_side: int
-    protocol: Protocol
+    protocol: Protocol | None
     provenance: str
 
 

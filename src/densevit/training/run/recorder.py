@@ -12,6 +12,7 @@ from typing import Any, Self
 
 from torch import Tensor
 
+from densevit.checkpoints.derived import derived_card, parents
 from densevit.checkpoints.native import Bundle, read_header, save_bundle
 from densevit.config import to_yaml
 from densevit.errors import DensevitError
@@ -20,7 +21,7 @@ from densevit.evaluation.snapshots import drop_evaluations, picture_path, save_e
 from densevit.io import link_or_copy, read_image, write_bytes_atomic, write_json
 from densevit.model import DenseModel
 from densevit.tasks import Task
-from densevit.training.config import TrainConfig
+from densevit.training.config import TrainConfig, made_from
 from densevit.training.datasets import trained_on, write_descriptions
 from densevit.training.lora import without_lora
 from densevit.training.run.environment import environment, short_environment
@@ -64,6 +65,7 @@ class RunRecorder:
         on_log: Callable[[str, int], None] | None = None,
     ) -> None:
         self.config, self.out, self.done = config, out, start
+        self.card = derived_card(config.card, parents(made_from(config)))
         identity, tracked, sessions = _read_environment(out)
         rows = read_log(out / "log.jsonl")
         tracked = {event: max(tracked.get(event, 0), last) for event, last in (tracked | last_iterations(rows)).items()}
@@ -179,7 +181,7 @@ class RunRecorder:
 
     def _save(self, model: DenseModel, tasks: dict[str, Task], name: str) -> Path:
         config = self.config
-        card = config.card.model_copy(update={"metrics": {**config.card.metrics, **self.metrics}})
+        card = self.card.model_copy(update={"metrics": {**self.card.metrics, **self.metrics}})
         bundle = Bundle(without_lora(model), tasks, config.fit, card, trained_on=trained_on(config))
         save_bundle(bundle, self.out / name, config.storage, stored=self._stored)
         return self.out / name
