@@ -119,7 +119,9 @@ class FolderConfig(DataConfig):
         if "images" in fields and not fields["images"] & {"name", "folder"}:
             raise ValueError(f"images is {self.images}; a template of photos needs {{name}} or {{folder}}")
         for kind, own in fields.items():
-            if "split" in own and "split" not in fields.get("images", {"split"} if self.images is None else set()):
+            annotations = kind == "masks" and str(self.masks).lower().endswith(".json") and "name" not in own
+            lacking = "split" not in fields.get("images", {"split"} if self.images is None else set())
+            if "split" in own and lacking and not annotations:  # of COCO, which list the photos of their split
                 raise ValueError(f"{kind} has {{split}}, which images lacks; write it in both")
             shared = own & {"name", "task"} or (own & {"folder"} and "name" not in fields.get("images", {"name"}))
             if kind != "images" and not shared and not (kind == "masks" and str(self.masks).lower().endswith(".json")):

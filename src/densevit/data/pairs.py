@@ -17,6 +17,7 @@ from densevit.data.matching import (
 from densevit.data.pair_list import read_pair_list
 from densevit.data.regions import task_places
 from densevit.data.sample import TargetFolder
+from densevit.data.shapes import coco_splits
 from densevit.data.splits import divide, find_split, no_split, sorted_splits
 from densevit.errors import DataError
 from densevit.io import BAND_SUFFIXES, IMAGE_SUFFIXES, natural_key, walk
@@ -231,6 +232,7 @@ def _from_columns(config: "FolderConfig", split: str = "") -> Pairs:
         else:
             taken[key] = (path, values)
     ordered = sorted(taken.values(), key=lambda item: natural_key(item[0]))
+    ordered = _split_by_annotations(ordered, targets)
     found.pairs = [_pair(path, values) for path, values in ordered]
     for column in targets:
         places = None
@@ -238,6 +240,16 @@ def _from_columns(config: "FolderConfig", split: str = "") -> Pairs:
             places = task_places(config.below_root(config.tasks), [path for path, _ in ordered])
         _add_targets(found, column, [values for _, values in ordered], split, places)
     return found
+
+
+def _split_by_annotations(photos: list[tuple[Path, Values]], targets: list[Column]) -> list[tuple[Path, Values]]:
+    """Photos in one folder with the split of the annotations that list them, such as train.json; others have none."""
+    for column in targets:
+        if column.shared and "split" in column.template.fields and photos and "split" not in photos[0][1]:
+            files = {file: values["split"] for _, file, values in column.found}
+            splits = coco_splits([path for path, _ in photos], files)
+            return [(path, {**values, "split": splits.get(path, "")}) for path, values in photos]
+    return photos
 
 
 def _pair(path: Path, values: Values) -> Pair:

@@ -21,7 +21,7 @@ def splits_of_photos(tree: Tree, one: Candidate, given: Mapping[str, Any]) -> tu
     default = SplitConfig()
     if names := one.splits:
         counts = ", ".join(f"{name} {sum(key[0] == name for key in one.pairs)}" for name in sorted_splits(names))
-        remarks = [f"splits by folders: {counts}"]
+        remarks = [f"splits by folders and files: {counts}"]
         keys = {split_key(name) for name in names}
         if "val" in keys or "train" not in keys:
             return {}, remarks
