@@ -20,7 +20,7 @@ _MOST_GROUPS, _MOST_FOLDERS, _DEEPEST, _MOST_CHOICES = 200, 8, 4, 20
 _ROLES: tuple[Role, ...] = ("images", *KINDS)
 
 _MOST = 0.5
-"""A target that fewer photos have is of other photos."""
+"""A target that fewer photos have is of other photos, unless all targets have a photo."""
 
 
 @dataclass
@@ -108,9 +108,10 @@ def _targets(
 
 
 def _is_most(photos: Group, one: Match) -> bool:
-    """Whether most photos of the splits that have any target have one."""
+    """Whether most photos of the splits that have any target have one, or all targets are of one."""
     splits = {key[0] for key in one.keys}
-    return len(one.keys) >= _MOST * sum(key[0] in splits for key in one.photos.files)
+    complete = len(one.keys) == len(one.targets.files) > 1
+    return complete or len(one.keys) >= _MOST * sum(key[0] in splits for key in one.photos.files)
 
 
 def _combine(photos: Group, targets: Mapping[TargetFolder, list[Match]]) -> list[Candidate]:

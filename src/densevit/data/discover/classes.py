@@ -68,7 +68,7 @@ def _named(held: Held, listed: Listed, one: Candidate) -> tuple[dict[str, Any], 
     text = f"{len(listed.names)} classes of {listed.source}"
     if listed.palette and (held.colours or _paints(held, listed.palette)):
         keys["palette"] = listed.palette
-        if held.values:
+        if held.values or held.by_colour:
             keys["mask_format"] = "colour"
         if held.lossy:
             keys["unknown_colours"] = "nearest"

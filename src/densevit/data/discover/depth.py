@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from densevit.data.discover.candidates import Candidate
 from densevit.data.discover.contents import SAMPLES
@@ -24,8 +25,7 @@ def unit_of_depth(tree: Tree, one: Candidate, given: Mapping[str, Any]) -> tuple
             pixels = plane(read_numbers(tree.path(file)).pixels)
         except DataError:
             continue
-        if pixels.ndim != 2 or pixels.dtype.itemsize < 2:
-            kind = "8 bits" if pixels.dtype.itemsize < 2 else f"{pixels.shape[2]} channels"
+        if kind := _unfit(pixels):
             raise DataError(
                 f"{tree.path(file)} is a depth map of {kind}, too coarse or not a measurement; a 16-bit grey PNG, or "
                 "floats in metres as .npy or TIFF, is accepted; export the depth again, or remove it"
@@ -54,3 +54,19 @@ def unit_of_depth(tree: Tree, one: Candidate, given: Mapping[str, Any]) -> tuple
     if key not in given:
         remarks.append(f"depth up to {high:,.6g} is taken for {unit}; set {key} {advice}")
     return keys, remarks
+
+
+def coarse_depth(tree: Tree, one: Candidate) -> str:
+    """Why the depth maps are no measurement, by the first that can be read; "" if they are."""
+    for file in one.targets["depth"].sample(SAMPLES):
+        try:
+            return _unfit(plane(read_numbers(tree.path(file)).pixels))
+        except DataError:
+            continue
+    return ""
+
+
+def _unfit(pixels: NDArray[Any]) -> str:
+    if pixels.dtype.itemsize < 2:
+        return "8 bits"
+    return f"{pixels.shape[2]} channels" if pixels.ndim != 2 else ""

@@ -9,7 +9,7 @@ from densevit.data.discover.candidates import Candidate, by_folders, by_names, f
 from densevit.data.discover.classes import classes_of_masks
 from densevit.data.discover.coco_layout import coco
 from densevit.data.discover.contents import SAMPLES, read_masks
-from densevit.data.discover.depth import unit_of_depth
+from densevit.data.discover.depth import coarse_depth, unit_of_depth
 from densevit.data.discover.given import is_annotations, labelme_groups
 from densevit.data.discover.groups import Group
 from densevit.data.discover.lists import splits_of_photos
@@ -171,7 +171,8 @@ def _only(tree: Tree, found: list[Candidate]) -> Candidate:
         place = folder_of(one)
         raise _several_sets(tree, {name if place == "." else f"{place}/{name}": n for name, n in sets.items()})
     if others := ", ".join(_where(other) for other in found if other is not one):
-        one.remarks.append(f"{others} holds no classes, as far as can be seen, and is passed over")
+        what = "classes" if "masks" in one.config_keys() else "measurement"
+        one.remarks.append(f"{others} holds no {what}, as far as can be seen, and is passed over")
     return one
 
 
@@ -216,6 +217,9 @@ def _holds(tree: Tree, one: Candidate, kind: str) -> str:
 
 
 def _problem(tree: Tree, one: Candidate) -> str:
+    """Why masks are no classes, or depth no measurement; "" if they are."""
+    if "masks" not in one.targets and "depth" in one.targets:
+        return coarse_depth(tree, one)
     if "masks" not in one.targets or ".json" in one.targets["masks"].endings:
         return ""
     return read_masks(tree, one.targets["masks"], 4 * SAMPLES).judge().problem

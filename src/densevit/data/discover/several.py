@@ -14,6 +14,7 @@ from densevit.data.discover.given import below, given_groups
 from densevit.data.discover.groups import FOLDER, Group, Key, group, literal
 from densevit.data.discover.pairing import settle
 from densevit.data.discover.tree import Tree
+from densevit.data.regions import files_of
 from densevit.data.templates import Template, is_template
 from densevit.errors import DataError
 
@@ -81,9 +82,8 @@ def given_regions(tree: Tree, given: Mapping[str, Any]) -> list[Candidate]:
 
 
 def _has_tasks(data: Any) -> bool:
-    return isinstance(data, list) and any(
-        isinstance(row, Mapping) and isinstance(row.get("data"), Mapping) and "id" in row for row in data[:5]
-    )
+    rows = [row for row in data[:5] if isinstance(row, Mapping)] if isinstance(data, list) else []
+    return any("id" in row and any(files_of(row)) for row in rows)
 
 
 def masks_by_class(tree: Tree, given: Mapping[str, Any]) -> list[Candidate]:
