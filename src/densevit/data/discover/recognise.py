@@ -14,12 +14,12 @@ from densevit.data.discover.given import is_annotations, labelme_groups
 from densevit.data.discover.groups import Group
 from densevit.data.discover.lists import splits_of_photos
 from densevit.data.discover.several import brushes, given_regions, masks_by_class, masks_by_object
-from densevit.data.discover.tree import PIXEL_SUFFIXES, Tree, counted, tree_of, walk_tree
-from densevit.data.discover.unrecognised import unrecognised
+from densevit.data.discover.tree import PIXEL_SUFFIXES, File, Tree, counted, tree_of, walk_tree
+from densevit.data.discover.unrecognised import pair_lists, unrecognised
 from densevit.data.folder import FolderConfig
 from densevit.data.pairs import Pairs, find_pairs
 from densevit.errors import DataError
-from densevit.io import ZipPath, place
+from densevit.io import place
 
 if TYPE_CHECKING:
     from densevit.data.description import Described
@@ -57,13 +57,13 @@ def discover_in(images: Path, masks: Path, given: Mapping[str, Any]) -> "Describ
 def classes_of_pairs(pairs: Pairs, given: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
     """Keys for the classes that the masks of listed pairs hold, and sentences on them; none without masks."""
     masked = [(pair.image, pair.targets["masks"][0]) for pair in pairs.pairs if "masks" in pair.targets]
-    if not masked or pairs.shapes == "coco" or any(isinstance(path, ZipPath) for row in masked for path in row):
+    if not masked or pairs.shapes == "coco":
         return {}, []
-    tree = tree_of(*(path for row in masked for path in row))
-    files = {tree.path(file): file for file in tree.files}
+    tree = Tree(masked[0][1].parent)
     groups = []
-    for column in zip(*masked, strict=True):
-        own = {("", "", str(number)): files[path.absolute()] for number, path in enumerate(column)}
+    for kind, column in zip(("image", "mask"), zip(*masked, strict=True), strict=True):
+        own = {("", "", str(number)): File((), f"{kind}{number}", path.suffix) for number, path in enumerate(column)}
+        tree.paths |= {file.inside: path for file, path in zip(own.values(), column, strict=True)}
         groups.append(Group((), files=own, endings={file.suffix.lower() for file in own.values()}))
     one = Candidate(groups[0], {"masks": groups[1]}, frozenset(groups[0].files))
     return classes_of_masks(tree, one, given)
@@ -241,6 +241,9 @@ def _passed_over(tree: Tree, one: Candidate, said: str) -> list[str]:
     images = [file for file in other if file.suffix.lower() in PIXEL_SUFFIXES]
     if images:
         remarks.append(f"passed over: {counted(len(images), 'other image')}, such as {images[0].inside}")
+    for file in pair_lists(tree):
+        if file.inside not in said:
+            remarks.append(f"passed over: {file.inside}, which lists pairs; --pairs '{tree.path(file)}' reads them")
     notes = [file for file in other if file.suffix.lower() in _NOTES]
     if len(notes) < _FEW_NOTES:
         notes = [file for file in notes if file.inside not in said]

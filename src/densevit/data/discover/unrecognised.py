@@ -10,7 +10,7 @@ from densevit.data.discover.coco_layout import read_if_json, why_not
 from densevit.data.discover.groups import Group, group
 from densevit.data.discover.tree import File, Tree, counted
 from densevit.errors import DataError
-from densevit.io import read_lines
+from densevit.io import read_lines, read_rows
 
 _ACCEPTED = "masks as images, COCO with segmentation, labelme's files, or CVAT's 'Segmentation mask 1.1' are accepted"
 _MOST = 20
@@ -24,7 +24,7 @@ def unrecognised(tree: Tree) -> str:
     kinds = Counter(file.suffix.lower() or "no extension" for file in tree.files).most_common(5)
     held = ", ".join(f"{number} {kind}" for kind, number in kinds) or "no file"
     example = f", such as {tree.pixels[0].inside}" if tree.pixels else ""
-    if tables := [file for file in tree.having(".csv")[:_MOST] if _is_pair_list(tree.path(file))]:
+    if tables := pair_lists(tree):
         example += f"; {tables[0].inside} lists pairs, so give it with --pairs '{tree.path(tables[0])}'"
     if archives := tree.having(".zip"):
         example += f"; name the archive itself, such as '{tree.path(archives[0])}'"
@@ -144,10 +144,14 @@ def _example(one: Group) -> str:
     return min(file.inside for file in one.files.values())
 
 
+def pair_lists(tree: Tree) -> list[File]:
+    """The tables whose first line names photos and targets."""
+    return [file for file in tree.having(".csv")[:_MOST] if _is_pair_list(tree.path(file))]
+
+
 def _is_pair_list(path: Path) -> bool:
-    """Whether the first line of a table names photos and targets."""
     try:
-        head = read_lines(path, "a table")[0].lower()
-    except DataError:
+        head = {cell.lower() for cell in read_rows(path, "a table")[1][0]}
+    except (DataError, IndexError):
         return False
-    return "image" in head and any(kind in head for kind in ("mask", "depth", "values"))
+    return bool(head & {"image", "images", "photo"} and head & {"mask", "masks", "label", "depth", "values"})
