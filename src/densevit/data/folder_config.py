@@ -38,6 +38,8 @@ class FolderConfig(DataConfig):
             one; "nearest" also accepts JPEGs as masks.
         mask_format: whether masks hold class numbers or colours; "auto" takes numbers where a mask has one channel.
         missing_targets: whether photos without a mask, depth or value map are refused or left out.
+        nearest: photos and targets are named after numbers, such as time stamps, and each photo takes the nearest
+            target that differs by at most this; 0 pairs equal names.
         unknown_colours: whether colours that the palette lacks are refused, ignored, or taken for the nearest one;
             "nearest" also accepts JPEGs as masks.
         background: class of pixels that no polygon or region covers (COCO, labelme, ``{class}``); None ignores them.
@@ -69,6 +71,7 @@ class FolderConfig(DataConfig):
     stray_values: Literal["refuse", "nearest"] = "refuse"
     mask_format: Literal["auto", "index", "colour"] = "auto"
     missing_targets: Literal["refuse", "leave_out"] = "refuse"
+    nearest: float = Field(default=0, ge=0)
     unknown_colours: Literal["refuse", "ignore", "nearest"] = "refuse"
     background: str | None = None
     ignore_index: int = 255

@@ -5,15 +5,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
 from densevit.data.base import contents
+from densevit.data.columns import WHAT, Column, Values, column_of, list_columns
 from densevit.data.files import name_key
-from densevit.data.matching import (
-    WHAT,
-    Column,
-    Values,
-    column_of,
-    list_columns,
-    match_targets,
-)
+from densevit.data.matching import Matches, match_targets
 from densevit.data.pair_list import read_pair_list
 from densevit.data.regions import task_places
 from densevit.data.sample import TargetFolder
@@ -238,7 +232,8 @@ def _from_columns(config: "FolderConfig", split: str = "") -> Pairs:
         places = None
         if column.kind == "masks" and config.tasks is not None:
             places = task_places(config.below_root(config.tasks), [path for path, _ in ordered])
-        _add_targets(found, column, [values for _, values in ordered], split, places)
+        matches = match_targets([values for _, values in ordered], column, places, config.nearest)
+        _add_targets(found, column, matches, split)
     return found
 
 
@@ -257,11 +252,10 @@ def _pair(path: Path, values: Values) -> Pair:
     return Pair(name or name_key(path.stem), path, {}, values.get("split", ""))
 
 
-def _add_targets(found: Pairs, column: Column, photos: list[Values], split: str, places: dict[str, int] | None) -> None:
+def _add_targets(found: Pairs, column: Column, matches: Matches, split: str) -> None:
     """Give the pairs, all of one ``split`` if it is named, their targets of one kind."""
     kind = column.kind
     assert kind != "images"
-    matches = match_targets(photos, column, places)
     for number, files in matches.files.items():
         files = sorted(files, key=lambda item: natural_key(item[0]))
         found.pairs[number].targets[kind] = tuple(path for path, _ in files)

@@ -1,5 +1,6 @@
 """The unit of depth maps, guessed from their numbers."""
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,7 +14,10 @@ from densevit.errors import DataError
 from densevit.io.depth import plane
 from densevit.io.stored import read_numbers
 
-_FAR_M, _FAR_MM, _SATURATED, _SPARSE = 1_000, 20_000, 65_535, 0.5
+_FAR_M, _FAR_MM, _NEAR_MM, _SATURATED, _SPARSE = 1_000, 20_000, 500, 65_535, 0.5
+_LASER = re.compile("velodyne|lidar|laser|proj_depth|groundtruth_depth|kitti")
+"""Names of sparse depth that is stored as KITTI's, however near everything is."""
+
 _UNITS = ((1 / 256, "1/256 m, as KITTI stores sparse depth"), (0.0002, "1/5000 m, as TUM RGB-D stores it"))
 
 
@@ -49,8 +53,13 @@ def unit_of_depth(tree: Tree, one: Candidate, given: Mapping[str, Any]) -> tuple
             unit, advice = "metres, which can hardly be", "to 0.001 if it is in millimetres"
     else:
         unit, key = "millimetres", "depth_unit_m"
-        if high > _FAR_MM and "depth_unit_m" not in given:
-            keys["depth_unit_m"], unit = _UNITS[valid > _SPARSE * total]
+        sparse = valid <= _SPARSE * total
+        laser = sparse and _LASER.search(one.targets["depth"].template().lower()) is not None
+        if (high > _FAR_MM or laser) and "depth_unit_m" not in given:
+            keys["depth_unit_m"], unit = _UNITS[not sparse]
+            advice += "" if sparse else ", such as to 0.00025 for Matterport3D's or 0.01 for centimetres"
+        elif high < _NEAR_MM:
+            unit, advice = "millimetres, which can hardly be", "to 0.01 if it is in centimetres"
     if key not in given:
         remarks.append(f"depth up to {high:,.6g} is taken for {unit}; set {key} {advice}")
     return keys, remarks

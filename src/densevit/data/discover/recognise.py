@@ -13,7 +13,9 @@ from densevit.data.discover.depth import coarse_depth, unit_of_depth
 from densevit.data.discover.given import is_annotations, labelme_groups
 from densevit.data.discover.groups import Group
 from densevit.data.discover.lists import splits_of_photos
+from densevit.data.discover.public import public
 from densevit.data.discover.several import brushes, given_regions, masks_by_class, masks_by_object
+from densevit.data.discover.times import by_times
 from densevit.data.discover.tree import PIXEL_SUFFIXES, File, Tree, counted, tree_of, walk_tree
 from densevit.data.discover.unrecognised import pair_lists, unrecognised
 from densevit.data.folder import FolderConfig
@@ -28,6 +30,7 @@ RECOGNISERS: tuple[tuple[Callable[[Tree, Mapping[str, Any]], list[Candidate]], s
     (brushes, ""),
     (given_regions, ""),
     (by_names, "masks"),
+    (by_times, ""),
     (coco, "masks"),
     (masks_by_class, "depth"),
     (masks_by_object, "depth"),
@@ -78,6 +81,8 @@ def _discover(tree: Tree, given: Mapping[str, Any]) -> "Described":
     from densevit.data.description import Described
 
     given = {key: value for key, value in given.items() if value is not None}
+    if (known := public(tree, given)) is not None:
+        return known
     one = _only(tree, _candidates(tree, given))
     keys, remarks = one.config_keys(), [_what(one), *one.remarks]
     if "masks" in keys:

@@ -8,6 +8,7 @@ from typing import Any
 
 from densevit.data.discover.coco_layout import read_if_json, why_not
 from densevit.data.discover.groups import Group, group
+from densevit.data.discover.times import MOST_S, STAMP
 from densevit.data.discover.tree import File, Tree, counted
 from densevit.errors import DataError
 from densevit.io import read_lines, read_rows
@@ -122,17 +123,9 @@ def _differ(tree: Tree, photos: Group, targets: Group) -> str:
     ours, theirs = ({key[2] for key in one.files} for one in (photos, targets))
     if len({*map(_number, ours)} & {*map(_number, theirs)}) >= 0.5 * len(ours):
         return f"{text}, as their numbers have other leading zeros; rename one of them, or list the pairs with --pairs"
-    if all(map(_STAMP.fullmatch, [*ours, *theirs])):
-        lists = tree.named(lambda name: name.startswith(("associat", "assoc")))
-        made = f"as {lists[0].inside} does" if lists else "such as by associate.py of TUM RGB-D"
-        return (
-            f"{text}, but are time stamps; pair the nearest ones, {made}, and give a table with the columns image and "
-            f"{'depth' if targets.role == 'depth' else 'mask'} with --pairs"
-        )
+    if all(map(STAMP.fullmatch, [*ours, *theirs])):
+        return f"{text}, and no time stamps within {MOST_S} s; set nearest to what they may differ by, or use --pairs"
     return f"{text}; rename them, give templates, or list the pairs in a table with --pairs"
-
-
-_STAMP = re.compile(r"\d{9,}(?:\.\d+)?")
 
 
 def _number(name: str) -> str:
