@@ -1,5 +1,6 @@
 """From a folder or archive to the config of a data set, or to the choice that only its owner can make."""
 
+import itertools
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -14,7 +15,7 @@ from densevit.data.discover.given import is_annotations, labelme_groups
 from densevit.data.discover.groups import Group
 from densevit.data.discover.lists import splits_of_photos
 from densevit.data.discover.public import public
-from densevit.data.discover.several import brushes, given_regions, masks_by_class, masks_by_object
+from densevit.data.discover.several import brushes, further_masks, given_regions, masks_by_class, masks_by_object
 from densevit.data.discover.times import by_times
 from densevit.data.discover.tree import PIXEL_SUFFIXES, File, Tree, counted, tree_of, walk_tree
 from densevit.data.discover.unrecognised import pair_lists, unrecognised
@@ -84,10 +85,11 @@ def _discover(tree: Tree, given: Mapping[str, Any]) -> "Described":
     if (known := public(tree, given)) is not None:
         return known
     one = _only(tree, _candidates(tree, given))
-    keys, remarks = one.config_keys(), [_what(one), *one.remarks]
+    keys, remarks = one.config_keys(), [*one.remarks]
     if "masks" in keys:
         found, said = classes_of_masks(tree, one, given)
-        keys, remarks = keys | found, remarks + said
+        more, merged = further_masks(tree, one, found)
+        keys, remarks = keys | found | more, remarks + said + merged
     if "depth" in one.targets:
         try:
             found, said = unit_of_depth(tree, one, given)
@@ -101,26 +103,25 @@ def _discover(tree: Tree, given: Mapping[str, Any]) -> "Described":
         keys["normals"] = True
         remarks.append("values are surface normals, by their name; set normals: false to change it")
     found, said = splits_of_photos(tree, one, given)
-    keys, remarks = keys | found, [*remarks, *said, *_passed_over(tree, one, " ".join([*remarks, *said]))]
+    keys, remarks = keys | found, [*remarks, *said]
     kept = {key: value for key, value in given.items() if key not in ("images", "masks", "depth", "values", "root")}
     config = FolderConfig.parse({"root": tree.root, **keys, **kept}, source=str(tree.root))
-    found, said = _paired(tree, config, len(one.pairs))
-    return Described(config.model_copy(update=found), (*remarks, *said))
+    pairs = find_pairs(config.model_copy(update={"splits": None}))
+    found, said, number = _left_over(tree, config, pairs)
+    number = len(one.pairs) if pairs.shapes == "coco" else number
+    remarks = [_what(one, number), *remarks, *_passed_over(tree, one, pairs, " ".join(remarks)), *said]
+    return Described(config.model_copy(update=found), tuple(remarks))
 
 
-def _paired(tree: Tree, config: FolderConfig, number: int) -> tuple[dict[str, Any], list[str]]:
-    """What pairing by the config's templates finds besides a ``number`` of pairs: photos or targets without the other.
+def _left_over(tree: Tree, config: FolderConfig, pairs: Pairs) -> tuple[dict[str, Any], list[str], int]:
+    """What the config's templates leave over, photos or targets without the other, and the number of photos with both.
 
     Photos of a split that has no target at all count as unused.
     """
-    pairs = find_pairs(config.model_copy(update={"splits": None}))
     keys: dict[str, Any] = {}
     remarks: list[str] = []
     targeted = {pair.split for pair in pairs.pairs if pair.targets}
     lacking = [pair for pair in pairs.pairs if pair.split in targeted and pairs.missing.keys() - pair.targets.keys()]
-    full = sum(pair.split in targeted for pair in pairs.pairs) - len(lacking)
-    if full > number and pairs.shapes != "coco":
-        remarks.append(f"the templates fit {counted(full, 'photo')} with targets in all, which are used")
     if lacking and config.missing_targets == "refuse" and pairs.shapes != "coco":
         keys["missing_targets"] = "leave_out"
         text = f"left out: {counted(len(lacking), 'photo')} without a target, such as {_inside(tree, lacking[0].image)}"
@@ -132,7 +133,7 @@ def _paired(tree: Tree, config: FolderConfig, number: int) -> tuple[dict[str, An
     for first, second in pairs.twins[:1]:
         text = f"{_inside(tree, second)} is passed over, since {first.name} has the same name"
         remarks.append(f"{text}{f', and {len(pairs.twins) - 1} more' if len(pairs.twins) > 1 else ''}")
-    return keys, remarks
+    return keys, remarks, sum(pair.split in targeted for pair in pairs.pairs) - len(lacking)
 
 
 def _inside(tree: Tree, path: Path) -> str:
@@ -230,19 +231,20 @@ def _problem(tree: Tree, one: Candidate) -> str:
     return read_masks(tree, one.targets["masks"], 4 * SAMPLES).judge().problem
 
 
-def _what(one: Candidate) -> str:
+def _what(one: Candidate, number: int) -> str:
     keys = one.config_keys()
     targets = [f"{kind} {keys[kind]}" for kind in ("masks", "depth", "values") if kind in keys]
-    return f"{counted(len(one.pairs), 'photo')} {keys['images']} with {' and '.join(targets)}"
+    return f"{counted(number, 'photo')} {keys['images']} with {' and '.join(targets)}"
 
 
-def _passed_over(tree: Tree, one: Candidate, said: str) -> list[str]:
+def _passed_over(tree: Tree, one: Candidate, pairs: Pairs, said: str) -> list[str]:
     """What of a tree is not used, and not named in what is said of it."""
     remarks = []
     for split, number in sorted(one.unused.items()):
         remarks.append(f"not used: {counted(number, 'photo')} of {split or 'no split'} without a target")
-    used = {id(file) for group in (one.photos, *one.targets.values()) for file in group.files.values()}
-    other = [file for file in tree.files if id(file) not in used and file.inside not in one.files]
+    used = {path for pair in pairs.pairs for path in (pair.image, *itertools.chain(*pair.targets.values()))}
+    used |= {*itertools.chain(*pairs.orphans.values())} | {path for twins in pairs.twins for path in twins}
+    other = [file for file in tree.files if tree.path(file) not in used and file.inside not in one.files]
     images = [file for file in other if file.suffix.lower() in PIXEL_SUFFIXES]
     if images:
         remarks.append(f"passed over: {counted(len(images), 'other image')}, such as {images[0].inside}")

@@ -13,7 +13,7 @@ from densevit.data.discover.contents import SAMPLES, read_masks
 from densevit.data.discover.given import below, given_groups
 from densevit.data.discover.groups import FOLDER, Group, Key, group, literal
 from densevit.data.discover.pairing import settle
-from densevit.data.discover.tree import Tree
+from densevit.data.discover.tree import Tree, counted
 from densevit.data.regions import files_of
 from densevit.data.templates import Template, is_template
 from densevit.errors import DataError
@@ -84,6 +84,29 @@ def given_regions(tree: Tree, given: Mapping[str, Any]) -> list[Candidate]:
 def _has_tasks(data: Any) -> bool:
     rows = [row for row in data[:5] if isinstance(row, Mapping)] if isinstance(data, list) else []
     return any("id" in row and any(files_of(row)) for row in rows)
+
+
+def further_masks(tree: Tree, one: Candidate, found: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """Keys for masks of which some photos have more than one, such as a_mask.png and a_mask_1.png.
+
+    Args:
+        tree: the data set.
+        one: the candidate, whose ``files`` get the further masks.
+        found: the keys for its classes; only those of a background and a foreground are merged.
+    """
+    masks = one.targets.get("masks")
+    if masks is None or masks.fixed or not masks.suffix or found.get("classes") != ("background", "foreground"):
+        return {}, []
+    form = re.compile(rf"{re.escape(masks.prefix)}(.+){re.escape(masks.suffix)}[_\-. ]?\d+")
+    known = {(file.folders, name) for (_, _, name), file in masks.files.items()}
+    stems = [(file, match[1]) for file in tree.pixels if (match := form.fullmatch(file.stem)) is not None]
+    more = [file for file, name in stems if (file.folders, name) in known]
+    if not more or "stray_values" in found:
+        return {}, []
+    one.files |= {file.inside for file in more}
+    stem, dot, ending = masks.template().rpartition(".")
+    text = f"{counted(len(more), 'further mask')} of the same photos, such as {more[0].inside}, are merged with the first"
+    return {"masks": Path(f"{stem}*{dot}{ending}"), "background": "background"}, [f"{text}; nonzero is foreground"]
 
 
 def masks_by_class(tree: Tree, given: Mapping[str, Any]) -> list[Candidate]:
