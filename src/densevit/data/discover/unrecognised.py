@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from densevit.data.discover.coco_layout import read_if_json, why_not
+from densevit.data.discover.given import labelme_groups
 from densevit.data.discover.groups import Group, group
 from densevit.data.discover.times import MOST_S, STAMP
 from densevit.data.discover.tree import File, Tree, counted
@@ -14,6 +15,7 @@ from densevit.errors import DataError
 from densevit.io import read_lines, read_rows
 
 _ACCEPTED = "masks as images, COCO with segmentation, labelme's files, or CVAT's 'Segmentation mask 1.1' are accepted"
+_UNREAD = (".npz", ".mat", ".h5", ".hdf5", ".nii", ".gz", ".dcm", ".pkl")
 _MOST = 20
 """Files of a kind that are looked into."""
 
@@ -22,9 +24,17 @@ def unrecognised(tree: Tree) -> str:
     """The message for a tree that no rule explains."""
     if reason := why_not(tree) or _foreign(tree):
         return f"{tree.root}: {reason}"
+    if shapes := labelme_groups(tree):
+        return (
+            f"{tree.root}: {counted(sum(len(one.files) for one in shapes), 'file')} of labelme, such as "
+            f"{_example(shapes[0])}, and no photo; photos inside of them (imageData) are not read; put the photos next "
+            "to them"
+        )
     kinds = Counter(file.suffix.lower() or "no extension" for file in tree.files).most_common(5)
     held = ", ".join(f"{number} {kind}" for kind, number in kinds) or "no file"
     example = f", such as {tree.pixels[0].inside}" if tree.pixels else ""
+    if arrays := tree.having(*_UNREAD):
+        example += f"; {arrays[0].suffix} is not read, so save the arrays as .npy"
     if tables := pair_lists(tree):
         example += f"; {tables[0].inside} lists pairs, so give it with --pairs '{tree.path(tables[0])}'"
     if archives := tree.having(".zip"):
