@@ -172,3 +172,40 @@ def roboflow_masks(root: Path) -> None:
         save(root / split / f"{i}_jpg.rf.0{i}.jpg", photo(i))
         save(root / split / f"{i}_jpg.rf.0{i}_mask.png", truth(i))
         write(root / split / "_classes.csv", "Pixel Value, Class\n0, background\n1, cell\n2, nucleus\n")
+
+
+@layout(images="images/{name}.jpg", masks="{split}.json", said=("train 4, val 2",), photos=TRAIN_VAL, **SHAPES)
+def coco_file_for_each_split(root: Path) -> None:
+    for i in range(6):
+        save(root / f"images/{i}.jpg", photo(i))
+    for split in ("train", "val"):
+        write(root / f"{split}.json", coco({i: f"{i}.jpg" for i in range(6) if split_of(i) == split}))
+
+
+@layout(images="images/{split}/{name}.jpg", masks="annotations.json", photos=TRAIN_VAL, splits=None, **SHAPES)
+def coco_with_folders_of_splits(root: Path) -> None:
+    for i in range(6):
+        save(root / f"images/{split_of(i)}/{i}.jpg", photo(i))
+    write(root / "annotations.json", coco({i: f"{split_of(i)}/{i}.jpg" for i in range(6)}))
+
+
+@layout(images="images/{name}.png", masks="task-{task}-annotation-*-by-*-tag-{class}-*.png", tasks="min.json", **SHAPES)
+def label_studio_json_min(root: Path) -> None:
+    tasks = []
+    for i in range(6):
+        save(root / f"images/p{i}.png", photo(i))
+        tasks.append(
+            {"id": 40 + i, "image": f"/data/upload/1/0a1b2c3d-p{i}.png", "created_at": "2024-01-01T00:00:00.5Z"}
+        )
+        for j, name in enumerate(NAMES, 1):
+            region = ((truth(i) == j) * 255).astype(np.uint8)
+            save(root / f"task-{40 + i}-annotation-{i}-by-1-tag-{name}-0.png", region)
+    write(root / "min.json", json.dumps(tasks))
+
+
+@layout(images="images/{name}.jpg", masks="{name}.png", classes=("background", *NAMES), said=("class_mapping.json",))
+def masks_with_a_json_of_numbers(root: Path) -> None:
+    for i in range(6):
+        save(root / f"images/p{i}.jpg", photo(i))
+        save(root / f"p{i}.png", truth(i))
+    write(root / "class_mapping.json", json.dumps({"1": "cell", "2": "nucleus"}))

@@ -1,6 +1,5 @@
 """Photos and targets that are images or arrays, in the layouts in which people keep them."""
 
-import io
 import unicodedata
 from pathlib import Path
 
@@ -9,13 +8,13 @@ import numpy as np
 from tests.layouts.making import (
     COLOURS,
     INDEX,
-    SIZE,
     TRAIN_VAL,
     boxes,
     depth_mm,
     layout,
     photo,
     save,
+    save_palette,
     split_of,
     truth,
     write,
@@ -95,35 +94,6 @@ def split_joined_with_kind(root: Path) -> None:
 
 
 @layout(
-    images="{name}.color.png",
-    depth="{name}.depth.png",
-    said=("millimetres", "depth_unit_m", "6 .txt"),
-    truth=None,
-)
-def rgbd_frames(root: Path) -> None:
-    for i in range(6):
-        save(root / f"frames/frame-{i:06}.color.png", photo(i))
-        save(root / f"frames/frame-{i:06}.depth.png", depth_mm(i))
-        write(root / f"frames/frame-{i:06}.pose.txt", "1 0 0 0")
-
-
-@layout(
-    images="{folder}/rgb/{name}.png",
-    depth="{folder}/depth/{name}.png",
-    depth_unit_m=0.0002,
-    depth_invalid=(65535.0,),
-    said=("1/5000 m", "65535"),
-    truth=None,
-)
-def scenes_with_depth(root: Path) -> None:
-    for i in range(6):
-        depth = depth_mm(i) * 10
-        depth[:3] = 65535
-        save(root / ("kitchen", "office")[i % 2] / f"rgb/{i:04}.png", photo(i))
-        save(root / ("kitchen", "office")[i % 2] / f"depth/{i:04}.png", depth)
-
-
-@layout(
     images="images/{name}.png",
     masks="labels/{name}.png",
     depth="depth/{name}.png",
@@ -184,16 +154,6 @@ def wrapped_with_accents(root: Path) -> None:
         save(root / f"my export/{split_of(i)}_images/{composed}.jpg", photo(i))
         save(root / f"my export/{split_of(i)}_masks/{apart}.png", truth(i))
     write(root / "README.md", "hello")
-
-
-@layout(images="images/{name}.png", values="normals/{name}.npy", normals=True, said=("surface normals",), truth=None)
-def surface_normals(root: Path) -> None:
-    for i in range(6):
-        save(root / f"images/{i}.png", photo(i))
-        buffer = io.BytesIO()
-        np.save(buffer, np.random.default_rng(i).normal(size=(*SIZE, 3)).astype(np.float32))
-        (root / "normals").mkdir(exist_ok=True)
-        (root / f"normals/{i}.npy").write_bytes(buffer.getvalue())
 
 
 @layout(images="train/image/{name}.png", masks="train/label/{name}.png", said=("2 photos of test",), **INDEX)
@@ -277,8 +237,63 @@ def pictures_made_from_others(root: Path) -> None:
         save(root / f"masks/{name}.png", truth(i % 3))
 
 
-@layout(images="{folder}/{name}.png", depth="{folder}/{name}_depth.npy", said=("metres",), truth=None)
-def depth_of_one_channel(root: Path) -> None:
+@layout(
+    images="images/{name}.jpg",
+    masks="masks/{name}.png",
+    mask_format="colour",
+    classes=("black", "blue", "red"),
+    truth=(0, 2, 1),
+    said=("3 colours",),
+)
+def palettes_of_their_own(root: Path) -> None:
     for i in range(6):
-        save(root / f"scan_{i}/view_{i}.png", photo(i))
-        np.save(root / f"scan_{i}/view_{i}_depth.npy", (depth_mm(i) / 1000).astype(np.float32)[..., None])
+        order = np.random.default_rng(i).permutation(3)
+        save(root / f"images/{i}.jpg", photo(i))
+        palette = np.vstack([COLOURS[order], np.zeros((253, 3), np.uint8)])
+        save_palette(root / f"masks/{i}.png", np.argsort(order)[truth(i)].astype(np.uint8), palette)
+
+
+@layout(
+    images="images/{name}.jpg",
+    masks="masks/{name}.jpg",
+    class_values=(0, 255),
+    stray_values="nearest",
+    truth=(0, 1, 1),
+    said=("stray values",),
+)
+def jpeg_masks_of_high_quality(root: Path) -> None:
+    for i in range(6):
+        save(root / f"images/{i}.jpg", photo(i))
+        save(root / f"masks/{i}.jpg", ((truth(i) > 0) * 255).astype(np.uint8), quality=95)
+
+
+@layout(
+    images="images/{name}.jpg",
+    masks="masks/{name}.png",
+    missing_targets="leave_out",
+    photos={"": 4},
+    said=("4 photos images", "left out: 9 photos without a target"),
+    **INDEX,
+)
+def few_masks(root: Path) -> None:
+    for i in range(13):
+        save(root / f"images/{i:02}.jpg", photo(i))
+    for i in range(4):
+        save(root / f"masks/{i:02}.png", truth(i))
+
+
+@layout(images="images/{name}.jpg", masks="masks/{name}.npy", classes=("background", "foreground"), truth=(0, 1, 1))
+def arrays_of_booleans_and_floats(root: Path) -> None:
+    (root / "masks").mkdir(parents=True)
+    for i in range(6):
+        save(root / f"images/{i}.jpg", photo(i))
+        np.save(root / f"masks/{i}.npy", (truth(i) > 0).astype((bool, np.float32)[i % 2]))
+
+
+@layout(images="Fotos/{name}.jpg", masks="Masken/{name}.png", said=("liste.csv",), photos=TRAIN_VAL, **INDEX)
+def table_of_a_spreadsheet(root: Path) -> None:
+    for i in range(6):
+        save(root / f"Fotos/Größe {i}.jpg", photo(i))
+        save(root / f"Masken/Größe {i}.png", truth(i))
+    rows = [f"Fotos\\Größe {i}.jpg;Masken\\Größe {i}.png;{split_of(i)}\r\n" for i in range(6)]
+    (root / "liste.csv").write_bytes("".join(["image;mask;split\r\n", *rows]).encode("cp1252"))

@@ -56,3 +56,33 @@ def masks_of_objects_by_photo(root: Path) -> None:
         save(root / f"images/p{i}.jpg", photo(i))
         for j in (1, 2):
             save(root / f"masks/p{i}/{i}f{j}e.png", ((truth(i) == j) * 255).astype(np.uint8))
+
+
+@layout(
+    images="1. Images/*. {split} Set/{name}.jpg",
+    masks="2. Masks/*. {split} Set/{class}/{name}_*.tif",
+    photos={"Training": 4, "Validation": 2},
+    splits=None,
+    **(SHAPES | {"classes": ("background", "1. Cells", "2. Nuclei")}),
+)
+def folders_and_tails_for_each_class(root: Path) -> None:
+    for i in range(6):
+        part = "a. Training Set" if i < 4 else "b. Validation Set"
+        save(root / f"1. Images/{part}/P_0{i}.jpg", photo(i))
+        for j, (folder, tail) in enumerate((("1. Cells", "CE"), ("2. Nuclei", "NU")), 1):
+            save(root / f"2. Masks/{part}/{folder}/P_0{i}_{tail}.tif", truth(i) == j)
+
+
+@layout(
+    images="{folder}/{name}.png",
+    masks="{folder}/{name}_mask*.png",
+    said=("6 photos", "4 further masks of the same photos"),
+    **OBJECTS,
+)
+def further_masks(root: Path) -> None:
+    for i in range(6):
+        kind = ("benign", "malignant")[i % 2]
+        save(root / f"{kind}/{kind} ({i}).png", photo(i))
+        save(root / f"{kind}/{kind} ({i})_mask.png", truth(i) == 1 if i < 4 else truth(i) > 0)
+        if i < 4:
+            save(root / f"{kind}/{kind} ({i})_mask_1.png", truth(i) == 2)

@@ -35,8 +35,8 @@ class KittiConfig(PublicConfig):
     layout: ClassVar[str] = (
         "the raw drives <date>/<drive>/image_02/data/*.png in the root, raw/ or input/; the depth "
         "<drive>/proj_depth/groundtruth/image_02/*.png in train/ and val/ of the root, of data_depth_annotated/ or of "
-        "gt_depth/; and a list kitti_eigen_train_files_with_gt.txt or kitti_eigen_test_files_with_gt.txt, or split_file, "
-        "without which train/ and val/ are the splits"
+        "gt_depth/; and a list kitti_eigen_train_files_with_gt.txt or kitti_eigen_test_files_with_gt.txt, or "
+        "split_file, without which train/ and val/ are the splits"
     )
     kind: Literal["kitti"] = "kitti"
     split: Literal["train", "val"] = "train"

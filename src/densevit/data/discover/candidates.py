@@ -1,6 +1,7 @@
 """A way to read a data set, and the one that is recognised by names alone."""
 
 import itertools
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -103,8 +104,16 @@ def _targets(
         plain = [one for one in matches if not one.targets.coloured]
         if chosen := plain or matches:
             most = max(len(one.keys) for one in chosen)
-            found[kind] = [one for one in chosen if len(one.keys) >= _MOST * most]
+            chosen = [one for one in chosen if len(one.keys) >= _MOST * most]
+            found[kind] = [one for one in chosen if not any(_is_further(one, other) for other in chosen)]
     return found
+
+
+def _is_further(one: Match, other: Match) -> bool:
+    """Whether these are further targets of photos that have the other one: a_mask_1 next to a_mask."""
+    (folders, prefix, suffix), (*place, start) = one.targets.form, other.targets.form
+    numbered = start and re.fullmatch(rf"{re.escape(start)}[_\-. ]?\d+", suffix)
+    return [folders, prefix] == place and bool(numbered)
 
 
 def _is_most(photos: Group, one: Match) -> bool:
