@@ -253,8 +253,9 @@ def _lines(
         across = train.thickness * min(size) / min(train.size) / min(costs.patch)
         if across < 1:
             lines.append(
-                f"the thinnest objects are then {across:.1f} patches across, so that their outlines will be rough; a "
-                "longer --time allows a larger input; for lines this thin a convolutional network may be better"
+                f"the thinnest objects are then thinner than a patch ({across:.2g} of one), so that their outlines "
+                "will be rough; a longer --time allows a larger input; for lines this thin a convolutional network "
+                "may be better"
             )
     if num_train < train.count:
         lines.append(f"{num_train} of {train.count} training photos are used; a longer --time uses more")

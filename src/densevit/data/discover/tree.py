@@ -96,6 +96,11 @@ def walk_tree(root: Path) -> Tree:
     return tree
 
 
+def entered(root: Path) -> Path:
+    """The folder or archive that a layout is looked for in: below those that hold nothing else."""
+    return walk_tree(root).root
+
+
 def tree_of(*places: Path) -> Tree:
     """The tree of some folders and files only, below the folder that they have in common."""
     absolute = [path.absolute() for path in places]
