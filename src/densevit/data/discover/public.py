@@ -29,7 +29,7 @@ def public(tree: Tree, given: Mapping[str, Any]) -> "Described | None":
             number = len(open_dataset(config))
         except DataError:
             continue
-        text = f"{number:,} photos of {config.split} in the layout of {kind}, as which they are read"
+        text = f"{number:,} photos of {getattr(config, 'split', '')} in the layout of {kind}, as which they are read"
         text += "; --dataset folder reads them by their names"
         return Described(config, (text,))
     return None
