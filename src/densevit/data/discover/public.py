@@ -29,7 +29,6 @@ def public(tree: Tree, given: Mapping[str, Any]) -> "Described | None":
             number = len(open_dataset(config))
         except DataError:
             continue
-        text = f"{number:,} photos of {getattr(config, 'split', '')} in the layout of {kind}, as which they are read"
-        text += "; --dataset folder reads them by their names"
-        return Described(config, (text,))
+        text = f"{number:,} photos for training in the layout of {kind}, as which they are read"
+        return Described(config, (f"{text}; --dataset folder reads them by their names",))
     return None
