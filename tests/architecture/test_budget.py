@@ -41,7 +41,7 @@ ROOMS: dict[tuple[str, ...], int] = {
     ): 1_600,
     ("kernels", "upsampling"): 4_300,  # products, attention and convolutions of 8-bit integers; fused float32 branches
     ("encoder", "decoders", "layers", "blocks", "model", "inference_config", "presets"): 3_400,
-    ("io", "data", "tasks"): 11_300,  # ADR 17 and 18; reading and writing moved to the runtime: ADR 22
+    ("io", "data", "tasks"): 11_600,  # ADR 17 and 18; reading and writing moved to the runtime: ADR 22
     ("checkpoints",): 8_900,  # ADR 17: sets of keys, bounds of pickles, computed values of configs; ADR 19
     ("inference",): 4_200,  # ADR 16 to 19; ADR 22: predictions of exported files
     ("engines", "export"): 4_600,  # ADR 20 and 21: graphs operator by operator, files in int8; folders for browsers

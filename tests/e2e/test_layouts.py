@@ -11,6 +11,7 @@ import yaml
 from densevit.checkpoints.native import read_header
 from densevit.training import laptop
 from densevit.training.timing import Costs
+from tests.contract import fakes
 from tests.e2e.scenes import write_model
 from tests.layouts import LAYOUTS, pack
 
@@ -66,6 +67,23 @@ def test_layout__goes_through_all_commands(cli: Any, small: Path, name: str, pac
     predicted = cli("predict", photo, "--model", "run", "--out", "out", *annotations)
     assert predicted.code == 0, predicted.err
     assert list(Path("out").glob(f"*.{head}.*"))
+
+
+@pytest.mark.parametrize("kind", ["cityscapes", "kitti"])
+def test_public_download__goes_through_all_commands(cli: Any, small: Path, kind: str) -> None:
+    getattr(fakes, kind)(Path("theirs"))
+
+    examined = cli("doctor", "theirs", "--write", "data.yaml")
+    assert examined.code == 0, examined.err
+    assert "not looked at: the files" in examined.out
+    assert yaml.safe_load(Path("data.yaml").read_text())["kind"] == kind
+    trained = cli("train", "--data", "data.yaml", *SHORT, *PLAIN, "--out", "run")
+    assert trained.code == 0, trained.err
+
+    ((_, card),) = read_header(Path("run/model.safetensors")).card.metrics.items()
+    record = measured(cli, "--model", "run", "--data", "theirs")
+    assert {key: record[key] for key in card} == card
+    assert "differs_from_run" not in record
 
 
 def is_photo(path: Path) -> bool:

@@ -108,9 +108,10 @@ def table_of_pairs(root: Path) -> None:
     write(root / "list.csv", "image,mask\n" + "".join(f"{i}/x{i}.png,{i}/y{6 - i}.png\n" for i in range(6)))
 
 
-def archive_inside(root: Path) -> None:
+def archives_inside(root: Path) -> None:
     LAYOUTS["suffixes"].make(root / "x")
-    shutil.make_archive(str(root / "export"), "zip", root / "x")
+    for kind in ("images", "masks"):
+        shutil.make_archive(str(root / kind), "zip", root / "x" / kind)
     shutil.rmtree(root / "x")
 
 
@@ -135,8 +136,7 @@ def other_zeros(root: Path) -> None:
 def time_stamps(root: Path) -> None:
     for i in range(6):
         save(root / f"rgb/1305031102.{175304 + 33000 * i}.png", photo(i))
-        save(root / f"depth/1305031102.{160504 + 33100 * i}.png", depth_mm(i))
-    write(root / "associations.txt", "1 rgb/1.png 2 depth/2.png")
+        save(root / f"depth/1305031103.{160504 + 33100 * i}.png", depth_mm(i))
 
 
 def masks_only(root: Path) -> None:
@@ -162,7 +162,7 @@ VIA = json.dumps({"0.png1": {"filename": "0.png", "regions": []}})
         (_texts(train_csv="ImageId,EncodedPixels\n0.png,1 2"), "a table of run lengths"),
         (_texts(train_csv="ImageId,EncodedPixels\n0.png,1 2"), "'Segmentation mask 1.1' are accepted"),
         (other_zeros, "images/0.png and masks such as masks/0000.png have no names in common, as their numbers"),
-        (time_stamps, "time stamps; pair the nearest ones, as associations.txt does"),
+        (time_stamps, "no time stamps within 0.02 s; set nearest"),
         (masks_only, "there is no photo"),
         (two_kinds_of_masks, "--masks 'annotations/{name}_annotation.png' or --masks 'masks/{name}_mask.png'"),
         (two_kinds_of_masks, "which hold black, blue, red"),
@@ -182,7 +182,7 @@ VIA = json.dumps({"0.png1": {"filename": "0.png", "regions": []}})
         (coco_without_photos, "lists 1 photo, of which none is there"),
         (brushes_without_tasks, "export JSON too"),
         (regression, "are these photos, numbers of instances, or values of a regression"),
-        (archive_inside, "export.zip"),
+        (archives_inside, "or unpack those of photos and masks"),
         (table_of_pairs, "list.csv lists pairs, so give it with --pairs"),
     ],
 )

@@ -21,6 +21,20 @@ LISTS: dict[str, tuple[str, bytes, Any, dict[str, Any]]] = {
     "colours-after-names": ("colors.txt", "Äcker: 0, 0, 0\nb: 255, 0, 0\nc d: (0, 0, 255)".encode(), COLOURS, PALETTE),
     "no-header": ("classes.csv", "Äcker,0,0,0\nb,255,0,0\nc d,0,0,255".encode(), COLOURS, PALETTE),
     "utf-16": ("classes.csv", "name;r;g;b\nÄcker;0;0;0\nb;255;0;0\nc d;0;0;255".encode("utf-16"), COLOURS, PALETTE),
+    "cp1252": ("classes.csv", "name;r;g;b\nÄcker;0;0;0\nb;255;0;0\nc d;0;0;255".encode("cp1252"), COLOURS, PALETTE),
+    "json-colours": (
+        "colors.json",
+        b'{"\\u00c4cker": [0, 0, 0], "b": [255, 0, 0], "c d": [0, 0, 255]}',
+        COLOURS,
+        PALETTE,
+    ),
+    "json-numbers": ("label_map.json", b'{"b": 1, "c d": 2, "\\u00c4cker": 0}', np.arange(3, dtype=np.uint8), NUMBERS),
+    "json-rows": (
+        "classes_map.json",
+        '[{"id": 0, "name": "Äcker"}, {"id": 1, "name": "b"}, {"id": 2, "name": "c d"}]'.encode(),
+        np.arange(3, dtype=np.uint8),
+        NUMBERS,
+    ),
     "ids": ("classes.csv", "id,name\n2,c d\n0,Äcker\n1,b".encode(), np.arange(3, dtype=np.uint8), NUMBERS),
     "numbered-lines": ("labels.txt", "0 Äcker\n1: b\n2 c d".encode(), np.arange(3, dtype=np.uint8), NUMBERS),
     "greys": ("class_dict.csv", b"name,r,g,b\nroad,255,255,255\nother,0,0,0", GREY, ROAD),
@@ -52,9 +66,9 @@ def test_discover__reads_lists_of_classes(
     assert {*np.unique(labels)} == {*range(len({str(value) for value in table}))}
 
 
-def test_discover__a_list_that_is_no_utf8_is_said(tmp_path: Path) -> None:
+def test_discover__a_list_that_is_no_text_is_said(tmp_path: Path) -> None:
     make(tmp_path, COLOURS)
-    (tmp_path / "classes.csv").write_bytes("name,r,g,b\nÄcker,0,0,0".encode("cp1252"))
+    (tmp_path / "classes.csv").write_bytes(b"name,r,g,b\n\x81\x8d,0,0,0")
 
     remarks = "\n".join(discover(tmp_path).remarks)
 

@@ -1,6 +1,7 @@
 """Laptop mode: what the plan makes of data and time, and that a planned run is a run like any other."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -168,7 +169,9 @@ def test_plan__says_where_objects_are_thinner_than_a_patch(
     given: dict[str, Any], machine: Any, short_side: int, thin: bool
 ) -> None:
     lines = plan(given | {"fit": {"short_side": short_side}}, ("setr_mla",), 600).lines
-    assert any("--decoder dpt has a branch on the image for them" in line for line in lines) == thin
+    said = [line for line in lines if "--decoder dpt has a branch on the image for them" in line]
+    assert bool(said) == thin
+    assert all(re.search(r"thinner than a patch \(0\.\d+ of one\)", line) for line in said)
 
 
 def test_plan__gives_classes_a_branch_on_the_image_and_many_steps_on_crops(

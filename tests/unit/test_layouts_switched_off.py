@@ -16,21 +16,35 @@ from tests.layouts import LAYOUTS
 
 DISCOVER = "densevit.data.discover."
 BY_TOOL = {
-    "coco": ("roboflow_coco", "cvat_coco", "label_studio_coco", "coco_2017", "fiftyone_coco"),
-    "brushes": ("label_studio_brushes",),
-    "masks_by_class": ("folder_for_each_class", "folder_of_masks_for_each_photo", "class_in_the_name"),
+    "coco": (
+        "roboflow_coco",
+        "cvat_coco",
+        "label_studio_coco",
+        "coco_2017",
+        "fiftyone_coco",
+        "coco_file_for_each_split",
+        "coco_with_folders_of_splits",
+    ),
+    "brushes": ("label_studio_brushes", "label_studio_json_min"),
+    "by_times": ("time_stamps",),
+    "masks_by_class": (
+        "folder_for_each_class",
+        "folder_of_masks_for_each_photo",
+        "class_in_the_name",
+        "folders_and_tails_for_each_class",
+    ),
     "masks_by_object": ("folder_with_a_mask_for_each_object", "masks_of_objects_by_photo"),
 }
 BY_NAMES = ("by_names", "by_folders")
 """Recognisers of all other layouts; what has both suffixes and folders is known by either."""
 
-REGIONS = (*BY_TOOL["brushes"], *BY_TOOL["masks_by_class"], *BY_TOOL["masks_by_object"])
+REGIONS = (*BY_TOOL["brushes"], *BY_TOOL["masks_by_class"], *BY_TOOL["masks_by_object"], "further_masks")
 READERS = {
     "folder.read_coco_files": BY_TOOL["coco"],
     "folder.LabelmeReader": ("labelme_beside_photos", "labelme_in_a_folder"),
     "folder.RegionReader": REGIONS,
-    "folder.read_grey": ("extensions_in_one_folder", "jpeg_masks"),
-    "folder.read_depth": ("rgbd_frames", "scenes_with_depth", "depth_of_one_channel"),
+    "folder.read_grey": ("extensions_in_one_folder", "jpeg_masks", "jpeg_masks_of_high_quality"),
+    "folder.read_depth": ("rgbd_frames", "scenes_with_depth", "depth_of_one_channel", "time_stamps"),
     "files.read_values": ("surface_normals",),
 }
 READ_MASK = "folder.read_mask"
@@ -39,6 +53,7 @@ READ_MASK = "folder.read_mask"
 TABLES = {
     "labelmap.txt": "cvat_masks",
     "_classes.csv": "roboflow_masks",
+    "class_mapping.json": "masks_with_a_json_of_numbers",
     "classes._voc": "pascal_voc_palette",
     "recognise.splits_of_photos": "pascal_voc_palette",
     "recognise.unit_of_depth": "scenes_with_depth",
@@ -115,7 +130,7 @@ def test_layout__is_not_read_without_its_reader(name: str, made, monkeypatch: py
 def test_export__means_something_else_without_its_table(reader: str, made, monkeypatch: pytest.MonkeyPatch) -> None:
     root = made(TABLES[reader])
     before = meaning(root)
-    if reader in ("labelmap.txt", "_classes.csv"):
+    if reader in ("labelmap.txt", "_classes.csv", "class_mapping.json"):
         (module,) = (one for name, one in sys.modules.items() if name.startswith(DISCOVER) and hasattr(one, "_LISTS"))
         monkeypatch.setattr(module, "_LISTS", tuple(row for row in module._LISTS if not row[0](reader)))
     else:

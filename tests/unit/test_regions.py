@@ -126,6 +126,7 @@ def label_studio(root: Path, tasks: Any, *, names: tuple[str, ...] = ("photo.png
         ({"data": {"image": "/data/local-files/?d=shots/photo.png"}}, "photo.png"),
         ({"data": {"img": "https://host/my%20photo.png?key=1"}}, "my photo.png"),
         ({"data": {"image": "/data/upload/1/ab12cd34-my_photo.png"}}, "my photo.png"),
+        ({"image": "/data/upload/1/ab12cd34-photo.png", "updated_at": "2024-01-01T10:00:00.5Z"}, "photo.png"),
         ({"file_upload": "ab12cd34-photo.png", "data": {"image": 7}}, "photo.png"),
     ],
 )

@@ -18,7 +18,7 @@ from densevit.cli.data_options import DataOptions
 from densevit.cli.terminal import printable
 
 if TYPE_CHECKING:
-    from densevit.data import FolderConfig
+    from densevit.data import DataConfig
     from densevit.doctor.examine import Diagnosis
 
 _COLOURS = {"error": "bold red", "warning": "bold yellow", "note": "bold blue"}
@@ -54,6 +54,7 @@ def doctor(
     Nothing is changed in place. The exit code is 0 without errors, 1 with errors in the data, 2 if there is no data to
     check.
     """
+    from densevit.data import FolderConfig
     from densevit.doctor.examine import FAST_PHOTOS, examine
     from densevit.io import write_bytes_atomic, write_json
 
@@ -63,6 +64,10 @@ def doctor(
     shared.claim_outputs([json_file, html_file, write], read, overwrite=overwrite)
     config, recognised = _describe(place, keys, draw=write is not None)
     _print([f"data: {remark}" for remark in recognised])
+    if not isinstance(config, FolderConfig):
+        reasons = [f"not looked at: the files, since {config.kind} has a reader of its own; training checks them"]
+        _print([*reasons, *_write_description(config, write)])
+        return
     if fast:
         sample = min(sample or FAST_PHOTOS, FAST_PHOTOS)
     scope: dict[str, Any] = {"only": split or (), "sample": sample, "crop": _crop(crop), "colours": colours}
@@ -80,16 +85,21 @@ def doctor(
         from densevit.doctor.page import page
 
         write_bytes_atomic(html_file, page(diagnosis, name, recognised).encode())
-    if write is not None:
-        from densevit.data.description import write_description
-
-        write_description(config, write)
-        _print([f"description: {write}", f"next: densevit train --data {shlex.quote(str(write))}"])
+    _print(_write_description(config, write))
     if write_fixed is not None:
         _write_copy(diagnosis, write_fixed, console)
     counts = diagnosis.count()
     if counts["error"] or (strict and counts["warning"]):
         raise typer.Exit(1)
+
+
+def _write_description(config: "DataConfig", path: Path | None) -> list[str]:
+    from densevit.data.description import write_description
+
+    if path is None:
+        return []
+    write_description(config, path)
+    return [f"description: {path}", f"next: densevit train --data {shlex.quote(str(path))}"]
 
 
 def _one_of(root: Path | None, data: Path | None) -> Path | None:
@@ -100,26 +110,18 @@ def _one_of(root: Path | None, data: Path | None) -> Path | None:
     return root if root is not None else data
 
 
-def _describe(place: Path | None, keys: dict[str, Any], *, draw: bool) -> "tuple[FolderConfig, tuple[str, ...]]":
+def _describe(place: Path | None, keys: dict[str, Any], *, draw: bool) -> "tuple[DataConfig, tuple[str, ...]]":
     """The data set, and what was recognised; ``draw`` gives splits to data that have none."""
     from densevit.data import FolderConfig
     from densevit.data.description import describe
     from densevit.data.split_roles import with_default_draw, with_drawn_names
-    from densevit.errors import ConfigError
 
     described = describe(place, **keys)
     config, remarks = described.config, [*described.remarks]
-    if not isinstance(config, FolderConfig):
-        raise ConfigError(
-            f"{place} is described as {config.kind}; doctor checks data sets in files (kind: folder); give the folder "
-            "of such a data set"
-        )
-    if draw:
+    if draw and isinstance(config, FolderConfig):
         config, drawn_remarks = with_default_draw(config)
         remarks += drawn_remarks
-    drawn = with_drawn_names(config)
-    assert isinstance(drawn, FolderConfig)
-    return drawn, tuple(remarks)
+    return with_drawn_names(config), tuple(remarks)
 
 
 def _crop(text: str | None) -> tuple[int, int] | None:

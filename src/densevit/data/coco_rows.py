@@ -8,6 +8,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 from densevit.data.files import name_key
 from densevit.errors import DataError
+from densevit.io import read_json
 
 _UPLOADED = re.compile(r"[0-9a-f]{8}-(?=.)")
 """What Label Studio puts before the name of an uploaded photo."""
@@ -27,6 +28,18 @@ def rows_of(data: Any, key: str, path: Path) -> list[Any]:
             "and annotations with image_id are accepted; export it again"
         )
     return rows
+
+
+def listed_photos(path: Path) -> list[str]:
+    """The file names of the photos that a file of annotations lists.
+
+    Raises:
+        DataError: it is no such file.
+    """
+    rows = rows_of(read_json(path, "COCO's annotations"), "images", path)
+    # LVIS has no file_name but the address of the photo, of which the last part is its name.
+    names = [row.get("file_name", row.get("coco_url")) for row in rows if isinstance(row, Mapping)]
+    return [name for name in names if isinstance(name, str)]
 
 
 def key_of(value: Any) -> str | None:

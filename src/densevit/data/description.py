@@ -83,7 +83,7 @@ def describe(path: Path | None, *, number: bool = True, **given: Any) -> Describ
         return Described(found.config, (*remarks, *found.remarks))
     if _is_own_layout(path) and not given.keys() & {"images", *KINDS, "tasks"}:
         return Described(config, (*remarks, f"images/ and classes.json of {path}, in densevit's own layout"))
-    found = discover(path, **{key: value for key, value in given.items() if key != "kind"})
+    found = discover(path, **given)
     return Described(found.config, (*remarks, *found.remarks), found.source)
 
 

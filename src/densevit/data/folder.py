@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 
 from densevit.data.class_list import default_ignore, read_class_list, with_palette
 from densevit.data.coco import read_coco_classes
+from densevit.data.columns import DEPTH_SUFFIXES, LOSSY_SUFFIXES, TARGET_SUFFIXES, WHAT
 from densevit.data.files import FileDataset, find_bands, same_size
 from densevit.data.folder_config import FolderConfig as FolderConfig
 from densevit.data.mask_files import read_grey, read_mask
-from densevit.data.matching import DEPTH_SUFFIXES, LOSSY_SUFFIXES, TARGET_SUFFIXES, WHAT
 from densevit.data.pairs import Pair, Pairs, find_pairs
 from densevit.data.polygons import background_index, warn_once
 from densevit.data.regions import RegionReader, class_indices, region_classes

@@ -38,6 +38,8 @@ class FolderConfig(DataConfig):
             one; "nearest" also accepts JPEGs as masks.
         mask_format: whether masks hold class numbers or colours; "auto" takes numbers where a mask has one channel.
         missing_targets: whether photos without a mask, depth or value map are refused or left out.
+        nearest: photos and targets are named after numbers, such as time stamps, and each photo takes the nearest
+            target that differs by at most this; 0 pairs equal names.
         unknown_colours: whether colours that the palette lacks are refused, ignored, or taken for the nearest one;
             "nearest" also accepts JPEGs as masks.
         background: class of pixels that no polygon or region covers (COCO, labelme, ``{class}``); None ignores them.
@@ -69,6 +71,7 @@ class FolderConfig(DataConfig):
     stray_values: Literal["refuse", "nearest"] = "refuse"
     mask_format: Literal["auto", "index", "colour"] = "auto"
     missing_targets: Literal["refuse", "leave_out"] = "refuse"
+    nearest: float = Field(default=0, ge=0)
     unknown_colours: Literal["refuse", "ignore", "nearest"] = "refuse"
     background: str | None = None
     ignore_index: int = 255
@@ -119,7 +122,9 @@ class FolderConfig(DataConfig):
         if "images" in fields and not fields["images"] & {"name", "folder"}:
             raise ValueError(f"images is {self.images}; a template of photos needs {{name}} or {{folder}}")
         for kind, own in fields.items():
-            if "split" in own and "split" not in fields.get("images", {"split"} if self.images is None else set()):
+            annotations = kind == "masks" and str(self.masks).lower().endswith(".json") and "name" not in own
+            lacking = "split" not in fields.get("images", {"split"} if self.images is None else set())
+            if "split" in own and lacking and not annotations:  # of COCO, which list the photos of their split
                 raise ValueError(f"{kind} has {{split}}, which images lacks; write it in both")
             shared = own & {"name", "task"} or (own & {"folder"} and "name" not in fields.get("images", {"name"}))
             if kind != "images" and not shared and not (kind == "masks" and str(self.masks).lower().endswith(".json")):

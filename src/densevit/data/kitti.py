@@ -1,5 +1,6 @@
 """KITTI depth, the Eigen split: outdoor depth from a laser (Geiger et al., 2013; Eigen, Puhrsch and Fergus, 2014)."""
 
+import re
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -9,11 +10,14 @@ from densevit.data.base import DataPath, PublicConfig
 from densevit.data.files import FileDataset
 from densevit.data.sample import ALL_TARGETS, Target
 from densevit.errors import DataError
-from densevit.io import read_depth, read_lines
+from densevit.io import read_depth, read_lines, walk
 
 _PHOTOS = ("", "raw", "input", "kitti_raw", "raw_data")
 _DEPTHS = tuple(
     f"{top}{part}" for top in ("", "data_depth_annotated/", "gt_depth/", "depth/") for part in ("train", "val", "")
+)
+_DEPTH = re.compile(
+    r"(?P<drive>(?P<date>\d{4}_\d\d_\d\d)_[^/]+)/proj_depth/groundtruth/(?P<camera>image_0[23])/(?P<file>\d+\.png)"
 )
 _SIDES = {"l": "image_02", "2": "image_02", "r": "image_03", "3": "image_03"}
 
@@ -22,7 +26,7 @@ class KittiConfig(PublicConfig):
     """KITTI depth.
 
     Attributes:
-        split: of Eigen; val is its test split.
+        split: of Eigen, where val is its test split; without a list, the folders of depth maps.
         split_file: list of the images, instead of the usual one in the root. A line has the paths of image and depth
             below their folders (and a focal length, which is not used), or a drive, a frame and a side, l or r. Images
             without depth are left out.
@@ -31,7 +35,8 @@ class KittiConfig(PublicConfig):
     layout: ClassVar[str] = (
         "the raw drives <date>/<drive>/image_02/data/*.png in the root, raw/ or input/; the depth "
         "<drive>/proj_depth/groundtruth/image_02/*.png in train/ and val/ of the root, of data_depth_annotated/ or of "
-        "gt_depth/; and a list kitti_eigen_train_files_with_gt.txt or kitti_eigen_test_files_with_gt.txt, or split_file"
+        "gt_depth/; and a list kitti_eigen_train_files_with_gt.txt or kitti_eigen_test_files_with_gt.txt, or "
+        "split_file, without which train/ and val/ are the splits"
     )
     kind: Literal["kitti"] = "kitti"
     split: Literal["train", "val"] = "train"
@@ -46,13 +51,31 @@ def open_kitti(config: KittiConfig, *, targets: frozenset[Target] = ALL_TARGETS)
     """
     part = {"train": "train", "val": "test"}[config.split]
     names = (f"kitti_eigen_{part}_files_with_gt.txt", f"kitti_eigen_{part}.txt", f"eigen_{part}_files.txt")
-    lists = config.split_file or config.find([f"{top}{name}" for top in ("", "splits/") for name in names])
-    lines = [_pair(line, lists) for line in read_lines(lists, "photo and depth map")]
-    pairs = [(photo, depth) for photo, depth in lines if depth is not None]
-    images, depths = find_pairs(config, pairs, lists, _PHOTOS, _DEPTHS)
+    places = [config.root / top / name for top in ("", "splits") for name in names]
+    lists = config.split_file or next((path for path in places if path.is_file()), None)
+    if lists is None:
+        images, depths = _all_pairs(config)
+    else:
+        lines = [_pair(line, lists) for line in read_lines(lists, "photo and depth map")]
+        pairs = [(photo, depth) for photo, depth in lines if depth is not None]
+        images, depths = find_pairs(config, pairs, lists, _PHOTOS, _DEPTHS)
     metres = partial(read_depth, unit_m=1 / 256)
     sample_names = ["_".join((image.parts[-4], image.parent.parent.name, image.stem)) for image in images]
     return FileDataset(images, depths=depths if "depth" in targets else None, read_depth=metres, names=sample_names)
+
+
+def _all_pairs(config: KittiConfig) -> tuple[list[Path], list[Path]]:
+    """The photos of all depth maps in the folder of the split; those without a photo are left out."""
+    top = config.find([f"{top}{config.split}" for top in ("data_depth_annotated/", "gt_depth/", "depth/", "")])
+    places = [*_PHOTOS]
+    pairs = []
+    for name in sorted(walk(top).files):
+        if (found := _DEPTH.fullmatch(name)) is not None:
+            photo = "{date}/{drive}/{camera}/data/{file}".format_map(found.groupdict())
+            pairs.extend([(photo, name)] if _find(config.root, photo, places) is not None else [])
+    if not pairs:
+        raise config.incomplete(f"{top} has no depth map of a photo below {config.root}")
+    return find_pairs(config, pairs, top, _PHOTOS, [f"{top.relative_to(config.root).as_posix()}/"])
 
 
 def _pair(line: str, lists: Path) -> tuple[str, str | None]:

@@ -59,16 +59,17 @@ class MaskValues:
     problem: str = ""
 
 
-def judge_values(masks: Sequence[Histogram]) -> MaskValues:
+def judge_values(masks: Sequence[Histogram], *, lossy: bool = False) -> MaskValues:
     """Tell class numbers 0..K-1, spread numbers such as 0, 128 and 255, and numbers that are no classes apart.
 
     Args:
         masks: a histogram of each mask that was read, of one channel.
+        lossy: they are JPEG files, so that some of the values are noise.
     """
     values, counts = summed(masks)
     held = _listed(values)
     if (most := float(np.median([len(own) for own, _ in masks]))) > _PER_MASK:
-        if (clustered := _clusters(values, counts)) is not None:
+        if (clustered := _clusters(values, counts, lossy)) is not None:
             return clustered
         return MaskValues(held, problem=f"a mask holds {most:.0f} numbers on average, up to {values[-1]}")
     if values.tolist() == [0, 255]:
@@ -83,7 +84,7 @@ def judge_values(masks: Sequence[Histogram]) -> MaskValues:
         return MaskValues(held, problem=f"each mask counts its objects, up to {tops[0]} to {tops[1]},")
     if values.tolist() == [0, 1, _IGNORED] and not any({1, _IGNORED} <= {*own.tolist()} for own, _ in masks):
         return _two_forms(held, masks)
-    if (clustered := _clusters(values, counts)) is not None:
+    if (clustered := _clusters(values, counts, lossy)) is not None:
         return clustered
     if named[0] == 0 and len(named) >= _DENSE * number and not _stepped(values):
         ignored = f"; {_IGNORED} is ignored" if _IGNORED in values else ""
@@ -94,7 +95,8 @@ def judge_values(masks: Sequence[Histogram]) -> MaskValues:
             classes = tuple(f"class {index}" for index in range(number))
             text = f"masks hold {held}, taken for {number} classes{ignored}; set classes to name them"
         return MaskValues(held, {"classes": classes}, text)
-    if len(values) > MOST_CLASSES or (named[-1] >= _INSTANCES and len(named) > 2):
+    even = len({*np.diff(values).tolist()}) == 1  # 0, 1000, 2000
+    if len(values) > MOST_CLASSES or (named[-1] >= _INSTANCES and len(named) > 2 and not even):
         return MaskValues(held, problem=f"the masks hold {len(values)} numbers from {values[0]} to {values[-1]}")
     return _spread(held, values)
 
@@ -156,7 +158,7 @@ def _spread(held: str, values: NDArray[np.int64], stray: float = 0.0, others: in
     )
 
 
-def _clusters(values: NDArray[np.int64], counts: NDArray[np.int64]) -> MaskValues | None:
+def _clusters(values: NDArray[np.int64], counts: NDArray[np.int64], lossy: bool) -> MaskValues | None:
     """Grey values over the whole range with stray ones around and between them; None if it is something else."""
     total = counts.sum()
     if values[0] < 0 or values[-1] > 255 or values[-1] < 240 or values[0] > 15 or len(values) < 3:
@@ -185,10 +187,10 @@ def _clusters(values: NDArray[np.int64], counts: NDArray[np.int64]) -> MaskValue
     others = len(values) - len(chosen)
     if not sharp or not 2 <= len(chosen) <= 16 or chosen[-1] < 240 or far > 1.5 * MOST_STRAY or stray > 4 * MOST_STRAY:
         return None
-    if others == 0 or (stray > MOST_STRAY and others < 8):
+    if others == 0 or (stray > MOST_STRAY and others < 8 and not lossy):
         return None
     small = np.isin(values, chosen, invert=True)
-    if counts[small].max() > 0.02 * counts[~small].min() and others < 8:
+    if counts[small].max() > 0.02 * counts[~small].min() and others < 8 and not lossy:
         return None  # few numbers that are frequent are classes, such as 0, 1, 2 and 255
     ends = np.where(chosen <= ENDS, 0, np.where(chosen >= 255 - ENDS, 255, chosen))
     return _spread("", ends, float(stray), others)

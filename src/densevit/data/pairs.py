@@ -5,18 +5,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
 from densevit.data.base import contents
+from densevit.data.columns import WHAT, Column, Values, column_of, list_columns
 from densevit.data.files import name_key
-from densevit.data.matching import (
-    WHAT,
-    Column,
-    Values,
-    column_of,
-    list_columns,
-    match_targets,
-)
+from densevit.data.matching import Matches, match_targets
 from densevit.data.pair_list import read_pair_list
 from densevit.data.regions import task_places
 from densevit.data.sample import TargetFolder
+from densevit.data.shapes import coco_splits
 from densevit.data.splits import divide, find_split, no_split, sorted_splits
 from densevit.errors import DataError
 from densevit.io import BAND_SUFFIXES, IMAGE_SUFFIXES, natural_key, walk
@@ -231,13 +226,25 @@ def _from_columns(config: "FolderConfig", split: str = "") -> Pairs:
         else:
             taken[key] = (path, values)
     ordered = sorted(taken.values(), key=lambda item: natural_key(item[0]))
+    ordered = _split_by_annotations(ordered, targets)
     found.pairs = [_pair(path, values) for path, values in ordered]
     for column in targets:
         places = None
         if column.kind == "masks" and config.tasks is not None:
             places = task_places(config.below_root(config.tasks), [path for path, _ in ordered])
-        _add_targets(found, column, [values for _, values in ordered], split, places)
+        matches = match_targets([values for _, values in ordered], column, places, config.nearest)
+        _add_targets(found, column, matches, split)
     return found
+
+
+def _split_by_annotations(photos: list[tuple[Path, Values]], targets: list[Column]) -> list[tuple[Path, Values]]:
+    """Photos in one folder with the split of the annotations that list them, such as train.json; others have none."""
+    for column in targets:
+        if column.shared and "split" in column.template.fields and photos and "split" not in photos[0][1]:
+            files = {file: values["split"] for _, file, values in column.found}
+            splits = coco_splits([path for path, _ in photos], files)
+            return [(path, {**values, "split": splits.get(path, "")}) for path, values in photos]
+    return photos
 
 
 def _pair(path: Path, values: Values) -> Pair:
@@ -245,11 +252,10 @@ def _pair(path: Path, values: Values) -> Pair:
     return Pair(name or name_key(path.stem), path, {}, values.get("split", ""))
 
 
-def _add_targets(found: Pairs, column: Column, photos: list[Values], split: str, places: dict[str, int] | None) -> None:
+def _add_targets(found: Pairs, column: Column, matches: Matches, split: str) -> None:
     """Give the pairs, all of one ``split`` if it is named, their targets of one kind."""
     kind = column.kind
     assert kind != "images"
-    matches = match_targets(photos, column, places)
     for number, files in matches.files.items():
         files = sorted(files, key=lambda item: natural_key(item[0]))
         found.pairs[number].targets[kind] = tuple(path for path, _ in files)

@@ -14,7 +14,7 @@ from densevit.data.class_list import default_ignore
 from densevit.data.files import name_key, same_size
 from densevit.data.sample import ClassTable
 from densevit.errors import DataError
-from densevit.io import read_json, read_region
+from densevit.io import IMAGE_SUFFIXES, read_json, read_region
 from densevit.limits import limits, too_much
 from densevit.types import Size
 
@@ -95,7 +95,7 @@ def task_places(path: Path, photos: Sequence[Path]) -> dict[str, int]:
             level.setdefault(key, []).append(number)
     found: dict[str, int] = {}
     for task in tasks:
-        names = [*_files_of(task)]
+        names = [*files_of(task)]
         for place, level in enumerate(levels):
             numbers = {n for name in names for n in level.get(_keys(name)[place], [])}
             if len(numbers) > 1:
@@ -114,15 +114,17 @@ def task_places(path: Path, photos: Sequence[Path]) -> dict[str, int]:
     return found
 
 
-def _files_of(task: Mapping[str, Any]) -> Iterable[str]:
-    """Names of files that a task states."""
-    data = task.get("data")
+def files_of(task: Mapping[str, Any]) -> Iterable[str]:
+    """Names of files that a task states: below ``data`` in JSON, next to the id in JSON-MIN."""
+    data = task.get("data", task)
     values = [*data.values()] if isinstance(data, Mapping) else []
     for value in (*values, task.get("file_upload")):
-        if isinstance(value, str) and value:
+        if isinstance(value, str):
             # A photo of a local folder is .../local-files/?d=folder/photo.jpg, others may have a key after "?".
             address = value.partition("?d=")[2] or value.partition("?")[0]
-            yield PurePosixPath(unquote(address).replace("\\", "/")).name
+            photo = PurePosixPath(unquote(address).replace("\\", "/"))
+            if photo.suffix.lower() in IMAGE_SUFFIXES:
+                yield photo.name
 
 
 def _keys(name: str) -> tuple[str, str, str]:

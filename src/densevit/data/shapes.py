@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from densevit.data.coco import CocoMasks, read_coco
-from densevit.data.coco_rows import photo_names
+from densevit.data.coco_rows import listed_photos, photo_names
 from densevit.data.files import name_key
 from densevit.data.labelme import parse_labelme, read_labelme
 from densevit.data.polygons import background_index
@@ -93,19 +93,36 @@ def read_coco_files(photos: Mapping[Path, Path], classes: ClassTable | None, bac
                 f"{', '.join(coco.classes.names[:8])}; set classes to the names of all"
             )
         reader.files[file] = coco
-        reader.entries.update(coco_entries([photo for photo, own in photos.items() if own == file], coco))
+        reader.entries.update(coco_entries([photo for photo, own in photos.items() if own == file], file, coco.photos))
     return reader
 
 
-def coco_entries(images: Sequence[Path], coco: CocoMasks) -> dict[Path, str]:
-    """Image -> its ``file_name`` in the annotations, which may have folders, also with backslashes.
+def coco_splits(images: Sequence[Path], files: Mapping[Path, str]) -> dict[Path, str]:
+    """Image -> the split whose annotations list it, given as file -> split; images that none lists are absent.
+
+    Raises:
+        DataError: the annotations of two splits list an image, or as ``coco_entries``.
+    """
+    found: dict[Path, str] = {}
+    for file, split in files.items():
+        for image in coco_entries(images, file, listed_photos(file)):
+            if (other := found.setdefault(image, split)) != split:
+                raise DataError(
+                    f"{file} lists {image.name}, and so do the annotations of {other}; each photo may be in one split; "
+                    "name one file with --masks, or export the data again"
+                )
+    return found
+
+
+def coco_entries(images: Sequence[Path], file: Path, listed: Iterable[str]) -> dict[Path, str]:
+    """Image -> its ``file_name``, one of those that are listed, which may have folders, also with backslashes.
 
     Raises:
         DataError: several entries may be of one image, or one entry of several images.
     """
     present = {name_key(path.name) for path in images}
     named: dict[str, list[str]] = {}
-    for entry in coco.photos:
+    for entry in listed:
         if (name := next((name for name in photo_names(entry) if name in present), None)) is not None:
             named.setdefault(name, []).append(entry)
     entries: dict[Path, str] = {}
@@ -116,7 +133,7 @@ def coco_entries(images: Sequence[Path], coco: CocoMasks) -> dict[Path, str]:
             matches = sorted(filter(lambda entry: _ends(path, entry), matches), key=len)[-1:] or matches
         if len(matches) > 1:
             raise DataError(
-                f"{coco.path} lists {path.name} {len(matches)} times ({', '.join(matches[:4])}), and {path.parent} "
+                f"{file} lists {path.name} {len(matches)} times ({', '.join(matches[:4])}), and {path.parent} "
                 "does not tell which is meant; photos in a folder of one of these names are accepted; move them there"
             )
         if matches:
@@ -124,17 +141,17 @@ def coco_entries(images: Sequence[Path], coco: CocoMasks) -> dict[Path, str]:
             takers.setdefault(matches[0], []).append(path)
     for entry, paths in takers.items():
         if len(paths) > 1:
-            for path in _losers(paths, entry, coco):
+            for path in _losers(paths, entry, file):
                 del entries[path]
     return entries
 
 
-def _losers(paths: list[Path], entry: str, coco: CocoMasks) -> Iterable[Path]:
+def _losers(paths: list[Path], entry: str, file: Path) -> Iterable[Path]:
     """The photos of one name whose folder is not that of their entry."""
     fitting = [path for path in paths if _ends(path, entry)]
     if "/" not in PureWindowsPath(entry).as_posix() or len(fitting) != 1:
         raise DataError(
-            f"{coco.path} lists {entry} once, and it may be any of {', '.join(map(str, paths[:4]))}; a file_name with "
+            f"{file} lists {entry} once, and it may be any of {', '.join(map(str, paths[:4]))}; a file_name with "
             "the folder of the photo is accepted; export it again, or leave the other photos out"
         )
     return (path for path in paths if path not in fitting)

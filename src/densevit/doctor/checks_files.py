@@ -4,8 +4,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from densevit.data import ClassTable, FolderConfig
+from densevit.data.columns import WHAT
 from densevit.data.folder import read_classes
-from densevit.data.matching import WHAT
 from densevit.data.pairs import Pairs
 from densevit.data.sample import TargetFolder
 from densevit.data.splits import split_key

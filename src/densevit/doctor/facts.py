@@ -123,8 +123,8 @@ class MaskFacts(TargetFacts):
 
     @property
     def has_floats(self) -> bool:
-        """Whether the reader refuses it for floats, although they are whole numbers."""
-        return self.mode == "F" or self.mode.startswith("float")
+        """Whether the reader refuses it for floats, although they are whole numbers; it takes those of ``.npy``."""
+        return self.mode == "F"
 
     @property
     def is_indexed(self) -> bool:

@@ -177,7 +177,7 @@ def mask_pixels(stored: Stored) -> tuple[NDArray[Any], bool]:
 
 def _may_be_mask(pixels: NDArray[Any]) -> bool:
     """Whether an array is what the reader of masks accepts, or what ``--write-fixed`` makes of it: floats, colours."""
-    if pixels.dtype.kind not in "iuf" or (pixels.ndim == 3 and pixels.shape[2] not in {3, 4}):
+    if pixels.dtype.kind not in "biuf" or (pixels.ndim == 3 and pixels.shape[2] not in {3, 4}):
         return False
     return pixels.dtype.kind == "f" or -(2**31) <= int(pixels.min()) <= int(pixels.max()) < 2**31
 

@@ -22,6 +22,7 @@ from densevit.data.description import (
     with_keys,
     without_split,
 )
+from densevit.data.discover import entered
 from densevit.data.in_memory import PythonConfig
 from densevit.data.relocation import check_harmless, relocated
 from densevit.data.split_roles import split_names, with_drawn_names, with_split
@@ -178,10 +179,11 @@ def _opened_as_in_run(
     root = place(data)
     if not root.is_dir() or ((file := root / DESCRIPTION).is_file() and is_description(read_yaml(file))):
         return None
-    inner = root / str(run.train.get("root") or ".")  # a folder or archive around the run's root
-    if inner != root and inner.is_dir():
-        with suppress(DataError, ConfigError):
-            return _opened_at(inner, run, kind, split, given)
+    named = root / str(run.train.get("root") or ".")  # a folder or archive around the run's root
+    for inner in dict.fromkeys((named, entered(root))):
+        if inner != root and inner.is_dir():
+            with suppress(DataError, ConfigError):
+                return _opened_at(inner, run, kind, split, given)
     return _opened_at(root, run, kind, split, given)
 
 

@@ -22,7 +22,8 @@ def read_labels(path: Path, *, lossy: bool = False) -> NDArray[np.int32]:
 
     Args:
         path: a lossless image with one channel: 8-bit grey, palette (the *indices* count, not the colours), 1-bit
-            (0 and 1), 16-bit or 32-bit integers; or a ``.npy`` array (H, W) of integers.
+            (0 and 1), 16-bit or 32-bit integers; or a ``.npy`` array (H, W) of integers, booleans
+            or floats that are whole numbers.
         lossy: accept a JPEG too, whose numbers are not those that were saved.
 
     Returns:
@@ -34,7 +35,9 @@ def read_labels(path: Path, *, lossy: bool = False) -> NDArray[np.int32]:
     path = place(path)
     if path.suffix.lower() != ".npy":
         return decode(path, partial(_to_labels, lossy=lossy))
-    labels = load_array(path, "one (H, W) array of integers", lambda a: a.ndim == 2 and a.dtype.kind in "iu")
+    labels = load_array(path, "one (H, W) array of integers", lambda a: a.ndim == 2 and a.dtype.kind in "biuf")
+    if labels.dtype.kind == "f" and not (np.isfinite(labels) & (labels == np.rint(labels))).all():
+        raise DataError(f"{path} holds {labels.dtype} with fractions or NaN; class numbers are accepted; round them")
     if labels.dtype.itemsize > 2 and not -(2**31) <= int(labels.min()) <= int(labels.max()) < 2**31:
         raise DataError(f"{path} holds {int(labels.max())}; class indices of 32 bits are accepted")
     return labels.astype(np.int32)

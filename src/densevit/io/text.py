@@ -2,13 +2,17 @@
 
 import csv
 import io
+import logging
 import re
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from densevit.errors import DataError
 from densevit.plain_data import parse_json, read_text
 from densevit_runtime.io.decode import guarded, require_file
+
+_log = logging.getLogger(__name__)
 
 
 def read_json(path: Path, expected: str) -> Any:
@@ -39,7 +43,8 @@ def read_lines(path: Path, expected: str) -> list[str]:
 def read_rows(path: Path, expected: str) -> tuple[str, list[list[str]]]:
     """Read the rows of a text table, and its delimiter: comma, semicolon or tab, whichever the first line has most of.
 
-    Cells are stripped, and empty rows left out.
+    Cells are stripped, and empty rows left out. A table that is not UTF-8 is read as Windows-1252, as spreadsheets of
+    Western Europe write it.
 
     Raises:
         DataError: no such file, too large, not text, or quotes that do not end.
@@ -47,9 +52,13 @@ def read_rows(path: Path, expected: str) -> tuple[str, list[list[str]]]:
     try:
         text = _read_text(path, expected)
     except DataError as error:
-        if isinstance(error.__cause__, UnicodeDecodeError):
+        if not isinstance(error.__cause__, UnicodeDecodeError):
+            raise
+        try:
+            text = path.read_bytes().decode("cp1252")
+        except UnicodeDecodeError:
             raise DataError(f"{path} is not UTF-8 text; {expected} is accepted; save it as CSV in UTF-8") from None
-        raise
+        _warn_once(f"{path} is not UTF-8, and is read as Windows-1252; save it in UTF-8 if names look wrong")
     text = text.replace("\r\n", "\n").replace("\r", "\n")
     head = next((line for line in text.split("\n") if line.strip()), "")
     if found := re.fullmatch(r"sep=([,;\t])", head.strip(" "), re.IGNORECASE):  # as spreadsheets write it
@@ -64,6 +73,11 @@ def read_rows(path: Path, expected: str) -> tuple[str, list[list[str]]]:
     except csv.Error as error:
         raise DataError(f"{path} is not a table ({error}); {expected} is accepted; export it again") from None
     return delimiter, [row for row in rows if any(row)]
+
+
+@lru_cache(maxsize=1_000)
+def _warn_once(message: str) -> None:
+    _log.warning("%s", message)
 
 
 def _read_text(path: Path, accepted: str) -> str:

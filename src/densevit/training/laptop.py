@@ -265,8 +265,9 @@ def _lines(
         across = train.thickness * min(size) / min(train.size) / min(costs.patch)
         if across < 1 and costs.crop is None:
             lines.append(
-                f"the thinnest objects are then {across:.2g} patches across, so that their outlines will be rough; "
-                "--decoder dpt has a branch on the image for them, and a longer --time allows a larger input"
+                f"the thinnest objects are then thinner than a patch ({across:.2g} of one), so that their outlines "
+                "will be rough; --decoder dpt has a branch on the image for them, and a longer --time allows a larger "
+                "input"
             )
     if num_train < train.count:
         lines.append(f"{num_train} of {train.count} training photos are used; a longer --time uses more")

@@ -1,6 +1,7 @@
 """A way to read a data set, and the one that is recognised by names alone."""
 
 import itertools
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +21,7 @@ _MOST_GROUPS, _MOST_FOLDERS, _DEEPEST, _MOST_CHOICES = 200, 8, 4, 20
 _ROLES: tuple[Role, ...] = ("images", *KINDS)
 
 _MOST = 0.5
-"""A target that fewer photos have is of other photos."""
+"""A target that fewer photos have is of other photos, unless all targets have a photo."""
 
 
 @dataclass
@@ -103,14 +104,23 @@ def _targets(
         plain = [one for one in matches if not one.targets.coloured]
         if chosen := plain or matches:
             most = max(len(one.keys) for one in chosen)
-            found[kind] = [one for one in chosen if len(one.keys) >= _MOST * most]
+            chosen = [one for one in chosen if len(one.keys) >= _MOST * most]
+            found[kind] = [one for one in chosen if not any(_is_further(one, other) for other in chosen)]
     return found
 
 
+def _is_further(one: Match, other: Match) -> bool:
+    """Whether these are further targets of photos that have the other one: a_mask_1 next to a_mask."""
+    (folders, prefix, suffix), (*place, start) = one.targets.form, other.targets.form
+    numbered = start and re.fullmatch(rf"{re.escape(start)}[_\-. ]?\d+", suffix)
+    return [folders, prefix] == place and bool(numbered)
+
+
 def _is_most(photos: Group, one: Match) -> bool:
-    """Whether most photos of the splits that have any target have one."""
+    """Whether most photos of the splits that have any target have one, or all targets are of one."""
     splits = {key[0] for key in one.keys}
-    return len(one.keys) >= _MOST * sum(key[0] in splits for key in one.photos.files)
+    complete = len(one.keys) == len(one.targets.files) > 1
+    return complete or len(one.keys) >= _MOST * sum(key[0] in splits for key in one.photos.files)
 
 
 def _combine(photos: Group, targets: Mapping[TargetFolder, list[Match]]) -> list[Candidate]:

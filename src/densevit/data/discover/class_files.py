@@ -1,13 +1,14 @@
 """Files that list the classes of masks, as tools and people write them."""
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from densevit.data.discover.tree import File, Tree
 from densevit.data.sample import Rgb
 from densevit.errors import DataError
-from densevit.io import read_lines, read_rows
+from densevit.io import read_json, read_lines, read_rows
 from densevit.limits import limits
 
 
@@ -82,6 +83,31 @@ def _colours(tree: Tree, file: File) -> Listed | None:
     return _of_lines(file.inside, read_lines(tree.path(file), "colours and names of classes"))
 
 
+def _json(tree: Tree, file: File) -> Listed | None:
+    """{"cell": 1}, {"cell": [255, 0, 0]}, {"1": "cell"}, or rows with name or title, and id or color."""
+    data = read_json(tree.path(file), "a list of classes")
+    rows = data.get("classes") if isinstance(data, Mapping) and isinstance(data.get("classes"), list) else data
+    if isinstance(rows, Mapping):
+        pairs = [(value, key) if isinstance(value, str) else (key, value) for key, value in rows.items()]
+    elif isinstance(rows, list) and all(isinstance(row, Mapping) for row in rows):
+        pairs = [(_first(row, "name", "title", "label"), _first(row, "id", "value", "color", "colour")) for row in rows]
+    else:
+        return None
+    if not pairs or not all(isinstance(name, str) for name, _ in pairs):
+        return None
+    if all(isinstance(value, list) and len(value) == 3 for _, value in pairs):
+        colours = tuple((int(red), int(green), int(blue)) for _, (red, green, blue) in pairs)
+        return Listed(file.inside, tuple(name for name, _ in pairs), colours)
+    if not all(re.fullmatch(r"\d{1,5}", str(value)) for _, value in pairs):
+        return None
+    found = sorted((int(value), name) for name, value in pairs)
+    return Listed(file.inside, tuple(name for _, name in found), values=tuple(value for value, _ in found))
+
+
+def _first(row: Mapping[str, Any], *keys: str) -> Any:
+    return next((row[key] for key in keys if key in row), None)
+
+
 def _of_lines(source: str, lines: Sequence[str]) -> Listed | None:
     """The classes of lines of one form; None if some differ."""
     for form in _LINES:
@@ -119,5 +145,6 @@ _LISTS: tuple[tuple[Callable[[str], bool], Callable[[Tree, File], Listed | None]
     (lambda name: name.endswith(".csv") and bool(re.search("class|label.*colou?r|colou?r.*label", name)), _table),
     (lambda name: name.endswith(".txt") and bool(re.search("colou?r", name)), _colours),
     (lambda name: name in _TEXTS, _text),
+    (lambda name: name.endswith(".json") and bool(re.search("class|label|colou?r|palette", name)), _json),
 )
 """Files that list classes by their names, in order of preference."""

@@ -68,7 +68,7 @@ def _named(held: Held, listed: Listed, one: Candidate) -> tuple[dict[str, Any], 
     text = f"{len(listed.names)} classes of {listed.source}"
     if listed.palette and (held.colours or _paints(held, listed.palette)):
         keys["palette"] = listed.palette
-        if held.values:
+        if held.values or held.by_colour:
             keys["mask_format"] = "colour"
         if held.lossy:
             keys["unknown_colours"] = "nearest"
@@ -79,6 +79,11 @@ def _named(held: Held, listed: Listed, one: Candidate) -> tuple[dict[str, Any], 
     greys = tuple(red for red, green, blue in listed.palette if red == green == blue)
     if len(greys) == len(listed.names) and {*(values or numbers)} <= {*greys}:
         return judged.keys | keys | {"class_values": greys}, [f"{text} with their grey values"]
+    if listed.values and listed.values[0] > 0 and {*numbers} == {0, *listed.values}:
+        keys["classes"] = ("background", *listed.names)
+        if (stored := (0, *listed.values)) != tuple(range(len(stored))):
+            keys["class_values"] = stored
+        return keys, [f"{text} with their numbers in masks, after background for 0"]
     if listed.values and listed.values != tuple(range(len(listed.names))):
         return keys | {"class_values": listed.values}, [f"{text} with their numbers in masks"]
     if len(values) == len(listed.names):

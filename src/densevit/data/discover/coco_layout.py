@@ -150,11 +150,10 @@ def _coco_candidate(tree: Tree, template: str, files: list[CocoFile], given: Map
             listed[split, "/".join(photo.folders), photo.stem] = photo
     if not listed:
         return None
-    splits = {key[0] for key in listed}
-    if len(splits) == 1 and "{split}" in template:
+    if len({key[0] for key in listed}) == 1:
         template = files[0].file.inside
-        listed = {("", *key[1:]): file for key, file in listed.items()}
-    photos = _photo_group(listed, "{split}" in template)
+        listed = {(split, *key[1:]): file for key, file, split in _by_folders(listed)}
+    photos = _photo_group(listed, any(key[0] for key in listed))
     classes = list(dict.fromkeys(name for one in files for name in one.names))
     keys: dict[str, Any] = {"masks": Path(template), "classes": tuple(classes)}
     remarks = [f"masks are drawn from {sum(one.outlines for one in files):,} outlines of COCO in {template}"]
@@ -168,6 +167,13 @@ def _coco_candidate(tree: Tree, template: str, files: list[CocoFile], given: Map
         remarks.append(f"{len(missing)} photos of {template} are not there, such as {missing[0]}; they are left out")
     used = frozenset(one.file.inside for one in files)
     return Candidate(photos, {}, frozenset(photos.files), keys, remarks, files=used)
+
+
+def _by_folders(listed: Mapping[Key, File]) -> list[tuple[Key, File, str]]:
+    """The photos of one file with the splits that their folders name, if all have one and they differ; else ""."""
+    named = [next((found for part in file.folders if (found := split_of(part)[1])), "") for file in listed.values()]
+    told = all(named) and len({*named}) > 1
+    return [(key, file, split * told) for (key, file), split in zip(listed.items(), named, strict=True)]
 
 
 def _same_place(photo: File, annotations: File, entry: str) -> int:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from densevit.data.discover.groups import Group
 from densevit.data.discover.roles import Role
 from densevit.data.discover.tree import Tree
-from densevit.data.mask_colours import judge_colours
+from densevit.data.mask_colours import as_rgb, judge_colours
 from densevit.data.mask_values import Histogram, MaskValues, judge_values
 from densevit.data.sample import Rgb
 from densevit.errors import DataError
@@ -21,6 +21,12 @@ from densevit_runtime.io.read import LOSSY_FORMATS
 SAMPLES = 5
 MASKS = 200
 """So many masks are read for their classes; all, if there are no more."""
+
+_LOOKED_AT = 2_000
+"""Rows and columns of a mask in which its objects are looked for."""
+
+_MOST_NAMED, _FEWEST_NUMBERED = 6, 4
+"""Masks of more numbers may number their objects; so many of them tell."""
 
 _GREY_NOISE = 16
 """By how much red, green and blue of a grey JPEG may differ."""
@@ -40,6 +46,8 @@ class Held:
         lossy: they are JPEG files.
         palette: of the first palette image; empty without one.
         spread_out: numbers are stored as red, green and blue alike, which only ``class_values`` reads.
+        by_colour: palette images whose palettes differ, so that their colours count.
+        numbered: each mask numbers its objects by their places.
     """
 
     number: int
@@ -48,6 +56,8 @@ class Held:
     lossy: bool
     palette: tuple[Rgb, ...]
     spread_out: bool = False
+    by_colour: bool = False
+    numbered: bool = False
 
     def judge(self) -> MaskValues:
         """What the values mean."""
@@ -55,7 +65,11 @@ class Held:
             return MaskValues("", problem=f"{len(self.values)} masks hold numbers and {len(self.colours)} hold colours")
         if not self.values and not self.colours:
             return MaskValues("nothing that can be read", problem="none of the masks can be read")
-        judged = judge_values(self.values) if self.values else judge_colours(self.colours)
+        if self.numbered:
+            return MaskValues("", problem="the masks number their objects from the top down")
+        judged = judge_values(self.values, lossy=self.lossy) if self.values else judge_colours(self.colours)
+        if self.by_colour and judged.keys:
+            judged.keys["mask_format"] = "colour"
         if self.spread_out and judged.keys:
             judged.keys.setdefault("class_values", tuple(range(len(judged.keys["classes"]))))
         if self.lossy and self.colours and judged.keys:
@@ -68,7 +82,8 @@ def read_masks(tree: Tree, group: Group, number: int = MASKS) -> Held:
     values: list[Histogram] = []
     colours: list[Histogram] = []
     lossy = spread_out = False
-    palette: tuple[Rgb, ...] = ()
+    palettes: list[tuple[Histogram, NDArray[np.int64]]] = []
+    numbered: list[bool] = []
     for file in group.sample(number):
         try:
             stored = read_numbers(tree.path(file))
@@ -83,12 +98,53 @@ def read_masks(tree: Tree, group: Group, number: int = MASKS) -> Held:
         elif pixels.ndim == 2 or pixels.shape[2] <= 2:
             plain = pixels if pixels.ndim == 2 else pixels[..., 0]
             values.append(_count(plain))
-        if stored.palette is not None and not palette:
-            palette = tuple((int(r), int(g), int(b)) for r, g, b in stored.palette)
+            if stored.palette is not None:
+                palettes.append((values[-1], _packed(stored.palette[None])[0].astype(np.int64)))
+            if len(numbered) < 4 * SAMPLES and len(values[-1][0]) > _MOST_NAMED:
+                numbered.append(_numbers_objects(plain))
+    if by_colour := len(palettes) == len(values) and _differ(palettes):
+        colours, values = [*colours, *(_through(*one) for one in palettes)], []
     if colours and spread_out:  # masks of black only are grey by chance
         colours += [_as_colours(histogram) for histogram in values]
         values, spread_out = [], False
-    return Held(len(values) + len(colours), tuple(values), tuple(colours), lossy, palette, spread_out)
+    palette = tuple(as_rgb(int(colour)) for colour in palettes[0][1]) if palettes else ()
+    objects = len(numbered) >= _FEWEST_NUMBERED and all(numbered)
+    found = (tuple(values), tuple(colours))
+    return Held(len(values) + len(colours), *found, lossy, palette, spread_out, by_colour, objects)
+
+
+def _differ(palettes: Sequence[tuple[Histogram, NDArray[np.int64]]]) -> bool:
+    """Whether a number stands for another colour in another mask, as where each image was given its own palette."""
+    known: dict[int, int] = {}
+    for (values, _), palette in palettes:
+        for value in values[values < len(palette)].tolist():
+            if known.setdefault(value, int(palette[value])) != palette[value]:
+                return True
+    return False
+
+
+def _through(numbers: Histogram, palette: NDArray[np.int64]) -> Histogram:
+    """The colours of a palette image."""
+    values, counts = numbers
+    found, places = np.unique(palette[np.minimum(values, len(palette) - 1)], return_inverse=True)
+    return found, np.bincount(places.reshape(-1), weights=counts).astype(np.int64)
+
+
+def _numbers_objects(pixels: NDArray[Any]) -> bool:
+    """Whether the numbers from 1 on are objects in the order of their first rows, some of them side by side.
+
+    Layers, such as those of a retina, are in this order too, but never side by side.
+    """
+    pixels = pixels[:: pixels.shape[0] // _LOOKED_AT + 1, :: pixels.shape[1] // _LOOKED_AT + 1]
+    rows, columns = np.nonzero(pixels)
+    numbers = pixels[rows, columns]
+    found, first = np.unique(numbers, return_index=True)
+    if not found.size or found[0] != 1 or found[-1] != len(found) or np.any(np.diff(first) < 0):
+        return False
+    left, right = np.full(len(found) + 1, pixels.shape[1]), np.full(len(found) + 1, -1)
+    np.minimum.at(left, numbers.astype(np.int64), columns)
+    np.maximum.at(right, numbers.astype(np.int64), columns)
+    return bool(np.any((right[1:-1] < left[2:]) | (right[2:] < left[1:-1])))
 
 
 def _is_grey(pixels: NDArray[Any], noise: int) -> bool:

@@ -1,9 +1,11 @@
 """The unit of depth maps, guessed from their numbers."""
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from densevit.data.discover.candidates import Candidate
 from densevit.data.discover.contents import SAMPLES
@@ -12,7 +14,10 @@ from densevit.errors import DataError
 from densevit.io.depth import plane
 from densevit.io.stored import read_numbers
 
-_FAR_M, _FAR_MM, _SATURATED, _SPARSE = 1_000, 20_000, 65_535, 0.5
+_FAR_M, _FAR_MM, _NEAR_MM, _SATURATED, _SPARSE = 1_000, 20_000, 500, 65_535, 0.5
+_LASER = re.compile("velodyne|lidar|laser|proj_depth|groundtruth_depth|kitti")
+"""Names of sparse depth that is stored as KITTI's, however near everything is."""
+
 _UNITS = ((1 / 256, "1/256 m, as KITTI stores sparse depth"), (0.0002, "1/5000 m, as TUM RGB-D stores it"))
 
 
@@ -24,8 +29,7 @@ def unit_of_depth(tree: Tree, one: Candidate, given: Mapping[str, Any]) -> tuple
             pixels = plane(read_numbers(tree.path(file)).pixels)
         except DataError:
             continue
-        if pixels.ndim != 2 or pixels.dtype.itemsize < 2:
-            kind = "8 bits" if pixels.dtype.itemsize < 2 else f"{pixels.shape[2]} channels"
+        if kind := _unfit(pixels):
             raise DataError(
                 f"{tree.path(file)} is a depth map of {kind}, too coarse or not a measurement; a 16-bit grey PNG, or "
                 "floats in metres as .npy or TIFF, is accepted; export the depth again, or remove it"
@@ -49,8 +53,29 @@ def unit_of_depth(tree: Tree, one: Candidate, given: Mapping[str, Any]) -> tuple
             unit, advice = "metres, which can hardly be", "to 0.001 if it is in millimetres"
     else:
         unit, key = "millimetres", "depth_unit_m"
-        if high > _FAR_MM and "depth_unit_m" not in given:
-            keys["depth_unit_m"], unit = _UNITS[valid > _SPARSE * total]
+        sparse = valid <= _SPARSE * total
+        laser = sparse and _LASER.search(one.targets["depth"].template().lower()) is not None
+        if (high > _FAR_MM or laser) and "depth_unit_m" not in given:
+            keys["depth_unit_m"], unit = _UNITS[not sparse]
+            advice += "" if sparse else ", such as to 0.00025 for Matterport3D's or 0.01 for centimetres"
+        elif high < _NEAR_MM:
+            unit, advice = "millimetres, which can hardly be", "to 0.01 if it is in centimetres"
     if key not in given:
         remarks.append(f"depth up to {high:,.6g} is taken for {unit}; set {key} {advice}")
     return keys, remarks
+
+
+def coarse_depth(tree: Tree, one: Candidate) -> str:
+    """Why the depth maps are no measurement, by the first that can be read; "" if they are."""
+    for file in one.targets["depth"].sample(SAMPLES):
+        try:
+            return _unfit(plane(read_numbers(tree.path(file)).pixels))
+        except DataError:
+            continue
+    return ""
+
+
+def _unfit(pixels: NDArray[Any]) -> str:
+    if pixels.dtype.itemsize < 2:
+        return "8 bits"
+    return f"{pixels.shape[2]} channels" if pixels.ndim != 2 else ""

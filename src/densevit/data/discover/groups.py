@@ -14,6 +14,9 @@ FOLDER = "{folder}/"
 _MOST_TAILS = 8
 """More ends of names are numbers of something."""
 
+_ENUMERATED = re.compile(r"\A\w{1,2}(?=[.)] )")
+"""What numbers the folders of splits: "a. Training Set", "b. Testing Set"."""
+
 Key = tuple[str, str, str]
 """Split, folder and name of a file."""
 
@@ -118,7 +121,7 @@ def _form(file: File, affixes: Affixes, known: Collection[str]) -> tuple[tuple[s
         text, found = split_of(folder)
         if found and split in ("", found):
             split = found
-            form.append(literal(text))
+            form.append(_ENUMERATED.sub("*", literal(text)))
         elif folder in known or role_of(words_of(folder)):
             form.append(literal(folder))
         elif form[-1:] == [FOLDER] or FOLDER not in form:

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from densevit.data.discover.candidates import Candidate
-from densevit.data.discover.roles import split_of
+from densevit.data.discover.roles import role_of, split_of, words_of
 from densevit.data.discover.split_files import Lists, read_lists
 from densevit.data.discover.tree import Tree, counted
 from densevit.data.files import name_key
@@ -21,7 +21,7 @@ def splits_of_photos(tree: Tree, one: Candidate, given: Mapping[str, Any]) -> tu
     default = SplitConfig()
     if names := one.splits:
         counts = ", ".join(f"{name} {sum(key[0] == name for key in one.pairs)}" for name in sorted_splits(names))
-        remarks = [f"splits by folders: {counts}"]
+        remarks = [f"splits by folders and files: {counts}"]
         keys = {split_key(name) for name in names}
         if "val" in keys or "train" not in keys:
             return {}, remarks
@@ -54,13 +54,18 @@ def _by_lists(tree: Tree, one: Candidate) -> tuple[dict[str, tuple[str, ...]], l
         if only:
             remarks.append(f"{', '.join(only[:3])} lists photos of train only and is passed over")
         return {}, remarks
-    best = max(useful, key=lambda lists: len({name for names in lists.names.values() for name in names}))
+    best = max(useful, key=lambda lists: (_of_masks(lists), len({n for names in lists.names.values() for n in names})))
     if other := [lists.files[0] for lists in useful if lists is not best]:
         remarks.append(f"other lists of splits, such as {other[0]}, are passed over; set splits.names to use them")
     lists, said = _disjoint(best)
     if rest := len(one.pairs) - sum(map(len, lists.values())):
         said.append(f"in no list: {counted(rest, 'photo')}, taken for train")
     return lists, [*said, *remarks]
+
+
+def _of_masks(lists: Lists) -> bool:
+    """Whether a folder says that these are lists for segmentation, as ImageSets/Segmentation does."""
+    return any(role_of(words_of(folder)) == "masks" for folder in lists.files[0].split("/")[:-1])
 
 
 def _disjoint(found: Lists) -> tuple[dict[str, tuple[str, ...]], list[str]]:

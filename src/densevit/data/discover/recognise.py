@@ -1,5 +1,6 @@
 """From a folder or archive to the config of a data set, or to the choice that only its owner can make."""
 
+import itertools
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -9,17 +10,19 @@ from densevit.data.discover.candidates import Candidate, by_folders, by_names, f
 from densevit.data.discover.classes import classes_of_masks
 from densevit.data.discover.coco_layout import coco
 from densevit.data.discover.contents import SAMPLES, read_masks
-from densevit.data.discover.depth import unit_of_depth
+from densevit.data.discover.depth import coarse_depth, unit_of_depth
 from densevit.data.discover.given import is_annotations, labelme_groups
 from densevit.data.discover.groups import Group
 from densevit.data.discover.lists import splits_of_photos
-from densevit.data.discover.several import brushes, given_regions, masks_by_class, masks_by_object
-from densevit.data.discover.tree import PIXEL_SUFFIXES, Tree, counted, tree_of, walk_tree
-from densevit.data.discover.unrecognised import unrecognised
+from densevit.data.discover.public import public
+from densevit.data.discover.several import brushes, further_masks, given_regions, masks_by_class, masks_by_object
+from densevit.data.discover.times import by_times
+from densevit.data.discover.tree import PIXEL_SUFFIXES, File, Tree, counted, tree_of, walk_tree
+from densevit.data.discover.unrecognised import pair_lists, unrecognised
 from densevit.data.folder import FolderConfig
 from densevit.data.pairs import Pairs, find_pairs
 from densevit.errors import DataError
-from densevit.io import ZipPath, place
+from densevit.io import place
 
 if TYPE_CHECKING:
     from densevit.data.description import Described
@@ -28,6 +31,7 @@ RECOGNISERS: tuple[tuple[Callable[[Tree, Mapping[str, Any]], list[Candidate]], s
     (brushes, ""),
     (given_regions, ""),
     (by_names, "masks"),
+    (by_times, ""),
     (coco, "masks"),
     (masks_by_class, "depth"),
     (masks_by_object, "depth"),
@@ -57,13 +61,13 @@ def discover_in(images: Path, masks: Path, given: Mapping[str, Any]) -> "Describ
 def classes_of_pairs(pairs: Pairs, given: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
     """Keys for the classes that the masks of listed pairs hold, and sentences on them; none without masks."""
     masked = [(pair.image, pair.targets["masks"][0]) for pair in pairs.pairs if "masks" in pair.targets]
-    if not masked or pairs.shapes == "coco" or any(isinstance(path, ZipPath) for row in masked for path in row):
+    if not masked or pairs.shapes == "coco":
         return {}, []
-    tree = tree_of(*(path for row in masked for path in row))
-    files = {tree.path(file): file for file in tree.files}
+    tree = Tree(masked[0][1].parent)
     groups = []
-    for column in zip(*masked, strict=True):
-        own = {("", "", str(number)): files[path.absolute()] for number, path in enumerate(column)}
+    for kind, column in zip(("image", "mask"), zip(*masked, strict=True), strict=True):
+        own = {("", "", str(number)): File((), f"{kind}{number}", path.suffix) for number, path in enumerate(column)}
+        tree.paths |= {file.inside: path for file, path in zip(own.values(), column, strict=True)}
         groups.append(Group((), files=own, endings={file.suffix.lower() for file in own.values()}))
     one = Candidate(groups[0], {"masks": groups[1]}, frozenset(groups[0].files))
     return classes_of_masks(tree, one, given)
@@ -78,11 +82,14 @@ def _discover(tree: Tree, given: Mapping[str, Any]) -> "Described":
     from densevit.data.description import Described
 
     given = {key: value for key, value in given.items() if value is not None}
+    if (known := public(tree, given)) is not None:
+        return known
     one = _only(tree, _candidates(tree, given))
-    keys, remarks = one.config_keys(), [_what(one), *one.remarks]
+    keys, remarks = one.config_keys(), [*one.remarks]
     if "masks" in keys:
         found, said = classes_of_masks(tree, one, given)
-        keys, remarks = keys | found, remarks + said
+        more, merged = further_masks(tree, one, found)
+        keys, remarks = keys | found | more, remarks + said + merged
     if "depth" in one.targets:
         try:
             found, said = unit_of_depth(tree, one, given)
@@ -96,26 +103,25 @@ def _discover(tree: Tree, given: Mapping[str, Any]) -> "Described":
         keys["normals"] = True
         remarks.append("values are surface normals, by their name; set normals: false to change it")
     found, said = splits_of_photos(tree, one, given)
-    keys, remarks = keys | found, [*remarks, *said, *_passed_over(tree, one, " ".join([*remarks, *said]))]
+    keys, remarks = keys | found, [*remarks, *said]
     kept = {key: value for key, value in given.items() if key not in ("images", "masks", "depth", "values", "root")}
     config = FolderConfig.parse({"root": tree.root, **keys, **kept}, source=str(tree.root))
-    found, said = _paired(tree, config, len(one.pairs))
-    return Described(config.model_copy(update=found), (*remarks, *said))
+    pairs = find_pairs(config.model_copy(update={"splits": None}))
+    found, said, number = _left_over(tree, config, pairs)
+    number = len(one.pairs) if pairs.shapes == "coco" else number
+    remarks = [_what(one, number), *remarks, *_passed_over(tree, one, pairs, " ".join(remarks)), *said]
+    return Described(config.model_copy(update=found), tuple(remarks))
 
 
-def _paired(tree: Tree, config: FolderConfig, number: int) -> tuple[dict[str, Any], list[str]]:
-    """What pairing by the config's templates finds besides a ``number`` of pairs: photos or targets without the other.
+def _left_over(tree: Tree, config: FolderConfig, pairs: Pairs) -> tuple[dict[str, Any], list[str], int]:
+    """What the config's templates leave over, photos or targets without the other, and the number of photos with both.
 
     Photos of a split that has no target at all count as unused.
     """
-    pairs = find_pairs(config.model_copy(update={"splits": None}))
     keys: dict[str, Any] = {}
     remarks: list[str] = []
     targeted = {pair.split for pair in pairs.pairs if pair.targets}
     lacking = [pair for pair in pairs.pairs if pair.split in targeted and pairs.missing.keys() - pair.targets.keys()]
-    full = sum(pair.split in targeted for pair in pairs.pairs) - len(lacking)
-    if full > number and pairs.shapes != "coco":
-        remarks.append(f"the templates fit {counted(full, 'photo')} with targets in all, which are used")
     if lacking and config.missing_targets == "refuse" and pairs.shapes != "coco":
         keys["missing_targets"] = "leave_out"
         text = f"left out: {counted(len(lacking), 'photo')} without a target, such as {_inside(tree, lacking[0].image)}"
@@ -127,7 +133,7 @@ def _paired(tree: Tree, config: FolderConfig, number: int) -> tuple[dict[str, An
     for first, second in pairs.twins[:1]:
         text = f"{_inside(tree, second)} is passed over, since {first.name} has the same name"
         remarks.append(f"{text}{f', and {len(pairs.twins) - 1} more' if len(pairs.twins) > 1 else ''}")
-    return keys, remarks
+    return keys, remarks, sum(pair.split in targeted for pair in pairs.pairs) - len(lacking)
 
 
 def _inside(tree: Tree, path: Path) -> str:
@@ -171,7 +177,8 @@ def _only(tree: Tree, found: list[Candidate]) -> Candidate:
         place = folder_of(one)
         raise _several_sets(tree, {name if place == "." else f"{place}/{name}": n for name, n in sets.items()})
     if others := ", ".join(_where(other) for other in found if other is not one):
-        one.remarks.append(f"{others} holds no classes, as far as can be seen, and is passed over")
+        what = "classes" if "masks" in one.config_keys() else "measurement"
+        one.remarks.append(f"{others} holds no {what}, as far as can be seen, and is passed over")
     return one
 
 
@@ -216,27 +223,34 @@ def _holds(tree: Tree, one: Candidate, kind: str) -> str:
 
 
 def _problem(tree: Tree, one: Candidate) -> str:
+    """Why masks are no classes, or depth no measurement; "" if they are."""
+    if "masks" not in one.targets and "depth" in one.targets:
+        return coarse_depth(tree, one)
     if "masks" not in one.targets or ".json" in one.targets["masks"].endings:
         return ""
     return read_masks(tree, one.targets["masks"], 4 * SAMPLES).judge().problem
 
 
-def _what(one: Candidate) -> str:
+def _what(one: Candidate, number: int) -> str:
     keys = one.config_keys()
     targets = [f"{kind} {keys[kind]}" for kind in ("masks", "depth", "values") if kind in keys]
-    return f"{counted(len(one.pairs), 'photo')} {keys['images']} with {' and '.join(targets)}"
+    return f"{counted(number, 'photo')} {keys['images']} with {' and '.join(targets)}"
 
 
-def _passed_over(tree: Tree, one: Candidate, said: str) -> list[str]:
+def _passed_over(tree: Tree, one: Candidate, pairs: Pairs, said: str) -> list[str]:
     """What of a tree is not used, and not named in what is said of it."""
     remarks = []
     for split, number in sorted(one.unused.items()):
         remarks.append(f"not used: {counted(number, 'photo')} of {split or 'no split'} without a target")
-    used = {id(file) for group in (one.photos, *one.targets.values()) for file in group.files.values()}
-    other = [file for file in tree.files if id(file) not in used and file.inside not in one.files]
+    used = {path for pair in pairs.pairs for path in (pair.image, *itertools.chain(*pair.targets.values()))}
+    used |= {*itertools.chain(*pairs.orphans.values())} | {path for twins in pairs.twins for path in twins}
+    other = [file for file in tree.files if tree.path(file) not in used and file.inside not in one.files]
     images = [file for file in other if file.suffix.lower() in PIXEL_SUFFIXES]
     if images:
         remarks.append(f"passed over: {counted(len(images), 'other image')}, such as {images[0].inside}")
+    for file in pair_lists(tree):
+        if file.inside not in said:
+            remarks.append(f"passed over: {file.inside}, which lists pairs; --pairs '{tree.path(file)}' reads them")
     notes = [file for file in other if file.suffix.lower() in _NOTES]
     if len(notes) < _FEW_NOTES:
         notes = [file for file in notes if file.inside not in said]

@@ -28,7 +28,8 @@ _VALUES = _words("values normal normals")
 _SHOWN = _words(
     "instance instances instanceid instanceids segmentationobject panoptic polygons overlay overlays "
     "preview previews vis viz visual visualization visualisation visualizations blend blended blends thumb thumbs "
-    "thumbnail thumbnails pred preds prediction predictions confidence uncertainty"
+    "thumbnail thumbnails pred preds prediction predictions confidence uncertainty "
+    "colormap colormaps colourmap colourmaps"
 )
 _COLOURED = _words("color colour colors colours rgb colored coloured colorized colourized")
 _FILLERS = _words("id ids train fine coarse class classes aug map maps png jpg bit left file files")

@@ -13,7 +13,8 @@ from densevit.data.discover.contents import SAMPLES, read_masks
 from densevit.data.discover.given import below, given_groups
 from densevit.data.discover.groups import FOLDER, Group, Key, group, literal
 from densevit.data.discover.pairing import settle
-from densevit.data.discover.tree import Tree
+from densevit.data.discover.tree import Tree, counted
+from densevit.data.regions import files_of
 from densevit.data.templates import Template, is_template
 from densevit.errors import DataError
 
@@ -81,9 +82,33 @@ def given_regions(tree: Tree, given: Mapping[str, Any]) -> list[Candidate]:
 
 
 def _has_tasks(data: Any) -> bool:
-    return isinstance(data, list) and any(
-        isinstance(row, Mapping) and isinstance(row.get("data"), Mapping) and "id" in row for row in data[:5]
+    rows = [row for row in data[:5] if isinstance(row, Mapping)] if isinstance(data, list) else []
+    return any("id" in row and any(files_of(row)) for row in rows)
+
+
+def further_masks(tree: Tree, one: Candidate, found: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """Keys for masks of which some photos have more than one, such as a_mask.png and a_mask_1.png.
+
+    Args:
+        tree: the data set.
+        one: the candidate, whose ``files`` get the further masks.
+        found: the keys for its classes; only those of a background and a foreground are merged.
+    """
+    masks = one.targets.get("masks")
+    if masks is None or masks.fixed or not masks.suffix or found.get("classes") != ("background", "foreground"):
+        return {}, []
+    form = re.compile(rf"{re.escape(masks.prefix)}(.+){re.escape(masks.suffix)}[_\-. ]?\d+")
+    known = {(file.folders, name) for (_, _, name), file in masks.files.items()}
+    stems = [(file, match[1]) for file in tree.pixels if (match := form.fullmatch(file.stem)) is not None]
+    more = [file for file, name in stems if (file.folders, name) in known]
+    if not more or "stray_values" in found:
+        return {}, []
+    one.files |= {file.inside for file in more}
+    stem, dot, ending = masks.template().rpartition(".")
+    text = (
+        f"{counted(len(more), 'further mask')} of the same photos, such as {more[0].inside}, are merged with the first"
     )
+    return {"masks": Path(f"{stem}*{dot}{ending}"), "background": "background"}, [f"{text}; nonzero is foreground"]
 
 
 def masks_by_class(tree: Tree, given: Mapping[str, Any]) -> list[Candidate]:
@@ -145,12 +170,16 @@ def _by_class(photos: Group, names: Mapping[str, Key], masks: Group, form: str) 
     """The candidate if masks have this form: each class is of several photos, and most photos have one."""
     classes: Counter[str] = Counter()
     covered: set[Key] = set()
+    tails: set[tuple[str, str]] = set()
     for split, folder, name in masks.files:
         if form == "{name}_{class}":
-            photo = next((name[:i] for i in range(len(name) - 1, 0, -1) if name[i] in "_-." and name[:i] in names), "")
+            photo = _photo_of(name, names)
             cls = name[len(photo) + 1 :] if photo else ""
+        elif form == "{class}/{name}":
+            photo, cls = name if name in names else _photo_of(name, names), folder
+            tails.add((cls, name[len(photo) :]))
         else:
-            photo, cls = (name, folder) if form == "{class}/{name}" else (folder, name)
+            photo, cls = folder, name
         if photo not in names or not cls or "/" in cls or (split and names[photo][0] not in ("", split)):
             return None
         classes[cls] += 1
@@ -159,10 +188,11 @@ def _by_class(photos: Group, names: Mapping[str, Key], masks: Group, form: str) 
         return None
     if form != "{class}/{name}" and max(classes.values()) < 2 <= len(names):
         return None  # numbers of objects, not classes
-    if (FOLDER in masks.folders) != (form != "{name}_{class}"):
+    if (FOLDER in masks.folders) != (form != "{name}_{class}") or len(tails) > len(classes):
         return None
     ending = next(iter(masks.files.values())).suffix
-    named = {"{class}/{name}": ("{class}/", "{name}"), "{name}/{class}": ("{name}/", "{class}")}
+    tail = next((f"{end[0]}*" for _, end in tails if end), "")  # Exudates/a_EX.tif, Discs/a_OD.tif
+    named = {"{class}/{name}": ("{class}/", f"{{name}}{tail}"), "{name}/{class}": ("{name}/", "{class}")}
     folder, name = named.get(form) or ("", _joined(masks, names))
     template = f"{masks.place.replace(FOLDER, folder)}{literal(masks.prefix)}{name}{literal(masks.suffix)}{ending}"
     ordered = sorted(classes)
@@ -178,5 +208,9 @@ def _by_class(photos: Group, names: Mapping[str, Key], masks: Group, form: str) 
 def _joined(masks: Group, names: Mapping[str, Key]) -> str:
     """``{name}_{class}`` with the sign that joins them."""
     name = next(iter(masks.files))[2]
-    photo = next(name[:i] for i in range(len(name) - 1, 0, -1) if name[i] in "_-." and name[:i] in names)
-    return f"{{name}}{name[len(photo)]}{{class}}"
+    return f"{{name}}{name[len(_photo_of(name, names))]}{{class}}"
+
+
+def _photo_of(name: str, names: Mapping[str, Key]) -> str:
+    """The photo whose name the name of a mask begins with, before a sign; "" if there is none."""
+    return next((name[:i] for i in range(len(name) - 1, 0, -1) if name[i] in "_-." and name[:i] in names), "")

@@ -45,11 +45,12 @@ def read_lists(tree: Tree, known: Mapping[str, str]) -> tuple[list[Lists], list[
     """
     families: dict[str, Lists] = {}
     unread: list[str] = []
-    files = [file for file in tree.having(".txt", ".lst", ".csv", ".tsv", ".json", ".yaml", ".yml") if _may_list(file)]
+    files = [file for file in tree.having(".txt", ".lst", ".json", ".yaml", ".yml") if _may_list(file)]
+    files += tree.having(".csv", ".tsv")  # the header says whether they have splits
     for file in files[:_MOST]:
         found = {split: names for split, names in _read(tree, file, known).items() if names}
         if not found:
-            named = "meta" not in file.stem.lower() and file.suffix.lower() not in (".txt", ".lst")
+            named = _may_list(file) and "meta" not in file.stem.lower() and file.suffix.lower() not in (".txt", ".lst")
             unread += [file.inside] * named
             continue
         form = split_of(file.stem)[0]

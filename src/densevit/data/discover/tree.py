@@ -7,7 +7,7 @@ from functools import cached_property
 from pathlib import Path
 
 from densevit.errors import DataError
-from densevit.io import IMAGE_SUFFIXES, walk
+from densevit.io import IMAGE_SUFFIXES, ZipPath, place, walk
 
 PIXEL_SUFFIXES = IMAGE_SUFFIXES | {".npy", ".exr"}
 
@@ -78,7 +78,7 @@ def counted(number: int, noun: str) -> str:
 
 
 def walk_tree(root: Path) -> Tree:
-    """List a folder or archive; the one folder around everything else, as archives and downloads have, is entered.
+    """List a folder or archive; the one folder or archive around everything else, as downloads have, is entered.
 
     Raises:
         DataError: it is no folder, cannot be listed, or holds more files than ``limits`` accept.
@@ -87,10 +87,18 @@ def walk_tree(root: Path) -> Tree:
         raise DataError(f"{root} is no folder or zip archive; the root of a data set is accepted; check the path")
     listing = walk(root)
     tree = Tree(root, listing.files, len(listing.litter))
+    archives = [] if isinstance(root, ZipPath) else tree.having(".zip")
+    if len(archives) == 1 and all(file.suffix.lower() in (".zip", *_PAPERS) for file in tree.files):
+        return walk_tree(place(tree.path(archives[0])))
     while (wrapper := _wrapper(tree)) is not None:
         inner = {name.removeprefix(f"{wrapper}/"): path for name, path in tree.paths.items() if "/" in name}
         tree = Tree(tree.root / wrapper, inner, tree.litter)
     return tree
+
+
+def entered(root: Path) -> Path:
+    """The folder or archive that a layout is looked for in: below those that hold nothing else."""
+    return walk_tree(root).root
 
 
 def tree_of(*places: Path) -> Tree:

@@ -7,12 +7,15 @@ from pathlib import Path
 from typing import Any
 
 from densevit.data.discover.coco_layout import read_if_json, why_not
+from densevit.data.discover.given import labelme_groups
 from densevit.data.discover.groups import Group, group
+from densevit.data.discover.times import MOST_S, STAMP
 from densevit.data.discover.tree import File, Tree, counted
 from densevit.errors import DataError
-from densevit.io import read_lines
+from densevit.io import read_lines, read_rows
 
 _ACCEPTED = "masks as images, COCO with segmentation, labelme's files, or CVAT's 'Segmentation mask 1.1' are accepted"
+_UNREAD = (".npz", ".mat", ".h5", ".hdf5", ".nii", ".gz", ".dcm", ".pkl")
 _MOST = 20
 """Files of a kind that are looked into."""
 
@@ -21,10 +24,18 @@ def unrecognised(tree: Tree) -> str:
     """The message for a tree that no rule explains."""
     if reason := why_not(tree) or _foreign(tree):
         return f"{tree.root}: {reason}"
+    if shapes := labelme_groups(tree):
+        return (
+            f"{tree.root}: {counted(sum(len(one.files) for one in shapes), 'file')} of labelme, such as "
+            f"{_example(shapes[0])}, and no photo; photos inside of them (imageData) are not read; put the photos next "
+            "to them"
+        )
     kinds = Counter(file.suffix.lower() or "no extension" for file in tree.files).most_common(5)
     held = ", ".join(f"{number} {kind}" for kind, number in kinds) or "no file"
     example = f", such as {tree.pixels[0].inside}" if tree.pixels else ""
-    if tables := [file for file in tree.having(".csv")[:_MOST] if _is_pair_list(tree.path(file))]:
+    if arrays := tree.having(*_UNREAD):
+        example += f"; {arrays[0].suffix} is not read, so save the arrays as .npy"
+    if tables := pair_lists(tree):
         example += f"; {tables[0].inside} lists pairs, so give it with --pairs '{tree.path(tables[0])}'"
     if archives := tree.having(".zip"):
         example += f"; name the archive itself, such as '{tree.path(archives[0])}'"
@@ -122,17 +133,9 @@ def _differ(tree: Tree, photos: Group, targets: Group) -> str:
     ours, theirs = ({key[2] for key in one.files} for one in (photos, targets))
     if len({*map(_number, ours)} & {*map(_number, theirs)}) >= 0.5 * len(ours):
         return f"{text}, as their numbers have other leading zeros; rename one of them, or list the pairs with --pairs"
-    if all(map(_STAMP.fullmatch, [*ours, *theirs])):
-        lists = tree.named(lambda name: name.startswith(("associat", "assoc")))
-        made = f"as {lists[0].inside} does" if lists else "such as by associate.py of TUM RGB-D"
-        return (
-            f"{text}, but are time stamps; pair the nearest ones, {made}, and give a table with the columns image and "
-            f"{'depth' if targets.role == 'depth' else 'mask'} with --pairs"
-        )
+    if all(map(STAMP.fullmatch, [*ours, *theirs])):
+        return f"{text}, and no time stamps within {MOST_S} s; set nearest to what they may differ by, or use --pairs"
     return f"{text}; rename them, give templates, or list the pairs in a table with --pairs"
-
-
-_STAMP = re.compile(r"\d{9,}(?:\.\d+)?")
 
 
 def _number(name: str) -> str:
@@ -144,10 +147,14 @@ def _example(one: Group) -> str:
     return min(file.inside for file in one.files.values())
 
 
+def pair_lists(tree: Tree) -> list[File]:
+    """The tables whose first line names photos and targets."""
+    return [file for file in tree.having(".csv")[:_MOST] if _is_pair_list(tree.path(file))]
+
+
 def _is_pair_list(path: Path) -> bool:
-    """Whether the first line of a table names photos and targets."""
     try:
-        head = read_lines(path, "a table")[0].lower()
-    except DataError:
+        head = {cell.lower() for cell in read_rows(path, "a table")[1][0]}
+    except (DataError, IndexError):
         return False
-    return "image" in head and any(kind in head for kind in ("mask", "depth", "values"))
+    return bool(head & {"image", "images", "photo"} and head & {"mask", "masks", "label", "depth", "values"})
