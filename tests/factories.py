@@ -140,6 +140,7 @@ VARIANTS: dict[str, Variant] = {
     "dpt/batch norm, aux on last": Variant(_dpt(SEGMENT | {"aux": "last"}, batch_norm=True), 8, (8,)),
     "dpt/batch norm, aux on penultimate": Variant(_dpt(SEGMENT | {"aux": "penultimate"}, batch_norm=True), 8, (4,)),
     "dpt/batch norm with bias": Variant(_dpt(SEGMENT, batch_norm=True, residual_bias=True), 8),
+    "dpt/coarsest unit": Variant(_dpt(SEGMENT, batch_norm=True, residual_bias=False, coarsest_unit=True), 8),
     "dpt/doubling, segmentation": Variant(_dpt(SEGMENT, fusion_up_to="double"), 8, even=True),
     "dpt/doubling, depth": Variant(
         _dpt(DEPTH | {"up_to": "double"}, fusion_up_to="double"), 16, out_channels=1, even=True

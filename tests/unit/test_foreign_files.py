@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import Tensor
 
 from densevit.checkpoints.files import read_state_dict
@@ -84,7 +85,22 @@ OTHERS: dict[str, tuple[str, ...]] = {
     "LoRA adapter": ("base_model.model.blocks.0.attn.qkv.lora_A.weight",),
     "diffusion": ("down_blocks.0.resnets.0.conv1.weight",),
     "MAE": ("decoder_embed.weight", "decoder_blocks.0.norm1.weight"),
-    "ZoeDepth": ("metric_head.conv1.weight",),
+    "ZoeDepth, whose encoder is BEiT": ("metric_head.conv1.weight",),
+    "Prompt Depth Anything": (
+        "backbone.embeddings.cls_token",
+        "neck.fusion_stage.layers.0.prompt_depth_layer.convolution1.weight",
+    ),
+    "takes a coarse depth map": ("pretrained.cls_token", "depth_head.scratch.refinenet1.resConfUnit_depth.0.weight"),
+    "Depth Pro": ("encoder.patch_encoder.cls_token", "encoder.image_encoder.cls_token"),
+    "runs two encoders": ("depth_pro.encoder.patch_encoder.model.x", "depth_pro.encoder.image_encoder.model.x"),
+    "TIPSv2-DPT": ("backbone.embeddings.cls_token", "depth_neck.convs.0.weight"),
+    "another activation": (
+        "backbone.embeddings.cls_token",
+        "neck.reassemble_stage.readout_projects.0.layers.0.weight",
+    ),
+    "Sapiens 2": ("embeddings.register_tokens", "model.layer.0.attention.q_norm.weight"),
+    "Depth Anything 3, whose final norm": ("backbone.pretrained.cls_token", "head.scratch.layer1_rn.weight"),
+    "Depth Anything 3 for several views": ("backbone.pretrained.camera_token", "head.scratch.layer1_rn.weight"),
     "the head of a classifier": ("head.weight", "head.bias"),
     "a model of an unknown program": ("my_decoder.0.weight",),
     "a plain encoder without a decoder": (),
@@ -100,6 +116,17 @@ def test_model_that_is_not_read__is_called_what_it_is(kind: str) -> None:
 
     assert kind in str(error.value)
     assert ("plain encoder" in str(error.value)) == ("classifier" in kind or "plain" in kind)
+
+
+@pytest.mark.parametrize("kind", ["zoedepth", "prompt_depth_anything", "depth_pro", "tipsv2_dpt", "sapiens2"])
+def test_model_type_of_transformers__is_called_what_it_is(kind: str, tmp_path: Path) -> None:
+    save_file(
+        {"backbone.embeddings.x": torch.ones(1), "neck.convs.0.weight": torch.ones(1)}, tmp_path / "m.safetensors"
+    )
+    (tmp_path / "config.json").write_text(f'{{"model_type": "{kind}"}}')
+
+    with pytest.raises(CheckpointError, match=r"model_type in its config\.json\); run it with transformers"):
+        import_file(str(tmp_path))
 
 
 def test_maximum_depth__stands_for_a_release(tmp_path: Path) -> None:

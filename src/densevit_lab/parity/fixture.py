@@ -27,6 +27,7 @@ ORIGINS = {
     "DepthAnything/Depth-Anything-V2": "depth_anything",
     "mmsegmentation": "mmseg",
     "transformers": "transformers",
+    "segmentation_models_pytorch": "smp",
 }
 
 
@@ -83,6 +84,8 @@ class Fixture:
                 side_files = {"mmseg": {"model": self.description["mmseg_model_cfg"]}}
             case "transformers":
                 side_files = {"config.json": self.description["hf_config"]}
+            case "smp":
+                side_files = {"config.json": self.description["smp_config"]}
             case "setr":
                 overrides = {"num_heads": config["heads"], "taps": config.get("taps")}
                 overrides["aux_taps"] = config.get("aux_idx")

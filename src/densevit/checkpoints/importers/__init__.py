@@ -15,7 +15,7 @@ from densevit.checkpoints.importers import (
 )
 from densevit.checkpoints.importers.base import Importer, ImportOverrides, Source
 from densevit.checkpoints.importers.build import Counts, Imported, build
-from densevit.checkpoints.importers.other_kinds import other_kind
+from densevit.checkpoints.importers.other_kinds import other_kind, refuse_relatives
 from densevit.checkpoints.rename import collapse
 from densevit.errors import CheckpointError
 
@@ -36,8 +36,9 @@ def detect(state: Mapping[str, Tensor], source: str) -> str:
     """The key in ``IMPORTERS`` of the program whose names the tensors have.
 
     Raises:
-        CheckpointError: if there is none, or several.
+        CheckpointError: if there is none, or several, or the names tell another model.
     """
+    refuse_relatives(state, source)
     matching = [name for name, importer in IMPORTERS.items() if importer.recognises(Source(source, state))]
     if len(matching) == 1:
         return matching[0]

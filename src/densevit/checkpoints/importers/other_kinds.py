@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping
+from typing import Any
 
 from torch import Tensor
 
@@ -10,6 +11,35 @@ from densevit.checkpoints.rename import collapse
 from densevit.errors import CheckpointError
 
 _TRANSFORMERS = "run it with transformers"
+
+ZOE_DEPTH = "ZoeDepth, whose encoder is BEiT, and whose heads choose depth bins for each pixel"
+PROMPT_DA = "Prompt Depth Anything, which takes a coarse depth map beside the photo"
+DEPTH_PRO = "Depth Pro, which runs two encoders over crops of several scales"
+TIPS_DPT = "TIPSv2-DPT, whose depth is a sum over bins, and whose readout has another activation"
+SAPIENS_2 = "Sapiens 2, which normalises queries and keys, and shares keys among heads"
+DA_3_VIEWS = "Depth Anything 3 for several views, whose attention runs across photos"
+DA_3 = "Depth Anything 3, whose final norm has another epsilon, and whose program fills the sky in after the network"
+
+MODEL_TYPES = {
+    "zoedepth": ZOE_DEPTH,
+    "prompt_depth_anything": PROMPT_DA,
+    "depth_pro": DEPTH_PRO,
+    "tipsv2_dpt": TIPS_DPT,
+    "sapiens2": SAPIENS_2,
+}
+"""model_type in a config.json of transformers -> what it is; its tensors may have the names of DPT."""
+
+# Patterns as below, of models that have the names of an importer's source and others.
+RELATIVES: tuple[tuple[tuple[str, ...], str], ...] = (
+    ((r"(.*\.)?(metric_head|conditional_log_binomial|attractors)\..*",), ZOE_DEPTH),
+    ((r"(.*\.)?(prompt_depth_layer|resConfUnit_depth)\..*",), PROMPT_DA),
+    ((r"(.*\.)?encoder\.patch_encoder\..*", r"(.*\.)?encoder\.image_encoder\..*"), DEPTH_PRO),
+    ((r"(depth|normals|segmentation)_neck\..*",), TIPS_DPT),
+    ((r"neck\.reassemble_stage\.readout_projects\.\d+\.layers\..*",), TIPS_DPT),
+    ((r"(.*\.)?layers?\.\d+\.attention\.q_norm\.weight", r"(.*\.)?embeddings\.register_tokens"), SAPIENS_2),
+    ((r"(.*\.)?pretrained\.camera_token",), DA_3_VIEWS),
+    ((r"(.*\.)?backbone\.pretrained\..*", r"(.*\.)?head\.scratch\..*"), DA_3),
+)
 
 # Patterns of names, all of which occur -> what the file is, and what to do.
 KINDS: tuple[tuple[tuple[str, ...], str, str], ...] = (
@@ -27,7 +57,6 @@ KINDS: tuple[tuple[tuple[str, ...], str, str], ...] = (
     ((r"(.*\.)?segmentation_head\..*",), "a model of segmentation_models.pytorch, whose decoder is another one", ""),
     ((r"(.*\.)?(mask_decoder|prompt_encoder)\..*",), "Segment Anything", ""),
     ((r"(.*\.)?(down_blocks|first_stage_model|transformer_blocks)\..*",), "a diffusion model", "run it with diffusers"),
-    ((r"(.*\.)?(metric_head|conditional_log_binomial|attractors)\..*",), "ZoeDepth, which has other heads", ""),
     ((r"(.*\.)?(text_model|text_projection|token_embedding|transformer\.resblocks)(\..*)?",), "CLIP", ""),
     ((r"pretrained\.layer1\..*", r"scratch\..*"), "MiDaS on a convolutional backbone", ""),
     ((r"pretrained\.model\.layers\..*", r"scratch\..*"), "MiDaS on a Swin backbone", ""),
@@ -35,6 +64,28 @@ KINDS: tuple[tuple[tuple[str, ...], str, str], ...] = (
 )
 _AS_ENCODER = "to train a decoder on its encoder, name the file as encoder_weights in a training config"
 _CLASSIFIER = re.compile(r"(.*\.)?(classifier|cls_classifier|distillation_classifier|head|head_dist|fc)\.(weight|bias)")
+
+
+def refuse_relatives(state: Mapping[str, Tensor], source: str) -> None:
+    """Refuse models that have the names of a known program and more.
+
+    Raises:
+        CheckpointError: naming what the model is.
+    """
+    for patterns, kind in RELATIVES:
+        if all(any(re.fullmatch(pattern, name) for name in state) for pattern in patterns):
+            raise CheckpointError(f"{source} is {kind}; run it with the program that wrote it")
+
+
+def refuse_model_type(config: Mapping[str, Any], source: str) -> None:
+    """Refuse models that a config.json of transformers names.
+
+    Raises:
+        CheckpointError: naming what the model is.
+    """
+    kind = MODEL_TYPES.get(str(config.get("model_type")))
+    if kind is not None:
+        raise CheckpointError(f"{source} is {kind} (model_type in its config.json); {_TRANSFORMERS}")
 
 
 def other_kind(state: Mapping[str, Tensor]) -> str | None:

@@ -95,6 +95,11 @@ def _encoder(source: Source, shapes: Shapes, config: Plain, known: Architecture 
             f"{source.name} takes {encoder['in_channels']} channels, but segmentation_models.pytorch stores no "
             "statistics of images, so only those of RGB are known; run the model with segmentation_models.pytorch"
         )
+    if known is None and encoder["pre_norm"]:
+        raise CheckpointError(
+            f"{source.name} has an encoder of CLIP's kind, whose activation no tensor tells; put the config.json of "
+            "save_pretrained next to it"
+        )
     heads = config.get("num_heads")
     if heads is None and "embed_dim" not in config:  # of another width, the name's own number of heads is kept
         heads = dim // known.head_dim if known else published_heads(dim, depth)

@@ -14,6 +14,7 @@ from densevit.checkpoints.importers import transformers_keys as keys
 from densevit.checkpoints.importers.base import ImportedParts, Importer, Plain, Source, depth_task, segmentation
 from densevit.checkpoints.importers.dpt_rules import depth_head, dpt_from_shapes, hf_neck, segmentation_head
 from densevit.checkpoints.importers.keys import KeyTable, check_keys
+from densevit.checkpoints.importers.other_kinds import refuse_model_type
 from densevit.checkpoints.importers.transformers_keys import DEPTH_ANYTHING, DINOV2, HYBRID_DPT, PLAIN_DPT
 from densevit.checkpoints.importers.transformers_processor import preprocessing
 from densevit.checkpoints.importers.vit import NORM_NOT_READ, hf_vit, positions
@@ -49,6 +50,7 @@ DINO_RELEASES = {"nyu": (10.0, 480), "kitti": (80.0, 375)}
 def read(source: Source) -> ImportedParts:
     """Import a model whose class is recognised by its tensors."""
     config = dict(source.side.get("config.json", {}))
+    refuse_model_type(config, source.name)
     stated: Any = config.get("backbone_config")
     backbone = stated if isinstance(stated, dict) else {}
     if source.has("dpt.*"):
