@@ -146,7 +146,7 @@ def test_convolutions__are_rounded_per_map() -> None:
     graph.output("out", y, FLOAT, ["B", 32, "h", "w"])
     model = graph.model()
     (layer,) = find_layers(model)
-    assert [(one.kind, one.name) for one in find_layers(model, "openvino")] == [("stored", "layer")]
+    assert (layer.kind, layer.name) == ("convolution", "layer")
     image = np.random.default_rng(1).normal(size=(32, 9, 11)).astype(np.float32)
     found = survey(model, [layer], [image], threads=1)
     expected = run(model, image[None])
@@ -156,6 +156,33 @@ def test_convolutions__are_rounded_per_map() -> None:
 
     assert 0 < np.abs(actual - expected).mean() < 0.02 * np.abs(expected).max()
     assert np.abs(tried - actual).mean() < 0.005 * np.abs(expected).max()
+
+
+@pytest.mark.parametrize("largest_bias", [None, 0.0, 1.0])
+@pytest.mark.parametrize("readers", [1, 2])
+def test_convolutions__are_the_same_in_openvino(largest_bias: float | None, readers: int) -> None:
+    openvino = pytest.importorskip("openvino")
+    random = np.random.default_rng(0)
+    first, second = (torch.from_numpy(random.normal(0, 0.05, (64, 64, 3, 3)).astype(np.float32)) for _ in range(2))
+    graph = Graph()
+    x = graph.input("image", FLOAT, ["B", 64, "h", "w"])
+    bias = None if largest_bias is None else graph.weight("layer.bias", torch.linspace(0, largest_bias, 64))
+    shape = {"kernel_shape": [3, 3], "pads": [1] * 4}
+    y = graph.op("Conv", x, graph.weight("layer.weight", first), bias, name="layer", **shape)
+    z = graph.op("Conv", graph.op("Relu", y), graph.weight("next.weight", second), name="next", **shape)
+    graph.output("out", z if readers == 1 else z + y, FLOAT, ["B", 64, "h", "w"])
+    model = graph.model()
+    layers = find_layers(model)
+    image = random.normal(0.7, 1, size=(64, 6, 7)).astype(np.float32)
+    ranges = survey(model, layers, [image], threads=1).ranges
+    integer = quantise_graph(model, ranges, "openvino").SerializeToString()
+
+    core = openvino.Core()
+    compiled = core.compile_model(core.read_model(integer), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    actual = compiled([image[None]])[0]
+
+    expected = run(model, image[None])
+    assert 0 < np.abs(actual - expected).mean() < 0.02 * np.abs(expected).max()
 
 
 @pytest.mark.parametrize(
