@@ -12,6 +12,7 @@ from PIL import Image
 
 from densevit.checkpoints.native import Bundle, Card
 from densevit.errors import ConfigError, DataError, EngineError
+from densevit.evaluation.figure import Figure
 from densevit.inference.predictor import Predictor
 from densevit.inference_config import InferenceConfig
 from densevit.tasks import parse_task
@@ -26,12 +27,13 @@ from densevit.export import quantise, quantise_layers, verify  # noqa: E402 - th
 from densevit.export.builder import FLOAT, Graph  # noqa: E402
 from densevit.export.quantise import Quantised, quantise_model  # noqa: E402
 from densevit.export.quantise_choice import Trials  # noqa: E402
-from densevit.export.quantise_gate import LABELS, HeadResult, MaxLoss  # noqa: E402
+from densevit.export.quantise_gate import LABELS, VALUES, HeadResult, MaxLoss  # noqa: E402
 from densevit.export.quantise_graph import LayerRange, quantise_graph  # noqa: E402
 from densevit.export.quantise_layers import Layer, find_layers, rounded  # noqa: E402
 from densevit.export.quantise_photos import Source  # noqa: E402
 from densevit.export.quantise_trial import Survey, survey, trial  # noqa: E402
 
+MIOU, DELTA1 = Figure("mIoU", higher_is_better=True), Figure("delta1", higher_is_better=True)
 SEGMENTATION = parse_task({"kind": "segmentation", "classes": [f"class {index}" for index in range(5)]})
 
 
@@ -216,10 +218,15 @@ def test_max_loss__of_delta1_in_points_is_refused() -> None:
     [
         (HeadResult("a", 3, 0.992, LABELS), ""),
         (HeadResult("a", 3, 0.98, LABELS), "head 'a': 2.00 % of its labels differ, 1 % are accepted"),
-        (HeadResult("a", 3, 0.98, LABELS, "mIoU", True, 0.7, 0.696), ""),
-        (HeadResult("a", 3, 1.0, LABELS, "mIoU", True, 0.7, 0.69), "head 'a' loses 1 mIoU, 0.5 is accepted"),
-        (HeadResult("a", 3, 1.0, "values", "delta1", True, 0.8, 0.79), "head 'a' loses 0.01 delta1, 0.005 is accepted"),
-        (HeadResult("a", 3, 1.0, LABELS, "mIoU", True, 0.7, float("nan")), "head 'a' loses nan mIoU, 0.5 is accepted"),
+        (HeadResult("a", 3, 0.98, VALUES), "head 'a': its values differ by 2.00 %, 1 % are accepted"),
+        (
+            HeadResult("a", 3, 0.98, VALUES, Figure("MAE", False), 1, 9),
+            "head 'a': its values differ by 2.00 %, 1 % are accepted",
+        ),
+        (HeadResult("a", 3, 0.98, LABELS, MIOU, 0.7, 0.696), ""),
+        (HeadResult("a", 3, 1.0, LABELS, MIOU, 0.7, 0.69), "head 'a' loses 1.00 mIoU, 0.5 is accepted"),
+        (HeadResult("a", 3, 1.0, VALUES, DELTA1, 0.8, 0.79), "head 'a' loses 0.0100 delta1, 0.005 is accepted"),
+        (HeadResult("a", 3, 1.0, LABELS, MIOU, 0.7, float("nan")), "head 'a' loses nan mIoU, 0.5 is accepted"),
     ],
 )
 def test_gate__says_what_is_lost(result: HeadResult, problem: str) -> None:

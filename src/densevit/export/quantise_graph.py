@@ -21,9 +21,11 @@ CONTRIB = "com.microsoft"
 """Domain of ONNX Runtime's own operators."""
 
 NO_BIAS = 1e-30
-"""What stands for 0 in the bias of OpenVINO's integer convolutions. If several operators read the output of one that has no
-bias, OpenVINO 2026.4 applies its scale in the convolution and again in front of each of them, and the output vanishes.
-After an addition it does not, but it removes an addition of zeros. This one is fused and costs nothing."""
+"""What stands for 0 in the bias of OpenVINO's integer convolutions.
+
+If several operators read the output of one without a bias, OpenVINO 2026.4 applies its scale in the convolution and
+again in front of each of them, and the output vanishes. An addition after the convolution prevents it, but one of zeros
+is removed before. This one is fused into the convolution and costs nothing."""
 
 _LAYOUT = ("Reshape", "Transpose", "Gather")
 
