@@ -226,9 +226,7 @@ def _session(
     options.intra_op_num_threads = threads
     options.log_severity_level = 4
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    # Each would hold every weight once more: rounded, and in a layout of its own.
-    options.add_session_config_entry("session.disable_prepacking", "1")
-    skipped = ["ConstantFolding"]
+    skipped = ["ConstantFolding"]  # it would keep every rounded weight in float32 as well
     try:
         session = onnxruntime.InferenceSession(
             changed.SerializeToString(), options, providers=["CPUExecutionProvider"], disabled_optimizers=skipped
