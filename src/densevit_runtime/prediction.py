@@ -10,8 +10,7 @@ from numpy.typing import NDArray
 
 from densevit_runtime.colour import Picture
 from densevit_runtime.errors import DensevitError
-from densevit_runtime.io.outputs import claim
-from densevit_runtime.io.write import make_folder, write_json
+from densevit_runtime.records import save_record
 from densevit_runtime.results import DepthResult, HeadResult, SegmentationResult, result_files
 
 
@@ -113,16 +112,8 @@ class Prediction(Mapping[str, HeadResult]):
         Raises:
             DataError: if a file cannot be written, or one of these names belongs to a file of somebody else.
         """
-        make_folder(Path(folder))
-        names = result_files({name: result.about for name, result in self.items()}, stem)
-        claim([Path(folder) / name for name in names], overwrite=overwrite)
-        height, width = self.image.shape[:2]
-        record: dict[str, Any] = {
-            **(extra or {}),
-            "height": height,
-            "width": width,
-            "primary": self.primary,
-            "heads": {name: result.save(Path(folder), stem) for name, result in self.items()},
-        }
-        write_json(Path(folder) / f"{stem}.json", record)
-        return record
+        files = result_files({name: result.about for name, result in self.items()}, stem)
+        size = (self.image.shape[0], self.image.shape[1])
+        return save_record(
+            Path(folder), stem, self, files, size=size, primary=self.primary, extra=extra, overwrite=overwrite
+        )

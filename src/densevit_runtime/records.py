@@ -1,18 +1,69 @@
 """The files of a prediction, and what its JSON record says of them: the same for densevit and for exported files."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from densevit_runtime.colour import Picture
-from densevit_runtime.io.write import write_array, write_depth_mm, write_labels, write_png
+from densevit_runtime.io.outputs import claim
+from densevit_runtime.io.write import make_folder, write_array, write_depth_mm, write_json, write_labels, write_png
 from densevit_runtime.typed import Rgb
 
 SAVED_IN = {"depth": "mm", "disparity": "disparity"}
 """Part of the name of a file of depth by quantity."""
+
+
+class Savable(Protocol):
+    """The result of a head."""
+
+    def save(self, folder: Path, stem: str) -> dict[str, Any]:
+        """Write the files of the head; returns what the record says of it."""
+
+
+def save_record(
+    folder: Path,
+    stem: str,
+    results: Mapping[str, Savable],
+    files: Iterable[str],
+    *,
+    size: tuple[int, int],
+    primary: str | None,
+    extra: Mapping[str, Any] | None = None,
+    overwrite: bool = False,
+) -> dict[str, Any]:
+    """Write every head's files and, last, ``<stem>.json`` into a folder.
+
+    Args:
+        folder: created if it does not exist.
+        stem: start of the files' names.
+        results: of the heads.
+        files: names of all files, that of the record among them.
+        size: (H, W) of the photo.
+        primary: name of the primary head.
+        extra: further entries of the record.
+        overwrite: replace files that densevit did not write, or that were changed since.
+
+    Returns:
+        The record.
+
+    Raises:
+        DataError: if a file cannot be written, or one of these names belongs to a file of somebody else.
+    """
+    make_folder(folder)
+    claim([folder / name for name in files], overwrite=overwrite)
+    height, width = size
+    record: dict[str, Any] = {
+        **(extra or {}),
+        "height": height,
+        "width": width,
+        "primary": primary,
+        "heads": {name: result.save(folder, stem) for name, result in results.items()},
+    }
+    write_json(folder / f"{stem}.json", record)
+    return record
 
 
 def label_files(base: str) -> dict[str, str]:

@@ -92,7 +92,8 @@ def test_wheel__has_its_packages_whole_and_nothing_else(built: Distributions) ->
         names = {name for name in archive.namelist() if ".dist-info/" not in name}
 
     assert names == expected
-    assert {"densevit/py.typed", "densevit/weights/default.safetensors"} <= names
+    assert {"densevit/py.typed", "densevit/weights/default.safetensors", "densevit/pages/web/index.html"} <= names
+    assert any(name.startswith("densevit/export/photos/") for name in names)
     assert any(name.endswith(".c") for name in names)
 
 

@@ -10,10 +10,9 @@ from torch import Tensor, nn
 from densevit.blocks import Block
 from densevit.encoder import VisionTransformer
 from densevit.encoder.config import EncoderConfig
-from densevit.kernels import block_inference, product
+from densevit.kernels import block_inference
 from densevit.kernels.activations import ACTIVATIONS, Activation
-
-needs_kernel = pytest.mark.skipif(product.load() is None, reason="no C compiler, no AVX-512, or an Intel")
+from tests.needs import needs_product
 
 
 def block(activation: Activation = "gelu", layer_scale: float | None = None, mlp: str = "mlp") -> Block:
@@ -45,7 +44,7 @@ def _noting(call: Callable[..., Tensor], name: str, seen: list[str]) -> Callable
     return noting
 
 
-@needs_kernel
+@needs_product
 @pytest.mark.parametrize("layer_scale", [None, 0.1])
 @pytest.mark.parametrize("activation", list(ACTIVATIONS))
 def test_block__is_the_same_with_and_without_gradients(
@@ -63,7 +62,7 @@ def test_block__is_the_same_with_and_without_gradients(
     assert torch.equal(x, before)
 
 
-@needs_kernel
+@needs_product
 @torch.inference_mode()
 def test_halves__leave_their_arguments_alone(fused: list[str]) -> None:
     layer, x = block(), tokens()

@@ -9,15 +9,15 @@ from densevit.kernels import convolution, filtering
 from densevit.kernels.convolution import KERNEL_MIN_CHANNELS, MIN_CHANNELS, Conv2d, Filter
 from densevit.layers import ConvBnRelu
 from densevit_lab.benchmark.flops import count_flops
+from tests.needs import needs_convolution
 
 needs_avx = pytest.mark.skipif(
     not torch.backends.cpu.get_cpu_capability().startswith("AVX"), reason="measured on x86 alone"
 )
-needs_kernel = pytest.mark.skipif(filtering.load() is None, reason="no AVX-512 or no C compiler here")
 Size = tuple[int, int]
 
 
-@pytest.fixture(params=[pytest.param("kernel", marks=needs_kernel), "torch"])
+@pytest.fixture(params=[pytest.param("kernel", marks=needs_convolution), "torch"])
 def form(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Both forms of minimal filtering, one after the other."""
     if request.param == "torch":
@@ -129,7 +129,7 @@ def test_filter__does_what_precedes_and_follows(
     torch.testing.assert_close(found.double(), exact.relu() if relu else exact, rtol=0, atol=2e-5)
 
 
-@needs_kernel
+@needs_convolution
 @pytest.mark.parametrize("threads", [2, 3])
 def test_filter__does_not_depend_on_threads(threads: int) -> None:
     x, (weight, bias) = maps(64, (70, 90)), weights(100, 64)

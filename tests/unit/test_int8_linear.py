@@ -15,10 +15,9 @@ from densevit.kernels import buffers
 from densevit.kernels.buffers import buffer
 from densevit.kernels.int8 import linear, processor
 from densevit.kernels.int8.linear import Int8Linear, Preparation, quantise_tokens, rotated, run_layers
+from tests.needs import needs_int8
 
-needs_kernel = pytest.mark.skipif(linear.load() is None, reason="no AVX-512 VNNI or no C compiler here")
-
-FORMS = [pytest.param("c", marks=needs_kernel), "torch"]
+FORMS = [pytest.param("c", marks=needs_int8), "torch"]
 ERROR = 2e-2
 """Of a layer for normal noise, relative in L2."""
 SAME_INTEGERS = 4e-3
@@ -98,7 +97,7 @@ def test_layer__is_close_to_float32(depth: int, width: int, name: str, form: str
     assert error(found, expected) < ERROR
 
 
-@needs_kernel
+@needs_int8
 @pytest.mark.parametrize("rows", [1, 5, 6, 7, 241, 500])
 @pytest.mark.parametrize(("depth", "width"), WIDTHS)
 @pytest.mark.parametrize("name", PREPARATIONS)
@@ -224,7 +223,7 @@ def test_output_of_zero_weights__is_its_bias(form: str) -> None:
     assert (found[:, 2] == 2).all()
 
 
-@needs_kernel
+@needs_int8
 def test_result_of_another_shape__is_refused() -> None:
     int8 = Int8Linear.of(layer(8, 4).weight, None)
 

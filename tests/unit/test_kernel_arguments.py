@@ -16,11 +16,9 @@ from densevit.kernels.cpu_training import linear
 from densevit.tasks import losses
 from densevit.upsampling import loss as fused
 from densevit.upsampling import native, upsample_cross_entropy, upsample_decoded
+from tests.needs import needs_attention, needs_compiler, needs_training_linear
 
 NAN, INFINITY = math.nan, math.inf
-needs_compiler = pytest.mark.skipif(native.load() is None, reason="no C compiler here")
-needs_attention = pytest.mark.skipif(attention.load() is None, reason="no AVX-512 or no C compiler here")
-needs_linear = pytest.mark.skipif(linear.load() is None, reason="no C compiler, no AVX-512, or MKL knows the processor")
 
 
 @pytest.fixture(params=[pytest.param("kernel", marks=needs_compiler), "torch"])
@@ -219,7 +217,7 @@ def test_training_attention__refuses_other_tensors() -> None:
             training_attention.backward(*changed, 2)
 
 
-@needs_linear
+@needs_training_linear
 def test_training_products__refuse_other_tensors() -> None:
     x, weight = random(300, 32), random(16, 32)
     for odd in (x.double(), random(32, 300).T):

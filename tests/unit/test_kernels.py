@@ -14,8 +14,8 @@ from densevit.kernels.dispatch import use_kernel
 from densevit.kernels.linear import Linear
 from densevit.layers import ConvBnRelu
 from densevit_lab.benchmark.flops import count_flops
+from tests.needs import needs_attention
 
-needs_kernel = pytest.mark.skipif(attention.load() is None, reason="no AVX-512 or no C compiler here")
 needs_onednn = pytest.mark.skipif(linear.onednn_product() is None, reason="oneDNN's product is not taken here")
 
 
@@ -30,7 +30,7 @@ def plain(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     return F.scaled_dot_product_attention(q.double(), k.double(), v.double()).transpose(1, 2).flatten(2).float()
 
 
-@needs_kernel
+@needs_attention
 @pytest.mark.parametrize("tokens", [1, 5, 63, 64, 65, 239, 241, 256, 257, 1025])
 @pytest.mark.parametrize("width", attention.HEAD_DIMS)
 def test_attention__is_torchs_up_to_rounding(tokens: int, width: int) -> None:
@@ -43,7 +43,7 @@ def test_attention__is_torchs_up_to_rounding(tokens: int, width: int) -> None:
     torch.testing.assert_close(found, plain(q, k, v), atol=2e-6, rtol=0)
 
 
-@needs_kernel
+@needs_attention
 def test_attention__stands_logits_of_any_size() -> None:
     q, k, v = qkv(300, 64, size=30.0)
 
@@ -59,7 +59,7 @@ def test_attention__stands_logits_of_any_size() -> None:
     torch.testing.assert_close(nothing, plain(q * 0, k, v), atol=1e-5, rtol=0)
 
 
-@needs_kernel
+@needs_attention
 def test_attention__passes_nan_on() -> None:
     q, k, v = qkv(70, 32)
     k = k.clone()
@@ -73,7 +73,7 @@ def test_attention__passes_nan_on() -> None:
     assert found[..., 32:].isfinite().all()
 
 
-@needs_kernel
+@needs_attention
 @pytest.mark.parametrize("threads", [2, 3])
 def test_attention__does_not_depend_on_threads_or_batch(threads: int) -> None:
     q, k, v = qkv(130, 64, batch=3)
@@ -94,7 +94,7 @@ def test_attention__does_not_depend_on_threads_or_batch(threads: int) -> None:
     assert torch.equal(one[1:2], alone)
 
 
-@needs_kernel
+@needs_attention
 def test_attention__takes_any_strides() -> None:
     q, k, v = qkv(40, 64)
     odd = torch.empty(1, 2, 64, 40).copy_(k.transpose(2, 3)).transpose(2, 3)

@@ -7,13 +7,10 @@ from torch import Tensor
 
 from densevit.kernels.cpu_training import linear
 from densevit.kernels.cpu_training.linear import gelu_gradient, product, weight_gradients
-
-needs_kernel = pytest.mark.skipif(
-    linear.load() is None, reason="no C compiler here, no AVX-512, or a processor that MKL knows"
-)
+from tests.needs import needs_training_linear
 
 
-@pytest.fixture(params=[pytest.param("kernel", marks=needs_kernel), "torch"])
+@pytest.fixture(params=[pytest.param("kernel", marks=needs_training_linear), "torch"])
 def form(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """The C kernels and torch, one after the other."""
     if request.param == "torch":
@@ -87,7 +84,7 @@ def test_gelu__passes_nan_on(form: str) -> None:
     assert g.isnan().all()
 
 
-@needs_kernel
+@needs_training_linear
 def test_kernels__give_the_same_whatever_the_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     x, weight, bias, g = random(2, 331, 80), random(96, 80, seed=1), random(96, seed=2), random(2, 331, 96, seed=3)
     found = []

@@ -26,10 +26,10 @@ from densevit.kernels.int8 import linear
 from densevit.model import DenseModel
 from tests.e2e.scenes import scene, write_model
 from tests.factories import EVA, VARIANTS, tiny_model
+from tests.needs import needs_int8
 from tests.tolerances import relative_l2
 
-needs_kernel = pytest.mark.skipif(linear.load() is None, reason="no AVX-512 VNNI or no C compiler here")
-FORMS = [pytest.param("c", marks=needs_kernel), "torch"]
+FORMS = [pytest.param("c", marks=needs_int8), "torch"]
 ERROR = 0.05
 """Of taps of a tiny random model, relative in L2."""
 

@@ -7,8 +7,7 @@ from torch import Tensor, nn
 
 from densevit.kernels import product
 from densevit.kernels.activations import ACTIVATIONS, Activation
-
-needs_kernel = pytest.mark.skipif(product.load() is None, reason="no C compiler, no AVX-512, or an Intel")
+from tests.needs import needs_product
 
 
 def random(*shape: int, seed: int = 0) -> Tensor:
@@ -20,7 +19,7 @@ def expected(x: Tensor, weight: Tensor, bias: Tensor | None, activation: Activat
     return out if activation is None else ACTIVATIONS[activation](out)
 
 
-@needs_kernel
+@needs_product
 @pytest.mark.parametrize("rows", [24, 25, 29, 1537])
 @pytest.mark.parametrize(("depth", "width"), [(1, 1), (7, 70), (16, 16), (33, 130), (513, 64), (1030, 48), (192, 192)])
 @torch.no_grad()
@@ -33,7 +32,7 @@ def test_linear__is_torchs_up_to_rounding(rows: int, depth: int, width: int) -> 
     torch.testing.assert_close(found.double(), expected(x, weight, bias), atol=5e-6, rtol=0)
 
 
-@needs_kernel
+@needs_product
 @pytest.mark.parametrize("activation", [None, *ACTIVATIONS])
 @torch.no_grad()
 def test_linear__goes_on_with_activation_factor_and_sum(activation: Activation | None) -> None:
@@ -47,7 +46,7 @@ def test_linear__goes_on_with_activation_factor_and_sum(activation: Activation |
     torch.testing.assert_close(found.double(), exact, atol=1e-5, rtol=0)
 
 
-@needs_kernel
+@needs_product
 @pytest.mark.parametrize("activation", list(ACTIVATIONS))
 @torch.no_grad()
 def test_activations__are_torchs_for_values_of_any_size(activation: Activation) -> None:
@@ -61,7 +60,7 @@ def test_activations__are_torchs_for_values_of_any_size(activation: Activation) 
     torch.testing.assert_close(found.double(), exact, atol=1e-6, rtol=1e-6, equal_nan=True)
 
 
-@needs_kernel
+@needs_product
 @torch.no_grad()
 def test_linear__may_add_to_its_residual_in_place() -> None:
     x, weight, total = random(50, 600), random(70, 600), random(50, 70)
@@ -74,7 +73,7 @@ def test_linear__may_add_to_its_residual_in_place() -> None:
     assert torch.equal(fresh, total)
 
 
-@needs_kernel
+@needs_product
 @pytest.mark.parametrize("width", [64, 320, 1100])
 @torch.no_grad()
 def test_linear__does_not_depend_on_threads_or_other_rows(width: int) -> None:
@@ -95,7 +94,7 @@ def test_linear__does_not_depend_on_threads_or_other_rows(width: int) -> None:
     assert torch.equal(one[:40], part)
 
 
-@needs_kernel
+@needs_product
 @torch.no_grad()
 def test_linear__takes_any_strides() -> None:
     x, weight, bias = random(40, 30), random(50, 30), random(50)
@@ -121,7 +120,7 @@ def test_linear__leaves_other_cases_to_torch() -> None:
         assert product.linear(x, weight, None) is None
 
 
-@needs_kernel
+@needs_product
 @pytest.mark.parametrize("width", [1, 15, 64, 197])
 @torch.no_grad()
 def test_layer_norm__is_torchs_up_to_rounding(width: int) -> None:
@@ -137,7 +136,7 @@ def test_layer_norm__is_torchs_up_to_rounding(width: int) -> None:
     torch.testing.assert_close(found.double(), exact, atol=1e-5, rtol=0)
 
 
-@needs_kernel
+@needs_product
 @torch.no_grad()
 def test_layer_norm__passes_nan_on() -> None:
     x = random(3, 40)
@@ -150,7 +149,7 @@ def test_layer_norm__passes_nan_on() -> None:
     assert found[1].isnan().all()
 
 
-@needs_kernel
+@needs_product
 def test_kernel__writes_in_both_modes_without_gradients() -> None:
     x, weight, out = random(40, 30), random(50, 30), torch.empty(40, 50)
 

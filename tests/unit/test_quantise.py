@@ -12,6 +12,7 @@ from PIL import Image
 
 from densevit.checkpoints.native import Bundle, Card
 from densevit.errors import ConfigError, DataError, EngineError
+from densevit.evaluation.figure import Figure
 from densevit.inference.predictor import Predictor
 from densevit.inference_config import InferenceConfig
 from densevit.tasks import parse_task
@@ -26,12 +27,13 @@ from densevit.export import quantise, quantise_layers, verify  # noqa: E402 - th
 from densevit.export.builder import FLOAT, Graph  # noqa: E402
 from densevit.export.quantise import Quantised, quantise_model  # noqa: E402
 from densevit.export.quantise_choice import Trials  # noqa: E402
-from densevit.export.quantise_gate import LABELS, HeadResult, MaxLoss  # noqa: E402
+from densevit.export.quantise_gate import LABELS, VALUES, HeadResult, MaxLoss  # noqa: E402
 from densevit.export.quantise_graph import LayerRange, quantise_graph  # noqa: E402
 from densevit.export.quantise_layers import Layer, find_layers, rounded  # noqa: E402
 from densevit.export.quantise_photos import Source  # noqa: E402
 from densevit.export.quantise_trial import Survey, survey, trial  # noqa: E402
 
+MIOU, DELTA1 = Figure("mIoU", higher_is_better=True), Figure("delta1", higher_is_better=True)
 SEGMENTATION = parse_task({"kind": "segmentation", "classes": [f"class {index}" for index in range(5)]})
 
 
@@ -146,7 +148,7 @@ def test_convolutions__are_rounded_per_map() -> None:
     graph.output("out", y, FLOAT, ["B", 32, "h", "w"])
     model = graph.model()
     (layer,) = find_layers(model)
-    assert [(one.kind, one.name) for one in find_layers(model, "openvino")] == [("stored", "layer")]
+    assert (layer.kind, layer.name) == ("convolution", "layer")
     image = np.random.default_rng(1).normal(size=(32, 9, 11)).astype(np.float32)
     found = survey(model, [layer], [image], threads=1)
     expected = run(model, image[None])
@@ -156,6 +158,33 @@ def test_convolutions__are_rounded_per_map() -> None:
 
     assert 0 < np.abs(actual - expected).mean() < 0.02 * np.abs(expected).max()
     assert np.abs(tried - actual).mean() < 0.005 * np.abs(expected).max()
+
+
+@pytest.mark.parametrize("largest_bias", [None, 0.0, 1.0])
+@pytest.mark.parametrize("readers", [1, 2])
+def test_convolutions__are_the_same_in_openvino(largest_bias: float | None, readers: int) -> None:
+    openvino = pytest.importorskip("openvino")
+    random = np.random.default_rng(0)
+    first, second = (torch.from_numpy(random.normal(0, 0.05, (64, 64, 3, 3)).astype(np.float32)) for _ in range(2))
+    graph = Graph()
+    x = graph.input("image", FLOAT, ["B", 64, "h", "w"])
+    bias = None if largest_bias is None else graph.weight("layer.bias", torch.linspace(0, largest_bias, 64))
+    shape = {"kernel_shape": [3, 3], "pads": [1] * 4}
+    y = graph.op("Conv", x, graph.weight("layer.weight", first), bias, name="layer", **shape)
+    z = graph.op("Conv", graph.op("Relu", y), graph.weight("next.weight", second), name="next", **shape)
+    graph.output("out", z if readers == 1 else z + y, FLOAT, ["B", 64, "h", "w"])
+    model = graph.model()
+    layers = find_layers(model)
+    image = random.normal(0.7, 1, size=(64, 6, 7)).astype(np.float32)
+    ranges = survey(model, layers, [image], threads=1).ranges
+    integer = quantise_graph(model, ranges, "openvino").SerializeToString()
+
+    core = openvino.Core()
+    compiled = core.compile_model(core.read_model(integer), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    actual = compiled([image[None]])[0]
+
+    expected = run(model, image[None])
+    assert 0 < np.abs(actual - expected).mean() < 0.02 * np.abs(expected).max()
 
 
 @pytest.mark.parametrize(
@@ -189,10 +218,15 @@ def test_max_loss__of_delta1_in_points_is_refused() -> None:
     [
         (HeadResult("a", 3, 0.992, LABELS), ""),
         (HeadResult("a", 3, 0.98, LABELS), "head 'a': 2.00 % of its labels differ, 1 % are accepted"),
-        (HeadResult("a", 3, 0.98, LABELS, "mIoU", True, 0.7, 0.696), ""),
-        (HeadResult("a", 3, 1.0, LABELS, "mIoU", True, 0.7, 0.69), "head 'a' loses 1 mIoU, 0.5 is accepted"),
-        (HeadResult("a", 3, 1.0, "values", "delta1", True, 0.8, 0.79), "head 'a' loses 0.01 delta1, 0.005 is accepted"),
-        (HeadResult("a", 3, 1.0, LABELS, "mIoU", True, 0.7, float("nan")), "head 'a' loses nan mIoU, 0.5 is accepted"),
+        (HeadResult("a", 3, 0.98, VALUES), "head 'a': its values differ by 2.00 %, 1 % are accepted"),
+        (
+            HeadResult("a", 3, 0.98, VALUES, Figure("MAE", False), 1, 9),
+            "head 'a': its values differ by 2.00 %, 1 % are accepted",
+        ),
+        (HeadResult("a", 3, 0.98, LABELS, MIOU, 0.7, 0.696), ""),
+        (HeadResult("a", 3, 1.0, LABELS, MIOU, 0.7, 0.69), "head 'a' loses 1.00 mIoU, 0.5 is accepted"),
+        (HeadResult("a", 3, 1.0, VALUES, DELTA1, 0.8, 0.79), "head 'a' loses 0.0100 delta1, 0.005 is accepted"),
+        (HeadResult("a", 3, 1.0, LABELS, MIOU, 0.7, float("nan")), "head 'a' loses nan mIoU, 0.5 is accepted"),
     ],
 )
 def test_gate__says_what_is_lost(result: HeadResult, problem: str) -> None:

@@ -12,11 +12,10 @@ from densevit import blocks
 from densevit.blocks import Block
 from densevit.kernels.attention import HEAD_DIMS
 from densevit.kernels.cpu_training import attention, block_autograd
+from tests.needs import needs_training_attention
 
-needs_kernel = pytest.mark.skipif(attention.load(16) is None, reason="no AVX-512 or no C compiler here")
 
-
-@pytest.fixture(params=[pytest.param("kernel", marks=needs_kernel), "torch"])
+@pytest.fixture(params=[pytest.param("kernel", marks=needs_training_attention), "torch"])
 def form(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Attention by the C kernels and by torch, one after the other."""
     if request.param == "torch":
@@ -49,7 +48,7 @@ def test_attention__and_its_gradients_are_torchs_up_to_rounding(form: str, token
     close(gradient, leaf.grad)
 
 
-@needs_kernel
+@needs_training_attention
 def test_attention__stands_logits_of_any_size() -> None:
     qkv = 30 * torch.randn(1, 130, 96, generator=torch.Generator().manual_seed(0))
     qkv[:, 100:, :64] = 0
@@ -61,7 +60,7 @@ def test_attention__stands_logits_of_any_size() -> None:
     assert gradient.isfinite().all()
 
 
-@needs_kernel
+@needs_training_attention
 def test_attention__passes_nan_on() -> None:
     qkv = torch.randn(1, 70, 96, generator=torch.Generator().manual_seed(0))
     qkv[0, 3, 5] = torch.nan
@@ -72,7 +71,7 @@ def test_attention__passes_nan_on() -> None:
     assert attention.backward(torch.ones_like(out), qkv, out, sums, 1).isnan().any()
 
 
-@needs_kernel
+@needs_training_attention
 def test_attention__is_the_same_whatever_the_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     qkv = torch.randn(2, 70, 3 * 48, generator=torch.Generator().manual_seed(0))
     found = []

@@ -13,11 +13,12 @@ from densevit.data import parse_data
 from densevit.encoder.token_merging_rules import TomeMerging
 from densevit.errors import ConfigError
 from densevit.evaluation.evaluate import evaluate
+from densevit.evaluation.figure import Figure
 from densevit.evaluation.selection import open_for, spread
 from densevit.inference.pipeline import InferenceOptions
 from densevit.inference.speed import SpeedConfig, read_speed
 from densevit.inference_config import InferenceConfig, Quality
-from densevit.tuning.pareto import Budget, Figure, Point, choose, describe, pareto_front
+from densevit.tuning.pareto import Budget, Point, choose, describe, pareto_front
 from densevit.tuning.plot import pareto_svg
 from densevit.tuning.tuner import GridConfig, Tuner, default_grid, preset_text
 from tests.e2e.scenes import write_dataset, write_model
@@ -55,6 +56,16 @@ def test_budget__is_read(text: str, kind: str, amount: float) -> None:
     assert (budget.kind, budget.amount) == (kind, amount)
 
 
+def test_budget__of_delta1_is_a_fraction_as_in_quantize() -> None:
+    delta1 = Figure("delta1", higher_is_better=True)
+
+    assert Budget.parse("0.005 delta1", delta1) == Budget("loss", 0.005, "0.005 delta1")
+    with pytest.raises(ConfigError, match="would accept nearly anything"):
+        Budget.parse("0.5 delta1", delta1)
+    with pytest.raises(ConfigError, match=r'write for example "20 ms" or "0\.005 delta1"'):
+        Budget.parse("0.5 mIoU", delta1)
+
+
 @pytest.mark.parametrize("text", ["20", "fast", "-5 ms", "0.5 AbsRel", ""])
 def test_budget__that_is_none_is_refused(text: str) -> None:
     with pytest.raises(ConfigError) as caught:
@@ -88,11 +99,6 @@ def test_choice__names_the_nearest_where_nothing_fits(budget: str, nearest: str)
     assert str(caught.value) == (
         f"no setting keeps to {budget}; the nearest is {nearest}; raise --budget, or widen the grid with --grid"
     )
-
-
-def test_loss__is_in_points_for_fractions_and_in_units_for_errors() -> None:
-    assert MIOU.loss(0.695, 0.70) == pytest.approx(0.5)
-    assert MAE.loss(1.5, 1.2) == pytest.approx(0.3)
 
 
 def test_setting__is_described_by_what_is_on() -> None:

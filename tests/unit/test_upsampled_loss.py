@@ -11,6 +11,7 @@ from densevit.errors import DataError, ShapeError
 from densevit.tasks import losses
 from densevit.upsampling import loss as fused
 from densevit.upsampling import upsample_cross_entropy
+from tests.needs import needs_compiler
 
 SIZES = [
     ((3, 4), (48, 64), False),
@@ -19,7 +20,6 @@ SIZES = [
     ((7, 5), (7, 5), True),
     ((9, 8), (5, 3), False),
 ]
-needs_compiler = pytest.mark.skipif(fused.load() is None, reason="no C compiler here")
 
 
 @pytest.fixture(params=[pytest.param("kernel", marks=needs_compiler), "torch"])

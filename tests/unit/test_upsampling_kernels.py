@@ -11,10 +11,10 @@ import pytest
 import torch
 
 from densevit.upsampling import native, upsample_decoded, upsample_labels
+from tests.needs import needs_compiler
 from tests.tolerances import EXACT, SAME_MATHS
 
 SIZES = [((3, 4), (48, 64), False), ((12, 9), (30, 1), True), ((1, 6), (5, 300), False), ((7, 5), (7, 5), True)]
-needs_compiler = pytest.mark.skipif(native.load() is None, reason="no C compiler here")
 
 
 @pytest.fixture(autouse=True)

@@ -277,6 +277,16 @@ def test_folder__is_replaced_only_as_it_was_written(site: Path, archive: Path) -
     assert (site / "index.html").read_text(encoding="utf-8") == "mine"
 
 
+def test_folder__loses_graphs_that_a_new_export_does_not_have(site: Path, archive: Path) -> None:
+    written = len([*site.glob("graph-*.onnx")])
+    assert written > 1
+    (site / "graph-mine.onnx").write_bytes(b"mine")
+
+    web.export_web(tiny_predictor(), site, heads=["things"], npm_package=archive)
+
+    assert {path.name for path in site.glob("graph-*.onnx")} == {"graph-0.onnx", "graph-mine.onnx"}
+
+
 def test_export__of_weights_that_lose_too_much_writes_nothing(
     archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

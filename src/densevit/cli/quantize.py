@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 MaxLosses = Annotated[
     list[str] | None,
     typer.Option(
-        help='The largest accepted loss, such as "0.5 mIoU", "0.005 delta1", "1 labels" (per cent that differ, where '
-        "there are no masks); may be repeated."
+        help='The largest accepted loss, such as "0.5 mIoU" (points), "0.005 delta1" (a fraction), "1 labels" (per '
+        "cent that differ, where there are no masks); may be repeated."
     ),
 ]
 
@@ -103,6 +103,6 @@ def write_int8(
 def _table(quantised: "Quantised") -> Table:
     table = Table("head", "photos", "metric", "float32", "int8", "agreement")
     for one in quantised.measured.results:
-        figures = ("-", "-", "-") if one.metric is None else (one.metric, f"{one.before:.4f}", f"{one.after:.4f}")
+        figures = ("-", "-", "-") if one.metric is None else (one.metric.name, f"{one.before:.4f}", f"{one.after:.4f}")
         table.add_row(one.head, str(one.photos), *figures, f"{one.agreement:.4%}")
     return table

@@ -20,7 +20,10 @@ if TYPE_CHECKING:
 def tune(
     *,
     model: Annotated[str, typer.Argument(help='"default", a checkpoint, or hf://owner/name.')],
-    budget: Annotated[str, typer.Option(help='Such as "20 ms", "2 GB", or "0.5 mIoU" for what may be lost.')],
+    budget: Annotated[
+        str,
+        typer.Option(help='Such as "20 ms", "2 GB", or "0.5 mIoU" (points) or "0.005 delta1" for what may be lost.'),
+    ],
     out: Annotated[Path, typer.Option(help="YAML file for --speed; a plot is written next to it, as .svg.")],
     source: AnyDataOptions,
     measured: MeasureOptions,
@@ -117,6 +120,6 @@ def _table(tuner: "Tuner", chosen: "Point | None") -> Table:
     for point in sorted(points, key=lambda p: p.milliseconds):
         mark = "chosen" if point == chosen else "front" if point in front else "" if point.complete else "given up"
         memory = "-" if point.peak_mb is None else f"{point.peak_mb:.0f}"
-        figures = (f"{point.value:.4f}", f"{point.loss:+.2f}", f"{point.milliseconds:.0f}", memory)
+        figures = (f"{point.value:.4f}", tuner.figure.show(point.loss, "+"), f"{point.milliseconds:.0f}", memory)
         table.add_row(point.name, *figures, str(point.photos), mark)
     return table

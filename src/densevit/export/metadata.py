@@ -42,11 +42,14 @@ def describe(bundle: Bundle, fit: InferenceConfig, heads: Sequence[str], *, sour
 
 
 def _describe_head(task: Task, short_side: int, metrics: Any, *, scores: bool) -> HeadMetadata:
-    measured = metrics if isinstance(metrics, Mapping) else {}
+    common: dict[str, Any] = {
+        "task": task.kind,
+        "short_side": short_side,
+        "metrics": metrics if isinstance(metrics, Mapping) else {},
+    }
     if isinstance(task, Segmentation):
         return HeadMetadata(
-            task="segmentation",
-            short_side=short_side,
+            **common,
             classes=task.classes,
             palette=task.palette,
             ignore_index=task.ignore_index,
@@ -54,24 +57,14 @@ def _describe_head(task: Task, short_side: int, metrics: Any, *, scores: bool) -
             typical_entropy=task.typical_entropy,
             scores=scores,
             entropy=True,
-            metrics=measured,
         )
     if isinstance(task, Depth):
         return HeadMetadata(
-            task="depth",
-            short_side=short_side,
+            **common,
             unit=task.unit or None,
             min_depth_m=task.min_depth_m,
             max_depth_m=task.max_depth_m,
             relative=task.quantity == "disparity",
-            metrics=measured,
         )
     assert isinstance(task, Regression)
-    return HeadMetadata(
-        task="regression",
-        short_side=short_side,
-        unit=task.unit or None,
-        channels=task.channels,
-        unit_vectors=task.unit_vectors,
-        metrics=measured,
-    )
+    return HeadMetadata(**common, unit=task.unit or None, channels=task.channels, unit_vectors=task.unit_vectors)

@@ -175,7 +175,7 @@ def _write(
     float_seconds: float,
 ) -> Quantised:
     """Verify the file at several sizes and put it in place, with what was measured in its card."""
-    problems = {layer.name: layer.problem for layer in find_layers(job.model, job.target) if layer.problem}
+    problems = {layer.name: layer.problem for layer in find_layers(job.model) if layer.problem}
     costly = {
         layer.name: f"it changes {max(trials.lost[layer].values()):.2%} by itself"
         for layer in trials.cost

@@ -103,7 +103,7 @@ def try_layers(job: Job) -> Trials:
     Raises:
         EngineError: if no layer can be rounded, or ONNX Runtime is missing.
     """
-    layers = [layer for layer in find_layers(job.model, job.target) if not layer.problem]
+    layers = [layer for layer in find_layers(job.model) if not layer.problem]
     if not any(layer.kind != "stored" for layer in layers):
         raise EngineError("the model has no layer that int8 can make faster; export it in float32")
     pixels = [group.read(number)[0] for group in job.photos for number in group.calibrated]

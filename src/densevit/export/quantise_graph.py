@@ -20,6 +20,13 @@ from densevit.export.quantise_layers import Layer, rounded
 CONTRIB = "com.microsoft"
 """Domain of ONNX Runtime's own operators."""
 
+NO_BIAS = 1e-30
+"""What stands for 0 in the bias of OpenVINO's integer convolutions.
+
+If several operators read the output of one without a bias, OpenVINO 2026.4 applies its scale in the convolution and
+again in front of each of them, and the output vanishes. An addition after the convolution prevents it, but one of zeros
+is removed before. This one is fused into the convolution and costs nothing."""
+
 _LAYOUT = ("Reshape", "Transpose", "Gather")
 
 
@@ -124,6 +131,8 @@ def quantise_graph(
             in_product = layer.kind == "linear" and target == "onnx"
             _store(parts, layer, numpy_helper.to_array(weights[layer.weight]), dequantise=not in_product)
         _write(parts, node, layer, layers[layer], target)
+        if layer.kind == "convolution" and target == "openvino":
+            _write_bias(parts, layer, weights)
         nodes += parts.nodes
         new |= parts.constants
     kept = [tensor for tensor in model.graph.initializer if tensor.name not in stored and tensor.name not in new]
@@ -165,6 +174,16 @@ def _write(parts: Nodes, node: onnx.NodeProto, layer: Layer, found: LayerRange, 
     if layer.kind == "convolution" and target == "onnx":  # whose integer convolution gives integers
         replaced.output[0] = f"{node.output[0]}/wide"
         to_bytes_and_back(parts, replaced.output[0], *found.output_numbers, output=node.output[0])
+
+
+def _write_bias(parts: Nodes, layer: Layer, weights: Mapping[str, onnx.TensorProto]) -> None:
+    """Give the convolution that was just written a bias without zeros; ``NO_BIAS`` says why."""
+    convolution = parts.nodes[-1]
+    bias = np.zeros(weights[layer.weight].dims[layer.axis], np.float32)
+    if len(convolution.input) > 2:
+        bias = numpy_helper.to_array(weights[convolution.input[2]])
+    name = parts.constant(f"{layer.weight}.bias", np.where(bias == 0, NO_BIAS, bias).astype(np.float32))
+    convolution.input[2:] = [name]
 
 
 def to_bytes_and_back(parts: Nodes, x: str, scale: float, zero: int, output: str | None = None) -> str:

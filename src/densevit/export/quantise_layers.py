@@ -14,8 +14,6 @@ import onnx
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
-from densevit.export.files import Target
-
 LEAST_DEPTH = 64
 """Products that a value of an eligible layer sums at least, and channels of its input; fewer gain nothing."""
 
@@ -49,12 +47,8 @@ class Layer:
     problem: str = ""
 
 
-def find_layers(model: onnx.ModelProto, target: Target = "onnx") -> list[Layer]:
-    """Linear layers and convolutions, in the order of the graph.
-
-    OpenVINO computes convolutions in float32: in int8 some of DPT's differed by 3 % from the same arithmetic in ONNX
-    Runtime (OpenVINO 2026.4).
-    """
+def find_layers(model: onnx.ModelProto) -> list[Layer]:
+    """Linear layers and convolutions, in the order of the graph."""
     weights = {tensor.name: tensor for tensor in model.graph.initializer}
     found: dict[str, list[onnx.NodeProto]] = {}
     for node in model.graph.node:
@@ -69,7 +63,7 @@ def find_layers(model: onnx.ModelProto, target: Target = "onnx") -> list[Layer]:
         if not is_weight or depth < LEAST_DEPTH or any(_grouped(node) for node in nodes):
             continue
         kind: Kind = "linear" if operator == "MatMul" else "stored"
-        if operator == "Conv" and shape[1] >= LEAST_DEPTH and target == "onnx":
+        if operator == "Conv" and shape[1] >= LEAST_DEPTH:
             kind = "convolution"
         problem = weight_problem(numpy_helper.to_array(weights[name]))
         module = name.removesuffix(".T").removesuffix(".weight")

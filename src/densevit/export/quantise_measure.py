@@ -15,6 +15,7 @@ from torch import Tensor
 
 from densevit.checkpoints.native import Bundle
 from densevit.errors import OutputError
+from densevit.evaluation.figure import Figure
 from densevit.export.quantise_gate import LABELS, VALUES, HeadResult
 from densevit.export.quantise_photos import Photos, Pixels
 from densevit.export.verify import Run
@@ -55,13 +56,13 @@ class Sums:
 
     def result(self, head: str) -> HeadResult:
         """What they amount to."""
-        name, higher_is_better = self.task.headline
+        metric = Figure(*self.task.headline)
         share = self.equal / self.total if self.total else 0.0
         figure = LABELS if isinstance(self.task, Segmentation) else VALUES
         if not self.targets:
             return HeadResult(head, self.photos, share, figure)
-        before, after = (float(metrics.compute()[name]) for metrics in (self.before, self.after))
-        return HeadResult(head, self.photos, share, figure, name, higher_is_better, before, after)
+        before, after = (float(metrics.compute()[metric.name]) for metrics in (self.before, self.after))
+        return HeadResult(head, self.photos, share, figure, metric, before, after)
 
 
 def agreement(task: Task, expected: NDArray[Any], actual: NDArray[Any]) -> tuple[float, float]:

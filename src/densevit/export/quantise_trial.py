@@ -226,8 +226,11 @@ def _session(
     options.intra_op_num_threads = threads
     options.log_severity_level = 4
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    skipped = ["ConstantFolding"]  # it would keep every rounded weight in float32 as well
     try:
-        session = onnxruntime.InferenceSession(changed.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        session = onnxruntime.InferenceSession(
+            changed.SerializeToString(), options, providers=["CPUExecutionProvider"], disabled_optimizers=skipped
+        )
     except Exception as error:
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise EngineError(f"onnxruntime cannot run the graph ({first[:200]}); update onnxruntime") from error

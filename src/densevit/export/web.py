@@ -7,7 +7,7 @@ is written.
 
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -37,6 +37,7 @@ from densevit.export.web_files import (
 from densevit.inference.predictor import Predictor
 from densevit.io import claim, write_bytes_atomic
 from densevit.pages.web_page import browser_backend, page_files, read_part
+from densevit_runtime.io.outputs import may_replace
 from densevit_runtime.metadata import Metadata, Verified
 from densevit_runtime.runtime import Runtime
 
@@ -97,6 +98,7 @@ def export_web(
     claim([folder / name for name in names], inputs=read, overwrite=overwrite)
     for name in names:
         write_bytes_atomic(folder / name, files[name])
+    _remove_unused(folder, names)
     return Exported(tuple(folder / name for name in names), metadata)
 
 
@@ -143,6 +145,14 @@ def _verified(
         _check_loss(verified, storage)
         proof = make_proof(run, metadata)
     return graphs, replace(metadata, verified=verified), proof
+
+
+def _remove_unused(folder: Path, names: Sequence[str]) -> None:
+    """Remove the graphs of an earlier export with more of them, unless somebody has changed one since."""
+    for path in folder.glob("graph-*.onnx"):
+        if path.name not in names and may_replace(path):
+            with suppress(OSError):  # nothing reads it any more
+                path.unlink()
 
 
 def _graph_files(graphs: Sequence[WebGraph]) -> dict[str, bytes]:

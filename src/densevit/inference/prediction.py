@@ -22,9 +22,9 @@ from densevit.inference.annotations import (
 )
 from densevit.inference.results import DepthResult, HeadResult, SegmentationResult, head_result, result_files
 from densevit.inference.tiled_logits import TiledLogits
-from densevit.io import claim, make_folder, write_json
 from densevit.tasks import Task
 from densevit_runtime.colour import Picture
+from densevit_runtime.records import save_record
 
 
 class Prediction(Mapping[str, HeadResult]):
@@ -171,19 +171,11 @@ class Prediction(Mapping[str, HeadResult]):
         Raises:
             DataError: if a file cannot be written, or one of these names belongs to a file of somebody else.
         """
-        make_folder(Path(folder))
-        names = result_files({name: result.task for name, result in self.items()}, stem)
-        claim([Path(folder) / name for name in names], overwrite=overwrite)
-        height, width = self.image.shape[:2]
-        record: dict[str, Any] = {
-            **(extra or {}),
-            "height": height,
-            "width": width,
-            "primary": self.primary,
-            "heads": {name: result.save(folder, stem) for name, result in self.items()},
-        }
-        write_json(Path(folder) / f"{stem}.json", record)
-        return record
+        files = result_files({name: result.task for name, result in self.items()}, stem)
+        size = (self.image.shape[0], self.image.shape[1])
+        return save_record(
+            Path(folder), stem, self, files, size=size, primary=self.primary, extra=extra, overwrite=overwrite
+        )
 
 
 def make_predictions(

@@ -16,10 +16,9 @@ from torch import Tensor
 
 from densevit.errors import ShapeError
 from densevit.kernels import attention
-from densevit.kernels.build import FLOAT, INT, LONG, POINTER, Signatures, address, checked, countable, library
+from densevit.kernels.build import FLOAT, INT, LONG, POINTER, Signatures, library
 from densevit.kernels.dispatch import use_kernel
 from densevit.kernels.int8.processor import has_vnni
-from densevit.kernels.threads import parallel_for
 
 QueryKeyType = Literal["int8", "bfloat16"]
 """The type of queries and keys in their product."""
@@ -41,7 +40,7 @@ def attend_mixed(q: Tensor, k: Tensor, v: Tensor, qk: QueryKeyType = "int8") -> 
 
     None where the kernel does not apply; the caller then uses float32.
     """
-    if not use_kernel(q, k, v) or not _fits(q, k, v) or load() is None:
+    if not use_kernel(q, k, v) or not attention.fits(q, k, v, HEAD_DIMS) or load() is None:
         return None
     mixed: Tensor = torch.ops.densevit.mixed_attention(q, k, v, qk)
     return mixed
@@ -72,38 +71,21 @@ def _integers(x: Tensor) -> tuple[Tensor, Tensor]:
     return integers, scale + (x * 0).sum(dim=-1, keepdim=True)
 
 
-def _fits(q: Tensor, k: Tensor, v: Tensor) -> bool:
-    """Whether these are (B, heads, T, D) of one shape that the kernel takes."""
-    one_shape = q.ndim == 4 and q.shape == k.shape == v.shape
-    return one_shape and q.shape[-1] in HEAD_DIMS and countable(q) and not any(x.is_neg() for x in (q, k, v))
-
-
 def _attention(q: Tensor, k: Tensor, v: Tensor, qk: str) -> Tensor:
     kernel = load()
-    if kernel is None or not _fits(q, k, v) or qk not in ("int8", "bfloat16"):  # anyone may call a torch operator
+    if (
+        kernel is None or not attention.fits(q, k, v, HEAD_DIMS) or qk not in ("int8", "bfloat16")
+    ):  # anyone may call a torch operator
         shapes = f"{tuple(q.shape)}, {tuple(k.shape)} and {tuple(v.shape)}"
         raise ShapeError(f"mixed attention of {shapes} with qk {qk!r} has no kernel here")
-    batch, num_heads, tokens, head_dim = q.shape
-    inputs = [x if x.stride(-1) == 1 else x.contiguous() for x in (q, k, v)]
-    for x in inputs:
-        checked(x, torch.float32, *q.shape, contiguous=False)
-    out = torch.empty(batch, tokens, num_heads * head_dim, dtype=torch.float32, device=q.device)
+    tokens, head_dim = q.shape[-2:]
+
+    def attend_head(inputs: list[int], out: int, out_stride: int, scratch: int) -> None:
+        scale, integers = head_dim**-0.5, qk == "int8"
+        kernel.densevit_mixed_attention(*inputs, tokens, head_dim, scale, integers, out, out_stride, scratch)
+
     scratch_floats = kernel.densevit_mixed_attention_scratch(tokens, head_dim)
-
-    def run_heads(start: int, stop: int) -> None:
-        scratch = torch.empty(scratch_floats, dtype=torch.float32, device=q.device)
-        for index in range(start, stop):
-            b, h = divmod(index, num_heads)
-            pointers_and_strides: list[int] = []
-            for x in inputs:
-                pointers_and_strides += (address(x, b, h), x.stride(2))
-            kernel.densevit_mixed_attention(
-                *(*pointers_and_strides, tokens, head_dim, head_dim**-0.5, qk == "int8"),
-                *(address(out, b, 0, h * head_dim), out.stride(1), scratch.data_ptr()),
-            )
-
-    parallel_for(run_heads, batch * num_heads)
-    return out
+    return attention.by_head(attend_head, q, k, v, scratch_floats=scratch_floats)
 
 
 _OPERATORS.impl("mixed_attention", _attention, "CPU")

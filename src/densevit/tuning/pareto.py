@@ -1,11 +1,11 @@
 """A metric against cost: points, budgets, the Pareto front, and the best point within a budget."""
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from densevit.errors import ConfigError
+from densevit.evaluation.figure import Figure, read_amount
 from densevit.inference.speed import SpeedConfig
 
 BudgetKind = Literal["time", "memory", "loss"]
@@ -15,23 +15,6 @@ UNITS: dict[str, tuple[BudgetKind, float]] = {
     "mb": ("memory", 1.0),
     "gb": ("memory", 1000.0),
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Figure:
-    """The figure that ranks models. Figures that are fractions are given and compared in hundredths (points).
-
-    Attributes:
-        name: as the task's metrics have it.
-        higher_is_better: such figures are fractions; others, such as MAE, keep their unit.
-    """
-
-    name: str
-    higher_is_better: bool
-
-    def loss(self, value: float, reference: float) -> float:
-        """How much worse than the reference, in points or the figure's unit; negative for better."""
-        return (reference - value) * 100 if self.higher_is_better else value - reference
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,17 +59,15 @@ class Budget:
         Raises:
             ConfigError: for anything else.
         """
-        match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]\w*)\s*", text)
-        if match is not None:
-            amount, unit = float(match[1]), match[2].lower()
-            if unit in UNITS:
-                kind, factor = UNITS[unit]
-                return cls(kind, amount * factor, text.strip())
-            if unit == figure.name.lower():
-                return cls("loss", amount, text.strip())
+        amount, unit = read_amount(text) or (0.0, "")
+        if unit.lower() in UNITS:
+            kind, factor = UNITS[unit.lower()]
+            return cls(kind, amount * factor, text.strip())
+        if unit.lower() == figure.name.lower():
+            return cls("loss", figure.check(amount, f"budget {text!r}"), text.strip())
         raise ConfigError(
             f"budget {text!r} is not understood; it is a number and ms, s, MB, GB, or {figure.name} for what may be "
-            f'lost of it; write for example "20 ms" or "0.5 {figure.name}"'
+            f'lost of it; write for example "20 ms" or "{figure.point / 2:g} {figure.name}"'
         )
 
     def spent(self, point: Point) -> float | None:
@@ -96,7 +77,7 @@ class Budget:
     def show(self, amount: float, figure: Figure) -> str:
         """An amount with its unit."""
         if self.kind == "loss":
-            return f"{amount:.2f} {figure.name}"
+            return f"{figure.show(amount)} {figure.name}"
         return f"{amount:.0f} {'ms' if self.kind == 'time' else 'MB'}"
 
 

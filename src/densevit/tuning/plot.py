@@ -2,9 +2,10 @@
 
 from collections.abc import Sequence
 
+from densevit.evaluation.figure import Figure
 from densevit.pages.charts import Scale, widened
 from densevit.pages.html import escape, number
-from densevit.tuning.pareto import Budget, Figure, Point, pareto_front
+from densevit.tuning.pareto import Budget, Point, pareto_front
 
 WIDTH, PLOT_HEIGHT, LEFT, RIGHT, TOP, BOTTOM, LINE = 760, 380, 78, 28, 46, 52, 20
 BLUE, GREY, RED, INK = "#1f5fbf", "#9aa3ad", "#c0392b", "#222"
@@ -67,8 +68,7 @@ def _budget_line(points: Sequence[Point], figure: Figure, budget: Budget, across
         x = across.at(budget.amount)
         return [_line(x, TOP, x, TOP + PLOT_HEIGHT, RED, dashed=True), _text(x + 5, TOP + 14, budget.text, colour=RED)]
     if budget.kind == "loss" and points:
-        reference = points[0].value
-        worst = reference - budget.amount / 100 if figure.higher_is_better else reference + budget.amount
+        worst = figure.after(budget.amount, points[0].value)
         if up.low <= worst <= up.high:
             y = up.at(worst)
             label = f"{budget.text} {'less' if figure.higher_is_better else 'more'}"

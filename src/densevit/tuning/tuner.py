@@ -24,6 +24,7 @@ from densevit.data.sample import Sample
 from densevit.data.transforms import targets_of
 from densevit.encoder.token_merging_rules import AnyMerging, TomeMerging
 from densevit.errors import DataError
+from densevit.evaluation.figure import Figure
 from densevit.evaluation.selection import read_target
 from densevit.inference.decode import decode
 from densevit.inference.pipeline import predict_logits
@@ -32,7 +33,7 @@ from densevit.inference_config import DEFAULT_QUALITY, InferenceConfig, Quality
 from densevit.memory import peak_during, release_freed_memory
 from densevit.model import DenseModel
 from densevit.tasks import Metrics, Task
-from densevit.tuning.pareto import Budget, Figure, Point
+from densevit.tuning.pareto import Budget, Point
 
 RUNGS = ((3, 4.0), (10, 2.0))
 """After so many photos, settings are given up that lie that many points behind one that costs no more."""
@@ -153,7 +154,7 @@ class Tuner:
                 candidate.metrics.update(prediction[None], target[None])
             for photos, slack in RUNGS:
                 if done == photos and done < self.wanted:
-                    self._give_up(budget, slack)
+                    self._give_up(budget, slack * self.figure.point)
             progress(done, len(self._alive()))
         for candidate in self._alive():
             release_freed_memory()
@@ -206,8 +207,8 @@ def preset_text(point: Point, figure: Figure, budget: Budget, model: str) -> str
     memory = "" if point.peak_mb is None else f", {point.peak_mb:.0f} MB"
     lines = [
         f"# {model}: {point.name}; chosen for a budget of {budget.text}",
-        f"# {figure.name} {point.value:.4f} (loss {point.loss:+.2f}), {point.milliseconds:.0f} ms a photo{memory}; "
-        f"measured on {point.photos} photos",
+        f"# {figure.name} {point.value:.4f} (loss {figure.show(point.loss, '+')}), {point.milliseconds:.0f} ms a photo"
+        f"{memory}; measured on {point.photos} photos",
         yaml.safe_dump(point.speed.set_values(), sort_keys=False),
     ]
     return "\n".join(lines)

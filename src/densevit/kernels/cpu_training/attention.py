@@ -5,7 +5,6 @@ layer's backward pass reads them.
 """
 
 import ctypes
-from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
@@ -14,7 +13,6 @@ from torch import Tensor
 
 from densevit.kernels import attention
 from densevit.kernels.build import FLOAT, INT, LONG, POINTER, Signatures, address, checked, countable, library
-from densevit.kernels.threads import parallel_for
 
 
 def forward(qkv: Tensor, num_heads: int) -> tuple[Tensor, Tensor]:
@@ -39,7 +37,7 @@ def forward(qkv: Tensor, num_heads: int) -> tuple[Tensor, Tensor]:
             *(address(out, b, 0, channel), dim, address(log_sums, b, h), scratch),
         )
 
-    _for_each_head(run_head, batch, num_heads, kernel.densevit_attention_scratch(tokens, head_dim))
+    attention.for_each_head(run_head, batch, num_heads, kernel.densevit_attention_scratch(tokens, head_dim))
     return out, log_sums
 
 
@@ -70,19 +68,8 @@ def backward(g: Tensor, qkv: Tensor, out: Tensor, log_sums: Tensor, num_heads: i
             *(*_qkv_addresses(d_qkv, b, channel), qkv_dim, scratch),
         )
 
-    _for_each_head(run_head, batch, num_heads, kernel.densevit_attention_backward_scratch(tokens, head_dim))
+    attention.for_each_head(run_head, batch, num_heads, kernel.densevit_attention_backward_scratch(tokens, head_dim))
     return d_qkv
-
-
-def _for_each_head(run_head: Callable[[int, int, int], None], batch: int, num_heads: int, scratch_floats: int) -> None:
-    """Run all heads of the batch in parallel; each thread has its own scratch memory."""
-
-    def run_heads(start: int, stop: int) -> None:
-        scratch = torch.empty(scratch_floats, dtype=torch.float32, device="cpu")
-        for index in range(start, stop):
-            run_head(*divmod(index, num_heads), scratch.data_ptr())
-
-    parallel_for(run_heads, batch * num_heads)
 
 
 def _kernels(qkv: Tensor, num_heads: int) -> tuple[ctypes.CDLL, ctypes.CDLL] | None:
