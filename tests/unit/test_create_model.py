@@ -1,6 +1,7 @@
 """``create_model``: published weights, or random ones, to train on other classes; and ``train`` from such weights."""
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -98,8 +99,10 @@ def test_random_model__of_a_published_name_has_the_architecture_of_its_preset(pl
 
 
 def test_random_model__of_weights_without_preset_is_refused(place: Place) -> None:
-    with pytest.raises(ConfigError, match="dpt-dinov2-small-nyu has no preset, so its architecture is known from its"):
-        densevit.create_model("dpt-dinov2-small-nyu", pretrained=False)
+    place.use(replace(PUBLISHED["dpt-large-ade20k"], name="lonely", preset=None))
+
+    with pytest.raises(ConfigError, match="lonely has no preset, so its architecture is known from its weights only"):
+        densevit.create_model("lonely", pretrained=False)
 
 
 def test_random_model__has_the_architecture_of_a_checkpoint(tmp_path: Path) -> None:
