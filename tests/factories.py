@@ -46,6 +46,12 @@ def tiny_encoder(
     return EncoderConfig.parse(data | facts, source="tiny encoder")
 
 
+EVA: dict[str, object] = {"coordinates": "indices", "base": 1e4, "stretch_to": (5, 4), "pairs": "neighbours"}
+"""Rotary positions that count patches, as those of EVA-02."""
+
+PE: dict[str, object] = EVA | {"order": "xy", "index_offset": 1.0, "pairs": "halves"}
+
+
 @dataclass(frozen=True)
 class Variant:
     """One way to configure a decoder, and the sizes that its documentation promises.

@@ -28,17 +28,21 @@ class Rotation:
     Attributes:
         sin, cos: (N, C / heads), or (B, 1, N, C / heads) where samples differ, for the last N tokens of a sequence;
             prefix tokens are not rotated.
+        neighbours: whether channels 2i and 2i + 1 are rotated together, instead of i and i + C / heads / 2.
     """
 
-    def __init__(self, sin: Tensor, cos: Tensor) -> None:
-        self.sin, self.cos = sin, cos
+    def __init__(self, sin: Tensor, cos: Tensor, *, neighbours: bool = False) -> None:
+        self.sin, self.cos, self.neighbours = sin, cos, neighbours
 
     def __call__(self, x: Tensor) -> Tensor:
         """Rotate the patches' queries or keys in (B, heads, P + N, C / heads)."""
         num_prefix = x.shape[2] - self.sin.shape[-2]
         prefix, patches = x[:, :, :num_prefix], x[:, :, num_prefix:]
-        first, second = patches.chunk(2, dim=-1)
-        perpendicular = torch.cat((-second, first), dim=-1)
+        if self.neighbours:
+            perpendicular = torch.stack((-patches[..., 1::2], patches[..., ::2]), dim=-1).flatten(-2)
+        else:
+            first, second = patches.chunk(2, dim=-1)
+            perpendicular = torch.cat((-second, first), dim=-1)
         rotated = patches * self.cos.to(x.dtype) + perpendicular * self.sin.to(x.dtype)
         return torch.cat((prefix, rotated), dim=2)
 
@@ -47,15 +51,26 @@ class Attention(nn.Module):
     """Multi-head self-attention; logits are scaled by (C / heads) ** -0.5.
 
     Attributes:
+        norm: of the mixed values, before the projection; the identity in most models.
         precision: of the products in float32 inference where ``attend_mixed`` applies; elsewhere they stay float32.
     """
 
-    def __init__(self, dim: int, num_heads: int, *, qkv_bias: bool = True, dropout: float = 0.0) -> None:
+    def __init__(
+        self,
+        dim: int,
+        num_heads: int,
+        *,
+        qkv_bias: bool = True,
+        norm_eps: float | None = None,
+        dropout: float = 0.0,
+    ) -> None:
+        """``norm_eps`` of the inner norm; none without one."""
         super().__init__()
         self.num_heads = num_heads
         self.dropout = dropout
         self.precision: Literal["float32"] | QueryKeyType = "float32"
         self.qkv = Linear(dim, 3 * dim, bias=qkv_bias)
+        self.norm = nn.Identity() if norm_eps is None else nn.LayerNorm(dim, eps=norm_eps)
         self.proj = Linear(dim, dim)
 
     def forward(self, x: Tensor, rotation: Rotation | None = None, bias: Tensor | None = None) -> Tensor:
@@ -64,7 +79,7 @@ class Attention(nn.Module):
         return F.dropout(x, self.dropout, self.training)
 
     def mix(self, qkv: Tensor, rotation: Rotation | None = None, bias: Tensor | None = None) -> Tensor:
-        """Queries, keys and values (B, T, 3 C) -> the values mixed by attention, (B, T, C)."""
+        """Queries, keys and values (B, T, 3 C) -> the values mixed by attention, normalised, (B, T, C)."""
         heads = qkv.unflatten(2, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)  # (3, B, heads, T, C / heads)
         q, k, v = heads.unbind(0)
         if rotation is not None:
@@ -74,7 +89,7 @@ class Attention(nn.Module):
         if mixed is None:
             per_head = F.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=dropout)
             mixed = per_head.transpose(1, 2).flatten(2)
-        return mixed
+        return self.norm(mixed)
 
     def _kernel(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor | None:
         """(B, heads, T, C / heads) each -> (B, T, C), or None where torch's operator is to be used."""
@@ -105,16 +120,18 @@ class Mlp(nn.Module):
 class Swiglu(nn.Module):
     """SwiGLU feed-forward (Shazeer 2020): silu(gate) * value; gate and value come from one projection, gate first."""
 
-    def __init__(self, dim: int, hidden_dim: int, *, dropout: float = 0.0) -> None:
+    def __init__(self, dim: int, hidden_dim: int, *, norm_eps: float | None = None, dropout: float = 0.0) -> None:
+        """``norm_eps`` of a norm before the last layer; none without one."""
         super().__init__()
         self.fc1 = Linear(dim, 2 * hidden_dim)
+        self.norm = nn.Identity() if norm_eps is None else nn.LayerNorm(hidden_dim, eps=norm_eps)
         self.fc2 = Linear(hidden_dim, dim)
         self.dropout = dropout
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, T, C) -> (B, T, C)."""
         gate, value = self.fc1(x).chunk(2, dim=-1)
-        x = F.dropout(F.silu(gate) * value, self.dropout, self.training)
+        x = self.norm(F.dropout(F.silu(gate) * value, self.dropout, self.training))
         return F.dropout(self.fc2(x), self.dropout, self.training)
 
 
@@ -158,19 +175,22 @@ class Block(nn.Module):
         activation: Activation = "gelu",
         norm_eps: float = 1e-6,
         qkv_bias: bool = True,
+        attn_norm: bool = False,
+        mlp_norm: bool = False,
         layer_scale: float | None = None,
         drop_path: float = 0.0,
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(dim, eps=norm_eps)
-        self.attn = Attention(dim, num_heads, qkv_bias=qkv_bias, dropout=dropout)
+        attn_eps, mlp_eps = (norm_eps if inner else None for inner in (attn_norm, mlp_norm))
+        self.attn = Attention(dim, num_heads, qkv_bias=qkv_bias, norm_eps=attn_eps, dropout=dropout)
         self.ls1 = nn.Identity() if layer_scale is None else LayerScale(dim, layer_scale)
         self.norm2 = nn.LayerNorm(dim, eps=norm_eps)
         self.mlp = (
             Mlp(dim, mlp_hidden_dim, activation=activation, dropout=dropout)
             if mlp == "mlp"
-            else Swiglu(dim, mlp_hidden_dim, dropout=dropout)
+            else Swiglu(dim, mlp_hidden_dim, norm_eps=mlp_eps, dropout=dropout)
         )
         self.ls2 = nn.Identity() if layer_scale is None else LayerScale(dim, layer_scale)
         self.drop_path = DropPath(drop_path)
@@ -186,8 +206,8 @@ class Block(nn.Module):
         if plain and self._plain_ending(self.ls1) and block_inference.can_fuse(x, self.norm1, attn.qkv, attn.proj):
             mix = partial(attn.mix, rotation=rotation, bias=bias)
             return block_inference.attention_branch(x, self.norm1, attn.qkv, mix, attn.proj, _gamma(self.ls1))
-        fused = plain and rotation is None and bias is None and can_fuse(x, self.norm1, attn.qkv, attn.proj)
-        if fused:
+        bare = rotation is None and bias is None and isinstance(attn.norm, nn.Identity)
+        if plain and bare and can_fuse(x, self.norm1, attn.qkv, attn.proj):
             branch = attention_branch(x, self.norm1, attn.qkv, attn.proj, attn.num_heads)
         else:
             branch = attn(self.norm1(x), rotation, bias)

@@ -4,10 +4,10 @@
 """
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from densevit.config import nearest
-from densevit.encoder.vit import NAMED_SIZES, Width
+from densevit.encoder.config import NAMED_SIZES, Width
 from densevit.errors import ConfigError
 from densevit.inference_config import TTA_SCALES
 
@@ -221,6 +221,22 @@ def _dpt_mmseg(figures: Figures) -> Preset:
     return Preset("DPT", model, 512, "segmentation", {"denominator": "all"}, protocol, figures)
 
 
+def _dpt_dinov2(width: Width, data: Literal["nyu", "kitti"], rmse: float) -> Preset:
+    """DPT on DINOv2 as transformers publishes it: metres from whole photos, padded to whole patches."""
+    farthest, short_side = {"nyu": (10.0, 480), "kitti": (80.0, 375)}[data]
+    taps = (4, 11, 17, 23) if width == "L" else _quarters(width)
+    channels = tuple(NAMED_SIZES[width]["embed_dim"] // divisor for divisor in (8, 4, 2, 1))
+    mlp: Plain = {"mlp": "swiglu", "mlp_ratio": 8 / 3} if width == "g" else {}
+    encoder = _vit(width, patch=14, image=518, taps=taps, mode="bicubic", layer_scale=1.0, **mlp)
+    decoder: Plain = {"kind": "dpt", "channels": channels, "residual_bias": False, "fusion_up_to": "double"}
+    decoder["head"] = {"kind": "depth", "up_to": "double", "projection": True}
+    model = _model("depth", encoder, decoder, 1, IMAGENET)
+    facts: Plain = {"quantity": "depth", "max_depth_m": farthest}
+    protocol: Plain = {"kind": "transformers", "net_size": (384, 384), "multiple": 1, "keep_aspect": False}
+    protocol |= {"resize": False, "pad_multiple": 14}
+    return Preset("DPT", model, short_side, "depth", facts, protocol, {"RMSE": rmse})
+
+
 def _depth_anything(
     width: Width, figures: Figures, *, taps: tuple[int, ...] | None = None, max_depth_m: float | None = None
 ) -> Preset:
@@ -337,6 +353,14 @@ PRESETS: dict[str, Preset] = {
     "dpt-hybrid-kitti": _dpt_metric(KITTI, 0.959, 0.995, 0.999, 0.062, 0.222, 2.575, 0.092, 8.282, 0.027),
     "dpt-hybrid-nyu": _dpt_metric(NYU, 0.904, 0.988, 0.998, 0.109, 0.054, 0.357, 0.129, 9.521, 0.045),
     "dpt-hybrid-nyu-new": _dpt_metric(NYU, 0.905, 0.988, 0.998, 0.109, 0.055, 0.357, 0.129, 9.427, 0.045),
+    "dpt-dinov2-small-nyu": _dpt_dinov2("S", "nyu", 0.356),
+    "dpt-dinov2-small-kitti": _dpt_dinov2("S", "kitti", 2.34),
+    "dpt-dinov2-base-nyu": _dpt_dinov2("B", "nyu", 0.317),
+    "dpt-dinov2-base-kitti": _dpt_dinov2("B", "kitti", 2.23),
+    "dpt-dinov2-large-nyu": _dpt_dinov2("L", "nyu", 0.293),
+    "dpt-dinov2-large-kitti": _dpt_dinov2("L", "kitti", 2.14),
+    "dpt-dinov2-giant-nyu": _dpt_dinov2("g", "nyu", 0.279),
+    "dpt-dinov2-giant-kitti": _dpt_dinov2("g", "kitti", 2.11),
     "depth-anything-s": _depth_anything("S", {"DA-2K": 95.3}),
     "depth-anything-b": _depth_anything("B", {"DA-2K": 97.0}),
     "depth-anything-l": _depth_anything("L", {"DA-2K": 97.1}),

@@ -21,6 +21,7 @@ from pydantic.fields import FieldInfo
 from densevit.config import Config
 from densevit_lab import reference_text as text
 from densevit_lab.reference_importers import importer_keys_page
+from densevit_lab.reference_models import models_page
 from densevit_lab.reference_text import Row, escape, paragraphs, sentence, slug, table
 
 ROOT = Path(__file__).parents[2]
@@ -35,6 +36,7 @@ def pages() -> dict[str, str]:
         "docs/reference/cli.md": cli_page(),
         "docs/reference/findings.md": findings_page(),
         "docs/reference/importer-keys.md": importer_keys_page(),
+        "docs/reference/models.md": models_page(),
     }
 
 

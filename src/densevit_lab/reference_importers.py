@@ -2,8 +2,7 @@
 
 from itertools import groupby
 
-from densevit.checkpoints import encoder_side
-from densevit.checkpoints.importers import mmseg_keys, segmenter_keys, transformers_keys
+from densevit.checkpoints.importers import mmseg_keys, segmenter_keys, smp_keys, timm_keys, transformers_keys
 from densevit.checkpoints.importers.keys import NOT_STATED, Key, KeyTable
 from densevit_lab.reference_text import MADE, Row, escape, table
 
@@ -51,9 +50,12 @@ SECTIONS: dict[str, dict[str, KeyTable]] = {
         "dataset_kwargs": segmenter_keys.DATASET,
         "inference_kwargs": segmenter_keys.INFERENCE,
     },
+    "segmentation_models.pytorch": {
+        "config.json": smp_keys.CONFIG,
+    },
     "timm, for encoder_weights": {
-        "config.json": encoder_side.TIMM,
-        "model_args of config.json": encoder_side.TIMM_ARGUMENTS,
+        "config.json": timm_keys.TIMM,
+        "model_args of config.json": timm_keys.TIMM_ARGUMENTS,
     },
 }
 

@@ -22,7 +22,7 @@ from densevit.types import Size
 from densevit_runtime.engines import open_engine, require_openvino
 from densevit_runtime.errors import EngineError
 from densevit_runtime.metadata import output_names
-from tests.factories import VARIANTS, tiny_model
+from tests.factories import EVA, PE, VARIANTS, tiny_model
 
 SIZES = ((1, 48, 80), (1, 97, 61), (3, 64, 64), (1, 333, 517), (3, 40, 30))
 
@@ -41,6 +41,12 @@ ENCODERS: dict[str, dict[str, Any]] = {
     "registers": {"prefix": "cls+reg"},
     "rotary": {"positions": {"kind": "rotary"}, "prefix": "cls+reg"},
     "rotary, no prefix": {"positions": {"kind": "rotary"}, "prefix": "none"},
+    "rotary indices": {"positions": {"kind": "rotary", **EVA}, "prefix": "cls+reg"},
+    "EVA-02": {
+        "positions": {"kind": "learned", "grid": (3, 3), "rotary": EVA},
+        **{"mlp": "swiglu", "mlp_norm": True, "attn_norm": True},
+    },
+    "perception encoder": {"positions": {"kind": "learned", "grid": (3, 3), "rotary": PE}, "pre_norm": True},
     "SwiGLU, LayerScale, final norm": {"mlp": "swiglu", "layer_scale": 0.3, "final_norm": True},
     "CLIP": {"activation": "quick_gelu", "pre_norm": True, "patch_bias": False, "qkv_bias": False},
     "tanh": {"activation": "gelu_tanh"},

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from densevit.blocks import Block
 from densevit.encoder import VisionTransformer
-from densevit.encoder.vit import EncoderConfig
+from densevit.encoder.config import EncoderConfig
 from densevit.kernels import block_inference, product
 from densevit.kernels.activations import ACTIVATIONS, Activation
 

@@ -176,13 +176,6 @@ def test_row__of_published_weights_says_all_that_is_known() -> None:
     assert (row["permissive"], row["downloaded_here"]) == (True, False)
 
 
-def test_row__without_a_preset_states_its_encoder() -> None:
-    rows = {row["name"]: row for row in catalogue(family="DPT", max_size="200MB")}
-
-    assert rows["dpt-dinov2-small-nyu"]["encoder"] == "ViT-S/14"
-    assert rows["dpt-dinov2-small-nyu"]["heads"] is None
-
-
 def test_row__of_an_architecture_states_nothing_of_weights() -> None:
     (row,) = [row for row in catalogue(weights="none", family="DPT") if row["name"] == "dpt-base-depth"]
 

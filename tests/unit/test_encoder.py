@@ -1,3 +1,4 @@
+import math
 import re
 from typing import Any
 
@@ -9,7 +10,7 @@ from torch import Tensor, nn
 from densevit.blocks import Attention, Block, DropPath, Rotation
 from densevit.encoder import VisionTransformer, vit_config
 from densevit.encoder.hybrid import HybridEmbed, HybridStem, StdConv, pad_same
-from densevit.encoder.positions import rotary_angles
+from densevit.encoder.positions import RotaryPositions, rotary_angles
 from densevit.errors import ConfigError, ShapeError
 from densevit.types import Size
 from tests.factories import PREFIXES, STEM, Prefix, random_images, tiny_encoder
@@ -257,14 +258,14 @@ def test_attention__is_softmax_of_scaled_products() -> None:
 
 
 def test_rotation__leaves_prefix_tokens_untouched() -> None:
-    rotation = rotary_angles((2, 3), 8, base=100.0, device=torch.device("cpu"))
+    rotation = rotary_angles(RotaryPositions(), (2, 3), 8, device=torch.device("cpu"))
     x = torch.randn(1, 2, 3 + 6, 8, generator=torch.Generator().manual_seed(0))
 
     torch.testing.assert_close(rotation(x)[:, :, :3], x[:, :, :3], **EXACT)
 
 
 def test_rotation__turns_every_patch_token_and_keeps_its_length() -> None:
-    rotation = rotary_angles((2, 4), 8, base=100.0, device=torch.device("cpu"))
+    rotation = rotary_angles(RotaryPositions(), (2, 4), 8, device=torch.device("cpu"))
     x = torch.randn(1, 2, 8, 8, generator=torch.Generator().manual_seed(0))
 
     turned = rotation(x)
@@ -274,9 +275,77 @@ def test_rotation__turns_every_patch_token_and_keeps_its_length() -> None:
 
 
 def test_rotary_angles__are_opposite_for_opposite_patches() -> None:
-    rotation = rotary_angles((3, 4), 8, base=100.0, device=torch.device("cpu"))
+    rotation = rotary_angles(RotaryPositions(), (3, 4), 8, device=torch.device("cpu"))
 
     torch.testing.assert_close(rotation.sin, -rotation.sin.flip(0), **SAME_MATHS)
+
+
+def turned(rule: RotaryPositions, grid: Size, row: int, column: int, x: Tensor) -> Tensor:
+    """One patch's channels (D,), each pair as a complex number times its rotation: the definition, patch by patch."""
+    (h, w), quarter = grid, len(x) // 4
+    if rule.coordinates == "centres":
+        y_angle, x_angle = (2 * math.pi * ((2 * i + 1) / n - 1) for i, n in ((row, h), (column, w)))
+    else:
+        spread = rule.stretch_to or grid
+        y_angle, x_angle = (
+            (i + rule.index_offset) * m / n for i, m, n in zip((row, column), spread, grid, strict=True)
+        )
+    axes = (y_angle, x_angle) if rule.order == "yx" else (x_angle, y_angle)
+    angles = torch.tensor([angle * rule.base ** (-k / quarter) for angle in axes for k in range(quarter)])
+    pairs = x.unflatten(0, (2, -1)).T if rule.pairs == "halves" else x.unflatten(0, (-1, 2))  # (D / 2, 2)
+    rotated = torch.view_as_real(
+        torch.view_as_complex(pairs.contiguous()) * torch.polar(torch.ones_like(angles), angles)
+    )
+    return (rotated.T if rule.pairs == "halves" else rotated).flatten()
+
+
+@pytest.mark.parametrize(
+    "facts",
+    [
+        {},
+        {"base": 37.0, "order": "xy", "pairs": "neighbours"},
+        {"coordinates": "indices"},
+        {"coordinates": "indices", "index_offset": 0.5, "order": "xy"},
+        {"coordinates": "indices", "stretch_to": (7, 4), "index_offset": 1.0, "pairs": "neighbours", "base": 1e4},
+    ],
+)
+def test_rotation__is_that_of_the_rule(facts: dict[str, Any]) -> None:
+    rule, grid = RotaryPositions(**facts), (3, 5)
+    x = torch.randn(15, 16, generator=torch.Generator().manual_seed(0))
+
+    ours = rotary_angles(rule, grid, 16, device=torch.device("cpu"))(x[None, None])[0, 0]
+
+    expected = [turned(rule, grid, index // 5, index % 5, patch) for index, patch in enumerate(x)]
+    torch.testing.assert_close(ours, torch.stack(expected), **SAME_MATHS)
+
+
+@pytest.mark.parametrize("facts", [{"stretch_to": (4, 4)}, {"index_offset": 1.0}])
+def test_facts_of_indices__are_refused_for_centres(facts: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match="stretch_to and index_offset are of coordinates 'indices' only"):
+        RotaryPositions.parse(facts)
+
+
+def test_norms_inside_the_branches__are_applied() -> None:
+    block = Block(8, 2, mlp_hidden_dim=12, mlp="swiglu", attn_norm=True, mlp_norm=True, norm_eps=1e-3)
+    for parameter in block.parameters():
+        nn.init.normal_(parameter, std=0.5)
+    x = torch.randn(2, 5, 8)
+    attn, mlp = block.attn, block.mlp
+    q, k, v = attn.qkv(block.norm1(x)).view(2, 5, 3, 2, 4).permute(2, 0, 3, 1, 4)
+    mixed = ((q @ k.transpose(-1, -2) / 2.0).softmax(dim=-1) @ v).transpose(1, 2).reshape(2, 5, 8)
+    middle = x + attn.proj(F.layer_norm(mixed, (8,), attn.norm.weight, attn.norm.bias, 1e-3))
+    gate, value = mlp.fc1(block.norm2(middle)).chunk(2, dim=-1)
+    hidden = F.layer_norm(F.silu(gate) * value, (12,), mlp.norm.weight, mlp.norm.bias, 1e-3)
+    expected = middle + mlp.fc2(hidden)
+
+    torch.testing.assert_close(block(x), expected, **SAME_MATHS)
+    with torch.inference_mode():
+        torch.testing.assert_close(block(x), expected, **SAME_MATHS)
+
+
+def test_norm_inside_a_plain_feed_forward__is_refused() -> None:
+    with pytest.raises(ConfigError, match="mlp_norm is of the feed-forward 'swiglu' only"):
+        tiny_encoder(mlp_norm=True)
 
 
 def test_rotation__reaches_every_block() -> None:

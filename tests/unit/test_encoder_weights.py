@@ -721,9 +721,9 @@ def test_encoder_of_another_kind__is_refused_by_what_it_is(kind: str, prefix: st
 TIMM = {"architecture": "vit_small_patch16_224", "num_classes": 0, "pretrained_cfg": {"tag": "x"}}
 
 
-def side(folder: Path, facts: dict[str, Any]) -> None:
+def side(folder: Path, facts: dict[str, Any], **encoder: Any) -> None:
     (folder / "config.json").write_text(json.dumps(facts))
-    check_encoder_side(folder / "model.safetensors", "file", config())
+    check_encoder_side(folder / "model.safetensors", "file", config(**encoder))
 
 
 @pytest.mark.parametrize(
@@ -731,7 +731,6 @@ def side(folder: Path, facts: dict[str, Any]) -> None:
     [
         TIMM,
         TIMM | {"architecture": "vit_base_patch14_reg4_dinov2.lvd142m"},
-        TIMM | {"architecture": "vit_small_patch16_dinov3", "model_args": {"img_size": 64, "num_heads": 2}},
         {"model_type": "dinov2", "num_attention_heads": 2, "hidden_act": "gelu"},
         {"model_type": "depth_anything", "backbone_config": {"num_attention_heads": 2}},
         {"some": "other program"},
@@ -742,11 +741,40 @@ def test_config_beside_an_encoder__may_be_of_a_plain_vit(facts: dict[str, Any], 
 
 
 @pytest.mark.parametrize(
+    "facts",
+    [
+        TIMM | {"architecture": "vit_small_patch16_dinov3", "model_args": {"img_size": 64, "num_heads": 2}},
+        {"model_type": "dinov3_vit", "num_attention_heads": 2, "rope_theta": 100.0},
+        {"model_type": "dinov3_vit", "num_attention_heads": 2},
+    ],
+)
+def test_config_beside_an_encoder__may_be_of_dinov3(facts: dict[str, Any], tmp_path: Path) -> None:
+    side(tmp_path, facts, positions={"kind": "rotary"})
+
+
+@pytest.mark.parametrize("activation", ["gelu", None])
+def test_dinov3_gated_by_another_function__is_refused(activation: str | None, tmp_path: Path) -> None:
+    facts = {"model_type": "dinov3_vit", "num_attention_heads": 2}
+    side(tmp_path, facts | {"hidden_act": "silu"}, positions={"kind": "rotary"}, mlp="swiglu")
+    stated = {} if activation is None else {"hidden_act": activation}
+
+    with pytest.raises(CheckpointError, match=r"gated by 'gelu' by its config\.json, but only 'silu'"):
+        side(tmp_path, facts | stated, positions={"kind": "rotary"}, mlp="swiglu")
+
+
+@pytest.mark.parametrize(
     ("facts", "words"),
     [
-        (TIMM | {"architecture": "eva02_tiny_patch14_224.mim_in22k"}, "eva02_tiny_patch14_224 of timm .* EVA-02"),
-        (TIMM | {"architecture": "vit_pe_spatial_tiny_patch16_512"}, "Perception Encoder"),
-        (TIMM | {"architecture": "vit_base_patch16_rope_ape_224"}, "rotary positions"),
+        (
+            TIMM | {"architecture": "eva02_tiny_patch14_224.mim_in22k"},
+            "rotary positions with base 10000.0, coordinates indices, stretch_to .16, 16., pairs neighbours by its "
+            "config.json, but the encoder has no rotary positions; correct model.encoder.positions.rotary, or",
+        ),
+        (TIMM | {"architecture": "vit_pe_spatial_tiny_patch16_512"}, "index_offset 1.0, order xy"),
+        (TIMM | {"architecture": "vit_small_patch16_dinov3"}, "rotary positions with base 100.0 by its config.json"),
+        (TIMM | {"architecture": "vit_base_patch16_rope_mixed_224"}, "frequencies are learned"),
+        (TIMM | {"architecture": "eva02_enormous_patch14_clip_224"}, "EVA-02 E"),
+        ({"model_type": "dinov3_vit", "rope_theta": 50.0}, "rotary positions with base 50.0"),
         (TIMM | {"architecture": "vit_base_patch16_rpn_224"}, "normalises after each residual"),
         (TIMM | {"architecture": "swin_tiny_patch4_window7_224"}, "another model"),
         (TIMM | {"model_args": {"mlp_layer": "geglu"}}, "mlp_layer='geglu'"),

@@ -8,18 +8,19 @@ from torch import Tensor
 
 from densevit.config import Config
 from densevit.encoder import VisionTransformer
-from densevit.encoder.positions import rotary_angles, rotary_angles_at
+from densevit.encoder.positions import RotaryPositions, rotary_angles, rotary_angles_at
 from densevit.encoder.token_merging import Groups, size_bias
 from densevit.encoder.token_merging_rules import AlgmMerging, AnyMerging, MergeStep, MergingConfig, TomeMerging, step_of
 from densevit.errors import ConfigError
 from densevit.types import Taps
-from tests.factories import random_images, tiny_encoder
+from tests.factories import EVA, PE, random_images, tiny_encoder
 from tests.tolerances import SAME_MATHS
 
 GRID = (4, 6)
 ENCODERS: dict[str, dict[str, Any]] = {
     "plain": {},
     "rotary": {"positions": {"kind": "rotary"}},
+    "rotary and learned": {"positions": {"kind": "learned", "grid": (3, 3), "rotary": PE}, "prefix": "cls"},
     "registers and LayerScale": {"prefix": "cls+reg", "layer_scale": 0.5},
     "no prefix, SwiGLU, final norm": {"prefix": "none", "mlp": "swiglu", "final_norm": True},
 }
@@ -184,9 +185,10 @@ def test_size_bias__is_zero_for_prefix_tokens() -> None:
     assert bias.flatten().tolist() == pytest.approx([0.0, 0.0, 0.0, 1.3862944])
 
 
-def test_rotary_angles_at__are_those_of_the_grid_at_its_points() -> None:
-    grid = rotary_angles(GRID, 8, base=100.0, device=torch.device("cpu"))
-    at = rotary_angles_at(Groups.single(2, GRID, torch.device("cpu")).centres, GRID, 8, base=100.0)
+@pytest.mark.parametrize("rule", [RotaryPositions(), RotaryPositions(**EVA), RotaryPositions(**PE)])
+def test_rotary_angles_at__are_those_of_the_grid_at_its_points(rule: RotaryPositions) -> None:
+    grid = rotary_angles(rule, GRID, 8, device=torch.device("cpu"))
+    at = rotary_angles_at(rule, Groups.single(2, GRID, torch.device("cpu")).centres, GRID, 8)
 
     assert at.sin.shape == (2, 1, 24, 8)
     torch.testing.assert_close(at.sin[1, 0], grid.sin, **SAME_MATHS)

@@ -28,7 +28,7 @@ from densevit.model import DenseModel, ModelConfig
 from densevit.tasks import parse_task
 from densevit_runtime.io.outputs import MANIFEST
 from tests.disks import files_up_to
-from tests.factories import VARIANTS, random_images, tiny_encoder
+from tests.factories import EVA, VARIANTS, random_images, tiny_encoder
 from tests.tolerances import EXACT
 
 CLASSES = ("sky", "road", "tree", "car", "sign")
@@ -79,7 +79,9 @@ def test_round_trip__gives_every_tensor_back_bit_for_bit(saved: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "positions", [{"kind": "learned", "grid": (3, 3), "num_prefix": 1}, {"kind": "rotary"}], ids=lambda p: p["kind"]
+    "positions",
+    [{"kind": "learned", "grid": (3, 3), "num_prefix": 1}, {"kind": "rotary"}, {"kind": "rotary", **EVA}],
+    ids=["learned", "rotary", "rotary indices"],
 )
 def test_round_trip__gives_the_same_outputs(tmp_path: Path, positions: dict[str, Any]) -> None:
     original = bundle(positions=positions)

@@ -25,7 +25,7 @@ from densevit.kernels import mixed_attention
 from densevit.kernels.int8 import linear
 from densevit.model import DenseModel
 from tests.e2e.scenes import scene, write_model
-from tests.factories import VARIANTS, tiny_model
+from tests.factories import EVA, VARIANTS, tiny_model
 from tests.tolerances import relative_l2
 
 needs_kernel = pytest.mark.skipif(linear.load() is None, reason="no AVX-512 VNNI or no C compiler here")
@@ -38,6 +38,8 @@ BLOCKS: dict[str, dict[str, Any]] = {
     "swiglu": {"mlp": "swiglu"},
     "layer scale": {"layer_scale": 0.3},
     "rotary": {"positions": {"kind": "rotary"}},
+    "rotary neighbours": {"positions": {"kind": "rotary", **EVA}},
+    "inner norms": {"mlp": "swiglu", "mlp_norm": True, "attn_norm": True},
     "quick gelu": {"activation": "quick_gelu"},
     "tanh": {"activation": "gelu_tanh", "qkv_bias": False},
     "relu, pre-norm": {"activation": "relu", "pre_norm": True, "prefix": "cls+reg"},

@@ -99,7 +99,7 @@ def test_preset__has_a_protocol_of_its_image_size(name: str) -> None:
     row = preset(name)
     protocol = parse_protocol(row.protocol)
 
-    if isinstance(protocol, WholeProtocol):
+    if isinstance(protocol, WholeProtocol) and protocol.resize:
         assert min(protocol.net_size) == row.short_side
     elif isinstance(protocol, WindowProtocol) and protocol.window is not None:
         assert protocol.window == (row.short_side, row.short_side)

@@ -1,11 +1,13 @@
 """The table of published weights: what every row must state, and that its options make its preset of its weights."""
 
+import json
 import re
 from dataclasses import replace
 
 import pytest
+import torch
 
-from densevit.checkpoints.importers import IMPORTERS, ImportOverrides, build
+from densevit.checkpoints.importers import IMPORTERS, ImportOverrides, Source, build
 from densevit.checkpoints.published import PUBLISHED, UNSTATED, Origin, Published, find_published
 from densevit.checkpoints.published.measured import metrics_of, protocol_of
 from densevit.inference_config import parse_protocol
@@ -41,6 +43,14 @@ def key_list(row: Published) -> str | None:
     return None
 
 
+# Width, depth, attention heads and tapped blocks (counted from 1) of each size.
+DINOV2 = {
+    "small": (384, 12, 6, [3, 6, 9, 12]),
+    "base": (768, 12, 12, [3, 6, 9, 12]),
+    "large": (1024, 24, 16, [5, 12, 18, 24]),
+    "giant": (1536, 40, 24, [10, 20, 30, 40]),
+}
+
 WITH_KEYS = [row for row in ROWS if key_list(row) in published()]
 
 
@@ -67,8 +77,7 @@ def test_row__states_licence_protocol_metrics_and_their_sources(row: Published) 
     assert row.licence_of_code in ("Apache-2.0", "MIT")
     assert all((row.sources, row.licence_source, row.source_config, row.protocol, row.metrics_source))
     assert (row.metrics == {}) == bool(WITHOUT_METRICS.fullmatch(row.name))
-    assert row.preset is None or PRESETS[row.preset].family == row.family
-    assert row.preset is None or PRESETS[row.preset].task == row.task
+    assert (PRESETS[row.preset].family, PRESETS[row.preset].task) == (row.family, row.task)
 
 
 @pytest.mark.parametrize("row", ROWS, ids=by_name)
@@ -188,6 +197,51 @@ def test_find_published__takes_names_aliases_and_presets(spelling: str, name: st
     assert (None if row is None else row.name) == name
 
 
+@pytest.mark.parametrize("release", ["nyu", "kitti"])
+@pytest.mark.parametrize("size", DINOV2)
+def test_dpt_on_dinov2__becomes_its_preset(size: str, release: str) -> None:
+    row = PUBLISHED[f"dpt-dinov2-{size}-{release}"]
+    options = {key: value for key, value in row.import_options.items() if key != "as_source"}
+    source = replace(dpt_on_dinov2(size), overrides=ImportOverrides.parse(options))
+
+    bundle = build("transformers", IMPORTERS["transformers"], source).bundle
+
+    preset = PRESETS[row.preset]
+    built, wanted = bundle.model.config, ModelConfig.parse(preset.model)
+    assert built.encoder == wanted.encoder
+    assert built.heads == wanted.heads
+    assert built.normalisation.std == pytest.approx(wanted.normalisation.std)
+    assert bundle.protocol == parse_protocol(preset.protocol)
+    assert bundle.fit.short_side == preset.short_side
+    assert bundle.tasks["depth"].plain().items() >= preset.task_facts.items()
+
+
+def dpt_on_dinov2(size: str) -> Source:
+    """The tensors, without values, and the config that transformers' conversion script builds for a size."""
+    transformers = pytest.importorskip("transformers")
+    width, depth, heads, taps = DINOV2[size]
+    encoder = transformers.Dinov2Config(
+        hidden_size=width,
+        num_hidden_layers=depth,
+        num_attention_heads=heads,
+        image_size=518,
+        patch_size=14,
+        out_indices=taps,
+        apply_layernorm=False,
+        reshape_hidden_states=False,
+        use_swiglu_ffn=size == "giant",
+    )
+    config = transformers.DPTConfig(
+        backbone_config=encoder,
+        neck_hidden_sizes=[width // 8, width // 4, width // 2, width],
+        use_bias_in_fusion_residual=False,
+        add_projection=True,
+    )
+    with torch.device("meta"):
+        state = transformers.DPTForDepthEstimation(config).state_dict()
+    return Source("weights", state, {"config.json": json.loads(config.to_json_string())})
+
+
 def test_key_lists__are_there_for_every_row_but_dpt_on_dinov2() -> None:
     missing = {row.name for row in ROWS} - {row.name for row in WITH_KEYS}
 
@@ -201,7 +255,7 @@ def test_row__becomes_its_preset_under_any_file_name(row: Published) -> None:
     importer = options.pop("as_source")
     name = key_list(row)
     assert name is not None
-    preset = PRESETS[str(row.preset)]
+    preset = PRESETS[row.preset]
     source = replace(meta_source(name), overrides=ImportOverrides.parse(options), file_name="weights")
     if importer == "segmenter":
         source = replace(source, side={"variant.yml": {"inference_kwargs": {"im_size": preset.protocol["base"][1]}}})
@@ -254,11 +308,6 @@ def test_metrics__are_those_of_the_preset(preset: str, data: str, metrics: dict[
 )
 def test_protocol__is_that_of_the_preset(preset: str, words: str) -> None:
     assert protocol_of(preset) == words
-
-
-def test_published__without_a_preset_states_its_network() -> None:
-    with pytest.raises(ValueError, match="dpt-dinov2-small-nyu has no preset"):
-        replace(PUBLISHED["dpt-dinov2-small-nyu"], parameters=None)
 
 
 @pytest.mark.parametrize(("licence", "permissive"), [("MIT", True), ("CC-BY-NC-4.0", False), (UNSTATED, False)])

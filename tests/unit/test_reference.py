@@ -7,8 +7,10 @@ from typing import Literal
 import pytest
 from pydantic import Field, PositiveInt
 
+from densevit.checkpoints.published import PUBLISHED
 from densevit.config import Config
 from densevit_lab import reference
+from densevit_lab.reference_models import models_page
 from densevit_lab.reference_text import sentence
 
 
@@ -82,3 +84,19 @@ def test_main__writes_the_pages_and_notices_stale_ones(tmp_path: Path, monkeypat
     monkeypatch.setattr(sys, "argv", ["reference", "--check"])
     reference.main()
     assert (tmp_path / "page.md").read_text() == "new\n"
+
+
+def test_models_page__has_every_name_address_hash_and_licence() -> None:
+    page = models_page()
+    origins = [origin for row in PUBLISHED.values() for origin in row.sources]
+
+    names = [name for row in PUBLISHED.values() for name in (row.name, row.preset, *row.aliases)]
+    hashes = [origin.sha256 or origin.sha256_prefix for origin in origins if origin.sha256 or origin.sha256_prefix]
+    assert [name for name in names if f"`{name}`" not in page] == []
+    assert [origin.address for origin in origins if f"]({origin.address})" not in page] == []
+    assert [digits for digits in hashes if f"`{digits}`" not in page] == []
+    assert "| CC-BY-NC-4.0 |" in page
+
+
+def test_models_page__says_what_was_never_downloaded() -> None:
+    assert f"Of {len(PUBLISHED)} of the {len(PUBLISHED)} models, densevit's authors have downloaded" in models_page()

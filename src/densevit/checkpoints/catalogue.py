@@ -53,7 +53,7 @@ class Entry:
 
     @property
     def preset(self) -> str | None:
-        """Name of the preset with its network."""
+        """Name of the preset with its network; None for the model that ships."""
         if self.published is not None:
             return self.published.preset
         return self.name if self.name in PRESETS else None
@@ -135,10 +135,8 @@ def weights_size(entry: Entry) -> int:
 
 
 def num_parameters(entry: Entry) -> int:
-    """Parameters of the network; a row without a preset states them."""
-    if (key := _architecture(entry)) is not None:
-        return _count(key)
-    return 0 if entry.published is None or entry.published.parameters is None else entry.published.parameters
+    """Parameters of the network."""
+    return _count(_architecture(entry))
 
 
 def encoder_name(config: EncoderConfig) -> str:
@@ -173,9 +171,9 @@ def _folded(value: str) -> str:
     return value.strip().lower().replace(" ", "-").replace("_", "-")
 
 
-def _architecture(entry: Entry) -> str | None:
-    """What names the network: the model that ships, or a preset; None for published weights without one."""
-    return entry.name if entry.header is not None else entry.preset
+def _architecture(entry: Entry) -> str:
+    """What names the network: the preset, or the model that ships."""
+    return entry.preset or entry.name
 
 
 @cache
@@ -192,15 +190,14 @@ def _count(name: str) -> int:
 
 
 def _row(entry: Entry) -> dict[str, Any]:
-    key = _architecture(entry)
-    config = None if key is None else _config(key)
+    config = _config(_architecture(entry))
     return {
         "name": entry.name,
         "weights": entry.weights,
         "family": " + ".join(entry.families),
         "tasks": list(entry.tasks),
-        "encoder": None if config is None else encoder_name(config.encoder),
-        "heads": None if config is None else {head: part.decoder.kind for head, part in config.heads.items()},
+        "encoder": encoder_name(config.encoder),
+        "heads": {head: part.decoder.kind for head, part in config.heads.items()},
         "parameters": num_parameters(entry),
         "bytes": weights_size(entry),
         "preset": entry.preset,
@@ -217,7 +214,6 @@ def _published_facts(row: Published | None) -> dict[str, Any]:
         texts = ("licence_of_code", "licence_source", "source_config", "protocol", "metrics_source", "downloaded_here")
         return {"aliases": [], "sources": [], "metrics": {}} | dict.fromkeys(texts)
     return {
-        **({"encoder": row.encoder} if row.preset is None else {}),
         "aliases": list(row.aliases),
         "sources": [_source(origin) for origin in row.sources],
         "metrics": dict(row.metrics),

@@ -1,7 +1,7 @@
 """Load pre-trained weights of a plain ViT into an encoder, or read an encoder's config from them."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from fnmatch import fnmatchcase
 
 import torch
@@ -12,9 +12,10 @@ from densevit.checkpoints.encoder_kinds import antialiases, refuse_other_kinds
 from densevit.checkpoints.encoder_names import PATCH_WEIGHT, TOKENS, read_encoder, split_positions, stored_tokens
 from densevit.checkpoints.rename import LoadReport, Renamed, Row, require_total
 from densevit.checkpoints.shapes import Shapes, encoder_from_shapes
+from densevit.checkpoints.timm_names import architecture_of
 from densevit.encoder import EncoderConfig, VisionTransformer
 from densevit.encoder.patches import adapt_input_channels, resample_patch_weight
-from densevit.encoder.positions import InterpolationMode, LearnedPositions, RotaryPositions, resample_positions
+from densevit.encoder.positions import InterpolationMode, LearnedPositions, resample_positions
 from densevit.errors import CheckpointError
 from densevit.types import Size
 
@@ -45,7 +46,7 @@ def load_encoder_weights(
     Raises:
         CheckpointError: if a tensor of the file has no counterpart in the encoder or vice versa, or shapes differ.
     """
-    refuse_other_kinds(state, source)
+    refuse_other_kinds(state, source, encoder.config.rotary)
     return copy_encoder_weights(encoder, state, source=source, grid=grid, ignore=ignore, allow_missing=allow_missing)
 
 
@@ -63,17 +64,18 @@ def copy_encoder_weights(
     renamed = read_encoder(state, source)
     targets = encoder.state_dict()
     notes: dict[str, str] = {}
-    if isinstance(config.positions, RotaryPositions):
-        _check_periods(state, config.positions.base, source)
+    if config.rotary is not None:
+        _check_periods(state, config.rotary.base, source)
     if not _listed("pos_embed", ignore):
         _adapt_positions(renamed.tensors, config, grid, notes, source)
     _adapt_patches(renamed.tensors, config, notes)
     renamed, rows = _ignore(renamed, config, ignore)
     tensors = renamed.tensors
+    stored = frozenset(tensors)
     for name, target in targets.items():
         if name in tensors:
             continue
-        if name.endswith(("attn.qkv.bias", "patch_embed.proj.bias")):
+        if name.endswith(_ZERO_WHERE_ABSENT) and not _in_another_block(name, stored):
             tensors[name] = torch.zeros_like(target)
             notes[name] = "zero, the file has none"
         elif _listed(name, allow_missing):
@@ -92,6 +94,15 @@ def copy_encoder_weights(
         if name not in missing:
             rows.append(Row(name, "adapted" if name in notes else "loaded", notes.get(name, "")))
     return LoadReport(source, tuple(rows))
+
+
+_ZERO_WHERE_ABSENT = ("qkv.bias", "attn.proj.bias", "fc1.bias", "fc2.bias", "patch_embed.proj.bias")
+
+
+def _in_another_block(name: str, stored: Collection[str]) -> bool:
+    """Whether the file has the same parameter of another block, so that this one was lost."""
+    match = re.match(r"blocks\.\d+\.(.*)", name)
+    return match is not None and any(re.fullmatch(rf"blocks\.\d+\.{re.escape(match[1])}", other) for other in stored)
 
 
 def _listed(name: str, patterns: Sequence[str]) -> bool:
@@ -214,6 +225,7 @@ def encoder_config_from_state(
     antialias: bool | None = None,
     offset: float = 0.0,
     base: float = 100.0,
+    architecture: str | None = None,
     grid: Size | None = None,
     taps: tuple[int, ...] | None = None,
     final_norm: bool = False,
@@ -223,14 +235,16 @@ def encoder_config_from_state(
     Args:
         state: weights as ``load_encoder_weights`` takes them. Without a pos_embed, positions are rotary.
         source: what messages call the weights.
-        num_heads: required, since shapes do not tell it.
-        norm_eps: required, since shapes do not tell it.
-        activation: required unless the feed-forward is SwiGLU.
-        mode: how learned positions are interpolated; required where there are any.
+        num_heads: required without an architecture, since shapes do not tell it.
+        norm_eps: required likewise.
+        activation: required likewise, unless the feed-forward is SwiGLU.
+        mode: how learned positions are interpolated; required likewise where there are any.
         antialias: of learned positions; by default as the program with these names does it: on in timm and in DINOv2
             with registers, for "bicubic" without an offset.
         offset: of learned positions.
-        base: of rotary positions.
+        base: of rotary positions, where no architecture is given.
+        architecture: timm's name of the model, which tells all of these, and the rotary positions of EVA-02, of
+            Perception Encoders and of ``vit_*_rope*``.
         grid: (h, w) of learned positions, where it is not square.
         taps: the last block by default.
         final_norm: apply it to the taps.
@@ -239,7 +253,9 @@ def encoder_config_from_state(
         CheckpointError: if a required argument is missing, or the weights are not those of a plain ViT.
         ConfigError: if the values contradict one another.
     """
-    refuse_other_kinds(state, source)
+    known = None if architecture is None else architecture_of(architecture, source)
+    rotary = None if known is None else known.rotary
+    refuse_other_kinds(state, source, rotary)
     tensors = read_encoder(state, source).tensors
     if "patch_embed.stem_conv.weight" in tensors:
         raise CheckpointError(
@@ -247,6 +263,10 @@ def encoder_config_from_state(
             "write the EncoderConfig by hand"
         )
     config = encoder_from_shapes(Shapes(tensors, source), prefix="")
+    if known is not None:
+        num_heads = config["embed_dim"] // known.head_dim if num_heads is None else num_heads
+        norm_eps = known.norm_eps if norm_eps is None else norm_eps
+        activation, mode = activation or known.activation, mode or "bicubic"
     config["num_registers"] = sum(name == "reg_token" for name, _ in stored_tokens(tensors))
     if config["layer_scale"] is not None:
         config["layer_scale"] = 1e-5  # the initial value of DINOv2
@@ -261,10 +281,11 @@ def encoder_config_from_state(
         raise CheckpointError(
             f"{source} has weights whose shapes do not tell {', '.join(missing)}; pass them as keyword arguments"
         )
-    rule: dict[str, object] = {"kind": "rotary", "base": base}
+    rule: dict[str, object] = {"kind": "rotary", "base": base} if rotary is None else rotary.plain()
     if positions is not None:
         num_prefix, grid = split_positions(positions.shape[1], stored_tokens(tensors), source, grids=(grid,))
         rule = {"kind": "learned", "grid": grid, "num_prefix": num_prefix, "mode": mode, "offset": offset}
+        rule["rotary"] = rotary
         rule["antialias"] = mode == "bicubic" and not offset and antialiases(state) if antialias is None else antialias
     config |= required | {"positions": rule, "taps": taps or (config["depth"] - 1,), "final_norm": final_norm}
     return EncoderConfig.parse(config, source=f"the config read from {source}")

@@ -1,4 +1,4 @@
-"""Recognise encoders that have the names and shapes of a plain ViT but compute something else."""
+"""Recognise encoders that have the names and shapes of a plain ViT but compute something else, or need to be told."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from densevit.encoder.positions import RotaryPositions
 from densevit.errors import CheckpointError
 
 
@@ -30,16 +31,46 @@ class Names:
         }
         return "fc1_g" in sizes or ("fc1" in sizes and "fc2" in sizes and sizes["fc1"][0] == 2 * sizes["fc2"][1])
 
+    @property
+    def width(self) -> int:
+        """Channels of a token; 0 where no name tells them."""
+        sizes = [t.shape[-1] for name, t in self.state.items() if re.fullmatch(r"(?:.*\.)?cls_token", name) and t.ndim]
+        return sizes[0] if sizes else 0
 
-# timm's Eva class, which has rotary positions in all models but DINOv3 and the first EVA.
+
+# timm's Eva class, which has rotary positions in all models but the first EVA.
 _LAYER_SCALE, _POSITIONS = r"blocks\.0\.gamma_1", r"pos_embed"
 _BIASES = r"blocks\.0\.attn\.(q_bias|q_proj\.bias)"
 
 # What an encoder is -> whether it is that. Each has a plain ViT's names, or a subset of them.
-TELL_TALES: dict[str, Callable[[Names], bool]] = {
+OTHER_KINDS: dict[str, Callable[[Names], bool]] = {
     "BEiT, which adds relative positions in its attention": lambda names: names.has(
         r".*relative_position_bias(_table|\..*)"
     ),
+    "a ViT whose rotary frequencies are learned, block by block (vit_*_rope_mixed)": lambda names: names.has(
+        r"rope\.freqs"
+    ),
+    "EVA-02 E, which normalises after each residual branch": lambda names: (
+        names.width == 1792 and names.has(_POSITIONS) and names.has(_BIASES)
+    ),
+    "Sapiens 2, which normalises queries and keys, and shares keys among heads": lambda names: (
+        names.has(r"blocks\.0\.attn\.q_norm\.weight") and names.has(_LAYER_SCALE)
+    ),
+    "a ViT that normalises after each residual branch (vit_*_rpn)": lambda names: (
+        names.has(r"blocks\.0\.attn\.qkv\.weight")
+        and names.has(r"fc_norm\.weight")
+        and not any(
+            map(
+                names.has,
+                (r"blocks\.0\.(attn\.(qkv\.bias|q_bias|q_norm\..*)|ls1\.gamma)", r"norm\.weight", "cls_token"),
+            )
+        )
+        and names.has(_POSITIONS)
+    ),
+}
+
+# The same for encoders whose rotary positions no tensor tells, and which are not those of DINOv3.
+ROTARY_KINDS: dict[str, Callable[[Names], bool]] = {
     "EVA-02, which rotates queries and keys in addition to learned ones": lambda names: (
         names.has(_POSITIONS) and names.has(_BIASES) and names.gated
     ),
@@ -60,31 +91,34 @@ TELL_TALES: dict[str, Callable[[Names], bool]] = {
         and not names.has(r"norm\.weight")
         and names.has(_POSITIONS)
     ),
-    "a ViT that normalises after each residual branch (vit_*_rpn)": lambda names: (
-        names.has(r"blocks\.0\.attn\.qkv\.weight")
-        and names.has(r"fc_norm\.weight")
-        and not any(
-            map(
-                names.has,
-                (r"blocks\.0\.(attn\.(qkv\.bias|q_bias|q_norm\..*)|ls1\.gamma)", r"norm\.weight", "cls_token"),
-            )
-        )
-        and names.has(_POSITIONS)
-    ),
 }
 
 
-def refuse_other_kinds(state: Mapping[str, Tensor], source: str) -> None:
+def refuse_other_kinds(state: Mapping[str, Tensor], source: str, rotary: RotaryPositions | None) -> None:
     """Refuse encoders that would load without a word and give other features.
+
+    Args:
+        state: the weights.
+        source: what the message calls them.
+        rotary: the rotary embedding that they are to be used with.
 
     Raises:
         CheckpointError: naming what the encoder is.
     """
     names = Names(state)
-    for kind, applies in TELL_TALES.items():
+    for kind, applies in OTHER_KINDS.items():
         if applies(names):
             raise CheckpointError(
-                f"{source} is {kind}; only plain ViTs, DINOv2 and DINOv3 can be reproduced; choose one of these"
+                f"{source} is {kind}; only plain ViTs can be reproduced, with learned or rotary positions; choose one "
+                "of these"
+            )
+    if rotary is not None and rotary.coordinates == "indices":
+        return
+    for kind, applies in ROTARY_KINDS.items():
+        if applies(names):
+            raise CheckpointError(
+                f"{source} is {kind}; no tensor says how; give timm's name of the model to "
+                "encoder_config_from_state (architecture=...), which then states it in the encoder's config"
             )
 
 

@@ -44,6 +44,9 @@ ENCODER_RULES = (
     Rule("blocks.{i}.attn.q_bias", "blocks.{i}.attn.qkv.bias", part=(0, 3)),
     Rule("blocks.{i}.attn.k_bias", "blocks.{i}.attn.qkv.bias", part=(1, 3)),
     Rule("blocks.{i}.attn.v_bias", "blocks.{i}.attn.qkv.bias", part=(2, 3)),
+    Rule("blocks.{i}.attn.q_proj.{param}", "blocks.{i}.attn.qkv.{param}", part=(0, 3)),
+    Rule("blocks.{i}.attn.k_proj.{param}", "blocks.{i}.attn.qkv.{param}", part=(1, 3)),
+    Rule("blocks.{i}.attn.v_proj.{param}", "blocks.{i}.attn.qkv.{param}", part=(2, 3)),
     Rule("blocks.{i}.attn.qkv.bias_mask", reason="already applied to qkv.bias"),
     Rule("blocks.{i}.mlp.fc1_g.{param}", "blocks.{i}.mlp.fc1.{param}", part=(0, 2)),
     Rule("blocks.{i}.mlp.fc1_x.{param}", "blocks.{i}.mlp.fc1.{param}", part=(1, 2)),
@@ -156,7 +159,7 @@ def read_encoder(state: Mapping[str, Tensor], source: str) -> Renamed:
         if key.startswith(prefix)
     }
     outside = {key: f"not under {prefix}" for key in state if not key.startswith(prefix)}
-    completed = _with_key_biases(inside)
+    completed = with_zero_biases(inside)
     renamed = rename(completed, _rules_for(completed))
     # transformers' DINOv3 without registers stores a tensor without rows.
     empty = [name for name in TOKENS if name in renamed.tensors and not renamed.tensors[name].numel()]
@@ -165,13 +168,19 @@ def read_encoder(state: Mapping[str, Tensor], source: str) -> Renamed:
     return Renamed(tensors, renamed.sources, outside | renamed.ignored | ignored, renamed.unused)
 
 
-def _with_key_biases(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Add zero key biases for DINOv3: timm stores none, the original stores one and a mask that removes it."""
+_BIASES = re.compile(r"(.*\.)([qkv])(_bias|_proj\.bias)")
+
+
+def with_zero_biases(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Add zero biases where only some of queries, keys and values have one.
+
+    EVA-02 and DINOv3 have none of the keys; the original DINOv3 stores one and a mask that removes it.
+    """
     completed = dict(state)
     for name, tensor in state.items():
-        for stored, absent in ((".attn.q_bias", ".attn.k_bias"), (".attention.q_proj.bias", ".attention.k_proj.bias")):
-            if name.endswith(stored):
-                completed.setdefault(name.removesuffix(stored) + absent, torch.zeros_like(tensor))
+        if match := _BIASES.fullmatch(name):
+            for letter in "qkv":
+                completed.setdefault(match[1] + letter + match[3], torch.zeros_like(tensor))
         if name.endswith(".attn.qkv.bias") and name + "_mask" in state:
             query, key, value = tensor.chunk(3)
             completed[name] = torch.cat([query, torch.zeros_like(key), value])

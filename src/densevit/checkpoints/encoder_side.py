@@ -1,68 +1,26 @@
 """The config.json beside an encoder's weights, by timm or transformers: what the names of tensors do not tell."""
 
 import logging
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from densevit.checkpoints.hub import SCHEME, fetch_side_files
-from densevit.checkpoints.importers.keys import KeyTable, check_keys, checked, ignored, used
+from densevit.checkpoints.importers.keys import check_keys
 from densevit.checkpoints.importers.side_files import read_data_file
+from densevit.checkpoints.importers.timm_keys import TIMM, TIMM_ARGUMENTS
+from densevit.checkpoints.timm_names import architecture_of
 from densevit.encoder import EncoderConfig
+from densevit.encoder.positions import RotaryPositions
 from densevit.errors import CheckpointError
 
 _log = logging.getLogger(__name__)
 
-_SHAPES = "follows from the shapes of the tensors"
-TIMM: KeyTable = {
-    **used("refuses models that are no plain ViT, by their names", "architecture"),
-    **used("the arguments of the class, by the table below", "model_args"),
-    **ignored("of the classifier, which is not read", "num_classes", "num_features", "global_pool", "label_names"),
-    **ignored("of the classifier, which is not read", "label_descriptions"),
-    **ignored("the run states its own images and statistics", "pretrained_cfg"),
-    **ignored("says which tool wrote the file", "library_name", "timm_version", "framework"),
-}
-TIMM_ARGUMENTS: KeyTable = {
-    **used("compared with the encoder's config", "num_heads"),
-    **ignored(_SHAPES, "patch_size", "in_chans", "embed_dim", "depth", "mlp_ratio", "qkv_bias", "init_values"),
-    **ignored(_SHAPES, "class_token", "reg_tokens", "no_embed_class", "pre_norm", "final_norm", "fc_norm", "qk_norm"),
-    **ignored("positions are resampled to the run's images", "img_size", "dynamic_img_size", "dynamic_img_pad"),
-    **ignored(
-        "of the classifier, which is not read", "num_classes", "global_pool", "pool_include_prefix", "act_layer_head"
-    ),
-    **ignored("matters in training only", "drop_rate", "pos_drop_rate", "patch_drop_rate", "proj_drop_rate"),
-    **ignored("matters in training only", "attn_drop_rate", "drop_path_rate", "weight_init", "fix_init"),
-    **used("compared with the encoder's config", "act_layer"),
-    "norm_layer": checked("layernorm", None),
-    "mlp_layer": checked("mlp", None),
-    "block_fn": checked(None),
-    "attn_layer": checked(None),
-    "embed_layer": checked(None),
-    "embed_norm_layer": checked(None),
-}
 TRANSFORMERS_TYPES = (
     *("vit", "deit", "vit_mae", "vit_msn", "ijepa", "dinov2", "dinov2_with_registers", "dinov3_vit"),
     *("dpt", "depth_anything"),
 )
 """model_type of the encoders that the renaming rules know."""
-
-# Names of timm's models that are no plain ViT, and what they are.
-OTHER_ARCHITECTURES = {
-    r"eva02_.*": "EVA-02, which rotates queries and keys in addition to learned ones",
-    r"vit_pe_.*": "a Perception Encoder, which rotates queries and keys in addition to learned ones",
-    r".*_rope.*": "a ViT with rotary positions other than those of DINOv3",
-    r"vit_s?relpos_.*": "a ViT with relative positions",
-    r".*_rpn_.*": "a ViT that normalises after each residual branch",
-    r"beit.*": "BEiT, which has relative positions or norms inside its branches",
-    r"naflexvit_.*": "NaFlexViT, which packs patches of several images",
-    r"aimv2_.*": "AIMv2, which has gated branches and RMSNorm",
-    r"samvit_.*": "the encoder of SAM, which has windowed attention",
-    r".*_sapiens2": "Sapiens 2, which shares keys among heads",
-    r"vit_(d?pwee|dwee|dlittle)_.*|.*_xp_.*|.*_\d+x2_.*": "a ViT with parallel or differential branches",
-    r"vit_.*_mci_.*|vitamin_.*|.*_r_s16_p8_.*": "a ViT behind a convolutional stem",
-}
-_PLAIN = re.compile(r"(vit|deit|deit3|flexivit|eva|test_vit\d*)(_.*)?|test_vit\d*")
 _ACTIVATIONS = {"gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh", "quickgelu": "quick_gelu"}
 """Other names of activations."""
 
@@ -97,15 +55,8 @@ def check_timm(config: Mapping[str, Any], source: str, encoder: EncoderConfig) -
         CheckpointError: as ``check_encoder_side``.
     """
     check_keys(config, TIMM, where="config.json", source=source, program="timm")
-    name = str(config["architecture"]).split(".")[0]
-    kind = next((kind for pattern, kind in OTHER_ARCHITECTURES.items() if re.fullmatch(pattern, name)), None)
-    if kind is None and not _PLAIN.fullmatch(name):
-        kind = "another model"
-    if kind is not None:
-        raise CheckpointError(
-            f"{source} is {name} of timm by its config.json: {kind}; only plain ViTs, DINOv2 and DINOv3 can be "
-            "reproduced; choose one of these"
-        )
+    architecture = str(config["architecture"])
+    _compare_rotary(source, encoder, architecture_of(architecture, source).rotary)
     stated = config.get("model_args")
     arguments = dict(stated) if isinstance(stated, Mapping) else {}
     check_keys(arguments, TIMM_ARGUMENTS, where="config.json, model_args", source=source, program="timm")
@@ -119,6 +70,13 @@ def _check_transformers(config: Mapping[str, Any], source: str, encoder: Encoder
             f"{source} is of model_type {kind!r} by its config.json, but only {', '.join(TRANSFORMERS_TYPES)} of "
             "transformers can be reproduced; choose one of these"
         )
+    rotary = RotaryPositions(base=config.get("rope_theta", 100.0)) if kind == "dinov3_vit" else None
+    _compare_rotary(source, encoder, rotary)
+    if kind == "dinov3_vit" and encoder.mlp == "swiglu" and config.get("hidden_act", "gelu") != "silu":
+        raise CheckpointError(
+            f"{source} has a feed-forward gated by {config.get('hidden_act', 'gelu')!r} by its config.json, but only "
+            "'silu' can be reproduced; choose other weights"
+        )
     backbone = config.get("backbone_config")
     stated = backbone if isinstance(backbone, Mapping) and kind == "depth_anything" else config
     _compare(
@@ -128,6 +86,23 @@ def _check_transformers(config: Mapping[str, Any], source: str, encoder: Encoder
         activation=stated.get("hidden_act") if encoder.mlp == "mlp" else None,
         norm_eps=stated.get("layer_norm_eps"),
     )
+
+
+def _compare_rotary(source: str, encoder: EncoderConfig, stated: RotaryPositions | None) -> None:
+    if encoder.rotary != stated:
+        theirs, ours = (_in_words(rule) for rule in (stated, encoder.rotary))
+        where = "positions" if isinstance(encoder.positions, RotaryPositions) else "positions.rotary"
+        raise CheckpointError(
+            f"{source} has {theirs} by its config.json, but the encoder has {ours}; correct model.encoder.{where}, or "
+            "let encoder_config_from_state write it"
+        )
+
+
+def _in_words(rule: RotaryPositions | None) -> str:
+    if rule is None:
+        return "no rotary positions"
+    facts = rule.model_dump(exclude_defaults=True, exclude={"kind"}) or {"base": rule.base}
+    return "rotary positions with " + ", ".join(f"{name} {value}" for name, value in facts.items())
 
 
 def _compare(source: str, encoder: EncoderConfig, num_heads: Any = None, **stated: Any) -> None:

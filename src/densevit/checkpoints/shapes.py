@@ -68,6 +68,8 @@ def encoder_from_shapes(shapes: Shapes, prefix: str = "encoder.") -> dict[str, A
         "pre_norm": shapes.has(f"{prefix}norm_pre.weight"),
         "patch_bias": shapes.has(f"{prefix}patch_embed.proj.bias"),
         "qkv_bias": shapes.has(f"{prefix}blocks.0.attn.qkv.bias"),
+        "attn_norm": shapes.has(f"{prefix}blocks.0.attn.norm.weight"),
+        "mlp_norm": shapes.has(f"{prefix}blocks.0.mlp.norm.weight"),
         "layer_scale": 1.0 if shapes.has(f"{prefix}blocks.0.ls1.gamma") else None,  # the weights overwrite it
         "cls_token": shapes.has(f"{prefix}cls_token"),
         "dist_token": shapes.has(f"{prefix}dist_token"),

@@ -86,6 +86,7 @@ class DptConfig(DecoderConfig):
         num_readout: prefix tokens averaged by "add" (2 for distilled DeiT); "project" reads only the first.
         batch_norm: whether the residual units have batch norm; usual for segmentation.
         residual_bias: whether the residual units' convolutions have biases; by default where there is no batch norm.
+        coarsest_unit: whether the coarsest level has a residual unit of its own, as in segmentation_models.pytorch.
         fusion_up_to: upsample by two, or to the size of the next finer level (Depth Anything; any grid).
         stem_channels: widths of the encoder's stem maps, which then are the first levels (DPT-Hybrid).
     """
@@ -101,6 +102,7 @@ class DptConfig(DecoderConfig):
     num_readout: PositiveWidth = 1
     batch_norm: bool = False
     residual_bias: bool | None = None
+    coarsest_unit: bool = False
     fusion_up_to: Literal["double", "next_level"] = "next_level"
     stem_channels: tuple[int, ...] = ()
     head: Annotated[SegmentationHead | DepthHead | RegressionHead, Field(discriminator="kind")]
@@ -170,16 +172,18 @@ class Fusion(nn.Module):
     In the paper the 1x1 projection comes after the upsampling. They commute, so outputs agree up to rounding.
     """
 
-    def __init__(self, channels: int, *, batch_norm: bool, bias: bool, coarsest: bool) -> None:
+    def __init__(self, channels: int, *, batch_norm: bool, bias: bool, skip: bool) -> None:
         super().__init__()
-        self.skip_unit = None if coarsest else ResidualUnit(channels, batch_norm=batch_norm, bias=bias)
+        self.skip_unit = ResidualUnit(channels, batch_norm=batch_norm, bias=bias) if skip else None
         self.unit = ResidualUnit(channels, batch_norm=batch_norm, bias=bias)
         self.project = Conv2d(channels, channels, 1)
 
     def forward(self, level: Tensor, path: Tensor | None) -> Tensor:
         """Level (B, F, h', w') and path (B, F, h, w), or None for the coarsest level -> (B, F, h, w)."""
-        if path is None or self.skip_unit is None:
+        if self.skip_unit is None:
             x = level
+        elif path is None:
+            x = self.skip_unit(level)
         else:
             skip = resize(level, (path.shape[-2], path.shape[-1]), align_corners=False)
             x = path + self.skip_unit(skip)
@@ -232,7 +236,7 @@ class Dpt(Decoder):
 
     Differs from the paper: only in what the config says. Differs from mmseg: not at all with fusion_up_to="double" and
     a segmentation head of align_corners=False. The published code builds a residual unit for the coarsest skip and
-    never uses it; here it does not exist.
+    never uses it; here it does not exist without coarsest_unit.
     """
 
     def __init__(self, config: DptConfig, *, embed_dim: int, num_taps: int, out_channels: int) -> None:
@@ -244,7 +248,8 @@ class Dpt(Decoder):
         self.reassemble = nn.ModuleList(Reassemble(config, embed_dim, level) for level in range(num_stem, 4))
         self.convs = nn.ModuleList(Conv2d(c, width, 3, bias=False) for c in config.channels)
         self.fusions = nn.ModuleList(
-            Fusion(width, batch_norm=config.batch_norm, bias=bias, coarsest=level == 3) for level in range(4)
+            Fusion(width, batch_norm=config.batch_norm, bias=bias, skip=level < 3 or config.coarsest_unit)
+            for level in range(4)
         )
         self.aux = "none"
         if isinstance(config.head, SegmentationHead):

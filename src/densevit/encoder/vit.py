@@ -1,123 +1,25 @@
 """A plain Vision Transformer that returns the tokens after selected blocks.
 
 Source: Dosovitskiy et al. 2021; the options are those of DeiT (distillation token), CLIP (pre-norm, quick GELU),
-DINOv2 (LayerScale, registers, SwiGLU) and DINOv3 (rotary embedding). Parameters have timm's names.
+DINOv2 (LayerScale, registers, SwiGLU), DINOv3 (rotary embedding) and EVA-02 (norms inside the branches). Parameters
+have timm's names.
 """
 
 from collections.abc import Collection, Iterator
-from typing import Annotated, Literal, Self
 
 import torch
-from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from densevit.blocks import Activation, Block, MlpKind, Rotation
-from densevit.config import Config, PositiveWidth, bounded
-from densevit.encoder.hybrid import HybridEmbed, HybridStem
+from densevit.blocks import Block, Rotation
+from densevit.encoder.config import EncoderConfig
+from densevit.encoder.hybrid import HybridEmbed
 from densevit.encoder.patches import PatchEmbed
-from densevit.encoder.positions import (
-    LearnedPositions,
-    RotaryPositions,
-    positions_for,
-    rotary_angles,
-    rotary_angles_at,
-)
+from densevit.encoder.positions import LearnedPositions, positions_for, rotary_angles, rotary_angles_at
 from densevit.encoder.token_merging import merged_taps
 from densevit.encoder.token_merging_rules import MergingConfig
 from densevit.errors import ShapeError
 from densevit.types import Size, Taps
-
-Width = Literal["Ti", "S", "B", "L"]
-
-NAMED_SIZES: dict[Width, dict[str, int]] = {
-    "Ti": {"embed_dim": 192, "depth": 12, "num_heads": 3},
-    "S": {"embed_dim": 384, "depth": 12, "num_heads": 6},
-    "B": {"embed_dim": 768, "depth": 12, "num_heads": 12},
-    "L": {"embed_dim": 1024, "depth": 24, "num_heads": 16},
-}
-
-
-class EncoderConfig(Config):
-    """A plain ViT.
-
-    Attributes:
-        depth: blocks of the full model; those after the last tap are not built.
-        norm_eps: epsilon of every LayerNorm. Codebases differ (1e-12 to 1e-5), and so do their outputs.
-        pre_norm: whether there is a LayerNorm before the first block (CLIP).
-        layer_scale: initial value of LayerScale, or none.
-        taps: 0-based indices of the blocks whose outputs are returned, increasing.
-        final_norm: whether taps pass through the final LayerNorm (Segmenter, DINOv2) or are the raw residual stream
-            (SETR, DPT).
-        drop_path: rate at the last block of the full model, growing linearly from 0 at the first.
-        stem: DPT-Hybrid's convolutional stem instead of the patch projection.
-    """
-
-    embed_dim: PositiveWidth
-    depth: Annotated[int, Field(gt=0), bounded("blocks")]
-    num_heads: int = Field(gt=0)
-    patch_size: tuple[PositiveWidth, PositiveWidth] = (16, 16)
-    in_channels: PositiveWidth = 3
-    mlp: MlpKind = "mlp"
-    mlp_ratio: Annotated[float, bounded("width")] = Field(default=4.0, gt=0)
-    activation: Activation = "gelu"
-    norm_eps: float = Field(default=1e-6, gt=0)
-    pre_norm: bool = False
-    patch_bias: bool = True
-    qkv_bias: bool = True
-    layer_scale: float | None = None
-    cls_token: bool = True
-    dist_token: bool = False
-    num_registers: Annotated[int, bounded("width")] = Field(default=0, ge=0)
-    positions: Annotated[LearnedPositions | RotaryPositions, Field(discriminator="kind")]
-    taps: tuple[int, ...] = Field(min_length=1)
-    final_norm: bool = False
-    drop_path: float = Field(default=0.0, ge=0, lt=1)
-    dropout: float = Field(default=0.0, ge=0, lt=1)
-    stem: HybridStem | None = None
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        if self.embed_dim % self.num_heads:
-            raise ValueError(f"embed_dim {self.embed_dim} is not a multiple of num_heads {self.num_heads}")
-        if list(self.taps) != sorted(set(self.taps)) or self.taps[0] < 0 or self.taps[-1] >= self.depth:
-            raise ValueError(f"taps {self.taps} must be increasing block indices in 0..{self.depth - 1}")
-        if isinstance(self.positions, LearnedPositions) and self.positions.num_prefix > self.num_prefix:
-            raise ValueError(
-                f"positions.num_prefix {self.positions.num_prefix} exceeds {self.num_prefix} prefix tokens"
-            )
-        if isinstance(self.positions, RotaryPositions) and (self.embed_dim // self.num_heads) % 4:
-            raise ValueError("rotary positions need a head width that is a multiple of 4")
-        if self.stem is not None and self.patch_size != (16, 16):
-            raise ValueError("the hybrid stem has stride 16; patch_size must be 16")
-        return self
-
-    @model_validator(mode="before")
-    @classmethod
-    def _square_patch(cls, data: object) -> object:
-        if isinstance(data, dict) and isinstance(data.get("patch_size"), int):
-            return data | {"patch_size": (data["patch_size"], data["patch_size"])}
-        return data
-
-    @property
-    def num_prefix(self) -> int:
-        """Number of class, distillation and register tokens."""
-        return int(self.cls_token) + int(self.dist_token) + self.num_registers
-
-
-def vit_config(
-    width: Width, *, patch_size: int = 16, image_size: int = 224, taps: tuple[int, ...] | None = None, **facts: object
-) -> EncoderConfig:
-    """The config of a named size, with learned positions for square images; by default the last block is the tap."""
-    size = NAMED_SIZES[width]
-    grid = image_size // patch_size
-    defaults: dict[str, object] = {
-        **size,
-        "patch_size": patch_size,
-        "positions": {"kind": "learned", "grid": (grid, grid)},
-        "taps": taps or (size["depth"] - 1,),
-    }
-    return EncoderConfig.parse(defaults | facts, source=f"ViT-{width}/{patch_size}")
 
 
 class VisionTransformer(nn.Module):
@@ -161,6 +63,8 @@ class VisionTransformer(nn.Module):
                 activation=config.activation,
                 norm_eps=config.norm_eps,
                 qkv_bias=config.qkv_bias,
+                attn_norm=config.attn_norm,
+                mlp_norm=config.mlp_norm,
                 layer_scale=config.layer_scale,
                 drop_path=config.drop_path * i / max(config.depth - 1, 1),
                 dropout=config.dropout,
@@ -286,12 +190,9 @@ class VisionTransformer(nn.Module):
         return Taps(tokens, prefix, grid, self.config.patch_size, stem_maps)
 
     def _rotation(self, grid: Size, device: torch.device) -> Rotation | None:
-        if not isinstance(self.config.positions, RotaryPositions):
-            return None
-        head_dim = self.config.embed_dim // self.config.num_heads
-        return rotary_angles(grid, head_dim, base=self.config.positions.base, device=device)
+        rule = self.config.rotary
+        return None if rule is None else rotary_angles(rule, grid, self.config.head_dim, device=device)
 
     def _rotation_at(self, centres: Tensor, grid: Size) -> Rotation:
-        assert isinstance(self.config.positions, RotaryPositions)
-        head_dim = self.config.embed_dim // self.config.num_heads
-        return rotary_angles_at(centres, grid, head_dim, base=self.config.positions.base)
+        assert self.config.rotary is not None
+        return rotary_angles_at(self.config.rotary, centres, grid, self.config.head_dim)

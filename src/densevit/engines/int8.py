@@ -1,5 +1,6 @@
 """Parts of a model with linear layers on 8-bit tokens, for inference on the CPU."""
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from densevit.blocks import Block, LayerScale, Mlp, Rotation
@@ -26,6 +27,7 @@ class Int8Block(Block):
         self.proj = int8_linear(block.attn.proj, "proj", _gamma(block.ls1))
         self.fc1 = int8_linear(block.mlp.fc1, "fc1")
         self.fc2 = int8_linear(block.mlp.fc2, "fc2", _gamma(block.ls2))
+        self.hidden_norm = nn.Identity() if isinstance(block.mlp, Mlp) else block.mlp.norm
         del block.attn.qkv, block.attn.proj
         self.attn = block.attn  # what is left of it mixes heads
 
@@ -39,6 +41,9 @@ class Int8Block(Block):
 
     def feed_forward(self, x: Tensor) -> Tensor:
         """The second half: x + feed-forward(norm(x))."""
+        if isinstance(self.hidden_norm, nn.LayerNorm):
+            gate, value = run_layers(x, [(self.norm2, self.fc1)]).chunk(2, dim=-1)
+            return run_layers(self.hidden_norm(F.silu(gate) * value), [("plain", self.fc2)], residual=x)
         return run_layers(x, [(self.norm2, self.fc1), (self.activation, self.fc2)], residual=x)
 
     def _attend(self, x: Tensor, rotation: Rotation | None, bias: Tensor | None, out: Tensor | None) -> Tensor:

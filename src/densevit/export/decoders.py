@@ -169,8 +169,10 @@ def _resampled(writer: Writer, x: Value, resample: nn.Module) -> Value:
 
 
 def _fuse(writer: Writer, fusion: Fusion, level: Value, path: Value | None, *, doubling: bool) -> Value:
-    if path is None or fusion.skip_unit is None:
+    if fusion.skip_unit is None:
         x = level
+    elif path is None:
+        x = writer.residual_unit(level, fusion.skip_unit)
     else:
         # Unless fusions double, the path has just been resized to this level.
         skip = resize(level, (path.size(2), path.size(3)), align_corners=False) if doubling else level

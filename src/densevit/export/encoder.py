@@ -43,9 +43,9 @@ def encode(writer: Writer, encoder: VisionTransformer, images: Value, grid: Exte
     x = patches.reshape(0, config.embed_dim, -1).transpose(0, 2, 1)  # (B, N, C)
     x = writer.layer_norm(_with_positions(writer, encoder, x, grid), encoder.norm_pre)
     rotation = None
-    if isinstance(config.positions, RotaryPositions):
-        angles = rotary(writer, grid, config.embed_dim // config.num_heads, config.positions.base)
-        rotation = GraphRotation(*angles, config.num_prefix)
+    if config.rotary is not None:
+        angles = rotary(writer, config.rotary, grid, config.head_dim)
+        rotation = GraphRotation(*angles, config.num_prefix, config.rotary.pairs == "neighbours")
     tokens, prefix = {}, {}
     for index, block in enumerate(encoder.blocks[: max(needed) + 1]):
         x = writer.block(x, block, rotation)
@@ -103,20 +103,30 @@ def learned(writer: Writer, encoder: VisionTransformer, rule: LearnedPositions, 
     return g.where(g.op("Equal", num_patches, num_stored), kept, resampled)
 
 
-def rotary(writer: Writer, grid: Extent, head_dim: int, base: float) -> tuple[Value, Value]:
+def rotary(writer: Writer, rule: RotaryPositions, grid: Extent, head_dim: int) -> tuple[Value, Value]:
     """``rotary_angles``: sine and cosine (N, D) for the patches of a grid."""
     g = writer.graph
     quarter = head_dim // 4
-    periods = np.float32(base) ** (np.arange(quarter, dtype=np.float32) / np.float32(quarter))
-    frequencies = g.constant((2 * math.pi / periods).astype(np.float32))
+    periods = np.float32(rule.base) ** (np.arange(quarter, dtype=np.float32) / np.float32(quarter))
     shape = g.dims(*grid, quarter)
 
     def angles(length: Value, axis: int) -> Value:
-        centres = (g.range(length).as_float() + 0.5) / length.as_float() * 2.0 - 1.0
-        return g.op("Expand", centres.unsqueeze(*((1, 2) if axis == 0 else (0, 2))) * frequencies, shape)
+        points, turn = g.range(length).as_float(), 1.0
+        if rule.coordinates == "centres":
+            points, turn = (points + 0.5) / length.as_float() * 2.0 - 1.0, 2 * math.pi
+        else:
+            points = points + rule.index_offset if rule.index_offset else points
+            points = points if rule.stretch_to is None else points / length.as_float() * float(rule.stretch_to[axis])
+        frequencies = g.constant((turn / periods).astype(np.float32))
+        return g.op("Expand", points.unsqueeze(*((1, 2) if axis == 0 else (0, 2))) * frequencies, shape)
 
     y, x = angles(grid[0], 0), angles(grid[1], 1)  # (h, w, D / 4)
-    joined = g.concat([y, x, y, x], -1).reshape(-1, head_dim)
+    once = (y, x) if rule.order == "yx" else (x, y)
+    if rule.pairs == "halves":
+        joined = g.concat([*once, *once], -1).reshape(-1, head_dim)
+    else:
+        single = g.concat(list(once), -1).reshape(-1, head_dim // 2, 1)
+        joined = g.concat([single, single], -1).reshape(-1, head_dim)
     return g.op("Sin", joined), g.op("Cos", joined)
 
 

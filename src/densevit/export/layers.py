@@ -20,11 +20,12 @@ from densevit.layers import ConvBnRelu, ResidualUnit, StridedConv
 
 
 class GraphRotation(NamedTuple):
-    """The values of ``densevit.blocks.Rotation``: sine and cosine (N, D), and the number of tokens before those N."""
+    """``densevit.blocks.Rotation``: sine and cosine (N, D), the number of tokens before those N, and which pairs."""
 
     sin: Value
     cos: Value
     num_prefix: int
+    neighbours: bool
 
 
 class Writer:
@@ -176,14 +177,21 @@ class Writer:
         with g.scope(self._names[id(attn)]):
             logits = g.op("MatMul", q * float(width**-0.5), k.transpose(0, 1, 3, 2), name="scores")
             mixed = g.op("MatMul", g.op("Softmax", logits, axis=-1), v, name="mixed")
-        return self.linear(mixed.transpose(0, 2, 1, 3).reshape(0, 0, -1), attn.proj, scale)
+        joined = self.layer_norm(mixed.transpose(0, 2, 1, 3).reshape(0, 0, -1), attn.norm)
+        return self.linear(joined, attn.proj, scale)
 
     def _rotated(self, x: Value, rotation: "GraphRotation") -> Value:
         """The patches' queries or keys in (B, heads, P + N, D), rotated."""
         g, start = self.graph, rotation.num_prefix
         patches = x.slice(2, start) if start else x
-        first, second = g.ops("Split", 2, patches, axis=-1, num_outputs=2)
-        rotated = patches * rotation.cos + g.concat([-second, first], -1) * rotation.sin
+        if rotation.neighbours:
+            pairs = patches.reshape(0, 0, 0, -1, 2)
+            first, second = g.ops("Split", 2, pairs, axis=-1, num_outputs=2)  # each (B, heads, N, D / 2, 1)
+            perpendicular = g.op("Reshape", g.concat([-second, first], -1), g.op("Shape", patches))
+        else:
+            first, second = g.ops("Split", 2, patches, axis=-1, num_outputs=2)
+            perpendicular = g.concat([-second, first], -1)
+        rotated = patches * rotation.cos + perpendicular * rotation.sin
         return g.concat([x.slice(2, 0, start), rotated], 2) if start else rotated
 
     def feed_forward(self, x: Value, mlp: nn.Module, scale: Tensor | None) -> Value:
@@ -193,7 +201,7 @@ class Writer:
         assert isinstance(mlp, Swiglu)
         g = self.graph
         gate, value = g.ops("Split", 2, self.linear(x, mlp.fc1), axis=-1, num_outputs=2)
-        return self.linear(gate * g.op("Sigmoid", gate) * value, mlp.fc2, scale)
+        return self.linear(self.layer_norm(gate * g.op("Sigmoid", gate) * value, mlp.norm), mlp.fc2, scale)
 
 
 def _gamma(scale: nn.Module) -> Tensor | None:

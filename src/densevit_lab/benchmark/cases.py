@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from densevit.encoder.vit import Width
+from densevit.encoder.config import Width
 from densevit.types import Size
 from densevit_lab.benchmark import training
 from densevit_lab.benchmark.decode import FORMS

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from densevit.encoder.vit import NAMED_SIZES, Width, vit_config
+from densevit.encoder.config import NAMED_SIZES, Width, vit_config
 from densevit.model import DenseModel, ModelConfig
 from densevit.tasks import Segmentation
 from densevit_lab.benchmark.peers import fill

@@ -17,7 +17,7 @@ PUBLISHED: Mapping[str, Published] = MappingProxyType({row.name: row for row in 
 """The rows by name."""
 
 # Of several rows of one preset, the first is meant by the preset's name unless one has that name.
-_SPELLINGS = {spelling: row for row in reversed(_ROWS) for spelling in (row.preset, *row.aliases) if spelling}
+_SPELLINGS = {spelling: row for row in reversed(_ROWS) for spelling in (row.preset, *row.aliases)}
 _SPELLINGS |= PUBLISHED
 
 

@@ -1,6 +1,5 @@
 """DPT: the release of its authors, their conversions for transformers, and DPT on DINOv2."""
 
-from collections.abc import Mapping
 from typing import Any
 
 from densevit.checkpoints.published.measured import metrics_of, protocol_of
@@ -83,27 +82,24 @@ def _task(preset: str) -> TaskKind:
     return "segmentation" if preset.endswith("ade20k") else "depth"
 
 
-def _on_dinov2(size: str, encoder: str, parameters: int, rmse: Mapping[str, float]) -> tuple[Published, ...]:
-    """Two rows: DINOv2 and DPT for metres, trained on one data set each."""
-    return tuple(
-        Published(
-            name=f"dpt-dinov2-{size}-{data}",
-            preset=None,
-            family="DPT",
-            task="depth",
-            sources=_hub_sources(f"facebook/dpt-dinov2-{size}-{data}"),
-            licence="Apache-2.0",
-            licence_of_code="Apache-2.0",
-            licence_source="facebookresearch/dinov2, README.md, section License",
-            source_config=f"facebook/dpt-dinov2-{size}-{data}",
-            protocol=f"{title}, up to {metres} m: whole image, padded to sides that are multiples of 14",
-            metrics={f"{title.partition(' ')[0]} RMSE": rmse[data]},
-            metrics_source="arXiv:2304.07193, table 11",
-            import_options={"as_source": "transformers"},
-            encoder=encoder,
-            parameters=parameters,
-        )
-        for data, title, metres in (("nyu", "NYUv2 test", 10), ("kitti", "KITTI Eigen test", 80))
+def _on_dinov2(size: str, release: str) -> Published:
+    """A row of DINOv2 and DPT for metres, trained on one data set."""
+    name = f"dpt-dinov2-{size}-{release}"
+    data = {"nyu": "NYUv2 test", "kitti": "KITTI Eigen test"}[release]
+    return Published(
+        name=name,
+        preset=name,
+        family="DPT",
+        task="depth",
+        sources=_hub_sources(f"facebook/{name}"),
+        licence="Apache-2.0",
+        licence_of_code="Apache-2.0",
+        licence_source="facebookresearch/dinov2, README.md, section License",
+        source_config=f"facebook/{name}",
+        protocol=f"{data}: {protocol_of(name)}",
+        metrics=metrics_of(name, data.partition(" ")[0]),
+        metrics_source="arXiv:2304.07193, table 11",
+        import_options={"as_source": "transformers", "release": release},
     )
 
 
@@ -141,8 +137,5 @@ DPT: tuple[Published, ...] = (
         "ADE20K validation",
         dataset="ade20k",
     ),
-    *_on_dinov2("small", "ViT-S/14", 37_197_601, {"nyu": 0.356, "kitti": 2.34}),
-    *_on_dinov2("base", "ViT-B/14", 111_954_049, {"nyu": 0.317, "kitti": 2.23}),
-    *_on_dinov2("large", "ViT-L/14", 339_738_305, {"nyu": 0.293, "kitti": 2.14}),
-    *_on_dinov2("giant", "ViT-g/14", 1_199_461_185, {"nyu": 0.279, "kitti": 2.11}),
+    *(_on_dinov2(size, release) for size in ("small", "base", "large", "giant") for release in ("nyu", "kitti")),
 )

@@ -20,6 +20,8 @@ def metrics_of(preset: str, data: str = "") -> dict[str, float]:
 def protocol_of(preset: str) -> str:
     """The protocol with which a preset was measured, in words."""
     protocol = parse_protocol(PRESETS[preset].protocol)
+    if isinstance(protocol, WholeProtocol) and not protocol.resize:
+        return f"whole image, padded to sides that are multiples of {protocol.pad_multiple}"
     if isinstance(protocol, WholeProtocol):
         return f"whole image resized to {_size(protocol.net_size)}, sides multiples of {protocol.multiple}"
     resized = "not resized"

@@ -61,7 +61,7 @@ class Published:
 
     Attributes:
         name: by which it is loaded; that of its preset, unless several models share the preset.
-        preset: name of the preset with the same network, epsilons of its norms aside; None if there is none.
+        preset: name of the preset with the same network, epsilons of its norms aside.
         aliases: other names that mean the same model.
         family: "SETR", "Segmenter", "DPT" or "Depth Anything".
         task: "segmentation" or "depth".
@@ -75,12 +75,11 @@ class Published:
             here, and "TTA" is with several scales and mirror images. Empty if none is published.
         metrics_source: where the metrics are published.
         import_options: options of ``import_file`` that neither the weights nor their side files state.
-        encoder, parameters: the usual name of the encoder and the number of parameters, where there is no preset.
         downloaded_here: whether the file was ever downloaded and compared with its row by densevit's authors.
     """
 
     name: str
-    preset: str | None
+    preset: str
     family: Family
     task: TaskKind
     sources: tuple[Origin, ...]
@@ -93,13 +92,7 @@ class Published:
     metrics_source: str
     aliases: tuple[str, ...] = ()
     import_options: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
-    encoder: str | None = None
-    parameters: int | None = None
     downloaded_here: bool = False
-
-    def __post_init__(self) -> None:
-        if self.preset is None and (self.encoder is None or self.parameters is None):
-            raise ValueError(f"{self.name} has no preset, so that it must state its encoder and parameters")
 
     @property
     def permissive(self) -> bool:

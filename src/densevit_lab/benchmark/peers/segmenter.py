@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from densevit.checkpoints.native import Bundle
-from densevit.encoder.vit import NAMED_SIZES, Width
+from densevit.encoder.config import NAMED_SIZES, Width
 from densevit.io import read_image
 from densevit.types import Size
 from densevit_lab.benchmark.peers import Peer, fill, import_bundle
