@@ -51,13 +51,8 @@ def _random(name: str) -> tuple[DenseModel, Mapping[str, Task]]:
     """The architecture of a preset, of published weights, or of a checkpoint."""
     known = kind_of(local_path(name)) == "none"
     row = find_published(name) if known and name not in PRESETS else None
-    if row is not None and row.preset not in PRESETS:
-        raise ConfigError(
-            f"{name} has no preset, so its architecture is known from its weights only; leave pretrained=False out, or "
-            "choose a preset: densevit models lists them"
-        )
     if known and (row is not None or name in PRESETS):
-        bundle = preset_bundle(name if row is None else str(row.preset))
+        bundle = preset_bundle(name if row is None else row.preset)
         return bundle.model, bundle.tasks
     facts = model_facts(name)
     return DenseModel(facts.model), facts.tasks

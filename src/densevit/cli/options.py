@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     from densevit.inference.raster.job import RasterConfig
     from densevit.inference.sliding_window import SlidingWindow
 
-Model = Annotated[str, typer.Option(help='"default", a checkpoint, or hf://owner/name.')]
+Model = Annotated[str, typer.Option(help='"default", a name of densevit models, a checkpoint, or hf://owner/name.')]
 Runnable = Annotated[
-    str, typer.Option("--model", help='"default", a checkpoint, hf://owner/name, or an exported .onnx or .xml.')
+    str, typer.Option("--model", help='"default", a name of densevit models, a checkpoint, hf://owner/name, or a .onnx or .xml.')
 ]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, ...; a GPU if there is one.")]
 Speed = Annotated[

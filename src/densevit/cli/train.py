@@ -20,7 +20,9 @@ def train(
     ] = None,
     preset: Annotated[str | None, typer.Option(help="Model to train, see densevit models.")] = None,
     recipe: Annotated[str | None, typer.Option(help="Training of a published model, such as setr-pup-ade20k.")] = None,
-    init: Annotated[str | None, typer.Option(help="Checkpoint to start from; default is the one that ships.")] = None,
+    init: Annotated[
+        str | None, typer.Option(help="Model to fine-tune: a published name, a checkpoint, or default, which ships.")
+    ] = None,
     freeze: Annotated[
         str | None, typer.Option(help="encoder, or a number of blocks: freeze them, and cache their output.")
     ] = None,
@@ -46,7 +48,7 @@ def train(
 
     Without --preset, --recipe, --init or a --config with a model, laptop mode trains heads on a frozen encoder: it
     times this machine once, and chooses input size, views, steps and evaluations from the data and --time. With --init,
-    --freeze encoder does the same for another encoder.
+    --freeze encoder does the same for another encoder, and without it the whole model learns the classes of the data.
 
     Precedence: --recipe < --preset, --init, --freeze, --decoder and --data < --config < --set. The merged config is
     written to the run folder. The same command runs on many GPUs under torchrun. Ctrl-C, SIGTERM and SIGHUP save

@@ -52,7 +52,8 @@ def train(
         out: run folder: config, log, states, model.safetensors; by default a new one in runs/.
         preset: model to train, one of ``list_models()``.
         recipe: training of a published model, such as "setr-pup-ade20k".
-        init: checkpoint to start from; "default" ships with the package.
+        init: model to start from, as for ``load``; without ``preset``, ``decoders`` and ``freeze`` all of it learns the
+            classes of the data.
         decoders: decoders to train on the encoder of ``init``: kinds such as "setr_mla", or functions of ``embed_dim``,
             ``num_taps`` and ``out_channels`` that give a module. One head each, named after it.
         freeze: "encoder", or a number of blocks: they stay as they are, and their output is cached.

@@ -68,7 +68,8 @@ class TrainConfig(Config):
     Attributes:
         tasks: one per head.
         encoder_weights: pre-trained weights, a file, "default", or ``hf://owner/name``; random if not given.
-        init: a densevit checkpoint, or "default", from which all weights that fit are loaded.
+        init: a model from which all weights that fit are loaded: "default", a published one by its name, a checkpoint,
+            or ``hf://owner/name``; without ``model.heads`` its own head is trained.
         freeze: "encoder" trains only the heads; a number N keeps the patch projection, positions and first N blocks.
         freeze_norms: batch norms keep their running statistics in training too.
         lora: low-rank adapters in a frozen encoder; instead of ``freeze``.

@@ -98,7 +98,7 @@ def _on_dinov2(size: str, release: str) -> Published:
         source_config=f"facebook/{name}",
         protocol=f"{data}: {protocol_of(name)}",
         metrics=metrics_of(name, data.partition(" ")[0]),
-        metrics_source="arXiv:2304.07193, table 11",
+        metrics_source="arXiv:2304.07193, table 11; not compared with the paper again",
         import_options={"as_source": "transformers", "release": release},
     )
 
