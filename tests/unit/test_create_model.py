@@ -61,8 +61,8 @@ def test_other_classes__change_only_the_classifier(
     assert 0 < len(new) < len(state) // 2
     old = read_header(place.folder(row.name) / "model.safetensors").model.heads["labels"].out_channels
     assert line == (
-        f"head labels of {row.name} has 11 classes instead of {old}: {', '.join(new)} begin with random values, and all "
-        f"other weights are those of {row.name}"
+        f"head labels of {row.name} has 11 classes instead of {old}: {', '.join(new)} begin with random values, and "
+        f"all other weights are those of {row.name}"
     )
     sides = [2 * side for side in model.config.encoder.patch_size]
     output = model(torch.rand(2, 3, *sides))["labels"]
