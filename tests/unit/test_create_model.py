@@ -1,6 +1,7 @@
 """``create_model``: published weights, or random ones, to train on other classes; and ``train`` from such weights."""
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -60,8 +61,8 @@ def test_other_classes__change_only_the_classifier(
     assert 0 < len(new) < len(state) // 2
     old = read_header(place.folder(row.name) / "model.safetensors").model.heads["labels"].out_channels
     assert line == (
-        f"head labels of {row.name} has 11 classes instead of {old}: {', '.join(new)} begin with random values, "
-        f"and all other weights are those of {row.name}"
+        f"head labels of {row.name} has 11 classes instead of {old}: {', '.join(new)} begin with random values, and "
+        f"all other weights are those of {row.name}"
     )
     sides = [2 * side for side in model.config.encoder.patch_size]
     output = model(torch.rand(2, 3, *sides))["labels"]
@@ -95,6 +96,13 @@ def test_random_model__of_a_published_name_has_the_architecture_of_its_preset(pl
 
     assert model.config == densevit.create_model("segmenter-ti-mask", pretrained=False).config
     assert place.server.requests == []
+
+
+def test_random_model__of_weights_without_preset_is_refused(place: Place) -> None:
+    place.use(replace(PUBLISHED["dpt-large-ade20k"], name="lonely", preset=None))
+
+    with pytest.raises(ConfigError, match="lonely has no preset, so its architecture is known from its weights only"):
+        densevit.create_model("lonely", pretrained=False)
 
 
 def test_random_model__has_the_architecture_of_a_checkpoint(tmp_path: Path) -> None:

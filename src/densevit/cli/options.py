@@ -17,7 +17,10 @@ if TYPE_CHECKING:
 
 Model = Annotated[str, typer.Option(help='"default", a name of densevit models, a checkpoint, or hf://owner/name.')]
 Runnable = Annotated[
-    str, typer.Option("--model", help='"default", a name of densevit models, a checkpoint, hf://owner/name, or a .onnx or .xml.')
+    str,
+    typer.Option(
+        "--model", help='"default", a name of densevit models, a checkpoint, hf://owner/name, or an exported file.'
+    ),
 ]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, ...; a GPU if there is one.")]
 Speed = Annotated[
