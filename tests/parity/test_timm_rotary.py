@@ -14,7 +14,7 @@ from densevit.checkpoints.timm_names import architecture_of
 from densevit.encoder import VisionTransformer
 from densevit.encoder.positions import RotaryPositions
 from densevit.errors import CheckpointError
-from tests.parity.test_timm import randomise
+from tests.parity.random_weights import randomise
 from tests.tolerances import PARITY, relative_l2
 
 SMALL = {"depth": 2, "embed_dim": 64, "num_heads": 2}

@@ -788,3 +788,43 @@ def test_dinov3_gated_by_another_function__is_refused(activation: str | None, tm
 def test_config_beside_an_encoder__is_obeyed(facts: dict[str, Any], words: str, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=words):
         side(tmp_path, facts)
+
+
+def test_name_of_timm__tells_what_no_tensor_does() -> None:
+    facts: dict[str, Any] = {"embed_dim": 128, "num_heads": 2, "mlp_ratio": 1.0}
+    state = built(**facts).state_dict()
+
+    plain = encoder_config_from_state(state, source="file", architecture="vit_base_patch16_clip_quickgelu_224.openai")
+    rotary = encoder_config_from_state(state, source="file", architecture="vit_pe_spatial_base_patch16_512")
+
+    assert (plain.num_heads, plain.norm_eps, plain.activation, plain.rotary) == (2, 1e-5, "quick_gelu", None)
+    assert (rotary.num_heads, rotary.norm_eps, rotary.activation) == (2, 1e-5, "gelu")
+    assert rotary.rotary is not None
+    assert (rotary.rotary.stretch_to, rotary.rotary.order, rotary.rotary.index_offset) == ((32, 32), "xy", 1.0)
+
+
+@pytest.mark.parametrize("name", ["swin_tiny_patch4_window7_224", "vit_base_patch16_rpn_224.sw_in1k"])
+def test_name_of_another_model_of_timm__is_refused(name: str) -> None:
+    with pytest.raises(CheckpointError, match=rf"file is {name.split('.')[0]} of timm: .*only plain ViTs"):
+        encoder_config_from_state(built().state_dict(), source="file", architecture=name)
+
+
+def test_bias_lost_in_one_block__is_missed() -> None:
+    state = built().state_dict()
+    del state["blocks.1.mlp.fc1.bias"]
+
+    assert "not in the file: blocks.1.mlp.fc1.bias" in refusal(fresh(), state)
+
+
+def test_biases_that_no_block_has__are_zero() -> None:
+    source, encoder = built(), fresh()
+    names = [name for name in source.state_dict() if name.endswith(("fc1.bias", "fc2.bias", "attn.proj.bias"))]
+    state = {name: tensor for name, tensor in source.state_dict().items() if name not in names}
+    for block in source.blocks:
+        for layer in (block.mlp.fc1, block.mlp.fc2, block.attn.proj):
+            layer.bias.data.zero_()
+
+    report = load(encoder, state)
+
+    assert same(encoder, source)
+    assert sorted(rows(report, "adapted")) == sorted((name, "zero, the file has none") for name in names)

@@ -143,14 +143,10 @@ class Fusion(nn.Module):
 
     def forward(self, level: Tensor, path: Tensor | None) -> Tensor:
         """Level (B, F, h', w') and path (B, F, h, w), or None for the coarsest level -> (B, F, h, w)."""
-        if self.skip_unit is None:
-            x = level
-        elif path is None:
-            x = self.skip_unit(level)
-        else:
-            skip = resize(level, _size(path), align_corners=False)
-            x = path + self.skip_unit(skip)
-        return self.project(self.unit(x))
+        if path is not None:
+            level = resize(level, _size(path), align_corners=False)
+        x = level if self.skip_unit is None else self.skip_unit(level)
+        return self.project(self.unit(x if path is None else path + x))
 
 
 class Dpt(Decoder):
@@ -167,8 +163,7 @@ class Dpt(Decoder):
         super().__init__()
         width, num_stem = config.fusion_channels, len(config.stem_channels)
         bias = (not config.batch_norm) if config.residual_bias is None else config.residual_bias
-        self.fusion_up_to = config.fusion_up_to
-        self.num_stem = num_stem
+        self.fusion_up_to, self.num_stem = config.fusion_up_to, num_stem
         self.reassemble = nn.ModuleList(Reassemble(config, embed_dim, level) for level in range(num_stem, 4))
         self.convs = nn.ModuleList(Conv2d(c, width, 3, bias=False) for c in config.channels)
         self.fusions = nn.ModuleList(
