@@ -91,9 +91,11 @@ def up_head(writer: Writer, head: UpHead, levels: Levels) -> Value:
     """``UpHead`` on the last tap."""
     x = levels.map(writer, -1, head.norm)
     *first, last = head.convs
+    corners = head.align_corners
     for conv in first:
-        x = upsample_by(writer.conv_bn_relu(x, conv), head.up_scale)
-    return upsample_by(writer.conv(writer.conv_bn_relu(x, last), head.classifier), head.up_scale)
+        x = upsample_by(writer.conv_bn_relu(x, conv), head.up_scale, align_corners=corners)
+    x = writer.conv(writer.conv_bn_relu(x, last), head.classifier)
+    return upsample_by(x, head.up_scale, align_corners=corners)
 
 
 def setr(writer: Writer, decoder: SetrNaive | SetrPup, levels: Levels) -> Value:
@@ -104,7 +106,7 @@ def setr(writer: Writer, decoder: SetrNaive | SetrPup, levels: Levels) -> Value:
 def setr_mla(writer: Writer, decoder: SetrMla, levels: Levels) -> Value:
     """``SetrMla``."""
     g = writer.graph
-    corners = decoder.form == "paper"
+    in_streams = decoder.form == "paper"
     total: Value | None = None
     streams: list[Value] = []
     for level in reversed(range(len(decoder.norms))):
@@ -115,9 +117,9 @@ def setr_mla(writer: Writer, decoder: SetrMla, levels: Levels) -> Value:
         assert isinstance(stream, nn.Sequential)
         for conv in stream:
             x = writer.conv_bn_relu(x, conv)
-        streams.append(upsample_by(x, 4, align_corners=True) if corners else x)
+        streams.append(upsample_by(x, 4, align_corners=True) if in_streams else x)
     joined = writer.conv(g.concat(streams[::-1], 1), decoder.classifier)
-    return joined if corners else upsample_by(joined, 4)
+    return joined if in_streams else upsample_by(joined, 4, align_corners=decoder.align_corners)
 
 
 def dpt(writer: Writer, decoder: Dpt, levels: Levels) -> Value:

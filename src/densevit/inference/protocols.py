@@ -106,7 +106,7 @@ def forward(kind: ProtocolKind, model: DenseModel, head: str) -> Network:
         rows, columns = (Resize(old, new, align_corners=corners) for old, new in zip(grid, target, strict=True))
         return rows, columns
 
-    return Network(logits, resizes, cropped=kind == "segmenter")
+    return Network(logits, resizes, cropped=kind == "segmenter", align_corners=kind == "mmseg" and corners)
 
 
 def prepare(kind: ProtocolKind, model: DenseModel, images: Tensor) -> Tensor:
@@ -132,7 +132,7 @@ def window_logits(protocol: WindowProtocol, network: Network, images: Tensor, *,
     if protocol.kind == "segmenter" and protocol.window:
         covering = cover_window((images.shape[-2], images.shape[-1]), protocol.window[0])
         images = resize(images, covering, align_corners=False)
-    return merge_windows(protocol, network, images).resized(size)
+    return merge_windows(protocol, network, images).resized(size, align_corners=network.align_corners)
 
 
 def merge_windows(protocol: WindowProtocol, network: Network, images: Tensor) -> StitchedLogits:
