@@ -119,7 +119,8 @@ def _import(
     if source.startswith(SCHEME):
         fetch_side_files(source, [file_name for file_name in importer.side_files if "*" not in file_name])
     side = read_side_files(path, file.meta, importer.side_files, None if config is None else Path(config))
-    return build(key, importer, Source(source, file.state, side, stated, path.name))
+    found = Source(source, file.state, side, stated, path.name)
+    return build(key, importer, importer.complete(found, path) if importer.complete else found)
 
 
 def _is_preset(source: str) -> bool:

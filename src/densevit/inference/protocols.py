@@ -112,7 +112,8 @@ def forward(kind: ProtocolKind, model: DenseModel, head: str) -> Network:
 def prepare(kind: ProtocolKind, model: DenseModel, images: Tensor) -> Tensor:
     """Make the sides of normalised images (B, 3, h, w) multiples of the patch size.
 
-    Segmenter, mmsegmentation and SETR pad with zeros to the right and below; transformers drops pixels there.
+    Segmenter, mmsegmentation and SETR pad with zeros to the right and below, DINOv2 half on either side; transformers
+    drops pixels there.
 
     Raises:
         ShapeError: for the original DPT and Depth Anything, which do neither.
@@ -122,6 +123,8 @@ def prepare(kind: ProtocolKind, model: DenseModel, images: Tensor) -> Tensor:
         return images
     if kind == "transformers":
         return images[..., : h - h % ph, : w - w % pw]
+    if kind == "dinov2":  # the output is of the padded image, and resized to that without padding
+        return centre_padded(images, ph)
     if kind in ("dpt", "depth_anything"):
         raise ShapeError(f"image is {h} x {w} but protocol {kind} takes multiples of patch size {ph} x {pw}; resize it")
     return F.pad(images, (0, -w % pw, 0, -h % ph))

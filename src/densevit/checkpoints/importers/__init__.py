@@ -4,7 +4,15 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from densevit.checkpoints.importers import depth_anything, dpt_official, mmseg, segmenter, setr_paper, transformers
+from densevit.checkpoints.importers import (
+    depth_anything,
+    dinov2_heads,
+    dpt_official,
+    mmseg,
+    segmenter,
+    setr_paper,
+    transformers,
+)
 from densevit.checkpoints.importers.base import Importer, ImportOverrides, Source
 from densevit.checkpoints.importers.build import Counts, Imported, build
 from densevit.checkpoints.importers.other_kinds import other_kind
@@ -20,6 +28,7 @@ IMPORTERS: dict[str, Importer] = {
     "dpt": dpt_official.IMPORTER,
     "depth_anything": depth_anything.IMPORTER,
     "transformers": transformers.IMPORTER,
+    "dinov2": dinov2_heads.IMPORTER,
 }
 
 
