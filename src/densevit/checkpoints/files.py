@@ -60,7 +60,7 @@ def read_state_dict(path: Path, *, require_finite: bool = True) -> dict[str, Ten
 
 
 def read_weights(path: Path, *, require_finite: bool = True) -> WeightsFile:
-    """Read a safetensors or torch.save file, recognised by its content and not its suffix, or all shards of an index.
+    """Read a safetensors or torch.save file, recognised by its content, or all shards of an index.
 
     Wrappers such as ``{"model": ...}`` and prefixes such as ``module.`` are removed. Tensors are on the CPU, in the
     dtype of the file.

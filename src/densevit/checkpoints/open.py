@@ -205,7 +205,8 @@ def _import(
     if stated.licence is None:
         stated = stated.model_copy(update={"licence": licence_beside(path)})
     side = read_side_files(path, file.meta, importer.side_files, None if config is None else Path(config))
-    return build(key, importer, Source(source, file.state, side, stated, path.name))
+    found = Source(source, file.state, side, stated, path.name)
+    return build(key, importer, importer.complete(found, path) if importer.complete else found)
 
 
 def _is_name(source: str) -> bool:

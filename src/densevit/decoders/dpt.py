@@ -178,7 +178,7 @@ class Dpt(Decoder):
             if self.aux != "none":
                 self.aux_head = SegmentationConvs(width, out_channels, config.head.dropout)
         else:
-            self.align_corners = True
+            self.align_corners = not isinstance(config.head, DepthHead) or config.head.align_corners
             self.head = RegressionConvs(width, out_channels, config.head)
 
     def levels(self, taps: Taps) -> list[Tensor]:

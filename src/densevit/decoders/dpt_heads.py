@@ -38,6 +38,9 @@ class DepthHead(Config):
         scale, shift, invert: with ``invert`` the value d becomes 1 / max(scale * d + shift, 1e-8), which converts the
             disparity of the KITTI and NYU releases to metres.
         max_depth_m: factor after a sigmoid, in metres.
+        min_depth_m: added after a ReLU, in metres (DINOv2).
+        limit_m: upper bound on the values, in metres (DINOv2), or none.
+        align_corners: of the following resize to the image: False in DINOv2.
     """
 
     kind: Literal["depth"] = "depth"
@@ -49,6 +52,9 @@ class DepthHead(Config):
     shift: float = 0.0
     invert: bool = False
     max_depth_m: float = Field(default=1.0, gt=0)
+    min_depth_m: float = Field(default=0.0, ge=0)
+    limit_m: float | None = Field(default=None, gt=0)
+    align_corners: bool = True
 
 
 class RegressionHead(Config):
@@ -99,6 +105,9 @@ class RegressionConvs(nn.Module):
             return x
         if config.activation == "relu":
             x = F.relu(x)
+            x = x + config.min_depth_m if config.min_depth_m else x
         elif config.activation == "sigmoid":
             x = torch.sigmoid(x) * config.max_depth_m
+        if config.limit_m is not None:
+            x = x.clamp(max=config.limit_m)
         return 1.0 / (config.scale * x + config.shift).clamp(min=1e-8) if config.invert else x
