@@ -63,10 +63,13 @@ def test_mask__may_be_an_array_of_numbers(root: Path) -> None:
     np.testing.assert_array_equal(mask_of(root), random_labels())
 
 
-def test_array__of_other_than_whole_numbers_is_refused(root: Path) -> None:
-    np.save(root / "masks" / "a.npy", random_labels().astype(np.float32))
+@pytest.mark.parametrize("odd", [0.5, np.nan, np.inf])
+def test_array__of_other_than_whole_numbers_is_refused(root: Path, odd: float) -> None:
+    labels = random_labels().astype(np.float32)
+    labels[3, 4] = odd
+    np.save(root / "masks" / "a.npy", labels)
     assert refusal(lambda: mask_of(root)) == (
-        f"{root / 'masks' / 'a.npy'} holds an array (12, 16) of float32; one (H, W) array of integers is accepted"
+        f"{root / 'masks' / 'a.npy'} holds float32 with fractions or NaN; class numbers are accepted; round them"
     )
 
 
