@@ -5,11 +5,15 @@
    scale per query and unsigned with a scale per key. Before, each channel's mean over all keys is taken from them: that
    adds the same to all logits of a query, which the softmax cancels, and leaves small numbers with small steps.
 
+   A ViT's logits are small: where the lengths of queries and keys bound them, powers of two cannot overflow, so nothing
+   is subtracted from logits, and they become weights in registers. Only other rows need maxima.
+
    The products are inline assembly because GCC 12 moves their sums to memory and back when they are intrinsics.
 
    Compiled on first use by densevit.kernels.build: C with the vector extensions that GCC and Clang share, for x86. */
 
 #include <immintrin.h>
+#include <math.h>
 #include <stdint.h>
 
 #define LANES 16
@@ -28,6 +32,9 @@ enum { INT8, BFLOAT16 }; /* the form of queries and keys */
 typedef int8_t bytes __attribute__((vector_size(LANES), aligned(1), may_alias));
 
 static const float LOG2_E = 1.44269504f, SMALLEST = 1e-30f; /* the largest value of a row, whose scale is not zero */
+enum { MAGNITUDE = 0x7fffffff, INFINITE = 0x7f800000 }; /* bits of a float: all but its sign; those of infinity */
+static const float CALM = 64.0f;       /* largest logit, in powers of two, from which no maximum is subtracted */
+static const float CALM_VALUE = 1e10f; /* largest value then: sums stay far below the largest float */
 
 /* sum + the products in each lane: four of u (unsigned) and s (signed), where sum holds integers whatever its type, or
    two of bfloat16. */
@@ -61,105 +68,11 @@ ALWAYS_INLINE floats coarse_power(floats x) {
     return (floats)_mm512_scalef_ps((__m512)p, (__m512)x);
 }
 
-typedef struct { const float *at; int64_t token; } rows; /* token: distance from one to the next, in floats */
+#include "mixed_packing.h"
 
-/* Tokens of a head are far apart, so that the processor does not foresee the next ones. */
-ALWAYS_INLINE const float *row_of(rows x, int64_t n, int width) {
-    const float *at = x.at + n * x.token;
-    for (int c = 0; c < width; c += LANES) __builtin_prefetch(at + AHEAD * x.token + c);
-    return at;
-}
-
-static inline int64_t whole_panels(int64_t tokens) { return (tokens + PANEL - 1) / PANEL * PANEL; }
-
-/* Bytes of magnitude up to 127, plus offset, for one row less mean, and their sum, as of signed ones. Returns their
-   scale, NaN where a value is not finite. */
-ALWAYS_INLINE float quantised(const float *x, const float *mean, int vectors, int offset, int32_t *out, int32_t *sum) {
-    floats centred[WIDEST], largest = {}, spoilt = {};
-    ints added = {};
-    for (int c = 0; c < vectors; c++) {
-        centred[c] = load(x + c * LANES) - load(mean + c * LANES);
-        largest = larger(largest, larger(centred[c], -centred[c]));
-        spoilt += centred[c] * 0.0f;
-    }
-    float high = _mm512_reduce_max_ps((__m512)largest);
-    high = high > SMALLEST ? high : SMALLEST;
-    for (int c = 0; c < vectors; c++) {
-        ints whole = (ints)_mm512_cvtps_epi32((__m512)(centred[c] * (127.0f / high))) + offset;
-        const bytes narrow = __builtin_convertvector(whole, bytes);
-        ((bytes *)out)[c] = narrow;
-        added += __builtin_convertvector(narrow, ints);
-    }
-    *sum = _mm512_reduce_add_epi32((__m512i)added);
-    return high / 127.0f + _mm512_reduce_add_ps((__m512)spoilt);
-}
-
-/* One row times factor as bfloat16. */
-static inline void halved(const float *x, int vectors, float factor, int32_t *out) {
-    for (int c = 0; c < vectors; c++) {
-        ints pair = rounded(load(x + c * LANES) * factor, (floats){});
-        *(__m256i *)(out + c * LANES / 2) = _mm512_castsi512_si256((__m512i)pair);
-    }
-}
-
-/* Keys as panels (words, PANEL), a word of 32 bits being four integers, each key with its scale, or two bfloat16. The
-   last token fills the last panel: it does not change any maximum. */
-static void pack_keys(rows k, int tokens, int vectors, const int form, int32_t *keys, float *scales) {
-    const int width = vectors * LANES, words = form == INT8 ? width / 4 : width / 2;
-    float mean[WIDEST * LANES] = {};
-    int32_t row[WIDEST * LANES / 2], unused;
-    for (int n = 0; n < tokens && form == INT8; n++) {
-        const float *key = row_of(k, n, width);
-        for (int c = 0; c < width; c += LANES) store(mean + c, load(mean + c) + load(key + c));
-    }
-    for (int c = 0; c < width; c++) mean[c] /= tokens;
-    for (int n = 0; n < whole_panels(tokens); n++) {
-        const float *key = row_of(k, n < tokens ? n : tokens - 1, width);
-        if (form == INT8)
-            scales[n] = quantised(key, mean, vectors, 128, row, &unused);
-        else
-            halved(key, vectors, 1.0f, row);
-        int32_t *to = keys + (int64_t)(n / PANEL) * PANEL * words + n % PANEL;
-        for (int i = 0; i < words; i++) to[i * PANEL] = row[i];
-    }
-}
-
-/* Two tokens' values of a channel share a word; there are none beyond the last token. */
-static void pack_values(rows v, int tokens, int width, int32_t *values) {
-    const ints order = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
-    const __m512i interleaved = (__m512i)(order | (order + LANES) << 16);
-    for (int n = 0; n < tokens; n += 2) {
-        const float *even = row_of(v, n, width), *odd = row_of(v, n + 1, width);
-        for (int c = 0; c < width; c += LANES) {
-            ints pair = rounded(load(even + c), n + 1 < tokens ? load(odd + c) : (floats){});
-            pair = (ints)_mm512_permutexvar_epi16(interleaved, (__m512i)pair);
-            store_words(values + (int64_t)(n / 2) * width + c, pair);
-        }
-    }
-}
-
-/* Packs BLOCK queries, of which count exist. Logits are sums that begin with start, times the query's scale. */
-static void pack_queries(rows q, int count, int vectors, float scale, const int form, int32_t *queries, float *scales,
-                         int32_t *start) {
-    static const float zeros[WIDEST * LANES];
-    const int words = vectors * LANES / (form == INT8 ? 4 : 2);
-    for (int r = 0; r < BLOCK; r++) {
-        const float *x = r < count ? row_of(q, r, vectors * LANES) : zeros;
-        start[r] = 0;
-        scales[r] = 1.0f;
-        if (form == INT8)
-            scales[r] = quantised(x, zeros, vectors, 0, queries + r * words, start + r) * scale;
-        else
-            halved(x, vectors, scale, queries + r * words);
-        start[r] *= -128; /* the keys' offset */
-    }
-}
-
-/* Logits of ROWS queries and vectors * LANES keys, not scaled by the queries' scales; raises each row's highest. */
-ALWAYS_INLINE void logits_tile(const int32_t *queries, const int32_t *start, int words, const int32_t *keys,
-                               const float *key_scales, float *out, floats *highest, const int vectors,
-                               const int form) {
-    floats sum[ROWS][VECTORS];
+/* Sums of the products of ROWS queries and vectors * LANES keys. */
+ALWAYS_INLINE void products(const int32_t *queries, const int32_t *start, int words, const int32_t *keys,
+                            floats sum[ROWS][VECTORS], const int vectors, const int form) {
     for (int r = 0; r < ROWS; r++)
         for (int j = 0; j < vectors; j++) sum[r][j] = (floats)((ints){} + start[r]);
     for (int i = 0; i < words; i++) {
@@ -171,6 +84,14 @@ ALWAYS_INLINE void logits_tile(const int32_t *queries, const int32_t *start, int
                 sum[r][j] = form == INT8 ? dot_bytes(sum[r][j], b[j], a) : dot_pairs(sum[r][j], b[j], a);
         }
     }
+}
+
+/* Logits of ROWS queries and vectors * LANES keys, not scaled by the queries' scales; raises each row's highest. */
+ALWAYS_INLINE void logits_tile(const int32_t *queries, const int32_t *start, int words, const int32_t *keys,
+                               const float *key_scales, float *out, floats *highest, const int vectors,
+                               const int form) {
+    floats sum[ROWS][VECTORS];
+    products(queries, start, words, keys, sum, vectors, form);
     for (int r = 0; r < ROWS; r++)
         for (int j = 0; j < vectors; j++) {
             floats x = sum[r][j];
@@ -211,6 +132,39 @@ ALWAYS_INLINE void softmax_step(const float *x, int count, const floats *highest
     for (int r = 0; r < ROWS; r++) total[r] = total[r] * decay[r] + _mm512_reduce_add_ps((__m512)sum[r]);
 }
 
+/* bfloat16 weights 2 ** x of the logits x of ROWS queries and two vectors of keys, none beyond count; adds them up. */
+ALWAYS_INLINE void calm_tile(const int32_t *queries, const int32_t *start, const float *scales, int words,
+                             const int32_t *keys, const float *key_scales, int count, int32_t *weights, floats *total,
+                             const int form) {
+    const ints ones = (ints){} + 0x3f803f80; /* 1 and 1 */
+    floats sum[ROWS][VECTORS];
+    products(queries, start, words, keys, sum, 2, form);
+    for (int r = 0; r < ROWS; r++) {
+        for (int j = 0; j < 2 && form == INT8; j++)
+            sum[r][j] = __builtin_convertvector((ints)sum[r][j], floats) * (load(key_scales + j * LANES) * scales[r]);
+        ints pair = rounded(coarse_power(sum[r][0]), coarse_power(sum[r][1]));
+        if (count < 2 * LANES) pair = (ints)_mm512_maskz_mov_epi16((1u << count) - 1, (__m512i)pair);
+        store_words(weights + r * ROOM / 2, pair);
+        total[r] = dot_pairs(total[r], pair, ones);
+    }
+}
+
+/* Weights of ROWS queries and count keys whose logits are small, adding them up in totals (ROWS, LANES). */
+ALWAYS_INLINE void calm_step(const int32_t *queries, const int32_t *start, const float *scales, int words,
+                             const int32_t *keys, const float *key_scales, int count, int32_t *weights, float *totals,
+                             const int form) {
+    floats total[ROWS];
+    for (int r = 0; r < ROWS; r++) total[r] = load(totals + r * LANES);
+    int n = 0;
+    for (; n + 2 * LANES <= count; n += 2 * LANES)
+        calm_tile(queries, start, scales, words, keys + n / PANEL * PANEL * words + n % PANEL, key_scales + n,
+                  2 * LANES, weights + n / 2, total, form);
+    if (n < count)
+        calm_tile(queries, start, scales, words, keys + n / PANEL * PANEL * words + n % PANEL, key_scales + n,
+                  count - n, weights + n / 2, total, form);
+    for (int r = 0; r < ROWS; r++) store(totals + r * LANES, total[r]);
+}
+
 /* out (ROWS, width) = out * decay + weights (ROWS, ROOM) times values (count, width), for some columns. */
 ALWAYS_INLINE void values_tile(const int32_t *weights, const int32_t *values, int count, const float *decay,
                                float *out, int width, const int vectors) {
@@ -239,52 +193,73 @@ static void values_columns(const int32_t *weights, const int32_t *values, int co
     if (left == 3) values_tile(weights, values + c, count, decay, out + c, width, 3);
 }
 
+/* Whether no logit of ROWS queries can be large, from squared lengths of queries and of the longest key. */
+ALWAYS_INLINE int calm(const float *lengths, float longest) {
+    int all = 1;
+    for (int r = 0; r < ROWS; r++) all &= lengths[r] * longest <= CALM * CALM;
+    return all;
+}
+
+/* Weights of ROWS queries and count keys, subtracting maxima. Returns the factors that correct earlier results. */
+ALWAYS_INLINE floats step(const int32_t *queries, const int32_t *start, const float *scales, int words,
+                          const int32_t *keys, const float *key_scales, int count, float *logits, int32_t *weights,
+                          float *max, float *total, const int form) {
+    floats highest[ROWS], decay;
+    for (int i = 0; i < ROWS; i++) highest[i] = (floats){} + NEVER;
+    int n = 0;
+    for (; n + PANEL <= count; n += PANEL)
+        logits_tile(queries, start, words, keys + n * words, key_scales + n, logits + n, highest, VECTORS, form);
+    for (int j = 0; n + j < count; j += LANES)
+        logits_tile(queries, start, words, keys + n * words + j, key_scales + n + j, logits + n + j, highest, 1, form);
+    softmax_step(logits, count, highest, scales, weights, max, total, (float *)&decay, form);
+    return decay;
+}
+
 ALWAYS_INLINE void head(rows q, rows k, rows v, int tokens, int width, float scale, const int form, float *out,
                         int64_t out_token, float *scratch) {
     const int words = form == INT8 ? width / 4 : width / 2;
     int32_t *keys = (int32_t *)scratch, *values = keys + whole_panels(tokens) * width / 2;
     int32_t *queries = values + whole_panels(tokens) * width / 2, *weights = queries + BLOCK * width / 2;
     float *key_scales = (float *)(weights + ROWS * ROOM / 2), *logits = key_scales + whole_panels(tokens);
-    float *result = logits + ROWS * ROOM;
-    pack_keys(k, tokens, width / LANES, form, keys, key_scales);
-    pack_values(v, tokens, width, values);
+    float *result = logits + ROWS * ROOM, *totals = result + BLOCK * width;
+    const float longest = pack_keys(k, tokens, width / LANES, form, keys, key_scales);
+    const int small = pack_values(v, tokens, width, values);
     for (int first = 0; first < tokens; first += BLOCK) {
         const int count = tokens - first < BLOCK ? tokens - first : BLOCK;
         const rows some = {q.at + first * q.token, q.token};
-        float scales[BLOCK], max[BLOCK], total[BLOCK] = {};
+        float scales[BLOCK], max[BLOCK], total[BLOCK] = {}, lengths[BLOCK];
         int32_t start[BLOCK];
-        pack_queries(some, count, width / LANES, scale * LOG2_E, form, queries, scales, start);
+        pack_queries(some, count, width / LANES, scale * LOG2_E, form, queries, scales, start, lengths);
         for (int r = 0; r < BLOCK; r++) max[r] = NEVER;
+        for (int i = 0; i < BLOCK * LANES; i++) totals[i] = 0.0f;
         for (int i = 0; i < BLOCK * width; i++) result[i] = 0.0f;
         for (int key = 0, num_keys; key < tokens; key += num_keys) {
             num_keys = tokens - key <= ROOM ? tokens - key : KEYS;
-            const int padded = (num_keys + LANES - 1) / LANES * LANES;
             const int32_t *block = keys + (int64_t)key * words;
             for (int r = 0; r < count; r += ROWS) {
-                float decay[LANES];
-                floats highest[ROWS];
-                for (int i = 0; i < ROWS; i++) highest[i] = (floats){} + NEVER;
-                int n = 0;
-                for (; n + PANEL <= padded; n += PANEL)
-                    logits_tile(queries + r * words, start + r, words, block + n * words, key_scales + key + n,
-                                logits + n, highest, VECTORS, form);
-                for (int j = 0; n + j < padded; j += LANES)
-                    logits_tile(queries + r * words, start + r, words, block + n * words + j, key_scales + key + n + j,
-                                logits + n + j, highest, 1, form);
-                softmax_step(logits, num_keys, highest, scales + r, weights, max + r, total + r, decay, form);
-                values_columns(weights, values + (int64_t)key / 2 * width, num_keys, decay, result + r * width, width);
+                floats decay = (floats){} + 1.0f;
+                const int32_t *tile = queries + r * words;
+                if (small && calm(lengths + r, longest))
+                    calm_step(tile, start + r, scales + r, words, block, key_scales + key, num_keys, weights,
+                              totals + r * LANES, form);
+                else
+                    decay = step(tile, start + r, scales + r, words, block, key_scales + key, num_keys, logits, weights,
+                                 max + r, total + r, form);
+                values_columns(weights, values + (int64_t)key / 2 * width, num_keys, (float *)&decay,
+                               result + r * width, width);
             }
         }
-        for (int r = 0; r < count; r++) {
-            const float share = 1.0f / total[r];
-            for (int c = 0; c < width; c++) out[(first + r) * out_token + c] = result[r * width + c] * share;
+        for (int r = 0; r < count; r++) { /* one of the two totals is zero */
+            const float share = 1.0f / (total[r] + _mm512_reduce_add_ps((__m512)load(totals + r * LANES)));
+            for (int c = 0; c < width; c += LANES)
+                store(out + (first + r) * out_token + c, load(result + r * width + c) * share);
         }
     }
 }
 
 /* Floats of scratch memory for a head, as head() divides it. */
 int64_t densevit_mixed_attention_scratch(int64_t tokens, int64_t width) {
-    return whole_panels(tokens) * (width + 1) + BLOCK * width / 2 * 3 + ROWS * ROOM / 2 * 3;
+    return whole_panels(tokens) * (width + 1) + BLOCK * (width / 2 * 3 + LANES) + ROWS * ROOM / 2 * 3;
 }
 
 /* One head: q, k and v (tokens, width), each with its distance from token to token in floats; width is LANES times
@@ -293,7 +268,11 @@ void densevit_mixed_attention(const float *q, int64_t q_token, const float *k, i
                               int64_t v_token, int tokens, int width, float scale, int integers, float *out,
                               int64_t out_token, float *scratch) {
     const rows a = {q, q_token}, b = {k, k_token}, c = {v, v_token};
-    if (integers)
+    if (width == 64 && integers) /* nearly always: with a constant width, rows stay in registers while they are packed */
+        head(a, b, c, tokens, 64, scale, INT8, out, out_token, scratch);
+    else if (width == 64)
+        head(a, b, c, tokens, 64, scale, BFLOAT16, out, out_token, scratch);
+    else if (integers)
         head(a, b, c, tokens, width, scale, INT8, out, out_token, scratch);
     else
         head(a, b, c, tokens, width, scale, BFLOAT16, out, out_token, scratch);

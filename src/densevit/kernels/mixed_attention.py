@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from densevit.errors import ShapeError
@@ -27,6 +28,9 @@ HEAD_DIMS = tuple(range(16, 129, 16))
 """Head dimensions that the kernel supports."""
 
 _LOG2_E = math.log2(math.e)
+_CALM, _CALM_VALUE = 64.0, 1e10
+"""Where logits cannot exceed the one, in powers of two, nor values the other, no maximum is subtracted."""
+_TILE_ROWS = 6
 _SMALLEST = 1e-30
 """Rows of queries or keys that are closer to zero become zero integers."""
 
@@ -49,12 +53,18 @@ def attend_mixed(q: Tensor, k: Tensor, v: Tensor, qk: QueryKeyType = "int8") -> 
 def attention_in_torch(q: Tensor, k: Tensor, v: Tensor, qk: QueryKeyType = "int8") -> Tensor:
     """The kernel's arithmetic in torch, slower than float32; shapes as for ``attend_mixed``."""
     factor = _LOG2_E * q.shape[-1] ** -0.5
+    queries, keys = q, k if qk == "bfloat16" else k - k.mean(dim=-2, keepdim=True)
+    longest = F.max_pool1d(queries.norm(dim=-1), _TILE_ROWS, ceil_mode=True)  # (B, heads, tiles)
+    longest = longest.repeat_interleave(_TILE_ROWS, dim=-1)[..., : q.shape[-2], None]  # (B, heads, T, 1)
+    largest = longest * keys.norm(dim=-1)[..., None].amax(dim=-2, keepdim=True) * factor
+    calm = (largest <= _CALM) & (v.abs().amax(dim=(-2, -1), keepdim=True) <= _CALM_VALUE)
     if qk == "bfloat16":
         logits = _bfloat16(q * factor) @ _bfloat16(k).transpose(-1, -2)  # (B, heads, T, T)
     else:
-        (q, q_scale), (k, k_scale) = _integers(q), _integers(k - k.mean(dim=-2, keepdim=True))
+        (q, q_scale), (k, k_scale) = _integers(queries), _integers(keys)
         logits = (q @ k.transpose(-1, -2)) * (q_scale * factor) * k_scale.transpose(-1, -2)
-    weights = _bfloat16((logits - logits.amax(dim=-1, keepdim=True)).exp2())
+    maximum = torch.where(calm, 0.0, logits.amax(dim=-1, keepdim=True))
+    weights = _bfloat16((logits - maximum).exp2())
     mixed = weights @ _bfloat16(v) / weights.sum(dim=-1, keepdim=True)  # (B, heads, T, D)
     return mixed.transpose(1, 2).flatten(2)
 

@@ -17,7 +17,7 @@
 #define PANEL (WIDE * LANES)
 #define QUAD 4             /* products that a lane adds at once */
 #define BLOCK (40 * TALL)  /* rows multiplied by a panel while they are in the cache */
-#define BLOCK_BYTES 400000 /* of a block of longer rows */
+#define BLOCK_BYTES 600000 /* of a block of longer rows, with what is between two layers: both stay in the cache */
 #define LINE 64
 
 #include "rows.h"
@@ -42,22 +42,30 @@ static void tile(tokens x, int64_t r, int64_t count, const layer *l, int64_t c, 
     const int64_t depth = rounded(l->depth, QUAD);
     const uint8_t *u = x.at + r * x.stride;
     const int8_t *panel = l->panels + c * depth;
+    float *at = out + c;
+    const float *added = residual ? residual + c : residual;
+    const int fits = count >= TALL && l->width - c >= PANEL;
     __m512i sums[TALL][WIDE];
     for (int i = 0; i < TALL; i++)
         for (int j = 0; j < WIDE; j++)
             sums[i][j] = _mm512_mullo_epi32(_mm512_loadu_si512(l->sums + c + j * LANES),
                                             _mm512_set1_epi32(-x.zeros[r + i]));
-    for (int64_t k = 0; k < depth; k += QUAD) {
-        __m512i w[WIDE];
-        for (int j = 0; j < WIDE; j++) w[j] = _mm512_loadu_si512(panel + k * PANEL + j * LANES * QUAD);
-        for (int i = 0; i < TALL; i++) {
-            const __m512i quad = _mm512_set1_epi32(*(const int32_t *)(u + i * x.stride + k));
-            for (int j = 0; j < WIDE; j++) sums[i][j] = add_products(sums[i][j], quad, w[j]);
+    const int64_t share = rounded(depth / TALL + 1, QUAD); /* at most TALL parts */
+    for (int64_t row = 0, k = 0; k < depth; row++) { /* each fetches a row of the residual */
+        for (int j = 0; j < WIDE && fits && added; j++) {
+            __builtin_prefetch(at + row * stride + j * LANES, 1);
+            __builtin_prefetch(added + row * residual_stride + j * LANES);
+        }
+        for (const int64_t end = least(k + share, depth); k < end; k += QUAD) {
+            __m512i w[WIDE];
+            for (int j = 0; j < WIDE; j++) w[j] = _mm512_loadu_si512(panel + k * PANEL + j * LANES * QUAD);
+            for (int i = 0; i < TALL; i++) {
+                const __m512i quad = _mm512_set1_epi32(*(const int32_t *)(u + i * x.stride + k));
+                for (int j = 0; j < WIDE; j++) sums[i][j] = add_products(sums[i][j], quad, w[j]);
+            }
         }
     }
-    float part[TALL * PANEL], *at = out + c;
-    const float *added = residual ? residual + c : residual;
-    const int fits = count >= TALL && l->width - c >= PANEL;
+    float part[TALL * PANEL];
     for (int j = 0; j < WIDE; j++) {
         const floats scale = load(l->scales + c + j * LANES), bias = load(l->bias + c + j * LANES);
         for (int i = 0; i < TALL; i++) {
@@ -97,7 +105,7 @@ static void plan(const layer *layers, int64_t num_layers, int64_t *block, int64_
         if (layers[i].depth > *depth) *depth = layers[i].depth;
         if (i + 1 < num_layers && layers[i].width > *hidden) *hidden = layers[i].width;
     }
-    *block = least(BLOCK, BLOCK_BYTES / byte_stride(*depth) / TALL * TALL);
+    *block = least(BLOCK, BLOCK_BYTES / (byte_stride(*depth) + 4 * *hidden) / TALL * TALL);
     if (*block < TALL) *block = TALL;
 }
 

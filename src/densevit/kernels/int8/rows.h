@@ -9,8 +9,6 @@
 
 #include "vectors.h"
 
-#define NOT_FINITE 0x99 /* both NaN and both infinities */
-
 static const float SMALLEST = 1e-30f; /* values of a row that stays closer to zero are zero */
 
 enum { PLAIN, NORM, GELU, GELU_TANH, QUICK_GELU, RELU, SWIGLU };
@@ -83,71 +81,88 @@ ALWAYS_INLINE floats activation(floats x, const int kind) {
     }
 }
 
-/* Mean of a row, and the inverse of its standard deviation. */
+/* Mean of a row, and the inverse of its standard deviation. Several sums, because each addition waits for the last. */
 static inline void moments(const float *x, int64_t depth, float eps, float *mean, float *factor) {
-    floats sum = {}, squares = {};
-    for (int64_t i = 0; i < depth; i += LANES) sum += load_some(x + i, first(depth - i));
-    *mean = total(sum) / depth;
-    for (int64_t i = 0; i < depth; i += LANES) {
+    floats sum[WIDE] = {}, squares[WIDE] = {};
+    int64_t i = 0;
+    for (; i + PANEL <= depth; i += PANEL)
+        for (int j = 0; j < WIDE; j++) sum[j] += load(x + i + j * LANES);
+    for (; i < depth; i += LANES) sum[0] += load_some(x + i, first(depth - i));
+    *mean = total(sum[0] + sum[1] + sum[2] + sum[3]) / depth;
+    for (i = 0; i + PANEL <= depth; i += PANEL)
+        for (int j = 0; j < WIDE; j++) {
+            const floats d = load(x + i + j * LANES) - *mean;
+            squares[j] += d * d;
+        }
+    for (; i < depth; i += LANES) {
         const __mmask16 mask = first(depth - i);
         const floats d = (floats)_mm512_maskz_sub_ps(mask, (__m512)load_some(x + i, mask), (__m512)splat(*mean));
-        squares += d * d;
+        squares[0] += d * d;
     }
-    *factor = 1.0f / sqrtf(total(squares) / depth + eps);
+    *factor = 1.0f / sqrtf(total(squares[0] + squares[1] + squares[2] + squares[3]) / depth + eps);
 }
 
 /* Each value plus the one at a distance of 1, 2, 4 or 8 lanes, or minus it in the upper half of a pair. */
-#define BUTTERFLY(v, swapped, upper)                                                                                   \
-    (floats)_mm512_mask_sub_ps(_mm512_add_ps((__m512)(v), swapped), upper, swapped, (__m512)(v))
+#define BUTTERFLY(v, swapped, signs) (v) * signs + (floats)(swapped)
+#define SIGNS(a, b, c, d) {1, a, b, (a) * (b), c, (c) * (a), (c) * (b), (c) * (a) * (b),                               \
+                           d, (d) * (a), (d) * (b), (d) * (a) * (b), (d) * (c), (d) * (c) * (a), (d) * (c) * (b),      \
+                           (d) * (c) * (a) * (b)}
 
 /* 64 values times the Hadamard matrix of 1 and -1. */
 static inline void hadamard(floats v[WIDE]) {
     const floats a = v[0] + v[1], b = v[0] - v[1], c = v[2] + v[3], d = v[2] - v[3];
     v[0] = a + c, v[1] = b + d, v[2] = a - c, v[3] = b - d;
     for (int j = 0; j < WIDE; j++) {
-        v[j] = BUTTERFLY(v[j], _mm512_permute_ps((__m512)v[j], 0xb1), 0xaaaa);
-        v[j] = BUTTERFLY(v[j], _mm512_permute_ps((__m512)v[j], 0x4e), 0xcccc);
-        v[j] = BUTTERFLY(v[j], _mm512_shuffle_f32x4((__m512)v[j], (__m512)v[j], 0xb1), 0xf0f0);
-        v[j] = BUTTERFLY(v[j], _mm512_shuffle_f32x4((__m512)v[j], (__m512)v[j], 0x4e), 0xff00);
+        v[j] = BUTTERFLY(v[j], _mm512_permute_ps((__m512)v[j], 0xb1), ((floats)SIGNS(-1, 1, 1, 1)));
+        v[j] = BUTTERFLY(v[j], _mm512_permute_ps((__m512)v[j], 0x4e), ((floats)SIGNS(1, -1, 1, 1)));
+        v[j] = BUTTERFLY(v[j], _mm512_shuffle_f32x4((__m512)v[j], (__m512)v[j], 0xb1), ((floats)SIGNS(1, 1, -1, 1)));
+        v[j] = BUTTERFLY(v[j], _mm512_shuffle_f32x4((__m512)v[j], (__m512)v[j], 0x4e), ((floats)SIGNS(1, 1, 1, -1)));
     }
 }
 
 typedef struct {
     floats low, high; /* lane by lane; zero is in the range */
-    __mmask16 bad;    /* lanes with a value that is not finite */
+    floats spoilt;    /* zero, or NaN where a value was not finite */
 } range;
 
-static inline void extend(range *range, floats v) {
-    range->low = lower(v, range->low);
-    range->high = upper(v, range->high);
-    range->bad |= _mm512_fpclass_ps_mask((__m512)v, NOT_FINITE);
+static inline void extend(range *range, const floats v[WIDE]) {
+    range->low = lower(lower(lower(v[0], v[1]), lower(v[2], v[3])), range->low);
+    range->high = upper(upper(upper(v[0], v[1]), upper(v[2], v[3])), range->high);
+    range->spoilt += v[3] * 0.0f + (v[2] * 0.0f + (v[1] * 0.0f + v[0] * 0.0f));
 }
 
-/* Write a row, prepared and rotated, to values, with zeros up to a whole vector, and return its range. */
+/* 64 values of a row, prepared. */
+ALWAYS_INLINE void prepare_panel(const float *x, int64_t at, int64_t depth, preparation p, float mean, float factor,
+                                 floats v[WIDE], const int kind, const int whole) {
+    for (int j = 0; j < WIDE; j++, at += LANES) {
+        const __mmask16 mask = whole ? 0xffff : depth > at ? first(depth - at) : 0;
+        v[j] = load_some(x + at, mask);
+        if (kind == NORM)
+            v[j] = (v[j] - mean) * factor * load_some(p.gain + at, mask) + load_some(p.shift + at, mask);
+        else
+            v[j] = activation(v[j], kind);
+        if (kind == SWIGLU) v[j] *= load_some(x + depth + at, mask);
+    }
+}
+
+/* Write a row, prepared and rotated, to values, with zeros up to a whole panel, and return its range. */
 ALWAYS_INLINE range prepare(const float *x, int64_t depth, preparation p, float *values, const int kind) {
     float mean = 0.0f, factor = 1.0f;
     if (kind == NORM) moments(x, depth, p.eps, &mean, &factor);
-    range found = {{}, {}, 0};
-    for (int64_t i = 0; i < depth; i += PANEL) {
-        floats v[WIDE];
-        for (int j = 0; j < WIDE; j++) {
-            const int64_t at = i + j * LANES;
-            const __mmask16 mask = depth > at ? first(depth - at) : 0;
-            v[j] = load_some(x + at, mask);
-            if (kind == NORM)
-                v[j] = (v[j] - mean) * factor * load_some(p.gain + at, mask) + load_some(p.shift + at, mask);
-            else
-                v[j] = activation(v[j], kind);
-            if (kind == SWIGLU) v[j] *= load_some(x + depth + at, mask);
-        }
-        if (i + PANEL <= depth)
-            hadamard(v);
-        else /* fewer than 64 are not rotated, but become as large */
-            for (int j = 0; j < WIDE; j++) v[j] *= 8.0f;
-        for (int j = 0; j < WIDE; j++) {
-            extend(&found, v[j]);
-            store(values + i + j * LANES, v[j]);
-        }
+    range found = {{}, {}, {}};
+    floats v[WIDE];
+    int64_t i = 0;
+    for (; i + PANEL <= depth; i += PANEL) {
+        prepare_panel(x, i, depth, p, mean, factor, v, kind, 1);
+        hadamard(v);
+        extend(&found, v);
+        for (int j = 0; j < WIDE; j++) store(values + i + j * LANES, v[j]);
+    }
+    if (i < depth) { /* fewer than 64 are not rotated, but become as large */
+        prepare_panel(x, i, depth, p, mean, factor, v, kind, 0);
+        for (int j = 0; j < WIDE; j++) v[j] *= 8.0f;
+        extend(&found, v);
+        for (int j = 0; j < WIDE; j++) store(values + i + j * LANES, v[j]);
     }
     return found;
 }
@@ -166,14 +181,17 @@ static void quantise(const float *x, int64_t depth, preparation p, float *values
     }
     const float low = _mm512_reduce_min_ps((__m512)found.low);
     const float width = _mm512_reduce_max_ps((__m512)found.high) - low;
-    const int finite = !found.bad && width <= FLT_MAX;
+    const int finite = total(found.spoilt) == 0.0f && width <= FLT_MAX;
     const float factor = finite && width > SMALLEST ? 255.0f / width : 0.0f, zero = rintf(-low * factor);
     out.scales[r] = !finite ? NAN : factor > 0.0f ? width * (1 / 255.0f) : 0.0f;
     out.zeros[r] = finite ? (int32_t)zero : 0;
-    for (int64_t i = 0; i < depth; i += LANES) {
-        const floats u = load(values + i) * factor + zero;
-        const __m512i n = _mm512_max_epi32(_mm512_cvtps_epi32((__m512)u), _mm512_setzero_si512());
-        _mm_storeu_si128((__m128i *)(out.at + r * out.stride + i), _mm512_cvtusepi32_epi8(n));
+    uint8_t *to = out.at + r * out.stride;
+    for (int64_t i = 0; i < depth; i += PANEL) {
+        __m512i n[WIDE];
+        for (int j = 0; j < WIDE; j++) n[j] = _mm512_cvtps_epi32((__m512)(load(values + i + j * LANES) * factor + zero));
+        /* Narrowed four by four lanes, with what is out of range moved to its ends. */
+        const __m512i mixed = _mm512_packus_epi16(_mm512_packus_epi32(n[0], n[1]), _mm512_packus_epi32(n[2], n[3]));
+        const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+        _mm512_storeu_si512(to + i, _mm512_permutexvar_epi32(order, mixed));
     }
 }
-
