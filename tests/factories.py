@@ -120,13 +120,21 @@ VARIANTS: dict[str, Variant] = {
     "setr_pup/paper+aux": Variant(_setr("pup", "paper", aux_taps=(0, 1, 2, 3)), 16, (4, 4, 4, 4)),
     "setr_pup/mmseg": Variant(_setr("pup", "mmseg"), 16),
     "setr_pup/mmseg+aux": Variant(_setr("pup", "mmseg", aux_taps=(0, 1, 2)), 16, (16, 16, 16)),
+    "setr_pup/mmseg+corners": Variant(_setr("pup", "mmseg", align_corners=True), 16),
     "setr_mla/paper": Variant(_setr("mla", "paper", head_channels=6), 4),
     "setr_mla/paper+aux": Variant(_setr("mla", "paper", head_channels=6, aux=True), 4, (1, 1, 1, 1)),
     "setr_mla/mmseg": Variant(_setr("mla", "mmseg", head_channels=6), 4),
+    "setr_mla/mmseg+corners": Variant(_setr("mla", "mmseg", head_channels=6, align_corners=True), 4),
     "setr_mla/mmseg+aux": Variant(_setr("mla", "mmseg", head_channels=6, aux=True), 4, (1, 1, 1, 1)),
     "segmenter_linear": Variant({"kind": "segmenter_linear"}, 1),
     "segmenter_mask": Variant({"kind": "segmenter_mask", "num_heads": 2}, 1),
     "segmenter_mask/1 block": Variant({"kind": "segmenter_mask", "depth": 1, "drop_path": 0.2}, 1),
+    "linear": Variant({"kind": "linear"}, 1),
+    "linear/upsampled": Variant({"kind": "linear", "up_scale": 3}, 3),
+    "linear/class token": Variant({"kind": "linear", "class_token": True}, 1),
+    "linear/bins": Variant(
+        {"kind": "linear", "class_token": True, "up_scale": 4, "bins": {"num_bins": 12}}, 4, out_channels=1
+    ),
     "dpt/ignore, segmentation": Variant(_dpt(SEGMENT), 8),
     "dpt/ignore, depth": Variant(_dpt(DEPTH), "image", out_channels=1),
     "dpt/ignore, regression": Variant(_dpt(REGRESS), "image", out_channels=3),
@@ -150,6 +158,9 @@ VARIANTS: dict[str, Variant] = {
         _dpt(DEPTH | {"activation": "none", "projection": True}), "image", out_channels=1
     ),
     "dpt/sigmoid depth": Variant(_dpt(DEPTH | {"activation": "sigmoid", "max_depth_m": 20.0}), "image", out_channels=1),
+    "dpt/bounded depth": Variant(
+        _dpt(DEPTH | {"min_depth_m": 0.5, "limit_m": 5.0, "align_corners": False}), "image", out_channels=1
+    ),
     "dpt/inverted depth": Variant(
         _dpt(DEPTH | {"invert": True, "scale": 0.000305, "shift": 0.1378}), "image", out_channels=1
     ),

@@ -19,7 +19,7 @@ from densevit.errors import ConfigError
 from densevit.limits import limits, too_much
 from densevit.types import Size
 
-WindowKind = Literal["segmenter", "mmseg", "setr"]
+WindowKind = Literal["segmenter", "mmseg", "setr", "dinov2"]
 WholeKind = Literal["dpt", "transformers", "depth_anything"]
 ProtocolKind = WindowKind | WholeKind
 Quality = Literal["fast", "best"]
@@ -170,10 +170,11 @@ class InferenceConfig(Config):
 
 
 class WindowProtocol(Config):
-    """Segmentation by windows: resize, run window by window, average the logits, resize to the image.
+    """Whole photos, or windows of them: resize, run window by window, average the logits, resize to the image.
 
     Attributes:
-        kind: whose rules: "segmenter" for rstrudel/segmenter, "mmseg" for mmsegmentation, "setr" for fudan-zvg/SETR.
+        kind: whose rules: "segmenter" for rstrudel/segmenter, "mmseg" for mmsegmentation, "setr" for fudan-zvg/SETR,
+            "dinov2" for the heads of facebookresearch/dinov2.
         base: (long, short) bounds of the image's sides, in pixels; it is resized to touch one of them. None keeps
             its size.
         window: (height, width) of a window; None runs the whole image at once.

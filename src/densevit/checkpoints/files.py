@@ -20,6 +20,7 @@ from torch import Tensor
 from densevit.checkpoints.pickle_check import PickleCheck
 from densevit.checkpoints.pickle_stubs import PICKLE_STUBS
 from densevit.checkpoints.prefixes import some, strip_prefixes
+from densevit.checkpoints.shards import is_index, join_shards, refuse_single_shard
 from densevit.errors import CheckpointError
 from densevit.io import atomic_path
 from densevit_runtime.io.decode import reason
@@ -59,21 +60,24 @@ def read_state_dict(path: Path, *, require_finite: bool = True) -> dict[str, Ten
 
 
 def read_weights(path: Path, *, require_finite: bool = True) -> WeightsFile:
-    """Read a safetensors or torch.save file, recognised by its content and not by its suffix.
+    """Read a safetensors or torch.save file, recognised by its content, or all shards of an index.
 
     Wrappers such as ``{"model": ...}`` and prefixes such as ``module.`` are removed. Tensors are on the CPU, in the
     dtype of the file.
 
     Args:
-        path: the file.
+        path: the file, or the index of a model in several files.
         require_finite: refuse weights that hold NaN or infinity.
 
     Raises:
         CheckpointError: if the file is missing, damaged, of another kind, has no weights, or opening it would run code.
     """
-    loaded = _load_safetensors(path) if _kind(path) == "safetensors" else load_pickle(path)
-    state = strip_prefixes(_unwrap(loaded, path), path)
-    _check_storage(state, path)
+    if is_index(path.name):
+        named, loaded = join_shards(path, lambda shard: _read_names(shard)[0]), None
+    else:
+        refuse_single_shard(path)
+        named, loaded = _read_names(path)
+    state = strip_prefixes(named, path)
     if require_finite:
         bad = [name for name, tensor in state.items() if not is_finite(tensor)]
         if bad:
@@ -83,6 +87,14 @@ def read_weights(path: Path, *, require_finite: bool = True) -> WeightsFile:
             )
     meta = loaded.get("meta") if isinstance(loaded, Mapping) else None
     return WeightsFile(state, meta if isinstance(meta, Mapping) else {})
+
+
+def _read_names(path: Path) -> tuple[dict[str, Tensor], object]:
+    """The tensors of one file under its own names, and all that it holds."""
+    loaded = _load_safetensors(path) if _kind(path) == "safetensors" else load_pickle(path)
+    state = _unwrap(loaded, path)
+    _check_storage(state, path)
+    return state, loaded
 
 
 def write_tensors(

@@ -7,6 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
+from densevit.checkpoints.shards import is_index, tensors_by_shard
 from densevit.errors import CheckpointError
 
 SCHEME = "hf://"
@@ -15,7 +16,10 @@ DEFAULT = Path(__file__).parent.parent / "weights" / "default.safetensors"
 _HUB = re.compile(r"hf://(?P<repo>[^/@\s]+/[^/@\s]+)(?:/(?P<file>[^@\s]+))?(?:@(?P<revision>\S+))?")
 
 # Tried in this order where no file is named; safetensors first, because it cannot hold code.
-HUB_FILES = ("model.safetensors", "pytorch_model.bin")
+HUB_FILES = (
+    *("model.safetensors", "model.safetensors.index.json"),
+    *("pytorch_model.bin", "pytorch_model.bin.index.json"),
+)
 
 
 def resolve(source: str) -> Path:
@@ -98,7 +102,9 @@ def _from_hub(source: str) -> Path:
     offline = False
     for name in files:
         try:
-            return Path(hf_hub_download(repo, name, revision=revision))
+            path = Path(hf_hub_download(repo, name, revision=revision))
+            _fetch_shards(path, repo, name, revision)
+            return path
         except errors.LocalEntryNotFoundError:
             offline = True
         except errors.EntryNotFoundError:
@@ -117,9 +123,25 @@ def _from_hub(source: str) -> Path:
             raise _unreachable(source, str(error).splitlines()[0] if str(error) else type(error).__name__) from None
     if offline:
         raise _unreachable(source, "no connection, and not in the local cache")
-    raise CheckpointError(
-        f"{source}: the repository has no {' or '.join(files)}; name one of its files: {SCHEME}{repo}/FILE"
-    )
+    usual = match["file"] or "model.safetensors or pytorch_model.bin"
+    raise CheckpointError(f"{source}: the repository has no {usual}; name one of its files: {SCHEME}{repo}/FILE")
+
+
+def _fetch_shards(path: Path, repo: str, name: str, revision: str | None) -> None:
+    """Download the shards of an index next to it; nothing for any other file."""
+    from huggingface_hub import errors, hf_hub_download
+
+    folder = name.rpartition("/")[0]
+    for shard in sorted(tensors_by_shard(path)) if is_index(path.name) else ():
+        try:
+            hf_hub_download(repo, f"{folder}/{shard}" if folder else shard, revision=revision)
+        except errors.LocalEntryNotFoundError:
+            raise
+        except errors.EntryNotFoundError:
+            raise CheckpointError(
+                f"{SCHEME}{repo}: {name} names the shard {shard}, which the repository does not have; its owner must "
+                "upload it"
+            ) from None
 
 
 def _unreachable(source: str, reason: str) -> CheckpointError:

@@ -12,6 +12,7 @@ from densevit.checkpoints.importers.base import ImportOverrides, Source
 from densevit.checkpoints.importers.build import Imported, build
 from densevit.checkpoints.importers.side_files import read_side_files
 from densevit.checkpoints.native import Bundle, is_native, load_bundle, preset_bundle, read_header
+from densevit.checkpoints.shards import index_of
 from densevit.config import did_you_mean, nearest
 from densevit.errors import CheckpointError, ConfigError
 from densevit.inference_config import InferenceConfig
@@ -118,7 +119,8 @@ def _import(
     if source.startswith(SCHEME):
         fetch_side_files(source, [file_name for file_name in importer.side_files if "*" not in file_name])
     side = read_side_files(path, file.meta, importer.side_files, None if config is None else Path(config))
-    return build(key, importer, Source(source, file.state, side, stated, path.name))
+    found = Source(source, file.state, side, stated, path.name)
+    return build(key, importer, importer.complete(found, path) if importer.complete else found)
 
 
 def _is_preset(source: str) -> bool:
@@ -156,6 +158,11 @@ def _find_weights(source: str) -> Path:
         files = usual[:1] or sorted(path for path in folder.iterdir() if path.suffix in SUFFIXES)
     except OSError as error:
         raise CheckpointError(f"the folder {source} cannot be read: {error.strerror}; check its permissions") from None
+    if len(files) > 1 and all(index_of(path.name) for path in files):
+        raise CheckpointError(
+            f"{source} has {len(files)} shards of a model, but not their index, {index_of(files[0].name)}; download it "
+            "into the folder"
+        )
     if len(files) == 1:
         return resolve(str(files[0]))  # which refuses devices, pipes and dangling links
     names = ", ".join(path.name for path in files[:5]) or "none"

@@ -17,7 +17,8 @@ def convert(
     ],
     out: Annotated[Path, typer.Argument(metavar="OUT.safetensors", help="The checkpoint to write.")],
     as_source: Annotated[
-        str | None, typer.Option("--as", help="Read as segmenter, setr, mmseg, dpt, depth_anything or transformers.")
+        str | None,
+        typer.Option("--as", help="Read as segmenter, setr, mmseg, dpt, depth_anything, transformers or dinov2."),
     ] = None,
     config: Annotated[Path | None, typer.Option(help="Config file of the model, if not next to the weights.")] = None,
     num_heads: Annotated[int | None, typer.Option(help="Attention heads of the encoder.")] = None,
@@ -30,7 +31,10 @@ def convert(
     norm_eps: Annotated[float | None, typer.Option(help="Epsilon of the encoder's LayerNorms.")] = None,
     readout: Annotated[str | None, typer.Option(help="How DPT uses the class token: ignore, add or project.")] = None,
     release: Annotated[
-        str | None, typer.Option(help="DPT depth: midas, kitti, nyu. Depth Anything: v1, v2, hypersim, vkitti.")
+        str | None,
+        typer.Option(
+            help="DPT depth: midas, kitti, nyu. DINOv2: kitti, nyu. Depth Anything: v1, v2, hypersim, vkitti."
+        ),
     ] = None,
     scale: Annotated[float | None, typer.Option(help="Scale of a DPT depth model, instead of a release.")] = None,
     shift: Annotated[float | None, typer.Option(help="Shift of a DPT depth model, instead of a release.")] = None,
@@ -39,12 +43,15 @@ def convert(
     ] = None,
     signed: Annotated[bool | None, typer.Option(help="Whether a DPT depth model may predict negative values.")] = None,
     max_depth_m: Annotated[
-        float | None, typer.Option(help="Maximum depth of a metric Depth Anything, instead of a release.")
+        float | None, typer.Option(help="Maximum depth of a metric Depth Anything or DINOv2, instead of a release.")
     ] = None,
     dataset: Annotated[str | None, typer.Option(help="Class names of ade20k, cityscapes or pascal_context.")] = None,
+    encoder_weights: Annotated[
+        str | None, typer.Option(help="File or hub address of the encoder, for a file that holds only a head (DINOv2).")
+    ] = None,
     overwrite: shared.Overwrite = False,
 ) -> None:
-    """Convert a checkpoint of Segmenter, SETR, mmsegmentation, DPT, Depth Anything or transformers.
+    """Convert a checkpoint of Segmenter, SETR, mmsegmentation, DPT, Depth Anything, transformers or DINOv2.
 
     Sizes are read from the tensors, the rest from the config next to the weights. If a fact is missing, the message
     names the option that gives it. Every tensor is accounted for, or nothing is written.
@@ -55,7 +62,8 @@ def convert(
     weights = Path(source)
     # Configs that lie next to the weights are read too.
     beside = [path for path in weights.parent.glob("*") if path.suffix in CONFIGS] if weights.is_file() else []
-    shared.claim_outputs([out], [weights, config, *beside], overwrite=overwrite)
+    encoder = None if encoder_weights is None else Path(encoder_weights)
+    shared.claim_outputs([out], [weights, config, encoder, *beside], overwrite=overwrite)
     overrides: dict[str, Any] = {
         "num_heads": num_heads,
         "decoder_heads": decoder_heads,
@@ -71,6 +79,7 @@ def convert(
         "signed": signed,
         "max_depth_m": max_depth_m,
         "dataset": dataset,
+        "encoder_weights": encoder_weights,
     }
     given = {name: value for name, value in overrides.items() if value is not None}
     imported = import_file(source, as_source=as_source, config=config, **given)

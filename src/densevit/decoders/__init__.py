@@ -8,6 +8,7 @@ from typing import Any
 
 from densevit.decoders.base import Decoder, DecoderConfig
 from densevit.decoders.dpt import Dpt, DptConfig
+from densevit.decoders.linear import LinearConfig, LinearDecoder
 from densevit.decoders.plugin import DecoderRow, adapt_decoder, check_buffers
 from densevit.decoders.segmenter import SegmenterLinear, SegmenterLinearConfig, SegmenterMask, SegmenterMaskConfig
 from densevit.decoders.setr import SetrMla, SetrMlaConfig, SetrNaive, SetrNaiveConfig, SetrPup, SetrPupConfig
@@ -20,6 +21,7 @@ _BUILTIN: dict[str, DecoderRow] = {
     "segmenter_linear": (SegmenterLinearConfig, SegmenterLinear),
     "segmenter_mask": (SegmenterMaskConfig, SegmenterMask),
     "dpt": (DptConfig, Dpt),
+    "linear": (LinearConfig, LinearDecoder),
 }
 DECODERS = PluginTable("decoder", _BUILTIN, adapt_decoder)
 

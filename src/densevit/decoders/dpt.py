@@ -11,8 +11,11 @@ import torch.nn.functional as F
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from densevit.config import Config, PositiveWidth, bounded
+from densevit.config import PositiveWidth, bounded
 from densevit.decoders.base import Decoder, DecoderConfig
+from densevit.decoders.dpt_heads import DepthHead as DepthHead
+from densevit.decoders.dpt_heads import RegressionHead as RegressionHead
+from densevit.decoders.dpt_heads import SegmentationHead as SegmentationHead
 from densevit.kernels.convolution import Conv2d
 from densevit.kernels.linear import Linear
 from densevit.layers import ConvBnRelu, ResidualUnit, learned_resampling, resize, upsample
@@ -22,52 +25,6 @@ from densevit.upsampling.row_bands import upsample_and_classify
 Factor = Annotated[float, Field(ge=1 / 64, le=64)]
 BAND_ROWS = 32
 """Rows of its largest maps that a segmentation head computes at once in ``decode_coarse``."""
-
-
-class SegmentationHead(Config):
-    """3x3 convolution, batch norm, ReLU, dropout, 1x1 classifier; logits at the stride of the last fusion.
-
-    Attributes:
-        align_corners: of the following resize to the image: True in the authors' code, False in mmseg's.
-        aux: auxiliary head on the last fusion output, on the penultimate one (the paper), or none.
-    """
-
-    kind: Literal["segmentation"] = "segmentation"
-    dropout: float = Field(default=0.1, ge=0, lt=1)
-    align_corners: bool = True
-    aux: Literal["none", "last", "penultimate"] = "none"
-
-
-class DepthHead(Config):
-    """3x3 convolution to half the width, upsampling, 3x3 convolution, ReLU, 1x1 convolution to one value.
-
-    Attributes:
-        up_to: upsample by two, or to the image size (Depth Anything; works for any patch size).
-        hidden_channels: width before the last convolution.
-        projection: whether a 3x3 convolution and ReLU come first (transformers' ``add_projection``).
-        activation: "relu" for values >= 0, "none" for signed ones, "sigmoid" for values in (0, max_depth_m).
-        scale, shift, invert: with ``invert`` the value d becomes 1 / max(scale * d + shift, 1e-8), which converts the
-            disparity of the KITTI and NYU releases to metres.
-        max_depth_m: factor after a sigmoid, in metres.
-    """
-
-    kind: Literal["depth"] = "depth"
-    up_to: Literal["double", "image"] = "image"
-    hidden_channels: PositiveWidth = 32
-    projection: bool = False
-    activation: Literal["relu", "none", "sigmoid"] = "relu"
-    scale: float = 1.0
-    shift: float = 0.0
-    invert: bool = False
-    max_depth_m: float = Field(default=1.0, gt=0)
-
-
-class RegressionHead(Config):
-    """The depth head without activation, for any number of channels (such as surface normals)."""
-
-    kind: Literal["regression"] = "regression"
-    up_to: Literal["double", "image"] = "image"
-    hidden_channels: PositiveWidth = 32
 
 
 class DptConfig(DecoderConfig):
@@ -222,8 +179,11 @@ class _Regression(nn.Module):
             return x
         if config.activation == "relu":
             x = F.relu(x)
+            x = x + config.min_depth_m if config.min_depth_m else x
         elif config.activation == "sigmoid":
             x = torch.sigmoid(x) * config.max_depth_m
+        if config.limit_m is not None:
+            x = x.clamp(max=config.limit_m)
         return 1.0 / (config.scale * x + config.shift).clamp(min=1e-8) if config.invert else x
 
 
@@ -253,7 +213,7 @@ class Dpt(Decoder):
             if self.aux != "none":
                 self.aux_head = _Segmentation(width, out_channels, config.head.dropout)
         else:
-            self.align_corners = True
+            self.align_corners = not isinstance(config.head, DepthHead) or config.head.align_corners
             self.head = _Regression(width, out_channels, config.head)
 
     def levels(self, taps: Taps) -> list[Tensor]:

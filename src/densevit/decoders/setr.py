@@ -41,10 +41,18 @@ class UpHead(nn.Module):
     """LayerNorm, then ``num_convs`` times convolution, batch norm, ReLU and bilinear upsampling, and the classifier."""
 
     def __init__(
-        self, embed_dim: int, channels: int, out_channels: int, *, kernel_size: int, num_convs: int, up_scale: int
+        self,
+        embed_dim: int,
+        channels: int,
+        out_channels: int,
+        *,
+        kernel_size: int,
+        num_convs: int,
+        up_scale: int,
+        align_corners: bool = False,
     ) -> None:
         super().__init__()
-        self.up_scale = up_scale
+        self.up_scale, self.align_corners = up_scale, align_corners
         self.norm = nn.LayerNorm(embed_dim, eps=NORM_EPS)
         widths = [embed_dim] + [channels] * num_convs
         self.convs = nn.ModuleList(ConvBnRelu(a, b, kernel_size) for a, b in pairwise(widths))
@@ -54,17 +62,22 @@ class UpHead(nn.Module):
         """Tap ``index`` -> (B, K, h * up_scale ** num_convs, w * up_scale ** num_convs)."""
         x = self.normed_map(taps, index)  # (B, C, h, w)
         for conv in self.convs[:-1]:
-            x = upsample(conv(x), self.up_scale)
-        return upsample(self.classifier(self.convs[-1](x)), self.up_scale)
+            x = self._upsample(conv(x))
+        return self._upsample(self.classifier(self.convs[-1](x)))
 
     def coarse(self, taps: Taps, index: int) -> Tensor:
         """``forward`` of two or more convolutions in evaluation, without its last upsampling and in less memory."""
         x = self.normed_map(taps, index)  # (B, C, h, w)
         for conv in self.convs[:-2]:
-            x = upsample(conv(x), self.up_scale)
+            x = self._upsample(conv(x))
         x = self.convs[-2](x)
         last = cast(ConvBnRelu, self.convs[-1])
-        return upsample_and_classify(x, self.up_scale, last, self.classifier, align_corners=False, band_rows=BAND_ROWS)
+        return upsample_and_classify(
+            x, self.up_scale, last, self.classifier, align_corners=self.align_corners, band_rows=BAND_ROWS
+        )
+
+    def _upsample(self, x: Tensor) -> Tensor:
+        return upsample(x, self.up_scale, align_corners=self.align_corners)
 
     def normed_map(self, taps: Taps, index: int) -> Tensor:
         """Tap ``index`` after LayerNorm, as a map (B, C, h, w)."""
@@ -79,6 +92,7 @@ class SetrNaiveConfig(DecoderConfig):
         form: "paper" keeps the logits at the token grid; "mmseg" upsamples them by 4 in the head.
         aux_taps: positions of the taps that get an auxiliary head; the main head reads the last tap.
         aux_convs: convolutions of an auxiliary head in mmseg's form (1 for Cityscapes, 2 for ADE20K).
+        align_corners: of the upsampling in the heads and of the resize to the image, as in mmsegmentation's configs.
     """
 
     kind: Literal["setr_naive"] = "setr_naive"
@@ -86,6 +100,7 @@ class SetrNaiveConfig(DecoderConfig):
     form: Form = "mmseg"
     aux_taps: tuple[int, ...] = ()
     aux_convs: int = Field(default=1, gt=0)
+    align_corners: bool = False
 
     @property
     def aux_positions(self) -> tuple[int, ...]:
@@ -111,9 +126,17 @@ class SetrNaive(Decoder):
         aux_convs = 1 if config.form == "paper" else config.aux_convs
 
         def head(num_convs: int) -> UpHead:
-            return UpHead(embed_dim, config.channels, out_channels, kernel_size=1, num_convs=num_convs, up_scale=scale)
+            return UpHead(
+                embed_dim,
+                config.channels,
+                out_channels,
+                kernel_size=1,
+                num_convs=num_convs,
+                up_scale=scale,
+                align_corners=config.align_corners,
+            )
 
-        self.aux_taps = config.aux_taps
+        self.aux_taps, self.align_corners = config.aux_taps, config.align_corners
         self.head = head(1)
         self.aux_heads = nn.ModuleList(head(aux_convs) for _ in config.aux_taps)
 
@@ -131,6 +154,7 @@ class SetrPupConfig(DecoderConfig):
         form: affects only the auxiliary heads: "paper" has one 3x3 convolution, upsampled by 4; "mmseg" has more.
         aux_taps: positions of the taps that get an auxiliary head; the authors' code lists the main tap too.
         aux_convs: convolutions of an auxiliary head in mmseg's form, each upsampled by 4.
+        align_corners: of the upsampling in the heads and of the resize to the image, as in mmsegmentation's configs.
     """
 
     kind: Literal["setr_pup"] = "setr_pup"
@@ -138,6 +162,7 @@ class SetrPupConfig(DecoderConfig):
     form: Form = "mmseg"
     aux_taps: tuple[int, ...] = ()
     aux_convs: int = Field(default=2, gt=0)
+    align_corners: bool = False
 
     @property
     def aux_positions(self) -> tuple[int, ...]:
@@ -164,10 +189,16 @@ class SetrPup(Decoder):
 
         def head(num_convs: int, up_scale: int) -> UpHead:
             return UpHead(
-                embed_dim, config.channels, out_channels, kernel_size=3, num_convs=num_convs, up_scale=up_scale
+                embed_dim,
+                config.channels,
+                out_channels,
+                kernel_size=3,
+                num_convs=num_convs,
+                up_scale=up_scale,
+                align_corners=config.align_corners,
             )
 
-        self.aux_taps = config.aux_taps
+        self.aux_taps, self.align_corners = config.aux_taps, config.align_corners
         self.head = head(4, 2)
         self.aux_heads = nn.ModuleList(head(aux_convs, 4) for _ in config.aux_taps)
 
@@ -190,8 +221,9 @@ class SetrMlaConfig(DecoderConfig):
         channels: width of the top-down pathway.
         head_channels: width of each of the four upsampled streams.
         form: "paper" upsamples the streams with align_corners=True, classifies by a 3x3 convolution and has auxiliary
-            heads without bias; "mmseg" has align_corners=False, a 1x1 classifier and auxiliary heads with bias.
+            heads without bias; "mmseg" has a 1x1 classifier and auxiliary heads with bias.
         aux: whether each output of the top-down pathway gets an auxiliary head.
+        align_corners: of the upsampling of the logits in form "mmseg", and of the resize to the image in both.
     """
 
     kind: Literal["setr_mla"] = "setr_mla"
@@ -199,6 +231,7 @@ class SetrMlaConfig(DecoderConfig):
     head_channels: PositiveWidth = 128
     form: Form = "mmseg"
     aux: bool = False
+    align_corners: bool = False
 
     def num_parts(self, num_taps: int) -> int:
         """One level per tap."""
@@ -216,7 +249,7 @@ class SetrMla(Decoder):
 
     def __init__(self, config: SetrMlaConfig, *, embed_dim: int, num_taps: int, out_channels: int) -> None:
         super().__init__()
-        self.form = config.form
+        self.form, self.align_corners = config.form, config.align_corners
         width, head = config.channels, config.head_channels
         levels = range(num_taps)
         self.norms = nn.ModuleList(nn.LayerNorm(embed_dim, eps=NORM_EPS) for _ in levels)
@@ -246,7 +279,7 @@ class SetrMla(Decoder):
         pyramid = self.pyramid(taps)
         streams = [stream(x) for stream, x in zip(self.streams, pyramid, strict=True)]
         if self.form == "mmseg":
-            logits = upsample(self.classifier(torch.cat(streams, dim=1)), 4)
+            logits = upsample(self.classifier(torch.cat(streams, dim=1)), 4, align_corners=self.align_corners)
         else:
             logits = self.classifier(torch.cat([upsample(x, 4, align_corners=True) for x in streams], dim=1))
         aux = zip(self.aux_heads, pyramid, strict=False) if with_aux else ()

@@ -4,10 +4,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, cast
 
+import numpy as np
 from torch import nn
 
 from densevit.decoders import Decoder
 from densevit.decoders.dpt import DepthHead, Dpt, Fusion, Reassemble
+from densevit.decoders.linear import EVEN_SHARE, LinearDecoder
 from densevit.decoders.segmenter import SegmenterLinear, SegmenterMask
 from densevit.decoders.setr import SetrMla, SetrNaive, SetrPup, UpHead
 from densevit.errors import ConfigError
@@ -91,9 +93,11 @@ def up_head(writer: Writer, head: UpHead, levels: Levels) -> Value:
     """``UpHead`` on the last tap."""
     x = levels.map(writer, -1, head.norm)
     *first, last = head.convs
+    corners = head.align_corners
     for conv in first:
-        x = upsample_by(writer.conv_bn_relu(x, conv), head.up_scale)
-    return upsample_by(writer.conv(writer.conv_bn_relu(x, last), head.classifier), head.up_scale)
+        x = upsample_by(writer.conv_bn_relu(x, conv), head.up_scale, align_corners=corners)
+    x = writer.conv(writer.conv_bn_relu(x, last), head.classifier)
+    return upsample_by(x, head.up_scale, align_corners=corners)
 
 
 def setr(writer: Writer, decoder: SetrNaive | SetrPup, levels: Levels) -> Value:
@@ -104,7 +108,7 @@ def setr(writer: Writer, decoder: SetrNaive | SetrPup, levels: Levels) -> Value:
 def setr_mla(writer: Writer, decoder: SetrMla, levels: Levels) -> Value:
     """``SetrMla``."""
     g = writer.graph
-    corners = decoder.form == "paper"
+    in_streams = decoder.form == "paper"
     total: Value | None = None
     streams: list[Value] = []
     for level in reversed(range(len(decoder.norms))):
@@ -115,9 +119,9 @@ def setr_mla(writer: Writer, decoder: SetrMla, levels: Levels) -> Value:
         assert isinstance(stream, nn.Sequential)
         for conv in stream:
             x = writer.conv_bn_relu(x, conv)
-        streams.append(upsample_by(x, 4, align_corners=True) if corners else x)
+        streams.append(upsample_by(x, 4, align_corners=True) if in_streams else x)
     joined = writer.conv(g.concat(streams[::-1], 1), decoder.classifier)
-    return joined if corners else upsample_by(joined, 4)
+    return joined if in_streams else upsample_by(joined, 4, align_corners=decoder.align_corners)
 
 
 def dpt(writer: Writer, decoder: Dpt, levels: Levels) -> Value:
@@ -197,9 +201,29 @@ def _dpt_head(writer: Writer, head: Any, x: Value, levels: Levels) -> Value:
         return x
     if config.activation == "relu":
         x = g.op("Relu", x)
+        x = x + config.min_depth_m if config.min_depth_m else x
     elif config.activation == "sigmoid":
         x = g.op("Sigmoid", x) * config.max_depth_m
+    if config.limit_m is not None:
+        x = g.op("Min", x, config.limit_m)
     return 1.0 / g.op("Max", x * config.scale + config.shift, 1e-8) if config.invert else x
+
+
+def linear(writer: Writer, decoder: LinearDecoder, levels: Levels) -> Value:
+    """``LinearDecoder``."""
+    g, parts = writer.graph, list[Value]()
+    for tokens, prefix in zip(levels.tokens, levels.prefix, strict=True):
+        parts.append(tokens)
+        if decoder.class_token:
+            parts.append(g.op("Expand", prefix.slice(1, 0, 1), g.op("Shape", tokens)))
+    scores = writer.linear(g.concat(parts, 2), decoder.head)  # (B, N, K)
+    x = map_of(scores, levels.grid, decoder.head.out_features)
+    x = upsample_by(x, decoder.up_scale) if decoder.up_scale > 1 else x
+    if (bins := decoder.bins) is None:
+        return x
+    weights = g.op("Relu", x) + EVEN_SHARE
+    depths = g.constant(np.linspace(bins.min_depth_m, bins.max_depth_m, bins.num_bins, dtype=np.float32)[:, None, None])
+    return (weights * depths).sum(1) / weights.sum(1)
 
 
 _WRITERS: dict[type[Decoder], Callable[[Writer, Any, Levels], Value]] = {
@@ -209,5 +233,6 @@ _WRITERS: dict[type[Decoder], Callable[[Writer, Any, Levels], Value]] = {
     SegmenterLinear: segmenter_linear,
     SegmenterMask: segmenter_mask,
     Dpt: dpt,
+    LinearDecoder: linear,
 }
 """Class -> function that writes it."""

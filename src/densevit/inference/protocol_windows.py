@@ -27,11 +27,13 @@ class Network:
         logits: normalised images (B, 3, h, w) -> logits (B, K, h', w') at the decoder's stride.
         resizes: sizes (h', w') and (h, w) -> the resizes of rows and of columns to the images' pixels.
         cropped: whether the resize goes beyond the images and is cropped to them.
+        align_corners: of the last resize, from the image that was run to the photo.
     """
 
     logits: Callable[[Tensor], Tensor]
     resizes: Callable[[Size, Size], tuple[Resize, Resize]]
     cropped: bool = False
+    align_corners: bool = False
 
     def __call__(self, images: Tensor) -> Tensor:
         """Logits (B, K, h, w) of normalised images (B, 3, h, w)."""

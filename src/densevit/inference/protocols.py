@@ -106,13 +106,14 @@ def forward(kind: ProtocolKind, model: DenseModel, head: str) -> Network:
         rows, columns = (Resize(old, new, align_corners=corners) for old, new in zip(grid, target, strict=True))
         return rows, columns
 
-    return Network(logits, resizes, cropped=kind == "segmenter")
+    return Network(logits, resizes, cropped=kind == "segmenter", align_corners=kind == "mmseg" and corners)
 
 
 def prepare(kind: ProtocolKind, model: DenseModel, images: Tensor) -> Tensor:
     """Make the sides of normalised images (B, 3, h, w) multiples of the patch size.
 
-    Segmenter, mmsegmentation and SETR pad with zeros to the right and below; transformers drops pixels there.
+    Segmenter, mmsegmentation and SETR pad with zeros to the right and below, DINOv2 half on either side; transformers
+    drops pixels there.
 
     Raises:
         ShapeError: for the original DPT and Depth Anything, which do neither.
@@ -122,6 +123,8 @@ def prepare(kind: ProtocolKind, model: DenseModel, images: Tensor) -> Tensor:
         return images
     if kind == "transformers":
         return images[..., : h - h % ph, : w - w % pw]
+    if kind == "dinov2":  # the output is of the padded image, and resized to that without padding
+        return centre_padded(images, ph)
     if kind in ("dpt", "depth_anything"):
         raise ShapeError(f"image is {h} x {w} but protocol {kind} takes multiples of patch size {ph} x {pw}; resize it")
     return F.pad(images, (0, -w % pw, 0, -h % ph))
@@ -132,7 +135,7 @@ def window_logits(protocol: WindowProtocol, network: Network, images: Tensor, *,
     if protocol.kind == "segmenter" and protocol.window:
         covering = cover_window((images.shape[-2], images.shape[-1]), protocol.window[0])
         images = resize(images, covering, align_corners=False)
-    return merge_windows(protocol, network, images).resized(size)
+    return merge_windows(protocol, network, images).resized(size, align_corners=network.align_corners)
 
 
 def merge_windows(protocol: WindowProtocol, network: Network, images: Tensor) -> StitchedLogits:

@@ -140,9 +140,9 @@ class Axis:
             total[start : start + count] += self.weights[:count]
         return total.astype(np.float32)
 
-    def resized(self, new: int) -> "Axis":
+    def resized(self, new: int, *, align_corners: bool = False) -> "Axis":
         """The same windows, their result resized once more from ``length``; an earlier last resize is replaced."""
-        final = None if new == self.length else Resize(self.length, new)
+        final = None if new == self.length else Resize(self.length, new, align_corners=align_corners)
         return Axis(self.length, self.starts, self.weights, self.inner, final)
 
     def needs(self, start: int, stop: int) -> tuple[int, int]:

@@ -101,9 +101,10 @@ class StitchedLogits(TiledLogits):
         mode, corners = modes.pop()
         return None if logits is None or modes or mode != "bilinear" else (logits, corners)
 
-    def resized(self, size: Size) -> "StitchedLogits":
+    def resized(self, size: Size, *, align_corners: bool = False) -> "StitchedLogits":
         """The same windows, for another size of the result."""
-        rows, columns = self.rows.resized(size[0]), self.columns.resized(size[1])
+        rows = self.rows.resized(size[0], align_corners=align_corners)
+        columns = self.columns.resized(size[1], align_corners=align_corners)
         return StitchedLogits(rows, columns, self._get, self.num_channels, self.device, self.num_held)
 
     def tile(self, rows: slice, columns: slice) -> Tensor:

@@ -28,6 +28,7 @@ ORIGINS = {
     "mmsegmentation": "mmseg",
     "transformers": "transformers",
     "segmentation_models_pytorch": "smp",
+    "facebookresearch/dinov2": "dinov2",
 }
 
 
@@ -92,6 +93,9 @@ class Fixture:
             case "depth_anything":
                 overrides = {"num_heads": config["heads"], "taps": config["taps"], "release": "v2"}
                 overrides["max_depth_m"] = config.get("max_depth")
+            case "dinov2":
+                overrides = {"num_heads": config["heads"], "taps": config["taps"]}
+                overrides |= {"release": config.get("release"), "max_depth_m": config.get("max_depth")}
             case "dpt":
                 overrides = self._dpt_overrides(config)
         known = {name: value for name, value in overrides.items() if value is not None}

@@ -6,6 +6,7 @@ from torch import Tensor
 
 from densevit.checkpoints.importers import (
     depth_anything,
+    dinov2_heads,
     dpt_official,
     mmseg,
     segmenter,
@@ -29,6 +30,7 @@ IMPORTERS: dict[str, Importer] = {
     "depth_anything": depth_anything.IMPORTER,
     "transformers": transformers.IMPORTER,
     "smp": smp.IMPORTER,
+    "dinov2": dinov2_heads.IMPORTER,
 }
 
 

@@ -4,6 +4,7 @@ import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
+from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt
@@ -36,12 +37,13 @@ class ImportOverrides(Config):
         image_size: (height, width) of the training images in pixels, which gives the grid of learned positions.
         norm_eps: epsilon of the encoder's LayerNorms.
         readout: DPT's use of the class token.
-        release: which of several releases with equal shapes: DPT depth "midas", "kitti" or "nyu"; Depth Anything "v1",
-            "v2", "hypersim" or "vkitti".
+        release: which of several releases with equal shapes: DPT depth "midas", "kitti" or "nyu"; DPT on DINOv2 and its
+            authors' heads "kitti" or "nyu"; Depth Anything "v1", "v2", "hypersim" or "vkitti".
         scale, shift, invert: constants of a DPT depth model, instead of a release.
         signed: for a DPT depth model that may give negative values (``non_negative=False``).
-        max_depth_m: maximum depth of a metric Depth Anything, instead of a release.
+        max_depth_m: maximum depth of a metric Depth Anything or DINOv2, instead of a release.
         dataset: data set of a segmentation model; gives the class names only.
+        encoder_weights: file of the encoder, or ``hf://owner/name``, for a file that holds only a head.
     """
 
     num_heads: PositiveInt | None = None
@@ -58,6 +60,7 @@ class ImportOverrides(Config):
     signed: bool | None = None
     max_depth_m: PositiveFloat | None = None
     dataset: DatasetName | None = None
+    encoder_weights: str | None = Field(default=None, min_length=1)
 
 
 # The facts that an importer may find missing, as the message describes them.
@@ -175,12 +178,14 @@ class Importer:
         signatures: alternative sets of patterns of tensor names; it is recognised where all patterns of one set occur.
         read: converts a source.
         side_files: config files that may be next to the weights.
+        complete: adds the tensors that such files lack, given the path of the file.
     """
 
     title: str
     signatures: tuple[tuple[str, ...], ...]
     read: Callable[[Source], ImportedParts]
     side_files: tuple[str, ...] = ()
+    complete: Callable[[Source, Path], Source] | None = None
 
     def recognises(self, source: Source) -> bool:
         """Whether the tensor names are those of this program."""

@@ -1,9 +1,11 @@
 """Build a model from an importer's parts, and account for every tensor of the file."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import torch
+from torch import Tensor
 
 from densevit.checkpoints.importers.base import ImportedParts, Importer, Source
 from densevit.checkpoints.native import Bundle, Card
@@ -13,6 +15,7 @@ from densevit.inference_config import InferenceConfig
 from densevit.model import DenseModel, ModelConfig
 
 _STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
+_CONVERTED = (torch.float16, torch.bfloat16, torch.float64)
 
 
 @dataclass(frozen=True)
@@ -54,7 +57,7 @@ def build(name: str, importer: Importer, source: Source) -> Imported:
     Raises:
         CheckpointError: if a fact is missing, or the weights do not fit the model.
     """
-    parts = _read(importer, source)
+    parts = _read(importer, replace(source, state=_in_float32(source.state)))
     try:
         data = {"encoder": parts.encoder, "heads": parts.heads, "normalisation": parts.normalisation}
         config = ModelConfig.parse(data, source=f"the model of {source.name}")
@@ -85,6 +88,11 @@ def build(name: str, importer: Importer, source: Source) -> Imported:
     return Imported(name, bundle, _report(source, renamed), _counts(source, model, renamed))
 
 
+def _in_float32(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Weights of 16 bits in float32, in which importers then fold and scale."""
+    return {name: t.float() if t.dtype in (torch.float16, torch.bfloat16) else t for name, t in state.items()}
+
+
 def _read(importer: Importer, source: Source) -> ImportedParts:
     try:
         return importer.read(source)
@@ -107,8 +115,13 @@ def _without_late_blocks(renamed: Renamed, config: ModelConfig) -> Renamed:
 
 
 def _report(source: Source, renamed: Renamed) -> LoadReport:
-    notes = ((name, renamed.notes.get(name, "")) for name in renamed.tensors)
-    rows = [Row(name, "adapted" if note else "loaded", note) for name, note in notes]
+    rows = []
+    for name in renamed.tensors:
+        stored = {source.state[key].dtype for key in renamed.sources.get(name, ()) if key in source.state}
+        types = " and ".join(sorted(str(dtype).removeprefix("torch.") for dtype in stored if dtype in _CONVERTED))
+        said = [renamed.notes.get(name, ""), f"{types} in the file, float32 here" if types else ""]
+        note = "; ".join(filter(None, said))
+        rows.append(Row(name, "adapted" if note else "loaded", note))
     rows += [Row(name, "ignored", reason) for name, reason in renamed.ignored.items()]
     return LoadReport(source.name, tuple(rows))
 

@@ -46,6 +46,25 @@ def hf_neck(head: str, *, num_stem: int = 0) -> list[Rule]:
     return rules
 
 
+def openmmlab(source: str, head: str) -> list[Rule]:
+    """Names of reassembly and fusion in mmsegmentation and DINOv2, which count fusions from the coarsest level."""
+    blocks = f"{source}.reassemble_blocks"
+    rules = [
+        Rule(f"{blocks}.projects.{{i}}.conv.{{param}}", f"{head}.reassemble.{{i}}.project.{{param}}"),
+        Rule(f"{blocks}.resize_layers.{{i}}.{{param}}", f"{head}.reassemble.{{i}}.resample.{{param}}"),
+        Rule(f"{blocks}.readout_projects.{{i}}.0.{{param}}", f"{head}.reassemble.{{i}}.readout_project.{{param}}"),
+        Rule(f"{source}.convs.{{i}}.conv.weight", f"{head}.convs.{{i}}.weight"),
+    ]
+    for k in range(4):
+        fusion, target = f"{source}.fusion_blocks.{3 - k}", f"{head}.fusions.{k}"
+        rules.append(Rule(f"{fusion}.project.conv.{{param}}", f"{target}.project.{{param}}"))
+        for number, unit in UNITS.items():
+            for part in ("conv", "bn"):
+                layer = f"{fusion}.res_conv_unit{number}.conv{{i}}.{part}"
+                rules.append(Rule(f"{layer}.{{rest}}", f"{target}.{unit}.{part}{{i}}.{{rest}}"))
+    return rules
+
+
 def segmentation_head(source: str, target: str) -> tuple[Rule, ...]:
     """Names of a segmentation head: convolution, batch norm, ReLU, dropout, classifier."""
     return (

@@ -118,6 +118,7 @@ def _up(source: Source, shapes: Shapes, config: MmsegConfig, taps: Sequence[int]
             config.check("auxiliary_head", head, NAIVE)
     if num_aux:
         setr["decoder"]["aux_convs"] = shapes.count(f"{HEAD}.aux_heads.0.convs.{{}}.")
+    setr["decoder"]["align_corners"] = config.align_corners
     return setr | {"taps": tuple(taps[i] for i in wanted)}
 
 
@@ -129,7 +130,9 @@ def _mla(source: Source, shapes: Shapes, config: MmsegConfig, taps: Sequence[int
                 f"{source.name} has auxiliary_head.in_index={read!r}, but only {index} can be reproduced there; "
                 "run the model with mmsegmentation"
             )
-    return setr_head(shapes, "mla", "mmseg") | {"taps": tuple(taps)}
+    setr = setr_head(shapes, "mla", "mmseg")
+    setr["decoder"]["align_corners"] = config.align_corners
+    return setr | {"taps": tuple(taps)}
 
 
 def _segmenter(source: Source, shapes: Shapes, config: MmsegConfig, taps: Sequence[int]) -> Plain:
@@ -153,7 +156,7 @@ def _dpt(source: Source, shapes: Shapes, config: MmsegConfig, taps: Sequence[int
         stated = config.part("decode_head").get("readout_type", "ignore") if config.model else None
         decoder |= source.require(readout=stated)
     dropout = config.part("decode_head").get("dropout_ratio", 0.1)
-    head = {"kind": "segmentation", "align_corners": False, "dropout": dropout}
+    head = {"kind": "segmentation", "align_corners": config.align_corners, "dropout": dropout}
     decoder |= {"fusion_up_to": "double", "head": head}
     num_classes = shapes.of(f"{HEAD}.head.classifier.weight", 4)[0]
     return {"decoder": decoder, "out_channels": num_classes, "taps": tuple(taps)}

@@ -7,8 +7,8 @@ from typing import Any
 from densevit.checkpoints.importers.base import Plain
 from densevit.checkpoints.importers.keys import KeyTable, check_keys
 from densevit.checkpoints.importers.mmseg_keys import (
+    AUX_OF_MLA,
     BACKBONE,
-    FCN,
     HEADS,
     NECK,
     NORMALISE,
@@ -55,6 +55,21 @@ class MmsegConfig:
         heads = self.model.get("auxiliary_head") or []
         return [_mapping(head) for head in (heads if isinstance(heads, list | tuple) else [heads])]
 
+    @property
+    def align_corners(self) -> bool:
+        """Of the heads' upsampling and of the resizes to the image.
+
+        Raises:
+            CheckpointError: if an auxiliary head differs.
+        """
+        corners: bool = self.part("decode_head").get("align_corners", False)
+        if any(head.get("align_corners", False) != corners for head in self.aux_heads):
+            raise CheckpointError(
+                f"{self.source} has align_corners={corners} in its decode_head and another value in an auxiliary_head, "
+                "but only one for all heads can be reproduced; run the model with mmsegmentation"
+            )
+        return corners
+
     def check(self, name: str, part: Mapping[str, Any], table: KeyTable) -> None:
         """Refuse unknown keys of a part of the config, and values that cannot be reproduced.
 
@@ -73,7 +88,7 @@ class MmsegConfig:
                 self.check(name, self.part(name), table)
         if kind == "mla":
             for head in self.aux_heads:
-                self.check("auxiliary_head", head, FCN)
+                self.check("auxiliary_head", head, AUX_OF_MLA)
         self.check("test_cfg", self.part("test_cfg"), TEST_CFG)
 
     def backbone(self, depth: int) -> Plain:

@@ -88,6 +88,12 @@ _HEAD: KeyTable = {
     "conv_cfg": checked(None),
     "align_corners": checked(False),
 }
+# SETR and DPT may upsample with aligned corners.
+_CORNERS: KeyTable = {
+    "align_corners": checked_by(
+        lambda value: isinstance(value, bool), "only True or False, the same for all heads, can be reproduced"
+    )
+}
 _CONVOLUTIONS: KeyTable = {"norm_cfg": _BATCH_NORM, "act_cfg": _layer(("ReLU",), _RELU)}
 _SINGLE: KeyTable = {"input_transform": checked(None)}
 _MULTIPLE: KeyTable = {"input_transform": checked("multiple_select"), "in_index": checked([0, 1, 2, 3])}
@@ -99,8 +105,10 @@ FCN: KeyTable = {
     **ignored(_SHAPES, "num_convs", "concat_input"),
     **ignored("without convolutions, which are refused", "kernel_size", "dilation", "norm_cfg", "act_cfg"),
 }
+AUX_OF_MLA: KeyTable = {**FCN, **_CORNERS}
 NAIVE: KeyTable = {
     **_HEAD,
+    **_CORNERS,
     **_SINGLE,
     **_CONVOLUTIONS,
     "type": checked("SETRUPHead"),
@@ -113,6 +121,7 @@ HEADS: dict[Kind, KeyTable] = {
     "up": NAIVE,
     "mla": {
         **_HEAD,
+        **_CORNERS,
         **_MULTIPLE,
         **_CONVOLUTIONS,
         "type": checked("SETRMLAHead"),
@@ -135,6 +144,7 @@ HEADS: dict[Kind, KeyTable] = {
     "linear": FCN,
     "dpt": {
         **_HEAD,
+        **_CORNERS,
         **_MULTIPLE,
         **_CONVOLUTIONS,
         "type": checked("DPTHead"),

@@ -6,7 +6,7 @@ from itertools import chain
 import torch
 
 from densevit.checkpoints.encoder_names import MMSEG_BLOCK
-from densevit.checkpoints.importers.dpt_rules import UNITS
+from densevit.checkpoints.importers.dpt_rules import openmmlab
 from densevit.checkpoints.importers.mmseg_keys import Kind
 from densevit.checkpoints.importers.setr_paper import HEAD
 from densevit.checkpoints.importers.vit import MMSEG_VIT
@@ -30,23 +30,11 @@ def _up_head(source: str, target: str) -> tuple[Rule, ...]:
 
 
 def _dpt_head() -> tuple[Rule, ...]:
-    blocks = "decode_head.reassemble_blocks"
-    rules = [
-        Rule(f"{blocks}.projects.{{i}}.conv.{{param}}", f"{HEAD}.reassemble.{{i}}.project.{{param}}"),
-        Rule(f"{blocks}.resize_layers.{{i}}.{{param}}", f"{HEAD}.reassemble.{{i}}.resample.{{param}}"),
-        Rule(f"{blocks}.readout_projects.{{i}}.0.{{param}}", f"{HEAD}.reassemble.{{i}}.readout_project.{{param}}"),
-        Rule("decode_head.convs.{i}.conv.weight", f"{HEAD}.convs.{{i}}.weight"),
+    return (
+        *openmmlab("decode_head", HEAD),
         *_conv_bn("decode_head.project", f"{HEAD}.head.conv"),
         Rule("decode_head.conv_seg.{param}", f"{HEAD}.head.classifier.{{param}}"),
-    ]
-    for k in range(4):
-        source, target = f"decode_head.fusion_blocks.{3 - k}", f"{HEAD}.fusions.{k}"
-        rules.append(Rule(f"{source}.project.conv.{{param}}", f"{target}.project.{{param}}"))
-        for number, unit in UNITS.items():
-            for part in ("conv", "bn"):
-                layer = f"{source}.res_conv_unit{number}.conv{{i}}.{part}"
-                rules.append(Rule(f"{layer}.{{rest}}", f"{target}.{unit}.{part}{{i}}.{{rest}}"))
-    return tuple(rules)
+    )
 
 
 _AS_LINEAR = partial(torch.flatten, start_dim=1)

@@ -151,4 +151,8 @@ def fold_biases(renamed: Renamed) -> Renamed:
     return renamed.with_tensors(folded, "less the bias of the convolution before it", drop=biases, absorbed=absorbed)
 
 
-IMPORTER = Importer("fudan-zvg/SETR", signatures=(("backbone.patch_embed.proj.weight", "decode_head.*"),), read=read)
+IMPORTER = Importer(
+    "fudan-zvg/SETR",
+    signatures=tuple(("backbone.patch_embed.proj.weight", head) for head in ("decode_head.conv_0.*", "backbone.mla.*")),
+    read=read,
+)

@@ -64,6 +64,12 @@ HYBRID_DPT: KeyTable = {
     "neck_ignore_stages": checked([0, 1]),
     "embedding_type": checked("vit_hybrid"),
 }
+DINO_DPT: KeyTable = {
+    **_DPT,
+    **used("the encoder's config, by the table of its DINOv2", "backbone_config"),
+    **ignored("of DPT's own encoder, which DINOv2 replaces", *_BLOCKS, "backbone_out_indices"),
+    **ignored("of the hybrid only", "neck_ignore_stages", "embedding_type"),
+}
 BIT: KeyTable = {
     **_COMMON,
     **ignored(_SHAPES, "num_channels", "embedding_size", "hidden_sizes", "depths"),
@@ -98,6 +104,7 @@ DINOV2: KeyTable = {
     **_COMMON,
     **_BLOCKS,
     **used("the blocks that are tapped", "out_indices", "out_features"),
+    **used("whether the taps pass through the final norm", "apply_layernorm"),
     **ignored("the same as out_indices and out_features", "_out_indices", "_out_features"),
     **ignored(_SHAPES, "layerscale_value", "use_swiglu_ffn", "use_mask_token"),
     **ignored(_TRAINING, "drop_path_rate"),
@@ -106,8 +113,8 @@ DINOV2: KeyTable = {
     **ignored("shape of tensors between encoder and decoder", "reshape_hidden_states"),
     "model_type": checked("dinov2"),
     "hidden_act": checked("gelu"),
-    "apply_layernorm": checked(True),
 }
+DINOV2_OF_DPT: KeyTable = {**DINOV2, "reshape_hidden_states": checked(False)}
 
 PROCESSOR: KeyTable = {
     **used("the protocol's resize", "do_resize", "size", "resample", "keep_aspect_ratio", "ensure_multiple_of"),
