@@ -45,7 +45,7 @@ ROOMS: dict[tuple[str, ...], int] = {
     ("checkpoints",): 5_700,  # ADR 17: sets of keys, bounds of pickles, computed values of configs; ADR 19
     ("inference",): 4_050,  # ADR 16 to 19; ADR 22: predictions of exported files
     ("engines", "export"): 4_600,  # ADR 20 and 21: graphs operator by operator, files in int8; folders for browsers
-    ("evaluation", "training"): 6_600,  # ADR 18: laptop mode, and what a run was trained on
+    ("evaluation", "training"): 6_640,  # ADR 18: laptop mode, and what a run was trained on; ADR 21: accepted losses
     ("doctor", "tuning", "studies", "explain"): 4_600,
     ("serve",): 1_200,
     ("cli", "__main__"): 2_020,  # ADR 17: the batch of photos; ADR 18: data options; ADR 19 to 22
