@@ -167,7 +167,9 @@ def _onnxruntime(path: Path, threads: int, outputs: Sequence[str] | None) -> Eng
     options.log_severity_level = 4  # what goes wrong is an exception too
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # or waiting threads burn shared cores
     options.add_session_config_entry("session.load_model_format", "ONNX")
-    # Weights in a second layout take as much memory again and most of the time to load, and gained nothing.
+    # Above this level convolutions get weights in a layout of their own: half of the time to load, and no faster.
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+    # Weights in a second layout, once for every size at which heads see photos, take as much memory again for 6 %.
     options.add_session_config_entry("session.disable_prepacking", "1")
     source = str(path) if outputs is None else with_outputs(path, outputs)
     session = onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
