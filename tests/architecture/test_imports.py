@@ -52,6 +52,7 @@ LAB_LAYERS = (
     ("benchmark.metrics",),
     ("benchmark.worker", "benchmark.cases"),
     ("benchmark.measure",),
+    ("benchmark.camvid_heads",),
     ("benchmark.int8",),
     ("benchmark.suites",),
 )
@@ -79,7 +80,7 @@ HOMES: dict[str, str | tuple[str, ...]] = {
     "wandb": "training",
     "mlflow": "training",
     "trackio": "training",
-    "onnx": ("engines", "export"),
+    "onnx": ("engines", "export", LAB),
     "onnxruntime": ("engines", "export", RUNTIME),
     "openvino": ("engines", "export", RUNTIME),
     "fastapi": "serve",

@@ -1,5 +1,6 @@
 """The suite "int8": what is measured on trained weights, what is said of what cannot be, and its table and picture."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,12 +9,12 @@ import pytest
 from numpy.typing import NDArray
 
 from densevit.errors import DataError
-from densevit_lab.benchmark import int8, measure
-from densevit_lab.benchmark.int8 import INT8_CASES, PROGRAMS, REFERENCE, Int8Case, measure_int8_case
+from densevit_lab.benchmark import camvid_heads, int8, measure
+from densevit_lab.benchmark.int8 import INT8_CASES, PROGRAMS, REFERENCE, TRAINED, Int8Case, measure_int8_case
 from densevit_lab.benchmark.measure import Plan
 from densevit_lab.benchmark.metrics import difference, measure_metric
 from densevit_lab.benchmark.plot import write_plot
-from densevit_lab.benchmark.process import WorkerError
+from densevit_lab.benchmark.process import WorkerError, run_densevit
 from densevit_lab.benchmark.record import CaseRecord, MetricRecord, Record, Sample, WorkloadRecord, read_record
 from densevit_lab.benchmark.report import measured_table, page
 from densevit_lab.benchmark.suites import case_names, run_suite
@@ -43,14 +44,14 @@ def refuse(arguments: Any) -> None:
 
 
 def run(case: Int8Case, place: Path, plan: Plan = ONCE) -> CaseRecord:
-    return measure_int8_case("tiny", case, plan, place, place / "data", lambda message: None)
+    return measure_int8_case("tiny", case, plan, place, place / "data", place / "heads", lambda message: None)
 
 
 @pytest.mark.parametrize(("head", "figure"), [("setr", "mIoU"), ("depth", "delta1")])
 def test_case__has_time_and_metric_and_the_reason_where_it_has_not(
     place: Path, monkeypatch: pytest.MonkeyPatch, head: str, figure: str
 ) -> None:
-    monkeypatch.setattr(int8, "_densevit", refuse)
+    monkeypatch.setattr(int8, "run_densevit", refuse)
 
     record = run(tiny(place, head), place)
 
@@ -68,11 +69,11 @@ def test_case__has_time_and_metric_and_the_reason_where_it_has_not(
 
 def test_command_that_fails__gives_its_message() -> None:
     with pytest.raises(WorkerError, match=r"^densevit predict failed: .*--out"):
-        int8._densevit(["predict", "photo.jpg"])
+        run_densevit(["predict", "photo.jpg"])
 
 
 def test_case__says_that_its_data_are_not_there(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(int8, "_densevit", lambda arguments: Path(arguments[-1]).write_bytes(b""))
+    monkeypatch.setattr(int8, "run_densevit", lambda arguments: Path(arguments[-1]).write_bytes(b""))
     monkeypatch.setattr(int8, "PROGRAMS", (PROGRAMS[0], PROGRAMS[2]))
 
     record = run(tiny(place, data="nowhere"), place)
@@ -123,10 +124,26 @@ def test_difference__of_values_is_relative() -> None:
     assert difference(np.array([1.1, 2.0]), np.array([1.0, 2.0]), values=True) == pytest.approx(0.05)
 
 
+def test_metric__is_of_so_many_photos_as_the_plan_says(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(int8, "PROGRAMS", ())
+
+    record = run(tiny(place), place, replace(ONCE, photos=1))
+
+    assert record.peer is not None
+    assert record.peer.metric is not None
+    assert record.peer.metric.photos == 1
+
+
+@pytest.mark.parametrize(("photos", "expected"), [(None, 10), (40, 10), (3, 3)])
+def test_quick_plan__has_few_photos(photos: int | None, expected: int) -> None:
+    assert Plan(photos=photos).as_quick().photos == expected
+
+
 def test_suite__has_trained_heads_with_data_and_presets_without() -> None:
-    assert {case.source == "default" for case in INT8_CASES.values() if case.data} == {True}
+    assert {case.source for case in INT8_CASES.values() if case.data} == {"default", TRAINED}
     assert all(case.source in int8.PRESETS for case in INT8_CASES.values() if not case.data)
     assert case_names("int8", "default-*") == ["default-streets", "default-rooms", "default-depth"]
+    assert tuple(INT8_CASES[name].head for name in case_names("int8", "camvid-*")) == camvid_heads.HEADS
 
 
 def test_suite__left_out_cases_of_a_quick_run_are_said(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -138,7 +155,10 @@ def test_suite__left_out_cases_of_a_quick_run_are_said(monkeypatch: pytest.Monke
     record = run_suite("int8", Plan().as_quick(), lambda message: None)
 
     left = {case.name: case.problem for case in record.cases if case.problem}
-    assert left == dict.fromkeys(("default-streets", "segmenter-s", "segmenter-b"), "left out by --quick")
+    assert left == dict.fromkeys(
+        ("default-streets", "camvid-segmenter", "camvid-dpt", "segmenter-s", "segmenter-b"), "left out by --quick"
+    )
+    assert all(case.occasion.settings["photos"] == 10 for case in record.cases if case.occasion is not None)
 
 
 # Table and picture

@@ -3,7 +3,7 @@
 import os
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.console import Console
@@ -32,6 +32,12 @@ def benchmark(
     ] = "neither",
     device: Annotated[str | None, typer.Option(help="For --suite gpu: cuda, or cpu for a trial.")] = None,
     data: Annotated[Path, typer.Option(help="For --suite int8: the folder that has camvid and nyuv2.")] = Path("data"),
+    heads: Annotated[
+        Path, typer.Option(help="For --suite int8: run folder of two heads on CamVid; trained there if it has none.")
+    ] = Path("runs/int8-heads"),
+    photos: Annotated[
+        int | None, typer.Option(min=1, help="For --suite int8: most photos for each metric; all of val by default.")
+    ] = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write every sample here.")] = None,
     into_file: Annotated[
         Path | None, typer.Option("--into", help="Add the cases to this record, or replace them in it, one by one.")
@@ -63,8 +69,10 @@ def benchmark(
             threads=tuple(dict.fromkeys((1, *(threads or ())))),
             keep_freed_memory=keep_freed_memory,
             engines=tuple(dict.fromkeys((TORCH, *(engine or ())))),
+            photos=photos,
         )
-        record = _measure(suite, cases, plan.as_quick() if quick else plan, device, data, into_file)
+        places: dict[str, Any] = {"device": device, "data": data, "heads": heads}
+        record = _measure(suite, cases, plan.as_quick() if quick else plan, places, into_file)
     if json_file is not None:
         write_json(json_file, record.plain())
     if markdown_file is not None:
@@ -75,9 +83,7 @@ def benchmark(
     _show(record)
 
 
-def _measure(
-    suite: str, pattern: str, plan: "Plan", device: str | None, data: Path, into_file: Path | None
-) -> "Record":
+def _measure(suite: str, pattern: str, plan: "Plan", places: dict[str, Any], into_file: Path | None) -> "Record":
     """Run a suite; with a file, it holds the merged record after every case."""
     from densevit.io import write_json
     from densevit_lab.benchmark.record import merge_records, read_record
@@ -96,7 +102,7 @@ def _measure(
             write_json(into_file, whole.plain())
 
     say = partial(console.print, markup=False, highlight=False)
-    return merged(run_suite(suite, plan, say, pattern=pattern, device=device, data=data, keep=keep))
+    return merged(run_suite(suite, plan, say, pattern=pattern, keep=keep, **places))
 
 
 def _show(record: "Record") -> None:

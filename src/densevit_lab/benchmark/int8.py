@@ -1,13 +1,12 @@
 """The suite "int8": models with 8-bit integers next to float32, their speed and what they lose, on trained weights.
 
-Every case is one head of one model, run by torch and as exported files by ONNX Runtime and OpenVINO. What cannot be
-made or run here is a row with the reason.
+The weights are the default model's, and those of two heads that the suite trains on CamVid once. Every case is one head
+of one model, run by torch and as exported files by ONNX Runtime and OpenVINO. What cannot be made or run here is a row
+with the reason.
 """
 
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -15,17 +14,17 @@ from typing import Literal
 import densevit
 from densevit.presets import PRESETS
 from densevit.types import Size
+from densevit_lab.benchmark.camvid_heads import trained_heads
 from densevit_lab.benchmark.measure import PEER, Plan, Say, measure_workloads
 from densevit_lab.benchmark.photo import write_photo
-from densevit_lab.benchmark.process import WorkerError
+from densevit_lab.benchmark.process import WorkerError, run_densevit
 from densevit_lab.benchmark.record import CaseRecord, MetricRecord, WorkloadRecord
 from densevit_lab.benchmark.workloads import WorkloadSpec
 
 REFERENCE = "torch, float32"
-EXPORT_LIMIT_S = 3600.0
+TRAINED = "heads trained on CamVid"
+"""The source of the cases whose weights the suite trains."""
 SHIPPED_PHOTOS = Path(densevit.__file__).parent / "export" / "photos"
-FEW_PHOTOS = 10
-"""Photos that a quick run measures metrics on."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +32,7 @@ class Int8Case:
     """One head of a model.
 
     Attributes:
-        source: what ``load`` takes.
+        source: what ``load`` takes, or ``TRAINED``.
         head: the head that runs.
         data: folder with a val split, below that of all data; empty for random weights, which are for speed only.
         image_size: of the photo that is timed.
@@ -57,6 +56,8 @@ INT8_CASES: dict[str, Int8Case] = {
     "default-streets": Int8Case("default model, streets", "default", "streets", data="camvid"),
     "default-rooms": Int8Case("default model, rooms", "default", "rooms", data="nyuv2", quick=True),
     "default-depth": Int8Case("default model, depth", "default", "depth", "depth", data="nyuv2", quick=True),
+    "camvid-segmenter": Int8Case("Segmenter head on ViT-S/14, CamVid", TRAINED, "segmenter_mask", data="camvid"),
+    "camvid-dpt": Int8Case("DPT head on ViT-S/14, CamVid", TRAINED, "dpt", data="camvid"),
     "segmenter-ti": _segmenter("Ti", quick=True),
     "segmenter-s": _segmenter("S"),
     "segmenter-b": _segmenter("B"),
@@ -83,14 +84,22 @@ PROGRAMS = (
 """In the order of the table, after the reference."""
 
 
-def measure_int8_case(name: str, case: Int8Case, plan: Plan, folder: Path, data: Path, say: Say) -> CaseRecord:
-    """Measure a case, with its files in a folder; the record says what failed or is missing."""
+def measure_int8_case(
+    name: str, case: Int8Case, plan: Plan, folder: Path, data: Path, heads: Path, say: Say
+) -> CaseRecord:
+    """Measure a case, with its files in a folder; the record says what failed or is missing.
+
+    ``data`` is the folder of camvid and nyuv2, and ``heads`` the run folder of the heads trained on CamVid.
+    """
     began = time.monotonic()
     record = CaseRecord(name=name, title=case.title, against=REFERENCE)
     photo = folder / f"{name}.jpg"
     write_photo(photo, case.image_size)
     try:
-        source = _weights(case, plan, folder / f"{name}.safetensors")
+        if case.source == TRAINED:
+            source = str(trained_heads(heads, data / case.data, folder, plan, lambda text: say(f"{name}: {text}")))
+        else:
+            source = _weights(case, plan, folder / f"{name}.safetensors")
         place = data / case.data if case.data else None
         specs = {PEER: _spec(case, REFERENCE, source)}
         failed: dict[str, WorkloadRecord] = {}
@@ -151,24 +160,11 @@ def _write_file(program: Program, case: Int8Case, source: str, data: Path | None
         # Calibrated on other photos than those that the metric is measured on; random weights may lose anything.
         trained = ["--data", str(data), "--split", "train"]
         drawn = ["--data", str(SHIPPED_PHOTOS), "--max-loss", "100 labels"]
-        _densevit(["quantize", source, *(drawn if data is None else trained), *options])
+        run_densevit(["quantize", source, *(drawn if data is None else trained), *options])
     else:
-        _densevit(["export", source, *options])
+        run_densevit(["export", source, *options])
     parts = [file, *([file.with_suffix(".bin")] if file.suffix == ".xml" else [])]
     return sum(part.stat().st_size for part in parts)
-
-
-def _densevit(arguments: Sequence[str]) -> None:
-    """Run a command of densevit in a process of its own, as a user would."""
-    program = "import sys; from densevit.cli.main import main; sys.exit(main())"
-    command = [sys.executable, "-c", program, *arguments]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=EXPORT_LIMIT_S, check=False)
-    except subprocess.TimeoutExpired:
-        raise WorkerError(f"densevit {arguments[0]} took more than {EXPORT_LIMIT_S:.0f} s; it was ended") from None
-    if done.returncode:
-        text = " ".join(line.strip("│╭╮╰╯─ ") for line in done.stderr.splitlines()).strip()
-        raise WorkerError(f"densevit {arguments[0]} failed: {text[-400:] or f'exit code {done.returncode}'}")
 
 
 def _with_size(record: WorkloadRecord, size: int | None) -> WorkloadRecord:
@@ -186,7 +182,6 @@ def _with_metrics(
 ) -> dict[str, WorkloadRecord]:
     """The records with the metric of each program on the val split, and its agreement with the reference there."""
     found = dict(records)
-    limit = FEW_PHOTOS if plan.quick else None
     for key, spec in specs.items():
         if records[key].problem:
             continue
@@ -198,7 +193,7 @@ def _with_metrics(
                     "evaluate",
                     source=specs[PEER].source,
                     data=str(data),
-                    limit=limit,
+                    limit=plan.photos,
                     folder=str(folder),
                     reference=key == PEER,
                 )

@@ -25,6 +25,8 @@ LONG_RUN_S = 60.0
 """From this duration on the first run counts as a sample, since its warm-up is negligible."""
 QUICK_S = 270.0
 """A quick run ends after this; its processes need a moment to end."""
+FEW_PHOTOS = 10
+"""Photos that a quick run measures metrics on."""
 PEER = "peer"
 """Key of the workload with which the others are compared."""
 
@@ -42,6 +44,7 @@ class Plan:
         threads: numbers of threads to measure with.
         memory: memory samples of each workload, each in a fresh process.
         keep_freed_memory: which processes have glibc keep freed memory, as the command line of densevit does.
+        photos: most photos of a val split that a metric is measured on, spread over it; None for all.
         deadline: ``time.monotonic`` at which everything ends.
     """
 
@@ -53,11 +56,13 @@ class Plan:
     memory: int = 3
     keep_freed_memory: Literal["neither", "both", "ours"] = "neither"
     engines: tuple[str, ...] = (TORCH,)
+    photos: int | None = None
     deadline: float = float("inf")
 
     def as_quick(self) -> Self:
         """Few cases and samples, and an end within five minutes."""
-        few = replace(self, quick=True, rounds=min(self.rounds, 5), least=1, budget_s=30.0, memory=1)
+        photos = min(self.photos or FEW_PHOTOS, FEW_PHOTOS)
+        few = replace(self, quick=True, rounds=min(self.rounds, 5), least=1, budget_s=30.0, memory=1, photos=photos)
         return replace(few, deadline=time.monotonic() + QUICK_S)
 
     def start_worker(self, threads: int, log: Path) -> WorkerProcess:

@@ -6,6 +6,7 @@ import select
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -91,3 +92,20 @@ class WorkerProcess(AbstractContextManager["WorkerProcess"]):
         lines = self._log.read_text(encoding="utf-8", errors="replace").strip().splitlines() or ["no message"]
         cause = "was killed, perhaps for lack of memory" if status == -9 else f"ended with status {status}"
         return WorkerError(f"the worker process {cause} (its last message: {lines[-1]})")
+
+
+def run_densevit(arguments: Sequence[str]) -> None:
+    """Run a command of densevit in a process of its own, as a user would.
+
+    Raises:
+        WorkerError: with the end of its message, if it fails or takes too long.
+    """
+    program = "import sys; from densevit.cli.main import main; sys.exit(main())"
+    command = [sys.executable, "-c", program, *arguments]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT_S, check=False)
+    except subprocess.TimeoutExpired:
+        raise WorkerError(f"densevit {arguments[0]} took more than {LIMIT_S:.0f} s; it was ended") from None
+    if done.returncode:
+        text = " ".join(line.strip("│╭╮╰╯─ ") for line in done.stderr.splitlines()).strip()
+        raise WorkerError(f"densevit {arguments[0]} failed: {text[-400:] or f'exit code {done.returncode}'}")

@@ -46,12 +46,14 @@ def run_suite(
     pattern: str = "*",
     device: str | None = None,
     data: Path = Path("data"),
+    heads: Path = Path("runs/int8-heads"),
     keep: Callable[[Record], None] = lambda record: None,
 ) -> Record:
     """Measure the cases of a suite that fit a pattern; a quick plan without a pattern leaves out long cases.
 
     ``say`` is called with messages about the progress, and ``keep`` with the record so far: before the first case and
-    after every case. ``device`` is for the suite "gpu", and ``data``, the folder of camvid and nyuv2, for "int8".
+    after every case. ``device`` is for the suite "gpu". For "int8" are ``data``, the folder of camvid and
+    nyuv2, and ``heads``, the run folder of the heads trained on CamVid.
 
     Raises:
         ConfigError: if there is no such suite, case or device.
@@ -63,6 +65,8 @@ def run_suite(
         settings["device"] = device
     else:
         settings |= {key: value for key, value in asdict(plan).items() if key not in ("engines", "deadline")}
+        if plan.photos is None:  # all of them
+            del settings["photos"]
     record = Record(suite=suite, machine=describe_machine())
     keep(record)
     with tempfile.TemporaryDirectory(prefix="densevit-benchmark-") as folder:
@@ -77,7 +81,7 @@ def run_suite(
                 if suite == "gpu":
                     measured = measure_gpu_case(name, str(device), say, rounds=plan.rounds)
                 elif suite == "int8":
-                    measured = measure_int8_case(name, INT8_CASES[name], plan, Path(folder), data, say)
+                    measured = measure_int8_case(name, INT8_CASES[name], plan, Path(folder), data, heads, say)
                 else:
                     measured = measure_case(name, SUITES[suite][name], plan, Path(folder), say)
                 measured = measured.model_copy(update={"occasion": run})
