@@ -52,10 +52,10 @@ SECTIONS: dict[str, dict[str, KeyTable]] = {
         "inference_kwargs": segmenter_keys.INFERENCE,
     },
     "segmentation_models.pytorch": {
-        "config.json": smp_keys.CONFIG,
+        "config.json of smp": smp_keys.CONFIG,
     },
     "timm, for encoder_weights": {
-        "config.json": timm_keys.TIMM,
+        "config.json of timm": timm_keys.TIMM,
         "model_args of config.json": timm_keys.TIMM_ARGUMENTS,
     },
 }

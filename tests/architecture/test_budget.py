@@ -39,7 +39,7 @@ ROOMS: dict[tuple[str, ...], int] = {
         "pixels",
         "pages",
     ): 1_600,
-    ("kernels", "upsampling"): 4_300,  # products, attention and convolutions of 8-bit integers; fused float32 branches
+    ("kernels", "upsampling"): 4_350,  # products, attention and convolutions of 8-bit integers; fused float32 branches
     ("encoder", "decoders", "layers", "blocks", "model", "inference_config", "presets"): 3_450,  # ADR 25
     ("io", "data", "tasks"): 11_600,  # ADR 17 and 18; reading and writing moved to the runtime: ADR 22
     ("checkpoints",): 9_300,  # ADR 17, 19: keys, bounds of pickles, computed values; ADR 26: published weights
@@ -50,7 +50,7 @@ ROOMS: dict[tuple[str, ...], int] = {
     ("serve",): 1_200,
     ("cli", "__main__"): 2_150,  # ADR 17: the batch of photos; ADR 18: data options; ADR 19 to 22
     ("densevit_runtime",): 4_100,  # ADR 22: readers, writers, colours, and what runs exported files
-    ("densevit_lab",): 4_130,  # 3,500 for benchmark (with the suite int8) and parity, the rest generates the reference
+    ("densevit_lab",): 4_220,  # 3,500 for benchmark (with the suite int8) and parity, the rest generates the reference
 }
 
 

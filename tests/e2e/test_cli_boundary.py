@@ -35,7 +35,7 @@ def photos(tmp_path):
 
 
 def test_fault__ends_with_70_and_a_file_to_report(cli, monkeypatch, tmp_path):
-    def fail() -> None:
+    def fail(**filters: object) -> None:
         raise KeyError("unexpected")
 
     monkeypatch.setattr("densevit.checkpoints.catalogue.catalogue", fail)
@@ -49,7 +49,7 @@ def test_fault__ends_with_70_and_a_file_to_report(cli, monkeypatch, tmp_path):
 
 @pytest.mark.parametrize("error", [EOFError("no more"), RecursionError("deep"), ZeroDivisionError()])
 def test_errors_of_any_kind__are_reported(cli, monkeypatch, error):
-    def fail() -> None:
+    def fail(**filters: object) -> None:
         raise error
 
     monkeypatch.setattr("densevit.checkpoints.catalogue.catalogue", fail)

@@ -116,4 +116,4 @@ def test_default__is_listed_with_licence_and_figures(cli, tmp_path):
     result = cli("models", "--json", tmp_path / "models.json")
     (row,) = (line for line in result.out.splitlines() if "default" in line)
     assert "shipped" in row
-    assert all(f"{head}: {figure} 0." in result.out for head, figure in (("streets", "mIoU"), ("depth", "delta1")))
+    assert all(f"{head} {figure} 0." in result.out for head, figure in (("streets", "mIoU"), ("depth", "delta1")))

@@ -45,18 +45,18 @@ def test_generator__finds_nothing_in_the_product(name, tmp_path):
     assert [finding for finding in fuzz(name, range(3), tmp_path) if finding is not None] == []
 
 
-def take_memory() -> None:
+def take_memory(**filters: object) -> None:
     held = bytearray(2**32)
     while held:
         time.sleep(1)
 
 
-def take_time() -> None:
+def take_time(**filters: object) -> None:
     while True:
         pass
 
 
 @pytest.mark.parametrize(("body", "seconds", "end"), [(take_memory, 120, "memory"), (take_time, 3, "time")])
-def test_harness__stops_what_takes_too_much(body: Callable[[], None], seconds: float, end: str, monkeypatch, tmp_path):
+def test_harness__stops_what_takes_too_much(body: Callable[..., None], seconds: float, end: str, monkeypatch, tmp_path):
     monkeypatch.setattr("densevit.checkpoints.catalogue.catalogue", body)
     assert run(["models"], tmp_path / "log", seconds=seconds)[0] == end

@@ -118,7 +118,7 @@ def test_parse__names_the_nearest_key_of_a_decoder() -> None:
         (
             "fcn",
             "heads.main.decoder: decoder kind 'fcn' is unknown; "
-            "known: dpt, segmenter_linear, segmenter_mask, setr_mla, setr_naive, setr_pup",
+            "known: dpt, linear, segmenter_linear, segmenter_mask, setr_mla, setr_naive, setr_pup",
         ),
     ],
 )

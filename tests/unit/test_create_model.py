@@ -1,7 +1,6 @@
 """``create_model``: published weights, or random ones, to train on other classes; and ``train`` from such weights."""
 
 import logging
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -96,13 +95,6 @@ def test_random_model__of_a_published_name_has_the_architecture_of_its_preset(pl
 
     assert model.config == densevit.create_model("segmenter-ti-mask", pretrained=False).config
     assert place.server.requests == []
-
-
-def test_random_model__of_weights_without_preset_is_refused(place: Place) -> None:
-    place.use(replace(PUBLISHED["dpt-large-ade20k"], name="lonely", preset=None))
-
-    with pytest.raises(ConfigError, match="lonely has no preset, so its architecture is known from its weights only"):
-        densevit.create_model("lonely", pretrained=False)
 
 
 def test_random_model__has_the_architecture_of_a_checkpoint(tmp_path: Path) -> None:

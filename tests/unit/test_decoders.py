@@ -171,7 +171,7 @@ def test_residual_unit__adds_the_input_as_it_came() -> None:
 
 def test_fusion__projects_after_upsampling_up_to_rounding() -> None:
     torch.manual_seed(0)
-    fusion = Fusion(4, batch_norm=False, bias=True, coarsest=False).eval()
+    fusion = Fusion(4, batch_norm=False, bias=True, skip=True).eval()
     level, path = draw(1, 4, 6, 6), draw(1, 4, 6, 6, seed=1)
 
     expected = fusion.project(enlarged(fusion.unit(path + fusion.skip_unit(level)), 2, align_corners=True))
@@ -180,7 +180,7 @@ def test_fusion__projects_after_upsampling_up_to_rounding() -> None:
 
 
 def test_fusion__brings_the_level_to_the_size_of_the_path() -> None:
-    fusion = Fusion(4, batch_norm=False, bias=True, coarsest=False).eval()
+    fusion = Fusion(4, batch_norm=False, bias=True, skip=True).eval()
     level, path = draw(1, 4, 5, 7), draw(1, 4, 6, 8, seed=1)
     resized = F.interpolate(level, size=(6, 8), mode="bilinear", align_corners=False)
 

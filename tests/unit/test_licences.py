@@ -100,11 +100,11 @@ def test_stricter__is_what_allows_less() -> None:
 @pytest.mark.parametrize(
     ("licence", "level", "words"),
     [
-        ("MIT", logging.INFO, "MIT"),
+        ("OpenRAIL-M", logging.INFO, "OpenRAIL-M"),
         ("CC-BY-NC-4.0", logging.WARNING, "CC-BY-NC-4.0 (non-commercial use only)"),
     ],
 )
-def test_load__logs_the_licence_once(
+def test_load__logs_once_what_a_licence_restricts(
     licence: str, level: int, words: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = write(tmp_path / "m.safetensors", licence)
@@ -114,6 +114,16 @@ def test_load__logs_the_licence_once(
     densevit.load(path)
 
     assert announced(caplog) == [(level, f"licence of the weights of {path}: {words}")]
+
+
+def test_load__says_nothing_of_a_permissive_licence_of_ones_own_file(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+
+    densevit.load(write(tmp_path / "m.safetensors", "MIT"))
+
+    assert announced(caplog) == []
 
 
 def test_load__logs_the_licence_of_the_default_model(small_default: None, caplog: pytest.LogCaptureFixture) -> None:

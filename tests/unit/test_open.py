@@ -18,7 +18,7 @@ from tests.parity.foreign import write_mmseg, write_segmenter
 ACCEPTED = (
     "accepted: heads, device, speed, engine, quality, and for checkpoints of other programs config, as_source, "
     "num_heads, decoder_heads, taps, aux_taps, image_size, norm_eps, readout, release, scale, shift, invert, signed, "
-    "max_depth_m, dataset, licence"
+    "max_depth_m, dataset, licence, encoder_weights"
 )
 
 

@@ -159,8 +159,8 @@ def test_unknown_kind__names_own_and_declared_ones(install):
         parse_decoder({"kind": "pyramids"})
     with pytest.raises(
         ValueError,
-        match=r"'xyz' is unknown; known: dpt, pyramid, segmenter_linear, .*; others come with a package that has an "
-        r"entry point in densevit.decoders, or with densevit.add_decoder",
+        match=r"'xyz' is unknown; known: dpt, linear, pyramid, segmenter_linear, .*; others come with a package that "
+        r"has an entry point in densevit.decoders, or with densevit.add_decoder",
     ):
         parse_decoder({"kind": "xyz"})
 

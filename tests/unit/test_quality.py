@@ -285,7 +285,7 @@ def test_shipped_model__has_a_fast_way_under_whatever_name(tmp_path: Path) -> No
     shutil.copy(DEFAULT, copy)
 
     fast = {"streets": 480, "rooms": 352, "depth": 240}
-    assert read_header(DEFAULT).fit.fast == read_header(copy).fit.fast == model_facts("default")[1].fast == fast
+    assert read_header(DEFAULT).fit.fast == read_header(copy).fit.fast == model_facts("default").fit.fast == fast
     assert [way.single_pass for way, _ in read_header(DEFAULT).fit.at_quality("fast").groups(fast)] == [True] * 3
     assert read_header(DEFAULT).fit.for_head("streets") == InferenceConfig(short_side=720, window=480)
 

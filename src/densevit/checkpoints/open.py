@@ -32,7 +32,7 @@ from densevit.inference_config import InferenceConfig
 from densevit.model import ModelConfig
 from densevit.presets import PRESETS
 from densevit.tasks import Task
-from densevit_runtime.licences import UNSTATED, announce
+from densevit_runtime.licences import UNSTATED, announce, terms
 from densevit_runtime.runtime import is_exported
 
 _log = logging.getLogger(__name__)
@@ -87,7 +87,9 @@ def open_model(source: str | Path, access: HubAccess | None = None, /, **overrid
         imported = _import(source, path, access, **overrides)
         _log.info("%s", imported.report)
         bundle = imported.bundle
-    announce(source, bundle.card.licence, _log, has_publisher=source.startswith(SCHEME) or _is_name(source))
+    is_published = source.startswith(SCHEME) or _is_name(source)
+    if is_published or terms(bundle.card.licence) != "permissive":  # of one's own models that is no news
+        announce(source, bundle.card.licence, _log, has_publisher=is_published)
     return bundle
 
 

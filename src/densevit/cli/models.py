@@ -77,5 +77,5 @@ def _table(rows: list[dict[str, Any]]) -> Table:
     return table
 
 
-SHOWN = 2
+SHOWN = 3
 """Metrics of a model in the table; ``--json`` has all."""

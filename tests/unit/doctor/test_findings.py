@@ -158,9 +158,8 @@ ARRAYS = {
     "equal channels": lambda labels: np.stack([labels] * 3, axis=-1),
     "colours": lambda labels: np.stack([labels, labels // 2, labels], axis=-1),
     "five channels": lambda labels: np.stack([labels] * 5, axis=-1),
-    "truths": lambda labels: labels > 0,
     "beyond 32 bits": lambda labels: labels.astype(np.int64) + 2**40,
-    "floats": lambda labels: labels.astype(np.float32),
+    "fractions": lambda labels: labels.astype(np.float32) + 0.5,
     "text": lambda labels: labels.astype(str),
 }
 
