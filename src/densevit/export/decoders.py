@@ -8,7 +8,8 @@ import numpy as np
 from torch import nn
 
 from densevit.decoders import Decoder
-from densevit.decoders.dpt import DepthHead, Dpt, Fusion, Reassemble
+from densevit.decoders.dpt import Dpt, Fusion, Reassemble
+from densevit.decoders.dpt_heads import DepthHead
 from densevit.decoders.linear import EVEN_SHARE, LinearDecoder
 from densevit.decoders.segmenter import SegmenterLinear, SegmenterMask
 from densevit.decoders.setr import SetrMla, SetrNaive, SetrPup, UpHead
