@@ -188,3 +188,14 @@ def test_pairs__in_an_archive_have_the_classes_of_their_masks(tmp_path: Path) ->
     assert isinstance(config, FolderConfig)
     assert config.classes == ("class 0", "class 1", "class 2")
     assert len(FolderDataset(config)) == 3
+
+
+@pytest.mark.parametrize(
+    "text", ["5", '"text"', "true", "[]", "{}", "[5]", '{"_via_img_metadata": 5}', '{"objects": [5]}']
+)
+def test_discover__of_stray_json_says_what_is_missing(text: str, tmp_path: Path) -> None:
+    save(tmp_path / "photo.jpg", photo(0))
+    write(tmp_path / "stray.json", text)
+
+    with pytest.raises(DataError):
+        discover(tmp_path)

@@ -70,7 +70,8 @@ def _xml(tree: Tree, file: File) -> str:
 def _json(tree: Tree, file: File) -> str:
     data = read_if_json(tree.path(file))
     found: Any = data.get("_via_img_metadata", data) if isinstance(data, Mapping) else data
-    first = next(iter(found.values()), None) if isinstance(found, Mapping) else found[0] if found else None
+    rows = list(found.values()) if isinstance(found, Mapping) else found if isinstance(found, list) else []
+    first = rows[0] if rows else None
     if isinstance(first, Mapping) and "regions" in first and "filename" in first:
         return "annotations of the VGG Image Annotator (VIA)"
     if isinstance(data, Mapping) and isinstance(data.get("objects"), list):
