@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+import os
 import pickle
 import random
 import struct
@@ -321,6 +322,8 @@ def _other_table(rng: random.Random, root: Path, file: Path) -> None:
 def _odd_place(rng: random.Random, root: Path, file: Path) -> None:
     """A folder named as a file, or a link that leads nowhere or up."""
     place = file.with_name(f"{rng.choice(('_', '9'))}{file.name}")
+    if os.path.lexists(place):  # an earlier damage
+        return
     match rng.randrange(3):
         case 0:
             place.mkdir(exist_ok=True)
