@@ -101,7 +101,6 @@ def test_survey__finds_sizes_and_the_thinnest_class(tmp_path: Path) -> None:
     (tmp_path / "classes.json").write_text(json.dumps({"classes": ["ground", "square", "line"]}))
     found = survey(FolderDataset(FolderConfig(root=tmp_path)))
     assert (found.count, found.size, found.target, found.thickness) == (1, (60, 80), "labels", 2)
-    assert found.rarest == pytest.approx(120 / 4800)
 
 
 # The plan
@@ -112,6 +111,11 @@ def test_plan__gives_more_time_a_larger_input_and_more_steps(given: dict[str, An
     short, long = (plan(given, (), seconds).raw for seconds in (60, 600))
     assert short["fit"]["short_side"] < long["fit"]["short_side"]
     assert short["iterations"] < long["iterations"]
+
+
+def test_plan__adds_dice_for_classes(given: dict[str, Any], machine: Any) -> None:
+    machine(0.1, 0.1)
+    assert plan(given, (), 600).raw["tasks"]["dpt"]["dice_weight"] == 1
 
 
 def test_plan__enlarges_photos_with_thin_objects(given: dict[str, Any], machine: Any) -> None:

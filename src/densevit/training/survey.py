@@ -26,7 +26,6 @@ class Survey:
         size: (height, width) of its photos in pixels, the most frequent one.
         target: what can be learnt: labels if there are any, else depth, else values.
         thickness: how many pixels the objects of the class with the thinnest ones are across; None without labels.
-        rarest: share of the labelled pixels that the rarest class has; None without labels.
         max_depth_m: a little more than the largest depth; None without depth.
         channels: names of the values; () without values.
         normals: whether the values are surface normals.
@@ -36,7 +35,6 @@ class Survey:
     size: Size
     target: Target
     thickness: float | None = None
-    rarest: float | None = None
     max_depth_m: float | None = None
     channels: tuple[str, ...] = ()
     normals: bool = False
@@ -49,7 +47,7 @@ def survey(dataset: Dataset) -> Survey:
     sizes = Counter((sample.image.shape[0], sample.image.shape[1]) for sample in samples)
     size = max(sizes, key=lambda one: (sizes[one], one))
     if any(sample.labels is not None for sample in samples):
-        return Survey(count, size, "labels", _thickness(samples), _rarest(samples))
+        return Survey(count, size, "labels", _thickness(samples))
     depths = [float(s.depth.max()) for s in samples if s.depth is not None and s.depth.size]
     if depths:
         # Two digits, rounded up: the head ends at this depth, and a later photo may have a little more.
@@ -114,12 +112,6 @@ def _thickness(samples: Sequence[Sample]) -> float | None:
     ground = max(shares, key=lambda value: shares[value], default=None)
     widths = [float(np.median(values)) for value, values in found.items() if value != ground or len(found) == 1]
     return min(widths, default=None)
-
-
-def _rarest(samples: Sequence[Sample]) -> float | None:
-    """The share of the rarest class that occurs."""
-    counts = _counts(samples)
-    return min(counts.values()) / counts.total() if counts else None
 
 
 def _counts(samples: Sequence[Sample]) -> Counter[int]:
