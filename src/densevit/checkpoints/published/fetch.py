@@ -13,9 +13,10 @@ from urllib.request import getproxies
 from densevit.checkpoints.download import fetch_url
 from densevit.checkpoints.hub import SCHEME, resolve
 from densevit.checkpoints.published.row import Origin, Published
-from densevit.checkpoints.transfer import Expected, Progress, file_sha256
+from densevit.checkpoints.transfer import Expected, Progress
 from densevit.checkpoints.web import HUB, HUB_ENDPOINT
 from densevit.errors import CheckpointError
+from densevit.io import file_sha256
 from densevit_runtime.io.decode import reason
 
 _log = logging.getLogger(__name__)

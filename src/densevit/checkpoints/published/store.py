@@ -16,10 +16,10 @@ from densevit.checkpoints.native import Bundle, save_bundle
 from densevit.checkpoints.published import find_published
 from densevit.checkpoints.published.fetch import Fetched, fetch, file_name
 from densevit.checkpoints.published.row import Origin, Published
-from densevit.checkpoints.transfer import CACHE, file_sha256
+from densevit.checkpoints.transfer import CACHE
 from densevit.config import Config
 from densevit.errors import CheckpointError, ConfigError, DataError, OutputError
-from densevit.io import read_json, write_json
+from densevit.io import file_sha256, read_json, write_json
 from densevit.io.lock import wait_for_folder
 from densevit_runtime.io.decode import reason
 
