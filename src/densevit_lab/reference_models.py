@@ -25,8 +25,8 @@ all that is on this page. Where several names are given, they mean the same mode
   download is kept in your cache, later ones must equal it, and it is reported as unverified.
 """
 NOT_DOWNLOADED = """\
-- densevit's authors have not downloaded the files of {count} of the {total} models: addresses, sizes and hashes are those
-  of the sources named below, and the tests use tensors of the same names and shapes.
+- densevit's authors have not downloaded the files of {count} of the {total} models: addresses, sizes and hashes are
+  those of the sources named below, and the tests use tensors of the same names and shapes.
 
 """
 MODELS = ("name", "encoder", "parameters", "licence of the weights", "metrics")
