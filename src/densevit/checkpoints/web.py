@@ -45,7 +45,7 @@ def mirror_in(variable: str) -> str:
     Raises:
         ConfigError: it is no address of the web.
     """
-    address = os.environ.get(variable, "").strip().rstrip("/")
+    address = os.environ.get(variable, "").strip()
     try:
         parts = urlsplit(address)
         is_usable = not address or (parts.scheme in ("http", "https") and bool(parts.hostname))
@@ -53,7 +53,7 @@ def mirror_in(variable: str) -> str:
         is_usable = False
     if not is_usable:
         raise ConfigError(f"{variable} is {address!r}, but the address of a mirror begins with https:// or http://")
-    return address
+    return address.rstrip("/")
 
 
 def is_local(url: str) -> bool:
