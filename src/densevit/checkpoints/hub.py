@@ -166,7 +166,7 @@ def _from_hub(source: str, access: HubAccess) -> Path:
                     "folder in HF_HOME",
                     everywhere=True,
                 ) from error
-            raise _unreachable(source, str(error).splitlines()[0] if str(error) else type(error).__name__) from None
+            raise _unreachable(source, reason(error).splitlines()[0]) from None
     if offline:
         raise _unreachable(source, "no connection, and not in the local cache")
     usual = match["file"] or "model.safetensors or pytorch_model.bin"
