@@ -237,11 +237,12 @@ def test_full_disk__leaves_no_weights(row: Published, place: Place) -> None:
     assert not (place.folder(row.name) / "model.safetensors").exists()
 
 
-def test_cache__that_cannot_be_written_is_refused(row: Published, place: Place, tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
-    place.monkeypatch.setenv("DENSEVIT_CACHE", str(tmp_path / "file" / "cache"))
+@pytest.mark.parametrize("cache", ["published/cache", "."])
+def test_cache__that_cannot_be_written_is_refused(cache: str, row: Published, place: Place, tmp_path: Path) -> None:
+    (tmp_path / "published").write_text("a file where the folder should be")
+    place.monkeypatch.setenv("DENSEVIT_CACHE", str(tmp_path / cache))
 
-    with pytest.raises(OutputError, match=r"file/cache cannot be made .*; name another folder in DENSEVIT_CACHE"):
+    with pytest.raises(OutputError, match=r"/published/.* cannot be made .*; name another folder in DENSEVIT_CACHE"):
         weights_of(row.name)
 
 

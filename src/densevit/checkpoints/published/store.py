@@ -69,6 +69,7 @@ def weights_of(name: str) -> Path:
     if not _fault(folder):
         return path
     _make(cache_folder())
+    _make(folder)
     with wait_for_folder(folder):
         if fault := _fault(folder):  # another process may have filled it in the meantime
             if path.is_file():
@@ -77,11 +78,11 @@ def weights_of(name: str) -> Path:
     return path
 
 
-def _make(cache: Path) -> None:
+def _make(folder: Path) -> None:
     try:
-        cache.mkdir(mode=0o700, parents=True, exist_ok=True)  # compiled kernels may be there too, see kernels/cache
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # compiled kernels may be there too, see kernels/cache
     except OSError as error:
-        raise OutputError(f"{cache} cannot be made ({reason(error)}); name another folder in {CACHE}") from error
+        raise OutputError(f"{folder} cannot be made ({reason(error)}); name another folder in {CACHE}") from error
 
 
 def _fault(folder: Path) -> str:
