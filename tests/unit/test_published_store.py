@@ -237,6 +237,17 @@ def test_full_disk__leaves_no_weights(row: Published, place: Place) -> None:
     assert not (place.folder(row.name) / "model.safetensors").exists()
 
 
+def test_full_disk__while_converting_leaves_no_download(row: Published, place: Place) -> None:
+    def save(*_: object, **__: object) -> None:
+        raise OutputError("no space")
+
+    place.monkeypatch.setattr(module, "save_bundle", save)
+
+    with pytest.raises(OutputError, match="no space"):
+        weights_of(row.name)
+    assert list((place.folder(row.name) / "source").iterdir()) == []
+
+
 @pytest.mark.parametrize("cache", ["published/cache", "."])
 def test_cache__that_cannot_be_written_is_refused(cache: str, row: Published, place: Place, tmp_path: Path) -> None:
     (tmp_path / "published").write_text("a file where the folder should be")

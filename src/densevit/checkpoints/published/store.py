@@ -153,7 +153,11 @@ def _convert(row: Published, origin: Origin, fetched: Fetched, folder: Path) -> 
         if verified == "unverified":  # what came may be anything, such as a page that asks for a password
             _remove(fetched.downloaded)
         raise
-    save_bundle(_described(bundle, row, origin, fetched, verified), folder / WEIGHTS, internal=True)
+    try:
+        save_bundle(_described(bundle, row, origin, fetched, verified), folder / WEIGHTS, internal=True)
+    except OutputError:  # the disk is full, and a download that stays would pass for a file that a person put there
+        _remove(fetched.downloaded)
+        raise
     record = Record(
         address=origin.address,
         revision=fetched.revision,
