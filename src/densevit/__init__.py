@@ -66,7 +66,8 @@ def load(
     Args:
         source: "default" (ships with the package), the name of a published model such as "dpt-large-ade20k", which is
             downloaded at its first use, the path of a checkpoint, or ``hf://owner/name``. Checkpoints of Segmenter,
-            SETR, mmsegmentation, DPT, Depth Anything and transformers are read directly. Weights are never random.
+            SETR, mmsegmentation, DPT, Depth Anything, transformers and segmentation_models.pytorch, and the heads of
+            DINOv2, are read directly. Weights are never random.
         heads: to run; all by default.
         device: by default a GPU if there is one.
         speed: switches that make the model cheaper: a ``SpeedConfig``, its plain data, a YAML file with it, or a list
@@ -81,6 +82,7 @@ def load(
 
     Raises:
         CheckpointError: if there is no such model, it cannot be downloaded, or its file cannot be used.
+        DataError: if there is no space for what is downloaded, or the cache cannot be written.
         ConfigError: if a head, option, device, engine or quality does not exist.
         EngineError: if the engine does not work here.
     """

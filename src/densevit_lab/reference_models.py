@@ -16,8 +16,8 @@ Models whose weights others publish and densevit reads, by the name that `densev
 weights, and filters by `--task`, `--family`, `--licence`, `--max-size` and `--weights`; `densevit models --json` has
 all that is on this page. Where several names are given, they mean the same model.
 
-- **Licences** are of the weights; "unstated" means that their authors say nothing, so that nobody is known to be
-  allowed anything. Data that a model was trained on may have terms of its own.
+- **Licences** are of the weights; "unstated" means that their authors state none: ask them before you use or share the
+  weights. The data that a model was trained on may have its own terms.
 - **Metrics** are those of the publisher, with the protocol given; what is published in percent is a fraction here. TTA
   is with several scales and mirror images. densevit has not measured them.
 - **Files** are checked against their SHA-256, or against its first digits where the publisher writes no more than
@@ -25,8 +25,8 @@ all that is on this page. Where several names are given, they mean the same mode
   download is kept in your cache, later ones must equal it, and it is reported as unverified.
 """
 NOT_DOWNLOADED = """\
-- Of {count} of the {total} models, densevit's authors have downloaded no file: addresses, sizes and hashes are those of
-  the sources named below, and the tests use tensors of the same names and shapes.
+- densevit's authors have not downloaded the files of {count} of the {total} models: addresses, sizes and hashes are
+  those of the sources named below, and the tests use tensors of the same names and shapes.
 
 """
 MODELS = ("name", "encoder", "parameters", "licence of the weights", "metrics")

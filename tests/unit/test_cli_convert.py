@@ -7,7 +7,7 @@ import zipfile
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import pytest
 import torch
@@ -15,6 +15,8 @@ from safetensors.torch import save, save_file
 from torch import Tensor
 
 import densevit
+from densevit.checkpoints.importers import IMPORTERS
+from densevit.cli.convert import convert as command
 from densevit.cli.main import main
 from densevit.inference.predictor import Predictor
 from tests.parity.foreign import DPT, HF, MMSEG, SEGMENTER, state_of, write_mmseg, write_segmenter, write_transformers
@@ -188,6 +190,12 @@ def test_wrong_source_by_name__is_refused(as_source: str, tmp_path: Path, capsys
 
     assert "Traceback" not in capsys.readouterr().err
     assert not (tmp_path / "out.safetensors").exists()
+
+
+def test_help__names_every_program() -> None:
+    help_text = get_type_hints(command, include_extras=True)["as_source"].__metadata__[0].help
+
+    assert [program for program in IMPORTERS if program not in help_text.replace(",", "").rstrip(".").split()] == []
 
 
 def test_source__is_not_overwritten(tmp_path: Path) -> None:

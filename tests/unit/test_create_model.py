@@ -196,7 +196,7 @@ def test_train__of_a_name_that_is_offline_ends_with_2(place: Place, dataset: Pat
     result = cli("train", "--init", "segmenter-ti-mask", "--data", dataset, "--out", tmp_path / "run")
 
     assert result.code == 2
-    assert "the weights of segmenter-ti-mask are not on this machine" in result.err
+    assert "the weights of segmenter-ti-mask could not be fetched" in result.err
 
 
 def test_every_layout__has_a_tiny_checkpoint() -> None:

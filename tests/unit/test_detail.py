@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 import torch
 
+from densevit.checkpoints.adapt import change_classes
 from densevit.decoders import parse_decoder
 from densevit.model import DenseModel, ModelConfig
 from densevit.training.feature_cache import to_taps
@@ -45,6 +46,17 @@ def test_detail__takes_images_of_the_encoders_channels() -> None:
     model = with_detail(in_channels=5)
 
     assert model(torch.rand(1, 5, 32, 48))["main"].logits.shape == (1, 5, 16, 24)
+
+
+def test_detail__keeps_its_weights_when_the_classes_change() -> None:
+    model = with_detail(in_channels=4)
+    before = {name: tensor.clone() for name, tensor in model.decoder("main").state_dict().items()}
+
+    new = change_classes(model, "main", 7)
+
+    after = model.decoder("main").state_dict()
+    assert model(torch.rand(1, 4, 32, 48))["main"].logits.shape[1] == 7
+    assert all(torch.equal(after[name], tensor) for name, tensor in before.items() if f"heads.main.{name}" not in new)
 
 
 @torch.inference_mode()

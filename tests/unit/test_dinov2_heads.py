@@ -125,14 +125,22 @@ def test_range__that_nothing_tells_is_asked_for(tmp_path: Path) -> None:
         import_file(str(path), **GIVEN, encoder_weights=str(tmp_path / "dinov2_vits14_pretrain.pth"))
 
 
-def test_linear_depth__averages_up_to_80_m_for_every_data_set(tmp_path: Path) -> None:
-    path = write(tmp_path, "dinov2_vits14_nyu_linear_head.pth")
+@pytest.mark.parametrize(
+    ("data", "options", "metres"),
+    [("nyu", {}, 10), ("kitti", {}, 80), ("nyu", {"release": "kitti"}, 80), ("nyu", {"max_depth_m": 80}, 80)],
+)
+def test_linear_depth__averages_up_to_the_end_of_its_data_set(
+    data: str, options: dict[str, Any], metres: float, tmp_path: Path
+) -> None:
+    path = write(tmp_path, f"dinov2_vits14_{data}_linear_head.pth")
 
-    config = import_file(str(path), **GIVEN).bundle.model.config.heads["depth"].decoder
+    bundle = import_file(str(path), **GIVEN, **options).bundle
 
+    config, task = bundle.model.config.heads["depth"].decoder, bundle.tasks["depth"]
     assert isinstance(config, LinearConfig)
-    assert config.bins == DepthBins(num_bins=256, min_depth_m=0.001, max_depth_m=80)
-    assert depth_of(path, **GIVEN).max_depth_m == 10
+    assert config.bins == DepthBins(num_bins=256, min_depth_m=0.001, max_depth_m=metres)
+    assert isinstance(task, Depth)
+    assert task.max_depth_m == metres
 
 
 @pytest.mark.parametrize("size", [(28, 42), (31, 45)])

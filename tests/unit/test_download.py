@@ -356,11 +356,14 @@ def test_mirror__is_no_excuse_for_another_file(server: Server, into: Path, monke
         fetch_url("https://example.org/a/w.pth", into, sha256=SHA256)
 
 
-@pytest.mark.parametrize("mirror", ["mirror.org", "ftp://mirror.org", "https://", "/data/mirror"])
-def test_mirror__that_is_no_address_is_refused(mirror: str, into: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("DENSEVIT_MIRROR", mirror)
-    with pytest.raises(ConfigError, match="DENSEVIT_MIRROR is"):
-        fetch_url("https://example.org/w.pth", into)
+@pytest.mark.parametrize("variable", ["DENSEVIT_MIRROR", "HF_ENDPOINT"])
+@pytest.mark.parametrize("mirror", ["mirror.org", "ftp://mirror.org", "https://", "/data/mirror", "http://[::1"])
+def test_mirror__that_is_no_address_is_refused(
+    variable: str, mirror: str, into: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(variable, mirror)
+    with pytest.raises(ConfigError, match=f"{variable} is"):
+        fetch_url("https://huggingface.co/me/model/resolve/main/w.pth", into)
 
 
 def test_full_disk__is_noticed_before_it_is(server: Server, into: Path, monkeypatch: pytest.MonkeyPatch) -> None:

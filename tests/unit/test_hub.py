@@ -3,17 +3,18 @@
 import hashlib
 import json
 from collections.abc import Iterator
+from errno import ENOSPC
 from pathlib import Path
 from typing import Any
 
 import huggingface_hub
 import numpy as np
 import pytest
-from huggingface_hub import constants
+from huggingface_hub import constants, errors
 
 import densevit
 from densevit.checkpoints.native import Card, TrainedOn, read_header
-from densevit.errors import CheckpointError, ConfigError, DataError
+from densevit.errors import CheckpointError, ConfigError, DataError, OutputError
 from densevit.inference.predictor import Predictor
 from tests.fake_hub import READER, WRITER, FakeHub, fake_hub
 from tests.parity.foreign import write_transformers
@@ -391,6 +392,36 @@ def test_from_pretrained__reads_models_of_other_programs_with_their_licence(hub:
 
     assert model.card.licence == "CC-BY-NC-4.0"
     assert model.model.config.encoder.norm_eps == 1e-12  # from config.json
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "message"),
+    [
+        (
+            errors.HfHubHTTPError.__bases__[0]("the server left"),
+            CheckpointError,
+            r"not be downloaded \(the server left",
+        ),
+        (OSError(ENOSPC, "No space left"), OutputError, r"in the hub's cache \(No space left\); free some space"),
+    ],
+)
+def test_from_pretrained__says_why_a_download_failed(
+    error: Exception, kind: type[Exception], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def download(*_: Any, **__: Any) -> str:
+        raise error
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
+
+    with pytest.raises(kind, match=message):
+        densevit.from_pretrained("anna/tiny")
+
+
+def test_from_pretrained__refuses_an_endpoint_that_is_no_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", "http://[::1")
+
+    with pytest.raises(ConfigError, match="HF_ENDPOINT is"):
+        densevit.from_pretrained("anna/tiny")
 
 
 def test_from_pretrained__says_when_the_licence_was_not_accepted(hub: FakeHub) -> None:

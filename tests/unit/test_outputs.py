@@ -97,7 +97,7 @@ def test_output__that_was_copied_is_still_ours_and_one_of_equal_size_is_not(tmp_
 def test_output__that_is_as_written_is_not_read_again(tmp_path, monkeypatch):
     write_bytes_atomic(tmp_path / "a", b"ours")
     monkeypatch.setattr(
-        "densevit_runtime.io.outputs._sha256", lambda _: pytest.fail("a folder of results would be read")
+        "densevit_runtime.io.outputs.file_sha256", lambda _: pytest.fail("a folder of results would be read")
     )
     assert may_replace(tmp_path / "a")
 

@@ -8,11 +8,12 @@ import pytest
 import torch
 
 from densevit.checkpoints.importers import IMPORTERS, ImportOverrides, Source, build
-from densevit.checkpoints.published import PUBLISHED, UNSTATED, Origin, Published, find_published
+from densevit.checkpoints.published import PUBLISHED, Origin, Published, find_published
 from densevit.checkpoints.published.measured import metrics_of, protocol_of
 from densevit.inference_config import parse_protocol
 from densevit.model import ModelConfig
 from densevit.presets import PRESETS
+from densevit_runtime.licences import UNSTATED
 from tests.parity.published import HUB_CONFIGS, meta_source, published
 
 ROWS = tuple(PUBLISHED.values())
@@ -308,8 +309,3 @@ def test_metrics__are_those_of_the_preset(preset: str, data: str, metrics: dict[
 )
 def test_protocol__is_that_of_the_preset(preset: str, words: str) -> None:
     assert protocol_of(preset) == words
-
-
-@pytest.mark.parametrize(("licence", "permissive"), [("MIT", True), ("CC-BY-NC-4.0", False), (UNSTATED, False)])
-def test_permissive__is_a_licence_for_any_use(licence: str, permissive: bool) -> None:
-    assert replace(ROWS[0], licence=licence).permissive == permissive

@@ -91,7 +91,7 @@ def test_damaged_cache__is_noticed_and_fetched_again(
     path.write_bytes(damage(whole))
 
     assert weights_of(row.name).read_bytes() == whole
-    assert f"{path} is damaged; it is made again" in caplog.text
+    assert caplog.text.count(f"{path} is damaged; it is made again") == 1
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"address": 1}', "{}"])
@@ -187,7 +187,7 @@ def test_offline__says_what_to_fetch_and_where_to_put_it(place: Place, tmp_path:
     source = place.folder(row.name) / "source"
 
     assert refusal(row.name) == (
-        f"the weights of {row.name} are not on this machine, and could not be fetched:\n"
+        f"the weights of {row.name} could not be fetched and converted:\n"
         f"  {url} could not be downloaded (HF_HUB_OFFLINE is set)\n"
         f"fetch {url} and {variant} by hand and put them into {source}, or give the path of a copy instead of the name"
     )
@@ -237,11 +237,23 @@ def test_full_disk__leaves_no_weights(row: Published, place: Place) -> None:
     assert not (place.folder(row.name) / "model.safetensors").exists()
 
 
-def test_cache__that_cannot_be_written_is_refused(row: Published, place: Place, tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
-    place.monkeypatch.setenv("DENSEVIT_CACHE", str(tmp_path / "file" / "cache"))
+def test_full_disk__while_converting_leaves_no_download(row: Published, place: Place) -> None:
+    def save(*_: object, **__: object) -> None:
+        raise OutputError("no space")
 
-    with pytest.raises(OutputError, match=r"file/cache cannot be made .*; name another folder in DENSEVIT_CACHE"):
+    place.monkeypatch.setattr(module, "save_bundle", save)
+
+    with pytest.raises(OutputError, match="no space"):
+        weights_of(row.name)
+    assert list((place.folder(row.name) / "source").iterdir()) == []
+
+
+@pytest.mark.parametrize("cache", ["published/cache", "."])
+def test_cache__that_cannot_be_written_is_refused(cache: str, row: Published, place: Place, tmp_path: Path) -> None:
+    (tmp_path / "published").write_text("a file where the folder should be")
+    place.monkeypatch.setenv("DENSEVIT_CACHE", str(tmp_path / cache))
+
+    with pytest.raises(OutputError, match=r"/published/.* cannot be made .*; name another folder in DENSEVIT_CACHE"):
         weights_of(row.name)
 
 
@@ -308,7 +320,7 @@ def test_command_line__ends_with_2(fault: Served, row: Published, place: Place, 
     result = cli("predict", photo, "--model", row.name, "--out", tmp_path / "out")
 
     assert result.code == 2
-    assert f"the weights of {row.name} are not on this machine, and could not be fetched" in result.err
+    assert f"the weights of {row.name} could not be fetched and converted" in result.err
     assert "Traceback" not in result.err
 
 

@@ -99,4 +99,4 @@ def test_models_page__has_every_name_address_hash_and_licence() -> None:
 
 
 def test_models_page__says_what_was_never_downloaded() -> None:
-    assert f"Of {len(PUBLISHED)} of the {len(PUBLISHED)} models, densevit's authors have downloaded" in models_page()
+    assert f"have not downloaded the files of {len(PUBLISHED)} of the {len(PUBLISHED)} models" in models_page()

@@ -9,7 +9,7 @@ from torch import Tensor
 from densevit.checkpoints.encoder import copy_encoder_weights
 from densevit.checkpoints.native import Bundle
 from densevit.checkpoints.rename import LoadReport, Row
-from densevit.decoders import build_decoder
+from densevit.decoders import Decoder, build_decoder
 from densevit.encoder.positions import LearnedPositions
 from densevit.errors import CheckpointError
 from densevit.model import DenseModel, ModelConfig
@@ -66,13 +66,7 @@ def change_classes(model: DenseModel, name: str, num_classes: int) -> tuple[str,
     head = {**model.config.heads[name].plain(), "out_channels": num_classes}
     plain = model.config.plain()
     config = ModelConfig.parse(plain | {"heads": {**plain["heads"], name: head}}, source=f"head {name!r}")
-    old = model.decoder(name)
-    new = build_decoder(
-        config.heads[name].decoder,
-        embed_dim=config.encoder.embed_dim,
-        num_taps=len(config.head_taps(name)),
-        out_channels=num_classes,
-    )
+    old, new = model.decoder(name), _decoder_with(model, name, num_classes)
     kept = {key: tensor for key, tensor in old.state_dict().items() if key not in changed}
     new.load_state_dict(kept, strict=False)
     model.heads[name], model.config = new.train(old.training), config
@@ -118,17 +112,21 @@ def _classes(task: Task) -> tuple[str, ...]:
     return () if task.class_table is None else task.class_table.names
 
 
+def _decoder_with(model: DenseModel, name: str, out_channels: int) -> Decoder:
+    """A head's decoder with random weights and another number of output channels."""
+    return build_decoder(
+        model.config.heads[name].decoder,
+        embed_dim=model.config.encoder.embed_dim,
+        num_taps=len(model.config.head_taps(name)),
+        out_channels=out_channels,
+        in_channels=model.config.encoder.in_channels,
+    )
+
+
 def _class_axes(model: DenseModel, name: str) -> dict[str, int]:
     """Tensors of a head whose size depends on the number of classes, with the axis of the classes."""
-    head = model.config.heads[name]
     with torch.device("meta"):
-        wider = build_decoder(
-            head.decoder,
-            embed_dim=model.config.encoder.embed_dim,
-            num_taps=len(model.config.head_taps(name)),
-            out_channels=head.out_channels + 1,
-            in_channels=model.config.encoder.in_channels,
-        ).state_dict()
+        wider = _decoder_with(model, name, model.config.heads[name].out_channels + 1).state_dict()
     shapes = {key: tensor.shape for key, tensor in model.decoder(name).state_dict().items()}
     return {
         key: next(axis for axis, size in enumerate(shape) if size != wider[key].shape[axis])

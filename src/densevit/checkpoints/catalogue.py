@@ -10,12 +10,13 @@ import torch
 
 from densevit.checkpoints.hub import DEFAULT, DEFAULT_NAME
 from densevit.checkpoints.native import Header, read_header
-from densevit.checkpoints.published import PERMISSIVE, PUBLISHED, Origin, Published, find_published
+from densevit.checkpoints.published import PUBLISHED, Origin, Published, find_published
 from densevit.config import did_you_mean
 from densevit.encoder import NAMED_SIZES, EncoderConfig
 from densevit.errors import ConfigError
 from densevit.model import DenseModel, ModelConfig
 from densevit.presets import PRESETS
+from densevit_runtime.licences import PERMISSIVE
 
 Weights = Literal["shipped", "published", "none"]
 

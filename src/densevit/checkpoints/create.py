@@ -49,10 +49,10 @@ def _pretrained(name: str | Path) -> tuple[DenseModel, Mapping[str, Task]]:
 
 def _random(name: str) -> tuple[DenseModel, Mapping[str, Task]]:
     """The architecture of a preset, of published weights, or of a checkpoint."""
-    known = kind_of(local_path(name)) == "none"
-    row = find_published(name) if known and name not in PRESETS else None
-    if known and (row is not None or name in PRESETS):
-        bundle = preset_bundle(name if row is None else row.preset)
+    row = find_published(name)
+    architecture = name if name in PRESETS or row is None else row.preset
+    if architecture in PRESETS and kind_of(local_path(name)) == "none":
+        bundle = preset_bundle(architecture)
         return bundle.model, bundle.tasks
     facts = model_facts(name)
     return DenseModel(facts.model), facts.tasks

@@ -1,6 +1,5 @@
 """The card of weights that were made from others: what these were, and the licence that follows from theirs."""
 
-import hashlib
 import logging
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -8,6 +7,7 @@ from dataclasses import dataclass
 from densevit.checkpoints.hub import SCHEME, kind_of, local_path
 from densevit.checkpoints.native import Card
 from densevit.checkpoints.open import stated_card
+from densevit.io import file_sha256
 from densevit_runtime.licences import announce, in_words, is_stricter, strictest, terms, usual_form
 
 _log = logging.getLogger(__name__)
@@ -40,9 +40,7 @@ def parents(sources: Iterable[tuple[str, str]]) -> list[Parent]:
     for role, source in sources:
         card, path = stated_card(source)
         announce(source, card.licence, _log, has_publisher=source.startswith(SCHEME))
-        with path.open("rb") as file:
-            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-        found.append(Parent(role, _name(source, card), card, sha256))
+        found.append(Parent(role, _name(source, card), card, file_sha256(path)))
     return found
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from densevit.checkpoints.transfer import CACHE, Expected, Patience, Progress, Transfer, failed
-from densevit.checkpoints.web import HUB, HUB_ENDPOINT, MIRROR, is_local, may_be_plain
+from densevit.checkpoints.web import HUB, HUB_ENDPOINT, MIRROR, is_local, may_be_plain, mirror_in
 from densevit.errors import CheckpointError, ConfigError
 from densevit.io.lock import wait_for_folder
 
@@ -81,12 +81,10 @@ def _addresses(url: str) -> list[str]:
         CheckpointError: the URL is not encrypted, or there is no network to reach it by.
     """
     parts = urlsplit(url)
-    if mirror := os.environ.get(MIRROR, "").rstrip("/"):
-        if urlsplit(mirror).scheme not in ("http", "https") or not urlsplit(mirror).netloc:
-            raise ConfigError(f"{MIRROR} is {mirror!r}, but the address of a mirror begins with https:// or http://")
+    if mirror := mirror_in(MIRROR):
         path = parts.path + (f"?{parts.query}" if parts.query else "")
         return [f"{mirror}/{parts.netloc}{path}", f"{mirror}{path}"]
-    if url.startswith(f"{HUB}/") and (endpoint := os.environ.get(HUB_ENDPOINT, "").rstrip("/")):
+    if url.startswith(f"{HUB}/") and (endpoint := mirror_in(HUB_ENDPOINT)):
         url = endpoint + url.removeprefix(HUB)
         parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or (parts.scheme == "http" and not may_be_plain(url)):

@@ -1,4 +1,4 @@
-"""The config.json beside an encoder's weights, by timm or transformers: what the names of tensors do not tell."""
+"""The config.json next to an encoder's weights, by timm or transformers: what the names of tensors do not tell."""
 
 import logging
 from collections.abc import Mapping
@@ -26,7 +26,7 @@ _ACTIVATIONS = {"gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh", "quic
 
 
 def check_encoder_side(path: Path, source: str, encoder: EncoderConfig) -> None:
-    """Check the config.json beside an encoder's weights, if there is one of timm or transformers.
+    """Check the config.json next to an encoder's weights, if there is one of timm or transformers.
 
     Args:
         path: of the weights.

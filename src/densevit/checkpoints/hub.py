@@ -5,16 +5,22 @@ import stat
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from errno import EACCES, EDQUOT, ENOSPC, EROFS
 from pathlib import Path
 from typing import Any, Literal
 
+from densevit.checkpoints.hub_errors import no_connection
 from densevit.checkpoints.shards import is_index, tensors_by_shard
-from densevit.errors import CheckpointError
+from densevit.checkpoints.web import HUB_ENDPOINT, mirror_in
+from densevit.errors import CheckpointError, OutputError
+from densevit_runtime.io.decode import reason
 
 SCHEME = "hf://"
 DEFAULT_NAME = "default"
 DEFAULT = Path(__file__).parent.parent / "weights" / "default.safetensors"
 _HUB = re.compile(r"hf://(?P<repo>[^/@\s]+/[^/@\s]+)(?:/(?P<file>[^@\s]+))?(?:@(?P<revision>\S+))?")
+
+_NOT_WRITTEN = {EACCES, EDQUOT, ENOSPC, EROFS}
 
 # Tried in this order where no file is named; safetensors first, because it cannot hold code.
 HUB_FILES = (
@@ -46,6 +52,7 @@ class HubAccess:
         """
         from huggingface_hub import hf_hub_download
 
+        mirror_in(HUB_ENDPOINT)  # refuses what is no address
         wanted = {"token": self.token, "cache_dir": self.cache_dir, "local_files_only": offline or None}
         options: dict[str, Any] = {key: value for key, value in wanted.items() if value is not None}
         return Path(hf_hub_download(repo, name, revision=revision, **options))
@@ -60,6 +67,7 @@ def resolve(source: str, access: HubAccess | None = None) -> Path:
 
     Raises:
         CheckpointError: if there is no such file, or the hub cannot be reached or refuses.
+        OutputError: if the hub's cache cannot be written.
     """
     if source == DEFAULT_NAME:
         return DEFAULT
@@ -113,7 +121,7 @@ def fetch_side_files(source: str, names: Sequence[str], access: HubAccess | None
     access = access or HubAccess()
     folder = match["file"].rpartition("/")[0] if match["file"] else ""
     for name in names:
-        with suppress(errors.EntryNotFoundError, OSError):
+        with suppress(errors.EntryNotFoundError, *no_connection()):
             access.download(match["repo"], f"{folder}/{name}" if folder else name, match["revision"])
 
 
@@ -151,8 +159,14 @@ def _from_hub(source: str, access: HubAccess) -> Path:
                 f"{source}: the hub has no repository {repo}{at} that you may read; "
                 "check the name, or run `hf auth login`"
             ) from None
-        except OSError as error:
-            raise _unreachable(source, str(error).splitlines()[0] if str(error) else type(error).__name__) from None
+        except no_connection() as error:
+            if isinstance(error, OSError) and error.errno in _NOT_WRITTEN:
+                raise OutputError(
+                    f"{source} cannot be kept in the hub's cache ({reason(error)}); free some space, or name another "
+                    "folder in HF_HOME",
+                    everywhere=True,
+                ) from error
+            raise _unreachable(source, reason(error).splitlines()[0]) from None
     if offline:
         raise _unreachable(source, "no connection, and not in the local cache")
     usual = match["file"] or "model.safetensors or pytorch_model.bin"
@@ -176,8 +190,8 @@ def _fetch_shards(path: Path, repo: str, name: str, revision: str | None, access
             ) from None
 
 
-def _unreachable(source: str, reason: str) -> CheckpointError:
+def _unreachable(source: str, why: str) -> CheckpointError:
     return CheckpointError(
-        f"{source} could not be downloaded ({reason}); "
+        f"{source} could not be downloaded ({why}); "
         "go online (and unset HF_HUB_OFFLINE), or download the file elsewhere and give its path"
     )

@@ -23,6 +23,13 @@ def import_hub() -> Any:
     return huggingface_hub
 
 
+def no_connection() -> tuple[type[Exception], ...]:
+    """What the client raises when the hub does not answer as it should: its base is httpx's, once that of requests."""
+    from huggingface_hub import errors
+
+    return errors.HfHubHTTPError.__bases__[0], OSError
+
+
 @contextmanager
 def hub_errors(repo_id: str) -> Iterator[None]:
     """Make a ``CheckpointError`` of what goes wrong while a repository is written.
@@ -32,8 +39,6 @@ def hub_errors(repo_id: str) -> Iterator[None]:
     """
     from huggingface_hub import errors
 
-    # The client's own base: httpx's, or that of requests in older versions.
-    no_connection: type[Exception] = errors.HfHubHTTPError.__bases__[0]
     try:
         yield
     except DensevitError:
@@ -56,7 +61,7 @@ def hub_errors(repo_id: str) -> Iterator[None]:
     except (RuntimeError, ValueError) as error:  # the upload of one file; a card that the hub refuses
         cause = error.__cause__ if isinstance(error, RuntimeError) and error.__cause__ else error
         raise CheckpointError(f"{repo_id} was not written: {' '.join(str(cause).split())[:300]}") from error
-    except (OSError, no_connection) as error:
+    except no_connection() as error:
         if isinstance(error, OSError) and error.filename is not None:
             raise  # of a file here
         raise CheckpointError(

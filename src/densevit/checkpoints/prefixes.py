@@ -1,4 +1,4 @@
-"""Names of tensors without what wrappers of modules add, and without tensors beside the model."""
+"""Names of tensors without what wrappers of modules add, and without tensors besides the model."""
 
 import logging
 import re
@@ -17,7 +17,7 @@ PREFIXES = ("module.", "model.", "net.", "network.", "_forward_module.")
 # Names that wrappers of modules write anywhere inside a name: torch.compile, FSDP, activation checkpoints.
 INNER = ("_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.")
 
-# Tensors beside a model in a checkpoint: a counter of averages, losses, metrics, and averages of the weights.
+# Tensors besides a model in a checkpoint: a counter of averages, losses, metrics, and averages of the weights.
 BESIDE = re.compile(
     r"n_averaged$|(criterion|loss|losses|loss_fn|metrics?|(train|val|test)_\w+)(\.|$)"
     r"|(ema|ema_model|model_ema|averaged_model|swa_model|teacher)\."
@@ -25,7 +25,7 @@ BESIDE = re.compile(
 
 
 def strip_prefixes(state: dict[str, Tensor], path: Path, depth: int = 0) -> dict[str, Tensor]:
-    """Names without what wrappers of modules add to all of them, and without tensors beside the model."""
+    """Names without what wrappers of modules add to all of them, and without tensors besides the model."""
     clean = {_without_inner(name): tensor for name, tensor in state.items()}
     if len(clean) < len(state):
         return state  # two names would become one
@@ -35,7 +35,7 @@ def strip_prefixes(state: dict[str, Tensor], path: Path, depth: int = 0) -> dict
         if inside and all(BESIDE.match(name) for name in beside):
             left_out = [name for name in beside if name != "n_averaged"]
             if left_out:
-                _log.warning("%s holds %s beside the model under %r; taking the model", path, some(left_out), prefix)
+                _log.warning("%s holds %s besides the model under %r; taking the model", path, some(left_out), prefix)
             return strip_prefixes(inside, path, depth + 1)
     return clean
 

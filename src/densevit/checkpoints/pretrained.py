@@ -3,7 +3,6 @@
 Names and arguments are those of ``huggingface_hub.ModelHubMixin``.
 """
 
-import hashlib
 import logging
 import re
 import tempfile
@@ -17,7 +16,7 @@ from densevit.checkpoints.hub_errors import hub_errors, import_hub
 from densevit.checkpoints.model_card import LIBRARY, WEIGHTS, config_json, model_card
 from densevit.checkpoints.native import Bundle, Card, Storage, save_bundle
 from densevit.errors import CheckpointError, ConfigError
-from densevit.io import claim, make_folder, write_bytes_atomic, write_json
+from densevit.io import claim, file_sha256, make_folder, write_bytes_atomic, write_json
 from densevit.plain_data import parse_json_config, read_text
 from densevit_runtime.licences import in_words, is_stricter, terms, usual_form
 
@@ -63,9 +62,8 @@ def save_folder(
     write_json(folder / CONFIG, config_json(bundle))
     if not keeps_card:
         name = (repo_id or "").rpartition("/")[2] or card.name or folder.resolve().name
-        with (folder / WEIGHTS).open("rb") as file:
-            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-        num_bytes = (folder / WEIGHTS).stat().st_size
+        weights = folder / WEIGHTS
+        sha256, num_bytes = file_sha256(weights), weights.stat().st_size
         text = model_card(bundle, name=name, repo_id=repo_id, sha256=sha256, num_bytes=num_bytes)
         write_bytes_atomic(folder / CARD_FILE, text.encode())
     return folder

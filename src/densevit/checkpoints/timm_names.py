@@ -8,7 +8,7 @@ from typing import TypeVar
 from densevit.blocks import Activation
 from densevit.encoder.positions import RotaryPositions
 from densevit.errors import CheckpointError
-from densevit.presets import HALF, IMAGENET
+from densevit.presets import CLIP, HALF, IMAGENET
 
 T = TypeVar("T")
 
@@ -74,10 +74,6 @@ ACTIVATIONS: dict[str, Activation] = {
     r"vit_so400m_patch16_siglip_.*|vit_giantopt_.*": "gelu_tanh",
 }
 
-CLIP: dict[str, object] = {
-    "mean": (0.48145466, 0.4578275, 0.40821073),
-    "std": (0.26862954, 0.26130258, 0.27577711),
-}
 STATISTICS: dict[str, Mapping[str, object]] = {
     r"vit_large_patch14_clip_(224|336)\.laion2b.*": HALF,
     r".*\.sat493m": {"mean": (0.43, 0.411, 0.296), "std": (0.213, 0.156, 0.143)},

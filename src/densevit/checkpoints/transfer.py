@@ -1,6 +1,5 @@
 """One file on its way over HTTP: requests for what is missing of it, until it is complete or given up."""
 
-import hashlib
 import http.client
 import os
 import shutil
@@ -16,7 +15,7 @@ from urllib.request import Request, build_opener
 from densevit import __version__
 from densevit.checkpoints.web import Redirects, length_of, plain, range_of, version_of
 from densevit.errors import CheckpointError, DataError, OutputError
-from densevit.io import read_json, write_json
+from densevit.io import file_sha256, read_json, write_json
 from densevit.limits import limits, too_much
 from densevit_runtime.io.decode import reason
 
@@ -79,12 +78,6 @@ class Expected:
         if self.digits and not (found := file_sha256(path)).startswith(self.digits):
             return f"has the SHA-256 {found}, but {self.digits}{'' if self.sha256 else '...'} is published"
         return ""
-
-
-def file_sha256(path: Path) -> str:
-    """The SHA-256 of a file, as 64 hexadecimal digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 class _Interrupted(Exception):

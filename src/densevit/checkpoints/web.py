@@ -7,7 +7,7 @@ from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import HTTPRedirectHandler, Request
 
-from densevit.errors import CheckpointError
+from densevit.errors import CheckpointError, ConfigError
 
 MIRROR = "DENSEVIT_MIRROR"
 """Environment variable with the address of a mirror, which is asked for MIRROR/HOST/PATH, then for MIRROR/PATH."""
@@ -39,6 +39,23 @@ class Redirects(HTTPRedirectHandler):
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
+def mirror_in(variable: str) -> str:
+    """The address in an environment variable, without a slash at its end; empty if there is none.
+
+    Raises:
+        ConfigError: it is no address of the web.
+    """
+    address = os.environ.get(variable, "").strip()
+    try:
+        parts = urlsplit(address)
+        is_usable = not address or (parts.scheme in ("http", "https") and bool(parts.hostname))
+    except ValueError:  # brackets of IPv6 that do not match
+        is_usable = False
+    if not is_usable:
+        raise ConfigError(f"{variable} is {address!r}, but the address of a mirror begins with https:// or http://")
+    return address.rstrip("/")
+
+
 def is_local(url: str) -> bool:
     """Whether an address is on this machine."""
     return urlsplit(url).hostname in _LOCAL
@@ -47,7 +64,7 @@ def is_local(url: str) -> bool:
 def may_be_plain(url: str) -> bool:
     """Whether an address may be read without encryption: on this machine, and at the user's mirrors."""
     host = urlsplit(url).hostname
-    mirrors = {urlsplit(os.environ.get(name, "")).hostname for name in (MIRROR, HUB_ENDPOINT)}
+    mirrors = {urlsplit(mirror_in(name)).hostname for name in (MIRROR, HUB_ENDPOINT)}
     return host in _LOCAL or (host is not None and host in mirrors)
 
 

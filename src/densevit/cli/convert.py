@@ -18,7 +18,7 @@ def convert(
     out: Annotated[Path, typer.Argument(metavar="OUT.safetensors", help="The checkpoint to write.")],
     as_source: Annotated[
         str | None,
-        typer.Option("--as", help="Read as segmenter, setr, mmseg, dpt, depth_anything, transformers or dinov2."),
+        typer.Option("--as", help="Read as segmenter, setr, mmseg, dpt, depth_anything, transformers, smp or dinov2."),
     ] = None,
     config: Annotated[Path | None, typer.Option(help="Config file of the model, if not next to the weights.")] = None,
     num_heads: Annotated[int | None, typer.Option(help="Attention heads of the encoder.")] = None,
@@ -47,14 +47,14 @@ def convert(
     ] = None,
     dataset: Annotated[str | None, typer.Option(help="Class names of ade20k, cityscapes or pascal_context.")] = None,
     licence: Annotated[
-        str | None, typer.Option(help="Licence of the weights, such as MIT; that of the README.md next to them.")
+        str | None, typer.Option(help="Licence of the weights, such as MIT; by default that in the README.md.")
     ] = None,
     encoder_weights: Annotated[
         str | None, typer.Option(help="File or hub address of the encoder, for a file that holds only a head (DINOv2).")
     ] = None,
     overwrite: shared.Overwrite = False,
 ) -> None:
-    """Convert a checkpoint of Segmenter, SETR, mmsegmentation, DPT, Depth Anything, transformers or DINOv2.
+    """Convert a checkpoint of Segmenter, SETR, mmsegmentation, DPT, Depth Anything, transformers, smp or DINOv2.
 
     Sizes are read from the tensors, the rest from the config next to the weights. If a fact is missing, the message
     names the option that gives it. Every tensor is accounted for, or nothing is written.
@@ -64,7 +64,7 @@ def convert(
     from densevit_runtime.licences import in_words
 
     weights = Path(source)
-    # Configs that lie next to the weights are read too.
+    # Configs next to the weights are read too.
     beside = [path for path in weights.parent.glob("*") if path.suffix in CONFIGS] if weights.is_file() else []
     encoder = None if encoder_weights is None else Path(encoder_weights)
     shared.claim_outputs([out], [weights, config, encoder, *beside], overwrite=overwrite)

@@ -9,7 +9,10 @@ from densevit.cli import options as shared
 
 
 def push(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help='A checkpoint, "default", or hf://owner/name.')],
+    model: Annotated[
+        str,
+        typer.Argument(metavar="MODEL", help='"default", a name of densevit models, a checkpoint, or hf://owner/name.'),
+    ],
     repo: Annotated[str, typer.Argument(metavar="OWNER/NAME", help="The repository; created if it does not exist.")],
     licence: Annotated[
         str | None, typer.Option(help="Licence of the weights, such as Apache-2.0; by default that of the checkpoint.")

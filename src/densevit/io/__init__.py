@@ -12,7 +12,7 @@ from densevit.io.text import read_json, read_lines, read_rows
 from densevit.io.walk import Listing, is_litter, walk
 from densevit_runtime.io.decode import IMAGE_SUFFIXES, check_pixels
 from densevit_runtime.io.find import FoundPhotos, find_images, find_photos, natural_key
-from densevit_runtime.io.outputs import claim
+from densevit_runtime.io.outputs import claim, file_sha256
 from densevit_runtime.io.read import as_image, read_image, read_values
 from densevit_runtime.io.write import (
     append_line,
@@ -44,6 +44,7 @@ __all__ = [
     "claim",
     "decode_mask",
     "encode_jpeg",
+    "file_sha256",
     "find_images",
     "find_photos",
     "is_litter",

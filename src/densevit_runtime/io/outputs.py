@@ -74,13 +74,13 @@ def may_replace(path: Path) -> bool:
         return True
     if entry is None or entry.bytes != status.st_size:
         return False
-    return entry.changed_ns == status.st_mtime_ns or entry.sha256 == _sha256(path)
+    return entry.changed_ns == status.st_mtime_ns or entry.sha256 == file_sha256(path)
 
 
 def record(path: Path) -> None:
     """Enter a finished file in the manifest of its folder."""
     status = path.stat()
-    entry = _Entry(status.st_size, _sha256(path), status.st_mtime_ns)
+    entry = _Entry(status.st_size, file_sha256(path), status.st_mtime_ns)
     line = json.dumps({"name": path.name, **asdict(entry)}) + "\n"
     with (path.parent / MANIFEST).open("ab+") as file:
         if file.tell():
@@ -150,7 +150,8 @@ def refusal(paths: Sequence[Path]) -> str:
     )
 
 
-def _sha256(path: Path) -> str:
+def file_sha256(path: Path) -> str:
+    """The SHA-256 of a file, as 64 hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

@@ -157,7 +157,7 @@ class ImportedParts:
         heads: plain data of the only head, by its name.
         normalisation: plain data of the mean and standard deviation.
         short_side: to which images are resized by default.
-        protocol: how the source's program runs the model; None if it has no inference of its own.
+        protocol: how the source's program runs the model; None if it has no inference code.
         provenance: where the weights come from, for the card.
     """
 

@@ -6,8 +6,9 @@ file, ``dinov2_vits14_pretrain.pth``, which is looked for in the same folder unl
 
 Fixed for this program: eps 1e-6; positions resampled bicubically with an offset of 0.1, or with antialiasing where
 there are registers; segmentation reads taps after the final norm, depth before it; photos keep their size and are
-padded to whole patches inside the network. Linear depth heads average 256 depths up to 80 m, those for NYU too, as in
-the authors' hub code; DPT heads end at 10 m for NYU.
+padded to whole patches inside the network. Linear depth heads average 256 depths up to 10 m for NYU and 80 m for KITTI,
+and DPT heads end there: the ranges that dinov2/hub/depthers.py gives for the published weights. Its linear head has
+ignored them since commit 53eeb55 and averages up to 80 m for NYU too, eight times too far; ``max_depth_m=80`` does so.
 """
 
 import re
@@ -41,7 +42,6 @@ URL = "https://dl.fbaipublicfiles.com/dinov2"
 
 MIN_DEPTH_M = 1e-3
 MAX_DEPTH_M = {"nyu": 10.0, "kitti": 80.0}
-BINS_END_M = 80.0
 BATCH_NORM_EPS = 1e-5
 
 # Short side of photos: those of the data sets, and that of the authors' segmentation by number of taps.
@@ -162,8 +162,7 @@ def _depth(source: Source, shapes: Shapes, encoder: Plain, data: str | None) -> 
     task = Depth(quantity="depth", min_depth_m=MIN_DEPTH_M, max_depth_m=limit)
     if not shapes.has("heads.depth.convs.0.weight"):
         num_bins, width = shapes.of("heads.depth.head.weight", 2)
-        bins = {"num_bins": num_bins, "min_depth_m": MIN_DEPTH_M}
-        bins["max_depth_m"] = source.get("max_depth_m", BINS_END_M)
+        bins = {"num_bins": num_bins, "min_depth_m": MIN_DEPTH_M, "max_depth_m": limit}
         decoder: Plain = {"kind": "linear", "class_token": True, "up_scale": 4, "bins": bins}
         return {
             "decoder": decoder,

@@ -1,7 +1,7 @@
 """segmentation_models.pytorch's DPT on a ViT of timm ("tu-vit_..."), with the config.json of ``save_pretrained``.
 
 Fixed for this program: taps before the final norm, a residual unit on the coarsest level too, batch norm, upsampling by
-two with align_corners=True, positions resampled as timm does. It has no inference of its own, and stores no statistics
+two with align_corners=True, positions resampled as timm does. It has no inference code, and stores no statistics
 of images: those of the encoder's pre-training are assumed. With one output channel, whose sigmoid its users compare
 with a half, a channel of zeros is added for the background: the labels and the probabilities are the same.
 """

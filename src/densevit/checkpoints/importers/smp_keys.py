@@ -1,4 +1,4 @@
-"""The keys of the config.json that segmentation_models.pytorch writes beside a DPT, and what becomes of each."""
+"""The keys of the config.json that segmentation_models.pytorch writes next to a DPT, and what becomes of each."""
 
 from densevit.checkpoints.importers.keys import KeyTable, checked, ignored, used
 from densevit.checkpoints.importers.timm_keys import TIMM_ARGUMENTS

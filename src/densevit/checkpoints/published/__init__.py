@@ -8,9 +8,8 @@ from densevit.checkpoints.published.dpt import DPT
 from densevit.checkpoints.published.mmseg import MMSEG
 from densevit.checkpoints.published.row import Origin, Published
 from densevit.checkpoints.published.segmenter import SEGMENTER
-from densevit_runtime.licences import PERMISSIVE, UNSTATED
 
-__all__ = ["PERMISSIVE", "PUBLISHED", "UNSTATED", "Origin", "Published", "find_published"]
+__all__ = ["PUBLISHED", "Origin", "Published", "find_published"]
 
 _ROWS = (*MMSEG, *SEGMENTER, *DPT, *DEPTH_ANYTHING)
 

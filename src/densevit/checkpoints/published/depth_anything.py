@@ -7,6 +7,8 @@ _V1 = "https://huggingface.co/spaces/LiheYoung/Depth-Anything/resolve/main/check
 _LETTERS = {"small": "s", "base": "b", "large": "l"}
 _CODE = "Apache-2.0"
 
+_V1_HASHES = "a public Nix package of comfyui_controlnet_aux, which downloads it from the same address"
+_V1_SIZE = "; size: a public script that checks the files of MegaSaM, which has the same hash"
 _V2_HASHES = "datamarkin/mozo, tools/fetch/depth_anything_v2.py, from the hub's API"
 _V2_REVISIONS = "size and revision: capsuleutkarsh-design/UTVFX_AI_VFX_Suit, first_setup.py, which has the same hash"
 _BY_SIZE = "DepthAnything/Depth-Anything-V2, README.md: Small is Apache-2.0; Base, Large and Giant are CC-BY-NC-4.0"
@@ -25,7 +27,7 @@ def _v1(size: str, sha256: str, num_bytes: int | None = None) -> Published:
                 url=f"{_V1}depth_anything_vit{_LETTERS[size]}14.pth",
                 bytes=num_bytes,
                 sha256=sha256,
-                hash_source="a public Nix package of comfyui_controlnet_aux, which downloads it from the same address",
+                hash_source=_V1_HASHES + (_V1_SIZE if num_bytes else ""),
             ),
         ),
         licence="Apache-2.0",

@@ -1,7 +1,6 @@
 """The files of a publisher: from the address of a row, from the hub, or from where a person has put them."""
 
 import logging
-import os
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,9 +12,10 @@ from urllib.request import getproxies
 from densevit.checkpoints.download import fetch_url
 from densevit.checkpoints.hub import SCHEME, resolve
 from densevit.checkpoints.published.row import Origin, Published
-from densevit.checkpoints.transfer import Expected, Progress, file_sha256
-from densevit.checkpoints.web import HUB, HUB_ENDPOINT
+from densevit.checkpoints.transfer import Expected, Progress
+from densevit.checkpoints.web import HUB, HUB_ENDPOINT, mirror_in
 from densevit.errors import CheckpointError
+from densevit.io import file_sha256
 from densevit_runtime.io.decode import reason
 
 _log = logging.getLogger(__name__)
@@ -88,7 +88,7 @@ def _from_hub(origin: Origin, revision: str | None) -> Path:
     """
     from huggingface_hub import try_to_load_from_cache
 
-    address, host = _hub_address(origin, revision), urlsplit(os.environ.get(HUB_ENDPOINT) or HUB).hostname
+    address, host = _hub_address(origin, revision), urlsplit(mirror_in(HUB_ENDPOINT) or HUB).hostname
     try:
         if not getproxies():
             socket.getaddrinfo(host, None)

@@ -18,7 +18,7 @@ def _row(
     name: str | None = None,
     metrics: Mapping[str, float] | None = None,
 ) -> Published:
-    """A row of a preset; ``file`` is in a folder of its own name without the date, and ends in digits of its hash."""
+    """A row of a preset; ``file`` is in a folder that has its name without the date, and ends in digits of its hash."""
     folder = config.partition("_")[0]
     dataset = "cityscapes" if "cityscapes" in config else "ade20k"
     stem = file.rpartition("-")[0]

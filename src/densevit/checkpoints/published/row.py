@@ -6,8 +6,6 @@ from types import MappingProxyType
 from typing import Any, Literal
 from urllib.parse import quote, urljoin
 
-from densevit_runtime.licences import terms
-
 TaskKind = Literal["segmentation", "depth"]
 Family = Literal["SETR", "Segmenter", "DPT", "Depth Anything"]
 
@@ -90,13 +88,3 @@ class Published:
     aliases: tuple[str, ...] = ()
     import_options: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
     downloaded_here: bool = False
-
-    @property
-    def permissive(self) -> bool:
-        """Whether the licence of the weights allows any use, commercial included."""
-        return terms(self.licence) == "permissive"
-
-    @property
-    def bytes(self) -> int | None:
-        """Size of the download in bytes; None if unknown."""
-        return next((origin.bytes for origin in self.sources if origin.bytes is not None), None)

@@ -16,10 +16,10 @@ from densevit.checkpoints.native import Bundle, save_bundle
 from densevit.checkpoints.published import find_published
 from densevit.checkpoints.published.fetch import Fetched, fetch, file_name
 from densevit.checkpoints.published.row import Origin, Published
-from densevit.checkpoints.transfer import CACHE, file_sha256
+from densevit.checkpoints.transfer import CACHE
 from densevit.config import Config
 from densevit.errors import CheckpointError, ConfigError, DataError, OutputError
-from densevit.io import read_json, write_json
+from densevit.io import file_sha256, read_json, write_json
 from densevit.io.lock import wait_for_folder
 from densevit_runtime.io.decode import reason
 
@@ -66,41 +66,41 @@ def weights_of(name: str) -> Path:
         raise CheckpointError(f"there are no published weights of the name {name!r}; densevit models lists them")
     folder = cache_folder() / "published" / row.name
     path = folder / WEIGHTS
-    if _is_intact(folder):
+    if not _fault(folder):
         return path
     _make(cache_folder())
+    _make(folder)
     with wait_for_folder(folder):
-        if not _is_intact(folder):
+        if fault := _fault(folder):  # another process may have filled it in the meantime
+            if path.is_file():
+                _log.warning("%s %s; it is made again", path, fault)
             _fill(row, folder)
     return path
 
 
-def _make(cache: Path) -> None:
+def _make(folder: Path) -> None:
     try:
-        cache.mkdir(mode=0o700, parents=True, exist_ok=True)  # compiled kernels may be there too, see kernels/cache
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # compiled kernels may be there too, see kernels/cache
     except OSError as error:
-        raise OutputError(f"{cache} cannot be made ({reason(error)}); name another folder in {CACHE}") from error
+        raise OutputError(f"{folder} cannot be made ({reason(error)}); name another folder in {CACHE}") from error
 
 
-def _is_intact(folder: Path) -> bool:
-    """Whether the weights are as they were written; if not, and they are there, says so."""
+def _fault(folder: Path) -> str:
+    """What is wrong with the weights in a folder of the cache; empty if they are as they were written."""
     path, record = folder / WEIGHTS, _read_record(folder)
     if not path.is_file():
-        return False
-    if record is not None and record.conversion == CONVERSION and file_sha256(path) == record.converted_sha256:
-        return True
-    stale = record is not None and record.conversion != CONVERSION
-    _log.warning("%s is %s; it is made again", path, "of an older densevit" if stale else "damaged")
-    return False
+        return "is missing"
+    if record is None:
+        return f"has no {RECORD} that can be read"
+    if record.conversion != CONVERSION:
+        return "is of another version of densevit"
+    return "" if file_sha256(path) == record.converted_sha256 else "is damaged"
 
 
 def _read_record(folder: Path) -> Record | None:
-    if not (folder / RECORD).is_file():
-        return None
     try:
         return Record.parse(read_json(folder / RECORD, "a record of published weights"), source=str(folder / RECORD))
-    except (ConfigError, DataError) as error:
-        _log.warning("%s", error)
+    except (ConfigError, DataError):
         return None
 
 
@@ -123,7 +123,7 @@ def _fill(row: Published, folder: Path) -> None:
     first = row.sources[0]
     wanted = [first.address, *map(first.side_address, first.side_files)]
     raise CheckpointError(
-        f"the weights of {row.name} are not on this machine, and could not be fetched:\n  "
+        f"the weights of {row.name} could not be fetched and converted:\n  "
         + "\n  ".join(failures)
         + f"\nfetch {' and '.join(wanted)} by hand and put {'them' if len(wanted) > 1 else 'it'} into "
         f"{folder / SOURCE}, or give the path of a copy instead of the name"
@@ -153,7 +153,11 @@ def _convert(row: Published, origin: Origin, fetched: Fetched, folder: Path) -> 
         if verified == "unverified":  # what came may be anything, such as a page that asks for a password
             _remove(fetched.downloaded)
         raise
-    save_bundle(_described(bundle, row, origin, fetched, verified), folder / WEIGHTS, internal=True)
+    try:
+        save_bundle(_described(bundle, row, origin, fetched, verified), folder / WEIGHTS, internal=True)
+    except OutputError:  # the disk is full, and a download that stays would pass for a file that a person put there
+        _remove(fetched.downloaded)
+        raise
     record = Record(
         address=origin.address,
         revision=fetched.revision,
