@@ -80,15 +80,17 @@ def start_run(request: RunRequest, say: Callable[[str], None]) -> Path:
             config = out / "config.yaml"
         elif not request.begins:
             raise ConfigError(f"{out} holds no run, it has no config.yaml; name its folder, or begin it with --config")
-    if laptop := _is_laptop(request, config):
+    keys = _model_keys(config)
+    if laptop := _is_laptop(request, keys):
         freeze = "encoder"
     elif request.time is not None:
         raise ConfigError("--time is for laptop mode, but the steps of this run are set otherwise; leave --time out")
-    elif config is not None and (freeze or request.decoders):
-        name = config if isinstance(config, Path) else "the config"
-        say(f"{name} has a model, so it is used as it is, and laptop mode plans nothing")
-    elif not (init or request.preset or request.recipe) and (request.decoders or freeze):
-        init = "default"
+    elif freeze or request.decoders:
+        if keys:
+            name = config if isinstance(config, Path) else "the config"
+            say(f"{name} sets {keys[0]}, so laptop mode plans nothing")
+        if not (init or request.preset or request.recipe or {"model", "init", "encoder_weights"} & {*keys}):
+            init = "default"
     device, budget_s = str(pick_device(request.device)), parse_time(request.time or DEFAULT_TIME)
 
     def check(config: TrainConfig) -> None:
@@ -160,18 +162,23 @@ def _described(request: RunRequest, say: Callable[[str], None]) -> DataConfig | 
     return described.config
 
 
-def _is_laptop(request: RunRequest, config: Path | Mapping[str, Any] | None) -> bool:
+def _model_keys(config: Path | Mapping[str, Any] | None) -> list[str]:
+    """The keys of a config that say what is trained, so that laptop mode plans nothing."""
+    given = {} if config is None else config if isinstance(config, Mapping) else read_yaml(config)
+    return [key for key in ("model", "init", "encoder_weights", "freeze", "lora") if key in given]
+
+
+def _is_laptop(request: RunRequest, keys: Sequence[str]) -> bool:
     """Whether heads are trained on a frozen encoder, with settings that are still to be planned.
+
+    ``keys`` are those of ``_model_keys``.
 
     Raises:
         ConfigError: in one of several processes, which would not plan the same.
     """
-    if request.preset or request.recipe or request.freeze not in (None, "encoder"):
+    if keys or request.preset or request.recipe or request.freeze not in (None, "encoder"):
         return False
     if request.freeze is None and request.init:
-        return False
-    keys = () if config is None else (config if isinstance(config, Mapping) else read_yaml(config)).keys()
-    if {"model", "init", "encoder_weights", "freeze", "lora"} & {*keys}:
         return False
     if read_launch().world > 1:
         raise ConfigError("laptop mode plans for one process; give --config with all settings, or unset WORLD_SIZE")
