@@ -103,7 +103,7 @@ def _apart(config: DataConfig, given: Mapping[str, Any], number: bool) -> Descri
     assert isinstance(found.config, FolderConfig)
     root = found.config.root or Path()
     places_found = {key: root / value for key in ("images", "masks") if (value := getattr(found.config, key))}
-    # without a root, which would be all that lies around both, such as a home
+    # without a root, which would be the folder around both, such as a home
     return Described(found.config.model_copy(update={"root": None, **places_found}), found.remarks)
 
 
@@ -151,7 +151,7 @@ def _read(file: Path, given: Mapping[str, Any], *remarks: str) -> Described:
 
 
 def with_keys(data: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
-    """A description with some keys replaced; keys of ``splits`` draw anew, so lists of names go."""
+    """A description with some keys replaced; keys of ``splits`` mean a new draw, so lists of names go."""
     old = dict(data)
     if "splits" in given and isinstance(splits := old.get("splits"), Mapping):
         old["splits"] = {key: value for key, value in splits.items() if key != "names"}
