@@ -62,13 +62,14 @@ def start_run(request: RunRequest, say: Callable[[str], None]) -> Path:
 
     Args:
         request: the run.
-        say: shows a sentence to the person, in the first process only.
+        say: shows a sentence to the person; it is called in the first process only.
 
     Raises:
         ConfigError: something is missing, unknown or wrong.
         DataError: the data cannot be used.
         Stopped: after a signal, once the state is saved.
     """
+    say = say if is_first() else lambda text: None
     if request.time is not None and request.resume:
         raise ConfigError("--time is for a new run, but --resume continues one as it was planned; leave --time out")
     if (out := request.out) is None:
@@ -157,7 +158,7 @@ def _described(request: RunRequest, say: Callable[[str], None]) -> DataConfig | 
     if isinstance(request.data, DataConfig) or (request.data is None and not request.keys):
         return request.data
     described = describe(request.data, **request.keys)
-    for remark in described.remarks if is_first() else ():
+    for remark in described.remarks:
         say(f"data: {remark}")
     return described.config
 
