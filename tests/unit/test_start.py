@@ -12,7 +12,8 @@ from densevit.training.start import RunRequest, start_run
 def test_start_run__speaks_in_the_first_process_only(
     rank: str, said: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name, value in {"WORLD_SIZE": "2", "RANK": rank, "LOCAL_RANK": rank}.items():
+    place = {"WORLD_SIZE": "2", "RANK": rank, "LOCAL_RANK": rank, "MASTER_ADDR": "here", "MASTER_PORT": "29500"}
+    for name, value in place.items():
         monkeypatch.setenv(name, value)
     heard: list[str] = []
     request = RunRequest(out=tmp_path, config={"freeze": "encoder"}, decoders=["none such"])
