@@ -38,6 +38,7 @@ def fine_tuned(facts: ModelFacts, raw: Plain) -> Plain:
         )
     (head,) = heads
     task, config = facts.tasks[head], facts.model.heads[head].plain()
-    settings = {key: value for key, value in task.plain().items() if task.class_table is None or key not in CLASS_SETTINGS}
+    replaced = () if task.class_table is None else CLASS_SETTINGS
+    settings = {key: value for key, value in task.plain().items() if key not in replaced}
     del config["out_channels"]
     return {**FINE_TUNED, "model": {"heads": {head: config}}, "tasks": {head: settings}}
