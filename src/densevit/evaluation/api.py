@@ -33,12 +33,12 @@ def evaluate(
 ) -> dict[str, dict[str, Any]]:
     """Measure a model on a data set, as ``densevit evaluate`` does.
 
-    What the data mean otherwise than in the run that trained the model is logged as a warning.
+    Where the data mean something else than in the run that trained the model, a warning says what.
 
     Args:
         model: what ``load`` takes, a predictor, or an exported file (.onnx or .xml).
         data: a folder, zip archive or dataset.yaml; the keys of a data set, or its config; a ``densevit.data.Dataset``,
-            or a function that gives one. None for a model in its run folder takes the data of the run.
+            or a function that gives one. By default that of the run, for a model in its run folder.
         split: by default that of the run's evaluations, or val.
         task: kind of task; by default that of all heads, or segmentation.
         heads: to measure; by default the one whose task and classes fit.

@@ -80,7 +80,7 @@ class Selected:
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """What is known of a model without its weights.
+    """What evaluation has to know of a model besides its weights.
 
     Attributes:
         source: as the user named it; empty for a model in memory.
