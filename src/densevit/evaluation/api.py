@@ -7,6 +7,7 @@ from typing import Any
 
 from densevit.data import Dataset, as_config
 from densevit.data.base import DataConfig
+from densevit.errors import ConfigError
 from densevit.evaluation import run_data
 from densevit.evaluation.evaluate import check_measured, evaluate_predictor
 from densevit.evaluation.selection import choose_head
@@ -51,9 +52,11 @@ def evaluate(
         Metrics by head, fractions and metres.
 
     Raises:
-        ConfigError: no head fits, or several do; no data was named.
+        ConfigError: no head fits, or several do; no data was named, or a split of a ``Dataset``.
         DataError: the data cannot be used, or have no target for a head.
     """
+    if isinstance(data, Dataset) and split is not None:
+        raise ConfigError(f"split is {split!r}, but a densevit.data.Dataset has no splits; give the data of this split")
     predictor: Predictor | ExportedModel
     if isinstance(model, Predictor):
         predictor = model
