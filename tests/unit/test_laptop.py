@@ -23,7 +23,7 @@ from densevit.training.laptop import plan
 from densevit.training.linear_probe import patch_targets
 from densevit.training.resolve_config import complete
 from densevit.training.run.log import read_log
-from densevit.training.run.progress import parse_time
+from densevit.training.start import parse_time
 from densevit.training.survey import survey, thickness
 from densevit.training.timing import Costs, measure
 from densevit.training.train import train

@@ -19,8 +19,9 @@ from densevit.training.config import TrainConfig
 from densevit.training.laptop import DEFAULT_TIME, plan
 from densevit.training.launch import is_first, read_launch
 from densevit.training.resolve_config import resolve_config
-from densevit.training.run.progress import parse_time
 from densevit.training.train import train
+
+_TIME = re.compile(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m(?:in)?)?(?:(\d+(?:\.\d+)?)s)?", re.IGNORECASE)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -203,3 +204,17 @@ def _free_folder(request: RunRequest) -> Path:
     name = re.sub(r"[^\w.-]+", "-", stem).strip("-.") or "run"
     number = next(n for n in range(1, 10**9) if not (Path("runs") / f"{name}-{n}").exists())
     return Path("runs") / f"{name}-{number}"
+
+
+def parse_time(text: str) -> float:
+    """``90s``, ``10m``, ``1h30m`` -> seconds.
+
+    Raises:
+        ConfigError: if it is anything else, or less than ten seconds.
+    """
+    found = _TIME.fullmatch(text.strip().replace(" ", ""))
+    parts = [float(part or 0) for part in found.groups()] if found else [0.0]
+    seconds = sum(part * unit for part, unit in zip(parts, (3600, 60, 1), strict=False))
+    if not 10 <= seconds <= 1e6:
+        raise ConfigError(f"--time is {text!r}; a time from ten seconds on is accepted, such as 90s, 10m or 1h30m")
+    return seconds
