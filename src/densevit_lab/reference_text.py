@@ -128,8 +128,9 @@ The run folder:
 | file | contents |
 |---|---|
 | `config.yaml` | the complete config |
+| `dataset.yaml` | the data of its evaluations, for `--data`; of further sources `dataset-2.yaml` and so on |
 | `environment.json` | for each session of the run: versions of all packages, machine, command, git commit, seed |
-| `log.jsonl` | one JSON object a line: `start`, `resume`, `step`, `eval`, `best`, `end` |
+| `log.jsonl` | one JSON object a line: `start`, `resume`, `probe`, `step`, `eval`, `best`, `end` |
 | `states/` | the last states, to resume from: `state-*.pt`, or folders `state-*.dcp` with `shard: true` |
 | `bad/` | batches whose losses or gradients were not finite, for `--replay` |
 | `evaluations/*/` | `details.json` and pictures of up to twelve evaluations |

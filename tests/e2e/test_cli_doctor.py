@@ -61,6 +61,7 @@ def test_strict__gives_exit_code_1_for_warnings(root: Path, cli: Cli) -> None:
         ((), "no data was named; give --data PATH, or --images and one of"),
         (("{}/nowhere",), "nowhere does not exist; a folder, a zip archive or a dataset.yaml is accepted"),
         (("{}", "--data", "{}"), "and --data"),
+        (("{}", "--dataset", "cityscape"), "has no root with splits; did you mean 'cityscapes'?"),
         (("{}", "--split", "test"), "has no split 'test'; splits found: train, val"),
         (("{}", "--crop", "big"), "--crop got 'big'; HEIGHTxWIDTH in pixels or one side is accepted"),
         (("{}", "--sample", "2", "--write-fixed", "{}-fixed"), "without --sample and --fast"),

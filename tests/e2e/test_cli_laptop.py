@@ -86,7 +86,20 @@ def test_config__with_a_model_says_that_nothing_is_planned(cli: Any, dataset: Pa
     whole = Path("a") / "config.yaml"
     result = cli("train", "--config", whole, "--freeze", "encoder", "--no-check", "--out", "b")
     assert result.code == 0, result.err
-    assert f"{whole} has a model, so it is used as it is, and laptop mode plans nothing" in result.err
+    assert f"{whole} sets model, so laptop mode plans nothing" in result.err
+
+
+@pytest.mark.parametrize(("text", "options"), [("seed: 1", ("--freeze", "1")), ("freeze: encoder", ())])
+def test_config__without_a_model_takes_the_encoder_that_ships(
+    cli: Any, dataset: Path, text: str, options: tuple[str, ...]
+) -> None:
+    Path("mine.yaml").write_text(f"{text}\niterations: 1\nfit: {{short_side: 48}}\n")
+    given = ("--data", dataset, "--config", "mine.yaml", "--decoder", "segmenter_linear", *options)
+    result = cli("train", *given, "--no-check", "--out", "a")
+    assert result.code == 0, result.err
+    assert ("mine.yaml sets freeze, so laptop mode plans nothing" in result.err) == (not options)
+    assert "has a model" not in result.err
+    assert config_of(Path("a"))["init"] == "default"
 
 
 @pytest.mark.parametrize(

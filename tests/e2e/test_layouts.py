@@ -73,8 +73,9 @@ def test_layout__goes_through_all_commands(cli: Any, small: Path, name: str, pac
 def test_public_download__goes_through_all_commands(cli: Any, small: Path, kind: str) -> None:
     getattr(fakes, kind)(Path("theirs"))
 
-    examined = cli("doctor", "theirs", "--write", "data.yaml")
+    examined = cli("doctor", "theirs", "--write", "data.yaml", "--json", "figures.json")
     assert examined.code == 0, examined.err
+    assert "not written: figures.json" in examined.out
     assert "not looked at: the files" in examined.out
     assert yaml.safe_load(Path("data.yaml").read_text())["kind"] == kind
     trained = cli("train", "--data", "data.yaml", *SHORT, *PLAIN, "--out", "run")

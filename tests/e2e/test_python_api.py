@@ -11,7 +11,7 @@ from PIL import Image
 
 import densevit
 from densevit.errors import CheckpointError, ConfigError, DataError
-from tests.e2e.scenes import CLASSES, scene
+from tests.e2e.scenes import CLASSES, Scenes, scene
 
 PHOTO = scene(3, (50, 75)).image
 
@@ -109,6 +109,13 @@ def test_load__the_model_knows_what_it_is(model):
 def test_predict__something_else_than_a_photo_is_refused(model):
     with pytest.raises(DataError, match="the image is of type dict; a path, a Pillow image"):
         model.predict({})
+
+
+def test_evaluate__refuses_the_split_of_a_data_set_in_memory(model):
+    with pytest.raises(
+        ConfigError, match=r"split is 'val', but a densevit\.data\.Dataset has no splits; give the data"
+    ):
+        densevit.evaluate(model, Scenes(range(2)), split="val")
 
 
 def test_package__names_all_exist():

@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from densevit.data.coco import read_coco
+from densevit.data.description import describe
 from densevit.data.folder import FolderDataset
 from densevit.data.folder_config import FolderConfig
 from densevit.errors import ConfigError, DataError
@@ -82,6 +83,21 @@ def test_annotations__are_read_as_the_labels_that_were_written(kind, task, tmp_p
             },
         }[kind]
         assert (reads({"images": photo.path.parent, **known, **masks}) == labels(seed)).all()
+
+
+@pytest.mark.parametrize(("kind", "masks"), [("coco", "annotations.json"), ("labelme", ""), ("cvat", "")])
+def test_annotations__are_recognised_with_their_classes(kind, masks, tmp_path):
+    write_annotations(kind, tmp_path / "out", photos(tmp_path), LabelSet.of(CELLS))
+    background = {} if kind == "cvat" else {"background": "_Background_"}
+
+    found = describe(None, images=tmp_path / "in", masks=tmp_path / "out" / masks, **background).config
+
+    dataset = FolderDataset(found.model_copy(update={"splits": None}))
+    assert dataset.classes is not None
+    for seed in range(2):
+        read = dataset[seed].labels
+        assert read is not None
+        assert np.array_equal(np.array(dataset.classes.names)[read], np.array(CELLS.classes)[labels(seed)])
 
 
 def test_coco__by_itself_gives_the_classes_in_their_order(tmp_path):

@@ -164,12 +164,17 @@ def test_model__that_was_changed_after_the_run_wrote_it_is_kept(run: Path, datas
 
 
 @pytest.mark.parametrize("resume", [True, False])
-@pytest.mark.parametrize("name", ["environment.json", "log.jsonl", "report.html", "model.safetensors"])
+@pytest.mark.parametrize(
+    "name", ["dataset-2.yaml", "environment.json", "log.jsonl", "report.html", "model.safetensors"]
+)
 def test_files_of_others__are_not_replaced(name: str, resume: bool, dataset: Path, tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / name).write_text("of another program")
+    data = {split: {"root": str(dataset), "split": split} for split in ("train", "val")}
+    sources = [{**data, "heads": [head]} for head in ("coarse", "depth")]
+    config = run_config(dataset, "coarse", "depth", sources=sources)
     with pytest.raises(ConfigError, match=rf"run holds {name} but no config.yaml, .*; choose another --out"):
-        train(run_config(dataset), tmp_path / "run", resume=resume)
+        train(config, tmp_path / "run", resume=resume)
     assert [path.read_text() for path in (tmp_path / "run").iterdir()] == ["of another program"]
 
 

@@ -13,7 +13,7 @@ from densevit.inference_config import InferenceConfig
 from densevit.model import DenseModel, ModelConfig
 from densevit.tasks import Segmentation
 from densevit.training.config import TrainConfig
-from densevit.training.resolve_config import DECODERS, resolve_config
+from densevit.training.resolve_config import SMALL_DECODERS, resolve_config
 from tests.factories import tiny_encoder
 
 
@@ -57,7 +57,7 @@ def config(checkpoint: Path, photos: Path, *decoders: str, freeze: str | None = 
     )
 
 
-@pytest.mark.parametrize("kind", DECODERS)
+@pytest.mark.parametrize("kind", SMALL_DECODERS)
 def test_options__gives_every_decoder_the_classes_of_the_data(checkpoint: Path, photos: Path, kind: str) -> None:
     run = config(checkpoint, photos, kind)
 

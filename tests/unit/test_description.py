@@ -102,7 +102,7 @@ def test_describe__a_folder_uses_its_own_description_and_says_so(tmp_path: Path)
     (tmp_path / "dataset.yaml").write_text("background: wall\n")
     found = describe(tmp_path)
     assert found.config == parse_data({"root": tmp_path, "background": "wall"})
-    assert (found.source, found.remarks) == (tmp_path / "dataset.yaml", (f"described by {tmp_path / 'dataset.yaml'}",))
+    assert found.remarks == (f"described by {tmp_path / 'dataset.yaml'}",)
 
 
 def test_describe__finds_the_description_in_an_archive(tmp_path: Path) -> None:
@@ -129,7 +129,7 @@ def test_describe__a_public_kind_of_a_root(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        ("path: .\ntrain: images\nnames: [a, b]\nnc: 2\n", "is no description of densevit's: its keys are path, train"),
+        ("path: .\ntrain: images\nnames: [a, b]\nnc: 2\n", "is not a densevit description: its keys are path, train"),
         ("imges: photos\nmasks: labels\n", "imges: unknown key; did you mean 'images'?"),
         ("kind: camvidd\nroot: .\n", "data set kind 'camvidd' is unknown; did you mean 'camvid'?"),
         ("[1]", "holds list, but a config is a mapping"),
@@ -146,8 +146,7 @@ def test_describe__passes_over_the_file_of_another_program_in_a_folder(tmp_path:
     fakes.folder(tmp_path)
     (tmp_path / "dataset.yaml").write_text("path: .\ntrain: images\nnames: [a]\n")
     found = describe(tmp_path)
-    assert found.remarks[0] == f"{tmp_path / 'dataset.yaml'} is no description of densevit's, and passed over"
-    assert found.source is None
+    assert found.remarks[0] == f"{tmp_path / 'dataset.yaml'} is not a densevit description and is passed over"
 
 
 @pytest.mark.parametrize(

@@ -11,17 +11,19 @@ import torch
 from PIL import Image
 
 from densevit.checkpoints.native import load_bundle
+from densevit.config import read_yaml
 from densevit.data import FolderConfig, FolderDataset
 from densevit.errors import ConfigError
 from densevit.evaluation.evaluate import evaluate
 from densevit.tasks import parse_task
 from densevit.training import laptop
 from densevit.training.config import TrainConfig
+from densevit.training.hooks import TrainHooks
 from densevit.training.laptop import plan
 from densevit.training.linear_probe import patch_targets
 from densevit.training.resolve_config import complete
 from densevit.training.run.log import read_log
-from densevit.training.run.progress import parse_time
+from densevit.training.start import parse_time
 from densevit.training.survey import survey, thickness
 from densevit.training.timing import Costs, measure
 from densevit.training.train import train
@@ -235,6 +237,12 @@ def test_measured_costs__are_of_every_head_and_grow_with_the_size(dataset: Path,
 # The run
 
 
+class KilledAtTheFourthStep(TrainHooks):
+    def before_step(self, iteration: int, batches: object) -> None:
+        if iteration == 3:
+            raise KeyboardInterrupt
+
+
 def test_planned_run__is_measured_by_a_probe_and_resumes_to_the_same_bits(
     given: dict[str, Any], machine: Any, tmp_path: Path
 ) -> None:
@@ -247,8 +255,11 @@ def test_planned_run__is_measured_by_a_probe_and_resumes_to_the_same_bits(
     assert 0 < probe["mIoU"] <= 1
     assert "a linear probe of the same features" in (whole.parent / "report.html").read_text()
 
-    again = train(TrainConfig.parse(config.plain()), tmp_path / "again")
-    assert same(weights(whole), weights(again))
+    with pytest.raises(KeyboardInterrupt):
+        train(config, tmp_path / "killed", hooks=KilledAtTheFourthStep())
+    written = TrainConfig.parse(read_yaml(tmp_path / "killed" / "config.yaml"))
+    resumed = train(written, tmp_path / "killed", resume=True)
+    assert same(weights(whole), weights(resumed))
 
 
 def test_probe__learns_the_shares_of_classes_in_a_patch() -> None:

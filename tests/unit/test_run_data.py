@@ -167,6 +167,20 @@ def test_evaluate__data_that_moved_away_are_named(trained, tmp_path: Path) -> No
         selected(bundle, None, source=run / "model.safetensors")
 
 
+@pytest.mark.parametrize("in_memory", [False, True])
+def test_evaluate__a_description_next_to_a_model_is_not_that_of_its_run(
+    trained, in_memory: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle, _, out = trained("ignored")
+    shutil.copy(out / "model.safetensors", tmp_path)
+    shutil.copy(out / "dataset.yaml", tmp_path)
+    if in_memory:  # even in the folder of a run, since nothing says that the model is its model
+        shutil.copy(out / "config.yaml", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match="no data was named"):
+        selected(bundle, None, source="" if in_memory else "model.safetensors")
+
+
 def test_evaluate__of_a_model_that_knows_no_run_needs_a_split(trained) -> None:
     bundle, data, out = trained("index")
     stranger = replace(bundle, trained_on=())
@@ -223,6 +237,7 @@ def never(**arguments: Any) -> None:
 def test_run__on_data_of_python_code_needs_a_word_to_run_it_again(trained, tmp_path: Path) -> None:
     bundle, _, _ = trained("index")
     (tmp_path / "dataset.yaml").write_text("kind: python\nfactory: tests.contract.fakes:make_samples\n")
+    (tmp_path / "config.yaml").touch()
     run = TrainedOn(heads=("main",), train={"kind": "python", "factory": "tests.contract.fakes:make_samples"})
     with pytest.raises(ConfigError, match=r"which is run only on demand; give --data .*dataset\.yaml"):
         selected(replace(bundle, trained_on=(run,)), None, source=tmp_path)

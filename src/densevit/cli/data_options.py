@@ -18,7 +18,7 @@ _BELOW = "a folder, or a template below --data"
 
 @dataclass(frozen=True, kw_only=True)
 class DataOptions:
-    """The place of data in files and what they mean; see ``describe`` for the keys."""
+    """The place of data and what they mean; see ``describe`` for the keys."""
 
     data: Annotated[Path | None, typer.Option(help="Data set: a folder, a zip archive, or a dataset.yaml.")] = None
     images: Annotated[
@@ -47,6 +47,13 @@ class DataOptions:
         bool, typer.Option("--reduce-zero-label", help="Masks count from 1 and 0 is no class, as in ADE20K.")
     ] = False
 
+    kind: Annotated[
+        str | None,
+        typer.Option(
+            "--dataset", help="Kind of --data: folder, or a public data set as downloaded, such as cityscapes."
+        ),
+    ] = None
+
     def keys(self, **more: Any) -> dict[str, Any]:
         """The keys of ``describe`` that the options stand for, and ``more`` of them, without those not given.
 
@@ -64,18 +71,6 @@ class DataOptions:
     def paths(self) -> list[Path]:
         """The files and folders that the options name, which no output may replace."""
         return [value for value in vars(self).values() if isinstance(value, Path)]
-
-
-@dataclass(frozen=True, kw_only=True)
-class AnyDataOptions(DataOptions):
-    """Data of any kind."""
-
-    kind: Annotated[
-        str | None,
-        typer.Option(
-            "--dataset", help="Kind of --data: folder, or a public data set as downloaded, such as cityscapes."
-        ),
-    ] = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -65,8 +65,9 @@ def doctor(
     config, recognised = _describe(place, keys, draw=write is not None)
     _print([f"data: {remark}" for remark in recognised])
     if not isinstance(config, FolderConfig):
-        reasons = [f"not looked at: the files, since {config.kind} has a reader of its own; training checks them"]
-        _print([*reasons, *_write_description(config, write)])
+        lines = [f"not looked at: the files, since the kind {config.kind} has its own reader; training checks them"]
+        lines += [f"not written: {path}" for path in (json_file, html_file, write_fixed) if path is not None]
+        _print([*lines, *_write_description(config, write)])
         return
     if fast:
         sample = min(sample or FAST_PHOTOS, FAST_PHOTOS)

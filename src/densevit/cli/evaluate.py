@@ -10,7 +10,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 from densevit.cli import options as shared
-from densevit.cli.data_options import AnyDataOptions, MeasureOptions
+from densevit.cli.data_options import DataOptions, MeasureOptions
 from densevit.cli.terminal import printable
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 def evaluate(
     *,
     model: shared.Runnable = "default",
-    source: AnyDataOptions,
+    source: DataOptions,
     measured: MeasureOptions,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the metrics here.")] = None,
     device: shared.Device = None,
@@ -36,7 +36,7 @@ def evaluate(
     """Measure a model: mIoU, aAcc, mAcc and per-class IoU, or AbsRel, RMSE, delta1 and others.
 
     Photos are run as ``predict`` runs them with the same options, and measured at their own size. Metrics are
-    fractions and metres. A model of densevit reads a copy of its data as its run did; whatever differs is said.
+    fractions and metres. A copy of the data of a model's run is read as the run read it; what differs is printed.
     """
     from densevit.evaluation.evaluate import check_measured
     from densevit.evaluation.run_data import Model

@@ -98,7 +98,7 @@ def _out_of_memory(error: BaseException) -> bool:
 def main() -> None:
     """Run the command line.
 
-    Exit codes: 0; 1 as a command says; 2 for what the user can mend; 70 for a fault of densevit; 128 + a signal.
+    Exit codes: 0; 1 as a command says; 2 for what the user can fix; 70 for a fault of densevit; 128 + a signal.
     """
     open_standard_streams()
     with ended_by_signals():

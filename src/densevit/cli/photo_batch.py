@@ -164,7 +164,7 @@ def _earlier(path: Path, stamp: dict[str, Any], heads: Sequence[str], way: Seque
         names = [record["heads"][head].get(kind) for head in heads for kind in FILES]
         there = all((path.parent / name).exists() for name in names if name is not None)
         complete = all(isinstance(record["heads"][head]["task"], str) for head in heads)
-    # There is none, or it is not one of ours: any JSON may lie there.
+    # There is none, or densevit did not write it: any JSON may be there.
     except (OSError, ValueError, AttributeError, KeyError, TypeError, RecursionError):
         return None
     return record if same and there and complete else None

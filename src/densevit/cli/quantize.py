@@ -9,7 +9,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 
 from densevit.cli import options as shared
-from densevit.cli.data_options import AnyDataOptions, show_remarks
+from densevit.cli.data_options import DataOptions, show_remarks
 
 if TYPE_CHECKING:
     from densevit.export.quantise import Quantised
@@ -27,7 +27,7 @@ def quantize(
     *,
     model: Annotated[str, typer.Argument(help='"default", a checkpoint, or hf://owner/name.')],
     out: Annotated[Path, typer.Option(help="File to write, .onnx (ONNX Runtime) or .xml with a .bin (OpenVINO).")],
-    source: AnyDataOptions,
+    source: DataOptions,
     to: Annotated[str | None, typer.Option(help="onnx or openvino; by default as --out ends.")] = None,
     heads: shared.HeadsToRun = None,
     split: Annotated[str | None, typer.Option(help="Split of --data to measure on.")] = None,

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from densevit.cli.data_options import AnyDataOptions
+from densevit.cli.data_options import DataOptions
 
 
 def train(
@@ -29,7 +29,7 @@ def train(
     decoder: Annotated[
         list[str] | None, typer.Option(help="Decoder to train on the encoder of --init, such as setr_mla; repeatable.")
     ] = None,
-    source: AnyDataOptions,
+    source: DataOptions,
     time: Annotated[
         str | None, typer.Option(help="Time for the whole run in laptop mode, such as 90s or 1h; 10m by default.")
     ] = None,

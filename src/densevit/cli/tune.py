@@ -9,7 +9,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 
 from densevit.cli import options as shared
-from densevit.cli.data_options import AnyDataOptions, MeasureOptions
+from densevit.cli.data_options import DataOptions, MeasureOptions
 
 if TYPE_CHECKING:
     from densevit.data import Dataset
@@ -25,7 +25,7 @@ def tune(
         typer.Option(help='Such as "20 ms", "2 GB", or "0.5 mIoU" (points) or "0.005 delta1" for what may be lost.'),
     ],
     out: Annotated[Path, typer.Option(help="YAML file for --speed; a plot is written next to it, as .svg.")],
-    source: AnyDataOptions,
+    source: DataOptions,
     measured: MeasureOptions,
     limit: Annotated[int, typer.Option(help="Photos to measure on, spread over the split.")] = 50,
     grid: Annotated[Path | None, typer.Option(help="YAML file with the values of each switch.")] = None,

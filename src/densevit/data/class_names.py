@@ -53,6 +53,14 @@ PASCAL_VOC = _split(
     "motorbike, person, pottedplant, sheep, sofa, train, tvmonitor"
 )
 
+
+def voc_colour(number: int) -> Rgb:
+    """A colour of Pascal VOC's map, which is also CVAT's: bits of the number spread over red, green and blue."""
+    bits = [[number >> (3 * place + channel) & 1 for place in range(8)] for channel in range(3)]
+    red, green, blue = (sum(bit << (7 - place) for place, bit in enumerate(channel)) for channel in bits)
+    return red, green, blue
+
+
 COCO_THINGS = _split(
     "person, bicycle, car, motorcycle, airplane, bus, train, truck, boat, traffic light, fire hydrant, stop sign, "
     "parking meter, bench, bird, cat, dog, horse, sheep, cow, elephant, bear, zebra, giraffe, backpack, umbrella, "

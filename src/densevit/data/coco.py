@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from densevit.data.class_list import default_ignore, is_text
-from densevit.data.coco_rows import id_order, key_of, rows_of, unused_roots
+from densevit.data.coco_rows import file_name_of, id_order, key_of, rows_of, unused_roots
 from densevit.data.polygons import (
     NoShape,
     PassedOver,
@@ -201,9 +201,7 @@ def _photos(data: Any, path: Path) -> tuple[dict[str, CocoPhoto], dict[str | Non
     photos: dict[str, CocoPhoto] = {}
     by_id: dict[str | None, CocoPhoto] = {}
     for row in rows_of(data, "images", path):
-        # LVIS has no file_name but the address of the photo, of which the last part is its name.
-        name = row.get("file_name", row.get("coco_url")) if isinstance(row, Mapping) else None
-        if not isinstance(name, str) or (key := key_of(row.get("id"))) is None:
+        if (name := file_name_of(row)) is None or (key := key_of(row.get("id"))) is None:
             raise DataError(f"{path} has the image {row!r:.80}; an id and a file_name are accepted; export it again")
         size = claimed_size(row, "height", "width", f"{path}: image {name}")
         photo = photos.setdefault(name, CocoPhoto(size, []))

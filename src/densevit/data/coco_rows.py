@@ -1,17 +1,13 @@
 """Parts of COCO's annotations as programs write them: ids, categories and the names of photos."""
 
-import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path, PureWindowsPath
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from densevit.data.files import name_key
+from densevit.data.files import name_key, without_upload_prefix
 from densevit.errors import DataError
 from densevit.io import read_json
-
-_UPLOADED = re.compile(r"[0-9a-f]{8}-(?=.)")
-"""What Label Studio puts before the name of an uploaded photo."""
 
 
 def rows_of(data: Any, key: str, path: Path) -> list[Any]:
@@ -30,6 +26,15 @@ def rows_of(data: Any, key: str, path: Path) -> list[Any]:
     return rows
 
 
+def file_name_of(row: Any) -> str | None:
+    """The file name of an entry of ``images``; None without one.
+
+    LVIS has no file_name but the address of the photo, of which the last part is its name.
+    """
+    name = row.get("file_name", row.get("coco_url")) if isinstance(row, Mapping) else None
+    return name if isinstance(name, str) else None
+
+
 def listed_photos(path: Path) -> list[str]:
     """The file names of the photos that a file of annotations lists.
 
@@ -37,9 +42,7 @@ def listed_photos(path: Path) -> list[str]:
         DataError: it is no such file.
     """
     rows = rows_of(read_json(path, "COCO's annotations"), "images", path)
-    # LVIS has no file_name but the address of the photo, of which the last part is its name.
-    names = [row.get("file_name", row.get("coco_url")) for row in rows if isinstance(row, Mapping)]
-    return [name for name in names if isinstance(name, str)]
+    return [name for row in rows if (name := file_name_of(row)) is not None]
 
 
 def key_of(value: Any) -> str | None:
@@ -85,5 +88,5 @@ def photo_names(entry: str) -> Iterator[str]:
             *names,
         ]
     names += [PureWindowsPath(unquote(name)).name for name in names]
-    names += [_UPLOADED.sub("", name, count=1) for name in names if _UPLOADED.match(name)]
+    names += [without_upload_prefix(name) for name in names]
     yield from dict.fromkeys(name_key(name) for name in names if name)

@@ -33,12 +33,10 @@ class Described:
     Attributes:
         config: without a split.
         remarks: sentences on what was found, assumed and passed over, each assumption with the key that changes it.
-        source: the dataset.yaml, or None where the layout was recognised.
     """
 
     config: DataConfig
     remarks: tuple[str, ...] = ()
-    source: Path | None = None
 
 
 def describe(path: Path | None, *, number: bool = True, **given: Any) -> Described:
@@ -54,7 +52,7 @@ def describe(path: Path | None, *, number: bool = True, **given: Any) -> Describ
 
     Raises:
         DataError: nothing is recognised, or several layouts are possible; the message lists them with their options.
-        ConfigError: the file is no description, or a key is unknown.
+        ConfigError: the file is not a description, or a key is unknown.
     """
     given = {key: value for key, value in given.items() if value is not None}
     if path is None:
@@ -76,7 +74,7 @@ def describe(path: Path | None, *, number: bool = True, **given: Any) -> Describ
     if (file := path / DESCRIPTION).is_file():
         if is_description(read_yaml(file)):
             return _read(file, given, f"described by {file}")
-        remarks = (f"{file} is no description of densevit's, and passed over",)
+        remarks = (f"{file} is not a densevit description and is passed over",)
     config = _parsed({"root": path, **given}, "the data options")
     if "pairs" in given:
         found = _listed(config, {"root": path, **given}, number)
@@ -84,7 +82,7 @@ def describe(path: Path | None, *, number: bool = True, **given: Any) -> Describ
     if _is_own_layout(path) and not given.keys() & {"images", *KINDS, "tasks"}:
         return Described(config, (*remarks, f"images/ and classes.json of {path}, in densevit's own layout"))
     found = discover(path, **given)
-    return Described(found.config, (*remarks, *found.remarks), found.source)
+    return Described(found.config, (*remarks, *found.remarks))
 
 
 def _apart(config: DataConfig, given: Mapping[str, Any], number: bool) -> Described | None:
@@ -103,7 +101,7 @@ def _apart(config: DataConfig, given: Mapping[str, Any], number: bool) -> Descri
     assert isinstance(found.config, FolderConfig)
     root = found.config.root or Path()
     places_found = {key: root / value for key in ("images", "masks") if (value := getattr(found.config, key))}
-    # without a root, which would be all that lies around both, such as a home
+    # without a root, which would be the folder around both, such as a home
     return Described(found.config.model_copy(update={"root": None, **places_found}), found.remarks)
 
 
@@ -129,7 +127,7 @@ def _check_kind(kind: str) -> None:
 
 
 def is_description(data: Mapping[str, Any]) -> bool:
-    """Whether a mapping is a description of ours, not that of another program, such as YOLO."""
+    """Whether a mapping is a densevit description, and not that of another program, such as YOLO."""
     return data.get("kind") in DATASETS or bool(data.keys() & FolderConfig.model_fields.keys())
 
 
@@ -138,7 +136,7 @@ def _read(file: Path, given: Mapping[str, Any], *remarks: str) -> Described:
     data = read_yaml(file)
     if not is_description(data):
         raise ConfigError(
-            f"{file} is no description of densevit's: its keys are {', '.join(map(str, list(data)[:8])) or 'none'}; "
+            f"{file} is not a densevit description: its keys are {', '.join(map(str, list(data)[:8])) or 'none'}; "
             f"one with {', '.join(_PLACES)} or kind is accepted; give the folder of the data instead"
         )
     kind = data.get("kind", "folder")
@@ -147,11 +145,11 @@ def _read(file: Path, given: Mapping[str, Any], *remarks: str) -> Described:
     config = _parsed(with_keys(data, {key: value for key, value in given.items() if key != "kind"}), str(file))
     if given.get("kind", config.kind) != config.kind:
         raise ConfigError(f"{file} has kind {config.kind!r} but --dataset is {given['kind']!r}; leave --dataset out")
-    return Described(_beside(config, file.parent, given), remarks, file)
+    return Described(_beside(config, file.parent, given), remarks)
 
 
 def with_keys(data: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
-    """A description with some keys replaced; keys of ``splits`` draw anew, so lists of names go."""
+    """A description with some keys replaced; keys of ``splits`` mean a new draw, so lists of names go."""
     old = dict(data)
     if "splits" in given and isinstance(splits := old.get("splits"), Mapping):
         old["splits"] = {key: value for key, value in splits.items() if key != "names"}

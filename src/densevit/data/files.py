@@ -1,5 +1,6 @@
 """A data set of files: images and targets by paths, read on access."""
 
+import re
 import unicodedata
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
@@ -146,6 +147,11 @@ def as_stored(path: Path) -> Path:
 def name_key(name: str) -> str:
     """A name in the form by which files are matched: Macs store accents apart from their letters, others together."""
     return unicodedata.normalize("NFC", name)
+
+
+def without_upload_prefix(name: str) -> str:
+    """The name of a photo without what Label Studio puts before those of uploads, such as 0a1b2c3d-."""
+    return re.sub(r"\A[0-9a-f]{4,8}-(?=.)", "", name)
 
 
 def _by_stem(paths: Sequence[Path]) -> dict[str, Path]:

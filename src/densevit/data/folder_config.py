@@ -1,4 +1,4 @@
-"""Data sets in plain folders: ``root/<images|masks|depth|values>/<split>/``, or any two folders of equal stems."""
+"""The config of data in files: folders, templates of names, a list of pairs, or annotations, and what they mean."""
 
 from pathlib import Path
 from typing import Any, Literal, Self

@@ -55,12 +55,18 @@ def read_grey(path: Path, *, lossy: bool = False) -> NDArray[np.int32]:
     stored = read_stored_mask(path, lossy=lossy)
     if stored.ndim == 2:
         return stored.astype(np.int32, copy=False)
-    spread = int(np.ptp(stored, axis=2).max())
-    if spread > (_JPEG_NOISE if lossy else 0):
+    if not is_grey(stored, lossy=lossy):
         raise DataError(
             f"mask {path} has colours, while class_values are numbers of grey masks; set palette to the colours instead"
         )
     return stored[:, :, 1].astype(np.int32)
+
+
+def is_grey(pixels: NDArray[Any], *, lossy: bool) -> bool:
+    """Whether red, green and blue of (H, W, C) are equal, or in a lossy file nearly so."""
+    channels = np.moveaxis(pixels[..., :3], -1, 0)
+    spread = np.maximum.reduce(channels) - np.minimum.reduce(channels)
+    return bool((spread <= (_JPEG_NOISE if lossy else 0)).all())
 
 
 def _from_colours(

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from densevit.data.class_list import default_ignore
-from densevit.data.files import name_key, same_size
+from densevit.data.files import name_key, same_size, without_upload_prefix
 from densevit.data.sample import ClassTable
 from densevit.errors import DataError
 from densevit.io import IMAGE_SUFFIXES, read_json, read_region
@@ -19,7 +19,6 @@ from densevit.limits import limits, too_much
 from densevit.types import Size
 
 _TASKS = "Label Studio's JSON export (a list of tasks with id and data)"
-_UPLOAD = re.compile(r"^[0-9a-f]{4,8}-(?=.)")
 
 
 @dataclass(frozen=True)
@@ -130,7 +129,7 @@ def files_of(task: Mapping[str, Any]) -> Iterable[str]:
 def _keys(name: str) -> tuple[str, str, str]:
     """The name as it is, without the prefix of uploads, and also with spaces as uploads have them."""
     name = name_key(name)
-    bare = _UPLOAD.sub("", name)
+    bare = without_upload_prefix(name)
     return name, bare, re.sub(r"[^\w.-]", "_", bare).casefold()
 
 

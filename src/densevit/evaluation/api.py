@@ -7,6 +7,7 @@ from typing import Any
 
 from densevit.data import Dataset, as_config
 from densevit.data.base import DataConfig
+from densevit.errors import ConfigError
 from densevit.evaluation import run_data
 from densevit.evaluation.evaluate import check_measured, evaluate_predictor
 from densevit.evaluation.selection import choose_head
@@ -33,12 +34,12 @@ def evaluate(
 ) -> dict[str, dict[str, Any]]:
     """Measure a model on a data set, as ``densevit evaluate`` does.
 
-    What the data mean otherwise than in the run that trained the model is logged as a warning.
+    Where the data mean something else than in the run that trained the model, a warning says what.
 
     Args:
         model: what ``load`` takes, a predictor, or an exported file (.onnx or .xml).
         data: a folder, zip archive or dataset.yaml; the keys of a data set, or its config; a ``densevit.data.Dataset``,
-            or a function that gives one. None for a model in its run folder takes the data of the run.
+            or a function that gives one. By default that of the run, for a model in its run folder.
         split: by default that of the run's evaluations, or val.
         task: kind of task; by default that of all heads, or segmentation.
         heads: to measure; by default the one whose task and classes fit.
@@ -51,9 +52,11 @@ def evaluate(
         Metrics by head, fractions and metres.
 
     Raises:
-        ConfigError: no head fits, or several do; no data was named.
+        ConfigError: no head fits, or several do; no data was named, or a split of a ``Dataset``.
         DataError: the data cannot be used, or have no target for a head.
     """
+    if isinstance(data, Dataset) and split is not None:
+        raise ConfigError(f"split is {split!r}, but a densevit.data.Dataset has no splits; give the data of this split")
     predictor: Predictor | ExportedModel
     if isinstance(model, Predictor):
         predictor = model

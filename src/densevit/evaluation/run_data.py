@@ -80,10 +80,10 @@ class Selected:
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """What is known of a model without its weights.
+    """What evaluation has to know of a model besides its weights.
 
     Attributes:
-        source: as the user named it.
+        source: as the user named it; empty for a model in memory.
         tasks: of its heads.
         trained_on: the data of its run.
     """
@@ -204,7 +204,9 @@ def _of_run_folder(model: Model, run: TrainedOn | None, given: Mapping[str, Any]
     source = Path(model.source).expanduser()
     folder = source if source.is_dir() else source.parent
     file = folder / description_file(0 if run is None else model.trained_on.index(run))
-    if run is None or not file.is_file():
+    # Any folder may have a dataset.yaml, but only that of a run also has a config.yaml.
+    in_run = bool(model.source) and source.exists() and (folder / "config.yaml").is_file()
+    if run is None or not in_run or not file.is_file():
         raise ConfigError(
             "no data was named; give --data PATH, or --images and one of --masks, --depth and --values; only a model "
             "in its run folder knows where its data are"
@@ -227,7 +229,7 @@ def _evaluated(run: TrainedOn, root: Path) -> DataConfig:
     """The data of a run's evaluations below another root.
 
     Raises:
-        ConfigError: the checkpoint's description is none of ours.
+        ConfigError: the checkpoint's description is not one that densevit writes.
     """
     try:
         return relocated(_plain(run), root)

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from densevit.config import nearest
+from densevit.data.class_names import voc_colour
 from densevit.data.outlines import find_regions
 from densevit.data.sample import Rgb
 from densevit.errors import ConfigError
@@ -230,7 +231,7 @@ def photo_names(photos: Sequence[Path]) -> list[tuple[str, str]]:
 
 def _different(palette: Sequence[Rgb], background: int | None) -> tuple[Rgb, ...]:
     """A colour for each class: its own, unless it is taken or black, else the next free one of Pascal VOC's."""
-    spare = (_voc_colour(number) for number in range(1, 1 << 24))
+    spare = (voc_colour(number) for number in range(1, 1 << 24))
     taken: set[Rgb] = {BLACK}
     colours: list[Rgb] = []
     for label, colour in enumerate(palette):
@@ -243,13 +244,6 @@ def _different(palette: Sequence[Rgb], background: int | None) -> tuple[Rgb, ...
         taken.add(chosen)
         colours.append(chosen)
     return tuple(colours)
-
-
-def _voc_colour(number: int) -> Rgb:
-    """Pascal VOC's colour map, which is also CVAT's: bits of the number spread over red, green and blue."""
-    bits = [[number >> (3 * place + channel) & 1 for place in range(8)] for channel in range(3)]
-    red, green, blue = (sum(bit << (7 - place) for place, bit in enumerate(channel)) for channel in bits)
-    return red, green, blue
 
 
 def _relative(photo: Path, folder: Path) -> str:

@@ -89,11 +89,12 @@ class SourceBatches(TorchDataset[Batch]):
             )
 
     def describe(self) -> str:
-        """The batch size, and how micro-batches and processes share it."""
-        return (
-            f"a batch of {self.source.batch_size} = {self.size} photos x {self.config.accumulate} micro-batches x "
-            f"{self.world} processes for {', '.join(self.source.heads)}"
-        )
+        """The batch size, and how micro-batches and processes share it if there are several."""
+        parts = [f"{self.size} photos"]
+        parts += [f"{self.config.accumulate} micro-batches"] if self.config.accumulate > 1 else []
+        parts += [f"{self.world} processes"] if self.world > 1 else []
+        shares = f" = {' x '.join(parts)}" if len(parts) > 1 else " photos"
+        return f"a batch of {self.source.batch_size}{shares} for {', '.join(self.source.heads)}"
 
     def __getitem__(self, number: int) -> Batch:
         """This process's part of micro-batch ``number``; the data set is shuffled again for each pass over it."""

@@ -33,13 +33,11 @@ def warmed_decay(decay: float, done: int) -> float:
 @torch.no_grad()
 def update_ema(ema: dict[str, Tensor], model: nn.Module, decay: float | None, done: int) -> None:
     """Move the average towards the model's weights after step ``done``, counted from 0."""
-    if decay is not None:
-        current, share = (
-            {**dict(model.named_parameters()), **dict(model.named_buffers())},
-            1 - warmed_decay(decay, done),
-        )
-        for name, average in ema.items():
-            average.lerp_(current[name].detach(), share)
+    if decay is None:
+        return
+    current, share = dict(model.named_parameters()) | dict(model.named_buffers()), 1 - warmed_decay(decay, done)
+    for name, average in ema.items():
+        average.lerp_(current[name].detach(), share)
 
 
 @contextmanager

@@ -14,9 +14,9 @@ FINE_TUNED: Plain = {
     "log_every": 20,
     "schedule": {"warmup": 50},
 }
-"""Settings of ``--init`` without a model of its own; the rates are the defaults of ``OptimConfig``."""
+"""Settings of ``--init`` where the config has no model; the rates are the defaults of ``OptimConfig``."""
 
-OF_CLASSES = {"classes", "palette", "ignore_index", "background", "class_weights", "typical_entropy"}
+CLASS_SETTINGS = {"classes", "palette", "ignore_index", "background", "class_weights", "typical_entropy"}
 """Settings of a task that belong to the classes that it was trained with."""
 
 
@@ -38,6 +38,7 @@ def fine_tuned(facts: ModelFacts, raw: Plain) -> Plain:
         )
     (head,) = heads
     task, config = facts.tasks[head], facts.model.heads[head].plain()
-    settings = {key: value for key, value in task.plain().items() if task.class_table is None or key not in OF_CLASSES}
+    replaced = () if task.class_table is None else CLASS_SETTINGS
+    settings = {key: value for key, value in task.plain().items() if key not in replaced}
     del config["out_channels"]
     return {**FINE_TUNED, "model": {"heads": {head: config}}, "tasks": {head: settings}}

@@ -15,7 +15,7 @@ from densevit.config import apply_overrides, merge, nearest, read_yaml, set_valu
 from densevit.data import DATASETS, ClassTable, DataConfig, FolderConfig, classes_of, parse_data
 from densevit.data.sample import Target
 from densevit.data.split_roles import training_splits
-from densevit.decoders import DECODERS as ALL_DECODERS
+from densevit.decoders import DECODERS
 from densevit.errors import ConfigError
 from densevit.inference_config import InferenceConfig
 from densevit.presets import preset
@@ -26,7 +26,7 @@ from densevit.training.published_recipes import Plain, recipe
 
 _log = logging.getLogger(__name__)
 
-DECODERS: dict[str, Plain] = {
+SMALL_DECODERS: dict[str, Plain] = {
     "segmenter_linear": {},
     "segmenter_mask": {},
     "setr_naive": {"channels": 192},
@@ -40,7 +40,7 @@ DECODERS: dict[str, Plain] = {
         "batch_norm": True,
     },
 }
-"""Decoders of ``--decoder``, with widths for a few hundred images and no GPU; presets have those of the papers."""
+"""Settings of ``--decoder``, for a few hundred images and no GPU; presets have those of the papers."""
 
 FROZEN: Plain = {
     "iterations": 300,
@@ -78,7 +78,7 @@ def resolve_config(
         recipe_name: a row of ``RECIPES``.
         init: checkpoint to start from.
         freeze: "encoder" or a number of blocks to keep; their output is cached.
-        decoders: keys of ``DECODERS`` or plug-ins, one head each, named after it. They learn masks if the data has any,
+        decoders: keys of ``DECODERS``, one head each, named after it. They learn masks if the data has any,
             else depth.
         features: directory of the cache.
         plan: fills the gaps in laptop mode, from all that is given and from ``decoders``.
@@ -282,10 +282,10 @@ def head_settings(decoders: Sequence[str], target: Target, values: Plain | None 
     task, output = outputs[target]
     heads: Plain = {}
     for kind in decoders:
-        if kind not in DECODERS and kind not in ALL_DECODERS:
-            raise ConfigError(f"there is no decoder {kind!r}{nearest(kind, ALL_DECODERS.names())}")
+        if kind not in DECODERS:
+            raise ConfigError(f"there is no decoder {kind!r}{nearest(kind, DECODERS.names())}")
         head = {"head": output} if kind == "dpt" else {}
-        heads[_head_name(kind)] = {"decoder": {"kind": kind, **DECODERS.get(kind, {}), **head}}
+        heads[_head_name(kind)] = {"decoder": {"kind": kind, **SMALL_DECODERS.get(kind, {}), **head}}
     return {"model": {"heads": heads}, "tasks": dict.fromkeys(heads, task)}
 
 

@@ -19,8 +19,9 @@ from densevit.training.config import TrainConfig
 from densevit.training.laptop import DEFAULT_TIME, plan
 from densevit.training.launch import is_first, read_launch
 from densevit.training.resolve_config import resolve_config
-from densevit.training.run.progress import parse_time
 from densevit.training.train import train
+
+_TIME = re.compile(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m(?:in)?)?(?:(\d+(?:\.\d+)?)s)?", re.IGNORECASE)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,13 +63,14 @@ def start_run(request: RunRequest, say: Callable[[str], None]) -> Path:
 
     Args:
         request: the run.
-        say: shows a sentence to the person, in the first process only.
+        say: shows a sentence to the person; it is called in the first process only.
 
     Raises:
         ConfigError: something is missing, unknown or wrong.
         DataError: the data cannot be used.
         Stopped: after a signal, once the state is saved.
     """
+    say = say if is_first() else lambda text: None
     if request.time is not None and request.resume:
         raise ConfigError("--time is for a new run, but --resume continues one as it was planned; leave --time out")
     if (out := request.out) is None:
@@ -80,15 +82,17 @@ def start_run(request: RunRequest, say: Callable[[str], None]) -> Path:
             config = out / "config.yaml"
         elif not request.begins:
             raise ConfigError(f"{out} holds no run, it has no config.yaml; name its folder, or begin it with --config")
-    if laptop := _is_laptop(request, config):
+    keys = _model_keys(config)
+    if laptop := _is_laptop(request, keys):
         freeze = "encoder"
     elif request.time is not None:
         raise ConfigError("--time is for laptop mode, but the steps of this run are set otherwise; leave --time out")
-    elif config is not None and (freeze or request.decoders):
-        name = config if isinstance(config, Path) else "the config"
-        say(f"{name} has a model, so it is used as it is, and laptop mode plans nothing")
-    elif not (init or request.preset or request.recipe) and (request.decoders or freeze):
-        init = "default"
+    elif freeze or request.decoders:
+        if keys:
+            name = config if isinstance(config, Path) else "the config"
+            say(f"{name} sets {keys[0]}, so laptop mode plans nothing")
+        if not (init or request.preset or request.recipe or {"model", "init", "encoder_weights"} & {*keys}):
+            init = "default"
     device, budget_s = str(pick_device(request.device)), parse_time(request.time or DEFAULT_TIME)
 
     def check(config: TrainConfig) -> None:
@@ -155,23 +159,28 @@ def _described(request: RunRequest, say: Callable[[str], None]) -> DataConfig | 
     if isinstance(request.data, DataConfig) or (request.data is None and not request.keys):
         return request.data
     described = describe(request.data, **request.keys)
-    for remark in described.remarks if is_first() else ():
+    for remark in described.remarks:
         say(f"data: {remark}")
     return described.config
 
 
-def _is_laptop(request: RunRequest, config: Path | Mapping[str, Any] | None) -> bool:
+def _model_keys(config: Path | Mapping[str, Any] | None) -> list[str]:
+    """The keys of a config that say what is trained, so that laptop mode plans nothing."""
+    given = {} if config is None else config if isinstance(config, Mapping) else read_yaml(config)
+    return [key for key in ("model", "init", "encoder_weights", "freeze", "lora") if key in given]
+
+
+def _is_laptop(request: RunRequest, keys: Sequence[str]) -> bool:
     """Whether heads are trained on a frozen encoder, with settings that are still to be planned.
+
+    ``keys`` are those of ``_model_keys``.
 
     Raises:
         ConfigError: in one of several processes, which would not plan the same.
     """
-    if request.preset or request.recipe or request.freeze not in (None, "encoder"):
+    if keys or request.preset or request.recipe or request.freeze not in (None, "encoder"):
         return False
     if request.freeze is None and request.init:
-        return False
-    keys = () if config is None else (config if isinstance(config, Mapping) else read_yaml(config)).keys()
-    if {"model", "init", "encoder_weights", "freeze", "lora"} & {*keys}:
         return False
     if read_launch().world > 1:
         raise ConfigError("laptop mode plans for one process; give --config with all settings, or unset WORLD_SIZE")
@@ -195,3 +204,17 @@ def _free_folder(request: RunRequest) -> Path:
     name = re.sub(r"[^\w.-]+", "-", stem).strip("-.") or "run"
     number = next(n for n in range(1, 10**9) if not (Path("runs") / f"{name}-{n}").exists())
     return Path("runs") / f"{name}-{number}"
+
+
+def parse_time(text: str) -> float:
+    """``90s``, ``10m``, ``1h30m`` -> seconds.
+
+    Raises:
+        ConfigError: if it is anything else, or less than ten seconds.
+    """
+    found = _TIME.fullmatch(text.strip().replace(" ", ""))
+    parts = [float(part or 0) for part in found.groups()] if found else [0.0]
+    seconds = sum(part * unit for part, unit in zip(parts, (3600, 60, 1), strict=False))
+    if not 10 <= seconds <= 1e6:
+        raise ConfigError(f"--time is {text!r}; a time from ten seconds on is accepted, such as 90s, 10m or 1h30m")
+    return seconds

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from densevit.config import to_yaml
+from densevit.data.description import description_file
 from densevit.errors import CheckpointError, ConfigError, DataError
 from densevit.evaluation.evaluate import nothing_known
 from densevit.io import make_folder
@@ -34,8 +35,8 @@ from densevit.training.sharded_checkpoint import create_slots, load_sharded, sav
 from densevit_runtime.io.decode import reason
 from densevit_runtime.io.outputs import may_replace
 
-_WRITTEN = ("dataset.yaml", "environment.json", "log.jsonl", "report.html", "best.safetensors", "model.safetensors")
-"""Files that a run writes after its config.yaml, and replaces."""
+_WRITTEN = ("environment.json", "log.jsonl", "report.html", "best.safetensors", "model.safetensors")
+"""Files that a run writes after its config.yaml, and replaces; the descriptions of its data are others."""
 _log = logging.getLogger(__name__)
 
 
@@ -202,7 +203,8 @@ def claim_folder(config: TrainConfig, out: Path, *, resume: bool) -> None:
     path = out / "config.yaml"
     if path.exists() and not resume:
         raise ConfigError(f"{out} already holds a run; pass --resume to continue it, or another --out")
-    foreign = [name for name in _WRITTEN if not path.exists() and (out / name).exists()]
+    written = (*(description_file(number) for number in range(len(config.sources))), *_WRITTEN)
+    foreign = [name for name in written if not path.exists() and (out / name).exists()]
     if foreign:
         raise ConfigError(
             f"{out} holds {', '.join(foreign)} but no config.yaml, so it is not the folder of a run, which would "

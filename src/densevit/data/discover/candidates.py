@@ -1,4 +1,4 @@
-"""A way to read a data set, and the one that is recognised by names alone."""
+"""Ways to read a data set, and those that names tell."""
 
 import itertools
 import re

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from densevit.data.class_list import read_class_list
-from densevit.data.class_names import PASCAL_VOC
+from densevit.data.class_names import PASCAL_VOC, voc_colour
 from densevit.data.coco import read_coco
 from densevit.data.discover.candidates import Candidate
 from densevit.data.discover.class_files import Listed, listed_classes
@@ -105,7 +105,7 @@ def _named(held: Held, listed: Listed, one: Candidate) -> tuple[dict[str, Any], 
         return keys, [f"{text}, counted from 1 in the masks (class_values)"]
     raise DataError(
         f"{listed.source} lists {len(listed.names)} classes, but {one.targets['masks'].template()} holds "
-        f"{judged.held or 'something else'}; a name for each number is accepted; mend the list, or set classes and "
+        f"{judged.held or 'something else'}; a name for each number is accepted; fix the list, or set classes and "
         "class_values"
     )
 
@@ -120,8 +120,8 @@ def _voc(held: Held, one: Candidate) -> tuple[dict[str, Any], list[str]] | None:
     """The classes of Pascal VOC, where masks have its folder and its colours."""
     if "SegmentationClass" not in one.targets["masks"].place or "JPEGImages" not in one.photos.place:
         return None
-    palette = tuple(_voc_colour(index) for index in range(len(PASCAL_VOC)))
-    void = _voc_colour(255)
+    palette = tuple(voc_colour(index) for index in range(len(PASCAL_VOC)))
+    void = voc_colour(255)
     numbers = {int(value) for values, _ in held.values for value in values} - {255}
     if numbers and held.palette[: len(palette)] == palette and max(numbers) < len(palette):
         return {"classes": PASCAL_VOC}, ["masks have the palette of Pascal VOC, and its 21 classes; 255 is ignored"]
@@ -131,15 +131,6 @@ def _voc(held: Held, one: Candidate) -> tuple[dict[str, Any], list[str]] | None:
         keys = {"classes": PASCAL_VOC, "palette": palette, "unknown_colours": "ignore"}
         return keys, ["masks have the colours of Pascal VOC, and its 21 classes; others, as of borders, are ignored"]
     return None
-
-
-def _voc_colour(index: int) -> Rgb:
-    """The colour of a class in Pascal VOC: bits of the index, spread over the channels from the highest down."""
-    channels = [0, 0, 0]
-    for bit in range(8):
-        for channel in range(3):
-            channels[channel] |= (index >> (3 * bit + channel) & 1) << (7 - bit)
-    return channels[0], channels[1], channels[2]
 
 
 def _labelme(tree: Tree, one: Candidate, given: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:

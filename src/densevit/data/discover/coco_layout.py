@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from densevit.data.coco_rows import photo_names, unused_roots
+from densevit.data.coco_rows import file_name_of, photo_names, unused_roots
 from densevit.data.discover.candidates import Candidate
 from densevit.data.discover.given import below
 from densevit.data.discover.groups import FOLDER, Group, Key, literal
@@ -113,10 +113,9 @@ def _coco_file(file: File, data: Mapping[str, Any]) -> CocoFile:
     rows = [row for row in data["categories"] if isinstance(row, Mapping)]
     rows.sort(key=lambda row: row["id"] if isinstance(row.get("id"), int) else 0)
     names = [str(row.get("name")) for row in rows if str(row.get("name")) not in roots]
-    photos = [row.get("file_name", row.get("coco_url")) for row in data["images"] if isinstance(row, Mapping)]
+    photos = [name for row in data["images"] if (name := file_name_of(row)) is not None]
     drawn = [bool(row.get("segmentation")) for row in data["annotations"] if isinstance(row, Mapping)]
-    texts = [name for name in photos if isinstance(name, str)]
-    return CocoFile(file, list(dict.fromkeys(names)), roots, texts, sum(drawn), len(drawn) - sum(drawn))
+    return CocoFile(file, list(dict.fromkeys(names)), roots, photos, sum(drawn), len(drawn) - sum(drawn))
 
 
 def _split_template(file: File) -> tuple[str, str]:

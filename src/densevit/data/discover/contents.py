@@ -12,6 +12,7 @@ from densevit.data.discover.groups import Group
 from densevit.data.discover.roles import Role
 from densevit.data.discover.tree import Tree
 from densevit.data.mask_colours import as_rgb, judge_colours
+from densevit.data.mask_files import is_grey
 from densevit.data.mask_values import Histogram, MaskValues, judge_values
 from densevit.data.sample import Rgb
 from densevit.errors import DataError
@@ -27,9 +28,6 @@ _LOOKED_AT = 2_000
 
 _MOST_NAMED, _FEWEST_NUMBERED = 6, 4
 """Masks of more numbers may number their objects; so many of them tell."""
-
-_GREY_NOISE = 16
-"""By how much red, green and blue of a grey JPEG may differ."""
 
 _FEW, _COVERED = 32, 0.9
 """An image whose most frequent values, so many, cover that share of it is a mask."""
@@ -91,7 +89,7 @@ def read_masks(tree: Tree, group: Group, number: int = MASKS) -> Held:
             continue
         lossy |= stored.format in LOSSY_FORMATS
         pixels = stored.pixels
-        if pixels.ndim == 3 and _is_grey(pixels, _GREY_NOISE * (stored.format in LOSSY_FORMATS)):
+        if pixels.ndim == 3 and pixels.shape[2] >= 3 and is_grey(pixels, lossy=stored.format in LOSSY_FORMATS):
             pixels, spread_out = pixels[..., 1], True
         if pixels.ndim == 3 and pixels.shape[2] >= 3:
             colours.append(_count(_packed(pixels)))
@@ -147,14 +145,6 @@ def _numbers_objects(pixels: NDArray[Any]) -> bool:
     return bool(np.any((right[1:-1] < left[2:]) | (right[2:] < left[1:-1])))
 
 
-def _is_grey(pixels: NDArray[Any], noise: int) -> bool:
-    """Whether red, green and blue are alike."""
-    if pixels.shape[2] < 3:
-        return False
-    red, green, blue = np.moveaxis(pixels[..., :3].astype(np.int16), -1, 0)
-    return all(bool((np.abs(green - other) <= noise).all()) for other in (red, blue))
-
-
 def _as_colours(grey: Histogram) -> Histogram:
     return grey[0] * 0x010101, grey[1]
 
@@ -206,8 +196,3 @@ def _count(values: NDArray[Any]) -> Histogram:
     found, places = np.unique(flat[starts], return_inverse=True)
     counts = np.bincount(places.reshape(-1), weights=np.diff(np.append(starts, flat.size)))
     return found.astype(np.int64), counts.astype(np.int64)
-
-
-def held_by(tree: Tree, groups: Sequence[Group]) -> list[str]:
-    """What the masks of each group hold, in words."""
-    return [read_masks(tree, group, SAMPLES).judge().held or "colours" for group in groups]

@@ -1,4 +1,4 @@
-"""Downloads of public data sets whose layout is like no other, and which names alone do not explain."""
+"""Downloads of public data sets whose layout is like no other, and which names do not explain."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any

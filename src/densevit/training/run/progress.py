@@ -5,7 +5,6 @@ terminal that overwrites the line.
 """
 
 import logging
-import re
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -14,7 +13,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:  # the command line imports the name of the logger, and must start without torch
     from torch import Tensor
 
-from densevit.errors import ConfigError
 from densevit.memory import peak_bytes
 
 PROGRESS = "densevit.progress"
@@ -25,7 +23,6 @@ QUIET_S = (10.0, 300.0)
 RECENT = 50
 """Steps and evaluations over which speed is averaged."""
 
-_TIME = re.compile(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m(?:in)?)?(?:(\d+(?:\.\d+)?)s)?", re.IGNORECASE)
 _log = logging.getLogger(PROGRESS)
 
 
@@ -115,17 +112,3 @@ def duration(seconds: float) -> str:
     if hours:
         return f"{hours} h {minutes:02} min"
     return f"{minutes} min {total % 60:02} s" if minutes else f"{total} s"
-
-
-def parse_time(text: str) -> float:
-    """``90s``, ``10m``, ``1h30m`` -> seconds.
-
-    Raises:
-        ConfigError: if it is anything else, or less than ten seconds.
-    """
-    found = _TIME.fullmatch(text.strip().replace(" ", ""))
-    parts = [float(part or 0) for part in found.groups()] if found else [0.0]
-    seconds = sum(part * unit for part, unit in zip(parts, (3600, 60, 1), strict=False))
-    if not 10 <= seconds <= 1e6:
-        raise ConfigError(f"--time is {text!r}; a time from ten seconds on is accepted, such as 90s, 10m or 1h30m")
-    return seconds
