@@ -20,7 +20,7 @@ _PROGRAM = "densevit-runtime"
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line.
 
-    Exit codes: 0; 2 for what the user can mend; 70 for a fault of densevit; 128 + a signal.
+    Exit codes: 0; 2 for what the user can fix; 70 for a fault of densevit; 128 + a signal.
     """
     open_standard_streams()
     with ended_by_signals():

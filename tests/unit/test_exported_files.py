@@ -73,6 +73,7 @@ HOSTILE = {
     "data in a branch": (in_a_branch(external("/etc/passwd")), r"keeps tensor 'extra' in '/etc/passwd'"),
     "data of a constant": (node("Constant", [], ["c"], value=external("x")), r"keeps tensor 'extra' in 'x'"),
     "a huge tensor": (initializer(tensor(dims=HUGE, data_type=1)), r"1,000,000,000,000 elements, and up to"),
+    "a tensor of many dimensions": (initializer(tensor(dims=[1] * 100, data_type=1)), r"has 100 dimensions, and up to"),
     "a tensor without data": (initializer(tensor(dims=[1000], data_type=1, raw_data=b"1234")), r"4,000 bytes"),
     "a tensor with too much": (initializer(tensor(dims=[1], data_type=1, raw_data=b"12345678")), r"needs 4 bytes"),
     "a huge constant": (of_size("ConstantOfShape", ["sides_of_all"], HUGE), r"operator ConstantOfShape has 1,000,0"),
@@ -239,6 +240,8 @@ def write_xml(
         ({"offset": -1}, "whole numbers are accepted"),
         ({"shape": "1000000, 1000000"}, r"needs 4,000,000,000,000 bytes for \[1000000, 1000000\] and has 48"),
         ({"shape": "9" * 30}, "whole numbers are accepted"),
+        ({"shape": ", ".join(["9" * 18] * 60)}, "constant 'w' needs "),
+        ({"shape": ", ".join(["1"] * 100)}, "constant 'w' has 100 dimensions, and up to 64 are accepted"),
         ({"info": "<densevit/>"}, "metadata of .* cannot be read"),
         ({"info": "<a>" * 70}, "nested deeper"),
         ({"info": "<b></a>"}, "mismatched tag"),
@@ -277,6 +280,21 @@ def test_xml__is_not_for_onnxruntime(tmp_path: Path) -> None:
     assert read_metadata(path) == METADATA
     with pytest.raises(ConfigError, match="engine onnxruntime does not read"):
         densevit_runtime.load(path, engine="onnxruntime")
+
+
+# What a prediction has
+
+
+def test_prediction__has_the_names_of_densevits_own(tmp_path: Path) -> None:
+    found = densevit_runtime.load(write_onnx(tmp_path / "m.onnx"), threads=1).predict(PHOTO)
+
+    assert found.shares == {"dark": 0.0, "bright": 1.0}
+    assert (found.depth_result.name, found.depth_quantity, found.depth_unit) == ("depth", "depth", "m")
+    np.testing.assert_array_equal(found.depth, found["depth"].prediction)
+    assert "depth" in found
+    assert found.get("rooms") is None
+    with pytest.raises(DensevitError, match=r"^there is no head 'rooms'; this prediction has streets, depth, normals$"):
+        found["rooms"]
 
 
 # Some heads of a file
