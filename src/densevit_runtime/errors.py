@@ -10,7 +10,7 @@ class ConfigError(DensevitError):
 
 
 class MissingNameError(ConfigError, KeyError):
-    """A mapping, such as a prediction, has nothing of this name; a ``KeyError`` too, so that ``in`` and ``get`` work."""
+    """A mapping, such as a prediction, lacks this name; a ``KeyError`` too, so that ``in`` and ``get`` work."""
 
     __str__ = Exception.__str__  # a KeyError would put quotes around the message
 

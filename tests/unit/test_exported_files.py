@@ -207,7 +207,7 @@ def test_output_of_another_size__is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "options", "error", "message"),
     [
-        ("m.pt", {}, DataError, r"m\.pt is no exported file by its name; \.onnx and \.xml are accepted"),
+        ("m.pt", {}, DataError, r"m\.pt does not have the suffix of an exported file; \.onnx and \.xml are accepted"),
         ("none.onnx", {}, DataError, r"none\.onnx does not exist"),
         ("m.onnx", {"engine": "tensorrt"}, ConfigError, r"'tensorrt'.*onnxruntime and openvino are accepted"),
         ("m.onnx", {"threads": 0}, ConfigError, r"threads is 0; a positive number"),

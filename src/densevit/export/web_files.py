@@ -21,7 +21,7 @@ from densevit.pixels import fit_image
 from densevit_runtime.metadata import Metadata
 
 FORMAT = 1
-"""Of model.json."""
+"""Version of model.json."""
 
 WEIGHTS = "weights.bin"
 PROOF = "proof.bin"
