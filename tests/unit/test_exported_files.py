@@ -191,16 +191,18 @@ def test_label_without_a_class__is_refused(tmp_path: Path) -> None:
         densevit_runtime.load(path, threads=1).predict(PHOTO)
 
 
-def test_output_of_another_size__is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("output", ["depth", "streets.scores"])
+def test_output_of_another_size__is_refused(output: str, tmp_path: Path) -> None:
     def halve(model: onnx.ModelProto) -> None:
-        node = next(one for one in model.graph.node if one.output[0] == "depth")
-        node.output[0] = "whole"
+        for one in model.graph.node:
+            for names in (one.input, one.output):
+                names[:] = ["whole" if name == output else name for name in names]
         for name, value in (("from", [4]), ("to", [2**31]), ("along", [1])):
             model.graph.initializer.append(numpy_helper.from_array(np.array(value), name))
-        model.graph.node.append(helper.make_node("Slice", ["whole", "from", "to", "along"], ["depth"]))
+        model.graph.node.append(helper.make_node("Slice", ["whole", "from", "to", "along"], [output]))
 
     path = write_onnx(tmp_path / "m.onnx", changes=[halve])
-    with pytest.raises(CheckpointError, match=r"'depth' gave an output of \(4, 12\) for an image of 8 x 12"):
+    with pytest.raises(CheckpointError, match=rf"output '{output}' has the shape \(4, 12\) for an image of 8 x 12"):
         densevit_runtime.load(path, threads=1).predict(PHOTO)
 
 
