@@ -6,6 +6,7 @@ from densevit_runtime.errors import (
     DataError,
     DensevitError,
     EngineError,
+    MissingNameError,
     OutputError,
     ShapeError,
 )
@@ -16,6 +17,7 @@ __all__ = [
     "DataError",
     "DensevitError",
     "EngineError",
+    "MissingNameError",
     "OutputError",
     "ShapeError",
 ]

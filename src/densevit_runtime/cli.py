@@ -1,4 +1,4 @@
-"""``densevit-runtime``: predict photos with an exported file, or show what the file says of itself."""
+"""``densevit-runtime``: predict photos with an exported file, or show what the file says about itself."""
 
 import argparse
 import json
@@ -20,7 +20,7 @@ _PROGRAM = "densevit-runtime"
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line.
 
-    Exit codes: 0; 2 for what the user can mend; 70 for a fault of densevit; 128 + a signal.
+    Exit codes: 0; 2 for what the user can fix; 70 for a fault of densevit; 128 + a signal.
     """
     open_standard_streams()
     with ended_by_signals():
@@ -62,7 +62,7 @@ def _parser() -> argparse.ArgumentParser:
     predict.add_argument(
         "--overwrite", action="store_true", help="Replace files that densevit did not write, or that were changed."
     )
-    info = commands.add_parser("info", help="Show what an exported file says of itself; it is not run.")
+    info = commands.add_parser("info", help="Show what an exported file says about itself, without running it.")
     info.set_defaults(command=_info)
     info.add_argument("model", metavar="MODEL", help="Exported file: .onnx, or .xml of OpenVINO.")
     info.add_argument("--json", action="store_true", dest="as_json", help="Print the metadata as JSON.")
@@ -112,7 +112,7 @@ def _predict(options: argparse.Namespace) -> int:
 
 
 def _stamp(photo: Path, model: str) -> dict[str, Any]:
-    """What a result is made from."""
+    """The photo and the model that a result is made from, as its record states them."""
     status = photo.stat() if photo.exists() else None
     size, changed = (status.st_size, status.st_mtime_ns) if status else (-1, -1)
     return {"source": str(photo), "bytes": size, "changed_ns": changed, "model": model}

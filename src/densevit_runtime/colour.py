@@ -89,7 +89,7 @@ def colourise_depth(
 
 
 def colourise_values(values: NDArray[Any], *, unit_vectors: bool = False) -> Picture:
-    """(K, H, W): the first three channels as red, green and blue; the first alone, as grey, if there are fewer.
+    """(K, H, W): the first three channels as red, green and blue; only the first, as grey, if there are fewer.
 
     Args:
         values: of any kind.

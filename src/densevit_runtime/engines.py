@@ -66,7 +66,7 @@ class Engine:
         """Photos of one size -> the named outputs.
 
         Raises:
-            EngineError: if the engine fails, for want of memory or otherwise.
+            EngineError: if the engine fails, for lack of memory or another reason.
         """
         try:
             return dict(zip(names, self.compute(images, names), strict=True))
@@ -76,7 +76,7 @@ class Engine:
             if any(sign in str(error).lower() for sign in _MEMORY):
                 raise _out_of_memory(images) from error
             raise EngineError(
-                f"{self.name} failed on an image of {images.shape[1]} x {images.shape[2]} ({_first_line(error)}); "
+                f"{self.name} failed on an image of {images.shape[1]} x {images.shape[2]} ({first_line(error)}); "
                 "export the model again, or report this with the file's metadata"
             ) from error
 
@@ -89,7 +89,7 @@ def open_engine(
     Args:
         path: .onnx, or .xml of OpenVINO.
         wanted: engine; by default ONNX Runtime for .onnx, or OpenVINO if only that is installed.
-        threads: by default as many as the process may use processors.
+        threads: by default one for each processor that the process may use.
         outputs: those that are computed; all by default.
 
     Raises:
@@ -112,7 +112,7 @@ def open_engine(
         hint = "export the model again, or report it with the file's metadata"
         if any(sign in text for sign in _UNKNOWN_OPERATOR):
             hint = f"the graph has an operator that this version lacks; update {name}, or export the model again"
-        raise EngineError(f"{name} cannot run {path} ({_first_line(error)}); {hint}") from error
+        raise EngineError(f"{name} cannot run {path} ({first_line(error)}); {hint}") from error
 
 
 def num_processors() -> int:
@@ -144,7 +144,9 @@ def require_openvino(install: str = "openvino", instead: str = "onnxruntime") ->
 def _choose(path: Path, wanted: str | None) -> EngineName:
     suffix = path.suffix.lower()
     if suffix not in (".onnx", ".xml"):
-        raise DataError(f"{path} is no exported file by its name; .onnx and .xml are accepted; export the model first")
+        raise DataError(
+            f"{path} does not have the suffix of an exported file; .onnx and .xml are accepted; export the model first"
+        )
     if wanted is not None and wanted not in get_args(EngineName):
         raise ConfigError(f"engine {wanted!r} does not run exported files; onnxruntime and openvino are accepted")
     if suffix == ".xml" and wanted == "onnxruntime":
@@ -185,7 +187,7 @@ def _onnxruntime(path: Path, threads: int, outputs: Sequence[str] | None) -> Eng
 
 
 def _onnx_port(argument: Any) -> Port:
-    """From ``tensor(uint8)`` and a shape."""
+    """The port that ONNX Runtime describes by a text such as ``tensor(uint8)`` and a shape."""
     name = str(argument.type).removeprefix("tensor(").removesuffix(")")
     return Port({"float": "float32", "double": "float64"}.get(name, name), len(argument.shape or ()))
 
@@ -235,6 +237,7 @@ def _out_of_memory(images: NDArray[np.uint8]) -> EngineError:
     return EngineError(f"not enough memory for an image of {height} x {width}; scale it down, or use a smaller model")
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """What an engine says first, without ONNX Runtime's codes and the name of the file; its type if it says nothing."""
     lines = [line.strip() for line in _PREFIX.sub("", str(error)).splitlines() if line.strip()]
     return (lines or [type(error).__name__])[0][:300]

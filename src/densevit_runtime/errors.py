@@ -9,6 +9,12 @@ class ConfigError(DensevitError):
     """A config, an option or the name of a preset is not valid."""
 
 
+class MissingNameError(ConfigError, KeyError):
+    """A mapping, such as a prediction, lacks this name; a ``KeyError`` too, so that ``in`` and ``get`` work."""
+
+    __str__ = Exception.__str__  # a KeyError would put quotes around the message
+
+
 class ShapeError(DensevitError):
     """A tensor or an image has a size or type that the model cannot take."""
 

@@ -1,4 +1,4 @@
-"""What an exported file says of itself: heads, classes, units, licence, and how it was verified.
+"""What an exported file says about itself: heads, classes, units, licence, and how it was verified.
 
 It is JSON under the key ``densevit``: in ``metadata_props`` of an ONNX file, in ``rt_info`` of an OpenVINO file. The
 graph has one input, ``image``, uint8 (B, H, W, 3) RGB of any B, H and W, and for each head one output of its name:
@@ -218,7 +218,7 @@ class Metadata:
                 )
 
     def to_json(self) -> str:
-        """As text, which ``parse`` reads."""
+        """The metadata as text, which ``parse`` reads."""
         return json.dumps(_plain(self), ensure_ascii=False, allow_nan=False)
 
 

@@ -205,6 +205,8 @@ def _location(entry: Message) -> str:
 
 def _check_elements(what: str, dims: tuple[int, ...]) -> int:
     """The elements of a tensor of these sides; dimensions below 0 are left to the engine."""
+    if len(dims) > limits().nesting:
+        raise CheckpointError(too_much(f"{what} has {len(dims):,} dimensions", "nesting"))
     elements = math.prod(max(side, 0) for side in dims)
     if elements > limits().pixels:
         raise CheckpointError(too_much(f"{what} has {elements:,} elements", "pixels"))

@@ -41,7 +41,7 @@ class _Node:
 
 def _kept(graph: Message, names: Collection[str]) -> Iterator[Message]:
     """The entries of a graph that the named outputs need."""
-    entries = [(number, value, whole) for number, value, whole in graph.entries()]
+    entries = list(graph.entries())
     nodes = {
         whole.start: _node(value) if number == _NODE else _Node(frozenset(), frozenset({_text(value, 8)}))
         for number, value, whole in entries

@@ -24,7 +24,7 @@ def read_openvino(path: Path) -> str:
     """Check an OpenVINO file, and read densevit's entry of its ``rt_info``.
 
     Args:
-        path: the .xml; the .bin lies next to it.
+        path: the .xml; the .bin is next to it.
 
     Returns:
         The entry as text, which ``Metadata.parse`` reads.
@@ -107,6 +107,8 @@ class _Checker:
             raise ValueError(
                 f"{name} ends at byte {offset + size:,} of {self.path.stem}.bin, which has {self.weights:,}"
             )
-        needed = math.prod(shape) * _BITS.get(attributes.get("element_type", ""), 0) / 8
+        if len(shape) > limits().nesting:
+            raise ValueError(too_much(f"{name} has {len(shape):,} dimensions", "nesting"))
+        needed = -(-math.prod(shape) * _BITS.get(attributes.get("element_type", ""), 0) // 8)
         if needed > size:
-            raise ValueError(f"{name} needs {needed:,.0f} bytes for {shape[:8]} and has {size:,}")
+            raise ValueError(f"{name} needs {needed:,} bytes for {shape[:8]} and has {size:,}")

@@ -3,13 +3,13 @@
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from densevit_runtime.colour import Picture
-from densevit_runtime.errors import DensevitError
+from densevit_runtime.errors import DensevitError, MissingNameError
 from densevit_runtime.records import save_record
 from densevit_runtime.results import DepthResult, HeadResult, SegmentationResult, result_files
 
@@ -17,7 +17,7 @@ from densevit_runtime.results import DepthResult, HeadResult, SegmentationResult
 class Prediction(Mapping[str, HeadResult]):
     """The results of one photo by head: ``prediction["depth"].depth``.
 
-    ``labels``, ``class_names``, ``scores`` and ``overlay`` are those of the primary segmentation head.
+    ``labels``, ``class_names``, ``shares``, ``scores`` and ``overlay`` are those of the primary segmentation head.
     """
 
     def __init__(self, image: Picture, results: Mapping[str, HeadResult]) -> None:
@@ -26,7 +26,7 @@ class Prediction(Mapping[str, HeadResult]):
 
     def __getitem__(self, name: str) -> HeadResult:
         if name not in self._results:
-            raise DensevitError(f"there is no head {name!r}; this prediction has {', '.join(self._results)}")
+            raise MissingNameError(f"there is no head {name!r}; this prediction has {', '.join(self._results)}")
         return self._results[name]
 
     def __iter__(self) -> Iterator[str]:
@@ -79,12 +79,32 @@ class Prediction(Mapping[str, HeadResult]):
         return self.segmentation.class_names
 
     @property
-    def depth(self) -> NDArray[np.float32]:
-        """(H, W) of the depth head."""
+    def shares(self) -> dict[str, float]:
+        """Share of the photo that each class covers."""
+        return self.segmentation.shares
+
+    @property
+    def depth_result(self) -> DepthResult:
+        """The depth head's result."""
         for result in self._results.values():
             if isinstance(result, DepthResult):
-                return result.depth
+                return result
         raise DensevitError(f"this file has no depth head; it has {', '.join(self._results)}")
+
+    @property
+    def depth(self) -> NDArray[np.float32]:
+        """(H, W): see ``depth_quantity`` and ``depth_unit``."""
+        return self.depth_result.depth
+
+    @property
+    def depth_quantity(self) -> Literal["depth", "disparity"]:
+        """What the values are: "depth", larger is farther, or "disparity", larger is nearer."""
+        return self.depth_result.quantity
+
+    @property
+    def depth_unit(self) -> str:
+        """Metres, "m", or "" for disparity."""
+        return self.depth_result.unit
 
     def overlay(self, head: str | None = None, alpha: float = 0.55) -> Picture:
         """(H, W, 3) uint8: a head's colours over the photo; by default the primary segmentation's, else the first's."""

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from densevit_runtime import records
 from densevit_runtime.colour import Picture, colourise_depth, colourise_labels, colourise_values, overlay
 from densevit_runtime.errors import CheckpointError
-from densevit_runtime.metadata import HeadMetadata
+from densevit_runtime.metadata import HeadMetadata, output_names
 
 
 @dataclass(frozen=True)
@@ -187,14 +187,16 @@ def head_result(
     Raises:
         CheckpointError: if an output has another size than the photo, or a label is no class.
     """
-    found = outputs[name][number]
     height, width = image.shape[:2]
-    expected = (len(about.channels), height, width) if about.task == "regression" else (height, width)
-    if found.shape != expected:
-        raise CheckpointError(
-            f"head {name!r} gave an output of {found.shape} for an image of {height} x {width}, where {expected} is "
-            "expected; export the model again"
-        )
+    for output in output_names(name, about):
+        expected: tuple[int, ...] = () if output == f"{name}.entropy" else (height, width)
+        expected = (len(about.channels), *expected) if about.task == "regression" else expected
+        if (shape := outputs[output][number].shape) != expected:
+            raise CheckpointError(
+                f"output {output!r} has the shape {shape} for an image of {height} x {width}, where {expected} is "
+                "expected; export the model again"
+            )
+    found = outputs[name][number]
     if about.task != "segmentation":
         return RESULTS[about.task](name, image, about, found)
     low, high = int(found.min()), int(found.max())

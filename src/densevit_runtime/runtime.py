@@ -17,7 +17,7 @@ from densevit_runtime.prediction import Prediction
 from densevit_runtime.results import head_result
 
 SUFFIXES = (".onnx", ".xml")
-"""Of exported files."""
+"""The suffixes of exported files."""
 
 
 class Runtime:
@@ -25,7 +25,7 @@ class Runtime:
 
     Attributes:
         path: of the file.
-        metadata: what the file says of itself.
+        metadata: what the file says about itself.
         heads: those that run, by name.
         engine: what runs the graph.
     """
@@ -61,7 +61,7 @@ class Runtime:
 
         Raises:
             DataError: if the photo cannot be read.
-            EngineError: if the engine fails, for want of memory or otherwise.
+            EngineError: if the engine fails, for lack of memory or another reason.
             CheckpointError: if an output is not what the file promises.
         """
         return self.predict_batch([as_image(image)])[0]
@@ -106,20 +106,20 @@ def is_exported(path: str | Path) -> bool:
 
 
 def read_metadata(path: Path) -> Metadata:
-    """Check an exported file, and read what it says of itself; no engine is needed.
+    """Check an exported file, and read its metadata; no engine is needed.
 
     Raises:
-        DataError: if there is no such file, or its name ends otherwise.
+        DataError: if there is no such file, or it has another suffix.
         CheckpointError: if it is damaged, unsafe, or not an export of densevit.
     """
     suffix = path.suffix.lower()
     if suffix not in SUFFIXES:
-        raise DataError(f"{path} is no exported file by its name; {' and '.join(SUFFIXES)} are accepted")
+        raise DataError(f"{path} does not have the suffix of an exported file; {' and '.join(SUFFIXES)} are accepted")
     return Metadata.parse(read_onnx(path) if suffix == ".onnx" else read_openvino(path), str(path))
 
 
 def check_ports(path: Path, heads: Mapping[str, HeadMetadata], engine: Engine) -> None:
-    """Compare the inputs and outputs of a graph with what its metadata promise.
+    """Compare the inputs and outputs of a graph with those that its metadata promise.
 
     Raises:
         CheckpointError: if they differ.

@@ -24,6 +24,7 @@ from densevit.types import Size
 from densevit_runtime.engines import require_openvino
 from densevit_runtime.metadata import Verified
 from densevit_runtime.runtime import Runtime
+from tests.disks import files_up_to
 from tests.e2e.commands import Outcome
 from tests.factories import tiny_model, write_small_default
 
@@ -264,6 +265,20 @@ def test_export__leaves_nothing_on_a_full_disk(
         export_model(predictor(), place / name)
 
     assert not [path for path in place.iterdir() if path.stat().st_size]
+
+
+@pytest.mark.parametrize("name", ["m.onnx", "m.xml"])
+def test_export__says_that_there_is_no_space_for_temporary_files(
+    name: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    if name == "m.xml":
+        request.getfixturevalue("openvino")
+    model = predictor()
+
+    with files_up_to(1000), pytest.raises(OutputError, match=r"cannot be .* free some space there, or set TMPDIR$"):
+        export_model(model, tmp_path / name)
+
+    assert not list(tmp_path.iterdir())
 
 
 def test_check__accepts_rounding_and_no_more() -> None:

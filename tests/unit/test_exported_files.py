@@ -73,6 +73,7 @@ HOSTILE = {
     "data in a branch": (in_a_branch(external("/etc/passwd")), r"keeps tensor 'extra' in '/etc/passwd'"),
     "data of a constant": (node("Constant", [], ["c"], value=external("x")), r"keeps tensor 'extra' in 'x'"),
     "a huge tensor": (initializer(tensor(dims=HUGE, data_type=1)), r"1,000,000,000,000 elements, and up to"),
+    "a tensor of many dimensions": (initializer(tensor(dims=[1] * 100, data_type=1)), r"has 100 dimensions, and up to"),
     "a tensor without data": (initializer(tensor(dims=[1000], data_type=1, raw_data=b"1234")), r"4,000 bytes"),
     "a tensor with too much": (initializer(tensor(dims=[1], data_type=1, raw_data=b"12345678")), r"needs 4 bytes"),
     "a huge constant": (of_size("ConstantOfShape", ["sides_of_all"], HUGE), r"operator ConstantOfShape has 1,000,0"),
@@ -190,23 +191,25 @@ def test_label_without_a_class__is_refused(tmp_path: Path) -> None:
         densevit_runtime.load(path, threads=1).predict(PHOTO)
 
 
-def test_output_of_another_size__is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("output", ["depth", "streets.scores"])
+def test_output_of_another_size__is_refused(output: str, tmp_path: Path) -> None:
     def halve(model: onnx.ModelProto) -> None:
-        node = next(one for one in model.graph.node if one.output[0] == "depth")
-        node.output[0] = "whole"
+        for one in model.graph.node:
+            for names in (one.input, one.output):
+                names[:] = ["whole" if name == output else name for name in names]
         for name, value in (("from", [4]), ("to", [2**31]), ("along", [1])):
             model.graph.initializer.append(numpy_helper.from_array(np.array(value), name))
-        model.graph.node.append(helper.make_node("Slice", ["whole", "from", "to", "along"], ["depth"]))
+        model.graph.node.append(helper.make_node("Slice", ["whole", "from", "to", "along"], [output]))
 
     path = write_onnx(tmp_path / "m.onnx", changes=[halve])
-    with pytest.raises(CheckpointError, match=r"'depth' gave an output of \(4, 12\) for an image of 8 x 12"):
+    with pytest.raises(CheckpointError, match=rf"output '{output}' has the shape \(4, 12\) for an image of 8 x 12"):
         densevit_runtime.load(path, threads=1).predict(PHOTO)
 
 
 @pytest.mark.parametrize(
     ("name", "options", "error", "message"),
     [
-        ("m.pt", {}, DataError, r"m\.pt is no exported file by its name; \.onnx and \.xml are accepted"),
+        ("m.pt", {}, DataError, r"m\.pt does not have the suffix of an exported file; \.onnx and \.xml are accepted"),
         ("none.onnx", {}, DataError, r"none\.onnx does not exist"),
         ("m.onnx", {"engine": "tensorrt"}, ConfigError, r"'tensorrt'.*onnxruntime and openvino are accepted"),
         ("m.onnx", {"threads": 0}, ConfigError, r"threads is 0; a positive number"),
@@ -239,6 +242,8 @@ def write_xml(
         ({"offset": -1}, "whole numbers are accepted"),
         ({"shape": "1000000, 1000000"}, r"needs 4,000,000,000,000 bytes for \[1000000, 1000000\] and has 48"),
         ({"shape": "9" * 30}, "whole numbers are accepted"),
+        ({"shape": ", ".join(["9" * 18] * 60)}, "constant 'w' needs "),
+        ({"shape": ", ".join(["1"] * 100)}, "constant 'w' has 100 dimensions, and up to 64 are accepted"),
         ({"info": "<densevit/>"}, "metadata of .* cannot be read"),
         ({"info": "<a>" * 70}, "nested deeper"),
         ({"info": "<b></a>"}, "mismatched tag"),
@@ -277,6 +282,21 @@ def test_xml__is_not_for_onnxruntime(tmp_path: Path) -> None:
     assert read_metadata(path) == METADATA
     with pytest.raises(ConfigError, match="engine onnxruntime does not read"):
         densevit_runtime.load(path, engine="onnxruntime")
+
+
+# What a prediction has
+
+
+def test_prediction__has_the_names_of_densevits_own(tmp_path: Path) -> None:
+    found = densevit_runtime.load(write_onnx(tmp_path / "m.onnx"), threads=1).predict(PHOTO)
+
+    assert found.shares == {"dark": 0.0, "bright": 1.0}
+    assert (found.depth_result.name, found.depth_quantity, found.depth_unit) == ("depth", "depth", "m")
+    np.testing.assert_array_equal(found.depth, found["depth"].prediction)
+    assert "depth" in found
+    assert found.get("rooms") is None
+    with pytest.raises(DensevitError, match=r"^there is no head 'rooms'; this prediction has streets, depth, normals$"):
+        found["rooms"]
 
 
 # Some heads of a file

@@ -279,11 +279,19 @@ def test_saving__is_refused(weights: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "out.safetensors").exists()
 
 
-def test_moving__is_refused(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    predictor = Predictor.load(weights, device="cpu", speed={"precision": "int8"})
+@pytest.mark.parametrize(
+    ("speed", "what"),
+    [
+        ({"precision": "int8"}, "precision int8"),
+        ({"attention": "bfloat16"}, "attention bfloat16"),
+        ({"precision": "int8", "attention": "bfloat16"}, "precision int8 and attention bfloat16"),
+    ],
+)
+def test_moving__is_refused(speed: dict[str, str], what: str, weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    predictor = Predictor.load(weights, device="cpu", speed=speed)
     monkeypatch.setattr("densevit.inference.predictor.pick_device", torch.device)
 
-    with pytest.raises(ConfigError, match=r"precision int8 on cpu and cannot move to meta; load it there"):
+    with pytest.raises(ConfigError, match=rf"runs in {what} on cpu and cannot move to meta; load it there"):
         predictor.to("meta")
 
 

@@ -54,6 +54,7 @@ def test_features__take_another_size():
 def test_features__say_which_maps_there_are():
     with pytest.raises(ConfigError, match=r"there is no feature map 'block_9'; this encoder gives block_0, block_1"):
         predictor().features(photo(*WIDE))["block_9"]
+    assert "block_9" not in predictor().features(photo(*WIDE))
 
 
 def test_features__learn_a_map_by_ridge_regression():

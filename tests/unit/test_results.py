@@ -284,6 +284,14 @@ def test_prediction__says_what_it_has_instead(ask, message):
     assert str(caught.value) == message
 
 
+def test_prediction__knows_which_heads_it_has():
+    found = Prediction(IMAGE, {"streets": segmentation()})
+
+    assert "streets" in found
+    assert "depth" not in found
+    assert found.get("depth") is None
+
+
 def test_prediction__without_segmentation_has_no_labels():
     with pytest.raises(DensevitError) as caught:
         _ = Prediction(IMAGE, {"depth": depth()}).labels

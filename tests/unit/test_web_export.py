@@ -25,7 +25,8 @@ onnxruntime = pytest.importorskip("onnxruntime")
 from onnx import TensorProto, helper, numpy_helper  # noqa: E402 - as above
 
 from densevit.export import npm, small_weights, verify, web, web_files  # noqa: E402 - they import onnx
-from densevit.export.small_weights import Storage, move_weights, quantise, store_small  # noqa: E402
+from densevit.export.quantise_layers import rounded  # noqa: E402
+from densevit.export.small_weights import Storage, move_weights, store_small  # noqa: E402
 from densevit.pages.web_page import FOLDER  # noqa: E402
 from tests.web_models import tiny_predictor, write_archive  # noqa: E402
 
@@ -82,26 +83,6 @@ def weighty_model(**weights: NDArray[np.float32]) -> onnx.ModelProto:
     stored = [numpy_helper.from_array(tensor, name) for name, tensor in tensors.items()]
     graph = helper.make_graph(nodes, "weighty", [x], [y], stored)
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=9)
-
-
-@pytest.mark.parametrize("axis", [0, 1, -1])
-def test_quantise__is_off_by_half_a_step_of_each_channel(axis: int) -> None:
-    weight = np.random.default_rng(0).normal(size=(6, 5, 4)).astype(np.float32)
-    weight *= np.logspace(-8, 8, weight.shape[axis]).reshape([-1 if i == axis % 3 else 1 for i in range(3)])
-
-    codes, scales = quantise(weight, axis)
-
-    steps = scales.reshape([-1 if i == axis % 3 else 1 for i in range(3)])
-    assert codes.dtype == np.int8
-    assert np.abs(codes).max() == 127
-    assert (np.abs(codes * steps - weight) <= steps * 0.5001).all()
-
-
-def test_quantise__keeps_zeros() -> None:
-    codes, scales = quantise(np.zeros((3, 2), np.float32), 1)
-
-    assert not codes.any()
-    assert (scales == 1).all()
 
 
 @pytest.mark.parametrize(
@@ -291,10 +272,10 @@ def test_export__of_weights_that_lose_too_much_writes_nothing(
     archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def coarse(weight: NDArray[Any], axis: int) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
-        codes, scales = quantise(weight, axis)
+        codes, scales = rounded(weight, axis)
         return (codes // 100 * 100).astype(np.int8), scales
 
-    monkeypatch.setattr(small_weights, "quantise", coarse)
+    monkeypatch.setattr(small_weights, "rounded", coarse)
 
     with pytest.raises(EngineError, match=r"weights in int8 lose too much: .* store more with --weights float16"):
         web.export_web(tiny_predictor(), tmp_path / "site", npm_package=archive)

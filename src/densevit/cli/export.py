@@ -15,9 +15,7 @@ if TYPE_CHECKING:
 
 def export(
     *,
-    model: Annotated[
-        str, typer.Argument(help='"default", a name of densevit models, a checkpoint, or hf://owner/name.')
-    ],
+    model: shared.ModelArgument,
     to: Annotated[str | None, typer.Option(help="onnx, openvino or web; by default as --out ends.")] = None,
     out: Annotated[
         Path | None,

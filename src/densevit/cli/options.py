@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from densevit.inference.raster.job import RasterConfig
     from densevit.inference.sliding_window import SlidingWindow
 
-Model = Annotated[str, typer.Option(help='"default", a name of densevit models, a checkpoint, or hf://owner/name.')]
+_MODEL = '"default", a name of densevit models, a checkpoint, or hf://owner/name.'
+Model = Annotated[str, typer.Option(help=_MODEL)]
+ModelArgument = Annotated[str, typer.Argument(help=_MODEL)]
 Runnable = Annotated[
     str,
     typer.Option(

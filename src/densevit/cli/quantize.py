@@ -25,7 +25,7 @@ MaxLosses = Annotated[
 
 def quantize(
     *,
-    model: Annotated[str, typer.Argument(help='"default", a checkpoint, or hf://owner/name.')],
+    model: shared.ModelArgument,
     out: Annotated[Path, typer.Option(help="File to write, .onnx (ONNX Runtime) or .xml with a .bin (OpenVINO).")],
     source: DataOptions,
     to: Annotated[str | None, typer.Option(help="onnx or openvino; by default as --out ends.")] = None,

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 def tune(
     *,
-    model: Annotated[str, typer.Argument(help='"default", a checkpoint, or hf://owner/name.')],
+    model: shared.ModelArgument,
     budget: Annotated[
         str,
         typer.Option(help='Such as "20 ms", "2 GB", or "0.5 mIoU" (points) or "0.005 delta1" for what may be lost.'),

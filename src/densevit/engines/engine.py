@@ -22,6 +22,7 @@ from densevit.engines.graph import DecoderGraph, EncoderGraph, flatten, unflatte
 from densevit.errors import ConfigError, EngineError
 from densevit.model import DenseModel
 from densevit.types import DenseOutput, Taps
+from densevit_runtime.engines import first_line
 
 Program = Callable[..., tuple[Tensor, ...]]
 Build = Callable[[nn.Module, tuple[Tensor, ...]], Program]
@@ -48,7 +49,7 @@ def compiled(module: nn.Module, inputs: tuple[Tensor, ...]) -> Program:
         program(*inputs)
     except Exception as error:
         raise EngineError(
-            f"torch.compile failed ({str(error).splitlines()[0][:200]}); on the CPU it needs a C++ compiler; "
+            f"torch.compile failed ({first_line(error)}); on the CPU it needs a C++ compiler; "
             "install one, or choose engine onnxruntime or torch"
         ) from error
     return program
@@ -175,7 +176,7 @@ class EngineEncoder(VisionTransformer):
         self._programs = _Programs(build, f"{name}, encoder")
 
     def forward(self, images: Tensor, needed: Collection[int] | None = None) -> Taps:
-        """As the original encoder, but always with every tap."""
+        """Compute what the original encoder does, but always every tap."""
         grid = self.grid_of((images.shape[-2], images.shape[-1]))
         flat = self._programs.run(None, lambda: EncoderGraph(self.inner), (images,))
         return replace(unflatten(flat, grid, self.config.patch_size, len(self.config.taps)), image=images)
@@ -191,11 +192,11 @@ class EngineDecoder(Decoder):
         self._programs = _Programs(build, name)
 
     def decode(self, taps: Taps, *, with_aux: bool) -> DenseOutput:
-        """As the original decoder, without auxiliary heads."""
+        """Compute what the original decoder does, without auxiliary heads."""
         return self._run(taps, coarse=False)
 
     def decode_coarse(self, taps: Taps) -> DenseOutput:
-        """As the original decoder."""
+        """Compute what the original decoder does."""
         return self._run(taps, coarse=True)
 
     def _run(self, taps: Taps, *, coarse: bool) -> DenseOutput:

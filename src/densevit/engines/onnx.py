@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from densevit.errors import EngineError
+from densevit_runtime.engines import first_line
 
 OPSET = 20
 """The first opset with GELU as an operator."""
@@ -64,10 +65,9 @@ def onnx_file(module: nn.Module, inputs: tuple[Tensor, ...]) -> Iterator[Path]:
                 f"this engine needs the packages onnx and onnxscript ({error}); pip install 'densevit[onnx]'"
             ) from None
         except Exception as error:
-            first = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise EngineError(
-                f"the model could not be converted to ONNX ({first[:200]}); choose engine compile or torch, and report "
-                "the model's config"
+                f"the model could not be converted to ONNX ({first_line(error)}); choose engine compile or torch, and "
+                "report the model's config"
             ) from error
         yield path
 

@@ -19,7 +19,7 @@ OPSET = 20
 """The first opset with GELU as an operator."""
 
 IR_VERSION = 9
-"""Of the file format, the one of that opset's time: newer ones are refused by older engines."""
+"""Version of the file format, from the time of that opset: older engines refuse newer ones."""
 
 Operand = Union["Value", int, float]
 Dims = Sequence[Operand]
@@ -63,7 +63,7 @@ class Value:
         return self.graph.op("Div", other, self)
 
     def __floordiv__(self, other: Operand) -> "Value":
-        """Of integers that are not negative."""
+        """The quotient of integers that are not negative, rounded down."""
         return self.graph.op("Div", self, other)
 
     def __matmul__(self, other: "Value") -> "Value":
@@ -73,11 +73,11 @@ class Value:
         return self.graph.op("Neg", self)
 
     def as_float(self) -> "Value":
-        """As float32."""
+        """The value as float32."""
         return self.graph.op("Cast", self, to=FLOAT)
 
     def as_int(self) -> "Value":
-        """As int64."""
+        """The value as int64."""
         return self.graph.op("Cast", self, to=INT64)
 
     def size(self, axis: int) -> "Value":
@@ -224,20 +224,12 @@ class Graph:
         yes = self.constant(np.array(True))
         return self.ops("Loop", len(output_types), times, yes, body=body.proto(output_types))
 
-    def model(self, *, weights_inside: bool = True) -> onnx.ModelProto:
-        """The model; without its weights if they have to be stored apart."""
-        tensors = [
-            numpy_helper.from_array(array, name)
-            for name, array in self.weights.items()
-            if weights_inside or array.nbytes < LARGE
-        ]
+    def model(self) -> onnx.ModelProto:
+        """The model, with its weights inside."""
+        tensors = [numpy_helper.from_array(array, name) for name, array in self.weights.items()]
         graph = helper.make_graph(self.nodes, "densevit", self.inputs, self.outputs, tensors)
         opsets = [helper.make_opsetid("", OPSET)]
         return helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION, producer_name="densevit")
-
-
-LARGE = 4096
-"""Bytes from which a tensor counts as a weight."""
 
 
 class Loop:

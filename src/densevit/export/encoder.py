@@ -89,7 +89,7 @@ def learned(writer: Writer, encoder: VisionTransformer, rule: LearnedPositions, 
     if rule.offset:  # without it the matrices of equal grids are those of the identity anyway
         equal = [g.op("Equal", new, n) for n, new in zip(old, grid, strict=True)]
         both = g.op("And", *equal)
-        # torch's antialiased resize leaves an axis of equal length alone, whatever the scale.
+        # torch's antialiased resize does not change an axis of equal length, whatever the scale.
         same = equal if rule.antialias else (both, both)
         rows, columns = (
             g.where(kept, g.op("Equal", g.range(new).unsqueeze(1), g.range(n)).as_float(), matrix)

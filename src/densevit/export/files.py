@@ -11,7 +11,8 @@ import onnx
 
 from densevit.config import nearest
 from densevit.engines import openvino as openvino_engine
-from densevit.errors import ConfigError, EngineError
+from densevit.errors import ConfigError, EngineError, OutputError
+from densevit_runtime.engines import first_line
 from densevit_runtime.metadata import KEY, Metadata
 
 Target = Literal["onnx", "openvino"]
@@ -81,6 +82,7 @@ def writer(
     Raises:
         ConfigError: if the format cannot hold so much.
         EngineError: if OpenVINO cannot read the graph.
+        OutputError: if there is no space for temporary files.
     """
     if target == "openvino":
         with _openvino_writer(model, options) as write:
@@ -99,20 +101,38 @@ def writer(
 
 
 @contextmanager
+def temporary_folder(what: str) -> Iterator[Path]:
+    """A folder for files that are needed for a while.
+
+    Args:
+        what: cannot be done without space there, for the message.
+
+    Raises:
+        OutputError: if a file cannot be written there.
+    """
+    try:
+        with tempfile.TemporaryDirectory(prefix="densevit-") as folder:
+            yield Path(folder)
+    except OSError as error:
+        raise OutputError(
+            f"{what} in {tempfile.gettempdir()} ({error.strerror or error}); free some space there, or set TMPDIR"
+        ) from error
+
+
+@contextmanager
 def _openvino_writer(model: onnx.ModelProto, options: Mapping[str, str]) -> Iterator[Write]:
     import openvino
 
-    with tempfile.TemporaryDirectory(prefix="densevit-") as folder:
-        path = Path(folder) / "model.onnx"  # stays, since OpenVINO reads its weights from there
+    with temporary_folder("the graph cannot be converted") as folder:
+        path = folder / "model.onnx"  # stays, since OpenVINO reads its weights from there
         large = num_bytes(model) > LARGEST_ONNX
         onnx.save_model(model, path, save_as_external_data=large, location="model.data" if large else None)
         try:
             graph = openvino.Core().read_model(path)
         except Exception as error:
-            first = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise EngineError(
-                f"OpenVINO {openvino.__version__} cannot read the graph ({first[:200]}); update openvino, or export to "
-                "onnx"
+                f"OpenVINO {openvino.__version__} cannot read the graph ({first_line(error)}); update openvino, or "
+                "export to onnx"
             ) from error
 
         def write_openvino(files: Sequence[Path], metadata: Metadata) -> None:

@@ -1,6 +1,5 @@
 """Export a model: write its graph, compare it with the model, and put the file in place only if they agree."""
 
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -10,8 +9,8 @@ import torch
 
 from densevit.checkpoints.native import Bundle
 from densevit.config import nearest
-from densevit.errors import ConfigError, OutputError
-from densevit.export.files import Write, check_target, output_files, writer
+from densevit.errors import ConfigError
+from densevit.export.files import Write, check_target, output_files, temporary_folder, writer
 from densevit.export.graph import build_graph, check_exportable
 from densevit.export.metadata import describe
 from densevit.export.verify import Run, check, compare, verification_photos
@@ -151,22 +150,15 @@ def open_trial(write: Write, names: Sequence[Path], metadata: Metadata) -> Itera
     Args:
         write: writes the files.
         names: of the files, for their suffixes.
-        metadata: what they say of themselves.
+        metadata: what the files say about themselves.
 
     Raises:
         OutputError: if a file cannot be written.
     """
-    with ExitStack() as stack:
-        try:
-            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="densevit-"))
-            trial = [Path(folder) / f"model{name.suffix.lower()}" for name in names]
-            write(trial, metadata)
-            runtime = Runtime.load(trial[0], threads=torch.get_num_threads())
-        except OSError as error:
-            raise OutputError(
-                f"the file cannot be tried in {tempfile.gettempdir()} ({error.strerror or error}); free some space "
-                "there, or set TMPDIR"
-            ) from error
+    with temporary_folder("the file cannot be tried") as folder:
+        trial = [folder / f"model{name.suffix.lower()}" for name in names]
+        write(trial, metadata)
+        runtime = Runtime.load(trial[0], threads=torch.get_num_threads())
         yield lambda images: runtime.engine.run(images, metadata.outputs)
 
 
@@ -176,7 +168,7 @@ def write_verified(write: Write, out: Path, metadata: Metadata, verify: Callable
     Args:
         write: writes the files.
         out: the first of them.
-        metadata: what they say of themselves, not verified yet.
+        metadata: what the files say about themselves, not verified yet.
         verify: what it returns goes into the metadata; it raises if the graph is refused.
 
     Raises:

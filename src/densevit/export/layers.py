@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 
 from densevit.blocks import ACTIVATIONS, Attention, Block, LayerScale, Mlp, Swiglu
@@ -16,7 +15,7 @@ from densevit.errors import ConfigError
 from densevit.export.builder import Graph, Value
 from densevit.kernels.convolution import Conv2d
 from densevit.kernels.linear import Linear
-from densevit.layers import ConvBnRelu, ResidualUnit, StridedConv
+from densevit.layers import ConvBnRelu, ResidualUnit, StridedConv, fold
 
 
 class GraphRotation(NamedTuple):
@@ -84,13 +83,12 @@ class Writer:
             x: (B, C, h, w).
             conv: its weights, stride and padding.
             norm: batch norm or identity.
-            weight: replaces the stored weight.
+            weight: replaces the stored weight, where there is no norm.
             pads: top, left, bottom and right; those of the convolution by default.
         """
         self._check(conv, nn.Conv2d, Conv2d, StdConv, StridedConv)
-        kernel, bias = conv.weight if weight is None else weight, conv.bias
-        if isinstance(norm, nn.BatchNorm2d | nn.SyncBatchNorm):
-            kernel, bias = _folded(kernel, bias, norm)
+        kernel, bias = (conv.weight, conv.bias) if norm is None else fold(conv, norm)
+        kernel = kernel if weight is None else weight
         if pads is None:
             assert not isinstance(conv.padding, str)
             pads = [*conv.padding, *conv.padding]
@@ -207,16 +205,6 @@ class Writer:
 
 def _gamma(scale: nn.Module) -> Tensor | None:
     return scale.gamma if isinstance(scale, LayerScale) else None
-
-
-def _folded(weight: Tensor, bias: Tensor | None, norm: nn.BatchNorm2d | nn.SyncBatchNorm) -> tuple[Tensor, Tensor]:
-    """Weight and bias of a convolution with the batch norm after it."""
-    mean, variance = norm.running_mean, norm.running_var
-    assert mean is not None
-    assert variance is not None
-    factor = norm.weight * torch.rsqrt(variance + norm.eps)
-    shifted = -mean if bias is None else bias - mean
-    return weight * factor[:, None, None, None], norm.bias + shifted * factor
 
 
 def map_of(tokens: Value, grid: tuple[Value, Value], channels: int) -> Value:

@@ -1,4 +1,4 @@
-"""What an exported file says of itself."""
+"""What an exported file says about itself."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

@@ -8,7 +8,7 @@ BAND_VALUES = 4_000_000
 
 
 COLUMNS = 128
-"""Columns that are enlarged by one matrix product."""
+"""Columns that are upsampled by one matrix product."""
 
 
 def label_type(num_classes: int, *, sixteen_bits: bool) -> int:
@@ -38,9 +38,9 @@ def labels_and_scores(
         lines = (down.weights @ lines.reshape(0, 0, -1)).reshape(0, 0, -1, num_classes)  # (B, rows, w, K)
         # Columns are last, since both the product and OpenVINO's arg max are fastest over rows of them.
         sources = lines.take(across.sources, 2).transpose(0, 1, 2, 4, 3)  # (B, rows, blocks, K, S)
-        enlarged = sources @ across.weights.transpose(0, 2, 1)  # (B, rows, blocks, K, COLUMNS)
-        best = g.op("Cast", g.op("ArgMax", enlarged, axis=3, keepdims=0), to=dtype)
-        loop.outputs = (best, _probability(enlarged, 3)) if scores else (best,)
+        upsampled = sources @ across.weights.transpose(0, 2, 1)  # (B, rows, blocks, K, COLUMNS)
+        best = g.op("Cast", g.op("ArgMax", upsampled, axis=3, keepdims=0), to=dtype)
+        loop.outputs = (best, _probability(upsampled, 3)) if scores else (best,)
     shape = [None, None, None, None]
     types = [(dtype, shape), (FLOAT, shape)] if scores else [(dtype, shape)]
     found = g.loop((height + rows - 1) // rows, loop, types)  # each (bands, B, rows, blocks, COLUMNS)

@@ -25,7 +25,7 @@ class MaxLoss:
 
     @classmethod
     def parse(cls, texts: Sequence[str], tasks: Mapping[str, Task]) -> "MaxLoss":
-        """From "0.5 mIoU" and the like, each for another figure; those that are not named have ``DEFAULTS``.
+        """Read texts such as "0.5 mIoU", each for another figure; figures that are not named have ``DEFAULTS``.
 
         Raises:
             ConfigError: if one is not understood, is of a figure that no head has, or is named twice.
@@ -94,6 +94,6 @@ class HeadResult:
         return 0.0 if self.metric is None else self.metric.loss(self.after, self.before)
 
     def record(self) -> dict[str, object]:
-        """For the file's card."""
+        """What the file's card says about the head."""
         metric = {} if self.metric is None else {self.metric.name: {"float32": self.before, "int8": self.after}}
         return {"photos": self.photos, "agreement": round(self.agreement, 6), **metric}

@@ -17,7 +17,7 @@ from densevit.checkpoints.native import Bundle
 from densevit.errors import OutputError
 from densevit.evaluation.figure import Figure
 from densevit.export.quantise_gate import LABELS, VALUES, HeadResult
-from densevit.export.quantise_photos import Photos, Pixels
+from densevit.export.quantise_photos import Photos
 from densevit.export.verify import Run
 from densevit.inference.decode import decode
 from densevit.inference.pipeline import predict_logits
@@ -50,12 +50,12 @@ class Sums:
         if target is not None:
             self.targets += 1
             for metrics, prediction in ((self.before, expected), (self.after, actual)):
-                # Labels are int64 in torch, and numpy's uint16 and uint32 are not for all of its operators.
+                # Labels of a file may be uint16, for which torch has few operators.
                 wide = prediction.astype(np.int64 if isinstance(self.task, Segmentation) else np.float32)
                 metrics.update(torch.from_numpy(wide)[None], target[None])
 
     def result(self, head: str) -> HeadResult:
-        """What they amount to."""
+        """The figures that the sums amount to."""
         metric = Figure(*self.task.headline)
         share = self.equal / self.total if self.total else 0.0
         figure = LABELS if isinstance(self.task, Segmentation) else VALUES
@@ -107,6 +107,10 @@ class Reference:
     ) -> None:
         self._folder.cleanup()
 
+    def _groups(self) -> list[tuple[int, Photos, int]]:
+        """Number of the group, the group, and number of the photo in it, of each photo to measure on."""
+        return [(group, photos, number) for group, photos in enumerate(self._photos) for number in photos.measured]
+
     def _file(self, group: int, number: int, head: str) -> Path:
         return Path(self._folder.name) / f"{group}-{number}-{head}.npy"
 
@@ -116,8 +120,7 @@ class Reference:
         Raises:
             OutputError: if there is no space for what it predicts.
         """
-        groups = [(group, photos, number) for group, photos in enumerate(self._photos) for number in photos.measured]
-        seconds = []
+        groups, seconds = self._groups(), []
         for done, (group, photos, number) in enumerate(groups, start=1):
             tasks = {head: self._bundle.tasks[head] for head in photos.heads}
             image, _ = photos.read(number)
@@ -132,9 +135,8 @@ class Reference:
         self.seconds = _median(seconds)
 
     def _keep(self, path: Path, prediction: NDArray[Any]) -> None:
-        small = prediction.astype(np.uint16) if prediction.dtype == np.int64 else prediction
         try:
-            np.save(path, small)
+            np.save(path, prediction)
         except OSError as error:
             raise OutputError(
                 f"predictions cannot be kept in {tempfile.gettempdir()} ({error.strerror or error}); free some space "
@@ -148,9 +150,8 @@ class Reference:
             run: photos (B, H, W, 3) -> the graph's outputs.
             progress: called after every photo.
         """
-        groups = [(group, photos, number) for group, photos in enumerate(self._photos) for number in photos.measured]
+        groups, seconds = self._groups(), []
         sums = {head: Sums(self._bundle.tasks[head]) for photos in self._photos for head in photos.heads}
-        seconds = []
         for done, (group, photos, number) in enumerate(groups, start=1):
             image, targets = photos.read(number)
             began = time.process_time()
@@ -184,6 +185,3 @@ def damage(
         total = sum(pair[1] for pair in pairs)
         lost[head] = 1 - sum(pair[0] for pair in pairs) / total if total else 1.0
     return lost
-
-
-__all__ = ["Measured", "Pixels", "Progress", "Reference", "agreement", "damage"]

@@ -58,7 +58,7 @@ class Photos:
 
 @dataclass(frozen=True)
 class Source:
-    """What the user says of the photos; see ``densevit.evaluation.run_data.select``.
+    """What the user says about the photos; see ``densevit.evaluation.run_data.select``.
 
     Attributes:
         data: a folder, a zip archive or a dataset.yaml.
@@ -134,7 +134,7 @@ def _selected(model: Model, head: str, source: Source) -> Selected:
 def _labelled(head: str, task: Task, dataset: Dataset, title: str, limit: int) -> Photos:
     def read(number: int) -> tuple[Pixels, Mapping[str, Tensor]]:
         sample = dataset[number]
-        return _contiguous(sample.picture), {head: read_target(head, task, targets_of(sample), dataset)}
+        return np.ascontiguousarray(sample.picture), {head: read_target(head, task, targets_of(sample), dataset)}
 
     return Photos((head,), title, len(dataset), read, *_chosen(len(dataset), limit), labelled=True)
 
@@ -182,10 +182,6 @@ def _without_targets(source: Source) -> Dataset | None:
         except (ConfigError, DataError):
             continue
     return None
-
-
-def _contiguous(picture: Pixels) -> Pixels:
-    return np.ascontiguousarray(picture)
 
 
 def _chosen(total: int, limit: int) -> tuple[tuple[int, ...], tuple[int, ...]]:

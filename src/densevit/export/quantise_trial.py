@@ -16,6 +16,7 @@ from densevit.errors import EngineError
 from densevit.export.files import LARGEST_ONNX, Target, num_bytes
 from densevit.export.quantise_graph import LayerRange, Nodes, to_bytes_and_back, token_scale
 from densevit.export.quantise_layers import Layer, rounded
+from densevit_runtime.engines import first_line
 
 Pixels = NDArray[np.uint8]
 Outputs = dict[str, NDArray[Any]]
@@ -232,8 +233,7 @@ def _session(
             changed.SerializeToString(), options, providers=["CPUExecutionProvider"], disabled_optimizers=skipped
         )
     except Exception as error:
-        first = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise EngineError(f"onnxruntime cannot run the graph ({first[:200]}); update onnxruntime") from error
+        raise EngineError(f"onnxruntime cannot run the graph ({first_line(error)}); update onnxruntime") from error
     name = model.graph.input[0].name
 
     def run(photo: Pixels, wanted: Sequence[str], on: Sequence[str]) -> Outputs:

@@ -12,11 +12,14 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from densevit.export.builder import LARGE
+from densevit.export.quantise_layers import rounded
 
 Storage = Literal["int8", "float16", "float32"]
 
 STORAGES: tuple[Storage, ...] = ("int8", "float16", "float32")
+
+LARGE = 4096
+"""Bytes from which a tensor counts as a weight."""
 
 _OUTPUT_AXIS = {"MatMul": -1, "Conv": 0, "ConvTranspose": 1}
 """Axis of the output channels of the second input of operators that multiply by weights."""
@@ -63,7 +66,7 @@ def _stored(
 ) -> tuple[list[onnx.TensorProto], onnx.NodeProto | None]:
     """What is stored for a weight, and the operator that restores it."""
     if storage == "int8" and axis is not None:
-        codes, scales = quantise(weight, axis)
+        codes, scales = rounded(weight, axis)
         parts = [
             numpy_helper.from_array(codes, f"{name}.int8"),
             numpy_helper.from_array(scales, f"{name}.scale"),
@@ -100,23 +103,6 @@ def restore(small: onnx.ModelProto) -> onnx.ModelProto:
     model.graph.initializer.extend(kept)
     model.graph.node.extend(nodes)
     return model
-
-
-def quantise(weight: NDArray[Any], axis: int) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
-    """int8 codes of a weight, and the scale of each channel.
-
-    Args:
-        weight: of any shape.
-        axis: of the channels.
-
-    Returns:
-        Codes of the weight's shape, and float32 scales of the length of the axis; weight is about their product.
-    """
-    others = tuple(i for i in range(weight.ndim) if i != axis % weight.ndim)
-    largest = np.abs(weight).max(axis=others, keepdims=True)
-    scales = np.where(largest > 0, largest / 127, 1).astype(np.float32)
-    codes = np.rint(weight / scales).clip(-127, 127).astype(np.int8)
-    return codes, scales.reshape(-1)
 
 
 def _output_axes(graph: onnx.GraphProto) -> dict[str, int]:

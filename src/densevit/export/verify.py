@@ -21,7 +21,7 @@ from densevit.types import Size
 from densevit_runtime.metadata import Verified
 
 SIZES = ((1, 384, 512), (1, 517, 333), (1, 400, 400), (3, 240, 320), (3, 352, 264))
-"""(B, H, W) of the images: square and not, alone and in batches."""
+"""(B, H, W) of the images: square and not, singly and in batches."""
 
 TOLERANCE = 1e-3
 """Largest accepted difference of values and scores, over their range."""

@@ -5,7 +5,6 @@ file of weights, which is most of the download; see ``small_weights``. They are 
 is written.
 """
 
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -15,8 +14,8 @@ from typing import Any
 import torch
 
 from densevit.config import nearest
-from densevit.errors import ConfigError, EngineError, OutputError
-from densevit.export.files import writer
+from densevit.errors import ConfigError, EngineError
+from densevit.export.files import temporary_folder, writer
 from densevit.export.graph import build_graph
 from densevit.export.job import Exported, exportable, whole_config
 from densevit.export.metadata import describe
@@ -165,20 +164,14 @@ def _graph_files(graphs: Sequence[WebGraph]) -> dict[str, bytes]:
 def _running(graphs: Sequence[WebGraph], metadata: Metadata) -> Iterator[Run]:
     """All graphs as one, in onnxruntime, with the weights that they hold."""
     engines = []
-    try:
-        with tempfile.TemporaryDirectory(prefix="densevit-") as folder:
-            for graph in graphs:
-                path = Path(folder) / graph.file
-                own = replace(metadata, heads={head: metadata.heads[head] for head in graph.heads})
-                with writer(restore(graph.model), "onnx") as write:
-                    write([path], own)
-                engines.append((Runtime.load(path, threads=torch.get_num_threads()).engine, own.outputs))
-                path.unlink()
-    except OSError as error:
-        raise OutputError(
-            f"the graphs cannot be tried in {tempfile.gettempdir()} ({error.strerror or error}); free some space "
-            "there, or set TMPDIR"
-        ) from error
+    with temporary_folder("the graphs cannot be tried") as folder:
+        for graph in graphs:
+            path = folder / graph.file
+            own = replace(metadata, heads={head: metadata.heads[head] for head in graph.heads})
+            with writer(restore(graph.model), "onnx") as write:
+                write([path], own)
+            engines.append((Runtime.load(path, threads=torch.get_num_threads()).engine, own.outputs))
+            path.unlink()
 
     def run(images: Any) -> Mapping[str, Any]:
         return {name: value for engine, names in engines for name, value in engine.run(images, names).items()}

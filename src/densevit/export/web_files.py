@@ -21,7 +21,7 @@ from densevit.pixels import fit_image
 from densevit_runtime.metadata import Metadata
 
 FORMAT = 1
-"""Of model.json."""
+"""Version of model.json."""
 
 WEIGHTS = "weights.bin"
 PROOF = "proof.bin"
@@ -110,8 +110,8 @@ def describe_folder(
     runtime = sum(len(files[f"runtime/{name}"]) for name in FOR_THE_PROCESSOR)
     about = {
         "format": FORMAT,
-        "intro": "Photos are computed on this device and never leave it. With the first one, "
-        f"{(model + runtime) / 1e6:.0f} MB are loaded; from then on the page also works offline.",
+        "intro": "Photos are processed on this device and never leave it. The first one loads "
+        f"{(model + runtime) / 1e6:.0f} MB; after that the page also works offline.",
         "metadata": json.loads(metadata.to_json()),
         "graphs": [{"file": graph.file, "heads": graph.heads} for graph in graphs],
         "weights": WEIGHTS,

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from densevit.errors import ConfigError
+from densevit.errors import MissingNameError
 from densevit.inference_config import InferenceConfig, checked_input_size
 from densevit.model import DenseModel
 from densevit.pixels import fit_image
@@ -52,7 +52,7 @@ class Features(Mapping[str, FeatureMap]):
 
     def __getitem__(self, name: str) -> FeatureMap:
         if name not in self.maps:
-            raise ConfigError(f"there is no feature map {name!r}; this encoder gives {', '.join(self.maps)}")
+            raise MissingNameError(f"there is no feature map {name!r}; this encoder gives {', '.join(self.maps)}")
         return self.maps[name]
 
     def __iter__(self) -> Iterator[str]:

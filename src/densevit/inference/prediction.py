@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from densevit.errors import DensevitError
+from densevit.errors import DensevitError, MissingNameError
 from densevit.inference.annotations import (
     AnnotationKind,
     LabelledPhoto,
@@ -40,7 +40,7 @@ class Prediction(Mapping[str, HeadResult]):
 
     def __getitem__(self, name: str) -> HeadResult:
         if name not in self._results:
-            raise DensevitError(f"there is no head {name!r}; this prediction has {', '.join(self._results)}")
+            raise MissingNameError(f"there is no head {name!r}; this prediction has {', '.join(self._results)}")
         return self._results[name]
 
     def __iter__(self) -> Iterator[str]:

@@ -153,7 +153,7 @@ class Axis:
         return int(ends.min()), int(ends.max()) + 1
 
     def ready(self, known: int) -> int:
-        """How much of the result depends on the first ``known`` pixels of the image that is run alone."""
+        """How much of the result depends on the first ``known`` pixels of the image that is run only."""
         if self.final is None or known >= self.length:
             return min(known, self.length) if self.final is None else self.final.new
         low, high = 0, self.final.new

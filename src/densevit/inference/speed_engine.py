@@ -26,10 +26,11 @@ def check_movable(speed: SpeedConfig, device: torch.device, wanted: str) -> None
         ConfigError: if it was.
     """
     engine.check_movable(speed.engine, device, wanted)
-    if (speed.precision, speed.attention) != ("float32", "float32"):
+    changed = {name: value for name in ("precision", "attention") if (value := getattr(speed, name)) != "float32"}
+    if changed:
+        what = " and ".join(f"{name} {value}" for name, value in changed.items())
         raise ConfigError(
-            f"the model runs in precision {speed.precision} on {device} and cannot move to {wanted}; load it there, "
-            f"with device={wanted!r}"
+            f"the model runs in {what} on {device} and cannot move to {wanted}; load it there, with device={wanted!r}"
         )
 
 

@@ -1,6 +1,6 @@
 """The two residual branches of a transformer block for inference on the CPU, in the fewest passes; see ADR 0023.
 
-Activation, LayerScale and the residual sum are done by the products' kernel. What only the branch itself reads lies in
+Activation, LayerScale and the residual sum are done by the products' kernel. What only the branch itself reads is in
 memory that all blocks share: fresh pages cost a small ViT a tenth of its time.
 """
 

@@ -108,6 +108,17 @@ def checked(tensor: Tensor, dtype: torch.dtype, *shape: int, contiguous: bool = 
     )
 
 
+def rows_of(x: Tensor, width: int) -> Tensor:
+    """(..., width) float32 as (rows, width) whose rows are contiguous; copied only where that is necessary.
+
+    Raises:
+        ShapeError: if x has another width, or is not float32 on the CPU.
+    """
+    rows = x.reshape(-1, x.shape[-1])
+    rows = rows if rows.stride(-1) == 1 or width == 1 else rows.contiguous()
+    return checked(rows, torch.float32, len(rows), width, contiguous=False)
+
+
 def address(tensor: Tensor, *index: int) -> int:
     """Address of the element at the given leading indices; the others are zero."""
     offset = sum(i * stride for i, stride in zip(index, tensor.stride(), strict=False))

@@ -19,7 +19,7 @@ TILES_PER_BAND = 160
 """Tiles computed at once, in whole rows of tiles, so that intermediate values stay in the cache."""
 
 MIN_CHANNELS, MIN_PIXELS = 64, 2000
-"""Below these (channels of input and output; pixels of one map) the transforms cost more than the products save."""
+"""Below these channels (in and out) and pixels (of one map) the transforms cost more than the products save."""
 
 KERNEL_MIN_CHANNELS, KERNEL_MIN_PIXELS = 32, 256
 """The same where the C kernel runs."""

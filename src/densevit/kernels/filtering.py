@@ -14,7 +14,7 @@ from densevit.kernels.build import INT, LONG, POINTER, Signatures, address, chec
 from densevit.kernels.threads import parallel_for
 
 _SIDE = 4
-"""Of an output tile."""
+"""Side of an output tile."""
 _TILES = 48
 """Tiles that are computed together; threads take whole blocks."""
 

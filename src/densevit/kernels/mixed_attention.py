@@ -9,7 +9,7 @@ import math
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 import torch.nn.functional as F
@@ -83,9 +83,8 @@ def _integers(x: Tensor) -> tuple[Tensor, Tensor]:
 
 def _attention(q: Tensor, k: Tensor, v: Tensor, qk: str) -> Tensor:
     kernel = load()
-    if (
-        kernel is None or not attention.fits(q, k, v, HEAD_DIMS) or qk not in ("int8", "bfloat16")
-    ):  # anyone may call a torch operator
+    known = qk in get_args(QueryKeyType)
+    if kernel is None or not known or not attention.fits(q, k, v, HEAD_DIMS):  # anyone may call a torch operator
         shapes = f"{tuple(q.shape)}, {tuple(k.shape)} and {tuple(v.shape)}"
         raise ShapeError(f"mixed attention of {shapes} with qk {qk!r} has no kernel here")
     tokens, head_dim = q.shape[-2:]

@@ -51,7 +51,7 @@ static inline floats gelu(floats x) {
     return x * pick(x < 0.0f, tail, 1.0f - tail);
 }
 
-/* Numbered as densevit.kernels.product.ACTIVATIONS. */
+/* Numbered as _CODES of product.py. */
 static inline floats activate(floats x, int activation) {
     switch (activation) {
     case 1: return gelu(x);

@@ -13,12 +13,24 @@ from torch import Tensor, nn
 
 from densevit.errors import ShapeError
 from densevit.kernels.activations import Activation
-from densevit.kernels.build import FLOAT, INT, LONG, MAX_SIZE, POINTER, Signatures, address, checked, countable, library
+from densevit.kernels.build import (
+    FLOAT,
+    INT,
+    LONG,
+    MAX_SIZE,
+    POINTER,
+    Signatures,
+    address,
+    checked,
+    countable,
+    library,
+    rows_of,
+)
 from densevit.kernels.dispatch import mkl_is_slow, use_kernel
 from densevit.kernels.threads import parallel_for
 
 _CODES: dict[Activation | None, int] = {None: 0, "gelu": 1, "gelu_tanh": 2, "quick_gelu": 3, "relu": 4}
-"""As in ``product.c``."""
+"""The numbers by which ``product.c`` knows the activations."""
 _TILE_ROWS = 6
 _PANEL = 64
 """Columns that are packed together."""
@@ -80,11 +92,11 @@ def _linear(
     if kernel is None or weight.ndim != 2 or not countable(x, weight):  # anyone may call a torch operator
         raise ShapeError(f"a linear layer of {tuple(x.shape)} and {tuple(weight.shape)} has no kernel here")
     width, depth = weight.shape
-    x = _rows(x, depth)
+    x = rows_of(x, depth)
     weight = checked(weight.contiguous(), torch.float32, width, depth)
     bias, gamma = (None if t is None else checked(t.contiguous(), torch.float32, width) for t in (bias, gamma))
     results = checked(out, torch.float32, *out.shape).view(-1, width)
-    residual = None if residual is None else _rows(residual, width)
+    residual = None if residual is None else rows_of(residual, width)
     for rows in (results, results if residual is None else residual):
         checked(rows, torch.float32, len(x), width, contiguous=False)
     pointers = [None if t is None else t.data_ptr() for t in (bias, gamma, residual)]
@@ -113,7 +125,7 @@ def layer_norm(x: Tensor, norm: nn.LayerNorm, out: Tensor) -> Tensor | None:
     if kernel is None or norm.weight is None or norm.bias is None or x.is_neg():
         return None
     width = x.shape[-1]
-    rows = _rows(x, width)
+    rows = rows_of(x, width)
     gain, shift = (checked(p.contiguous(), torch.float32, width) for p in (norm.weight, norm.bias))
     checked(out, torch.float32, *x.shape)
 
@@ -127,13 +139,6 @@ def layer_norm(x: Tensor, norm: nn.LayerNorm, out: Tensor) -> Tensor | None:
     return out
 
 
-def _rows(x: Tensor, width: int) -> Tensor:
-    """(..., width) as (rows, width) whose rows are contiguous."""
-    rows = x.reshape(-1, x.shape[-1])
-    rows = rows if rows.stride(-1) == 1 or width == 1 else rows.contiguous()
-    return checked(rows, torch.float32, len(rows), width, contiguous=False)
-
-
 @cache
 def load() -> ctypes.CDLL | None:
     """The compiled kernels, or None if they cannot be built, or MKL is as fast."""
@@ -144,20 +149,8 @@ def load() -> ctypes.CDLL | None:
         "densevit_product": (
             None,
             [
-                POINTER,
-                LONG,
-                POINTER,
-                LONG,
-                LONG,
-                INT,
-                POINTER,
-                INT,
-                POINTER,
-                POINTER,
-                LONG,
-                POINTER,
-                *[LONG] * 5,
-                POINTER,
+                *(POINTER, LONG, POINTER, LONG, LONG, INT, POINTER, INT, POINTER),
+                *(POINTER, LONG, POINTER, *[LONG] * 5, POINTER),
             ],
         ),
         "densevit_layer_norm": (None, [POINTER, *[LONG] * 3, POINTER, POINTER, FLOAT, POINTER]),

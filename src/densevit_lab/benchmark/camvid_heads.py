@@ -30,7 +30,7 @@ WHEEL = Wheel(
 DEPTH = 12
 HEADS = ("segmenter_mask", "dpt")
 TRAINING_TIME = "10m"
-"""What the run takes on two idle cores."""
+"""The time that the run takes on two idle cores."""
 PLANNED = {
     "fit.short_side": 364,
     "iterations": 800,

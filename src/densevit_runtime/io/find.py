@@ -17,7 +17,7 @@ _SOURCES = "a photo, a folder of photos or a quoted glob such as 'photos/**/*.jp
 
 @dataclass(frozen=True)
 class FoundPhotos:
-    """The photos that some sources name, and what else lies there.
+    """The photos that some sources name, and what else is there.
 
     Attributes:
         photos: in natural order (``img2`` before ``img10``), each once.

@@ -124,7 +124,7 @@ def _is_alive(path: Path) -> bool:
 
 def _names(folder: Path) -> set[str]:
     try:
-        return set(os.listdir(folder))  # noqa: PTH208 -- names alone, of what may be 100,000 files
+        return set(os.listdir(folder))  # noqa: PTH208 -- only names, of what may be 100,000 files
     except OSError:
         return set()
 

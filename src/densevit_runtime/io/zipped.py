@@ -84,7 +84,7 @@ class ZipPath(_Base):
         return (self / name for name in sorted(names))
 
     def expanduser(self) -> "ZipPath":
-        """With the archive's ``~`` replaced."""
+        """The same path with the archive's ``~`` replaced."""
         return ZipPath(f"{self.archive.expanduser()}{_BAR}") / self.inside
 
     def read_bytes(self) -> bytes:
@@ -131,7 +131,7 @@ def names_in(folder: ZipPath) -> list[tuple[str, bool]]:
 def place(path: str | Path) -> Path:
     """The path, as a ``ZipPath`` if it names an archive: ``data.zip``, or ``data.zip!/images/train``.
 
-    Folders with such names are left alone.
+    Folders with such names stay plain paths.
     """
     if isinstance(path, ZipPath):
         return path

@@ -95,7 +95,7 @@ class StripStore:
             _delete(self._strip(index))
             raise DataError(
                 f"{self._strip(index)} is damaged ({error}) and has been deleted; run the same command again, which "
-                "computes it anew"
+                "computes it again"
             ) from error
 
     def _read(self, index: int, output: int | None = None) -> Iterator[bytes]:

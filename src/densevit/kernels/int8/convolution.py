@@ -24,9 +24,9 @@ from densevit.kernels.int8.processor import has_vnni
 from densevit.kernels.threads import parallel_for
 
 MIN_CHANNELS = {1: 64, 3: 24}
-"""Of input and output, by the size of the kernel; for other sizes nothing was measured."""
+"""Least channels of input and output, by the size of the kernel; for other sizes nothing was measured."""
 MIN_PRODUCTS = {1: 45_000_000, 3: 100_000_000}
-"""Multiply-adds of a map, without minimal filtering. Below, quantising costs more than the products save."""
+"""Least multiply-adds of a map, without minimal filtering. Below, quantising costs more than the products save."""
 
 _GRAIN = 2**16
 """Values that are worth a thread."""
@@ -47,10 +47,8 @@ class Int8Filter(Filter):
         self._linear: Int8Linear | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (
-            self.weight,
-            self.bias,
-        )  # copies and pickles leave out what oneDNN packed: it has no storage
+        # Copies and pickles leave out what oneDNN packed: it has no storage.
+        return type(self), (self.weight, self.bias)
 
     @classmethod
     def suits(cls, weight: Tensor) -> bool:

@@ -18,13 +18,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from densevit.kernels.activations import ACTIVATIONS, Activation
 from densevit.kernels.buffers import buffer
-from densevit.kernels.build import LONG, POINTER, Signatures, address, checked, library
+from densevit.kernels.build import LONG, POINTER, Signatures, address, checked, library, rows_of
 from densevit.kernels.dispatch import use_kernel
 from densevit.kernels.int8.processor import has_vnni
 from densevit.kernels.threads import parallel_for
 
-Preparation = Literal["plain", "gelu", "gelu_tanh", "quick_gelu", "relu", "swiglu"] | nn.LayerNorm
+Preparation = Activation | Literal["plain", "swiglu"] | nn.LayerNorm
 """What happens to tokens before they are quantised; SwiGLU halves their width: silu of the first half, times the rest.
 
 The kernel's activations have an error of 1e-4, a fraction of a step of the integers.
@@ -41,7 +42,7 @@ _SMALLEST = 1e-30
 """Values of a token that stays closer to zero count as zero."""
 
 _KINDS: tuple[str, ...] = ("plain", "norm", "gelu", "gelu_tanh", "quick_gelu", "relu", "swiglu")
-"""In the order of ``linear.c``."""
+"""The preparations in the order of ``rows.h``, which knows them by their numbers."""
 
 
 class Int8Linear(nn.Module):
@@ -140,20 +141,10 @@ def prepared(x: Tensor, preparation: Preparation) -> Tensor:
     if isinstance(preparation, nn.LayerNorm):
         normed: Tensor = preparation(x)
         return normed
-    match preparation:
-        case "gelu":
-            return F.gelu(x)
-        case "gelu_tanh":
-            return F.gelu(x, approximate="tanh")
-        case "quick_gelu":
-            return x * torch.sigmoid(1.702 * x)
-        case "relu":
-            return F.relu(x)
-        case "swiglu":
-            gate, value = x.chunk(2, dim=-1)
-            return F.silu(gate) * value
-        case _:
-            return x
+    if preparation == "swiglu":
+        gate, value = x.chunk(2, dim=-1)
+        return F.silu(gate) * value
+    return x if preparation == "plain" else ACTIVATIONS[preparation](x)
 
 
 def rotated(x: Tensor) -> Tensor:
@@ -212,7 +203,8 @@ def _run_kernel(kernel: ctypes.CDLL, x: Tensor, steps: Sequence[Step], residual:
         panels = layer.packed(kernel)
         layers[index] = _Layer(layer.in_features, layer.out_features, *(t.data_ptr() for t in panels))
         preparations[index] = _preparation(preparation, layer.in_features, kept)
-    rows, sums = _rows(x, _input_width(steps[0])), None if residual is None else _rows(residual, out.shape[-1])
+    rows = rows_of(x, _input_width(steps[0]))
+    sums = None if residual is None else rows_of(residual, out.shape[-1])
     results = out.view(-1, out.shape[-1])
     tiles = -(-len(rows) // _TILE_ROWS)
     shares = min(torch.get_num_threads(), tiles)
@@ -244,13 +236,6 @@ def _preparation(preparation: Preparation, depth: int, kept: list[Tensor]) -> _P
 def _input_width(step: Step) -> int:
     preparation, layer = step
     return layer.in_features * (2 if preparation == "swiglu" else 1)
-
-
-def _rows(x: Tensor, width: int) -> Tensor:
-    """Tokens (..., C) as (rows, C) with contiguous rows."""
-    rows = x.reshape(-1, x.shape[-1])
-    rows = rows if rows.stride(-1) == 1 or width == 1 else rows.contiguous()
-    return checked(rows, torch.float32, len(rows), width, contiguous=False)
 
 
 @cache

@@ -41,7 +41,8 @@ function headText(head) {
 
 function agreement({ labels_equal: equal, largest_difference: largest }) {
   const parts = Object.entries(equal).map(([name, share]) => `${name} ${percentText(share)} equal labels`);
-  for (const [name, value] of Object.entries(largest)) parts.push(`${name} differs by up to ${(100 * value).toPrecision(2)} % of its range`);
+  const shown = Object.entries(largest).filter(([name]) => !name.endsWith(".entropy")); // which the page does not show
+  for (const [name, value] of shown) parts.push(`${name} differs by up to ${(100 * value).toPrecision(2)} % of its range`);
   return parts.join("; ");
 }
 

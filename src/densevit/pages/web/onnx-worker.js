@@ -140,7 +140,7 @@ async function download(file, about, shown = false) {
   return bytes;
 }
 
-/** Bytes of WebAssembly's memory, and of the weights that are kept next to it. */
+/** Bytes of WebAssembly's memory; the weights that `download` has read are kept besides. */
 function memory() {
   return Math.max(0, ...memories.map((one) => one.buffer.byteLength));
 }
