@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from densevit.checkpoints.published.depth_anything import DEPTH_ANYTHING
+from densevit.checkpoints.published.dinov2 import DINOV2
 from densevit.checkpoints.published.dpt import DPT
 from densevit.checkpoints.published.mmseg import MMSEG
 from densevit.checkpoints.published.row import Origin, Published
@@ -12,7 +13,7 @@ from densevit_runtime.licences import PERMISSIVE, UNSTATED
 
 __all__ = ["PERMISSIVE", "PUBLISHED", "UNSTATED", "Origin", "Published", "find_published"]
 
-_ROWS = (*MMSEG, *SEGMENTER, *DPT, *DEPTH_ANYTHING)
+_ROWS = (*MMSEG, *SEGMENTER, *DPT, *DINOV2, *DEPTH_ANYTHING)
 
 PUBLISHED: Mapping[str, Published] = MappingProxyType({row.name: row for row in _ROWS})
 """The rows by name."""
