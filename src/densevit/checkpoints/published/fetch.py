@@ -97,7 +97,7 @@ def _fetch_files(
             continue
         if file in missing:
             _log.info("downloading the weights of %s from %s", row.name, address)
-        known = facts if file == path else {"sha256": side_sha256.get(file.name)}
+        known: dict[str, Any] = facts if file == path else {"sha256": side_sha256.get(file.name)}
         with _progress_bar(row.name) as progress:
             fetch_url(address, file, progress=progress, **known)
     return missing

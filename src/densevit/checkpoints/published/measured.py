@@ -22,7 +22,7 @@ def protocol_of(preset: str) -> str:
     protocol = parse_protocol(PRESETS[preset].protocol)
     if isinstance(protocol, WholeProtocol) and not protocol.resize:
         return f"whole image, padded to sides that are multiples of {protocol.pad_multiple}"
-    if protocol.kind == "depth_anything_3":
+    if isinstance(protocol, WholeProtocol) and protocol.kind == "depth_anything_3":
         return f"whole image resized to a long side of {max(protocol.net_size)}, sides multiples of {protocol.multiple}"
     if isinstance(protocol, WholeProtocol):
         return f"whole image resized to {_size(protocol.net_size)}, sides multiples of {protocol.multiple}"
