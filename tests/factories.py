@@ -158,6 +158,7 @@ VARIANTS: dict[str, Variant] = {
         _dpt(DEPTH | {"activation": "none", "projection": True}), "image", out_channels=1
     ),
     "dpt/sigmoid depth": Variant(_dpt(DEPTH | {"activation": "sigmoid", "max_depth_m": 20.0}), "image", out_channels=1),
+    "dpt/exponential depth": Variant(_dpt(DEPTH | {"activation": "exp"}), "image", out_channels=1),
     "dpt/bounded depth": Variant(
         _dpt(DEPTH | {"min_depth_m": 0.5, "limit_m": 5.0, "align_corners": False}), "image", out_channels=1
     ),

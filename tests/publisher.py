@@ -9,9 +9,11 @@ from urllib.parse import urlsplit
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from densevit.checkpoints import published
 from densevit.checkpoints.published import PUBLISHED, Published
+from densevit.io import write_json
 from densevit_lab.parity.fixture import Fixture
 from tests.parity.foreign import FIXTURES, state_of, write_mmseg, write_segmenter, write_transformers
 from tests.web_server import COMMIT, Served, Server, put_on_hub
@@ -48,6 +50,23 @@ def _transformers(folder: Path, fixture: Fixture) -> Path:
     return write_transformers(folder, fixture) / "model.safetensors"
 
 
+def _depth_anything_3(folder: Path, fixture: Fixture) -> Path:
+    write_json(folder / "config.json", {"model_name": f"da3{fixture.config['release']}-large"})
+    save_file({f"model.{name}": tensor for name, tensor in state_of(fixture).items()}, folder / "model.safetensors")
+    return folder / "model.safetensors"
+
+
+def _dinov2(folder: Path, fixture: Fixture) -> Path:
+    """The file of a head, and its encoder under the names of all sizes."""
+    state = state_of(fixture)
+    encoder = {name.removeprefix("backbone."): state.pop(name) for name in [*state] if name.startswith("backbone.")}
+    for letter in "sblg":
+        torch.save(encoder, folder / f"dinov2_vit{letter}14_pretrain.pth")
+    path = folder / "dinov2_vits14_nyu_dpt_head.pth"
+    torch.save({"state_dict": state}, path)
+    return path
+
+
 # By importer, family and task: a tiny checkpoint, and how it is written.
 TINY: dict[tuple[str, str, str], tuple[str, Callable[[Path, Fixture], Path]]] = {
     ("mmseg", "SETR", "segmentation"): ("mmseg-setr-naive-aux2convs", _mmseg),
@@ -57,6 +76,10 @@ TINY: dict[tuple[str, str, str], tuple[str, Callable[[Path, Fixture], Path]]] = 
     ("dpt", "DPT", "segmentation"): ("dpt-official-seg-deit-distilled-add", _torch),
     ("dpt", "DPT", "depth"): ("dpt-official-depth-hybrid-kitti", _torch),
     ("depth_anything", "Depth Anything", "depth"): ("dav2-official-clstoken-bn", _torch),
+    ("depth_anything_3", "Depth Anything", "depth"): ("da3-mono", _depth_anything_3),
+    ("dinov2", "DINOv2", "segmentation"): ("dinov2-labels-linear", _dinov2),
+    ("dinov2", "DINOv2", "depth"): ("dinov2-depth-linear", _dinov2),
+    ("dinov2", "DPT", "depth"): ("dinov2-depth-dpt", _dinov2),
     ("transformers", "DPT", "segmentation"): ("hf-dpt-seg-project", _transformers),
     ("transformers", "DPT", "depth"): ("hf-depth-anything-metric", _transformers),
 }

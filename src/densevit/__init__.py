@@ -178,7 +178,7 @@ def list_models(
     Args:
         task: only models for "segmentation" or "depth".
         licence: only weights with this licence, such as "MIT"; "permissive" for any that allows any use.
-        family: only "SETR", "Segmenter", "DPT" or "Depth Anything".
+        family: only "SETR", "Segmenter", "DPT", "DINOv2" or "Depth Anything".
         max_size: only models whose weights take at most so many bytes in float32; a text such as "500MB" also.
         weights: only those "shipped" with densevit, "published" by others, or "none": an architecture without weights.
 

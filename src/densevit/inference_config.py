@@ -20,7 +20,7 @@ from densevit.limits import limits, too_much
 from densevit.types import Size
 
 WindowKind = Literal["segmenter", "mmseg", "setr", "dinov2"]
-WholeKind = Literal["dpt", "transformers", "depth_anything"]
+WholeKind = Literal["dpt", "transformers", "depth_anything", "depth_anything_3"]
 ProtocolKind = WindowKind | WholeKind
 Quality = Literal["fast", "best"]
 """How a photo is run where a checkpoint knows two ways: whole and once, or with windows and mirror images."""
@@ -214,7 +214,7 @@ class WholeProtocol(Config):
 
     Attributes:
         kind: whose rules: "dpt" for isl-org/DPT, "transformers" for its image processors, "depth_anything" for
-            Depth-Anything-V2.
+            Depth-Anything-V2, "depth_anything_3" for Depth-Anything-3.
         net_size: (height, width) that the resize aims at, in pixels.
         multiple: both sides become multiples of it.
         keep_aspect: resize both sides by one factor.

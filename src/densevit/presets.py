@@ -29,7 +29,7 @@ class Preset:
     """A named model, as plain config data.
 
     Attributes:
-        family: "SETR", "Segmenter", "DPT" or "Depth Anything".
+        family: "SETR", "Segmenter", "DPT", "DINOv2" or "Depth Anything".
         model: data of a ``ModelConfig`` with one head; ``out_channels`` as published.
         short_side: short side of the image that the model was published for, in pixels.
         task: kind of the head's task.
@@ -237,6 +237,50 @@ def _dpt_dinov2(width: Width, data: Literal["nyu", "kitti"], rmse: float) -> Pre
     return Preset("DPT", model, short_side, "depth", facts, protocol, {"RMSE": rmse})
 
 
+def _dinov2(width: Width, data: str, head: str, figure: float) -> Preset:
+    """DINOv2's own heads on a frozen encoder: a linear layer on one tap or four, or DPT for depth."""
+    blocks = NAMED_SIZES[width]["depth"]
+    labels, one = data == "ade20k", head == "linear"
+    taps = (blocks - 1,) if one else (4, 11, 17, 23) if width == "L" else _quarters(width)
+    if head == "ms":
+        taps = tuple(range(blocks - 4, blocks))
+    mlp: Plain = {"mlp": "swiglu", "mlp_ratio": 8 / 3} if width == "g" else {}
+    encoder = _vit(width, patch=14, image=518, taps=taps, mode="bicubic", layer_scale=1.0, final_norm=labels, **mlp)
+    encoder["positions"]["offset"] = 0.1
+    if labels:
+        side, step = (512, 341) if one else (640, 320)
+        scales: Plain = {} if one else {"tta_scales": (1.0, 1.32, 1.73, 2.28, 3.0)}
+        protocol = _windows("dinov2", (1_000_000, side), side, step, **scales)
+        model = _model("labels", encoder, {"kind": "linear"}, 150, IMAGENET)
+        name = "mIoU" if one else "mIoU TTA"
+        return Preset("DINOv2", model, side, "segmentation", {"denominator": "all"}, protocol, {name: figure})
+    farthest, short_side = {"nyu": (10.0, 480), "kitti": (80.0, 375)}[data]
+    decoder: Plain = {"kind": "linear", "class_token": True, "up_scale": 4, "bins": {"max_depth_m": 80.0}}
+    if head == "dpt":
+        channels = tuple(NAMED_SIZES[width]["embed_dim"] // divisor for divisor in (8, 4, 2, 1))
+        decoder = {"kind": "dpt", "channels": channels, "residual_bias": False, "fusion_up_to": "double"}
+        decoder["head"] = {"kind": "depth", "up_to": "double", "projection": True, "align_corners": False}
+        decoder["head"] |= {"min_depth_m": 1e-3, "limit_m": farthest}
+    facts: Plain = {"quantity": "depth", "max_depth_m": farthest}
+    family = "DPT" if head == "dpt" else "DINOv2"
+    model = _model("depth", encoder, decoder, 1, IMAGENET)
+    return Preset(family, model, short_side, "depth", facts, {"kind": "dinov2", "base": None}, {"RMSE": figure})
+
+
+# Published figures of DINOv2's heads, from the smallest encoder to the largest.
+DINOV2_FIGURES: dict[tuple[str, str], tuple[float, ...]] = {
+    ("ade20k", "linear"): (44.3, 47.3, 47.7, 49.0),
+    ("ade20k", "ms"): (47.2, 51.3, 53.1, 53.0),
+    ("nyu", "linear"): (0.449, 0.399, 0.384, 0.344),
+    ("nyu", "linear4"): (0.417, 0.362, 0.333, 0.298),
+    ("nyu", "dpt"): (0.356, 0.317, 0.293, 0.279),
+    ("kitti", "linear"): (3.10, 2.90, 2.78, 2.62),
+    ("kitti", "linear4"): (2.86, 2.59, 2.50, 2.35),
+    ("kitti", "dpt"): (2.34, 2.23, 2.14, 2.11),
+}
+DINOV2_WIDTHS: dict[str, Width] = {"small": "S", "base": "B", "large": "L", "giant": "g"}
+
+
 def _depth_anything(
     width: Width, figures: Figures, *, taps: tuple[int, ...] | None = None, max_depth_m: float | None = None
 ) -> Preset:
@@ -255,6 +299,15 @@ def _depth_anything(
     model = _model("depth", encoder, decoder, 1, IMAGENET)
     protocol: Plain = {"kind": "depth_anything", "net_size": (518, 518), "multiple": 14}
     return Preset("Depth Anything", model, 518, "depth", facts, protocol, figures)
+
+
+def _depth_anything_3(facts: Plain) -> Preset:
+    """DINOv2-L and DPT with the exponential at the end; the final norm has an epsilon of its own."""
+    plain = _depth_anything("L", {})
+    plain.model["encoder"]["final_norm_eps"] = 1e-5
+    plain.model["heads"]["depth"]["decoder"]["head"]["activation"] = "exp"
+    protocol: Plain = {"kind": "depth_anything_3", "net_size": (504, 504), "multiple": 14}
+    return Preset("Depth Anything", plain.model, 378, "depth", facts, protocol)
 
 
 def _depth_anything_v1(width: Width, *values: float) -> Preset:
@@ -361,6 +414,11 @@ PRESETS: dict[str, Preset] = {
     "dpt-dinov2-large-kitti": _dpt_dinov2("L", "kitti", 2.14),
     "dpt-dinov2-giant-nyu": _dpt_dinov2("g", "nyu", 0.279),
     "dpt-dinov2-giant-kitti": _dpt_dinov2("g", "kitti", 2.11),
+    **{
+        f"dinov2-{size}-{data}-{head}": _dinov2(width, data, head, figure)
+        for (data, head), figures in DINOV2_FIGURES.items()
+        for (size, width), figure in zip(DINOV2_WIDTHS.items(), figures, strict=True)
+    },
     "depth-anything-s": _depth_anything("S", {"DA-2K": 95.3}),
     "depth-anything-b": _depth_anything("B", {"DA-2K": 97.0}),
     "depth-anything-l": _depth_anything("L", {"DA-2K": 97.1}),
@@ -379,6 +437,10 @@ PRESETS: dict[str, Preset] = {
     "depth-anything-v2-metric-outdoor-small": _depth_anything("S", {}, max_depth_m=80.0),
     "depth-anything-v2-metric-outdoor-base": _depth_anything("B", {}, max_depth_m=80.0),
     "depth-anything-v2-metric-outdoor-large": _depth_anything("L", {}, max_depth_m=80.0),
+    "depth-anything-3-mono-large": _depth_anything_3({"quantity": "relative_depth"}),
+    "depth-anything-3-metric-large": _depth_anything_3(
+        {"quantity": "depth", "max_depth_m": 200.0, "canonical_focal_px": 300.0}
+    ),
 }
 
 

@@ -2,7 +2,14 @@
 
 from itertools import groupby
 
-from densevit.checkpoints.importers import mmseg_keys, segmenter_keys, smp_keys, timm_keys, transformers_keys
+from densevit.checkpoints.importers import (
+    depth_anything_3_keys,
+    mmseg_keys,
+    segmenter_keys,
+    smp_keys,
+    timm_keys,
+    transformers_keys,
+)
 from densevit.checkpoints.importers.keys import NOT_STATED, Key, KeyTable
 from densevit_lab.reference_text import MADE, Row, escape, table
 
@@ -50,6 +57,12 @@ SECTIONS: dict[str, dict[str, KeyTable]] = {
         "decoder of net_kwargs": segmenter_keys.DECODER,
         "dataset_kwargs": segmenter_keys.DATASET,
         "inference_kwargs": segmenter_keys.INFERENCE,
+    },
+    "Depth Anything 3": {
+        "config.json": depth_anything_3_keys.CONFIG,
+        "config of config.json": depth_anything_3_keys.NETWORK,
+        "net": depth_anything_3_keys.NET,
+        "head": depth_anything_3_keys.HEAD,
     },
     "segmentation_models.pytorch": {
         "config.json of smp": smp_keys.CONFIG,

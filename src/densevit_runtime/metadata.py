@@ -28,6 +28,10 @@ INPUT = "image"
 FORMAT = 1
 
 Kind = Literal["segmentation", "depth", "regression"]
+
+Quantity = Literal["depth", "disparity", "relative_depth"]
+"""What depth is: in metres; without unit and larger where nearer; without unit and larger where farther."""
+
 _NAME = re.compile(r"[^\x00-\x1f\x7f./\\:*?\"<>|]{1,100}")  # a head's name is part of file names
 
 
@@ -43,9 +47,11 @@ class HeadMetadata:
         ignore_index: value of target pixels that do not count (segmentation).
         background: the class that was learnt where no shape is, if there is one (segmentation).
         typical_entropy: mean of the entropy on images of the head's own kind (segmentation).
-        unit: of depth or values; None if they have none.
+        unit: of depth or values; None if they have none, as disparity and relative depth.
         min_depth_m, max_depth_m: range of valid targets; metrics clip predictions to it (depth).
         relative: the values are disparity, larger is nearer and without unit (depth).
+        canonical_focal_px: focal length, in pixels of the image at the encoder, for which depth is in metres; None if
+            the model does not depend on it (depth).
         channels: names of the values (regression).
         unit_vectors: the values are a direction of length 1 (regression).
         scores: whether the graph has the output ``<head>.scores`` (segmentation).
@@ -64,6 +70,7 @@ class HeadMetadata:
     min_depth_m: float | None = None
     max_depth_m: float | None = None
     relative: bool = False
+    canonical_focal_px: float | None = None
     channels: tuple[str, ...] = ()
     unit_vectors: bool = False
     scores: bool = False
@@ -72,6 +79,13 @@ class HeadMetadata:
 
     def __post_init__(self) -> None:
         _check_head(self)
+
+    @property
+    def quantity(self) -> Quantity:
+        """What the values of a depth head are."""
+        if self.relative:
+            return "disparity"
+        return "depth" if self.unit else "relative_depth"
 
     @classmethod
     def parse(cls, data: Any, where: str) -> Self:
@@ -94,6 +108,7 @@ class HeadMetadata:
             min_depth_m=read("min_depth_m", typed.optional(typed.number), None),
             max_depth_m=read("max_depth_m", typed.optional(typed.number), None),
             relative=read("relative", typed.flag, False),
+            canonical_focal_px=read("canonical_focal_px", typed.optional(typed.number), None),
             channels=read("channels", typed.list_of(typed.text), ()),
             unit_vectors=read("unit_vectors", typed.flag, False),
             scores=read("scores", typed.flag, False),
@@ -254,6 +269,8 @@ def _check_head(head: HeadMetadata) -> None:
         problem = f"unit_vectors and {len(head.channels)} channels; three are needed"
     elif not 0 < (head.min_depth_m or 1e-9) < (head.max_depth_m or float("inf")):
         problem = f"depth from {head.min_depth_m} to {head.max_depth_m} m; a range of positive numbers is accepted"
+    elif not 0 < (head.canonical_focal_px or 1) < float("inf"):
+        problem = f"a focal length of {head.canonical_focal_px} pixels; a positive number is accepted"
     elif head.short_side > limits().width or len(head.channels) > limits().width:
         problem = too_much(f"a size of {max(head.short_side, len(head.channels))}", "width")
     if problem:

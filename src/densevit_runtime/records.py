@@ -12,7 +12,7 @@ from densevit_runtime.io.outputs import claim
 from densevit_runtime.io.write import make_folder, write_array, write_depth_mm, write_json, write_labels, write_png
 from densevit_runtime.typed import Rgb
 
-SAVED_IN = {"depth": "mm", "disparity": "disparity"}
+SAVED_IN = {"depth": "mm", "disparity": "disparity", "relative_depth": "relative_depth"}
 """Part of the name of a file of depth by quantity."""
 
 
@@ -99,7 +99,7 @@ def write_label_files(
 def write_depth_files(
     folder: Path, base: str, depth: NDArray[np.float32], picture: Picture, quantity: str
 ) -> dict[str, Any]:
-    """Write depth (H, W) in 16 bits, millimetres or disparity over its range, and a picture; their names and the range.
+    """Write depth (H, W) in 16 bits, millimetres or relative values over their range, and a picture; names and range.
 
     Raises:
         DataError: if a file cannot be written.

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from densevit_runtime import records
 from densevit_runtime.colour import Picture, colourise_depth, colourise_labels, colourise_values, overlay
 from densevit_runtime.errors import CheckpointError
-from densevit_runtime.metadata import HeadMetadata, output_names
+from densevit_runtime.metadata import HeadMetadata, Quantity, output_names
 
 
 @dataclass(frozen=True)
@@ -110,17 +110,17 @@ class DepthResult(HeadResult):
 
     @property
     def depth(self) -> NDArray[np.float32]:
-        """(H, W) float32: metres for "depth" (larger is farther), no unit for "disparity" (larger is nearer)."""
+        """(H, W) float32: metres for "depth"; no unit for "relative_depth", and for "disparity" (larger is nearer)."""
         return self.prediction
 
     @property
-    def quantity(self) -> Literal["depth", "disparity"]:
+    def quantity(self) -> Quantity:
         """What the values are."""
-        return "disparity" if self.about.relative else "depth"
+        return self.about.quantity
 
     @property
     def unit(self) -> str:
-        """Metres, "m", for depth; "" for disparity."""
+        """Metres, "m", for depth; "" for what is relative."""
         return self.about.unit or ""
 
     def colours(self) -> Picture:
@@ -130,12 +130,17 @@ class DepthResult(HeadResult):
     @staticmethod
     def file_names(about: HeadMetadata, base: str) -> dict[str, str]:
         """Values and colours."""
-        return records.depth_files(base, "disparity" if about.relative else "depth")
+        return records.depth_files(base, about.quantity)
 
     def save(self, folder: Path, stem: str) -> dict[str, Any]:
-        """Write ``<stem>.<head>.mm.png`` (16-bit, millimetres) or ``.disparity.png`` (over its range), and colours."""
+        """Write ``<stem>.<head>.mm.png`` (16-bit, millimetres) or ``.disparity.png`` (over its range), and colours.
+
+        ``.relative_depth.png`` takes the place of the latter for values without unit that are larger farther away.
+        """
+        focal = self.about.canonical_focal_px
         entries = records.write_depth_files(folder, f"{stem}.{self.name}", self.depth, self.colours(), self.quantity)
-        return {"task": "depth", "quantity": self.quantity, "unit": self.unit} | entries
+        about = {"task": "depth", "quantity": self.quantity, "unit": self.unit}
+        return about | ({} if focal is None else {"canonical_focal_px": focal}) | entries
 
 
 @dataclass(frozen=True)

@@ -12,15 +12,15 @@ SRC = ROOT / "src"
 PACKAGES = ("densevit", "densevit_lab", "densevit_runtime")
 
 # Raised, like the budgets of the rooms below, only with an ADR that argues for it.
-LIBRARY_LINES = 50_500  # 27,000 before ADR 17, 31,700 before ADR 18, 41,100 before ADR 19, 45,200 before ADR 25
+LIBRARY_LINES = 50_700  # 27,000 before ADR 17, 31,700 before ADR 18, 41,100 before ADR 19, 45,200 before ADR 25
 FILE_LINES = 300
 FUNCTION_LINES = 60
 
 # Files that may be longer, by path below src/, each with its own limit.
 LONG_FILES = {
-    "densevit/presets.py": 400,  # one table: the named models
+    "densevit/presets.py": 460,  # one table: the named models
     "densevit/tasks/losses.py": 350,  # the losses and their options are read side by side
-    "densevit/tasks/metrics.py": 370,  # the metrics and their definitions are read side by side
+    "densevit/tasks/metrics.py": 380,  # the metrics and their definitions are read side by side
 }
 
 # Lines of .py and .c for the rooms of a row together. A room that outgrows its row is made smaller first; whoever
@@ -40,17 +40,17 @@ ROOMS: dict[tuple[str, ...], int] = {
         "pages",
     ): 1_600,
     ("kernels", "upsampling"): 4_350,  # products, attention and convolutions of 8-bit integers; fused float32 branches
-    ("encoder", "decoders", "layers", "blocks", "model", "inference_config", "presets"): 3_450,  # ADR 25
-    ("io", "data", "tasks"): 11_600,  # ADR 17 and 18; reading and writing moved to the runtime: ADR 22
-    ("checkpoints",): 9_300,  # ADR 17, 19: keys, bounds of pickles, computed values; ADR 26: published weights
-    ("inference",): 4_200,  # ADR 16 to 19; ADR 22: predictions of exported files
+    ("encoder", "decoders", "layers", "blocks", "model", "inference_config", "presets"): 3_500,  # ADR 25 and 26
+    ("io", "data", "tasks"): 11_650,  # ADR 17 and 18; reading and writing moved to the runtime: ADR 22
+    ("checkpoints",): 9_500,  # ADR 17, 19: keys, bounds of pickles, computed values; ADR 26: published weights
+    ("inference",): 4_250,  # ADR 16 to 19; ADR 22: predictions of exported files
     ("engines", "export"): 4_700,  # ADR 20 and 21: graphs operator by operator, files in int8; folders for browsers
     ("evaluation", "training"): 6_800,  # ADR 18: laptop mode, what a run was trained on; ADR 25 and 26
     ("doctor", "tuning", "studies", "explain"): 4_600,
     ("serve",): 1_200,
     ("cli", "__main__"): 2_150,  # ADR 17: the batch of photos; ADR 18: data options; ADR 19 to 22
     ("densevit_runtime",): 4_150,  # ADR 22: readers, writers, colours, and what runs exported files
-    ("densevit_lab",): 4_220,  # 3,500 for benchmark (with the suite int8) and parity, the rest generates the reference
+    ("densevit_lab",): 4_240,  # 3,500 for benchmark (with the suite int8) and parity, the rest generates the reference
 }
 
 
@@ -211,7 +211,7 @@ def method_with_import(name: str) -> str:
         (long_files, {"densevit/tasks/dice.py": "\n" * 301}),
         (long_files, {"densevit/kernels/dice.c": "\n" * 301}),
         (long_files, {"densevit_lab/dice.py": "\n" * 301}),
-        (long_files, {"densevit/presets.py": "\n" * 401}),
+        (long_files, {"densevit/presets.py": "\n" * 461}),
         (unused_limits, dict.fromkeys(LONG_FILES, "\n" * 301) | {"densevit/presets.py": ""}),
         (long_functions, {"densevit/tasks/dice.py": long_function(61)}),
         (long_functions, {"densevit_lab/dice.py": "class A:\n    async " + long_function(61).replace("\n", "\n    ")}),

@@ -15,8 +15,16 @@ KEYS = Path(__file__).parent / "published_keys.json.gz"
 
 LARGE: dict[str, Any] = {"num_attention_heads": 16, "backbone_out_indices": [5, 11, 17, 23]}
 
+DINOV2_HEADS = tuple(
+    f"dinov2-vit{letter}14-{head}"
+    for letter in "sblg"
+    for head in ("nyu-linear", "nyu-linear4", "nyu-dpt", "ade20k-linear", "ade20k-ms")
+)
+"""Heads of DINOv2 with their encoders; those for KITTI have the shapes of those for NYU."""
+
 # What the config.json of each repository on the hub says beyond the defaults, as far as an importer reads it.
 HUB_CONFIGS: dict[str, dict[str, Any]] = {
+    "da3-large": {"model_name": "da3mono-large"},
     "hf-Intel-dpt-large": {"model_type": "dpt", **LARGE},
     "hf-Intel-dpt-large-ade": {"model_type": "dpt", **LARGE},
     "hf-Intel-dpt-hybrid-midas": {
@@ -46,6 +54,7 @@ FILES = {
     "official-depth_anything_v2_vits": "depth_anything_v2_vits.pth",
     "official-depth_anything_v2_vitb": "depth_anything_v2_vitb.pth",
     "official-depth_anything_v2_vitl": "depth_anything_v2_vitl.pth",
+    **{name: f"{name.replace('-', '_')}_head.pth" for name in DINOV2_HEADS},
 }
 OVERRIDES: dict[str, dict[str, Any]] = {"official-dpt_base-depth": {"release": "midas"}}
 

@@ -5,7 +5,13 @@ import pytest
 from densevit.checkpoints.importers import IMPORTERS, Imported, build, detect
 from tests.parity.published import meta_source, published
 
-SOURCES = {"hf": "transformers", "mmseg": "mmseg", "segmenter": "segmenter"}
+SOURCES = {
+    "da3": "depth_anything_3",
+    "dinov2": "dinov2",
+    "hf": "transformers",
+    "mmseg": "mmseg",
+    "segmenter": "segmenter",
+}
 
 
 def imported(name: str) -> Imported:

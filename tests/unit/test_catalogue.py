@@ -113,6 +113,7 @@ def test_select__filters_combine() -> None:
         "depth-anything-v2-metric-indoor-small",
         "depth-anything-v2-metric-outdoor-small",
         "depth-anything-v2-small",
+        *(f"dinov2-small-{data}-{head}" for data in ("nyu", "kitti") for head in ("linear", "linear4", "dpt")),
         "dpt-dinov2-small-kitti",
         "dpt-dinov2-small-nyu",
     }
@@ -125,7 +126,7 @@ def test_select__filters_combine() -> None:
         ({"weights": "all"}, "no model has the weights 'all'; accepted: none, published, shipped"),
         (
             {"family": "UperNet"},
-            "no model has the family 'UperNet'; accepted: DPT, Depth Anything, SETR, Segmenter",
+            "no model has the family 'UperNet'; accepted: DINOv2, DPT, Depth Anything, SETR, Segmenter",
         ),
         (
             {"licence": "GPL-3.0"},

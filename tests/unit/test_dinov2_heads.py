@@ -171,6 +171,16 @@ def test_labels__have_the_windows_of_their_number_of_taps(tmp_path: Path) -> Non
     assert bundle.model.config.encoder.final_norm
 
 
+def test_labels_of_several_taps__are_averaged_over_the_published_scales(tmp_path: Path) -> None:
+    path = write(tmp_path, "dinov2_vits14_ade20k_ms_head.pth", FIXTURES["dinov2-labels-ms-registers"])
+
+    protocol = import_file(str(path), **GIVEN, taps=(0, 1, 2, 3)).bundle.protocol
+
+    assert isinstance(protocol, WindowProtocol)
+    assert (protocol.window, protocol.stride) == ((640, 640), (320, 320))
+    assert protocol.tta_scales == (1.0, 1.32, 1.73, 2.28, 3.0)
+
+
 def taps(levels: int = 2) -> Taps:
     generator = torch.Generator().manual_seed(4)
 

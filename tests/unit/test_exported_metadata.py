@@ -41,6 +41,14 @@ def test_metadata__survive_a_round_trip() -> None:
     assert Metadata.parse(METADATA.to_json(), "m.onnx") == METADATA
 
 
+@pytest.mark.parametrize(
+    ("facts", "quantity"),
+    [({"unit": "m"}, "depth"), ({"relative": True}, "disparity"), ({}, "relative_depth")],
+)
+def test_quantity__of_depth_follows_from_unit_and_direction(facts: dict[str, Any], quantity: str) -> None:
+    assert HeadMetadata(task="depth", short_side=240, **facts).quantity == quantity
+
+
 def test_outputs__are_the_heads_and_their_scores() -> None:
     assert METADATA.outputs == ("streets", "streets.scores", "depth", "normals")
 

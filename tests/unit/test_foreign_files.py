@@ -99,7 +99,6 @@ OTHERS: dict[str, tuple[str, ...]] = {
         "neck.reassemble_stage.readout_projects.0.layers.0.weight",
     ),
     "Sapiens 2": ("embeddings.register_tokens", "model.layer.0.attention.q_norm.weight"),
-    "Depth Anything 3, whose final norm": ("backbone.pretrained.cls_token", "head.scratch.layer1_rn.weight"),
     "Depth Anything 3 for several views": ("backbone.pretrained.camera_token", "head.scratch.layer1_rn.weight"),
     "the head of a classifier": ("head.weight", "head.bias"),
     "a model of an unknown program": ("my_decoder.0.weight",),

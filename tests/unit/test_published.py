@@ -20,7 +20,7 @@ ROWS = tuple(PUBLISHED.values())
 ORIGINS = [pytest.param(origin, id=f"{row.name}-{i}") for row in ROWS for i, origin in enumerate(row.sources)]
 HASH = re.compile(r"[0-9a-f]{64}")
 # Whose metric models have no published figures.
-WITHOUT_METRICS = re.compile(r"depth-anything-v2-metric-(indoor|outdoor)-(small|base|large)")
+WITHOUT_METRICS = re.compile(r"depth-anything-(v2-metric-(indoor|outdoor)-(small|base|large)|3-(mono|metric)-large)")
 
 
 def key_list(row: Published) -> str | None:
@@ -35,6 +35,10 @@ def key_list(row: Published) -> str | None:
         return f"segmenter-{folder.replace('patch8', 'patch8-linear')}-{data}"
     if row.import_options["as_source"] == "depth_anything":
         return f"official-depth_anything_v2_{row.source_config.partition(',')[0]}"
+    if row.import_options["as_source"] == "depth_anything_3":
+        return "da3-large"
+    if row.import_options["as_source"] == "dinov2":
+        return row.source_config.replace("_", "-").replace("kitti", "nyu")
     if row.import_options["as_source"] == "dpt":
         tuned = row.source_config in (
             "dpt_hybrid_kitti",
@@ -160,6 +164,15 @@ def test_sources__of_a_row_with_several_hashes_agree(row: Published) -> None:
             "e96fd0c8cedf1825a55b9c61309f754982948df0/depth_anything_v2_metric_vkitti_vitb.pth",
         ),
         (
+            "dinov2-small-ade20k-ms",
+            "https://dl.fbaipublicfiles.com/dinov2/dinov2_vits14/dinov2_vits14_ade20k_ms_head.pth",
+        ),
+        (
+            "depth-anything-3-mono-large",
+            "https://huggingface.co/depth-anything/DA3MONO-LARGE/resolve/f465978e618db8cc79c83b8bbf24964857db1875/"
+            "model.safetensors",
+        ),
+        (
             "dpt-dinov2-giant-kitti",
             "https://huggingface.co/facebook/dpt-dinov2-giant-kitti/resolve/main/model.safetensors",
         ),
@@ -277,7 +290,7 @@ def test_row__becomes_its_preset_under_any_file_name(row: Published) -> None:
         assert bundle.protocol is not None
         assert bundle.protocol.plain() == parse_protocol(preset.protocol).plain()
     if preset.task == "depth":
-        facts = ("quantity", "max_depth_m") if "max_depth_m" in preset.task_facts else ("quantity",)
+        facts = [fact for fact in ("quantity", "max_depth_m", "canonical_focal_px") if fact in preset.task_facts]
         task = bundle.tasks[head].plain()
         assert [task[fact] for fact in facts] == [preset.task_facts[fact] for fact in facts]
     else:
@@ -304,6 +317,9 @@ def test_metrics__are_those_of_the_preset(preset: str, data: str, metrics: dict[
             "image resized to sides of at most 512 and 2048, windows of 512 x 512, stride 341",
         ),
         ("dpt-mmseg-base-ade20k", "whole image resized to sides of at most 512 and 2048"),
+        ("dinov2-small-ade20k-linear", "image resized to a short side of 512, windows of 512 x 512, stride 341"),
+        ("dinov2-small-nyu-dpt", "whole image not resized"),
+        ("depth-anything-3-mono-large", "whole image resized to a long side of 504, sides multiples of 14"),
         ("dpt-hybrid-kitti", "whole image resized to 352 x 1216, sides multiples of 32"),
     ],
 )

@@ -35,10 +35,9 @@ def test_every_layout__is_loaded_by_name(layout: Layout, place: Place, tmp_path:
 
     model = densevit.load(row.name)
 
-    expected = import_file(
-        str(next(file for file in (tmp_path / "origin").iterdir() if file.suffix in {".pth", ".pt", ".safetensors"})),
-        **row.import_options,
-    ).bundle
+    files = [file for file in (tmp_path / "origin").iterdir() if not file.name.endswith("_pretrain.pth")]
+    path = next(file for file in files if file.suffix in {".pth", ".pt", ".safetensors"})
+    expected = import_file(str(path), **row.import_options).bundle
     assert model.model.config == expected.model.config
     for key, tensor in expected.model.state_dict().items():
         assert torch.equal(model.model.state_dict()[key], tensor)
@@ -154,6 +153,32 @@ def test_pinned_hash__is_demanded_from_then_on(name: str, place: Place, tmp_path
 
     message = refusal(row.name)
 
+    assert f"pinned at the first use; remove {path.parent / 'record.json'} to accept another file" in message
+
+
+def test_head_and_encoder__are_two_files_that_become_one(place: Place, tmp_path: Path) -> None:
+    row = place.publish(PUBLISHED["dinov2-small-nyu-linear"], tmp_path / "origin")
+
+    path = weights_of(row.name)
+
+    encoder = tmp_path / "origin" / "dinov2_vits14_pretrain.pth"
+    sha256 = hashlib.sha256(encoder.read_bytes()).hexdigest()
+    assert json.loads((path.parent / "record.json").read_text())["side_sha256"] == {encoder.name: sha256}
+    assert read_header(path).card.provenance[-2] == f"{row.sources[0].side_address(encoder.name)}, SHA-256 {sha256}"
+    assert list((path.parent / "source").iterdir()) == []
+
+
+def test_pinned_hash_of_an_encoder__is_demanded_too(place: Place, tmp_path: Path) -> None:
+    row = place.publish(PUBLISHED["dinov2-small-nyu-linear"], tmp_path / "origin")
+    path = weights_of(row.name)
+    path.write_bytes(b"damaged")
+    for address, served in place.server.paths.items():
+        if address.endswith("_pretrain.pth"):
+            served.data += b" "
+
+    message = refusal(row.name)
+
+    assert "dinov2_vits14_pretrain.pth" in message
     assert f"pinned at the first use; remove {path.parent / 'record.json'} to accept another file" in message
 
 

@@ -173,6 +173,16 @@ def test_disparity__is_saved_over_its_range(tmp_path):
     assert (record["quantity"], record["unit"]) == ("disparity", "")
 
 
+def test_relative_depth__is_saved_over_its_range(tmp_path):
+    record = depth(Depth(quantity="relative_depth"), logits(1)).save(tmp_path, "a")
+    assert saved(tmp_path / "a.depth.relative_depth.png").max() == 65535
+    assert (record["values"], record["quantity"], record["unit"]) == (
+        "a.depth.relative_depth.png",
+        "relative_depth",
+        "",
+    )
+
+
 def test_disparity__without_any_range_is_zero(tmp_path):
     depth(DISPARITY, torch.full((1, 5, 8), 0.7)).save(tmp_path, "a")
     assert saved(tmp_path / "a.depth.disparity.png").max() == 0

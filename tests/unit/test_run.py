@@ -382,6 +382,23 @@ def test_pace__draws_live_only_for_who_follows(caplog: pytest.LogCaptureFixture)
     assert 20 <= len(caplog.records) <= 27  # about five a second
 
 
+def test_pace__says_after_the_first_steps_that_hours_are_left(caplog: pytest.LogCaptureFixture) -> None:
+    clock = Clock()
+    it = ProgressMeter(0, 1000, eval_every=0, images=4, advice="do less", clock=clock)
+    with caplog.at_level(logging.WARNING):
+        take(it, clock, 20, 60.0)
+    assert [record.message for record in caplog.records] == ["at this speed 16 h 36 min are left; do less"]
+
+
+def test_pace__of_minutes_gives_no_advice(caplog: pytest.LogCaptureFixture) -> None:
+    clock = Clock()
+    it = ProgressMeter(0, 1000, eval_every=0, images=4, advice="do less", clock=clock)
+    with caplog.at_level(logging.WARNING):
+        take(it, clock, 4, 2.0)
+        take(it, clock, 20, 60.0)
+    assert caplog.records == []
+
+
 def test_pace__line_has_what_a_person_asks_for(caplog: pytest.LogCaptureFixture) -> None:
     clock = Clock()
     it = pace(clock)

@@ -19,6 +19,7 @@ ALL: dict[str, Task] = {
     "segmentation": Segmentation(classes=CLASSES),
     "metric depth": Depth(),
     "disparity": Depth(quantity="disparity"),
+    "relative depth": Depth(quantity="relative_depth"),
     "regression": Regression(channels=("height",)),
     "normals": Regression(channels=("x", "y", "z"), unit_vectors=True),
 }
@@ -133,6 +134,7 @@ ADDITIVE: dict[str, Task] = {
     "class weights": Segmentation(classes=CLASSES, class_weights=(0.5, 2.0, 7.0)),
     "all pixels": Segmentation(classes=CLASSES, denominator="all", class_weights=(0.5, 2.0, 7.0)),
     "disparity": Depth(quantity="disparity", gradient_weight=0.5),
+    "relative depth": Depth(quantity="relative_depth", gradient_weight=0.5),
     "values": ALL["regression"],
     "normals": ALL["normals"],
 }
@@ -437,7 +439,7 @@ def test_depth_loss__of_disparity_is_larger_for_depth_in_its_place() -> None:
     assert loss(task, target[:, None], target) > 0.5
 
 
-@pytest.mark.parametrize("quantity", ["depth", "disparity"])
+@pytest.mark.parametrize("quantity", ["depth", "disparity", "relative_depth"])
 def test_depth_loss__adds_gradient_matching_with_its_weight(quantity: str) -> None:
     target, values = random_target(Depth()), torch.rand(2, 1, 8, 12, generator=generator()) + 0.5
     tasks = (Depth.parse({"quantity": quantity, "gradient_weight": weight}) for weight in (0.0, 1.0, 2.0))
@@ -463,7 +465,7 @@ def test_depth_loss__takes_values_of_zero_and_below() -> None:
     assert values.grad.isfinite().all()
 
 
-@pytest.mark.parametrize(("quantity", "near"), [("depth", 1.0), ("disparity", 9.0)])
+@pytest.mark.parametrize(("quantity", "near"), [("depth", 1.0), ("disparity", 9.0), ("relative_depth", 1.0)])
 def test_depth__colours_near_things_brighter(quantity: str, near: float) -> None:
     task = Depth.parse({"quantity": quantity})
     ramp = np.linspace(1, 9, 32, dtype=np.float32)[None]
@@ -481,7 +483,7 @@ def test_depth__has_metres_and_disparity_no_unit() -> None:
     [
         ({"min_depth_m": 10.0, "max_depth_m": 10.0}, r"min_depth_m 10.0 must be below max_depth_m 10.0"),
         ({"min_depth_m": 0.0}, "min_depth_m: Input should be greater than 0"),
-        ({"quantity": "metres"}, "quantity: Input should be 'depth' or 'disparity'"),
+        ({"quantity": "metres"}, "quantity: Input should be 'depth', 'disparity' or 'relative_depth'"),
         ({"max_depth_m": float("inf")}, "max_depth_m: Input should be a finite number"),
         ({"trim": 1.0}, "trim: Input should be less than 1"),
         ({"quantity": "disparity", "berhu_weight": 1}, "compare metres, but disparity has none; set them to 0, or"),

@@ -35,7 +35,7 @@ def start_from(model: DenseModel, tasks: Mapping[str, Task], donor: Bundle, sour
         message = "{} has an encoder of width {}, {} heads and {}, but the model has {}, {} and {}; "
         advice = "leave model.encoder out to take that of init, or choose another init"
         raise CheckpointError(message.format(source, *donor_kind, *kind) + advice)
-    for setting in ("norm_eps", "activation", "pre_norm", "final_norm"):
+    for setting in ("norm_eps", "activation", "pre_norm", "final_norm", "final_norm_eps"):
         trained, new = getattr(donor_encoder, setting), getattr(encoder, setting)
         if trained != new:
             _log.warning("the encoder of %s was trained with %s %s but the model has %s", source, setting, trained, new)

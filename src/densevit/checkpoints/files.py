@@ -27,6 +27,9 @@ from densevit_runtime.io.decode import reason
 
 log = logging.getLogger(__name__)
 
+SUFFIXES = {".safetensors", ".pth", ".pt", ".bin", ".ckpt"}
+"""Of files of weights."""
+
 # Bytes of JSON at the start of a safetensors file, as limited by the format.
 MAX_HEADER = 100_000_000
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from densevit.checkpoints.card_file import CARD_FILE, licence_beside
-from densevit.checkpoints.files import read_weights
+from densevit.checkpoints.files import SUFFIXES, read_weights
 from densevit.checkpoints.hub import (
     DEFAULT_NAME,
     HUB_FILES,
@@ -38,7 +38,6 @@ from densevit_runtime.runtime import is_exported
 _log = logging.getLogger(__name__)
 
 FOLDER_FILES = (*HUB_FILES, "checkpoint.pth")
-SUFFIXES = {".safetensors", ".pth", ".pt", ".bin", ".ckpt"}
 
 # Options of densevit.load: for every checkpoint (only named in errors here), and for those of other programs.
 LOAD_OPTIONS = ("heads", "device", "speed", "engine", "quality")

@@ -18,7 +18,10 @@ def convert(
     out: Annotated[Path, typer.Argument(metavar="OUT.safetensors", help="The checkpoint to write.")],
     as_source: Annotated[
         str | None,
-        typer.Option("--as", help="Read as segmenter, setr, mmseg, dpt, depth_anything, transformers, smp or dinov2."),
+        typer.Option(
+            "--as",
+            help="Read as segmenter, setr, mmseg, dpt, depth_anything, depth_anything_3, transformers, smp or dinov2.",
+        ),
     ] = None,
     config: Annotated[Path | None, typer.Option(help="Config file of the model, if not next to the weights.")] = None,
     num_heads: Annotated[int | None, typer.Option(help="Attention heads of the encoder.")] = None,
@@ -33,7 +36,8 @@ def convert(
     release: Annotated[
         str | None,
         typer.Option(
-            help="DPT depth: midas, kitti, nyu. DINOv2: kitti, nyu. Depth Anything: v1, v2, hypersim, vkitti."
+            help="DPT depth: midas, kitti, nyu. DINOv2: kitti, nyu. Depth Anything: v1, v2, hypersim, vkitti; 3: mono, "
+            "metric."
         ),
     ] = None,
     scale: Annotated[float | None, typer.Option(help="Scale of a DPT depth model, instead of a release.")] = None,

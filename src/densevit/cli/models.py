@@ -29,7 +29,7 @@ class BareJson(TyperCommand):
 def models(
     task: Annotated[str | None, typer.Option(help="Only models for this task: segmentation or depth.")] = None,
     family: Annotated[
-        str | None, typer.Option(help="Only this family: SETR, Segmenter, DPT or Depth Anything.")
+        str | None, typer.Option(help="Only this family: SETR, Segmenter, DPT, DINOv2 or Depth Anything.")
     ] = None,
     licence: Annotated[
         str | None,

@@ -53,7 +53,8 @@ class ViewOptions:
     protocol: Annotated[
         str | None,
         typer.Option(
-            help="Run images as this program does: segmenter, mmseg, setr, dpt, transformers, depth_anything."
+            help="Run images as this program does: segmenter, mmseg, setr, dinov2, dpt, transformers, depth_anything, "
+            "depth_anything_3."
         ),
     ] = None
     tta: Annotated[bool, typer.Option("--tta", help="Average the protocol's scales, each mirrored too.")] = False

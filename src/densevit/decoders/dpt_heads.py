@@ -34,7 +34,8 @@ class DepthHead(Config):
         up_to: upsample by two, or to the image size (Depth Anything; works for any patch size).
         hidden_channels: width before the last convolution.
         projection: whether a 3x3 convolution and ReLU come first (transformers' ``add_projection``).
-        activation: "relu" for values >= 0, "none" for signed ones, "sigmoid" for values in (0, max_depth_m).
+        activation: "relu" for values >= 0, "none" for signed ones, "sigmoid" for values in (0, max_depth_m), "exp" for
+            the exponential of the network's logarithms (Depth Anything 3).
         scale, shift, invert: with ``invert`` the value d becomes 1 / max(scale * d + shift, 1e-8), which converts the
             disparity of the KITTI and NYU releases to metres.
         max_depth_m: factor after a sigmoid, in metres.
@@ -47,7 +48,7 @@ class DepthHead(Config):
     up_to: Literal["double", "image"] = "image"
     hidden_channels: PositiveWidth = 32
     projection: bool = False
-    activation: Literal["relu", "none", "sigmoid"] = "relu"
+    activation: Literal["relu", "none", "sigmoid", "exp"] = "relu"
     scale: float = 1.0
     shift: float = 0.0
     invert: bool = False
@@ -108,6 +109,8 @@ class RegressionConvs(nn.Module):
             x = x + config.min_depth_m if config.min_depth_m else x
         elif config.activation == "sigmoid":
             x = torch.sigmoid(x) * config.max_depth_m
+        elif config.activation == "exp":
+            x = torch.exp(x)
         if config.limit_m is not None:
             x = x.clamp(max=config.limit_m)
         return 1.0 / (config.scale * x + config.shift).clamp(min=1e-8) if config.invert else x

@@ -33,6 +33,7 @@ class EncoderConfig(Config):
         taps: 0-based indices of the blocks whose outputs are returned, increasing.
         final_norm: whether taps pass through the final LayerNorm (Segmenter, DINOv2) or are the raw residual stream
             (SETR, DPT).
+        final_norm_eps: epsilon of the final LayerNorm where it is not ``norm_eps`` (Depth Anything 3).
         drop_path: rate at the last block of the full model, growing linearly from 0 at the first.
         stem: DPT-Hybrid's convolutional stem instead of the patch projection.
     """
@@ -58,6 +59,7 @@ class EncoderConfig(Config):
     positions: Annotated[LearnedPositions | RotaryPositions, Field(discriminator="kind")]
     taps: tuple[int, ...] = Field(min_length=1)
     final_norm: bool = False
+    final_norm_eps: float | None = Field(default=None, gt=0)
     drop_path: float = Field(default=0.0, ge=0, lt=1)
     dropout: float = Field(default=0.0, ge=0, lt=1)
     stem: HybridStem | None = None
@@ -74,6 +76,8 @@ class EncoderConfig(Config):
             )
         if self.rotary is not None and (self.embed_dim // self.num_heads) % 4:
             raise ValueError("rotary positions need a head width that is a multiple of 4")
+        if self.final_norm_eps is not None and not self.final_norm:
+            raise ValueError("final_norm_eps is of the final norm, which final_norm leaves out; leave it out too")
         if self.mlp_norm and self.mlp != "swiglu":
             raise ValueError("mlp_norm is of the feed-forward 'swiglu' only; leave it out")
         if self.stem is not None and self.patch_size != (16, 16):

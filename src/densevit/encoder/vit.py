@@ -71,7 +71,8 @@ class VisionTransformer(nn.Module):
             )
             for i in range(config.taps[-1] + 1)
         )
-        self.norm = nn.LayerNorm(dim, eps=config.norm_eps) if config.final_norm else nn.Identity()
+        final_eps = config.final_norm_eps or config.norm_eps
+        self.norm = nn.LayerNorm(dim, eps=final_eps) if config.final_norm else nn.Identity()
         self.reset_parameters()
 
     def reset_parameters(self) -> None:

@@ -225,6 +225,8 @@ def _dpt_head(writer: Writer, head: Any, x: Value, levels: Levels) -> Value:
         x = x + config.min_depth_m if config.min_depth_m else x
     elif config.activation == "sigmoid":
         x = g.op("Sigmoid", x) * config.max_depth_m
+    elif config.activation == "exp":
+        x = g.op("Exp", x)
     if config.limit_m is not None:
         x = g.op("Min", x, config.limit_m)
     return 1.0 / g.op("Max", x * config.scale + config.shift, 1e-8) if config.invert else x

@@ -65,6 +65,7 @@ def _describe_head(task: Task, short_side: int, metrics: Any, *, scores: bool) -
             min_depth_m=task.min_depth_m,
             max_depth_m=task.max_depth_m,
             relative=task.quantity == "disparity",
+            canonical_focal_px=task.canonical_focal_px,
         )
     assert isinstance(task, Regression)
     return HeadMetadata(**common, unit=task.unit or None, channels=task.channels, unit_vectors=task.unit_vectors)

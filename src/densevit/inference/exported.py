@@ -157,7 +157,8 @@ def task_of(about: HeadMetadata) -> Task:
             "typical_entropy": about.typical_entropy,
         },
         "depth": {
-            "quantity": "disparity" if about.relative else "depth",
+            "quantity": about.quantity,
+            "canonical_focal_px": about.canonical_focal_px,
             **{name: value for name, value in depth.items() if value is not None},
         },
         "regression": {"channels": about.channels, "unit": about.unit or "", "unit_vectors": about.unit_vectors},

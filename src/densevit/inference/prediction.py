@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +24,7 @@ from densevit.inference.results import DepthResult, HeadResult, SegmentationResu
 from densevit.inference.tiled_logits import TiledLogits
 from densevit.tasks import Task
 from densevit_runtime.colour import Picture
+from densevit_runtime.metadata import Quantity
 from densevit_runtime.records import save_record
 
 
@@ -106,13 +107,13 @@ class Prediction(Mapping[str, HeadResult]):
         return self.depth_result.depth
 
     @property
-    def depth_quantity(self) -> Literal["depth", "disparity"]:
-        """What the values are: "depth", larger is farther, or "disparity", larger is nearer."""
+    def depth_quantity(self) -> Quantity:
+        """What the values are: "depth" and "relative_depth", larger is farther, or "disparity", larger is nearer."""
         return self.depth_result.quantity
 
     @property
     def depth_unit(self) -> str:
-        """Metres, "m", or "" for disparity."""
+        """Metres, "m", or "" for what is relative."""
         return self.depth_result.unit
 
     def overlay(self, head: str | None = None, alpha: float = 0.55) -> Picture:

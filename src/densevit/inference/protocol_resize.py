@@ -82,6 +82,18 @@ def stretched(target: Size, multiple: int) -> Size:
     return max(round(target[0] / multiple), 1) * multiple, max(round(target[1] / multiple), 1) * multiple
 
 
+def long_side(size: Size, length: int) -> Size:
+    """The size of the same aspect whose longer side has this length (Depth Anything 3)."""
+    factor = length / max(size)
+    return max(round(size[0] * factor), 1), max(round(size[1] * factor), 1)
+
+
+def nearest_multiples(size: Size, multiple: int) -> Size:
+    """Both sides rounded to the nearest multiple, halves up (Depth Anything 3)."""
+    height, width = (max((2 * side + multiple) // (2 * multiple), 1) * multiple for side in size)
+    return height, width
+
+
 def _rounded(size: Size, factor: float) -> Size:
     return max(int(size[0] * factor + 0.5), 1), max(int(size[1] * factor + 0.5), 1)
 
@@ -122,6 +134,8 @@ def whole_size(protocol: WholeProtocol, size: Size) -> Size:
         return size
     if not protocol.keep_aspect:
         return stretched(protocol.net_size, protocol.multiple)
+    if protocol.kind == "depth_anything_3":
+        return nearest_multiples(long_side(size, max(protocol.net_size)), protocol.multiple)
     return net_size(size, protocol.net_size, protocol.multiple, _METHODS[protocol.kind])
 
 
@@ -178,6 +192,36 @@ def opencv_cubic(image: NDArray[np.uint8], size: Size) -> Tensor:
     if exact.shape[-2:] != size:
         exact = F.interpolate(exact[None], size=size, mode="bicubic", align_corners=False, antialias=False)[0]
     return exact.float()
+
+
+def opencv_twice(image: NDArray[np.uint8], length: int, size: Size) -> Tensor:
+    """The two resizes of uint8 (H, W, 3) by Depth Anything 3: the longer side to a length, then to whole patches.
+
+    Each shrinks by OpenCV's INTER_AREA and enlarges by INTER_CUBIC, and rounds to 8 bits; the latter is within one of
+    255 steps of OpenCV's fixed-point arithmetic.
+
+    Returns:
+        (3, H', W') float32 in [0, 1].
+    """
+    exact = torch.from_numpy(np.array(image)).permute(2, 0, 1).double()
+    for target in (long_side((image.shape[0], image.shape[1]), length), size):
+        old = exact.shape[-2:]
+        if old == target:
+            continue
+        if target[0] > old[0] or target[1] > old[1]:
+            exact = F.interpolate(exact[None], size=target, mode="bicubic", align_corners=False, antialias=False)[0]
+        else:
+            rows, columns = _areas(old[0], target[0]), _areas(old[1], target[1])
+            exact = rows @ exact @ columns.T
+        exact = exact.round().clamp(0, 255)
+    return exact.float().div_(255.0)
+
+
+def _areas(old: int, new: int) -> Tensor:
+    """(new, old) float64: the share of each old pixel in the mean that a new one, of old / new pixels, is."""
+    edges, pixels = torch.arange(new + 1).double() * (old / new), torch.arange(old).double()
+    covered = torch.minimum(edges[1:, None], pixels + 1) - torch.maximum(edges[:-1, None], pixels)
+    return covered.clamp(min=0) * (new / old)
 
 
 def pillow(image: NDArray[np.uint8], size: Size, resample: Resampling) -> Tensor:

@@ -16,6 +16,7 @@ from densevit.inference.protocol_resize import (
     cover_window,
     opencv_cubic,
     opencv_linear,
+    opencv_twice,
     pillow,
     single_scale_size,
     tta_sizes,
@@ -125,7 +126,7 @@ def prepare(kind: ProtocolKind, model: DenseModel, images: Tensor) -> Tensor:
         return images[..., : h - h % ph, : w - w % pw]
     if kind == "dinov2":  # the output is of the padded image, and resized to that without padding
         return centre_padded(images, ph)
-    if kind in ("dpt", "depth_anything"):
+    if kind in ("dpt", "depth_anything", "depth_anything_3"):
         raise ShapeError(f"image is {h} x {w} but protocol {kind} takes multiples of patch size {ph} x {pw}; resize it")
     return F.pad(images, (0, -w % pw, 0, -h % ph))
 
@@ -151,6 +152,8 @@ def _resized(protocol: WholeProtocol, image: NDArray[np.uint8]) -> Tensor:
     """The image (H, W, 3) at the protocol's input size: (3, h, w) in [0, 1]."""
     image_size = (image.shape[0], image.shape[1])
     size = checked_input_size(whole_size(protocol, image_size), image_size)
+    if protocol.kind == "depth_anything_3":
+        return opencv_twice(image, max(protocol.net_size), size)
     return pillow(image, size, protocol.resample) if protocol.kind == "transformers" else opencv_cubic(image, size)
 
 
@@ -159,6 +162,7 @@ _FINAL: dict[WholeKind, tuple[tuple[Mode, bool], tuple[Mode, bool]]] = {
     "dpt": (("bicubic", False), ("bicubic", False)),
     "transformers": (("bilinear", False), ("bicubic", False)),
     "depth_anything": (("bilinear", True), ("bilinear", True)),
+    "depth_anything_3": (("bilinear", False), ("bilinear", False)),  # its program leaves maps at the network's size
 }
 
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,7 @@ from densevit.inference.decode import decode, entropy, mean_entropy, scores
 from densevit.inference.tiled_logits import TiledLogits, full
 from densevit.tasks import Depth, Regression, Segmentation, Task
 from densevit_runtime.colour import Picture, overlay
+from densevit_runtime.metadata import Quantity
 from densevit_runtime.records import (
     class_shares,
     count_labels,
@@ -146,17 +147,17 @@ class DepthResult(HeadResult):
 
     @property
     def depth(self) -> NDArray[np.float32]:
-        """(H, W) float32: metres for "depth" (larger is farther), no unit for "disparity" (larger is nearer)."""
+        """(H, W) float32: metres for "depth"; no unit for "relative_depth", and for "disparity" (larger is nearer)."""
         return self.prediction
 
     @property
-    def quantity(self) -> Literal["depth", "disparity"]:
+    def quantity(self) -> Quantity:
         """What the values are."""
         return self.task.quantity
 
     @property
     def unit(self) -> str:
-        """Metres, "m", for depth; "" for disparity."""
+        """Metres, "m", for depth; "" for what is relative."""
         return self.task.unit
 
     @staticmethod
@@ -165,9 +166,10 @@ class DepthResult(HeadResult):
         return depth_files(base, task.value_format.name)
 
     def save(self, folder: Path | str, stem: str) -> dict[str, Any]:
-        """Write ``<stem>.<head>.mm.png`` (16-bit, millimetres) or ``.disparity.png`` (over its range), and a picture.
+        """Write ``<stem>.<head>.mm.png`` (16-bit, millimetres), or values without unit over their range.
 
-        The picture is ``<stem>.<head>.colours.png``. Returns what the JSON record says of the head.
+        Those are in ``.disparity.png`` or ``.relative_depth.png``. The picture is ``<stem>.<head>.colours.png``.
+        Returns what the JSON record says of the head.
         """
         base = f"{stem}.{self.name}"
         entries = write_depth_files(Path(folder), base, self.depth, self.colours(), self.quantity)

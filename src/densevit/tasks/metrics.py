@@ -130,6 +130,9 @@ class SegmentationMetrics(_Sums):
             )
 
 
+Align = Literal["none", "scale_shift", "scale_shift_of_depth"]
+
+
 class DepthMetrics(_Sums):
     """Depth errors per image, averaged over the images, as the field reports them.
 
@@ -141,6 +144,7 @@ class DepthMetrics(_Sums):
         max_depth_m: target pixels at or above are invalid, predictions are clipped to it.
         align: ``"none"`` for predictions in metres. ``"scale_shift"`` for relative disparity: per image, scale and
             shift are fitted to the inverse target depth by least squares (Ranftl et al., MiDaS, 2020), then inverted.
+            ``"scale_shift_of_depth"`` for relative depth: likewise, to the target depth itself.
 
     Attributes:
         state: ``sums`` (9,) float64, one sum per entry of ``NAMES``; ``images`` and ``skipped`` () int64.
@@ -151,9 +155,7 @@ class DepthMetrics(_Sums):
 
     NAMES = ("AbsRel", "SqRel", "RMSE", "RMSElog", "SILog", "log10", "delta1", "delta2", "delta3")
 
-    def __init__(
-        self, min_depth_m: float = 1e-3, max_depth_m: float = 10.0, align: Literal["none", "scale_shift"] = "none"
-    ) -> None:
+    def __init__(self, min_depth_m: float = 1e-3, max_depth_m: float = 10.0, align: Align = "none") -> None:
         if not 0 < min_depth_m < max_depth_m:
             raise ConfigError(
                 f"the depth range is {min_depth_m} to {max_depth_m} m but 0 < min_depth_m < max_depth_m is needed; "
@@ -167,7 +169,7 @@ class DepthMetrics(_Sums):
         """Measure one image (H, W) or a batch (B, H, W); an image without a valid pixel is counted as skipped.
 
         Args:
-            prediction: metres, or disparity of any scale and shift with ``align="scale_shift"``.
+            prediction: metres, or values of any scale and shift as ``align`` says.
             target: metres, the same shape; 0, NaN and all outside of the range is invalid.
 
         Raises:
@@ -204,6 +206,9 @@ class DepthMetrics(_Sums):
             # A fitted disparity of 0 or less is behind the horizon: as far away as the range goes.
             centre, scale, offset = _fit_scale_shift(predicted[valid], 1 / true[valid])
             predicted = 1 / (scale * (predicted - centre) + offset).clamp(min=1 / self.max_depth_m)
+        elif self.align == "scale_shift_of_depth":
+            centre, scale, offset = _fit_scale_shift(predicted[valid], true[valid])
+            predicted = scale * (predicted - centre) + offset
         return predicted.clamp(self.min_depth_m, self.max_depth_m), valid
 
     def compute(self) -> dict[str, Any]:

@@ -30,6 +30,9 @@ from densevit.training.session import Session, evaluate_now, finish, is_stale
 from densevit.training.signals import Interrupted, Stopped, StopRequest, stop_on_signals
 from densevit.training.train_state import TrainState, claim_folder
 
+FREEZE = "the encoder runs in every step, which a GPU is for; on a CPU, --freeze encoder learns in minutes"
+"""Advice for a long run on the CPU."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -132,6 +135,7 @@ def _open_recorder(run: Session, stack: ExitStack) -> None:
         parameters=run.model.num_parameters(),
         metrics=run.state.metrics,
         on_log=run.hooks.on_log,
+        advice=FREEZE if run.group.device.type == "cpu" and run.cache is None else None,
     )
     run.recorder = stack.enter_context(recorder)
 

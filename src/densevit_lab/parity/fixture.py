@@ -25,6 +25,7 @@ ORIGINS = {
     "fudan-zvg/SETR": "setr",
     "isl-org/DPT": "dpt",
     "DepthAnything/Depth-Anything-V2": "depth_anything",
+    "ByteDance-Seed/Depth-Anything-3": "depth_anything_3",
     "mmsegmentation": "mmseg",
     "transformers": "transformers",
     "segmentation_models_pytorch": "smp",
@@ -93,6 +94,8 @@ class Fixture:
             case "depth_anything":
                 overrides = {"num_heads": config["heads"], "taps": config["taps"], "release": "v2"}
                 overrides["max_depth_m"] = config.get("max_depth")
+            case "depth_anything_3":
+                overrides = {"num_heads": config["heads"], "taps": config["taps"], "release": config["release"]}
             case "dinov2":
                 overrides = {"num_heads": config["heads"], "taps": config["taps"]}
                 overrides |= {"release": config.get("release"), "max_depth_m": config.get("max_depth")}

@@ -6,6 +6,7 @@ from torch import Tensor
 
 from densevit.checkpoints.importers import (
     depth_anything,
+    depth_anything_3,
     dinov2_heads,
     dpt_official,
     mmseg,
@@ -28,6 +29,7 @@ IMPORTERS: dict[str, Importer] = {
     "mmseg": mmseg.IMPORTER,
     "dpt": dpt_official.IMPORTER,
     "depth_anything": depth_anything.IMPORTER,
+    "depth_anything_3": depth_anything_3.IMPORTER,
     "transformers": transformers.IMPORTER,
     "smp": smp.IMPORTER,
     "dinov2": dinov2_heads.IMPORTER,

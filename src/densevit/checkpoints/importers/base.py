@@ -21,7 +21,7 @@ from densevit.tasks import Depth, Segmentation, Task
 _log = logging.getLogger(__name__)
 
 Plain = dict[str, Any]
-Release = Literal["midas", "kitti", "nyu", "v1", "v2", "hypersim", "vkitti"]
+Release = Literal["midas", "kitti", "nyu", "v1", "v2", "hypersim", "vkitti", "mono", "metric"]
 DatasetName = Literal["ade20k", "cityscapes", "pascal_context"]
 CLASS_NAMES = {"ade20k": ADE20K, "cityscapes": CITYSCAPES, "pascal_context": PASCAL_CONTEXT}
 
@@ -38,7 +38,8 @@ class ImportOverrides(Config):
         norm_eps: epsilon of the encoder's LayerNorms.
         readout: DPT's use of the class token.
         release: which of several releases with equal shapes: DPT depth "midas", "kitti" or "nyu"; DPT on DINOv2 and its
-            authors' heads "kitti" or "nyu"; Depth Anything "v1", "v2", "hypersim" or "vkitti".
+            authors' heads "kitti" or "nyu"; Depth Anything "v1", "v2", "hypersim" or "vkitti"; Depth Anything 3 "mono"
+            or "metric".
         scale, shift, invert: constants of a DPT depth model, instead of a release.
         signed: for a DPT depth model that may give negative values (``non_negative=False``).
         max_depth_m: maximum depth of a metric Depth Anything or DINOv2, instead of a release.

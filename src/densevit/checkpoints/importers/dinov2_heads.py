@@ -49,6 +49,8 @@ DEPTH_SIDES = {"nyu": 480, "kitti": 375}
 LONG_SIDE = 1_000_000  # no bound: the short side decides
 SIDES = {1: (512, 341), 4: (640, 320)}
 """Side of windows and photos, and stride, of segmentation by one tap and by four."""
+TTA_SCALES = (1.0, 1.32, 1.73, 2.28, 3.0)
+"""Of the multi-scale evaluation by four taps, each with its mirror image."""
 
 
 def complete(source: Source, path: Path) -> Source:
@@ -139,6 +141,7 @@ def read(source: Source) -> ImportedParts:
         renamed = _fold_batch_norm(renamed, source.name)
         side, step = SIDES.get(num_taps, SIDES[4])
         window: Plain = {"base": (LONG_SIDE, side), "window": (side, side), "stride": (step, step)}
+        window |= {"tta_scales": TTA_SCALES} if num_taps > 1 else {}
     else:
         side, window = DEPTH_SIDES.get(source.overrides.release or data or "nyu", 480), {"base": None}
     protocol = WindowProtocol.parse({"kind": "dinov2", **window}, source=source.name)

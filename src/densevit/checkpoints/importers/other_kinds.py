@@ -15,10 +15,9 @@ _TRANSFORMERS = "run it with transformers"
 ZOE_DEPTH = "ZoeDepth, whose encoder is BEiT, and whose heads choose depth bins for each pixel"
 PROMPT_DA = "Prompt Depth Anything, which takes a coarse depth map beside the photo"
 DEPTH_PRO = "Depth Pro, which runs two encoders over crops of several scales"
-TIPS_DPT = "TIPSv2-DPT, whose depth is a sum over bins, and whose readout has another activation"
-SAPIENS_2 = "Sapiens 2, which normalises queries and keys, and shares keys among heads"
+TIPS_DPT = "TIPSv2-DPT, whose readout has another activation, and whose heads are a convolution and depth bins"
+SAPIENS_2 = "Sapiens 2, which has RMSNorm on queries and keys, shares keys among heads, and has no DPT"
 DA_3_VIEWS = "Depth Anything 3 for several views, whose attention runs across photos"
-DA_3 = "Depth Anything 3, whose final norm has another epsilon, and whose program fills the sky in after the network"
 
 MODEL_TYPES = {
     "zoedepth": ZOE_DEPTH,
@@ -38,7 +37,6 @@ RELATIVES: tuple[tuple[tuple[str, ...], str], ...] = (
     ((r"neck\.reassemble_stage\.readout_projects\.\d+\.layers\..*",), TIPS_DPT),
     ((r"(.*\.)?layers?\.\d+\.attention\.q_norm\.weight", r"(.*\.)?embeddings\.register_tokens"), SAPIENS_2),
     ((r"(.*\.)?pretrained\.camera_token",), DA_3_VIEWS),
-    ((r"(.*\.)?backbone\.pretrained\..*", r"(.*\.)?head\.scratch\..*"), DA_3),
 )
 
 # Patterns of names, all of which occur -> what the file is, and what to do.

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from densevit.checkpoints.published.depth_anything import DEPTH_ANYTHING
+from densevit.checkpoints.published.dinov2 import DINOV2
 from densevit.checkpoints.published.dpt import DPT
 from densevit.checkpoints.published.mmseg import MMSEG
 from densevit.checkpoints.published.row import Origin, Published
@@ -11,7 +12,7 @@ from densevit.checkpoints.published.segmenter import SEGMENTER
 
 __all__ = ["PUBLISHED", "Origin", "Published", "find_published"]
 
-_ROWS = (*MMSEG, *SEGMENTER, *DPT, *DEPTH_ANYTHING)
+_ROWS = (*MMSEG, *SEGMENTER, *DPT, *DINOV2, *DEPTH_ANYTHING)
 
 PUBLISHED: Mapping[str, Published] = MappingProxyType({row.name: row for row in _ROWS})
 """The rows by name."""

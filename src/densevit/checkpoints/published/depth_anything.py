@@ -1,4 +1,4 @@
-"""Depth Anything V1 and V2, relative and metric, in the files of its authors on the hub."""
+"""Depth Anything V1, V2 and 3, relative and metric, in the files of its authors on the hub."""
 
 from densevit.checkpoints.published.measured import metrics_of, protocol_of
 from densevit.checkpoints.published.row import Origin, Published
@@ -74,6 +74,39 @@ def _v2(size: str, sha256: str, num_bytes: int, revision: str, release: str = "v
     )
 
 
+def _v3(release: str, meaning: str, sha256: str, num_bytes: int | None, revision: str, hash_source: str) -> Published:
+    """A row of version 3 for single photos."""
+    name = f"depth-anything-3-{release}-large"
+    origin = Origin(
+        repo=f"depth-anything/DA3{release.upper()}-LARGE",
+        file="model.safetensors",
+        revision=revision,
+        side_files=("config.json",),
+        bytes=num_bytes,
+        sha256=sha256,
+        hash_source=hash_source,
+    )
+    return Published(
+        name=name,
+        preset=name,
+        family="Depth Anything",
+        task="depth",
+        sources=(origin,),
+        licence="Apache-2.0",
+        licence_of_code="Apache-2.0",
+        licence_source="ByteDance-Seed/Depth-Anything-3, README.md, section Model Cards",
+        source_config=f"da3{release}-large",
+        protocol=f"{protocol_of(name)}; {meaning}; the sky is not filled in",
+        metrics={},
+        metrics_source="none is published for this file",
+        aliases=(f"da3{release}-large",),
+        import_options={"as_source": "depth_anything_3", "release": release},
+    )
+
+
+_FOCAL = "values are metres at a focal length of 300 pixels in the resized image, else times that length / 300"
+_V3_PINS = "public code that pins this revision and checks the hash"
+
 _REPOSITORIES = {"v2": "", "hypersim": "Metric-Hypersim-", "vkitti": "Metric-VKITTI-"}
 _NAMES = {"v2": "", "hypersim": "metric-indoor-", "vkitti": "metric-outdoor-"}
 
@@ -137,6 +170,22 @@ DEPTH_ANYTHING: tuple[Published, ...] = (
         1_341_401_064,
         "070e97e4b80e317ec1d03c19927304f4091a180b",
         "vkitti",
+    ),
+    _v3(
+        "mono",
+        "relative depth, up to a factor and an offset",
+        "7a799a7f95eb8d4c404c2ca8be3dc3276b350a417ddc4420db72ba850cc0e960",
+        None,
+        "f465978e618db8cc79c83b8bbf24964857db1875",
+        f"{_V3_PINS}: DepthWizard",
+    ),
+    _v3(
+        "metric",
+        _FOCAL,
+        "bbea5b0b3ee389849cffa7ddae89de064a90abd2b055fc5aa99aac68db324776",
+        1_336_734_448,
+        "4010e39f3634a45bc60553321fb49fb760bd594e",
+        f"{_V3_PINS}: PanorAi, and others with the same hash",
     ),
     _v1("small", "59afe57cfd9f4284deaf5b753d954723d7136ae842fba3e068ba03537ca1e60e"),
     _v1("base", "64ae214ae4e27424b644c49464c0aa243016f6f753d95097c8eb9ad0b9cb2d9b"),

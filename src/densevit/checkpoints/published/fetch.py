@@ -2,14 +2,16 @@
 
 import logging
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from types import MappingProxyType
 from typing import Any, NamedTuple
 from urllib.parse import unquote, urlsplit
 from urllib.request import getproxies
 
 from densevit.checkpoints.download import fetch_url
+from densevit.checkpoints.files import SUFFIXES
 from densevit.checkpoints.hub import SCHEME, resolve
 from densevit.checkpoints.published.row import Origin, Published
 from densevit.checkpoints.transfer import Expected, Progress
@@ -28,16 +30,26 @@ class Fetched(NamedTuple):
         source: what an importer calls the weights: a path, or ``hf://owner/name/file@revision``.
         revision: commit of the hub's repository.
         sha256: of the weights.
+        side_sha256: of the other files of weights, by name.
         downloaded: files that are no longer needed once the weights are converted.
     """
 
     source: str
     revision: str | None
     sha256: str
+    side_sha256: dict[str, str]
     downloaded: tuple[Path, ...]
 
 
-def fetch(row: Published, origin: Origin, place: Path, *, sha256: str | None, revision: str | None) -> Fetched:
+def fetch(
+    row: Published,
+    origin: Origin,
+    place: Path,
+    *,
+    sha256: str | None,
+    revision: str | None,
+    side_sha256: Mapping[str, str] = MappingProxyType({}),
+) -> Fetched:
     """The files of one origin, compared with what is known of them.
 
     Args:
@@ -46,6 +58,7 @@ def fetch(row: Published, origin: Origin, place: Path, *, sha256: str | None, re
         place: the folder for files that have a URL; what is there already is not downloaded.
         sha256: of the weights, if the origin does not state it.
         revision: of the hub's repository, likewise.
+        side_sha256: of other files of weights by name, as far as they are known.
 
     Raises:
         CheckpointError: if they cannot be fetched, or are others.
@@ -54,30 +67,39 @@ def fetch(row: Published, origin: Origin, place: Path, *, sha256: str | None, re
     expected = Expected(origin.sha256 or sha256, origin.sha256_prefix, origin.bytes)
     path = place / file_name(origin)
     if origin.url is not None or path.is_file():
-        downloaded = _fetch_files(row, origin, place, expected)
-        return Fetched(str(path), None, expected.sha256 or file_sha256(path), downloaded)
+        downloaded = _fetch_files(row, origin, place, expected, side_sha256)
+        others = {name: file_sha256(place / name) for name in origin.side_files if is_weights(name)}
+        return Fetched(str(path), None, expected.sha256 or file_sha256(path), others, downloaded)
     revision = origin.revision or revision
     path = _from_hub(origin, revision)
     if fault := expected.fault(path):
         raise CheckpointError(f"{path.resolve()} {fault}; remove it, and it is downloaded again")
     revision = revision or _commit(path)
-    return Fetched(_hub_address(origin, revision), revision, expected.sha256 or file_sha256(path), ())
+    return Fetched(_hub_address(origin, revision), revision, expected.sha256 or file_sha256(path), {}, ())
 
 
-def _fetch_files(row: Published, origin: Origin, place: Path, expected: Expected) -> tuple[Path, ...]:
+def is_weights(name: str) -> bool:
+    """Whether a file next to the weights holds weights too, those of an encoder."""
+    return PurePosixPath(name).suffix in SUFFIXES
+
+
+def _fetch_files(
+    row: Published, origin: Origin, place: Path, expected: Expected, side_sha256: Mapping[str, str]
+) -> tuple[Path, ...]:
     """Download the weights and the files next to them; those that were not there before."""
     path = place / file_name(origin)
     addresses = {path: origin.address, **{place / name: origin.side_address(name) for name in origin.side_files}}
     missing = tuple(file for file in addresses if not file.exists())
     facts: dict[str, Any] = {"sha256": expected.sha256, "sha256_prefix": expected.sha256_prefix, "size": expected.size}
     for file, address in addresses.items():
-        if file == path:
-            if file in missing:
-                _log.info("downloading the weights of %s from %s", row.name, address)
-            with _progress_bar(row.name) as progress:
-                fetch_url(address, file, progress=progress, **facts)
-        else:
+        if file != path and not is_weights(file.name):
             fetch_url(address, file, limit="config_bytes")
+            continue
+        if file in missing:
+            _log.info("downloading the weights of %s from %s", row.name, address)
+        known: dict[str, Any] = facts if file == path else {"sha256": side_sha256.get(file.name)}
+        with _progress_bar(row.name) as progress:
+            fetch_url(address, file, progress=progress, **known)
     return missing
 
 

@@ -22,11 +22,15 @@ def protocol_of(preset: str) -> str:
     protocol = parse_protocol(PRESETS[preset].protocol)
     if isinstance(protocol, WholeProtocol) and not protocol.resize:
         return f"whole image, padded to sides that are multiples of {protocol.pad_multiple}"
+    if isinstance(protocol, WholeProtocol) and protocol.kind == "depth_anything_3":
+        return f"whole image resized to a long side of {max(protocol.net_size)}, sides multiples of {protocol.multiple}"
     if isinstance(protocol, WholeProtocol):
         return f"whole image resized to {_size(protocol.net_size)}, sides multiples of {protocol.multiple}"
     resized = "not resized"
     if protocol.base is not None:
         resized = f"resized to sides of at most {protocol.base[1]} and {protocol.base[0]}"
+        if protocol.kind == "dinov2":  # whose long side is free
+            resized = f"resized to a short side of {min(protocol.base)}"
     if protocol.window is None or protocol.stride is None:
         return f"whole image {resized}"
     return f"image {resized}, windows of {_size(protocol.window)}, stride {protocol.stride[0]}"

@@ -7,7 +7,7 @@ from typing import Any, Literal
 from urllib.parse import quote, urljoin
 
 TaskKind = Literal["segmentation", "depth"]
-Family = Literal["SETR", "Segmenter", "DPT", "Depth Anything"]
+Family = Literal["SETR", "Segmenter", "DPT", "DINOv2", "Depth Anything"]
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,8 @@ class Origin:
         repo: the hub's ``owner/name``; None if they have a URL.
         file: name of the weights file in ``repo``; None if they have a URL.
         revision: commit of ``repo``, 40 hexadecimal digits; None if unknown, then it is pinned at the first use.
-        side_files: names of the files that the importer needs, which are in the same folder as the weights.
+        side_files: names of the files that the importer needs, which are in the same folder as the weights: configs,
+            and the encoder's weights where ``file`` or ``url`` is of a head only.
         bytes: size of the weights in bytes; None if unknown.
         sha256: SHA-256 of the weights, 64 hexadecimal digits; None if unknown, then it is pinned at the first use.
         sha256_prefix: its first digits, where a publisher writes them into the name of the file; None elsewhere.
@@ -58,7 +59,7 @@ class Published:
         name: by which it is loaded; that of its preset, unless several models share the preset.
         preset: name of the preset with the same network, epsilons of its norms aside.
         aliases: other names that mean the same model.
-        family: "SETR", "Segmenter", "DPT" or "Depth Anything".
+        family: "SETR", "Segmenter", "DPT", "DINOv2" or "Depth Anything".
         task: "segmentation" or "depth".
         sources: places that serve the same tensors, in order of preference.
         licence: licence of the weights, an SPDX identifier, or "unstated".

@@ -10,6 +10,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
+from pydantic import Field
+
 from densevit import __version__
 from densevit.checkpoints.download import cache_folder
 from densevit.checkpoints.native import Bundle, save_bundle
@@ -39,6 +41,7 @@ class Record(Config):
         address: from which the file of the publisher came.
         revision: commit of the hub's repository.
         sha256: of the publisher's file; where no hash is published, the same is demanded from then on.
+        side_sha256: likewise, of the encoder's file where the other holds only a head.
         verified: what of this hash is published.
         converted_sha256: of the file in the cache.
         conversion: the ``CONVERSION`` that made it.
@@ -48,6 +51,7 @@ class Record(Config):
     address: str
     revision: str | None
     sha256: str
+    side_sha256: dict[str, str] = Field(default_factory=dict)
     verified: Verified
     converted_sha256: str
     conversion: int
@@ -134,7 +138,8 @@ def _fetch(row: Published, origin: Origin, folder: Path, pin: Record | None) -> 
     if pin is None:
         return fetch(row, origin, folder / SOURCE, sha256=None, revision=None)
     try:
-        return fetch(row, origin, folder / SOURCE, sha256=pin.sha256, revision=pin.revision)
+        pinned: dict[str, Any] = {"sha256": pin.sha256, "revision": pin.revision, "side_sha256": pin.side_sha256}
+        return fetch(row, origin, folder / SOURCE, **pinned)
     except CheckpointError as error:
         if origin.sha256 is None and "SHA-256" in str(error):
             hint = f"that was pinned at the first use; remove {folder / RECORD} to accept another file"
@@ -162,6 +167,7 @@ def _convert(row: Published, origin: Origin, fetched: Fetched, folder: Path) -> 
         address=origin.address,
         revision=fetched.revision,
         sha256=fetched.sha256,
+        side_sha256=fetched.side_sha256,
         verified=verified,
         converted_sha256=file_sha256(folder / WEIGHTS),
         conversion=CONVERSION,
@@ -196,6 +202,7 @@ def _described(bundle: Bundle, row: Published, origin: Origin, fetched: Fetched,
             "provenance": (
                 *bundle.card.provenance,
                 f"{origin.address}{revision}, SHA-256 {fetched.sha256}, {compared[verified]}",
+                *(f"{origin.side_address(name)}, SHA-256 {sha256}" for name, sha256 in fetched.side_sha256.items()),
                 f"licence of the weights: {row.licence_source}",
             ),
             "metrics": {head: metrics} if row.metrics else {},

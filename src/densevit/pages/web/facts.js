@@ -31,7 +31,8 @@ export function fillFacts(place, about, answer) {
 function headText(head) {
   const parts = [head.task];
   if (head.classes.length) parts.push(`${head.classes.length} classes`);
-  if (head.relative) parts.push("relative, without unit");
+  if (head.task === "depth" && !head.unit) parts.push("relative, without unit");
+  if (head.canonical_focal_px) parts.push(`metres at a focal length of ${head.canonical_focal_px} pixels`);
   for (const [name, value] of Object.entries(head.metrics)) {
     if (typeof value === "number") parts.push(`${name} ${numberText(value)}`);
     else if (typeof value === "string") parts.push(`${name} ${value}`);

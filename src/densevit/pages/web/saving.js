@@ -14,9 +14,10 @@ export function downloads(meaning, result) {
     const encode = ({ photo }) => encodeNpy([meaning.channels.length, photo.height, photo.width], result.values);
     return [{ title: "Values (NPY)", suffix: "npy", encode }, overlay];
   }
-  if (meaning.relative) {
-    const encode = ({ photo }) => encodePng(photo, disparity(result.depth), null);
-    return [{ title: "Disparity (PNG, 16 bits)", suffix: "disparity.png", encode }, overlay];
+  if (meaning.relative || !meaning.unit) {
+    const encode = ({ photo }) => encodePng(photo, overRange(result.depth), null);
+    const [title, name] = meaning.relative ? ["Disparity", "disparity"] : ["Relative depth", "relative_depth"];
+    return [{ title: `${title} (PNG, 16 bits)`, suffix: `${name}.png`, encode }, overlay];
   }
   const encode = ({ photo }) => encodePng(photo, millimetres(result.depth), null);
   return [{ title: "Depth (PNG, millimetres)", suffix: "mm.png", encode }, overlay];
@@ -43,7 +44,7 @@ function millimetres(depth) {
 }
 
 /** Values over their range: 0 to 65,535. */
-function disparity(values) {
+function overRange(values) {
   const finite = values.filter(Number.isFinite);
   const low = finite.reduce((a, b) => Math.min(a, b), Infinity);
   const high = finite.reduce((a, b) => Math.max(a, b), -Infinity);

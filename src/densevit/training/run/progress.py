@@ -20,10 +20,14 @@ LIVE_S = 0.2
 """Seconds between two updates of the live line."""
 QUIET_S = (10.0, 300.0)
 """Bounds of the seconds between two lines of a log, which are a twentieth of the time so far."""
+LONG_S = 3600.0
+"""A run that has more than this left after its first steps says so, with advice."""
+FIRST_STEPS = 3
 RECENT = 50
 """Steps and evaluations over which speed is averaged."""
 
 _log = logging.getLogger(PROGRESS)
+_lasting = logging.getLogger(__name__)  # whose lines a terminal does not overwrite
 
 
 class ProgressMeter:
@@ -34,14 +38,22 @@ class ProgressMeter:
         iterations: number of iterations of the whole run.
         eval_every: iterations between evaluations, 0 for none.
         images: per step.
+        advice: what a person could do instead of a run of hours; None if there is nothing.
         clock: returns seconds.
     """
 
     def __init__(
-        self, start: int, iterations: int, *, eval_every: int, images: int, clock: Callable[[], float] = time.monotonic
+        self,
+        start: int,
+        iterations: int,
+        *,
+        eval_every: int,
+        images: int,
+        advice: str | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.iterations, self.eval_every, self.images = iterations, eval_every, images
-        self.done, self._clock = start, clock
+        self.done, self._clock, self._advice = start, clock, advice
         self._steps: deque[float] = deque(maxlen=RECENT)
         self._evaluations: deque[float] = deque(maxlen=RECENT)
         self._began = self._last = clock()
@@ -55,6 +67,10 @@ class ProgressMeter:
             self._steps.append(now - self._last)
         self._warm = True
         self.done, self._last = done, now
+        if len(self._steps) >= FIRST_STEPS and self._advice is not None:
+            if (left := self.seconds_left) is not None and left > LONG_S:
+                _lasting.warning("at this speed %s are left; %s", duration(left), self._advice)
+            self._advice = None
         pause = min(max((now - self._began) / 20, QUIET_S[0]), QUIET_S[1])
         if now - self._logged >= pause or done == self.iterations:
             self._logged = self._drawn = now

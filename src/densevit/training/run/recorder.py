@@ -49,6 +49,7 @@ class RunRecorder:
         start: iterations that are done already.
         metrics: results of the last evaluation of an earlier session.
         on_log: called with event and iteration of every line of the log.
+        advice: what a person could do instead of a run of hours; None if there is nothing.
 
     Raises:
         ConfigError: a tracker's package is not installed.
@@ -63,6 +64,7 @@ class RunRecorder:
         parameters: int,
         metrics: HeadMetrics | None = None,
         on_log: Callable[[str, int], None] | None = None,
+        advice: str | None = None,
     ) -> None:
         self.config, self.out, self.done = config, out, start
         self.card = derived_card(config.card, parents(made_from(config)))
@@ -89,6 +91,7 @@ class RunRecorder:
             config.iterations,
             eval_every=config.eval_every if evaluated else 0,
             images=sum(source.batch_size for source in config.sources),
+            advice=advice,
         )
         self.best_done: int | None = None  # in this session
         self._stored: dict[str, Tensor] | None = {} if config.freeze == "encoder" else None
