@@ -7,7 +7,7 @@ from functools import lru_cache
 from typing import Literal
 
 Role = Literal["images", "masks", "depth", "values", "none", ""]
-"""What a file is; "none" for pictures made for the eye or single objects, "" where its names do not tell."""
+"""What a file is; "none" for pictures made for the eye, single objects or heights, "" where its names do not tell."""
 
 
 def _words(text: str) -> frozenset[str]:
@@ -29,8 +29,11 @@ _SHOWN = _words(
     "instance instances instanceid instanceids segmentationobject panoptic polygons overlay overlays "
     "preview previews vis viz visual visualization visualisation visualizations blend blended blends thumb thumbs "
     "thumbnail thumbnails pred preds prediction predictions confidence uncertainty "
-    "colormap colormaps colourmap colourmaps"
+    "colormap colormaps colourmap colourmaps superpixel superpixels"
 )
+_HEIGHTS = _words("dsm ndsm dem dtm chm")
+"""What is measured upwards from the ground, which is no depth."""
+
 _COLOURED = _words("color colour colors colours rgb colored coloured colorized colourized")
 _FILLERS = _words("id ids train fine coarse class classes aug map maps png jpg bit left file files")
 """Words that say nothing by themselves, and are part of an affix next to one that does."""
@@ -86,7 +89,7 @@ def words_of(text: str) -> tuple[str, ...]:
 def role_of(words: tuple[str, ...]) -> Role:
     """What words say; masks go before photos, since a mask is often said to be an image too."""
     found = {*words}
-    if found & _SHOWN or (found & _DEPTH and found & (_COLOURED - {"rgb"} | {"mask", "masks", "valid"})):
+    if found & (_SHOWN | _HEIGHTS) or (found & _DEPTH and found & (_COLOURED - {"rgb"} | {"mask", "masks", "valid"})):
         return "none"
     for role, known in (("depth", _DEPTH), ("masks", _MASK), ("values", _VALUES), ("images", _PHOTO)):
         if found & known:
