@@ -28,7 +28,7 @@ def match(photos: Group, targets: Group) -> Match | None:
     best: Match | None = None
     if (alike := _with_folders_of(photos, targets)) is None:
         return None
-    for ours in _variants(photos):
+    for ours in (*_variants(photos), *([_whole(photos)] if targets.fixed else [])):
         for theirs in _variants(alike):
             keys = _common(ours, theirs)
             if keys and (best is None or len(keys) > len(best.keys)):
@@ -97,6 +97,14 @@ def _variants(one: Group) -> list[Group]:
     if len(cut) < len(one.files) or any(not key[2] for key in cut):
         return [one]
     return [one, replace(one, prefix=one.prefix + head, suffix=tail + one.suffix, files=cut)]
+
+
+def _whole(one: Group) -> Group:
+    """A group whose names are the whole stems, as a given template may have them."""
+    if one.fixed or "{name}" in one.folders:
+        return one
+    files = {(*key[:2], f"{one.prefix}{key[2]}{one.suffix}"): file for key, file in one.files.items()}
+    return replace(one, prefix="", suffix="", files=files)
 
 
 def _prefix(names: Sequence[str]) -> str:

@@ -1,17 +1,27 @@
-"""Photos and targets whose names differ: alone in their folders, or by a word in the middle of their names."""
+"""Photos and targets whose names differ: alone in their folders, by a word in the middle, or as a table lists them."""
 
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from densevit.data.discover.candidates import KINDS, Candidate, combine
+from densevit.data.discover.given import given_groups
 from densevit.data.discover.groups import FOLDER, Group, Key, group, literal
 from densevit.data.discover.pairing import Match, file_pairs
 from densevit.data.discover.roles import affixes_of
-from densevit.data.discover.tree import Tree
+from densevit.data.discover.lists import said_random
+from densevit.data.discover.tree import Tree, counted
+from densevit.data.discover.unrecognised import pair_lists
+from densevit.data.folder_config import FolderConfig
+from densevit.data.pairs import find_pairs
 from densevit.data.sample import TargetFolder
+from densevit.data.splits import SplitConfig
+from densevit.errors import DensevitError
+
+if TYPE_CHECKING:
+    from densevit.data.description import Described
 
 _MOST = 0.5
 """So many of the photos need a target."""
@@ -22,23 +32,45 @@ _LOOKED_AT, _TRIED = 200, 20
 _WORD = re.compile(r"[A-Za-z]+(?:[_\-. ][A-Za-z]+)*")
 
 
+def by_table(tree: Tree, given: Mapping[str, Any]) -> "Described | None":
+    """The pairs of the one table that lists some, such as list.csv, where all its files are there."""
+    from densevit.data.description import Described, describe
+
+    tables = pair_lists(tree)
+    if len(tables) != 1 or given.keys() & {"images", *KINDS, "pairs"}:
+        return None
+    try:
+        found = describe(tree.root, **{**given, "pairs": tree.path(tables[0])})
+        assert isinstance(found.config, FolderConfig)
+        pairs = find_pairs(found.config)
+    except DensevitError:
+        return None
+    number = counted(len(pairs.pairs), "photo")
+    remarks = [f"{number} with targets as {tables[0].inside} lists them, since their names do not tell", *found.remarks]
+    if pairs.splits() or found.config.splits is not None:
+        return Described(found.config, tuple(remarks))
+    return Described(found.config.model_copy(update={"splits": SplitConfig()}), (*remarks, said_random()))
+
+
 def by_place(tree: Tree, given: Mapping[str, Any]) -> list[Candidate]:
     """Photos and targets that are alone in their folders, such as scene_1/image/a.jpg and scene_1/depth/b.png.
 
     Only where some of their names differ; otherwise the names say more.
     """
-    if given.keys() & {"images", *KINDS}:
-        return []
     groups = [*_alone(group(tree.pixels))]
+    if not groups:
+        return []
+    named = {kind: given_groups(tree, kind, given, ()) for kind in ("images", *KINDS)}
     found: list[Candidate] = []
-    for photos in (one for one in groups if one.role == "images"):
+    for photos in named["images"] or [one for one in groups if one.role == "images"]:
         targets: dict[TargetFolder, list[Match]] = {}
-        for one in groups:
-            keys = frozenset(photos.files.keys() & one.files.keys())
-            if one.role in KINDS and len(keys) >= _MOST * len(photos.files):
-                targets.setdefault(one.role, []).append(Match(photos, one, keys))  # type: ignore[arg-type]
+        for kind in KINDS:
+            for one in named[kind] or [one for one in groups if one.role == kind]:
+                keys = frozenset(photos.files.keys() & one.files.keys())
+                if len(keys) >= _MOST * len(photos.files):
+                    targets.setdefault(kind, []).append(Match(photos, one, keys))
         matches = [match for options in targets.values() for match in options]
-        if matches and not all(map(_same_names, matches)):
+        if matches and targets.keys() >= given.keys() & {*KINDS} and not all(map(_same_names, matches)):
             found += combine(photos, targets)
     return found
 

@@ -13,7 +13,7 @@ from densevit.data.discover.candidates import KINDS, Candidate
 from densevit.data.discover.contents import SAMPLES, packed, read_masks
 from densevit.data.discover.groups import Group
 from densevit.data.discover.pairing import file_pairs
-from densevit.data.discover.roles import words_of
+from densevit.data.discover.roles import role_of, words_of
 from densevit.data.discover.tree import File, Tree
 from densevit.errors import DataError
 from densevit.io.stored import read_numbers
@@ -36,7 +36,7 @@ _FIELD = frozenset("mask masks fov roi".split())
 _FIELD_SHARE, _FIELD_FIT = 0.25, 0.98
 """A field of view covers that share of each photo at least; so much of its rows and columns are in one piece."""
 
-_AGREE = 0.3
+_AGREE = 0.4
 """Of the pixels that either of two masks gives a class, those with the same one; two people have 0.5 on vessels."""
 
 
@@ -112,12 +112,11 @@ def _is_further_annotator(tree: Tree, one: Candidate, other: Candidate, kind: Ki
     if not ours or len(ours) != len(others) or ours > others or not _alike(tree, one, other):
         return ""
     counted = all(map(_ORDINAL.fullmatch, [*ours, *others]))
-    known = {*words_of("_".join(ours)), *words_of("_".join(others))}
     if counted and (any(word[-1].isalpha() for word in ours) or mine.keys() & _PEOPLE):
         return "is by another annotator"
-    if len({*ours}) > 1 or known & _FIELD or not _agree(tree, one, other):
+    if len({*ours}) > 1 or any(role_of((word,)) for word in (*ours, *others)) or not _agree(tree, one, other):
         return ""
-    return "differs little, as if by another annotator"
+    return "differs little, as masks of another annotator or version do"
 
 
 def _is_version(tree: Tree, one: Candidate, other: Candidate, kind: Kind) -> str:

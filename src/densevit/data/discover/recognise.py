@@ -14,7 +14,7 @@ from densevit.data.discover.depth import coarse_depth, unit_of_depth
 from densevit.data.discover.given import is_annotations, labelme_groups
 from densevit.data.discover.groups import Group
 from densevit.data.discover.lists import splits_of_photos
-from densevit.data.discover.partners import by_middle, by_place
+from densevit.data.discover.partners import by_middle, by_place, by_table
 from densevit.data.discover.prefer import preferred
 from densevit.data.discover.public import public
 from densevit.data.discover.several import brushes, further_masks, given_regions, masks_by_class, masks_by_object
@@ -88,7 +88,10 @@ def _discover(tree: Tree, given: Mapping[str, Any]) -> "Described":
     given = {key: value for key, value in given.items() if value is not None}
     if (known := public(tree, given)) is not None:
         return known
-    one = _only(tree, _candidates(tree, given))
+    found = _candidates(tree, given)
+    if not found and (listed := by_table(tree, given)) is not None:
+        return listed
+    one = _only(tree, found)
     keys, remarks = one.config_keys(), [*one.remarks]
     if "masks" in keys:
         found, said = classes_of_masks(tree, one, given)

@@ -39,12 +39,13 @@ _FILLERS = _words("id ids train fine coarse class classes aug map maps png jpg b
 """Words that say nothing by themselves, and are part of an affix next to one that does."""
 
 _SPLITS = "train|training|val|valid|validation|test|testing|dev"
+_JOINT = "train_val|train-val|trainval"
 _KIND_AHEAD = "(?=annot|label|mask|image|img|gt)"
 _SPLIT = re.compile(
     "|".join(
         rf"(?<![A-Za-z]){word}(?![a-z])|(?<=[a-z]){word.capitalize()}(?![a-z])|(?<![A-Za-z]){word}{_KIND_AHEAD}"
-        for text in sorted(_SPLITS.split("|"), key=len, reverse=True)
-        for word in (text, text.capitalize(), text.upper())
+        for text in (*_JOINT.split("|"), *sorted(_SPLITS.split("|"), key=len, reverse=True))
+        for word in dict.fromkeys((text, text.capitalize(), text.upper(), text.replace("trainval", "TrainVal")))
     )
 )
 _PIECE = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
@@ -109,6 +110,11 @@ def split_of(component: str) -> tuple[str, str]:
     if found is None:
         return component, ""
     return f"{component[: found.start()]}{{split}}{component[found.end() :]}", found[0]
+
+
+def is_joint(split: str) -> bool:
+    """Whether a split is train and val together."""
+    return re.fullmatch(_JOINT, split.lower()) is not None
 
 
 def affixes_of(stem: str) -> Affixes:
