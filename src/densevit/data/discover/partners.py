@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 from densevit.data.discover.candidates import KINDS, Candidate, combine
 from densevit.data.discover.given import given_groups
 from densevit.data.discover.groups import FOLDER, Group, Key, group, literal
+from densevit.data.discover.lists import said_random
 from densevit.data.discover.pairing import Match, file_pairs
 from densevit.data.discover.roles import affixes_of
-from densevit.data.discover.lists import said_random
 from densevit.data.discover.tree import Tree, counted
 from densevit.data.discover.unrecognised import pair_lists
 from densevit.data.folder_config import FolderConfig

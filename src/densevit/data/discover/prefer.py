@@ -24,15 +24,34 @@ _KINDS: tuple[Kind, ...] = ("images", *KINDS)
 _WORD = re.compile(r"\d+(?:st|nd|rd|th)(?![a-z])|\d+|[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
 _ORDINAL = re.compile(r"\d+(?:st|nd|rd|th)?|first|second|third|fourth")
 _PEOPLE = frozenset(
-    "ho observer observers annotator annotators expert experts rater raters reader readers grader graders manual "
-    "human doctor annotation annotations gt".split()
+    [
+        "ho",
+        "observer",
+        "observers",
+        "annotator",
+        "annotators",
+        "expert",
+        "experts",
+        "rater",
+        "raters",
+        "reader",
+        "readers",
+        "grader",
+        "graders",
+        "manual",
+        "human",
+        "doctor",
+        "annotation",
+        "annotations",
+        "gt",
+    ]
 )
 """Words next to which a number counts those who drew the masks."""
 
-_IMPROVED = frozenset("filt filtered refined corrected fixed clean cleaned final".split())
+_IMPROVED = frozenset(["filt", "filtered", "refined", "corrected", "fixed", "clean", "cleaned", "final"])
 """Words of versions that replace the plain one; others, such as eroded, are made of it for a purpose."""
 
-_FIELD = frozenset("mask masks fov roi".split())
+_FIELD = frozenset(("mask", "masks", "fov", "roi"))
 _FIELD_SHARE, _FIELD_FIT = 0.25, 0.98
 """A field of view covers that share of each photo at least; so much of its rows and columns are in one piece."""
 

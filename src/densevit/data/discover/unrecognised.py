@@ -48,8 +48,8 @@ def unrecognised(tree: Tree) -> str:
     if (archives := tree.having(".zip")) and not tree.pixels:
         several = ", or unpack those of photos and masks into one folder and name it" * (len(archives) > 1)
         return (
-            f"{tree.root} has {held} and no photo of its own; one data set as a folder or archive is accepted; name the "
-            f"archive itself, such as '{tree.path(archives[0])}'{several}"
+            f"{tree.root} has {held} and no photo of its own; one data set as a folder or archive is accepted; name "
+            f"the archive itself, such as '{tree.path(archives[0])}'{several}"
         )
     if reason := _no_image(tree):
         return f"{tree.root}: {reason}"
