@@ -11,7 +11,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tests.layouts.making import COLOURS, INDEX, NAMES, TRAIN_VAL, depth_mm, layout, photo, save, split_of, truth, write
+from tests.layouts.making import (
+    COLOURS,
+    INDEX,
+    NAMES,
+    TRAIN_VAL,
+    depth_mm,
+    layout,
+    pairs,
+    photo,
+    save,
+    split_of,
+    truth,
+    write,
+)
 
 BINARY: dict[str, Any] = {"classes": ("background", "foreground"), "truth": (0, 1, 1)}
 
@@ -160,9 +173,7 @@ def suim(root: Path) -> None:
     **INDEX,
 )
 def lip(root: Path) -> None:
-    for i in range(6):
-        save(root / f"TrainVal_images/{split_of(i)}_images/{i}.jpg", photo(i))
-        save(root / f"TrainVal_parsing_annotations/{split_of(i)}_segmentations/{i}.png", truth(i))
+    pairs(root, "TrainVal_images/{split}_images/{i}.jpg", "TrainVal_parsing_annotations/{split}_segmentations/{i}.png")
 
 
 @layout(

@@ -88,10 +88,10 @@ def _discover(tree: Tree, given: Mapping[str, Any]) -> "Described":
     given = {key: value for key, value in given.items() if value is not None}
     if (known := public(tree, given)) is not None:
         return known
-    found = _candidates(tree, given)
-    if not found and (listed := by_table(tree, given)) is not None:
+    candidates = _candidates(tree, given)
+    if not candidates and (listed := by_table(tree, given)) is not None:
         return listed
-    one = _only(tree, found)
+    one = _only(tree, candidates)
     keys, remarks = one.config_keys(), [*one.remarks]
     if "masks" in keys:
         found, said = classes_of_masks(tree, one, given)
