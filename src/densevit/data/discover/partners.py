@@ -11,7 +11,7 @@ from densevit.data.discover.given import given_groups
 from densevit.data.discover.groups import FOLDER, Group, Key, group, literal
 from densevit.data.discover.lists import said_random
 from densevit.data.discover.pairing import Match, file_pairs
-from densevit.data.discover.roles import affixes_of
+from densevit.data.discover.roles import Role, affixes_of
 from densevit.data.discover.tree import Tree, counted
 from densevit.data.discover.unrecognised import pair_lists
 from densevit.data.folder_config import FolderConfig
@@ -60,7 +60,8 @@ def by_place(tree: Tree, given: Mapping[str, Any]) -> list[Candidate]:
     groups = [*_alone(group(tree.pixels))]
     if not groups:
         return []
-    named = {kind: given_groups(tree, kind, given, ()) for kind in ("images", *KINDS)}
+    kinds: tuple[Role, ...] = ("images", *KINDS)
+    named = {kind: given_groups(tree, kind, given, ()) for kind in kinds}
     found: list[Candidate] = []
     for photos in named["images"] or [one for one in groups if one.role == "images"]:
         targets: dict[TargetFolder, list[Match]] = {}

@@ -24,8 +24,12 @@ _KINDS: tuple[Kind, ...] = ("images", *KINDS)
 _WORD = re.compile(r"\d+(?:st|nd|rd|th)(?![a-z])|\d+|[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
 _ORDINAL = re.compile(r"\d+(?:st|nd|rd|th)?|first|second|third|fourth")
 _PEOPLE = frozenset(
-    ("ho", "observer", "annotator", "expert", "rater", "reader", "grader", "manual", "human", "doctor", "gt")
-    + ("observers", "annotators", "experts", "raters", "readers", "graders", "annotation", "annotations")
+    "|".join(
+        (
+            "ho|human|manual|doctor|gt|annotation|annotations|observer|observers|annotator|annotators",
+            "expert|experts|rater|raters|reader|readers|grader|graders",
+        )
+    ).split("|")
 )
 """Words next to which a number counts those who drew the masks."""
 
