@@ -255,7 +255,7 @@ def _dinov2(width: Width, data: str, head: str, figure: float) -> Preset:
         name = "mIoU" if one else "mIoU TTA"
         return Preset("DINOv2", model, side, "segmentation", {"denominator": "all"}, protocol, {name: figure})
     farthest, short_side = {"nyu": (10.0, 480), "kitti": (80.0, 375)}[data]
-    decoder: Plain = {"kind": "linear", "class_token": True, "up_scale": 4, "bins": {"max_depth_m": 80.0}}
+    decoder: Plain = {"kind": "linear", "class_token": True, "up_scale": 4, "bins": {"max_depth_m": farthest}}
     if head == "dpt":
         channels = tuple(NAMED_SIZES[width]["embed_dim"] // divisor for divisor in (8, 4, 2, 1))
         decoder = {"kind": "dpt", "channels": channels, "residual_bias": False, "fusion_up_to": "double"}

@@ -4,7 +4,7 @@ Each maker writes files below a folder. Photo ``i`` is ``photo(i)``, and its cla
 rectangle of class 1 and another of class 2, up to their order in the layout.
 """
 
-from tests.layouts import depth, exports, images, regions
+from tests.layouts import depth, exports, images, regions, versions
 from tests.layouts.making import COLOURS, LAYOUTS, coco, depth_mm, labelme, pack, photo, save, truth, write
 
 __all__ = [
@@ -21,5 +21,6 @@ __all__ = [
     "regions",
     "save",
     "truth",
+    "versions",
     "write",
 ]

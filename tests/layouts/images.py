@@ -12,6 +12,7 @@ from tests.layouts.making import (
     boxes,
     depth_mm,
     layout,
+    pairs,
     photo,
     save,
     save_palette,
@@ -34,9 +35,7 @@ def suffixes(root: Path) -> None:
 
 @layout(images="img_{name}.jpg", masks="mask_{name}.png", **INDEX)
 def prefixes_in_one_folder(root: Path) -> None:
-    for i in range(6):
-        save(root / f"img_{i}.jpg", photo(i))
-        save(root / f"mask_{i}.png", truth(i))
+    pairs(root, "img_{i}.jpg", "mask_{i}.png")
 
 
 @layout(
@@ -58,9 +57,7 @@ def extensions_in_one_folder(root: Path) -> None:
 
 @layout(images="{name}.png", masks="{name}_L.png", **INDEX)
 def unknown_suffix(root: Path) -> None:
-    for i in range(6):
-        save(root / f"seq_{i}.png", photo(i))
-        save(root / f"seq_{i}_L.png", truth(i))
+    pairs(root, "seq_{i}.png", "seq_{i}_L.png")
 
 
 @layout(images="rgb/{folder}/{name}.jpg", masks="labels/{folder}/{name}_labelIds.png", **INDEX)
@@ -74,23 +71,17 @@ def nested_folders(root: Path) -> None:
 
 @layout(images="{split}/images/{name}.jpg", masks="{split}/masks/{name}.png", photos=TRAIN_VAL, splits=None, **INDEX)
 def split_then_kind(root: Path) -> None:
-    for i in range(6):
-        save(root / split_of(i) / f"images/{i}.jpg", photo(i))
-        save(root / split_of(i) / f"masks/{i}.png", truth(i))
+    pairs(root, "{split}/images/{i}.jpg", "{split}/masks/{i}.png")
 
 
 @layout(images="img_dir/{split}/{name}.jpg", masks="ann_dir/{split}/{name}.png", photos=TRAIN_VAL, splits=None, **INDEX)
 def kind_then_split(root: Path) -> None:
-    for i in range(6):
-        save(root / "img_dir" / split_of(i) / f"{i}.jpg", photo(i))
-        save(root / "ann_dir" / split_of(i) / f"{i}.png", truth(i))
+    pairs(root, "img_dir/{split}/{i}.jpg", "ann_dir/{split}/{i}.png")
 
 
 @layout(images="{split}/{name}.png", masks="{split}annot/{name}.png", photos=TRAIN_VAL, splits=None, **INDEX)
 def split_joined_with_kind(root: Path) -> None:
-    for i in range(6):
-        save(root / split_of(i) / f"{i}.png", photo(i))
-        save(root / f"{split_of(i)}annot/{i}.png", truth(i))
+    pairs(root, "{split}/{i}.png", "{split}annot/{i}.png")
 
 
 @layout(

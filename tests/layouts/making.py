@@ -66,6 +66,13 @@ def truth(i: int) -> NDArray[np.uint8]:
     return mask
 
 
+def pairs(root: Path, image: str, mask: str) -> None:
+    """Photos and masks below a folder, by names with ``{i}`` and ``{split}``."""
+    for i in range(6):
+        save(root / image.format(i=i, split=split_of(i)), photo(i))
+        save(root / mask.format(i=i, split=split_of(i)), truth(i))
+
+
 def depth_mm(i: int) -> NDArray[np.uint16]:
     return np.random.default_rng(i).integers(500, 4000, SIZE).astype(np.uint16)
 

@@ -23,7 +23,7 @@ def test_discover__recognises(name: str, packed: bool, tmp_path: Path) -> None:
     found = discover(pack(root) if packed else root)
 
     assert {key: plain(getattr(found.config, key)) for key in layout.keys} == layout.keys
-    assert found.config.masks is not None or layout.classes is None
+    assert found.config.masks or found.config.pairs or layout.classes is None
     remarks = "\n".join(found.remarks)
     assert [text for text in layout.said if text not in remarks] == [], remarks
 

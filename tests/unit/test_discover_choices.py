@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -44,7 +45,7 @@ def two_cameras(root: Path) -> None:
         save(root / f"labels/{i}.png", truth(i))
 
 
-def field_of_view(root: Path) -> None:
+def classes_under_two_names(root: Path) -> None:
     LAYOUTS["split_in_folder_and_name"].make(root)
     for i in range(6):
         split = "training" if i < 4 else "validation"
@@ -106,6 +107,11 @@ def table_of_pairs(root: Path) -> None:
         save(root / f"{i}/x{i}.png", photo(i))
         save(root / f"{i}/y{6 - i}.png", truth(i))
     write(root / "list.csv", "image,mask\n" + "".join(f"{i}/x{i}.png,{i}/y{6 - i}.png\n" for i in range(6)))
+
+
+def table_of_lost_files(root: Path) -> None:
+    table_of_pairs(root)
+    (root / "3/x3.png").unlink()
 
 
 def archives_inside(root: Path) -> None:
@@ -173,7 +179,7 @@ VIA = json.dumps({"0.png1": {"filename": "0.png", "regions": []}})
         (two_formats, "several data sets: png (6 photos), tiff (6 photos)"),
         (two_observers, "--masks '{name}_1stHO.png' or --masks '{name}_2ndHO.png'"),
         (
-            field_of_view,
+            classes_under_two_names,
             "{name}_manual1.png' or --masks '{split}/mask/{name}_{split}_mask.png'",
         ),
         (empty, "no photos with masks"),
@@ -183,7 +189,7 @@ VIA = json.dumps({"0.png1": {"filename": "0.png", "regions": []}})
         (brushes_without_tasks, "export JSON too"),
         (regression, "are these photos, numbers of instances, or values of a regression"),
         (archives_inside, "or unpack those of photos and masks"),
-        (table_of_pairs, "list.csv lists pairs, so give it with --pairs"),
+        (table_of_lost_files, "list.csv lists pairs, so give it with --pairs"),
     ],
 )
 def test_discover__asks_its_owner(make: Make, said: str, tmp_path: Path) -> None:
@@ -460,3 +466,91 @@ def test_discover__masks_without_a_photo_are_said(tmp_path: Path) -> None:
     remarks = discover(tmp_path).remarks
 
     assert "not used: 1 file of masks without a photo, such as masks/002_mask.png" in remarks
+
+
+def discs(root: Path, *, folder: str = "mask", holes: bool = False, small: bool = False) -> None:
+    """Vessels of two people and an area that is nearly the same in each photo."""
+    rows, columns = np.mgrid[:24, :32]
+    for i in range(6):
+        disc = ((rows - 12) ** 2 + (columns - 16) ** 2 <= (25 if small else 110)).astype(np.uint8)
+        disc[::4] *= not holes
+        save(root / f"images/{i}.png", photo(i))
+        save(root / f"manual/{i}.png", (truth(i) > 0).astype(np.uint8))
+        save(root / f"{folder}/{i}.png", disc)
+
+
+@pytest.mark.parametrize("options", [{"holes": True}, {"small": True}, {"folder": "labels"}], ids=str)
+def test_discover__only_one_large_area_is_a_field_of_view(options: Any, tmp_path: Path) -> None:
+    discs(tmp_path / "eyes")
+    discs(tmp_path / "other", **options)
+
+    assert str(discover(tmp_path / "eyes").config.masks) == "manual/{name}.png"
+    with pytest.raises(DataError, match="choose with --masks"):
+        discover(tmp_path / "other")
+
+
+def two_folders(root: Path, names: tuple[str, str], agree: bool) -> None:
+    for i in range(6):
+        save(root / f"images/{i}.png", photo(i))
+        save(root / f"{names[0]}/{i}.png", (truth(i) == 1).astype(np.uint8))
+        save(root / f"{names[1]}/{i}.png", (truth(i) == (1 if agree else 2)).astype(np.uint8))
+
+
+@pytest.mark.parametrize(
+    ("names", "agree", "taken"),
+    [
+        (("labels_expert1", "labels_expert2"), False, 0),
+        (("2nd_labels", "1st_labels"), False, 1),
+        (("labels-anna", "labels-ben"), True, 0),
+        (("labels-anna", "labels-ben"), False, None),
+        (("labels_1", "labels_2"), False, None),
+        (("labels", "labels_eroded"), True, 0),
+        (("labels", "labels_corrected"), True, 1),
+        (("labels", "labels_eroded"), False, None),
+    ],
+)
+def test_discover__versions_of_masks(names: tuple[str, str], agree: bool, taken: int | None, tmp_path: Path) -> None:
+    two_folders(tmp_path, names, agree)
+
+    if taken is None:
+        with pytest.raises(DataError, match="choose with --masks"):
+            discover(tmp_path)
+        return
+    found = discover(tmp_path)
+    other = f"{names[1 - taken]}/{{name}}.png"
+    assert str(found.config.masks) == f"{names[taken]}/{{name}}.png"
+    assert any(f"--masks '{other}' takes it instead" in remark for remark in found.remarks)
+    assert str(discover(tmp_path, masks=other).config.masks) == other
+
+
+@pytest.mark.parametrize("name", ["drive", "chase_db1", "stare", "scannet", "sun_rgbd", "mapillary"])
+def test_discover__what_is_passed_over_can_be_taken(name: str, tmp_path: Path) -> None:
+    LAYOUTS[name].make(tmp_path)
+    said = " ".join(discover(tmp_path).remarks)
+    options = re.findall(r"--(\w+) '([^']+)' takes it instead", said)
+
+    assert options
+    for kind, template in options:
+        assert str(getattr(discover(tmp_path, **{kind: template}).config, kind)) == template
+
+
+def test_discover__a_table_pairs_what_names_do_not(tmp_path: Path) -> None:
+    table_of_pairs(tmp_path)
+
+    found = discover(tmp_path)
+
+    assert "6 photos with targets as list.csv lists them" in found.remarks[0]
+    assert isinstance(found.config, FolderConfig)
+    assert found.config.splits is not None
+
+
+def test_discover__one_name_in_two_unicode_forms_is_refused(tmp_path: Path) -> None:
+    for form in ("NFC", "NFD"):
+        for kind in ("images", "masks"):
+            save(
+                tmp_path / kind / f"{unicodedata.normalize(form, 'Größe')}.png",
+                photo(1) if kind == "images" else truth(1),
+            )
+
+    with pytest.raises(DataError, match=r"accents in different Unicode forms \(NFC and NFD\)"):
+        discover(tmp_path)

@@ -27,6 +27,8 @@ BY_TOOL = {
     ),
     "brushes": ("label_studio_brushes", "label_studio_json_min"),
     "by_times": ("time_stamps",),
+    "by_place": ("sun_rgbd",),
+    "by_middle": ("matterport", "kitti_selection"),
     "masks_by_class": (
         "folder_for_each_class",
         "folder_of_masks_for_each_photo",
@@ -38,13 +40,16 @@ BY_TOOL = {
 BY_NAMES = ("by_names", "by_folders")
 """Recognisers of all other layouts; what has both suffixes and folders is known by either."""
 
+BY_TABLE = "hugging_face_folder"
 REGIONS = (*BY_TOOL["brushes"], *BY_TOOL["masks_by_class"], *BY_TOOL["masks_by_object"], "further_masks")
+DEPTH = ("sun_rgbd", "matterport", "kitti_selection")
+GREY = ("stare", "isic_with_superpixels")
 READERS = {
     "folder.read_coco_files": BY_TOOL["coco"],
     "folder.LabelmeReader": ("labelme_beside_photos", "labelme_in_a_folder"),
     "folder.RegionReader": REGIONS,
-    "folder.read_grey": ("extensions_in_one_folder", "jpeg_masks", "jpeg_masks_of_high_quality"),
-    "folder.read_depth": ("rgbd_frames", "scenes_with_depth", "depth_of_one_channel", "time_stamps"),
+    "folder.read_grey": ("extensions_in_one_folder", "jpeg_masks", "jpeg_masks_of_high_quality", *GREY),
+    "folder.read_depth": ("rgbd_frames", "scenes_with_depth", "depth_of_one_channel", "time_stamps", *DEPTH),
     "files.read_values": ("surface_normals",),
 }
 READ_MASK = "folder.read_mask"
@@ -54,6 +59,8 @@ TABLES = {
     "labelmap.txt": "cvat_masks",
     "_classes.csv": "roboflow_masks",
     "class_mapping.json": "masks_with_a_json_of_numbers",
+    "class_mapping.csv": "v7_masks",
+    "config.json": "classes_in_a_config",
     "classes._voc": "pascal_voc_palette",
     "recognise.splits_of_photos": "pascal_voc_palette",
     "recognise.unit_of_depth": "scenes_with_depth",
@@ -106,6 +113,8 @@ def test_layout__is_not_recognised_without_its_recogniser(name: str, made, monke
     before = describe(root).config
 
     tool = of(BY_TOOL, name, None)
+    if name == BY_TABLE:
+        monkeypatch.setattr(recognise, "by_table", lambda *_: None)
     without(monkeypatch, *((tool,) if tool else BY_NAMES))
 
     try:
@@ -130,7 +139,7 @@ def test_layout__is_not_read_without_its_reader(name: str, made, monkeypatch: py
 def test_export__means_something_else_without_its_table(reader: str, made, monkeypatch: pytest.MonkeyPatch) -> None:
     root = made(TABLES[reader])
     before = meaning(root)
-    if reader in ("labelmap.txt", "_classes.csv", "class_mapping.json"):
+    if "." in reader and reader.rpartition(".")[2] in ("txt", "csv", "json"):
         (module,) = (one for name, one in sys.modules.items() if name.startswith(DISCOVER) and hasattr(one, "_LISTS"))
         monkeypatch.setattr(module, "_LISTS", tuple(row for row in module._LISTS if not row[0](reader)))
     else:

@@ -62,7 +62,10 @@ def test_specific__is_larger_for_what_says_more_about_a_name() -> None:
 @pytest.mark.parametrize(
     ("template", "reason"),
     [
-        ("{nome}.png", "has '{nome}'; {name}, {folder}, {split}, {class}, {task}, * and the extension .* are accepted"),
+        (
+            "{nome}.png",
+            "has '{nome}'; {name}, {folder}, {split}, {rest}, {class}, {task}, * and the extension .* are accepted",
+        ),
         ("{name.png", "has '{'"),
         ("name}.png", "has '}'"),
         ("{}.png", "has '{}'"),

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from densevit.data.files import as_stored, name_key
+from densevit.data.files import above_twins, as_stored, check_forms, name_key
 from densevit.data.sample import TargetFolder
 from densevit.data.templates import Template, is_template, split_template
 from densevit.errors import DataError
@@ -83,7 +83,10 @@ def column_of(config: "FolderConfig", kind: Literal["images"] | TargetFolder) ->
     written: Path | None = getattr(config, kind)
     if written is not None and is_template(written):
         base, text = split_template(written)
-        base = as_stored(base if config.root is None else config.root / base)
+        if config.root is None or base.is_absolute():
+            base = as_stored(base)
+        else:
+            base, text = above_twins(config.root, base, text)
         template = Template(text, suffixes)
         shared = text.lower().endswith(".json") and "name" not in template.fields
         return Column(kind, base, template, shared=shared, objects=_only_class(config, template, kind))
@@ -128,6 +131,8 @@ def list_columns(columns: Iterable[Column]) -> Leftover:
         depths[column.base] = None if deep is None or before is None else max(deep, before)
     left, listings = Leftover(), {base: walk(base, depth) for base, depth in depths.items()}
     claims: dict[Path, list[tuple[Column, str, Values]]] = {}
+    for listing in listings.values():
+        check_forms(listing.files)
     for column in columns:
         for relative, path in listings[column.base].files.items():
             if (values := column.template.match(relative)) is not None:

@@ -2,7 +2,7 @@
 
 import re
 import unicodedata
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -142,6 +142,34 @@ def as_stored(path: Path) -> Path:
     parent = as_stored(path.parent)
     forms = (parent / unicodedata.normalize(form, path.name) for form in ("NFC", "NFD"))
     return next((form for form in forms if form.exists()), parent / path.name)
+
+
+def above_twins(root: Path, base: Path, text: str) -> tuple[Path, str]:
+    """A folder below a root and what is relative to it, from above the first folder that is there in both forms.
+
+    Two folders of one name, one of which a Mac wrote, are one in templates.
+    """
+    folder = root
+    for place, part in enumerate(base.parts):
+        forms = {unicodedata.normalize(form, part) for form in ("NFC", "NFD")}
+        if len(forms) == 2 and all((folder / form).is_dir() for form in forms):
+            return folder, "/".join((*base.parts[place:], text))
+        folder = as_stored(folder / part)
+    return folder, text
+
+
+def check_forms(files: Mapping[str, Path]) -> None:
+    """Refuse two files of a listing whose paths differ only in how accents are stored.
+
+    Raises:
+        DataError: naming both.
+    """
+    for written, path in files.items():
+        if not written.isascii() and (other := files.get(name_key(written))) not in (None, path):
+            raise DataError(
+                f"{other} and {path} have the same name with accents in different Unicode forms (NFC and NFD), which "
+                "are not told apart; rename one of them or its folder, or remove it if it is a copy"
+            )
 
 
 def name_key(name: str) -> str:

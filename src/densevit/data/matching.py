@@ -47,7 +47,7 @@ def match_targets(
     Raises:
         DataError: one file would be the target of several photos.
     """
-    fields = [field for field in ("split", "folder", "name") if field in column.template.fields]
+    fields = [field for field in ("split", "folder", "name", "rest") if field in column.template.fields]
     fields = [field for field in fields if photos and field in photos[0]]
     index: dict[tuple[str, ...], list[int]] = {}
     for number, values in enumerate(photos):

@@ -74,8 +74,15 @@ def read_pair_list(path: Path, root: Path | None = None) -> tuple[list[Row], lis
     return _unique(found, path), kinds
 
 
+def column_name(cell: str) -> str:
+    """The column that a cell of the header names; ``file_name`` and the like are those of Hugging Face's folders."""
+    name = cell.casefold()
+    name = "image" if name == "file_name" else name.removesuffix("_file_name")
+    return _ALIASES.get(name, name)
+
+
 def _header(path: Path, cells: Sequence[str], delimiter: str) -> list[str]:
-    names = [_ALIASES.get(cell.casefold(), cell.casefold()) for cell in cells]
+    names = [column_name(cell) for cell in cells]
     if "image" not in names:
         raise DataError(f"{path} has the header {delimiter.join(cells)!r:.80}, without image; {_EXPECTED} is accepted")
     for name in names:

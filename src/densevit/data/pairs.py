@@ -219,8 +219,7 @@ def _from_columns(config: "FolderConfig", split: str = "") -> Pairs:
     taken: dict[str, tuple[Path, Values]] = {}
     for _, path, values in photos.found:
         values = {"split": split, **values} if split else values
-        name = "/".join(filter(None, (values.get("folder", ""), values.get("name", ""))))
-        key = "/".join((values.get("split", ""), name))
+        key = "/".join((values.get("split", ""), _name_of(values)))
         if key in taken:
             found.twins.append((taken[key][0], path))
         else:
@@ -248,8 +247,11 @@ def _split_by_annotations(photos: list[tuple[Path, Values]], targets: list[Colum
 
 
 def _pair(path: Path, values: Values) -> Pair:
-    name = "/".join(filter(None, (values.get("folder", ""), values.get("name", ""))))
-    return Pair(name or name_key(path.stem), path, {}, values.get("split", ""))
+    return Pair(_name_of(values) or name_key(path.stem), path, {}, values.get("split", ""))
+
+
+def _name_of(values: Values) -> str:
+    return "/".join(filter(None, (values.get(field, "") for field in ("folder", "name", "rest"))))
 
 
 def _add_targets(found: Pairs, column: Column, matches: Matches, split: str) -> None:

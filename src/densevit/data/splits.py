@@ -14,7 +14,7 @@ from densevit.errors import DataError
 Share = Annotated[float, Field(ge=0, lt=1)]
 
 SPLIT_NAMES = {
-    "train": ("train", "training"),
+    "train": ("train", "training", "trainval", "train_val", "train-val"),
     "val": ("val", "valid", "validation"),
     "test": ("test", "testing"),
 }

@@ -8,8 +8,11 @@ from pathlib import Path
 from densevit.errors import ConfigError
 from densevit.io import ZipPath
 
-PLACEHOLDERS = ("name", "folder", "split", "class", "task")
-"""What stands in braces: ``{folder}`` is any number of folders, also none; the others are text without a slash."""
+PLACEHOLDERS = ("name", "folder", "split", "rest", "class", "task")
+"""What stands in braces: ``{folder}`` is any number of folders, also none; the others are text without a slash.
+
+``{rest}`` is the second part of a name that says in its middle what the file is: ``{name}_image_{rest}.png``.
+"""
 
 _PART = re.compile(r"\{([^{}]*)\}/?|(\*)|([^{}*]+)|[{}]")
 _LONGEST = 1_000

@@ -19,7 +19,8 @@ class Listing:
     """What is below a folder.
 
     Attributes:
-        files: by path relative to the folder, with slashes and composed accents, in order.
+        files: by path relative to the folder, with slashes and composed accents, in order; a second file of the same
+            path has its accents as they are stored.
         folders: relative paths of folders that were not entered, as they are too deep.
         dangling: links to files that do not exist.
         devices: devices and pipes.
@@ -63,7 +64,7 @@ def walk(root: Path, depth: int | None = None) -> Listing:
             if is_litter(name):
                 found.litter.append(path)
             elif kind == "file":
-                found.files[relative] = path
+                _add(found.files, relative, path, root)
             elif kind == "folder" and depth is not None and level >= depth:
                 found.folders.append(relative)
             elif kind == "folder":
@@ -72,6 +73,14 @@ def walk(root: Path, depth: int | None = None) -> Listing:
                 (found.dangling if kind == "dangling" else found.devices).append(path)
         stack += reversed(below)
     return found
+
+
+def _add(files: dict[str, Path], relative: str, path: Path, root: Path) -> None:
+    """Enter a file; of two of one path, that with composed accents has it."""
+    other = files.setdefault(relative, path)
+    if other is not path:
+        written, before = (one.as_posix().removeprefix(root.as_posix()).lstrip("/") for one in (path, other))
+        files |= {before: other, written: path}
 
 
 def is_litter(name: str) -> bool:

@@ -90,7 +90,7 @@ def by_folders(tree: Tree, given: Mapping[str, Any]) -> list[Candidate]:
 def _pair(groups: Sequence[Group], named: Mapping[Role, list[Group]]) -> list[Candidate]:
     """The candidates of each group of photos."""
     photos = named["images"] or merged([one for one in groups if one.role == "images"])
-    return [one for own in photos for one in _combine(own, _targets(own, groups, named))]
+    return [one for own in photos for one in combine(own, _targets(own, groups, named))]
 
 
 def _targets(
@@ -123,7 +123,7 @@ def _is_most(photos: Group, one: Match) -> bool:
     return complete or len(one.keys) >= _MOST * sum(key[0] in splits for key in one.photos.files)
 
 
-def _combine(photos: Group, targets: Mapping[TargetFolder, list[Match]]) -> list[Candidate]:
+def combine(photos: Group, targets: Mapping[TargetFolder, list[Match]]) -> list[Candidate]:
     """A candidate for each choice of one target of each kind."""
     if not targets:
         return []

@@ -68,6 +68,9 @@ def _table(tree: Tree, file: File) -> Listed | None:
         return Listed(file.inside, names, tuple((int(row[red]), int(row[green]), int(row[blue])) for row in rows[1:]))
     if value is None:
         return None
+    cells = [re.findall(r"\d+", row[value]) for row in rows[1:]]
+    if all(len(numbers) == 3 for numbers in cells):  # V7 writes colours as 255 0 0
+        return Listed(file.inside, names, tuple((int(r), int(g), int(b)) for r, g, b in cells))
     found = sorted((int(row[value]), row[name]) for row in rows[1:])
     return Listed(file.inside, tuple(text for _, text in found), values=tuple(number for number, _ in found))
 
@@ -86,7 +89,10 @@ def _colours(tree: Tree, file: File) -> Listed | None:
 def _json(tree: Tree, file: File) -> Listed | None:
     """{"cell": 1}, {"cell": [255, 0, 0]}, {"1": "cell"}, or rows with name or title, and id or color."""
     data = read_json(tree.path(file), "a list of classes")
-    rows = data.get("classes") if isinstance(data, Mapping) and isinstance(data.get("classes"), list) else data
+    lists = [
+        data[key] for key in ("classes", "labels") if isinstance(data, Mapping) and isinstance(data.get(key), list)
+    ]
+    rows = lists[0] if lists else data
     if isinstance(rows, Mapping):
         pairs = [(value, key) if isinstance(value, str) else (key, value) for key, value in rows.items()]
     elif isinstance(rows, list) and all(isinstance(row, Mapping) for row in rows):
@@ -116,6 +122,9 @@ def _of_lines(source: str, lines: Sequence[str]) -> Listed | None:
         if not rows or len(rows) < len(lines):
             continue
         names = tuple(row["name"].strip() for row in rows)
+        numbers = [re.match(r"\d+(?=[\s,:;=.]+\D)", name) for name in names]
+        if [number and int(number[0]) for number in numbers] == [*range(len(names))]:  # 0 void 0 0 0
+            names = tuple(name.lstrip("0123456789 \t,:;=.") for name in names)
         if "value" in rows[0]:
             return Listed(source, names, values=tuple(int(row["value"]) for row in rows))
         return Listed(source, names, tuple((int(row["r"]), int(row["g"]), int(row["b"])) for row in rows))
@@ -132,7 +141,7 @@ _LINES = (
 
 _COLUMNS = (
     ("name", "class", "label", "class_name", "class name", "label_name"),
-    ("pixel value", "value", "id", "index", "class_id", "label_id", "pixel_value"),
+    ("pixel value", "value", "id", "index", "class_id", "label_id", "pixel_value", "class_color"),
     ("r", "red"),
     ("g", "green"),
     ("b", "blue"),
@@ -145,6 +154,6 @@ _LISTS: tuple[tuple[Callable[[str], bool], Callable[[Tree, File], Listed | None]
     (lambda name: name.endswith(".csv") and bool(re.search("class|label.*colou?r|colou?r.*label", name)), _table),
     (lambda name: name.endswith(".txt") and bool(re.search("colou?r", name)), _colours),
     (lambda name: name in _TEXTS, _text),
-    (lambda name: name.endswith(".json") and bool(re.search("class|label|colou?r|palette", name)), _json),
+    (lambda name: bool(re.search(r"(class|label|colou?r|palette).*\.json\Z|\Aconfig\.json\Z", name)), _json),
 )
 """Files that list classes by their names, in order of preference."""

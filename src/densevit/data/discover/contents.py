@@ -92,12 +92,12 @@ def read_masks(tree: Tree, group: Group, number: int = MASKS) -> Held:
         if pixels.ndim == 3 and pixels.shape[2] >= 3 and is_grey(pixels, lossy=stored.format in LOSSY_FORMATS):
             pixels, spread_out = pixels[..., 1], True
         if pixels.ndim == 3 and pixels.shape[2] >= 3:
-            colours.append(_count(_packed(pixels)))
+            colours.append(_count(packed(pixels)))
         elif pixels.ndim == 2 or pixels.shape[2] <= 2:
             plain = pixels if pixels.ndim == 2 else pixels[..., 0]
             values.append(_count(plain))
             if stored.palette is not None:
-                palettes.append((values[-1], _packed(stored.palette[None])[0].astype(np.int64)))
+                palettes.append((values[-1], packed(stored.palette[None])[0].astype(np.int64)))
             if len(numbered) < 4 * SAMPLES and len(values[-1][0]) > _MOST_NAMED:
                 numbered.append(_numbers_objects(plain))
     if by_colour := len(palettes) == len(values) and _differ(palettes):
@@ -180,12 +180,13 @@ def _is_flat(pixels: NDArray[Any]) -> bool:
         return True
     if channels == 2:
         return False
-    counts = np.sort(_count(pixels if channels == 1 else _packed(pixels))[1])[::-1]
+    counts = np.sort(_count(pixels if channels == 1 else packed(pixels))[1])[::-1]
     size = pixels.shape[0] * pixels.shape[1]
     return bool(counts[:_FEW].sum() >= _COVERED * size and len(counts) <= max(size // 16, 4))
 
 
-def _packed(pixels: NDArray[Any]) -> NDArray[np.int32]:
+def packed(pixels: NDArray[Any]) -> NDArray[np.int32]:
+    """Colours (H, W, 3) as 0xRRGGBB (H, W)."""
     red, green, blue = np.moveaxis(pixels[..., :3].astype(np.int32), -1, 0)
     return (red << 16) | (green << 8) | blue
 

@@ -18,12 +18,17 @@ _FAR_M, _FAR_MM, _NEAR_MM, _SATURATED, _SPARSE = 1_000, 20_000, 500, 65_535, 0.5
 _LASER = re.compile("velodyne|lidar|laser|proj_depth|groundtruth_depth|kitti")
 """Names of sparse depth that is stored as KITTI's, however near everything is."""
 
+_SHIFT, _FEWEST_SHIFTED = 8, 64
+"""Depth of which nearly all numbers, that many different ones, are multiples of 8 is shifted by three bits."""
+
+_SHIFTED = (0.000125, "1/8000 m, as SUN RGB-D stores it: all numbers are multiples of 8")
 _UNITS = ((1 / 256, "1/256 m, as KITTI stores sparse depth"), (0.0002, "1/5000 m, as TUM RGB-D stores it"))
 
 
 def unit_of_depth(tree: Tree, one: Candidate, given: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
     """The unit of depth maps, guessed from their numbers where that of millimetres is not plausible."""
-    high, total, valid, saturated, floats = 0.0, 0, 0, 0, False
+    high, total, valid, saturated, odd, floats = 0.0, 0, 0, 0, 0, False
+    numbers: set[int] = set()
     for file in one.targets["depth"].sample(4 * SAMPLES):
         try:
             pixels = plane(read_numbers(tree.path(file)).pixels)
@@ -39,6 +44,8 @@ def unit_of_depth(tree: Tree, one: Candidate, given: Mapping[str, Any]) -> tuple
         good = pixels[np.isfinite(pixels) & (pixels > 0) & ~full]
         high = max(high, float(good.max()) if good.size else 0.0)
         total, valid, saturated = total + pixels.size, valid + good.size, saturated + int(full.sum())
+        odd += int(np.count_nonzero(good % _SHIFT))
+        numbers |= {*np.unique(good)[:_FEWEST_SHIFTED].tolist()}
     keys: dict[str, Any] = {}
     remarks: list[str] = []
     if saturated > 0.001 * total and "depth_invalid" not in given:
@@ -55,7 +62,9 @@ def unit_of_depth(tree: Tree, one: Candidate, given: Mapping[str, Any]) -> tuple
         unit, key = "millimetres", "depth_unit_m"
         sparse = valid <= _SPARSE * total
         laser = sparse and _LASER.search(one.targets["depth"].template().lower()) is not None
-        if (high > _FAR_MM or laser) and "depth_unit_m" not in given:
+        if "depth_unit_m" not in given and len(numbers) >= _FEWEST_SHIFTED and odd <= 0.001 * valid and not laser:
+            keys["depth_unit_m"], unit = _SHIFTED
+        elif (high > _FAR_MM or laser) and "depth_unit_m" not in given:
             keys["depth_unit_m"], unit = _UNITS[not sparse]
             advice += "" if sparse else ", such as to 0.00025 for Matterport3D's or 0.01 for centimetres"
         elif high < _NEAR_MM:

@@ -72,7 +72,8 @@ def _from_template(files: Sequence[File], text: str, kind: Role) -> list[Group]:
     one = Group((), role=kind, fixed=text)
     for file in files:
         if (values := template.match(file.inside)) is not None:
-            key = (values.get("split", ""), values.get("folder", ""), values.get("name", ""))
+            name = "/".join(filter(None, (values.get("name"), values.get("rest"))))
+            key = (values.get("split", ""), values.get("folder", ""), name)
             one.files.setdefault(key, file)
             one.endings.add(file.suffix.lower())
     return [one] if one.files else []

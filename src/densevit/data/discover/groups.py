@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
-from densevit.data.discover.roles import Affixes, Role, affixes_of, is_coloured, role_of, split_of, words_of
+from densevit.data.discover.roles import Affixes, Role, affixes_of, is_coloured, is_joint, role_of, split_of, words_of
 from densevit.data.discover.tree import File
 
 FOLDER = "{folder}/"
@@ -117,9 +117,12 @@ def _form(file: File, affixes: Affixes, known: Collection[str]) -> tuple[tuple[s
     form: list[str] = []
     free: list[str] = []
     split = ""
-    for folder in file.folders:
-        text, found = split_of(folder)
-        if found and split in ("", found):
+    parts = [split_of(folder) for folder in file.folders]
+    parted = any(found and not is_joint(found) for _, found in parts)
+    for folder, (text, found) in zip(file.folders, parts, strict=True):
+        if is_joint(found) and parted:  # a folder around those of train and val
+            form.append(literal(folder))
+        elif found and split in ("", found):
             split = found
             form.append(_ENUMERATED.sub("*", literal(text)))
         elif folder in known or role_of(words_of(folder)):
@@ -145,6 +148,8 @@ def _take_roles(groups: Sequence[Group]) -> None:
         words = [words_of(folder) for folder in one.folders if folder != FOLDER]
         said = [(role_of(part), is_coloured(part)) for part in words if role_of(part)]
         told_apart = "images" in roles[one.folders] and roles[one.folders] & {"masks", "depth", "values"}
+        if one.role == "none" and any("semantic" in part for part in words):  # coloured by instance, they say
+            one.role = ""
         if not said or one.role == "none" or (told_apart and one.role):
             continue
         role, coloured = said[-1]

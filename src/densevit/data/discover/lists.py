@@ -37,8 +37,14 @@ def splits_of_photos(tree: Tree, one: Candidate, given: Mapping[str, Any]) -> tu
             text = f"{default.val:.0%} of train are drawn for it: {counted(len(lists.get('val', ())), 'photo')}"
             remarks.append(f"there is no val; {text} (splits.names)")
         return {"splits": SplitConfig(names=lists)}, remarks
+    return {"splits": default}, [*remarks, said_random()]
+
+
+def said_random() -> str:
+    """The sentence on splits that are drawn."""
+    default = SplitConfig()
     text = f"no splits are named; {default.val:.0%} of the photos are drawn for val with seed {default.seed}"
-    return {"splits": default}, [*remarks, f"{text} (splits.val, splits.seed; --split-by for groups of photos)"]
+    return f"{text} (splits.val, splits.seed; --split-by for groups of photos)"
 
 
 def _by_lists(tree: Tree, one: Candidate) -> tuple[dict[str, tuple[str, ...]], list[str]]:

@@ -1,10 +1,11 @@
 """Which groups of files belong together as photos and targets, and how their templates are written then."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from densevit.data.discover.groups import FOLDER, Group, Key, literal
+from densevit.data.discover.tree import File
 from densevit.data.splits import split_key
 
 
@@ -27,7 +28,7 @@ def match(photos: Group, targets: Group) -> Match | None:
     best: Match | None = None
     if (alike := _with_folders_of(photos, targets)) is None:
         return None
-    for ours in _variants(photos):
+    for ours in (*_variants(photos), *([_whole(photos)] if targets.fixed else [])):
         for theirs in _variants(alike):
             keys = _common(ours, theirs)
             if keys and (best is None or len(keys) > len(best.keys)):
@@ -56,16 +57,27 @@ def _common(photos: Group, targets: Group) -> frozenset[Key]:
 
     No key where a target would be of several photos, or a photo would have several targets.
     """
-    keep = [any(key[i] for key in photos.files) and any(key[i] for key in targets.files) for i in (0, 1)]
-
-    def reduced(key: Key) -> Key:
-        return (split_key(key[0]) * keep[0], key[1] * keep[1], key[2])
-
+    reduced = _reducer(photos, targets)
     theirs = {reduced(key) for key in targets.files}
     ours = {key: form for key in photos.files if (form := reduced(key)) in theirs}
     if len(theirs) < len(targets.files) or len({*ours.values()}) < len(ours):
         return frozenset()
     return frozenset(ours)
+
+
+def _reducer(photos: Group, targets: Group) -> Callable[[Key], Key]:
+    """What two groups are compared by: the parts of keys that both have."""
+    keep = [any(key[i] for key in photos.files) and any(key[i] for key in targets.files) for i in (0, 1)]
+    return lambda key: (split_key(key[0]) * keep[0], key[1] * keep[1], key[2])
+
+
+def file_pairs(photos: Group, targets: Group) -> Iterator[tuple[File, File]]:
+    """The photos of two groups that match, each with its target."""
+    reduced = _reducer(photos, targets)
+    theirs = {reduced(key): file for key, file in targets.files.items()}
+    for key, file in photos.files.items():
+        if (target := theirs.get(reduced(key))) is not None:
+            yield file, target
 
 
 def _variants(one: Group) -> list[Group]:
@@ -85,6 +97,14 @@ def _variants(one: Group) -> list[Group]:
     if len(cut) < len(one.files) or any(not key[2] for key in cut):
         return [one]
     return [one, replace(one, prefix=one.prefix + head, suffix=tail + one.suffix, files=cut)]
+
+
+def _whole(one: Group) -> Group:
+    """A group whose names are the whole stems, as a given template may have them."""
+    if one.fixed or "{name}" in one.folders:
+        return one
+    files = {(*key[:2], f"{one.prefix}{key[2]}{one.suffix}"): file for key, file in one.files.items()}
+    return replace(one, prefix="", suffix="", files=files)
 
 
 def _prefix(names: Sequence[str]) -> str:

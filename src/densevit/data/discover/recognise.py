@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from densevit.data.discover.candidates import Candidate, by_folders, by_names, folder_of, sets_of
+from densevit.data.discover.candidates import KINDS, Candidate, by_folders, by_names, folder_of, sets_of
 from densevit.data.discover.classes import classes_of_masks
 from densevit.data.discover.coco_layout import coco
 from densevit.data.discover.contents import SAMPLES, read_masks
@@ -14,6 +14,8 @@ from densevit.data.discover.depth import coarse_depth, unit_of_depth
 from densevit.data.discover.given import is_annotations, labelme_groups
 from densevit.data.discover.groups import Group
 from densevit.data.discover.lists import splits_of_photos
+from densevit.data.discover.partners import by_middle, by_place, by_table
+from densevit.data.discover.prefer import preferred
 from densevit.data.discover.public import public
 from densevit.data.discover.several import brushes, further_masks, given_regions, masks_by_class, masks_by_object
 from densevit.data.discover.times import by_times
@@ -30,8 +32,10 @@ if TYPE_CHECKING:
 RECOGNISERS: tuple[tuple[Callable[[Tree, Mapping[str, Any]], list[Candidate]], str], ...] = (
     (brushes, ""),
     (given_regions, ""),
-    (by_names, "masks"),
+    (by_place, ""),
+    (by_names, ""),
     (by_times, ""),
+    (by_middle, ""),
     (coco, "masks"),
     (masks_by_class, "depth"),
     (masks_by_object, "depth"),
@@ -84,7 +88,10 @@ def _discover(tree: Tree, given: Mapping[str, Any]) -> "Described":
     given = {key: value for key, value in given.items() if value is not None}
     if (known := public(tree, given)) is not None:
         return known
-    one = _only(tree, _candidates(tree, given))
+    candidates = _candidates(tree, given)
+    if not candidates and (listed := by_table(tree, given)) is not None:
+        return listed
+    one = _only(tree, candidates)
     keys, remarks = one.config_keys(), [*one.remarks]
     if "masks" in keys:
         found, said = classes_of_masks(tree, one, given)
@@ -167,6 +174,9 @@ def _only(tree: Tree, found: list[Candidate]) -> Candidate:
     if not found:
         raise DataError(unrecognised(tree))
     plausible = found if len(found) == 1 else [one for one in found if not _problem(tree, one)] or found
+    others = [other for other in found if other not in plausible]
+    if len(plausible) > 1:
+        plausible = preferred(tree, plausible)
     if len(plausible) > 1:
         places = {folder_of(one): len(one.pairs) for one in plausible}
         if len(places) == len(plausible) and "." not in places and not _nested(places):
@@ -176,9 +186,10 @@ def _only(tree: Tree, found: list[Candidate]) -> Candidate:
     if sets := sets_of(one):
         place = folder_of(one)
         raise _several_sets(tree, {name if place == "." else f"{place}/{name}": n for name, n in sets.items()})
-    if others := ", ".join(_where(other) for other in found if other is not one):
+    if others:
         what = "classes" if "masks" in one.config_keys() else "measurement"
-        one.remarks.append(f"{others} holds no {what}, as far as can be seen, and is passed over")
+        text = ", ".join(map(_where, others))
+        one.remarks.append(f"{text} holds no {what}, as far as can be seen, and is passed over")
     return one
 
 
@@ -196,13 +207,19 @@ def _several_sets(tree: Tree, places: Mapping[str, int]) -> DataError:
 
 def _choice(tree: Tree, found: Sequence[Candidate]) -> str:
     """The message that lists the ways to read a data set, with what to write for each."""
-    kind = next(
-        (k for k in ("masks", "depth", "values", "images") if len({_path(one, k) for one in found}) > 1), "images"
-    )
+    kind = next((k for k in (*KINDS, "images") if _differ(found, k)), "images")
     shown = [f"{_path(one, kind)} ({counted(len(one.pairs), 'photo')}{_holds(tree, one, kind)})" for one in found[:6]]
     options = " or ".join(f"--{kind} '{_path(one, kind)}'" for one in found[:6])
     what = {"masks": "masks", "depth": "depth maps", "values": "value maps", "images": "photos"}[kind]
     return f"{tree.root} can be read in several ways, with different {what}: {', '.join(shown)}; choose with {options}"
+
+
+def _differ(found: Sequence[Candidate], kind: str) -> bool:
+    """Whether candidates have other files of a kind, and not only other templates for them."""
+    groups = [one.photos if kind == "images" else one.targets.get(kind) for one in found]  # type: ignore[call-overload]
+    if None in groups:
+        return len({_path(one, kind) for one in found}) > 1
+    return len({frozenset(id(file) for file in group.files.values()) for group in groups}) > 1
 
 
 def _path(one: Candidate, kind: str) -> str:

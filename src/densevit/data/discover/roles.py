@@ -7,7 +7,7 @@ from functools import lru_cache
 from typing import Literal
 
 Role = Literal["images", "masks", "depth", "values", "none", ""]
-"""What a file is; "none" for pictures made for the eye or single objects, "" where its names do not tell."""
+"""What a file is; "none" for pictures made for the eye, single objects or heights, "" where its names do not tell."""
 
 
 def _words(text: str) -> frozenset[str]:
@@ -29,19 +29,23 @@ _SHOWN = _words(
     "instance instances instanceid instanceids segmentationobject panoptic polygons overlay overlays "
     "preview previews vis viz visual visualization visualisation visualizations blend blended blends thumb thumbs "
     "thumbnail thumbnails pred preds prediction predictions confidence uncertainty "
-    "colormap colormaps colourmap colourmaps"
+    "colormap colormaps colourmap colourmaps superpixel superpixels"
 )
+_HEIGHTS = _words("dsm ndsm dem dtm chm")
+"""What is measured upwards from the ground, which is no depth."""
+
 _COLOURED = _words("color colour colors colours rgb colored coloured colorized colourized")
 _FILLERS = _words("id ids train fine coarse class classes aug map maps png jpg bit left file files")
 """Words that say nothing by themselves, and are part of an affix next to one that does."""
 
 _SPLITS = "train|training|val|valid|validation|test|testing|dev"
+_JOINT = "train_val|train-val|trainval"
 _KIND_AHEAD = "(?=annot|label|mask|image|img|gt)"
 _SPLIT = re.compile(
     "|".join(
         rf"(?<![A-Za-z]){word}(?![a-z])|(?<=[a-z]){word.capitalize()}(?![a-z])|(?<![A-Za-z]){word}{_KIND_AHEAD}"
-        for text in sorted(_SPLITS.split("|"), key=len, reverse=True)
-        for word in (text, text.capitalize(), text.upper())
+        for text in (*_JOINT.split("|"), *sorted(_SPLITS.split("|"), key=len, reverse=True))
+        for word in dict.fromkeys((text, text.capitalize(), text.upper(), text.replace("trainval", "TrainVal")))
     )
 )
 _PIECE = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
@@ -86,7 +90,7 @@ def words_of(text: str) -> tuple[str, ...]:
 def role_of(words: tuple[str, ...]) -> Role:
     """What words say; masks go before photos, since a mask is often said to be an image too."""
     found = {*words}
-    if found & _SHOWN or (found & _DEPTH and found & (_COLOURED - {"rgb"} | {"mask", "masks", "valid"})):
+    if found & (_SHOWN | _HEIGHTS) or (found & _DEPTH and found & (_COLOURED - {"rgb"} | {"mask", "masks", "valid"})):
         return "none"
     for role, known in (("depth", _DEPTH), ("masks", _MASK), ("values", _VALUES), ("images", _PHOTO)):
         if found & known:
@@ -106,6 +110,11 @@ def split_of(component: str) -> tuple[str, str]:
     if found is None:
         return component, ""
     return f"{component[: found.start()]}{{split}}{component[found.end() :]}", found[0]
+
+
+def is_joint(split: str) -> bool:
+    """Whether a split is train and val together."""
+    return re.fullmatch(_JOINT, split.lower()) is not None
 
 
 def affixes_of(stem: str) -> Affixes:

@@ -121,10 +121,16 @@ def masks_by_class(tree: Tree, given: Mapping[str, Any]) -> list[Candidate]:
         names = {key[2]: key for key in photos.files}
         for masks in [one for one in groups if one.role == "masks"]:
             for form in ("{class}/{name}", "{name}/{class}", "{name}_{class}"):
-                if (one := _by_class(photos, names, masks, form)) is not None:
+                if (one := _by_class(photos, names, masks, form)) is not None and _show_one(tree, masks):
                     found.append(one)
                     break
     return found[:1]
+
+
+def _show_one(tree: Tree, masks: Group) -> bool:
+    """Whether each mask shows one class or none, as far as can be seen."""
+    held = read_masks(tree, masks, 4 * SAMPLES)
+    return held.lossy or all(len(values) <= 2 for values, _ in (*held.values, *held.colours))
 
 
 def masks_by_object(tree: Tree, given: Mapping[str, Any]) -> list[Candidate]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from densevit.config import read_yaml
-from densevit.data.discover.roles import split_of
+from densevit.data.discover.roles import is_joint, split_of
 from densevit.data.discover.tree import File, Tree
 from densevit.data.files import name_key
 from densevit.data.splits import split_key
@@ -67,7 +67,8 @@ def read_lists(tree: Tree, known: Mapping[str, str]) -> tuple[list[Lists], list[
 
 def _split_in(stem: str) -> str:
     """The split that the name of a list says, "trainval" for both; "" if it says none."""
-    return "trainval" if "trainval" in stem.lower() else split_key(split_of(stem)[1])
+    split = split_of(stem)[1]
+    return "trainval" if is_joint(split) or "trainval" in stem.lower() else split_key(split)
 
 
 def _may_list(file: File) -> bool:

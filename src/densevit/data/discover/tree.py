@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
+from densevit.data.files import as_stored, check_forms
 from densevit.errors import DataError
 from densevit.io import IMAGE_SUFFIXES, ZipPath, place, walk
 
@@ -86,13 +87,14 @@ def walk_tree(root: Path) -> Tree:
     if not root.is_dir():
         raise DataError(f"{root} is no folder or zip archive; the root of a data set is accepted; check the path")
     listing = walk(root)
+    check_forms(listing.files)
     tree = Tree(root, listing.files, len(listing.litter))
     archives = [] if isinstance(root, ZipPath) else tree.having(".zip")
     if len(archives) == 1 and all(file.suffix.lower() in (".zip", *_PAPERS) for file in tree.files):
         return walk_tree(place(tree.path(archives[0])))
     while (wrapper := _wrapper(tree)) is not None:
         inner = {name.removeprefix(f"{wrapper}/"): path for name, path in tree.paths.items() if "/" in name}
-        tree = Tree(tree.root / wrapper, inner, tree.litter)
+        tree = Tree(as_stored(tree.root / wrapper), inner, tree.litter)
     return tree
 
 
@@ -123,4 +125,11 @@ def _wrapper(tree: Tree) -> str | None:
     beside = [file for file in tree.files if not file.folders]
     if len(tops) != 1 or any(file.suffix.lower() not in _PAPERS for file in beside):
         return None
+    if len({_top(tree, file) for file in tree.files if file.folders}) > 1:  # of one name in two Unicode forms
+        return None
     return None if any(file.suffix.lower() == ".txt" for file in beside) else tops.pop()
+
+
+def _top(tree: Tree, file: File) -> str:
+    """The top folder of a file as it is stored."""
+    return tree.path(file).as_posix().removeprefix(tree.root.as_posix()).lstrip("/").partition("/")[0]

@@ -11,11 +11,14 @@ from densevit.data.discover.given import labelme_groups
 from densevit.data.discover.groups import Group, group
 from densevit.data.discover.times import MOST_S, STAMP
 from densevit.data.discover.tree import File, Tree, counted
+from densevit.data.pair_list import column_name
 from densevit.errors import DataError
 from densevit.io import read_lines, read_rows
+from densevit.io.stored import read_numbers
 
 _ACCEPTED = "masks as images, COCO with segmentation, labelme's files, or CVAT's 'Segmentation mask 1.1' are accepted"
 _UNREAD = (".npz", ".mat", ".h5", ".hdf5", ".nii", ".gz", ".dcm", ".pkl")
+_PACKED = (".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz", ".rar", ".7z")
 _MOST = 20
 """Files of a kind that are looked into."""
 
@@ -37,15 +40,36 @@ def unrecognised(tree: Tree) -> str:
         example += f"; {arrays[0].suffix} is not read, so save the arrays as .npy"
     if tables := pair_lists(tree):
         example += f"; {tables[0].inside} lists pairs, so give it with --pairs '{tree.path(tables[0])}'"
-    if archives := tree.having(".zip"):
-        example += f"; name the archive itself, such as '{tree.path(archives[0])}'"
-        example += ", or unpack those of photos and masks into one folder" * (len(archives) > 1)
-    elif not tables and (reason := _unmatched(tree)):
+    if packed := [file for file in tree.files if file.name.lower().endswith(_PACKED)]:
+        return (
+            f"{tree.root} has {packed[0].inside}, an archive of a form that is not read; folders and .zip archives are "
+            "accepted; unpack it and name the folder"
+        )
+    if (archives := tree.having(".zip")) and not tree.pixels:
+        several = ", or unpack those of photos and masks into one folder and name it" * (len(archives) > 1)
+        return (
+            f"{tree.root} has {held} and no photo of its own; one data set as a folder or archive is accepted; name "
+            f"the archive itself, such as '{tree.path(archives[0])}'{several}"
+        )
+    if reason := _no_image(tree):
+        return f"{tree.root}: {reason}"
+    if not tables and (reason := _unmatched(tree)):
         return f"{tree.root}: {reason}"
     return (
         f"{tree.root} has no photos with masks, depth or values that can be told by their names ({held}{example}); "
         "name them with templates such as --images 'photos/{name}.jpg' --masks 'masks/{name}.png', or with --pairs"
     )
+
+
+def _no_image(tree: Tree) -> str:
+    """Which files are named as images and are none, such as ETH3D's depth; "" without such."""
+    for one in group(tree.pixels):
+        for file in one.sample(1):
+            try:
+                read_numbers(tree.path(file))
+            except DataError as error:
+                return f"{error} (depth as raw floats without a header, as of ETH3D, can be saved as .npy)"
+    return ""
 
 
 def _yolo(tree: Tree, file: File) -> str:
@@ -62,6 +86,8 @@ def _xml(tree: Tree, file: File) -> str:
     text = "".join(read_lines(tree.path(file), "XML")[:500])
     if "<annotations" in text and "<image" in text:
         return "CVAT's XML"
+    if "<Vertices" in text and "<Region" in text:
+        return "outlines of Aperio ImageScope"
     if "<polygon" in text and "<annotation" in text:
         return "XML of LabelMe's web tool"
     return "Pascal VOC's boxes" if "<bndbox" in text else ""
@@ -81,9 +107,15 @@ def _json(tree: Tree, file: File) -> str:
         return "Supervisely's annotations" if of_supervisely else "polygons of Cityscapes"
     if isinstance(first, Mapping) and isinstance(first.get("data"), Mapping) and "annotations" in first:
         return "Label Studio's tasks as JSON"
+    if isinstance(data, Mapping) and isinstance(data.get("item"), Mapping) and "annotations" in data:
+        return "V7's annotations (Darwin JSON)"
     if isinstance(data, Mapping) and isinstance(data.get("dataset"), Mapping) and "samples" in data["dataset"]:
         return "a release of Segments.ai"
     return ""
+
+
+def _lines_of_json(tree: Tree, file: File) -> str:
+    return "annotations of Labelbox" if '"data_row"' in read_lines(tree.path(file), "JSON")[0] else ""
 
 
 def _run_lengths(tree: Tree, file: File) -> str:
@@ -96,6 +128,7 @@ _TOOLS: tuple[tuple[str, Callable[[Tree, File], str]], ...] = (
     (".json", _json),
     (".txt", _yolo),
     (".xml", _xml),
+    (".ndjson", _lines_of_json),
     (".csv", _run_lengths),
 )
 """What recognises the annotations of a tool in files with an extension."""
@@ -155,7 +188,7 @@ def pair_lists(tree: Tree) -> list[File]:
 
 def _is_pair_list(path: Path) -> bool:
     try:
-        head = {cell.lower() for cell in read_rows(path, "a table")[1][0]}
+        head = {column_name(cell) for cell in read_rows(path, "a table")[1][0]}
     except (DataError, IndexError):
         return False
-    return bool(head & {"image", "images", "photo"} and head & {"mask", "masks", "label", "depth", "values"})
+    return bool("image" in head and head & {"mask", "depth", "values"})
