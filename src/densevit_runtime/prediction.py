@@ -3,13 +3,14 @@
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from densevit_runtime.colour import Picture
 from densevit_runtime.errors import DensevitError, MissingNameError
+from densevit_runtime.metadata import Quantity
 from densevit_runtime.records import save_record
 from densevit_runtime.results import DepthResult, HeadResult, SegmentationResult, result_files
 
@@ -97,8 +98,8 @@ class Prediction(Mapping[str, HeadResult]):
         return self.depth_result.depth
 
     @property
-    def depth_quantity(self) -> Literal["depth", "disparity"]:
-        """What the values are: "depth", larger is farther, or "disparity", larger is nearer."""
+    def depth_quantity(self) -> Quantity:
+        """What the values are: "depth" or "relative_depth", larger is farther, or "disparity", larger is nearer."""
         return self.depth_result.quantity
 
     @property
