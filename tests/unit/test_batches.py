@@ -315,3 +315,29 @@ def test_source__refuses_a_data_set_without_the_target(field: str, message: str)
     with pytest.raises(DataError) as caught:
         batches(config(), dataset)[0]
     assert str(caught.value) == message
+
+
+class Counted(Photos):
+    """Notes every photo that is read, and draws a number, as a data set that augments by itself does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.read: list[int] = []
+
+    def __getitem__(self, index: int, /) -> Sample:
+        self.read.append(index)
+        np.random.random()  # noqa: NPY002 - the global generator is what such data sets use
+        return super().__getitem__(index)
+
+
+@pytest.mark.parametrize(("room", "reads"), [(10**9, 5), (0, 20)])
+def test_features__keep_views_that_fit_into_memory(monkeypatch: pytest.MonkeyPatch, room: int, reads: int) -> None:
+    monkeypatch.setattr("densevit.training.batches.KEPT_BYTES", room)
+    run, dataset = config(features={"directory": "unused", "crop": (2, 2), "flip": True}), Counted()
+    source = batches(run, dataset, PatchNumbers(Photos()))
+    passed = [(source[number], float(torch.rand(()))) for number in range(10)]
+    assert len(dataset.read) == reads
+    for number, (batch, drawn) in enumerate(passed):  # the same in a run that begins here
+        alone = batches(run, Counted(), PatchNumbers(Photos()))[number]
+        assert float(torch.rand(())) == drawn  # such as a step's dropout
+        torch.testing.assert_close((alone.inputs, alone.targets), (batch.inputs, batch.targets), **EXACT)

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
@@ -29,6 +30,9 @@ from densevit.types import Size
 
 _STREAM = 1_000_003
 """A prime that keeps the seeds of runs with different seeds apart."""
+
+KEPT_BYTES = 2**30
+"""Views of photos that stay in memory, so that they are read and augmented once where a run has few of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +73,8 @@ class SourceBatches(TorchDataset[Batch]):
         self.dataset, self.source, self.config, self.cache = dataset, source, config, cache
         self.augment = source.augment or config.augment
         self.rank, self.world = rank, world
+        self._kept: dict[tuple[int, int], tuple[NDArray[np.float16], Example]] = {}
+        self._room = 0 if config.workers else KEPT_BYTES
         self.tasks = {head: tasks[head] for head in source.heads}
         if not len(dataset):
             raise DataError("the data set is empty; it needs at least one photo")
@@ -125,14 +131,29 @@ class SourceBatches(TorchDataset[Batch]):
         count = len(self.chosen)
         index = self.chosen[_order(self.config.seed, draw // count, count)[draw % count]]
         generator = torch.Generator().manual_seed(self.config.seed * _STREAM + draw)
-        seed_everything(self.config.seed, draw)  # for a data set that draws by itself
         if self.cache is None or self.config.features is None:
+            seed_everything(self.config.seed, draw)  # for a data set that draws by itself
             example = augment(self.dataset[index], self.augment, generator)
             return example.image, example
         view = int(torch.randint(self.config.features.views, (), generator=generator))
-        example = self.view(index, view)
-        features = torch.from_numpy(np.array(self.cache.read(example.image)))
+        features, example = self._encoded_view(index, view)
+        seed_everything(self.config.seed, draw)  # the step's dropout must not depend on what was kept
         return self._crop_features(features, example, generator)
+
+    def _encoded_view(self, index: int, view: int) -> tuple[NDArray[np.float16], Example]:
+        """The features (taps, P + N, C) of a view, mapped from their file, and the view; both are kept if small."""
+        assert self.cache is not None
+        if (found := self._kept.get((index, view))) is not None:
+            return found
+        seed_everything(self.config.seed, index, view)  # for a data set that draws by itself
+        example = self.view(index, view)
+        features = self.cache.read(example.image)
+        tensors = (example.image, example.labels, example.depth, example.values)
+        num_bytes = sum(tensor.nbytes for tensor in tensors if tensor is not None)
+        if num_bytes <= self._room:
+            self._room -= num_bytes
+            self._kept[index, view] = features, example
+        return features, example
 
     def _mixed(self, examples: list[tuple[Tensor, Example]], first: int) -> list[tuple[Tensor, Example]]:
         """The examples after CutMix or ClassMix; ``first`` is the draw of the first one, which seeds its generator."""
@@ -148,13 +169,15 @@ class SourceBatches(TorchDataset[Batch]):
         generator = torch.Generator().manual_seed((self.config.seed * _STREAM + index) * 64 + view)
         return augment(self.dataset[index], config, generator)
 
-    def _crop_features(self, features: Tensor, example: Example, generator: torch.Generator) -> tuple[Tensor, Example]:
+    def _crop_features(
+        self, features: NDArray[np.float16], example: Example, generator: torch.Generator
+    ) -> tuple[Tensor, Example]:
         """Features (taps, P + N, C) and the example, both cropped at token boundaries and mirrored."""
         config, encoder = self.config.features, self.config.model.encoder
         assert config is not None
         (ph, pw), num_prefix = encoder.patch_size, encoder.num_prefix
         grid = (example.image.shape[-2] // ph, example.image.shape[-1] // pw)
-        prefix, tokens = features[:, :num_prefix], features[:, num_prefix:].unflatten(1, grid)  # (taps, h, w, C)
+        tokens = features[:, num_prefix:].reshape(len(features), *grid, -1)  # (taps, h, w, C)
         if config.crop is not None:
             top = int(torch.randint(grid[0] - config.crop[0] + 1, (), generator=generator))
             left = int(torch.randint(grid[1] - config.crop[1] + 1, (), generator=generator))
@@ -162,8 +185,9 @@ class SourceBatches(TorchDataset[Batch]):
             tokens = tokens[:, top:bottom, left:right]
             example = crop(example, (slice(top * ph, bottom * ph), slice(left * pw, right * pw)))
         if config.flip and torch.rand((), generator=generator) < 0.5:
-            tokens, example = tokens.flip(2), flip(example)
-        return torch.cat((prefix, tokens.flatten(1, 2)), dim=1), example
+            tokens, example = tokens[:, :, ::-1], flip(example)
+        seen = tokens.reshape(len(tokens), -1, tokens.shape[-1])  # copies what was cropped or mirrored
+        return torch.from_numpy(np.concatenate((features[:, :num_prefix], seen), axis=1)), example
 
 
 def steps(batches: SourceBatches, start: int, end: int, workers: int) -> Generator[Batch, None, None]:

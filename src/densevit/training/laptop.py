@@ -52,7 +52,7 @@ ENCODING, LEARNING = 0.6, 0.3
 """Shares of the budget: at most for encoding photos, at least for steps with evaluations; the rest is for files."""
 FEW_PHOTOS = 100
 """Rather than fewer training photos than this, smaller ones are encoded."""
-MAX_VIEWS = 4
+MAX_VIEWS = 8
 STEPS, PASSES = (60, 2000), 40
 """Least and largest number of steps, and of passes over the encoded views."""
 EVALUATIONS, PATIENCE = 8, 4
