@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from densevit.data.discover.candidates import KINDS, Candidate, combine
-from densevit.data.discover.given import given_groups
+from densevit.data.discover.given import given_groups, labelme_groups
 from densevit.data.discover.groups import FOLDER, Group, Key, group, literal
 from densevit.data.discover.lists import said_random
 from densevit.data.discover.pairing import Match, file_pairs
@@ -61,7 +61,8 @@ def by_place(tree: Tree, given: Mapping[str, Any]) -> list[Candidate]:
     if not groups:
         return []
     kinds: tuple[Role, ...] = ("images", *KINDS)
-    named = {kind: given_groups(tree, kind, given, ()) for kind in kinds}
+    drawn = labelme_groups(tree)
+    named = {kind: given_groups(tree, kind, given, drawn) for kind in kinds}
     found: list[Candidate] = []
     for photos in named["images"] or [one for one in groups if one.role == "images"]:
         targets: dict[TargetFolder, list[Match]] = {}
