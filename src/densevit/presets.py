@@ -237,6 +237,11 @@ def _dpt_dinov2(width: Width, data: Literal["nyu", "kitti"], rmse: float) -> Pre
     return Preset("DPT", model, short_side, "depth", facts, protocol, {"RMSE": rmse})
 
 
+# Of DINOv2's segmentation by one tap and by four: side of windows and photos, and stride; scales, each also mirrored.
+DINOV2_SIDES = {1: (512, 341), 4: (640, 320)}
+DINOV2_SCALES = (1.0, 1.32, 1.73, 2.28, 3.0)
+
+
 def _dinov2(width: Width, data: str, head: str, figure: float) -> Preset:
     """DINOv2's own heads on a frozen encoder: a linear layer on one tap or four, or DPT for depth."""
     blocks = NAMED_SIZES[width]["depth"]
@@ -248,8 +253,8 @@ def _dinov2(width: Width, data: str, head: str, figure: float) -> Preset:
     encoder = _vit(width, patch=14, image=518, taps=taps, mode="bicubic", layer_scale=1.0, final_norm=labels, **mlp)
     encoder["positions"]["offset"] = 0.1
     if labels:
-        side, step = (512, 341) if one else (640, 320)
-        scales: Plain = {} if one else {"tta_scales": (1.0, 1.32, 1.73, 2.28, 3.0)}
+        side, step = DINOV2_SIDES[len(taps)]
+        scales: Plain = {} if one else {"tta_scales": DINOV2_SCALES}
         protocol = _windows("dinov2", (1_000_000, side), side, step, **scales)
         model = _model("labels", encoder, {"kind": "linear"}, 150, IMAGENET)
         name = "mIoU" if one else "mIoU TTA"

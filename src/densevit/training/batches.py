@@ -141,7 +141,7 @@ class SourceBatches(TorchDataset[Batch]):
         return self._crop_features(features, example, generator)
 
     def _encoded_view(self, index: int, view: int) -> tuple[NDArray[np.float16], Example]:
-        """The features (taps, P + N, C) of a view, mapped from their file, and the view; both are kept if small."""
+        """The features (taps, P + N, C) of a view, mapped from their file, and the view; kept while there is room."""
         assert self.cache is not None
         if (found := self._kept.get((index, view))) is not None:
             return found

@@ -53,6 +53,7 @@ ENCODING, LEARNING = 0.6, 0.3
 FEW_PHOTOS = 100
 """Rather than fewer training photos than this, smaller ones are encoded."""
 MAX_VIEWS = 8
+"""With four views of 24 photos, mIoU on membranes fell after 800 steps."""
 STEPS, PASSES = (60, 2000), 40
 """Least and largest number of steps, and of passes over the encoded views."""
 EVALUATIONS, PATIENCE = 8, 4

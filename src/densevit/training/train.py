@@ -30,8 +30,7 @@ from densevit.training.session import Session, evaluate_now, finish, is_stale
 from densevit.training.signals import Interrupted, Stopped, StopRequest, stop_on_signals
 from densevit.training.train_state import TrainState, claim_folder
 
-FREEZE = "the encoder runs in every step, which a GPU is for; on a CPU, --freeze encoder learns in minutes"
-"""Advice for a long run on the CPU."""
+LONG_RUN_ADVICE = "every step runs the whole encoder, for which CPUs are slow; --freeze encoder trains in minutes"
 
 _log = logging.getLogger(__name__)
 
@@ -135,7 +134,7 @@ def _open_recorder(run: Session, stack: ExitStack) -> None:
         parameters=run.model.num_parameters(),
         metrics=run.state.metrics,
         on_log=run.hooks.on_log,
-        advice=FREEZE if run.group.device.type == "cpu" and run.cache is None else None,
+        advice=LONG_RUN_ADVICE if run.group.device.type == "cpu" and run.cache is None else None,
     )
     run.recorder = stack.enter_context(recorder)
 

@@ -33,8 +33,11 @@ NAMED = re.compile(r"\bda3[-_]?(mono|metric)", re.IGNORECASE)
 CANONICAL_FOCAL_PX = 300.0
 FINAL_NORM_EPS = 1e-5
 MAX_DEPTH_M = 200.0
-"""The most that the program gives the sky, of depths in metres."""
+"""The largest depth that the program fills the sky with, in metres."""
 LONG_SIDE = 504
+"""To which the program resizes photos."""
+SHORT_SIDE = LONG_SIDE * 3 // 4
+"""That of a photo of the usual aspect."""
 
 RULES = (
     *timm_vit("backbone.pretrained."),
@@ -81,10 +84,6 @@ def read(source: Source) -> ImportedParts:
     )
     provenance = f"Depth Anything 3, {source.file_name or source.name}"
     return ImportedParts(renamed, encoder, heads, IMAGENET, _task(source, release), SHORT_SIDE, protocol, provenance)
-
-
-SHORT_SIDE = LONG_SIDE * 3 // 4
-"""Of photos of the usual aspect, whose long side the program makes ``LONG_SIDE``."""
 
 
 def _task(source: Source, release: str) -> Depth:

@@ -1,4 +1,4 @@
-"""The keys of the config.json that Depth Anything 3 writes beside its weights, and what becomes of each."""
+"""The keys of the config.json that Depth Anything 3 writes next to its weights, and what becomes of each."""
 
 from densevit.checkpoints.importers.keys import KeyTable, checked, ignored, used
 

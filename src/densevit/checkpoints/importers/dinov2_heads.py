@@ -29,7 +29,7 @@ from densevit.checkpoints.rename import Renamed, Rule
 from densevit.checkpoints.shapes import Shapes
 from densevit.errors import CheckpointError
 from densevit.inference_config import WindowProtocol
-from densevit.presets import IMAGENET
+from densevit.presets import DINOV2_SCALES, DINOV2_SIDES, IMAGENET
 from densevit.tasks import Depth, Task
 
 Kind = Literal["labels", "bins", "dpt"]
@@ -44,13 +44,9 @@ MIN_DEPTH_M = 1e-3
 MAX_DEPTH_M = {"nyu": 10.0, "kitti": 80.0}
 BATCH_NORM_EPS = 1e-5
 
-# Short side of photos: those of the data sets, and that of the authors' segmentation by number of taps.
+# Short side of the photos of the data sets.
 DEPTH_SIDES = {"nyu": 480, "kitti": 375}
 LONG_SIDE = 1_000_000  # no bound: the short side decides
-SIDES = {1: (512, 341), 4: (640, 320)}
-"""Side of windows and photos, and stride, of segmentation by one tap and by four."""
-TTA_SCALES = (1.0, 1.32, 1.73, 2.28, 3.0)
-"""Of the multi-scale evaluation by four taps, each with its mirror image."""
 
 
 def complete(source: Source, path: Path) -> Source:
@@ -139,9 +135,9 @@ def read(source: Source) -> ImportedParts:
     }
     if kind == "labels":
         renamed = _fold_batch_norm(renamed, source.name)
-        side, step = SIDES.get(num_taps, SIDES[4])
+        side, step = DINOV2_SIDES.get(num_taps, DINOV2_SIDES[4])
         window: Plain = {"base": (LONG_SIDE, side), "window": (side, side), "stride": (step, step)}
-        window |= {"tta_scales": TTA_SCALES} if num_taps > 1 else {}
+        window |= {"tta_scales": DINOV2_SCALES} if num_taps > 1 else {}
     else:
         side, window = DEPTH_SIDES.get(source.overrides.release or data or "nyu", 480), {"base": None}
     protocol = WindowProtocol.parse({"kind": "dinov2", **window}, source=source.name)

@@ -104,7 +104,7 @@ def _v3(release: str, meaning: str, sha256: str, num_bytes: int | None, revision
     )
 
 
-_FOCAL = "values are metres at a focal length of 300 pixels in the resized image, else times that length / 300"
+_FOCAL = "metres for a focal length of 300 pixels in the resized image; for others, multiply by focal length / 300"
 _V3_PINS = "public code that pins this revision and checks the hash"
 
 _REPOSITORIES = {"v2": "", "hypersim": "Metric-Hypersim-", "vkitti": "Metric-VKITTI-"}

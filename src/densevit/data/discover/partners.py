@@ -1,4 +1,4 @@
-"""Photos and targets whose names differ: alone in their folders, by a word in the middle, or as a table lists them."""
+"""Pairs whose names differ: one in each folder, told apart by a word in the middle, or listed in a table."""
 
 import re
 from collections import Counter
@@ -53,7 +53,7 @@ def by_table(tree: Tree, given: Mapping[str, Any]) -> "Described | None":
 
 
 def by_place(tree: Tree, given: Mapping[str, Any]) -> list[Candidate]:
-    """Photos and targets that are alone in their folders, such as scene_1/image/a.jpg and scene_1/depth/b.png.
+    """Photos and targets that are the only files in their folders: scene_1/image/a.jpg and scene_1/depth/b.png.
 
     Only where some of their names differ; otherwise the names say more.
     """
@@ -119,7 +119,7 @@ def _by_middle(photos: Group, targets: Group) -> Match | None:
     """The match of two groups by what is around the words that differ; None if most photos have no target."""
     for ours, theirs in _middles(photos, targets):
         cut, other = _cut(photos, ours), _cut(targets, theirs)
-        if cut is None or other is None or any(key[0] or key[1] for key in other.files) > any(map(any, _places(cut))):
+        if cut is None or other is None or (_has_places(other) and not _has_places(cut)):
             continue
         covered = {photo.inside for photo, _ in file_pairs(cut, other)}
         keys = frozenset(key for key, file in cut.files.items() if file.inside in covered)
@@ -128,8 +128,9 @@ def _by_middle(photos: Group, targets: Group) -> Match | None:
     return None
 
 
-def _places(one: Group) -> set[tuple[str, str]]:
-    return {key[:2] for key in one.files}
+def _has_places(one: Group) -> bool:
+    """Whether splits or folders tell some of the files apart."""
+    return any(split or folder for split, folder, _ in one.files)
 
 
 def _middles(photos: Group, targets: Group) -> Iterator[tuple[str, str]]:

@@ -23,18 +23,11 @@ Kind = Literal["images", "masks", "depth", "values"]
 _KINDS: tuple[Kind, ...] = ("images", *KINDS)
 _WORD = re.compile(r"\d+(?:st|nd|rd|th)(?![a-z])|\d+|[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
 _ORDINAL = re.compile(r"\d+(?:st|nd|rd|th)?|first|second|third|fourth")
-_PEOPLE = frozenset(
-    "|".join(
-        (
-            "ho|human|manual|doctor|gt|annotation|annotations|observer|observers|annotator|annotators",
-            "expert|experts|rater|raters|reader|readers|grader|graders",
-        )
-    ).split("|")
-)
+_PEOPLE = re.compile("ho|human|manual|doctor|gt|(annotation|annotator|observer|expert|rater|reader|grader)s?")
 """Words next to which a number counts those who drew the masks."""
 
-_IMPROVED = frozenset(["filt", "filtered", "refined", "corrected", "fixed", "clean", "cleaned", "final"])
-"""Words of versions that replace the plain one; others, such as eroded, are made of it for a purpose."""
+_IMPROVED = frozenset(("filt", "filtered", "refined", "corrected", "fixed", "clean", "cleaned", "final"))
+"""Words of versions that replace the plain one; others, such as eroded, are made from it for a purpose."""
 
 _FIELD = frozenset(("mask", "masks", "fov", "roi"))
 _FIELD_SHARE, _FIELD_FIT = 0.25, 0.98
@@ -64,9 +57,11 @@ def preferred(tree: Tree, found: Sequence[Candidate]) -> list[Candidate]:
 
 def _difference(one: Candidate, other: Candidate) -> Kind | None:
     """The one kind of files that two candidates have from different places; None if they differ in more."""
-    kinds = [kind for kind in _KINDS if not _files(one, kind) & _files(other, kind)]
-    known = one.targets.keys() == other.targets.keys() and not one.keys | other.keys
-    return kinds[0] if known and len(kinds := [k for k in kinds if _files(one, k) or _files(other, k)]) == 1 else None
+    if one.targets.keys() != other.targets.keys() or one.keys or other.keys:
+        return None
+    files = {kind: (_files(one, kind), _files(other, kind)) for kind in _KINDS}
+    kinds = [kind for kind, (mine, theirs) in files.items() if mine | theirs and not mine & theirs]
+    return kinds[0] if len(kinds) == 1 else None
 
 
 def _group(one: Candidate, kind: Kind) -> Group | None:
@@ -116,7 +111,7 @@ def _is_further_annotator(tree: Tree, one: Candidate, other: Candidate, kind: Ki
     if not ours or len(ours) != len(others) or ours > others or not _alike(tree, one, other):
         return ""
     counted = all(map(_ORDINAL.fullmatch, [*ours, *others]))
-    if counted and (any(word[-1].isalpha() for word in ours) or mine.keys() & _PEOPLE):
+    if counted and (any(word[-1].isalpha() for word in ours) or any(map(_PEOPLE.fullmatch, mine))):
         return "is by another annotator"
     if len({*ours}) > 1 or any(role_of((word,)) for word in (*ours, *others)) or not _agree(tree, one, other):
         return ""
@@ -173,14 +168,16 @@ def _common_target(one: Candidate, other: Candidate, kind: Kind) -> tuple[str, s
 
 def _targets(one: Candidate, other: Candidate, kind: Kind, number: int) -> list[tuple[File, File]]:
     """Both targets of some photos that both have."""
-    mine, theirs = (
-        {photo.inside: target for photo, target in file_pairs(each.photos, group)} if group is not None else {}
-        for each in (one, other)
-        for group in [_group(each, kind)]
-    )
+    mine, theirs = _target_of(one, kind), _target_of(other, kind)
     common = sorted(mine.keys() & theirs.keys())
     chosen = common[:: max(len(common) // number, 1)][:number]
     return [(mine[photo], theirs[photo]) for photo in chosen]
+
+
+def _target_of(one: Candidate, kind: Kind) -> dict[str, File]:
+    """The targets of a kind by the paths of their photos."""
+    group = _group(one, kind)
+    return {} if group is None else {photo.inside: target for photo, target in file_pairs(one.photos, group)}
 
 
 def _alike(tree: Tree, one: Candidate, other: Candidate) -> bool:
