@@ -135,10 +135,12 @@ def near_pairs(photos: list[PhotoFacts]) -> list[tuple[int, int]]:
 
     Cost: sorting, and at most ``_MAX_NEIGHBOURS`` comparisons per photo, band and mirror image.
     """
-    if len(photos) < 2:
+    if not photos:
         return []
     thumbs = np.frombuffer(b"".join(p.thumb for p in photos), np.uint8).reshape(-1, *THUMB_SIZE).astype(np.float32)
     rich = np.flatnonzero(thumbs.std(axis=(1, 2)) >= MIN_CONTRAST)
+    if len(rich) < 2:
+        return []
     thumbs = thumbs[rich]
     mirrored = thumbs[:, :, ::-1]
     units, mirrored_units = unit_vectors(thumbs), unit_vectors(mirrored)

@@ -97,7 +97,8 @@ def int8_figure(record: Record) -> "Figure | None":
     axes.set_xlim(0, axes.get_xlim()[1] * 1.15)
     axes.set_xlabel("times faster than float32 in torch: ratio of medians of CPU seconds, one thread")
     shown: Sequence[str] = [name for name in COLOURS if any(case.speed_ratio(name) for case in cases)]
-    axes.legend(handles=[Patch(color=COLOURS[name], label=name) for name in shown], loc="lower right", fontsize=8)
+    handles = [Patch(color=COLOURS[name], label=name) for name in shown]
+    axes.legend(handles=handles, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, fontsize=8)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
     return figure

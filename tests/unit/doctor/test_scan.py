@@ -69,6 +69,15 @@ def test_near_pairs__cost_does_not_grow_with_the_square() -> None:
     assert len(near_pairs(photos)) <= 64 * 400
 
 
+@pytest.mark.parametrize("rich", [0, 1])
+def test_near_pairs__are_of_photos_with_contrast(rich: int, tmp_path: Path) -> None:
+    scenes = [photo(3)] * rich + [np.full((24, 32, 3), 120 + i, np.uint8) for i in range(3)]
+
+    facts = [probe("", str(i), {"images": save(tmp_path / f"{i}.png", s)}).photo for i, s in enumerate(scenes)]
+
+    assert near_pairs([f for f in facts if isinstance(f, PhotoFacts)]) == []
+
+
 @pytest.mark.parametrize("quality", [30, 60, 90])
 def test_near_pairs__survive_jpeg_and_resizing(quality: int, tmp_path: Path) -> None:
     draw = np.random.default_rng(1)
