@@ -162,6 +162,7 @@ class Chromium:
         media = [{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}]
         self.call("Emulation.setEmulatedMedia", features=media)
         found = self.call("Page.captureScreenshot", format="png", captureBeyondViewport=True)
+        file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(base64.b64decode(found["data"]))
 
     def downloaded(self, name: str, *, timeout_s: float = 30) -> Path:

@@ -28,7 +28,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from densevit.export.web import export_web
 
     assert find_browser(), "no Chromium was found; install chromium, or set BROWSER_PATH"
-    SHOTS.mkdir(exist_ok=True)
     out = tmp_path_factory.mktemp("site")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("densevit.export.verify.SIZES", ((1, 40, 60), (3, 48, 48)))
